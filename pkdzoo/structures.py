@@ -1,0 +1,222 @@
+"""The few things detectors hand to each other: pictures, boxes, pyramids, targets, detections.
+
+Letters, used in every shape comment of the package:
+
+    B images in a batch      L pyramid levels        C classes
+    A priors in a cell       P priors of all levels  G objects of one picture
+    h, w cells of a level    H, W pixels of the padded batch
+
+Boxes are ``xyxy`` in pixels, with ``0 <= x1 <= x2 <= W``. Labels are contiguous, ``0 .. C-1``; in
+targets ``C`` means background and ``-1`` means "count this prior for nothing".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+IGNORE = -1  # label of a prior that neither attracts nor repels
+
+T = TypeVar("T", bound="_Movable")
+
+
+def _moved(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
+    if isinstance(value, (Tensor, _Movable)):
+        return value.to(device, non_blocking=non_blocking)
+    if isinstance(value, list):
+        return [_moved(item, device, non_blocking) for item in value]
+    return value
+
+
+class _Movable:
+    """``.to(device)`` for a dataclass of tensors; what is not a tensor stays as it is."""
+
+    def to(self: T, device: torch.device | str, non_blocking: bool = False) -> T:
+        """The same structure with every tensor on ``device``."""
+        names = [f.name for f in fields(self)]  # type: ignore[arg-type]
+        return replace(self, **{n: _moved(getattr(self, n), device, non_blocking) for n in names})  # type: ignore[type-var]
+
+
+@dataclass
+class Instances(_Movable):
+    """The objects of one picture.
+
+    Attributes:
+        boxes: (G, 4) float, xyxy pixels.
+        labels: (G,) int64 in ``0 .. C-1``.
+        crowd: (G,) bool, True for a region of many objects; None means no crowd. Crowd regions are
+            never a target; the evaluator does not count detections inside them.
+        masks: (G, h, w) bool in the picture's own pixels, or None.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    crowd: Tensor | None = None
+    masks: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.boxes.ndim != 2 or self.boxes.shape[-1] != 4:
+            raise ValueError(f"boxes must be (G, 4) xyxy, got {tuple(self.boxes.shape)}; no objects is torch.zeros(0, 4)")
+        if self.labels.shape != self.boxes.shape[:1]:
+            raise ValueError(f"{len(self.boxes)} boxes but labels of shape {tuple(self.labels.shape)}: one label a box")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, index: Tensor) -> Instances:
+        """The objects that ``index`` (bool mask or integer indices) picks."""
+        crowd = None if self.crowd is None else self.crowd[index]
+        masks = None if self.masks is None else self.masks[index]
+        return Instances(self.boxes[index], self.labels[index], crowd, masks)
+
+    def without_crowd(self) -> Instances:
+        """Only what may be a target."""
+        return self if self.crowd is None else self[~self.crowd]
+
+
+@dataclass
+class Batch(_Movable):
+    """Pictures padded once to one size.
+
+    Attributes:
+        images: (B, 3, H, W) float, raw RGB 0-255. What stands outside ``sizes`` does not matter:
+            every detector writes zeros there after its own normalisation.
+        sizes: (height, width) in pixels of each picture inside the padding, B of them.
+        instances: the objects of each picture, or None when there is nothing to learn from.
+        meta: per picture, free: ``image_id``, ``file_name``, ``original_size`` (height, width),
+            whatever the data set knows. ``original_size`` is where detections are scaled back to.
+    """
+
+    images: Tensor
+    sizes: list[tuple[int, int]]
+    instances: list[Instances] | None = None
+    meta: list[dict[str, Any]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.shape[1] != 3:
+            raise ValueError(f"images must be (B, 3, H, W) raw RGB 0-255, got {tuple(self.images.shape)}")
+        self.sizes = [(int(h), int(w)) for h, w in self.sizes]
+        count, _, height, width = self.images.shape
+        for name, rows in (("sizes", self.sizes), ("instances", self.instances), ("meta", self.meta)):
+            if rows is not None and len(rows) != count:
+                raise ValueError(f"{count} images but {len(rows)} {name}")
+        for h, w in self.sizes:
+            if not (0 < h <= height and 0 < w <= width):
+                raise ValueError(f"a picture of {h} x {w} does not fit its batch of {height} x {width}: sizes are (height, width)")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass
+class FeaturePyramid(_Movable):
+    """Maps of falling resolution.
+
+    Attributes:
+        levels: L tensors (B, channels, h, w), finest first.
+        strides: pixels a cell at each level.
+    """
+
+    levels: list[Tensor]
+    strides: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.levels) != len(self.strides):
+            raise ValueError(f"{len(self.levels)} levels but {len(self.strides)} strides")
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(h, w) of each level."""
+        return [(level.shape[-2], level.shape[-1]) for level in self.levels]
+
+
+@dataclass
+class Priors(_Movable):
+    """Where a dense head looks: anchors, or points written as boxes one stride wide.
+
+    Attributes:
+        boxes: (P, 4) xyxy; the centre of a point prior is the point.
+        strides: (P,) float, stride of the level that each prior lies on.
+        counts: priors of each level, ``sum(counts) == P``.
+    """
+
+    boxes: Tensor
+    strides: Tensor
+    counts: list[int]
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def centers(self) -> Tensor:
+        """(P, 2) centre of each prior, x then y."""
+        return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
+
+    def take(self, index: Tensor) -> Priors:
+        """Only the priors that ``index`` picks, in its order; the levels are forgotten."""
+        boxes = self.boxes[index]
+        return Priors(boxes, self.strides[index], [len(boxes)])
+
+
+@dataclass
+class HeadOutputs(_Movable):
+    """What a dense head says at each level, before any decoding.
+
+    Attributes:
+        cls: L tensors (B, A*C, h, w), class logits (TOOD: probabilities).
+        box: L tensors (B, A*D, h, w); what the D numbers mean is the detector's own
+            (deltas, distances, distributions), its ``decode`` knows.
+        quality: L tensors (B, A, h, w), centerness logits, where the head has them.
+        extra: further maps by name, where a head has them (RepPoints: the first points).
+    """
+
+    cls: list[Tensor]
+    box: list[Tensor]
+    quality: list[Tensor] | None = None
+    extra: dict[str, list[Tensor]] | None = None
+
+
+@dataclass
+class DenseTargets(_Movable):
+    """What each prior should say.
+
+    Attributes:
+        labels: (B, P) int64: ``0 .. C-1`` the class, ``C`` background, ``-1`` ignored.
+        boxes: (B, P, 4) xyxy of the object a positive prior stands for; rows of others mean nothing.
+        quality: (B, P) float where the method has a quality target (centerness, alignment).
+        num_pos: () float, number of positives, as the normaliser counts them.
+        matched: (B, P) int64, index of the object a positive prior stands for, -1 elsewhere.
+    """
+
+    labels: Tensor
+    boxes: Tensor
+    quality: Tensor | None
+    num_pos: Tensor
+    matched: Tensor | None = None
+
+
+@dataclass
+class Detections(_Movable):
+    """What a detector found in one picture, best first.
+
+    Attributes:
+        boxes: (N, 4) xyxy in pixels of the picture they refer to.
+        scores: (N,) in 0..1.
+        labels: (N,) int64 in ``0 .. C-1``.
+        masks: (N, h, w) bool, where the detector draws them.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    masks: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, index: Tensor | slice) -> Detections:
+        masks = None if self.masks is None else self.masks[index]
+        return Detections(self.boxes[index], self.scores[index], self.labels[index], masks)
