@@ -59,7 +59,9 @@ class Instances(_Movable):
 
     def __post_init__(self) -> None:
         if self.boxes.ndim != 2 or self.boxes.shape[-1] != 4:
-            raise ValueError(f"boxes must be (G, 4) xyxy, got {tuple(self.boxes.shape)}; no objects is torch.zeros(0, 4)")
+            raise ValueError(
+                f"boxes must be (G, 4) xyxy, got {tuple(self.boxes.shape)}; no objects is torch.zeros(0, 4)"
+            )
         if self.labels.shape != self.boxes.shape[:1]:
             raise ValueError(f"{len(self.boxes)} boxes but labels of shape {tuple(self.labels.shape)}: one label a box")
 
@@ -96,7 +98,7 @@ class Batch(_Movable):
     meta: list[dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.images.shape[1] != 3:
+        if self.images.ndim != 4:
             raise ValueError(f"images must be (B, 3, H, W) raw RGB 0-255, got {tuple(self.images.shape)}")
         self.sizes = [(int(h), int(w)) for h, w in self.sizes]
         count, _, height, width = self.images.shape
@@ -105,7 +107,9 @@ class Batch(_Movable):
                 raise ValueError(f"{count} images but {len(rows)} {name}")
         for h, w in self.sizes:
             if not (0 < h <= height and 0 < w <= width):
-                raise ValueError(f"a picture of {h} x {w} does not fit its batch of {height} x {width}: sizes are (height, width)")
+                raise ValueError(
+                    f"a picture of {h} x {w} does not fit its batch of {height} x {width}: sizes are (height, width)"
+                )
 
     def __len__(self) -> int:
         return len(self.images)

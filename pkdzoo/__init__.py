@@ -1,0 +1,22 @@
+"""pkdzoo: a model zoo of distilled object detectors."""
+
+from pkdzoo.factory import create_detector, load_checkpoint
+from pkdzoo.models.base import Detector
+from pkdzoo.registry import get_weights, is_detector, list_detectors, list_pairs
+from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances
+from pkdzoo.version import __version__
+
+__all__ = [
+    "Batch",
+    "Detections",
+    "Detector",
+    "FeaturePyramid",
+    "Instances",
+    "__version__",
+    "create_detector",
+    "get_weights",
+    "is_detector",
+    "list_detectors",
+    "list_pairs",
+    "load_checkpoint",
+]

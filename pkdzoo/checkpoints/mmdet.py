@@ -1,0 +1,54 @@
+"""What all checkpoints in mmdetection's layout share: wrappers, backbones and necks.
+
+The rules of a head stand beside that head, in its model file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from pkdzoo.checkpoints.keymap import Rule
+
+BODY_RULES: list[Rule] = [
+    (r"data_preprocessor\..*", None),  # pixel statistics belong to the detector's entry
+    (r"backbone\.(.*)", r"backbone.\1"),  # ResNet and ResNeXt already go by torchvision's names
+    (r"neck\.lateral_convs\.(\d+)\.conv\.(.*)", r"neck.lateral.\1.conv.\2"),
+    (r"neck\.lateral_convs\.(\d+)\.gn\.(.*)", r"neck.lateral.\1.norm.\2"),
+    (r"neck\.fpn_convs\.(\d+)\.conv\.(.*)", r"neck.output.\1.conv.\2"),
+    (r"neck\.fpn_convs\.(\d+)\.gn\.(.*)", r"neck.output.\1.norm.\2"),
+]
+
+
+def tower_rules(source: str, target: str) -> list[Rule]:
+    """Rules for a stack of ConvModules, e.g. from ``bbox_head.cls_convs`` to ``head.cls_tower``."""
+    source = source.replace(".", r"\.")
+    return [
+        (rf"{source}\.(\d+)\.conv\.(.*)", rf"{target}.blocks.\1.conv.\2"),
+        (rf"{source}\.(\d+)\.(?:gn|bn)\.(.*)", rf"{target}.blocks.\1.norm.\2"),
+    ]
+
+
+def unwrap(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The student's tensors inside what a training framework saved.
+
+    Looks below ``state_dict`` or ``model``, drops ``module.`` prefixes, and of a distillation checkpoint takes the
+    student: mmrazor keeps it under ``architecture.`` beside ``teacher.`` and connectors; CrossKD's detectors keep
+    it at the top, some beside ``teacher.``.
+    """
+    for key in ("state_dict", "model"):
+        inner = content.get(key)
+        if isinstance(inner, Mapping):
+            content = inner
+            break
+    state = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    if not state:
+        raise ValueError(f"no tensors in the checkpoint; its keys are {', '.join(map(str, list(content)[:12]))}")
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    if any(key.startswith("architecture.") for key in state):
+        student = "architecture."
+        return {key.removeprefix(student): value for key, value in state.items() if key.startswith(student)}
+    return {key: value for key, value in state.items() if not key.startswith(("teacher.", "teacher_model."))}

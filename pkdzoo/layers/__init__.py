@@ -1,0 +1,1 @@
+"""Small trainable parts that several detectors share."""

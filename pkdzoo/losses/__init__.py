@@ -1,0 +1,1 @@
+"""Losses as pure functions. Weights and normalisers are the caller's."""

@@ -1,0 +1,208 @@
+"""What every detector is: pixels in, a pyramid, losses or detections out, and a trace of one pass.
+
+``trace`` is the one way through a detector. It runs as deep as it is asked to and leaves everything behind that it
+computed; losses, detections and distillation all read from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from pkdzoo.structures import Batch, DenseTargets, Detections, FeaturePyramid, HeadOutputs, Instances, Priors
+
+Depth = Literal["features", "head", "loss"]
+DEPTHS: tuple[Depth, ...] = ("features", "head", "loss")
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How a detector wants its pixels: statistics in its own channel order, of values 0-255."""
+
+    mean: tuple[float, ...] = (123.675, 116.28, 103.53)
+    std: tuple[float, ...] = (58.395, 57.12, 57.375)
+    order: Literal["rgb", "bgr"] = "rgb"
+
+
+@dataclass(frozen=True)
+class Inference:
+    """From head outputs to detections.
+
+    Attributes:
+        score: candidates must score more than this.
+        candidates: of each level, at most so many go into suppression.
+        iou: overlap at which a worse box of the same class is dropped.
+        top: detections a picture.
+    """
+
+    score: float = 0.05
+    candidates: int = 1000
+    iou: float = 0.5
+    top: int = 100
+
+
+@dataclass
+class Taps:
+    """Tower maps kept half-way, a list of L for each branch; ``after`` is the block they come from, before its ReLU."""
+
+    cls: list[Tensor]
+    reg: list[Tensor]
+    after: int
+
+
+@dataclass
+class Trace:
+    """What one pass left behind; what was not asked for is None.
+
+    Attributes:
+        model: the detector that ran.
+        features: its pyramid.
+        outputs: raw outputs of the dense head (two-stage: of the RPN).
+        taps: tower maps, when ``tap`` was given.
+        priors: where the dense head looked.
+        proposals: two-stage: (N, 4) boxes of each picture for the RoI heads.
+        targets: what each prior should have said.
+        losses: weighted losses by name.
+    """
+
+    model: Detector
+    features: FeaturePyramid
+    outputs: HeadOutputs | None = None
+    taps: Taps | None = None
+    priors: Priors | None = None
+    proposals: list[Tensor] | None = None
+    targets: DenseTargets | None = None
+    losses: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Detector(nn.Module):
+    """A backbone, a neck and what a family puts on top.
+
+    Args:
+        backbone: gives maps of falling resolution.
+        neck: makes a pyramid of them.
+        num_classes: C.
+        pixels: statistics and channel order of its input.
+        inference: how detections are made of head outputs.
+        resize: (short, long) side in pixels that pictures are scaled to.
+    """
+
+    class_layers: tuple[str, ...] = ()  # modules whose shape depends on the number of classes
+    key_rules: Sequence[tuple[str, str | None]] = ()  # from mmdetection's names to ours
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        neck: nn.Module,
+        num_classes: int,
+        pixels: Pixels | None = None,
+        inference: Inference | None = None,
+        resize: tuple[int, int] = (800, 1333),
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes={num_classes}: a detector needs at least one class")
+        pixels = pixels or Pixels()
+        self.backbone = backbone
+        self.neck = neck
+        self.num_classes = num_classes
+        self.inference = inference or Inference()
+        self.resize = resize
+        self.channel_order = pixels.order
+        # Not persistent: they are facts of the entry, and foreign files do not have them.
+        self.register_buffer("pixel_mean", torch.tensor(pixels.mean), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixels.std), persistent=False)
+        self.name = type(self).__name__
+        self.label_names: tuple[str, ...] = tuple(f"class_{i}" for i in range(num_classes))
+        self.loaded_from: str | None = None  # where the weights came from; None as long as they are random
+
+    # -- one pass ------------------------------------------------------------------------------------------------
+
+    def normalize(self, batch: Batch) -> Tensor:
+        """Raw RGB pixels -> this detector's own statistics and channel order, zeros outside each picture."""
+        images = batch.images
+        channels = len(self.pixel_mean)
+        if images.shape[1] != channels:
+            raise ValueError(f"this detector takes pictures of {channels} channels, got {images.shape[1]}")
+        if self.channel_order == "bgr":
+            images = images.flip(1)
+        images = (images - self.pixel_mean[:, None, None]) / self.pixel_std[:, None, None]
+        height, width = images.shape[-2:]
+        if any(size != (height, width) for size in batch.sizes):
+            sizes = torch.tensor(batch.sizes, device=images.device)[:, :, None]  # (B, 2, 1)
+            rows = torch.arange(height, device=images.device) < sizes[:, 0]
+            columns = torch.arange(width, device=images.device) < sizes[:, 1]
+            # where, not a product: padding may hold anything, NaN too
+            images = torch.where((rows[:, :, None] & columns[:, None, :])[:, None], images, 0.0)
+        return images
+
+    def extract_features(self, batch: Batch) -> FeaturePyramid:
+        """The pyramid of a batch of raw pictures."""
+        return cast(FeaturePyramid, self.neck(self.backbone(self.normalize(batch))))
+
+    def trace(self, batch: Batch, upto: Depth = "loss", tap: int | None = None) -> Trace:
+        """Run as deep as ``upto`` says and keep what was computed.
+
+        Args:
+            batch: raw pictures; with instances where losses are asked for.
+            upto: ``features``, ``head`` or ``loss``.
+            tap: keep the towers' maps after this block (0: the pyramid itself); dense heads with towers only.
+
+        Raises:
+            ValueError: for an unknown depth, or losses without instances.
+        """
+        if upto not in DEPTHS:
+            raise ValueError(f"upto={upto!r}: write one of {', '.join(map(repr, DEPTHS))}")
+        if upto == "loss" and batch.instances is None:
+            raise ValueError("losses need Batch.instances; for detections write model.predict(pictures)")
+        trace = Trace(self, self.extract_features(batch))
+        if upto != "features":
+            self.run_head(trace, batch, tap)
+        if upto == "loss":
+            assert batch.instances is not None
+            self.run_losses(trace, batch, [instances.without_crowd() for instances in batch.instances])
+        return trace
+
+    def run_head(self, trace: Trace, batch: Batch, tap: int | None = None) -> None:
+        """Fill outputs, priors (and taps, proposals) of a trace that has features."""
+        raise NotImplementedError
+
+    def run_losses(self, trace: Trace, batch: Batch, instances: list[Instances]) -> None:
+        """Fill targets and losses of a trace that has outputs."""
+        raise NotImplementedError
+
+    def postprocess(self, trace: Trace, batch: Batch) -> list[Detections]:
+        """Detections of each picture, in pixels of ``batch.images``, from a trace that went ``upto="head"``."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses by name, each already weighted: their sum is the objective. The same in train and in eval mode."""
+        return self.trace(batch).losses
+
+    # -- around it -----------------------------------------------------------------------------------------------
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the detector how far training is; most do not care. One just built is in its late phase."""
+
+    @torch.inference_mode()
+    def detect(self, batch: Batch) -> list[Detections]:
+        """Detections of a batch in pixels of ``batch.images``, with the mode (train or eval) left as it is."""
+        return self.postprocess(self.trace(batch, upto="head"), batch)
+
+    def class_parameters(self) -> set[str]:
+        """Names of the tensors whose shape depends on the number of classes."""
+        return {key for key in self.state_dict() if key.rpartition(".")[0] in self.class_layers}
+
+    def extra_repr(self) -> str:
+        return f"{self.name}, {self.num_classes} classes"
+
+
+def options(kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Take the fields of a dataclass out of ``given`` and return them (for build functions with many arguments)."""
+    return {name: given.pop(name) for name in list(given) if name in kind.__dataclass_fields__}

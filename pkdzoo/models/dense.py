@@ -1,0 +1,172 @@
+"""One-stage detectors: a head that speaks at every cell of the pyramid.
+
+After detectron2's dense_detector: a family writes four things, ``head``, ``assign``, ``loss`` and ``decode``.
+Heads made of two equal towers derive from ``TowerHead`` and write only ``predict``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pkdzoo.layers.norm import Norm
+from pkdzoo.layers.towers import Tower
+from pkdzoo.models.base import Detector, Taps, Trace
+from pkdzoo.ops.boxes import clip_boxes
+from pkdzoo.ops.levels import flatten_level, flatten_levels
+from pkdzoo.ops.nms import concatenate, select_candidates, suppress
+from pkdzoo.ops.priors import grid_priors, valid_cells
+from pkdzoo.structures import Batch, DenseTargets, Detections, FeaturePyramid, HeadOutputs, Instances, Priors
+
+
+class TowerHead(nn.Module):
+    """A class tower and a box tower over every level, then whatever ``predict`` makes of their maps.
+
+    Args:
+        inputs: channels of the pyramid.
+        width: channels of the towers.
+        depth: blocks of each tower.
+        norm: normalisation in the towers, or None.
+        bias: biases of the towers' convolutions; None means exactly where no normalisation follows.
+    """
+
+    def __init__(
+        self, inputs: int, width: int = 256, depth: int = 4, norm: Norm | None = None, bias: bool | None = None
+    ) -> None:
+        super().__init__()
+        self.depth = depth
+        self.cls_tower = Tower(inputs, width, depth, norm, bias)
+        self.reg_tower = Tower(inputs, width, depth, norm, bias)
+
+    def predict(self, cls: list[Tensor], reg: list[Tensor]) -> HeadOutputs:
+        """The predictors.
+
+        Args:
+            cls: L maps (B, width, h, w) of the class tower.
+            reg: L maps of the box tower.
+        """
+        raise NotImplementedError
+
+    def forward(self, features: Sequence[Tensor], tap: int | None = None) -> tuple[HeadOutputs, Taps | None]:
+        """The head's outputs over a pyramid, and the maps kept after block ``tap`` of both towers."""
+        if tap is not None and not 0 <= tap <= self.depth:
+            raise ValueError(f"tap={tap}: the towers have {self.depth} blocks, 0 keeps their input")
+        cls = [self.cls_tower(level, tap) for level in features]
+        reg = [self.reg_tower(level, tap) for level in features]
+        taps = None if tap is None else Taps([kept for _, kept in cls], [kept for _, kept in reg], tap)
+        return self.predict([x for x, _ in cls], [x for x, _ in reg]), taps
+
+    def resume(self, taps: Taps) -> HeadOutputs:
+        """The outputs that follow from kept maps, which may be another head's."""
+        cls = [self.cls_tower.resume(x, taps.after) for x in taps.cls]
+        reg = [self.reg_tower.resume(x, taps.after) for x in taps.reg]
+        return self.predict(cls, reg)
+
+
+class DenseDetector(Detector):
+    """A detector whose head covers the pyramid. A family gives ``head`` and writes assign, loss and decode.
+
+    Args:
+        head: callable as ``head(levels, tap) -> (HeadOutputs, taps)``.
+        cells: for each level the priors of one cell, (A, 4) xyxy centred on zero.
+        offset: place of the first cell's centre in strides, 0 or 0.5.
+        kwargs: as :class:`Detector`.
+    """
+
+    box_channels = 4  # numbers a prior in HeadOutputs.box
+    clip_before_nms = True
+
+    def __init__(self, *, head: nn.Module, cells: list[Tensor], offset: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.head = head
+        self.cells = cells
+        self.offset = offset
+
+    # -- what a family writes ------------------------------------------------------------------------------------
+
+    def assign(self, outputs: HeadOutputs, priors: Priors, instances: list[Instances], valid: Tensor) -> DenseTargets:
+        """What every prior should say.
+
+        Args:
+            outputs: the head's, for detectors whose targets depend on predictions.
+            priors: P of them.
+            instances: objects of each picture, no crowds.
+            valid: (B, P) bool, False for priors beyond the picture's own padded size.
+        """
+        raise NotImplementedError
+
+    def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
+        """Weighted losses by name."""
+        raise NotImplementedError
+
+    def decode(self, box: Tensor, priors: Priors) -> Tensor:
+        """Boxes of rows of the head's box output: (..., P, D) -> (..., P, 4) xyxy pixels, not clipped."""
+        raise NotImplementedError
+
+    def class_scores(self, cls: Tensor) -> Tensor:
+        """Probabilities of rows of the head's class output."""
+        return cls.sigmoid()
+
+    # -- what all share ------------------------------------------------------------------------------------------
+
+    def make_priors(self, features: FeaturePyramid) -> Priors:
+        """The priors of a pyramid of these sizes."""
+        device = features.levels[0].device
+        return grid_priors([cell.to(device) for cell in self.cells], features.sizes, features.strides, self.offset)
+
+    def run_head(self, trace: Trace, batch: Batch, tap: int | None = None) -> None:
+        """Outputs and priors."""
+        trace.outputs, trace.taps = self.head(trace.features.levels, tap)
+        trace.priors = self.make_priors(trace.features)
+
+    def run_losses(self, trace: Trace, batch: Batch, instances: list[Instances]) -> None:
+        """Targets and losses."""
+        assert trace.outputs is not None and trace.priors is not None
+        valid = self.valid_priors(trace.features, batch)
+        trace.targets = self.assign(trace.outputs, trace.priors, instances, valid)
+        trace.losses = self.loss(trace.outputs, trace.priors, trace.targets)
+
+    def valid_priors(self, features: FeaturePyramid, batch: Batch) -> Tensor:
+        """(B, P) bool: priors inside each picture's own size rounded up to 32."""
+        device, cell = features.levels[0].device, len(self.cells[0])
+        masks = {size: valid_cells(features.sizes, features.strides, size, cell, device=device) for size in batch.sizes}
+        return torch.stack([masks[size] for size in batch.sizes])
+
+    def postprocess(self, trace: Trace, batch: Batch) -> list[Detections]:
+        """Per level: threshold, best candidates, decode; then clip, suppress, keep the best."""
+        outputs, priors = trace.outputs, trace.priors
+        if outputs is None or priors is None:
+            raise ValueError('this trace stops at the features: write model.trace(batch, upto="head")')
+        starts = [sum(priors.counts[:i]) for i in range(len(priors.counts))]
+        candidates: list[list[Detections]] = [[] for _ in batch.sizes]
+        for level, start in enumerate(starts):
+            count = priors.counts[level]
+            scores = self.class_scores(flatten_level(outputs.cls[level], self.num_classes))  # (B, p, C)
+            box = flatten_level(outputs.box[level], self.box_channels)
+            quality = None if outputs.quality is None else flatten_level(outputs.quality[level], 1)[..., 0].sigmoid()
+            assert scores.shape[1] == count
+            for i, picture in enumerate(candidates):
+                values, index, labels = select_candidates(
+                    scores[i].float(), self.inference.score, self.inference.candidates
+                )
+                boxes = self.decode(box[i, index].float(), priors.take(index + start))
+                if quality is not None:
+                    values = values * quality[i, index]
+                picture.append(Detections(boxes, values, labels))
+        return [self._finish(concatenate(parts), size) for parts, size in zip(candidates, batch.sizes)]
+
+    def _finish(self, found: Detections, size: tuple[int, int]) -> Detections:
+        if self.clip_before_nms:
+            found = replace(found, boxes=clip_boxes(found.boxes, size))
+        found = suppress(found, self.inference.iou, self.inference.top)
+        return found if self.clip_before_nms else replace(found, boxes=clip_boxes(found.boxes, size))
+
+    def flat(self, outputs: HeadOutputs) -> tuple[Tensor, Tensor]:
+        """Class rows (B, P, C) and box rows (B, P, D), in float32 whatever the autocast."""
+        cls = flatten_levels(outputs.cls, self.num_classes)
+        box = flatten_levels(outputs.box, self.box_channels)
+        return cls.float(), box.float()

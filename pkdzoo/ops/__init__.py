@@ -1,0 +1,1 @@
+"""Pure functions on boxes, priors, levels and ranks; torch and torchvision only."""

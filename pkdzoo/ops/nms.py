@@ -1,0 +1,50 @@
+"""From scored candidates to detections: threshold, top k, per-class suppression.
+
+Threshold comes before sorting and suppression sees only what is left: mmdetection's order, and the fast one.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from pkdzoo.structures import Detections
+
+
+def select_candidates(scores: Tensor, threshold: float, top: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The best (prior, class) pairs of one level.
+
+    Args:
+        scores: (P, C) in 0..1.
+        threshold: pairs must score more than this.
+        top: how many to keep at most.
+
+    Returns:
+        Scores, prior indices and labels of the kept pairs, best first; each (K,), ``K <= top``.
+    """
+    flat = scores.flatten()
+    kept = (flat > threshold).nonzero().squeeze(1)
+    values, order = flat[kept].sort(descending=True, stable=True)
+    pairs = kept[order[:top]]
+    return values[:top], pairs.div(scores.shape[1], rounding_mode="floor"), pairs % scores.shape[1]
+
+
+def suppress(detections: Detections, iou: float, top: int) -> Detections:
+    """Greedy per-class non-maximum suppression, then the best ``top``.
+
+    Args:
+        detections: candidates of one picture in any order.
+        iou: a box is dropped when it overlaps a better one of its class by more than this.
+        top: how many detections a picture may have.
+    """
+    # float32 whatever the autocast: half precision moves large coordinates by whole pixels
+    kept = batched_nms(detections.boxes.float(), detections.scores.float(), detections.labels, iou)
+    return detections[kept[:top]]
+
+
+def concatenate(parts: list[Detections]) -> Detections:
+    """Detections of several levels as one; masks are not expected here."""
+    return Detections(
+        torch.cat([p.boxes for p in parts]), torch.cat([p.scores for p in parts]), torch.cat([p.labels for p in parts])
+    )

@@ -1,0 +1,240 @@
+"""Names, and what stands behind them. Dictionaries only: nothing here imports a model or touches the network.
+
+A name is ``arch`` or ``arch.tag``: ``retina_r50`` is an architecture, ``retina_r50.coco_2x`` one set of weights for it.
+A distilled detector is an architecture of its own name, ``student_method_teacher``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One published or shipped set of weights, and the only place where its numbers stand.
+
+    Attributes:
+        tag: what stands behind the dot of a name.
+        url: direct link to a file, or to a page when ``direct`` is False.
+        hub_id: repository on the Hub.
+        file: name inside the package's ``weights`` folder, for embedded weights.
+        sha256: start of the file's hash, as many digits as are known.
+        metrics: ``AP`` and its kin on the data set's validation split, in percent.
+        source: where the metrics were printed, or the command that measured them.
+        license: of the weights.
+        labels: names of the classes: a known set ("coco") or the names themselves.
+        recipe: file below ``recipes/`` that trains them.
+        direct: False when the link has to be opened by hand.
+        note: what a reader should know, e.g. where sources disagree.
+    """
+
+    tag: str
+    url: str | None = None
+    hub_id: str | None = None
+    file: str | None = None
+    sha256: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    source: str = ""
+    license: str = "unknown"
+    labels: str | tuple[str, ...] = "coco"
+    recipe: str | None = None
+    direct: bool = True
+    note: str = ""
+
+    @property
+    def has_source(self) -> bool:
+        """Whether there is anything to load."""
+        return bool(self.url or self.hub_id or self.file)
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """Who learned from whom, and the three numbers of its source.
+
+    Attributes:
+        student: name of the student's architecture.
+        teacher: name of the teacher, with tag where its weights are published.
+        methods: names of the distillation methods.
+        triple: AP of teacher, plain student and distilled student, as one source printed them.
+        source: of the triple.
+        note: what a reader should know.
+    """
+
+    student: str
+    teacher: str
+    methods: tuple[str, ...]
+    triple: tuple[float, float, float] | None = None
+    source: str = ""
+    note: str = ""
+
+    @property
+    def gap_closed(self) -> float | None:
+        """Share of the gap from plain student to teacher that was closed; above 1 the student passed its teacher."""
+        if self.triple is None:
+            return None
+        teacher, plain, distilled = self.triple
+        return (distilled - plain) / (teacher - plain)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One architecture: how to build it, what weights there are, who taught it."""
+
+    name: str
+    family: str
+    build: Callable[..., Any]
+    args: Mapping[str, Any]
+    weights: tuple[Weights, ...] = ()
+    distilled: Distilled | None = None
+    description: str = ""
+
+    @property
+    def default(self) -> Weights | None:
+        """The weights meant without a tag: the highest AP among those that can be had."""
+        usable = [w for w in self.weights if w.has_source]
+        return max(usable, key=lambda w: (w.direct, w.metrics.get("AP", 0.0)), default=None)
+
+
+_ENTRIES: dict[str, Entry] = {}
+
+
+def register(entry: Entry) -> None:
+    """Make an architecture known. A second registration of a name is refused."""
+    if "." in entry.name:
+        raise ValueError(
+            f"{entry.name!r}: a dot separates architecture and tag, it cannot be in an architecture's name"
+        )
+    if entry.name in _ENTRIES:
+        raise ValueError(f"{entry.name!r} is registered already")
+    tags = [w.tag for w in entry.weights]
+    if len(set(tags)) != len(tags):
+        raise ValueError(f"{entry.name!r} has two weights of one tag: {', '.join(tags)}")
+    _ENTRIES[entry.name] = entry
+
+
+def register_family(
+    family: str,
+    build: Callable[..., Any],
+    variants: Mapping[str, Mapping[str, Any]],
+    weights: Mapping[str, Sequence[Weights]] | None = None,
+) -> None:
+    """Make the variants of one family known.
+
+    Args:
+        family: e.g. ``retina``.
+        build: makes a detector with random weights from keyword arguments.
+        variants: arguments of ``build`` by architecture.
+        weights: rows by architecture.
+    """
+    for name, args in variants.items():
+        register(Entry(name, family, build, dict(args), tuple((weights or {}).get(name, ()))))
+
+
+def register_distilled(name: str, distilled: Distilled, weights: Sequence[Weights] = (), **args: Any) -> None:
+    """Make a distilled student known; it is built like the student it names, with ``args`` on top."""
+    student = _ENTRIES.get(distilled.student)
+    if student is None:
+        raise ValueError(f"{name!r}: register its student {distilled.student!r} first")
+    register(Entry(name, student.family, student.build, {**student.args, **args}, tuple(weights), distilled))
+
+
+def find(name: str) -> tuple[Entry, Weights | None]:
+    """The entry behind a name and, where the name has a tag, those weights.
+
+    Raises:
+        ValueError: for an unknown architecture or tag, with the nearest that exist.
+    """
+    arch, _, tag = name.partition(".")
+    entry = _ENTRIES.get(arch)
+    if entry is None:
+        raise ValueError(f"no detector {arch!r}. {nearest(arch, _ENTRIES)}")
+    if not tag:
+        return entry, None
+    for weights in entry.weights:
+        if weights.tag == tag:
+            return entry, weights
+    tags = ", ".join(w.tag for w in entry.weights) or "none"
+    raise ValueError(f"{arch!r} has no weights {tag!r}; its tags: {tags}")
+
+
+def entries() -> list[Entry]:
+    """All entries, by name."""
+    return [_ENTRIES[name] for name in sorted(_ENTRIES)]
+
+
+def list_detectors(
+    filter: str | Sequence[str] = "",
+    exclude: str | Sequence[str] = "",
+    pretrained: bool = False,
+    family: str = "",
+) -> list[str]:
+    """Names of detectors.
+
+    Args:
+        filter: wildcard(s); a name is listed if it fits one. One without a dot fits all tags.
+        exclude: wildcard(s) of names to leave out.
+        pretrained: list ``arch.tag`` for every set of weights that can be had, instead of architectures.
+        family: only this family.
+
+    Returns:
+        Names in alphabetical order.
+    """
+    wanted, unwanted = _patterns(filter), _patterns(exclude)
+    names = []
+    for entry in entries():
+        if family and entry.family != family:
+            continue
+        full = [f"{entry.name}.{w.tag}" for w in entry.weights if w.has_source] if pretrained else [entry.name]
+        for name in full:
+            if wanted and not any(_fits(name, p) for p in wanted):
+                continue
+            if not any(_fits(name, p) for p in unwanted):
+                names.append(name)
+    return names
+
+
+def list_pairs(filter: str | Sequence[str] = "") -> list[str]:
+    """Names of distilled detectors: those that know their teacher."""
+    return [name for name in list_detectors(filter) if _ENTRIES[name].distilled is not None]
+
+
+def is_detector(name: str) -> bool:
+    """Whether ``arch`` or ``arch.tag`` exists."""
+    try:
+        find(name)
+    except ValueError:
+        return False
+    return True
+
+
+def get_weights(name: str) -> Weights:
+    """The row behind ``arch.tag``, or an architecture's default row.
+
+    Raises:
+        ValueError: when there is none.
+    """
+    entry, weights = find(name)
+    weights = weights or entry.default
+    if weights is None:
+        raise ValueError(f"there are no weights for {name!r}")
+    return weights
+
+
+def nearest(word: str, known: Sequence[str] | Mapping[str, Any] | set[str]) -> str:
+    """A sentence that helps somebody who mistyped."""
+    close = difflib.get_close_matches(word, list(known), n=5, cutoff=0.5)
+    if close:
+        return f"Did you mean {', '.join(close)}?"
+    return f"There are: {', '.join(sorted(known)[:40])}"
+
+
+def _patterns(given: str | Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) and given else list(given)
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, f"{pattern}.*")
