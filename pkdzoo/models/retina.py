@@ -143,7 +143,7 @@ def build(
 
 
 TINY: dict[str, Any] = {
-    "backbone": "r10w16", "norm": "gn", "frozen_stages": 0, "width": 64, "depth": 2, "neck_norm": None, "head_norm": "gn"
+    "backbone": "r10w16", "norm": "gn", "frozen_stages": 0, "width": 64, "depth": 2, "head_norm": "gn"
 }  # fmt: skip
 
 register_family(
