@@ -3,6 +3,7 @@
 from pkdzoo.factory import create_detector, load_checkpoint
 from pkdzoo.models.base import Detector
 from pkdzoo.registry import get_weights, is_detector, list_detectors, list_pairs
+from pkdzoo.results import Result
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances
 from pkdzoo.version import __version__
 
@@ -12,6 +13,7 @@ __all__ = [
     "Detector",
     "FeaturePyramid",
     "Instances",
+    "Result",
     "__version__",
     "create_detector",
     "get_weights",

@@ -13,6 +13,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from pkdzoo.models.prediction import predict
+from pkdzoo.results import Result
 from pkdzoo.structures import Batch, DenseTargets, Detections, FeaturePyramid, HeadOutputs, Instances, Priors
 
 Depth = Literal["features", "head", "loss"]
@@ -177,8 +179,17 @@ class Detector(nn.Module):
         """Fill targets and losses of a trace that has outputs."""
         raise NotImplementedError
 
-    def postprocess(self, trace: Trace, batch: Batch) -> list[Detections]:
-        """Detections of each picture, in pixels of ``batch.images``, from a trace that went ``upto="head"``."""
+    def postprocess(self, trace: Trace, batch: Batch, inference: Inference | None = None) -> list[Detections]:
+        """Detections of each picture.
+
+        Args:
+            trace: of a pass that went ``upto="head"``.
+            batch: the same pictures.
+            inference: thresholds; None means the detector's own.
+
+        Returns:
+            Detections in pixels of ``batch.images``.
+        """
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -191,9 +202,52 @@ class Detector(nn.Module):
         """Tell the detector how far training is; most do not care. One just built is in its late phase."""
 
     @torch.inference_mode()
-    def detect(self, batch: Batch) -> list[Detections]:
-        """Detections of a batch in pixels of ``batch.images``, with the mode (train or eval) left as it is."""
-        return self.postprocess(self.trace(batch, upto="head"), batch)
+    def detect(self, batch: Batch, inference: Inference | None = None) -> list[Detections]:
+        """Detections of a batch in pixels of ``batch.images``; runs in eval mode and puts the mode back."""
+        training = self.training
+        self.eval()
+        try:
+            return self.postprocess(self.trace(batch, upto="head"), batch, inference)
+        finally:
+            self.train(training)
+
+    def predict(
+        self,
+        images: Any,
+        score: float | None = None,
+        iou: float | None = None,
+        top: int | None = None,
+        classes: Sequence[str | int] | None = None,
+        batch_size: int = 1,
+    ) -> Result | list[Result]:
+        """Detections in pictures, however they come.
+
+        Args:
+            images: a path, a PIL picture, a numpy array (H, W, 3) uint8 RGB or a tensor (3, H, W) uint8 RGB gives
+                one result; a folder, a list or any iterable of these gives a list.
+            score: lowest score, 0..1; None means the detector's own, mostly 0.05.
+            iou: overlap above which a worse box of the same class is dropped.
+            top: detections a picture at most.
+            classes: names or numbers of the only classes to report.
+            batch_size: pictures in one pass. They share one padded size, and group norm sees the padding: 1 gives
+                exactly what each picture gives alone.
+
+        Returns:
+            A Result, boxes in pixels of the picture as given, or a list of them. In a list, a picture that cannot be
+            read gives a Result whose ``error`` says why.
+
+        Raises:
+            UnreadableImage: for a single picture that cannot be read.
+            ValueError: for an empty folder, an unknown class or an array that is no picture.
+
+        Example:
+            >>> import numpy as np, pkdzoo
+            >>> model = pkdzoo.create_detector("retina_r10w16")
+            >>> result = model.predict(np.zeros((64, 96, 3), np.uint8), score=0.5)
+            >>> result.size, len(result)
+            ((64, 96), 0)
+        """
+        return predict(self, images, score, iou, top, classes, batch_size)
 
     def class_parameters(self) -> set[str]:
         """Names of the tensors whose shape depends on the number of classes."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pkdzoo.layers.norm import Norm
 from pkdzoo.layers.towers import Tower
-from pkdzoo.models.base import Detector, Taps, Trace
+from pkdzoo.models.base import Detector, Inference, Taps, Trace
 from pkdzoo.ops.boxes import clip_boxes
 from pkdzoo.ops.levels import flatten_level, flatten_levels
 from pkdzoo.ops.nms import concatenate, select_candidates, suppress
@@ -136,11 +136,12 @@ class DenseDetector(Detector):
         masks = {size: valid_cells(features.sizes, features.strides, size, cell, device=device) for size in batch.sizes}
         return torch.stack([masks[size] for size in batch.sizes])
 
-    def postprocess(self, trace: Trace, batch: Batch) -> list[Detections]:
+    def postprocess(self, trace: Trace, batch: Batch, inference: Inference | None = None) -> list[Detections]:
         """Per level: threshold, best candidates, decode; then clip, suppress, keep the best."""
         outputs, priors = trace.outputs, trace.priors
         if outputs is None or priors is None:
             raise ValueError('this trace stops at the features: write model.trace(batch, upto="head")')
+        inference = inference or self.inference
         starts = [sum(priors.counts[:i]) for i in range(len(priors.counts))]
         candidates: list[list[Detections]] = [[] for _ in batch.sizes]
         for level, start in enumerate(starts):
@@ -150,20 +151,23 @@ class DenseDetector(Detector):
             quality = None if outputs.quality is None else flatten_level(outputs.quality[level], 1)[..., 0].sigmoid()
             assert scores.shape[1] == count
             for i, picture in enumerate(candidates):
-                values, index, labels = select_candidates(
-                    scores[i].float(), self.inference.score, self.inference.candidates
-                )
+                values, index, labels = select_candidates(scores[i].float(), inference.score, inference.candidates)
                 boxes = self.decode(box[i, index].float(), priors.take(index + start))
                 if quality is not None:
                     values = values * quality[i, index]
                 picture.append(Detections(boxes, values, labels))
-        return [self._finish(concatenate(parts), size) for parts, size in zip(candidates, batch.sizes)]
+        return [self._finish(concatenate(parts), size, inference) for parts, size in zip(candidates, batch.sizes)]
 
-    def _finish(self, found: Detections, size: tuple[int, int]) -> Detections:
+    def _finish(self, found: Detections, size: tuple[int, int], inference: Inference) -> Detections:
         if self.clip_before_nms:
             found = replace(found, boxes=clip_boxes(found.boxes, size))
-        found = suppress(found, self.inference.iou, self.inference.top)
+        found = suppress(found, inference.iou, inference.top)
         return found if self.clip_before_nms else replace(found, boxes=clip_boxes(found.boxes, size))
+
+    def positives(self, targets: DenseTargets) -> tuple[Tensor, Tensor]:
+        """Picture and prior index of everything that stands for an object, (K,) each."""
+        picture, prior = ((targets.labels >= 0) & (targets.labels < self.num_classes)).nonzero(as_tuple=True)
+        return picture, prior
 
     def flat(self, outputs: HeadOutputs) -> tuple[Tensor, Tensor]:
         """Class rows (B, P, C) and box rows (B, P, D), in float32 whatever the autocast."""

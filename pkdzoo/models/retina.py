@@ -21,6 +21,7 @@ from pkdzoo.layers.norm import Norm
 from pkdzoo.losses.focal import sigmoid_focal
 from pkdzoo.models.base import Inference, Pixels
 from pkdzoo.models.dense import DenseDetector, TowerHead
+from pkdzoo.models.tiny import TINY_DENSE
 from pkdzoo.necks.fpn import FPN, Extra
 from pkdzoo.ops.boxes import decode_deltas, encode_deltas
 from pkdzoo.ops.priors import cell_anchors
@@ -84,7 +85,7 @@ class RetinaNet(DenseDetector):
 
     def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
         cls, deltas = self.flat(outputs)
-        picture, prior = ((targets.labels >= 0) & (targets.labels < self.num_classes)).nonzero(as_tuple=True)
+        picture, prior = self.positives(targets)
         wanted = encode_deltas(targets.boxes[picture, prior], priors.boxes[prior])
         return {
             "loss_cls": sigmoid_focal(cls, targets.labels) / targets.num_pos,
@@ -142,10 +143,6 @@ def build(
     )
 
 
-TINY: dict[str, Any] = {
-    "backbone": "r10w16", "norm": "gn", "frozen_stages": 0, "width": 64, "depth": 2, "head_norm": "gn"
-}  # fmt: skip
-
 register_family(
     "retina",
     build,
@@ -155,6 +152,6 @@ register_family(
         "retina_r50": {"backbone": "r50"},
         "retina_r50_on_output": {"backbone": "r50", "extra": "on_output"},
         "retina_r101": {"backbone": "r101"},
-        "retina_r10w16": TINY,
+        "retina_r10w16": TINY_DENSE,
     },
 )

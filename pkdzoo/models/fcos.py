@@ -1,0 +1,233 @@
+"""FCOS: fully convolutional one-stage object detection (Tian et al. 2019, arXiv:1904.01355).
+
+As mmdetection's fcos_* configs: points instead of anchors, each responsible for boxes of a range of sizes, distances to
+the four sides, and a centerness that lowers the score of points near a side. Three published kinds:
+
+- plain (``fcos_r50_caffe``, ``fcos_x101_64x4d``): every point inside a box is positive, IoU loss, centerness predicted
+  from the class tower;
+- with tricks as FGD and PKD use it (``fcos_r50_tricks``): only points near the centre, distances in strides, GIoU loss,
+  biases in the towers;
+- with tricks as in mmdetection's zoo (``fcos_r50_caffe_tricks``): the same, but centerness from the box tower.
+
+Padding counts as background here, unlike in the anchor-based detectors: FCOS knows no valid area.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pkdzoo.assigners.fcos import RANGES, centerness, match_points
+from pkdzoo.assigners.max_iou import labels_of
+from pkdzoo.backbones import build_backbone
+from pkdzoo.checkpoints.keymap import Rule
+from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules
+from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
+from pkdzoo.layers.norm import Norm
+from pkdzoo.losses.boxes import giou_loss, iou_log_loss
+from pkdzoo.losses.focal import sigmoid_focal
+from pkdzoo.models.base import Inference, Pixels
+from pkdzoo.models.dense import DenseDetector, TowerHead
+from pkdzoo.models.tiny import TINY_DENSE
+from pkdzoo.necks.fpn import FPN
+from pkdzoo.ops.boxes import decode_distances, encode_distances
+from pkdzoo.ops.levels import flatten_levels
+from pkdzoo.ops.priors import point_cells
+from pkdzoo.ops.reduce import mean_over_ranks
+from pkdzoo.registry import register_family
+from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, Priors
+
+# mmdetection renames the predictors of FCOS' first releases when it loads them: both spellings exist in files.
+KEY_RULES: list[Rule] = [
+    *tower_rules("bbox_head.cls_convs", "head.cls_tower"),
+    *tower_rules("bbox_head.reg_convs", "head.reg_tower"),
+    (r"bbox_head\.(?:conv|fcos)_cls\.(.*)", r"head.cls.\1"),
+    (r"bbox_head\.(?:conv|fcos)_reg\.(.*)", r"head.box.\1"),
+    (r"bbox_head\.(?:conv|fcos)_centerness\.(.*)", r"head.quality.\1"),
+    (r"bbox_head\.scales\.(\d+)\.scale", r"head.scales.\1.scale"),
+    *BODY_RULES,
+]
+
+
+class FCOSHead(TowerHead):
+    """Class logits, distances in pixels and centerness logits of every point.
+
+    Args:
+        inputs: channels of the pyramid.
+        num_classes: C.
+        strides: of the pyramid's levels.
+        width: channels of the towers.
+        depth: blocks of each tower.
+        norm: norm in the towers.
+        in_strides: predict distances in strides, cut off at zero; else their logarithm in pixels.
+        centerness_from: the tower that centerness is read from, ``cls`` or ``reg``.
+        bias: biases of the towers, see ConvBlock.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        num_classes: int,
+        strides: Sequence[int],
+        width: int = 256,
+        depth: int = 4,
+        norm: Norm | None = "gn",
+        in_strides: bool = False,
+        centerness_from: str = "cls",
+        bias: bool | None = None,
+    ) -> None:
+        super().__init__(inputs, width, depth, norm, bias)
+        if centerness_from not in ("cls", "reg"):
+            raise ValueError(f"centerness_from={centerness_from!r}: write 'cls' or 'reg'")
+        self.strides, self.in_strides, self.centerness_from = tuple(strides), in_strides, centerness_from
+        self.cls = nn.Conv2d(width, num_classes, 3, padding=1)
+        self.box = nn.Conv2d(width, 4, 3, padding=1)
+        self.quality = nn.Conv2d(width, 1, 3, padding=1)
+        self.scales = nn.ModuleList(Scale() for _ in strides)
+        init_convs(self)
+        init_class_bias(self.cls)
+
+    def predict(self, cls: list[Tensor], reg: list[Tensor]) -> HeadOutputs:
+        central = cls if self.centerness_from == "cls" else reg
+        return HeadOutputs(
+            [self.cls(x) for x in cls],
+            [self.distances(x, level) for level, x in enumerate(reg)],
+            [self.quality(x) for x in central],
+        )
+
+    def distances(self, x: Tensor, level: int) -> Tensor:
+        """(B, width, h, w) of the box tower -> (B, 4, h, w) pixels, not negative."""
+        raw = self.scales[level](self.box(x)).float()  # half precision would overflow in the exponential
+        return raw.clamp(min=0) * self.strides[level] if self.in_strides else raw.exp()
+
+
+class FCOS(DenseDetector):
+    """One-stage, anchor-free, centerness.
+
+    Args:
+        box_loss: of pairs of boxes, one value each.
+        center_radius: positives lie within so many strides of a box's centre; None takes the whole box.
+        kwargs: as :class:`DenseDetector`.
+    """
+
+    class_layers = ("head.cls",)
+    key_rules = KEY_RULES
+
+    def __init__(
+        self, *, box_loss: Callable[[Tensor, Tensor], Tensor], center_radius: float | None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.box_loss = box_loss
+        self.center_radius = center_radius
+
+    def assign(self, outputs: HeadOutputs, priors: Priors, instances: list[Instances], valid: Tensor) -> DenseTargets:
+        """By place and size; padding is background, so ``valid`` has no say."""
+        points = priors.centers
+        ranges = torch.tensor(RANGES, device=points.device).repeat_interleave(
+            torch.tensor(priors.counts, device=points.device), dim=0
+        )
+        labels, boxes, quality = [], [], []
+        for objects in instances:
+            matched = match_points(points, priors.strides, ranges, objects.boxes, self.center_radius)
+            found = objects.boxes[matched.clamp(min=0)] if len(objects) else points.new_zeros(len(points), 4)
+            central = centerness(encode_distances(found, points))
+            labels.append(labels_of(matched, objects.labels, self.num_classes))
+            boxes.append(found)
+            quality.append(torch.where(matched >= 0, central, 0.0))
+        stacked = torch.stack(labels)
+        num_pos = mean_over_ranks((stacked < self.num_classes).sum().float()).clamp(min=1)
+        return DenseTargets(stacked, torch.stack(boxes), torch.stack(quality), num_pos)
+
+    def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
+        assert outputs.quality is not None and targets.quality is not None
+        cls, distances = self.flat(outputs)
+        quality = flatten_levels(outputs.quality, 1)[..., 0].float()
+        picture, prior = self.positives(targets)
+        central = targets.quality[picture, prior]
+        boxes = decode_distances(distances[picture, prior], priors.centers[prior])
+        per_box = self.box_loss(boxes, targets.boxes[picture, prior])
+        weight = mean_over_ranks(central.sum()).clamp(min=1e-6)
+        per_point = F.binary_cross_entropy_with_logits(quality[picture, prior], central, reduction="sum")
+        return {
+            "loss_cls": sigmoid_focal(cls, targets.labels) / targets.num_pos,
+            "loss_box": (per_box * central).sum() / weight,
+            "loss_centerness": per_point / targets.num_pos,
+        }
+
+    def decode(self, box: Tensor, priors: Priors) -> Tensor:
+        return decode_distances(box, priors.centers)
+
+
+def build(
+    backbone: str = "r50",
+    num_classes: int = 80,
+    norm: Norm = "frozen_bn",
+    frozen_stages: int = 1,
+    width: int = 256,
+    depth: int = 4,
+    tricks: bool = False,
+    centerness_from: str = "cls",
+    neck_norm: Norm | None = None,
+    head_norm: Norm | None = "gn",
+    pixels: Pixels | None = None,
+    resize: tuple[int, int] = (800, 1333),
+    **backbone_args: Any,
+) -> FCOS:
+    """An FCOS with random weights.
+
+    Args:
+        backbone: name of the backbone.
+        num_classes: C.
+        norm: norm of the backbone; ``gn`` or ``bn`` when it is to learn from scratch.
+        frozen_stages: frozen part of the backbone, see ResNet.
+        width: channels of pyramid and towers.
+        depth: convolutions a tower.
+        tricks: centre sampling within 1.5 strides, distances in strides, GIoU loss, biases in the towers, and
+            suppression at 0.6 instead of 0.5.
+        centerness_from: tower that centerness is read from, ``cls`` or ``reg``.
+        neck_norm: norm in the pyramid, None as published.
+        head_norm: norm in the towers.
+        pixels: statistics of the input.
+        resize: (short, long) side pictures are scaled to.
+        backbone_args: further arguments of the backbone.
+    """
+    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
+    neck = FPN(body.channels, body.strides, width, 1, 5, "on_output", relu_before_extra=True, norm=neck_norm)
+    bias = True if tricks else None
+    return FCOS(
+        backbone=body,
+        neck=neck,
+        head=FCOSHead(width, num_classes, neck.strides, width, depth, head_norm, tricks, centerness_from, bias),
+        cells=point_cells(neck.strides),
+        offset=0.5,
+        box_loss=giou_loss if tricks else iou_log_loss,
+        center_radius=1.5 if tricks else None,
+        num_classes=num_classes,
+        pixels=pixels,
+        inference=Inference(score=0.05, candidates=1000, iou=0.6 if tricks else 0.5, top=100),
+        resize=resize,
+    )
+
+
+CAFFE: dict[str, Any] = {"style": "caffe", "frozen_affine": True}
+DETECTRON = Pixels((102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), "bgr")
+DETECTRON2 = Pixels((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), "bgr")
+TRICKS: dict[str, Any] = {**CAFFE, "tricks": True, "pixels": DETECTRON2}
+
+register_family(
+    "fcos",
+    build,
+    {
+        "fcos_r50_caffe": {"backbone": "r50", **CAFFE, "pixels": DETECTRON},
+        "fcos_r101_caffe": {"backbone": "r101", **CAFFE, "pixels": DETECTRON},
+        "fcos_x101_64x4d": {"backbone": "x101_64x4d"},
+        "fcos_r50_tricks": {"backbone": "r50", **TRICKS},
+        "fcos_r101_tricks": {"backbone": "r101", **TRICKS},
+        "fcos_r50_caffe_tricks": {"backbone": "r50", **TRICKS, "centerness_from": "reg"},
+        "fcos_r10w16": TINY_DENSE,
+    },
+)

@@ -1,0 +1,11 @@
+"""Arguments of the tiny detectors, which train in minutes without a GPU: for the demo, the tests and shipped weights.
+
+Four one-block stages from width 16 with group norm, nothing frozen, pyramid and head 64 channels wide.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+TINY_BODY: dict[str, Any] = {"backbone": "r10w16", "norm": "gn", "frozen_stages": 0, "width": 64}
+TINY_DENSE: dict[str, Any] = {**TINY_BODY, "depth": 2, "head_norm": "gn"}
