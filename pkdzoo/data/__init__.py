@@ -1,0 +1,39 @@
+"""Data sets in COCO's format, transforms, batches, and a generated data set. Never imports a model."""
+
+from pkdzoo.data.coco import CocoDataset, TooManyUnreadable
+from pkdzoo.data.collate import collate
+from pkdzoo.data.layout import find_split
+from pkdzoo.data.reading import UnreadableImage, read_image
+from pkdzoo.data.report import LoadReport
+from pkdzoo.data.sampler import AspectBatchSampler
+from pkdzoo.data.shapes import make_shapes
+from pkdzoo.data.transforms import (
+    Compose,
+    RandomCrop,
+    RandomFlip,
+    Resize,
+    Sample,
+    resize_keep_ratio,
+    test_transform,
+    train_transform,
+)
+
+__all__ = [
+    "AspectBatchSampler",
+    "CocoDataset",
+    "Compose",
+    "LoadReport",
+    "RandomCrop",
+    "RandomFlip",
+    "Resize",
+    "Sample",
+    "TooManyUnreadable",
+    "UnreadableImage",
+    "collate",
+    "find_split",
+    "make_shapes",
+    "read_image",
+    "resize_keep_ratio",
+    "test_transform",
+    "train_transform",
+]

@@ -1,0 +1,396 @@
+"""A detection data set in COCO's format: pictures in a folder, boxes in flat arrays that workers share.
+
+Labels are ``0 .. C-1`` in the order of the file's category ids (COCO's 80 ids, 1 to 90 with holes, become
+0 to 79, as everywhere), or in the order of ``label_names`` where a model brings its own.
+
+What mmdetection's ``CocoDataset`` leaves out is left out here too, but counted (``.report``): boxes without
+area, boxes outside the picture, boxes thinner than a pixel, annotations marked ``ignore``. Boxes partly
+outside are clipped. mmdetection also drops boxes whose *annotated* area is 0; here the box decides, since
+converters often write 0 there.
+
+Evaluation reads the file again and counts what it says (``ground_truth``), as pycocotools does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pkdzoo.data.coco_json import Columns, read_columns
+from pkdzoo.data.masks import NONE
+from pkdzoo.data.reading import UnreadableImage, read_image
+from pkdzoo.data.report import LoadReport, few
+from pkdzoo.data.transforms import Sample, Transform
+from pkdzoo.structures import Instances
+
+CROWD, IGNORE = 1, 2  # bits of Columns.flags
+MAX_UNREADABLE = 0.01  # share of the pictures that training may skip
+
+
+class TooManyUnreadable(RuntimeError):
+    """More pictures cannot be read than a training run may skip."""
+
+
+def item_seed(seed: int, epoch: int, image_id: int) -> int:
+    """The seed of one picture's random choices in one epoch; unrelated for neighbouring arguments."""
+    digest = hashlib.blake2b(struct.pack("<qqq", seed, epoch, image_id), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def match_labels(
+    categories: Sequence[tuple[int, str]], label_names: Sequence[str] | None, skip_other_classes: bool, path: Path
+) -> tuple[list[str], dict[int, int]]:
+    """Names by label, and the label of each category id.
+
+    Raises:
+        ValueError: a category that ``label_names`` does not know; with ``skip_other_classes`` a name that
+            no category has; two categories of one id, or of one name where names decide.
+    """
+    ids = [number for number, _ in categories]
+    if len(set(ids)) < len(ids):
+        twice = sorted({number for number in ids if ids.count(number) > 1})
+        raise ValueError(f"{path}: category id {few(twice)} stands twice in 'categories'; ids are unique")
+    names = [name for _, name in categories]
+    if label_names is None:
+        unique = [f"{n} ({i})" if names.count(n) > 1 else n for i, n in categories]
+        return unique, {number: label for label, number in enumerate(ids)}
+    wanted = list(label_names)
+    twice_named = sorted({n for n in names if names.count(n) > 1} | {n for n in wanted if wanted.count(n) > 1})
+    if twice_named:
+        raise ValueError(f"{path}: the class name {few(twice_named)} stands twice, so names cannot decide the label")
+    unknown, absent = [n for n in names if n not in wanted], [n for n in wanted if n not in names]
+    if skip_other_classes and absent:
+        raise ValueError(f"{path} has no class {few(absent)}; its classes are {few(names, 100)}")
+    if unknown and not skip_other_classes:
+        lacking = f" (and the file has no {few(absent)})" if absent else ""
+        raise ValueError(
+            f"{path} has classes that label_names does not know: {few(unknown)}{lacking}. Rename them in the file, "
+            "build the model with the file's classes, or pass skip_other_classes=True to leave their boxes out"
+        )
+    return wanted, {number: wanted.index(name) for number, name in categories if name in wanted}
+
+
+class CocoDataset(Dataset[Sample]):
+    """Pictures and boxes of a COCO annotation file.
+
+    An unreadable picture raises ``UnreadableImage`` (``on_error="raise"``: evaluation, where skipping would
+    change the score), or is replaced by the next readable one (``on_error="skip"``: training). Which one
+    replaces it depends on the files alone, so a resumed run repeats it. Skipped pictures are marked in
+    memory that all workers share; as soon as they are more than ``max_unreadable`` of the data set,
+    loading and ``check_skipped`` raise.
+
+    Args:
+        json_path: the annotation file.
+        image_dir: folder of the pictures; file names in the JSON are relative to it.
+        transform: applied to each sample with a generator seeded by (seed, epoch, image id).
+        label_names: the model's classes; None takes the file's. Every class of the file has to be among
+            them; classes that the file does not have get no boxes.
+        skip_other_classes: leave out boxes of classes that are not in ``label_names`` instead of refusing.
+        with_masks: keep segmentations, and give masks with the boxes.
+        drop_empty: leave out pictures without a box, as mmdetection trains (``filter_empty_gt``).
+        min_size: leave out pictures whose short side is smaller (mmdetection trains with 32).
+        seed: see ``transform``.
+        on_error: ``"raise"`` or ``"skip"``.
+        max_unreadable: share of pictures, 0..1, that may be skipped.
+
+    Attributes:
+        label_names: name of each label.
+        label_to_coco_id: category id of each label, -1 where the file has no such class.
+        image_ids: (n,) int64.
+        sizes: (n, 2) int32, (height, width) as the file says.
+        report: what was found and left out; ``print(dataset.report)``.
+
+    Raises:
+        ValueError: not a COCO file, unknown categories, no box of these classes, no picture left.
+    """
+
+    def __init__(
+        self,
+        json_path: str | Path,
+        image_dir: str | Path,
+        *,
+        transform: Transform | None = None,
+        label_names: Sequence[str] | None = None,
+        skip_other_classes: bool = False,
+        with_masks: bool = False,
+        drop_empty: bool = False,
+        min_size: int = 0,
+        seed: int = 0,
+        on_error: str = "raise",
+        max_unreadable: float = MAX_UNREADABLE,
+    ) -> None:
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error={on_error!r}: write 'raise' (evaluation) or 'skip' (training)")
+        self.json_path, self.image_dir = Path(json_path), Path(image_dir)
+        self.transform, self.seed = transform, seed
+        self.on_error, self.max_unreadable = on_error, max_unreadable
+        columns = read_columns(self.json_path, segmentations=with_masks)
+        self.segments = columns.segments
+        self.label_names, self._label_of = match_labels(
+            columns.categories, label_names, skip_other_classes, self.json_path
+        )
+        ids = {label: number for number, label in self._label_of.items()}
+        self.label_to_coco_id = [ids.get(label, -1) for label in range(len(self.label_names))]
+        self.report = LoadReport(str(self.json_path))
+        self._keep(columns, drop_empty, min_size)
+        # Shared with the workers, also with those that live longer than an epoch.
+        self._epoch = _shared(1, torch.int64)
+        self._unreadable = _shared(len(self), torch.uint8)
+
+    def _keep(self, columns: Columns, drop_empty: bool, min_size: int) -> None:
+        """Sort the usable boxes by picture, and leave out the pictures that are not wanted."""
+        order, first = _first_of_each(columns.image_ids)
+        self.report.images, self.report.annotations = len(columns.image_ids), len(columns.labels)
+        self.report.duplicate_images = len(columns.image_ids) - len(first)
+        known = columns.ids[columns.ids >= 0]
+        self.report.duplicate_annotations = len(known) - len(np.unique(known))
+        owner = _position(columns.owners, columns.image_ids, order)  # picture of each box, -1 for none
+        labels = self._labels(columns)
+        boxes, usable = self._usable(columns, owner, labels)
+        counts = np.bincount(owner[usable], minlength=len(columns.image_ids))
+        wanted = np.zeros(len(columns.image_ids), bool)
+        wanted[first] = True
+        small = wanted & (columns.sizes.min(1, initial=2**30) < min_size)
+        empty = wanted & ~small & (counts == 0)
+        self.report.small_images, self.report.empty_images = int(small.sum()), int(empty.sum())
+        self.report.dropped_empty = drop_empty
+        wanted &= ~small
+        if drop_empty:
+            wanted &= ~empty
+        usable &= wanted[owner]
+        rows = np.flatnonzero(usable)
+        rows = rows[np.argsort(owner[rows], kind="stable")]
+        pictures = np.flatnonzero(wanted)
+        self.image_ids = columns.image_ids[pictures]
+        self.sizes = columns.sizes[pictures]
+        names = [columns.names[i].encode() for i in pictures.tolist()]
+        self._names = np.frombuffer(b"".join(names), np.uint8)
+        self._name_ends = np.cumsum([0, *map(len, names)], dtype=np.int64)
+        self._box_ends = np.concatenate(([0], np.cumsum(counts[pictures]))).astype(np.int64)
+        self._boxes, self._labels_of = boxes[rows], labels[rows]
+        self._crowd = (columns.flags[rows] & CROWD).astype(bool)
+        self._rows = rows if self.segments is not None else np.zeros(0, np.int64)
+        if self.segments is not None:
+            self._require_masks(rows)
+        self.report.boxes, self.report.crowd = len(rows), int(self._crowd.sum())
+        self.report.per_class = {
+            n: int(c) for n, c in zip(self.label_names, np.bincount(self._labels_of, minlength=len(self.label_names)))
+        }
+        self._require_boxes(int((counts[first] > 0).sum()), len(first))
+
+    def _labels(self, columns: Columns) -> NDArray[np.int64]:
+        """(N,) label of each annotation, -1 for a class that is left out."""
+        declared = {number for number, _ in columns.categories}
+        found, inverse = np.unique(columns.labels, return_inverse=True)
+        strange = [int(i) for i in found if int(i) not in declared]
+        if strange:
+            raise ValueError(
+                f"{self.json_path}: annotations have category id {few(strange)}, which is not in 'categories' "
+                f"({few(sorted(declared), 20) or 'an empty list'})"
+            )
+        table = np.array([self._label_of.get(int(i), -1) for i in found], np.int64)
+        labels: NDArray[np.int64] = table[inverse.reshape(-1)] if len(table) else np.zeros(0, np.int64)
+        return labels
+
+    def _usable(
+        self, columns: Columns, owner: NDArray[np.int64], labels: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(N, 4) float32 xyxy clipped to the pictures, and which boxes can be learnt from."""
+        report, usable = self.report, np.ones(len(labels), bool)
+
+        def leave_out(mask: NDArray[np.bool_]) -> int:
+            mask = mask & usable
+            usable[mask] = False
+            return int(mask.sum())
+
+        width, height = columns.boxes[:, 2], columns.boxes[:, 3]
+        report.without_image = leave_out(owner < 0)
+        report.other_classes = leave_out(labels < 0)
+        report.ignored = leave_out((columns.flags & IGNORE) > 0)
+        # A negation, so that not-a-number falls through it too.
+        report.no_size = leave_out(~(np.isfinite(columns.boxes).all(1) & (width > 0) & (height > 0)))
+        limits = columns.sizes[owner][:, ::-1] if len(columns.sizes) else np.zeros((len(owner), 2), np.int32)
+        xyxy = columns.boxes.copy()
+        xyxy[:, 2:] += xyxy[:, :2]
+        clipped = np.clip(xyxy, 0, np.tile(limits, 2))
+        report.outside = leave_out(~(clipped[:, 2:] > clipped[:, :2]).all(1))
+        report.thin = leave_out((width < 1) | (height < 1))
+        report.clipped = int(((np.abs(clipped - xyxy) > 0.5).any(1) & usable).sum())
+        return clipped.astype(np.float32), usable
+
+    def _require_masks(self, rows: NDArray[np.int64]) -> None:
+        """Boxes without a mask can teach no mask: they become regions to ignore, as in mmdetection."""
+        assert self.segments is not None
+        lacking = np.asarray(self.segments.kinds)[rows] == NONE
+        self.report.without_mask = int((lacking & ~self._crowd).sum())
+        if len(rows) and lacking.all():
+            raise ValueError(f"{self.json_path}: no annotation has a segmentation; load it with with_masks=False")
+        self._crowd |= lacking
+
+    def _require_boxes(self, with_box: int, total: int) -> None:
+        if with_box == 0:
+            raise ValueError(
+                f"{self.json_path}: 0 of {total} images have a box of your classes ({few(self.label_names)}). "
+                f"{self.report.reasons() or 'The file has no annotations'}"
+            )
+        if len(self.image_ids) == 0:
+            raise ValueError(f"{self.json_path}: no picture is left. {self.report.reasons()}")
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def file_name(self, index: int) -> str:
+        """Path of a picture inside ``image_dir``."""
+        return bytes(self._names[self._name_ends[index] : self._name_ends[index + 1]]).decode()
+
+    def aspect_groups(self) -> Tensor:
+        """(n,) uint8: 0 for pictures higher than wide, 1 for the others."""
+        return torch.from_numpy((self.sizes[:, 1] >= self.sizes[:, 0]).astype(np.uint8))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that random choices depend on; reaches workers that are already running."""
+        self._epoch.fill_(epoch)
+
+    def load_instances(self, index: int) -> Instances:
+        """The objects of one picture in its original pixels."""
+        part = slice(int(self._box_ends[index]), int(self._box_ends[index + 1]))
+        masks = None
+        if self.segments is not None:
+            height, width = (int(side) for side in self.sizes[index])
+            masks = self.segments.decode(self._rows[part], height, width)
+        return Instances(
+            torch.from_numpy(self._boxes[part].copy()),
+            torch.from_numpy(self._labels_of[part].astype(np.int64)),
+            torch.from_numpy(self._crowd[part].copy()),
+            masks,
+        )
+
+    def load(self, index: int) -> Sample:
+        """The picture and its objects, untransformed; UnreadableImage names the file."""
+        size = (int(self.sizes[index, 0]), int(self.sizes[index, 1]))
+        image = read_image(self.image_dir / self.file_name(index), size)
+        meta = {
+            "image_id": int(self.image_ids[index]),
+            "file_name": self.file_name(index),
+            "original_size": size,
+            "scale": (1.0, 1.0),
+            "flipped": False,
+        }
+        return Sample(image, self.load_instances(index), meta)
+
+    def __getitem__(self, index: int) -> Sample:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"picture {index} of {len(self)}")
+        sample = self._readable(index % len(self))
+        if self.transform is None:
+            return sample
+        rng = torch.Generator().manual_seed(item_seed(self.seed, int(self._epoch), sample.meta["image_id"]))
+        return self.transform(sample, rng)
+
+    def _readable(self, index: int) -> Sample:
+        while True:
+            try:
+                return self.load(index)
+            except UnreadableImage:
+                if self.on_error == "raise":
+                    raise
+                self._unreadable[index] = 1
+                self.check_skipped()  # also ends the search when nothing can be read
+                index = (index + 1) % len(self)
+
+    @property
+    def skipped(self) -> int:
+        """Pictures that could not be read so far, counted once each, over all workers of this process."""
+        return int(self._unreadable.sum())
+
+    def check_skipped(self) -> None:
+        """Raise TooManyUnreadable, naming files and reasons, if more pictures were skipped than allowed."""
+        if self.skipped <= self.max_unreadable * len(self):
+            return
+        reasons = []
+        for index in self._unreadable.nonzero().flatten().tolist()[:5]:
+            try:
+                self.load(index)
+            except UnreadableImage as error:
+                reasons.append(str(error))
+        raise TooManyUnreadable(
+            f"{self.skipped} of {len(self)} pictures cannot be read, more than {self.max_unreadable:.0%}: "
+            + "; ".join(reasons)
+        )
+
+    def check_files(self) -> list[str]:
+        """File names that are not on disk; one directory listing per folder, so 100,000 take a second.
+
+        Raises:
+            ValueError: ``image_dir`` is no folder, or holds nothing.
+        """
+        if not self.image_dir.is_dir():
+            raise ValueError(f"{self.image_dir} is not a folder: it should hold the pictures of {self.json_path}")
+        if next(self.image_dir.iterdir(), None) is None:
+            raise ValueError(f"{self.image_dir} is empty: it should hold the {len(self)} pictures of {self.json_path}")
+        listed: dict[Path, set[str]] = {}
+        missing = []
+        for index in range(len(self)):
+            name = self.file_name(index)
+            path = self.image_dir / name
+            if path.parent not in listed:
+                folder = path.parent
+                listed[folder] = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+            if path.name not in listed[path.parent]:
+                missing.append(name)
+        return missing
+
+    def ground_truth(self, segmentations: bool = False) -> dict[str, Any]:
+        """What the file says about these pictures and classes, for the evaluator, dropped boxes included.
+
+        Returns:
+            ``image_id``, ``category_id``, ``bbox`` (x, y, width, height), ``area``, ``iscrowd`` as arrays, and
+            ``segmentation`` (run lengths; None without) where they were asked for.
+        """
+        columns = read_columns(self.json_path, segmentations=segmentations)
+        position = _position(columns.owners, self.image_ids, np.argsort(self.image_ids, kind="stable"))
+        rows = np.flatnonzero((position >= 0) & np.isin(columns.labels, list(self._label_of)))
+        found: dict[str, Any] = {
+            "image_id": columns.owners[rows],
+            "category_id": columns.labels[rows],
+            "bbox": columns.boxes[rows],
+            "area": columns.areas[rows],
+            "iscrowd": (columns.flags[rows] & CROWD).astype(bool),
+        }
+        if columns.segments is not None:
+            sizes = self.sizes[position[rows]].tolist()
+            found["segmentation"] = [columns.segments.rle(r, *size) for r, size in zip(rows.tolist(), sizes)]
+        return found
+
+
+def _shared(count: int, dtype: torch.dtype) -> Tensor:
+    zeros = torch.zeros(count, dtype=dtype)
+    zeros.share_memory_()  # type: ignore[no-untyped-call]
+    return zeros
+
+
+def _first_of_each(ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A stable order that sorts ``ids``, and the places where each id stands first, in the file's order."""
+    order = np.argsort(ids, kind="stable")
+    ranked = ids[order]
+    new = np.concatenate(([True], ranked[1:] != ranked[:-1])) if len(ids) else np.zeros(0, bool)
+    return order, np.sort(order[new])
+
+
+def _position(wanted: NDArray[np.int64], ids: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Place in ``ids`` of each of ``wanted``, the first where an id stands twice; -1 where it does not stand."""
+    if len(ids) == 0:
+        return np.full(len(wanted), -1, np.int64)
+    ranked = ids[order]
+    place = np.searchsorted(ranked, wanted).clip(max=len(ids) - 1)
+    found: NDArray[np.int64] = np.where(ranked[place] == wanted, order[place], -1)
+    return found

@@ -1,0 +1,117 @@
+"""Picture files to uint8 RGB tensors, with every oddity of real folders either handled or refused by name.
+
+PIL decodes. Grey, palette, alpha, CMYK, 1-bit and 16-bit files become 8-bit RGB: alpha is dropped, and
+16-bit samples keep their high byte, both as OpenCV's ``IMREAD_COLOR`` does. Of an animation the first
+frame counts. On 8-bit JPEG files PIL and OpenCV give the same pixels, so published scores carry over.
+
+Orientation: cameras write pixels as the sensor lay and an EXIF tag that says how to turn them.
+mmdetection loads with mmcv's ``color`` flag, i.e. ``IMREAD_COLOR``, which turns (only
+``color_ignore_orientation`` does not), whatever the annotations were drawn on. Prediction here always
+turns. A data set turns too, unless the turn exchanges height and width and only the picture as stored
+has the size that the annotation file states: those boxes were drawn on the stored pixels, and turning
+would move every one of them off its object (see ``read_image``'s ``size``).
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+ORIENTATION = 0x0112  # the EXIF tag
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+QUARTER_TURNS = tuple(TURNS[k] for k in (5, 6, 7, 8))
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+class UnreadableImage(ValueError):
+    """A picture file that is missing, broken or of a kind that has no 8-bit RGB meaning.
+
+    Attributes:
+        path: the file.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, path: str | Path, reason: str = "") -> None:
+        self.path, self.reason = str(path), reason
+        super().__init__(f"{path}: {reason}" if reason else str(path))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.reason)  # keeps both fields on the way out of a worker process
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The picture in 8-bit RGB, without alpha; ValueError for float and 32-bit pixels."""
+    if image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format == "PNG"):  # a PNG has no 32-bit samples
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        kind = "32-bit integer" if image.mode == "I" else "floating-point"
+        raise ValueError(f"{kind} pixels have no fixed white: save the picture with 8 or 16 bits a channel")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB, PIL warns
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def upright(image: Image.Image, size: tuple[int, int] | None = None) -> Image.Image:
+    """The picture in 8-bit RGB, turned as its EXIF tag says.
+
+    Args:
+        image: any picture that PIL holds.
+        size: (height, width) that boxes were drawn on: a quarter turn is left out if only the picture as
+            stored has it.
+    """
+    turn = TURNS.get(image.getexif().get(ORIENTATION, 1))  # asked first: converting may lose the tag
+    stored = (image.height, image.width)
+    rgb = to_rgb(image)
+    if turn in QUARTER_TURNS and size == stored and size != stored[::-1]:
+        return rgb
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """uint8 (3, H, W) of an RGB picture, in channels-last memory, which the resize is fastest on."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def read_image(path: str | Path, size: tuple[int, int] | None = None) -> Tensor:
+    """Decode a picture file.
+
+    Args:
+        path: the file.
+        size: (height, width) that the annotations were drawn on, where it is known. It settles whether
+            an EXIF quarter turn is applied; a picture that has this size neither turned nor as stored
+            is refused, for its boxes would lie beside their objects.
+
+    Returns:
+        uint8 (3, H, W), RGB.
+
+    Raises:
+        UnreadableImage: missing, truncated, not a picture, too large to be one, or of another size.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # 12,000 x 9,000 is large, not an attack
+            with Image.open(path) as file:
+                file.load()
+                image = upright(file, size)
+    except FileNotFoundError:
+        raise UnreadableImage(path, "there is no such file") from None
+    except Exception as error:  # PIL's decoders raise nearly anything on broken bytes
+        raise UnreadableImage(path, f"{type(error).__name__}: {error}") from error
+    if size is not None and (image.height, image.width) != tuple(size):
+        found, told = f"{image.height} x {image.width}", f"{size[0]} x {size[1]}"
+        raise UnreadableImage(path, f"it has {found} pixels (h x w), but its boxes were drawn on {told}")
+    return to_tensor(image)
