@@ -1,0 +1,184 @@
+"""What predict returns, what it draws, and the inputs it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pkdzoo
+from pkdzoo.data.reading import UnreadableImage
+from pkdzoo.drawing import class_colour, draw_detections, ink_on
+from pkdzoo.results import Result
+from pkdzoo.structures import Detections
+
+
+@pytest.fixture(scope="module")
+def model() -> pkdzoo.Detector:
+    torch.manual_seed(0)
+    return pkdzoo.create_detector("retina_r10w16", num_classes=3, resize=(96, 160))
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+
+
+def a_result(**changes: object) -> Result:
+    found = Detections(
+        torch.tensor([[10.0, 20.0, 60.0, 80.0], [0.0, 0.0, 30.0, 30.0]]), torch.tensor([0.9, 0.2]), torch.tensor([1, 0])
+    )
+    return Result.of(found, ("cat", "dog"), (100, 120), **changes)
+
+
+class TestInputs:
+    def test_all_kinds_of_one_picture_agree(self, model: pkdzoo.Detector, pixels: np.ndarray, tmp_path: Path) -> None:
+        path = tmp_path / "a.png"
+        Image.fromarray(pixels).save(path)
+        tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+        results = [model.predict(x, score=0.0) for x in (path, str(path), Image.open(path), pixels, tensor)]
+        assert len(results[0]) > 0
+        for result in results:
+            assert isinstance(result, Result)
+            assert torch.equal(result.boxes, results[0].boxes)
+            assert result.size == (90, 120)
+
+    def test_one_in_one_out_list_in_list_out(self, model: pkdzoo.Detector, pixels: np.ndarray, tmp_path: Path) -> None:
+        Image.fromarray(pixels).save(tmp_path / "a.png")
+        (tmp_path / "notes.txt").write_text("no picture")
+        assert isinstance(model.predict([pixels]), list)
+        assert len(model.predict(pixels for _ in range(3))) == 3
+        assert [Path(r.path).name for r in model.predict(tmp_path)] == ["a.png"]
+        assert model.predict([]) == []
+
+    def test_batches_change_nothing_for_equal_sizes(self, model: pkdzoo.Detector, pixels: np.ndarray) -> None:
+        other = pixels[:, ::-1].copy()
+        alone = [model.predict(p, score=0.0) for p in (pixels, other)]
+        for a, b in zip(alone, model.predict([pixels, other], score=0.0, batch_size=2)):
+            torch.testing.assert_close(a.boxes, b.boxes, atol=1e-3, rtol=1e-4)
+
+    def test_grey_numpy(self, model: pkdzoo.Detector, pixels: np.ndarray) -> None:
+        grey = pixels[:, :, 0]
+        same = np.repeat(grey[:, :, None], 3, axis=2)
+        assert torch.equal(model.predict(grey, score=0.0).boxes, model.predict(same, score=0.0).boxes)
+
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            (np.zeros((4, 4, 3), np.float32), "uint8 RGB"),
+            (torch.zeros(3, 4, 4), r"image \* 255"),
+            (torch.zeros(1, 4, 4, dtype=torch.uint8), "uint8 RGB"),
+        ],
+    )
+    def test_arrays_that_are_no_pictures(self, model: pkdzoo.Detector, wrong: object, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            model.predict(wrong)
+
+    def test_what_is_no_picture_at_all(self, model: pkdzoo.Detector) -> None:
+        with pytest.raises(TypeError, match="paths, PIL"):
+            model.predict(3)
+
+    def test_an_unreadable_picture_fails_alone(
+        self, model: pkdzoo.Detector, pixels: np.ndarray, tmp_path: Path
+    ) -> None:
+        Image.fromarray(pixels).save(tmp_path / "good.png")
+        whole = (tmp_path / "good.png").read_bytes()
+        (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+        good, cut, missing = model.predict([tmp_path / n for n in ("good.png", "cut.png", "none.png")], score=0.0)
+        assert good.error is None
+        assert len(good)
+        assert "cut.png" in cut.error
+        assert len(cut) == 0
+        assert "no such file" in missing.error
+        assert "error" in missing.to_json()
+        with pytest.raises(UnreadableImage, match=r"none\.png"):
+            model.predict(tmp_path / "none.png")
+
+    def test_an_empty_folder(self, model: pkdzoo.Detector, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="has no pictures"):
+            model.predict(tmp_path)
+
+
+class TestSettings:
+    def test_score_top_and_classes(self, model: pkdzoo.Detector, pixels: np.ndarray) -> None:
+        everything = model.predict(pixels, score=0.0)
+        threshold = float(everything.scores[len(everything) // 2])
+        assert float(model.predict(pixels, score=threshold).scores.min()) > threshold
+        assert len(model.predict(pixels, score=0.0, top=7)) == 7
+        assert set(model.predict(pixels, score=0.0, classes=["class_1"]).names) <= {"class_1"}
+        assert model.inference.score == 0.05  # a call's settings are the call's alone
+
+    def test_an_unknown_class(self, model: pkdzoo.Detector, pixels: np.ndarray) -> None:
+        with pytest.raises(ValueError, match="class_1"):
+            model.predict(pixels, classes=["klass_1"])
+
+    def test_boxes_lie_in_the_picture_and_the_mode_is_kept(self, model: pkdzoo.Detector, pixels: np.ndarray) -> None:
+        model.train()
+        result = model.predict(pixels, score=0.0)
+        assert model.training
+        model.eval()
+        assert result.boxes.min() >= 0
+        assert result.boxes[:, 2].max() <= 120
+        assert result.boxes[:, 3].max() <= 90
+
+    def test_training_works_after_prediction(self, model: pkdzoo.Detector, pixels: np.ndarray) -> None:
+        model.predict(pixels)
+        target = pkdzoo.Instances(torch.tensor([[10.0, 10.0, 50.0, 60.0]]), torch.tensor([1]))
+        batch = pkdzoo.Batch(torch.rand(1, 3, 96, 128) * 255, [(90, 120)], [target])
+        sum(model(batch).values()).backward()
+        assert all(p.grad is not None for p in model.parameters())
+        model.zero_grad()
+
+
+class TestResult:
+    def test_names_filter_and_text(self) -> None:
+        result = a_result(path="street.jpg")
+        assert result.names == ["dog", "cat"]
+        assert result[result.scores > 0.5].names == ["dog"]
+        assert "street.jpg (120 x 100): 2 detections" in str(result)
+        assert "dog" in str(result).splitlines()[1]
+
+    def test_forms(self) -> None:
+        result = a_result()
+        assert set(result.to_dict()) == {"boxes", "scores", "labels"}
+        row = result.to_coco(7, {0: 1, 1: 18})[0]
+        assert row == {"image_id": 7, "category_id": 18, "bbox": [10.0, 20.0, 50.0, 60.0], "score": pytest.approx(0.9)}
+        assert result.to_json()["detections"][0]["name"] == "dog"
+
+    def test_plot_draws_what_scores_enough(self, tmp_path: Path) -> None:
+        picture = Image.new("RGB", (120, 100))
+        result = a_result(picture=picture)
+        drawn = np.asarray(result.plot(score=0.5))
+        assert drawn.shape == (100, 120, 3)
+        assert tuple(drawn[79, 40]) == class_colour(1)  # lower side of the dog's box
+        assert not drawn[10:19, 5:8].any()  # nothing of the cat's
+        assert not np.asarray(picture).any()  # the picture itself is untouched
+        result.save(tmp_path / "out.png")
+        assert result._repr_png_()[:4] == b"\x89PNG"
+
+    def test_nothing_to_draw_on(self) -> None:
+        with pytest.raises(ValueError, match="nothing to draw on"):
+            a_result().plot()
+
+    @pytest.mark.parametrize("size", [(16, 16), (3000, 2000)])
+    def test_labels_stay_inside(self, size: tuple[int, int]) -> None:
+        boxes = np.array([[size[0] - 4, 0, size[0], 4]], np.float32)
+        drawn = draw_detections(Image.new("RGB", size), boxes, [0], ["a long caption 0.99"])
+        assert drawn.size == size
+        assert (np.asarray(drawn) == class_colour(0)).all(axis=2).sum() > 8
+
+    def test_masks_tint_their_pixels_only(self) -> None:
+        mask = np.zeros((1, 40, 40), bool)
+        mask[0, 10:20, 10:20] = True
+        boxes = np.array([[0.0, 0.0, 2.0, 2.0]], np.float32)
+        drawn = np.asarray(draw_detections(Image.new("RGB", (40, 40)), boxes, [3], ["x"], mask))
+        assert drawn[15, 15].any()
+        assert not drawn[35, 35].any()
+
+    def test_ink_reads_on_every_class_colour(self) -> None:
+        assert ink_on((255, 255, 0)) == (0, 0, 0)
+        assert ink_on((0, 0, 120)) == (255, 255, 255)
+        assert len({class_colour(i) for i in range(80)}) == 80
