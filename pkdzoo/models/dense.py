@@ -161,6 +161,7 @@ class DenseDetector(Detector):
     def _finish(self, found: Detections, size: tuple[int, int], inference: Inference) -> Detections:
         if self.clip_before_nms:
             found = replace(found, boxes=clip_boxes(found.boxes, size))
+        found = found[(found.boxes[:, 2:] > found.boxes[:, :2]).all(dim=1)]  # nothing is left of boxes off the picture
         found = suppress(found, inference.iou, inference.top)
         return found if self.clip_before_nms else replace(found, boxes=clip_boxes(found.boxes, size))
 

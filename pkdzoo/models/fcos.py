@@ -10,6 +10,10 @@ the four sides, and a centerness that lowers the score of points near a side. Th
 - with tricks as in mmdetection's zoo (``fcos_r50_caffe_tricks``): the same, but centerness from the box tower.
 
 Padding counts as background here, unlike in the anchor-based detectors: FCOS knows no valid area.
+
+One trap of mmdetection's is kept where figures need it: its head with tricks gives strides while it trains and pixels
+in eval mode, its targets are in strides always, so a loss computed in eval mode compares pixels with strides. Ours is
+that number in eval mode (the reference figures were computed there) and compares like with like in train mode.
 """
 
 from __future__ import annotations
@@ -149,7 +153,7 @@ class FCOS(DenseDetector):
         picture, prior = self.positives(targets)
         central = targets.quality[picture, prior]
         boxes = decode_distances(distances[picture, prior], priors.centers[prior])
-        per_box = self.box_loss(boxes, targets.boxes[picture, prior])
+        per_box = self.box_loss(boxes, self.wanted_boxes(targets.boxes[picture, prior], priors.take(prior)))
         weight = mean_over_ranks(central.sum()).clamp(min=1e-6)
         per_point = F.binary_cross_entropy_with_logits(quality[picture, prior], central, reduction="sum")
         return {
@@ -157,6 +161,12 @@ class FCOS(DenseDetector):
             "loss_box": (per_box * central).sum() / weight,
             "loss_centerness": per_point / targets.num_pos,
         }
+
+    def wanted_boxes(self, boxes: Tensor, priors: Priors) -> Tensor:
+        """What predicted boxes are compared with: the objects, but see the file's last paragraph for eval mode."""
+        if self.training or not self.head.in_strides:
+            return boxes
+        return decode_distances(encode_distances(boxes, priors.centers) / priors.strides[:, None], priors.centers)
 
     def decode(self, box: Tensor, priors: Priors) -> Tensor:
         return decode_distances(box, priors.centers)
