@@ -105,7 +105,7 @@ class FCOSHead(TowerHead):
 
     def distances(self, x: Tensor, level: int) -> Tensor:
         """(B, width, h, w) of the box tower -> (B, 4, h, w) pixels, not negative."""
-        raw = self.scales[level](self.box(x)).float()  # half precision would overflow in the exponential
+        raw: Tensor = self.scales[level](self.box(x)).float()  # half precision would overflow in the exponential
         return raw.clamp(min=0) * self.strides[level] if self.in_strides else raw.exp()
 
 
