@@ -1,0 +1,242 @@
+"""Losses between maps: reference figures of mmrazor, hand-computed values, and what must hold for any maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from reference import load, uniform
+from torch import Tensor
+
+from pkdzoo.losses.mimic import cwd, norm_kl, normalize, pearson, pearson_correlation
+
+PKD = {case["name"]: case for case in load("kd/pkd_loss")["cases"]}
+CWD = load("kd/cwd_loss")["cases"]
+
+
+def maps(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    numbers = torch.arange(24, dtype=torch.float64)
+    return numbers.sin().view(2, 2, 2, 3).to(dtype), (0.7 * numbers).cos().view(2, 2, 2, 3).to(dtype)
+
+
+def pkd_pyramids(case: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    """The reference tensors of one case, finest level first."""
+    name = case["name"]
+    student = [torch.from_numpy(uniform(f"pkd.{name}.s{i}", s) * 3 + 1) for i, s in enumerate(case["student_shapes"])]
+    teacher = [torch.from_numpy(uniform(f"pkd.{name}.t{i}", s) * 0.2 - 5) for i, s in enumerate(case["teacher_shapes"])]
+    if name == "one dead channel":
+        student[0][:, 1] = 0.25
+        teacher[0][:, 2] = -3.0
+    return student, teacher
+
+
+def sampled_error(found: Tensor, figures: dict[str, Any]) -> float:
+    """Largest difference at the sampled places, relative to the reference's largest value."""
+    wanted = torch.tensor(figures["value"])
+    return float((found.flatten()[torch.tensor(figures["index"])] - wanted).abs().max() / figures["abs_max"])
+
+
+@pytest.mark.parametrize("name", ["homogeneous", "batch of one"])
+def test_pearson_equals_reference(name: str) -> None:
+    case = PKD[name]
+    student, teacher = pkd_pyramids(case)
+    for level in student:
+        level.requires_grad_()
+    loss = case["weight"] * sum(pearson(s, t) for s, t in zip(student, teacher, strict=True))
+    assert float(loss) == pytest.approx(case["loss"], rel=1e-5)
+    loss.backward()
+    for level, figures in zip(student, case["grads"], strict=True):
+        assert sampled_error(level.grad, figures) < 1e-4
+
+
+def test_dead_channels_count_as_in_the_reference_and_get_no_gradient() -> None:
+    case = PKD["one dead channel"]
+    (student,), (teacher,) = pkd_pyramids(case)
+    student.requires_grad_()
+    loss = pearson(student, teacher)
+    assert float(loss) == pytest.approx(case["loss"], rel=1e-5)
+    loss.backward()
+    assert (student.grad[:, 1] == 0).all()
+    figures = case["grads"][0]
+    _, channels, height, width = figures["shape"]
+    of_channel = [i // (height * width) % channels for i in figures["index"]]
+    alive = [(i, v) for i, v, c in zip(figures["index"], figures["value"], of_channel) if c != 1]
+    assert alive
+    found = student.grad.flatten()[torch.tensor([i for i, _ in alive])]
+    wanted = torch.tensor([v for _, v in alive])
+    assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, -7.7, 1e4])
+def test_a_constant_that_no_float_mean_reproduces_is_still_constant(value: float) -> None:
+    teacher = torch.randn(3, 2, 7, 9)
+    student = torch.randn(3, 2, 7, 9)
+    student[:, 0] = value
+    student.requires_grad_()
+    count = 3 * 7 * 9
+    loss = pearson(student, teacher)
+    alone = pearson(student[:, 1:], teacher[:, 1:])
+    assert float(loss) == pytest.approx(0.5 * (float(alone) + (count - 1) / (2 * count)), rel=1e-4)
+    loss.backward()
+    assert (student.grad[:, 0] == 0).all()
+    normalized = normalize(student)
+    assert (normalized[:, 0] == 0).all()
+    assert torch.autograd.grad(normalized.square().sum(), student)[0][:, 0].abs().max() == 0
+
+
+def test_golden_values() -> None:
+    student, teacher = maps()
+    assert float(pearson(student, teacher)) == pytest.approx(0.8473053687, abs=1e-9)
+    assert float(norm_kl(student, teacher, 50.0)) == pytest.approx(0.8488471070, abs=1e-9)
+    assert float(cwd(student, teacher, 1.0)) == pytest.approx(0.4623530996, abs=1e-9)
+
+
+@pytest.mark.parametrize("case", CWD, ids=lambda case: case["name"])
+def test_cwd_equals_reference(case: dict[str, Any]) -> None:
+    student = torch.from_numpy(uniform(f"cwd.{case['name']}.s", case["shape"]) * 2).requires_grad_()
+    teacher = torch.from_numpy(uniform(f"cwd.{case['name']}.t", case["shape"]) * 2)
+    loss = case["weight"] * cwd(student, teacher, case["tau"])
+    assert float(loss) == pytest.approx(case["loss"], rel=1e-5)
+    loss.backward()
+    assert sampled_error(student.grad, case["grad"]) < 1e-4
+
+
+def test_plain_form_and_analytic_form_agree() -> None:
+    student, teacher = (torch.randn(2, 5, 9, 11) for _ in range(2))
+    student = (student * 3 + 40).requires_grad_()
+    plain = 0.5 * F.mse_loss(normalize(student), normalize(teacher))
+    analytic = pearson(student, teacher)
+    assert torch.allclose(plain, analytic, rtol=1e-5)
+    a, b = (torch.autograd.grad(7 * loss, student)[0] for loss in (plain, analytic))
+    assert torch.allclose(a, b, rtol=1e-4, atol=1e-5 * float(a.abs().max()))
+
+
+def test_gradcheck() -> None:
+    student, teacher = maps()
+    student.requires_grad_()
+    for function in (pearson, norm_kl, cwd):
+        assert torch.autograd.gradcheck(lambda s, f=function: f(s, teacher), (student,))
+
+
+def test_teacher_gets_no_gradient() -> None:
+    student, teacher = maps()
+    student.requires_grad_()
+    teacher.requires_grad_()
+    for function in (pearson, norm_kl, cwd):
+        function(student, teacher).backward()
+    assert teacher.grad is None
+
+
+def test_range_and_extremes() -> None:
+    student, _ = maps()
+    count = student.numel() // student.shape[1]
+    assert float(pearson(student, student)) == 0
+    assert float(pearson(student, -student)) == pytest.approx(2 * (count - 1) / count, rel=1e-4)
+
+
+def test_positive_affine_map_of_a_channel_changes_nothing() -> None:
+    student, teacher = maps()
+    gain, offset = torch.tensor([0.3, 20.0]).view(1, 2, 1, 1), torch.tensor([-4.0, 9.0]).view(1, 2, 1, 1)
+    assert float(pearson(student * gain + offset, teacher)) == pytest.approx(float(pearson(student, teacher)), rel=1e-5)
+    assert float(pearson(student, teacher * gain + offset)) == pytest.approx(float(pearson(student, teacher)), rel=1e-5)
+
+
+def test_correlation_is_pearsons() -> None:
+    student, teacher = (torch.randn(2, 4, 6, 7) for _ in range(2))
+    student = student + teacher
+    loss, r = pearson_correlation(student, teacher)
+    rows = [x.transpose(0, 1).flatten(1) for x in (student, teacher)]
+    wanted = torch.stack([torch.corrcoef(torch.stack([s, t]))[0, 1] for s, t in zip(*rows)]).mean()
+    assert torch.allclose(r, wanted, rtol=1e-5)
+    assert torch.allclose(loss, (1 - wanted) * 83 / 84, rtol=1e-4)
+
+
+def test_large_mean_costs_no_precision() -> None:
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(2, 8, 20, 24, generator=generator) for _ in range(2))
+    far = [(x + 1000).requires_grad_() for x in (student, teacher)]
+    exact = [x.detach().double().requires_grad_() for x in far]  # the same rounded values, wider arithmetic
+    loss, wanted = pearson(*far), pearson(*exact)
+    assert float(loss) == pytest.approx(float(wanted), rel=1e-5)
+    found, true = torch.autograd.grad(loss, far[0])[0], torch.autograd.grad(wanted, exact[0])[0]
+    assert (found - true).abs().max() < 1e-5 * true.abs().max()
+
+
+def test_a_small_loss_keeps_its_digits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    teacher = torch.randn(2, 8, 20, 24, generator=generator)
+    student = teacher + 1e-2 * torch.randn(2, 8, 20, 24, generator=generator)
+    wanted = pearson(student.double(), teacher.double())
+    assert float(pearson(student, teacher)) == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_an_outlier_costs_no_precision() -> None:
+    student, teacher = (torch.randn(2, 3, 16, 16) for _ in range(2))
+    student[0, :, 2, 2] = 1e3
+    assert float(pearson(student, teacher)) == pytest.approx(
+        float(pearson(student.double(), teacher.double())), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_inputs_and_autocast_compute_in_float32(dtype: torch.dtype) -> None:
+    student, teacher = (torch.randn(2, 4, 8, 8).add(30).to(dtype) for _ in range(2))
+    student.requires_grad_()
+    wanted = pearson(student.detach().float(), teacher.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = pearson(student, teacher)
+        kl = norm_kl(student, teacher)
+    assert loss.dtype == kl.dtype == torch.float32
+    assert torch.equal(loss, wanted)
+    loss.backward()
+    assert student.grad.dtype == dtype
+
+
+def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    student, teacher = (torch.randn(2, 7, 5, 6) for _ in range(2))
+    student.requires_grad_()
+    results = []
+    for size in (1, 100, 1 << 20):
+        monkeypatch.setattr("pkdzoo.losses.mimic._BLOCK", size)
+        loss = pearson(student, teacher)
+        results.append((loss.detach(), torch.autograd.grad(loss, student)[0]))
+    for loss, grad in results[1:]:
+        assert torch.allclose(loss, results[0][0], rtol=1e-6)
+        assert torch.allclose(grad, results[0][1], rtol=1e-5, atol=1e-9)
+
+
+def test_channels_last_is_the_same() -> None:
+    student, teacher = (torch.randn(2, 7, 5, 6) for _ in range(2))
+    last = student.to(memory_format=torch.channels_last).requires_grad_()
+    loss = pearson(last, teacher)
+    assert torch.allclose(loss, pearson(student, teacher), rtol=1e-6)
+    loss.backward()
+    assert last.grad.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_single_value_a_channel_is_no_variation() -> None:
+    student = torch.randn(1, 3, 1, 1, requires_grad=True)
+    loss = pearson(student, torch.randn(1, 3, 1, 1))
+    loss.backward()
+    assert float(loss) == 0
+    assert (student.grad == 0).all()
+
+
+def test_norm_kl_goes_to_pearson_as_the_temperature_grows() -> None:
+    student, teacher = maps()
+    student.requires_grad_()
+    wanted = pearson(student, teacher)
+    errors = [abs(float(norm_kl(student, teacher, t) - wanted)) for t in (10.0, 100.0, 1000.0)]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-4
+    a, b = (torch.autograd.grad(loss, student)[0] for loss in (wanted, norm_kl(student, teacher, 1e4)))
+    assert torch.allclose(a, b, atol=1e-4 * float(a.abs().max()))
+
+
+def test_maps_of_different_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        pearson(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 4))
+    with pytest.raises(ValueError, match="one shape"):
+        cwd(torch.zeros(2, 3), torch.zeros(2, 3))
