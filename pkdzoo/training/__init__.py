@@ -1,0 +1,27 @@
+"""Runs: what one is, how it starts, and how it survives. The loop itself stands in recipes/train.py."""
+
+from pkdzoo.training.recipe import (
+    Data,
+    Distill,
+    Optim,
+    Recipe,
+    Schedule,
+    Warmup,
+    Watch,
+    load_recipe,
+    load_recipes,
+    override,
+)
+
+__all__ = [
+    "Data",
+    "Distill",
+    "Optim",
+    "Recipe",
+    "Schedule",
+    "Warmup",
+    "Watch",
+    "load_recipe",
+    "load_recipes",
+    "override",
+]

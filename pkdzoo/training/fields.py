@@ -1,0 +1,118 @@
+"""Values of a recipe's fields: what JSON holds or somebody types, checked against the annotations."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+
+from pkdzoo.registry import nearest
+
+
+def typed(value: Any, hint: Any, where: str) -> Any:
+    """``value`` as the type ``hint``: lists become tuples, dicts become dataclasses, nothing else is bent.
+
+    Args:
+        value: as JSON holds it.
+        hint: annotation of a field.
+        where: name of the field with dots, for messages.
+    """
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _first_that_fits(value, inner, where)
+    if origin is Literal:
+        if value in inner:
+            return value
+        raise ValueError(f"{where}={value!r}: write one of {', '.join(map(repr, inner))}")
+    if origin is tuple and isinstance(value, (list, tuple)):
+        kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
+        if len(kinds) != len(value):
+            raise ValueError(f"{where}={list(value)}: {len(kinds)} values belong here")
+        return tuple(typed(item, kind, where) for item, kind in zip(value, kinds))
+    if is_dataclass(hint) and isinstance(value, Mapping):
+        return _built(cast(type[Any], hint), value, where)
+    if origin is not None and issubclass(origin, Mapping) and isinstance(value, Mapping):
+        return {str(key): typed(item, inner[1], f"{where}.{key}") for key, item in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise ValueError(f"{where}={value!r}: {_spoken(hint)} belongs here")
+
+
+def _first_that_fits(value: Any, kinds: Sequence[Any], where: str) -> Any:
+    reasons = []
+    for kind in kinds:
+        if kind is type(None):
+            if value is None:
+                return None
+            continue
+        try:
+            return typed(value, kind, where)
+        except ValueError as error:
+            reasons.append(error)
+    raise reasons[-1]
+
+
+def _built(kind: type[Any], content: Mapping[str, Any], where: str) -> Any:
+    hints = get_type_hints(kind)
+    known = [f.name for f in fields(kind)]
+    for key in content:
+        if key not in known:
+            dotted = f"{where}.{key}" if where else key
+            raise ValueError(f"a recipe has no field {dotted!r}. {nearest(key, known)}")
+    values = {key: typed(value, hints[key], f"{where}.{key}" if where else key) for key, value in content.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"{where or 'the recipe'}: {error}") from error
+
+
+def _spoken(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
+    if get_origin(hint) is tuple:
+        return "a list such as 8,11"
+    return names.get(hint, f"a {getattr(hint, '__name__', hint)}")
+
+
+def parse_word(text: str, hint: Any) -> Any:
+    """What ``text``, typed on a command line, stands for where ``hint`` is expected."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if text.lower() in ("none", "null") and type(None) in kinds:
+        return None
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if str in kinds and not any(kind in (int, float) for kind in kinds):
+        return text
+    if any(get_origin(kind) is tuple for kind in kinds) and "[" not in text and ("," in text or int not in kinds):
+        return [parse_word(part, Any) for part in text.split(",") if part]
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        try:
+            return float(text)  # JSON does not know .01, people do
+        except ValueError:
+            return text
+
+
+def with_field(owner: Any, path: list[str], text: str, where: str = "") -> Any:
+    """A copy of ``owner`` in which the field at the end of ``path`` has the value of ``text``."""
+    key, rest = path[0], path[1:]
+    dotted = f"{where}.{key}" if where else key
+    if is_dataclass(owner) and not isinstance(owner, type):
+        known = [f.name for f in fields(owner)]
+        if key not in known:
+            raise ValueError(f"a recipe has no field {dotted!r}. {nearest(key, known)}")
+        kind, old = get_type_hints(type(owner))[key], getattr(owner, key)
+        new = with_field(old, rest, text, dotted) if rest else parse_word(text, kind)
+        return replace(owner, **{key: typed(new, kind, dotted)})
+    if isinstance(owner, Mapping):
+        new = with_field(owner.get(key, {}), rest, text, dotted) if rest else parse_word(text, Any)
+        return {**owner, key: new}
+    if owner is None:
+        raise ValueError(f"{where} is not set in this recipe, so {dotted!r} cannot be: write it in the recipe's file")
+    raise ValueError(f"{where}={owner!r} has no field {key!r}")

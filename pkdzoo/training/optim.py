@@ -1,0 +1,88 @@
+"""Optimiser and learning rate of a recipe, counted in optimiser steps.
+
+Parameter groups follow mmengine's ``DefaultOptimWrapperConstructor``: the factors of biases do not touch the biases of
+norm layers. The warm-up follows its schedulers: over 500 steps, step 499 is the first at the full rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from pkdzoo.layers.norm import FrozenBatchNorm2d
+from pkdzoo.training.recipe import Optim, Schedule
+
+NORM_LAYERS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, FrozenBatchNorm2d)
+
+
+def param_groups(model: nn.Module, optim: Optim, lr: float) -> list[dict[str, Any]]:
+    """The trainable parameters, grouped by learning rate and weight decay; the order depends on the model alone."""
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    seen: set[int] = set()  # a shared parameter counts once
+    for prefix, layer in model.named_modules():
+        for name, parameter in layer.named_parameters(recurse=False):
+            if not parameter.requires_grad or id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            rate, decay = lr, optim.weight_decay
+            if isinstance(layer, NORM_LAYERS):
+                decay *= optim.norm_decay_mult
+            elif name == "bias":
+                rate *= optim.bias_lr_mult
+                decay *= optim.bias_decay_mult
+            if any(word in f"{prefix}.{name}" for word in optim.no_decay):
+                decay = 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
+    if not groups:
+        raise ValueError("nothing learns: every parameter is frozen; lower frozen_stages or distill.freeze")
+    return [{"params": tensors, "lr": rate, "weight_decay": decay} for (rate, decay), tensors in groups.items()]
+
+
+def build_optimizer(model: nn.Module, optim: Optim, batch: int) -> torch.optim.Optimizer:
+    """The optimiser of a recipe.
+
+    Args:
+        model: what learns.
+        optim: see Optim.
+        batch: pictures an optimiser step, for ``optim.scale_lr``.
+    """
+    lr = optim.lr * batch / optim.batch if optim.scale_lr else optim.lr
+    groups = param_groups(model, optim, lr)
+    if optim.kind == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, betas=optim.betas, weight_decay=optim.weight_decay)
+    return torch.optim.SGD(groups, lr=lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
+
+
+def lr_factor(schedule: Schedule, steps_per_epoch: int) -> Callable[[int], float]:
+    """What the rate is multiplied by at each optimiser step, counted from 0."""
+    milestones = [math.ceil(epoch * steps_per_epoch) for epoch in schedule.milestones]
+    warmup = schedule.warmup
+
+    def factor(step: int) -> float:
+        decayed = schedule.gamma ** sum(step >= milestone for milestone in milestones)
+        if warmup is None or step >= warmup.steps - 1:
+            return decayed
+        ramp = step / (warmup.steps - 1) if warmup.kind == "linear" else 0.0
+        return decayed * (warmup.factor + (1 - warmup.factor) * ramp)
+
+    return factor
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, schedule: Schedule, steps_per_epoch: int) -> LambdaLR:
+    """The learning rate schedule; step it once an optimiser step.
+
+    A scheduler that Accelerate prepares steps once for every process unless its Accelerator was made with
+    ``step_scheduler_with_optimizer=False``: on eight processes the warm-up would be over in an eighth of its steps.
+    """
+    return LambdaLR(optimizer, lr_factor(schedule, steps_per_epoch))
+
+
+def planned_steps(schedule: Schedule, steps_per_epoch: int) -> int:
+    """Optimiser steps of the whole run."""
+    steps = schedule.epochs * steps_per_epoch
+    return steps if schedule.max_steps is None else min(steps, schedule.max_steps)
