@@ -2,7 +2,8 @@
 
 All four stages are returned. Parameter names are torchvision's, so ImageNet files load as they are. Differs from
 torchvision in what detectors need: frozen stem and stages, fixed running statistics with a trainable affine part,
-the caffe stride style (stride in the first 1x1 convolution), group norm, and narrow one-block variants.
+the caffe stride style (stride in the first 1x1 convolution), deformable 3x3 convolutions in chosen stages, group
+norm, and narrow one-block variants.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pkdzoo.backbones.base import Backbone
-from pkdzoo.layers.norm import Norm, make_norm
+from pkdzoo.layers.deform import DeformConv
+from pkdzoo.layers.norm import FrozenBatchNorm2d, Norm, make_norm
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "r10w16": {"blocks": (1, 1, 1, 1), "width": 16, "bottleneck": False},
@@ -31,11 +33,11 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, stride: int, norm: Norm) -> None:
+    def __init__(self, inputs: int, width: int, stride: int, norm: Norm, deformable: bool) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+        self.conv1 = conv3x3(inputs, width, stride)
         self.bn1 = make_norm(norm, width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.conv2 = conv3x3(width, width, deformable=deformable)
         self.bn2 = make_norm(norm, width)
         self.downsample = shortcut(inputs, width, stride, norm)
 
@@ -55,14 +57,22 @@ class Bottleneck(nn.Module):
     expansion = 4
 
     def __init__(
-        self, inputs: int, width: int, stride: int, norm: Norm, caffe: bool, groups: int, group_width: int
+        self,
+        inputs: int,
+        width: int,
+        stride: int,
+        norm: Norm,
+        deformable: bool,
+        caffe: bool,
+        groups: int,
+        group_width: int,
     ) -> None:
         super().__init__()
         inner = width if groups == 1 else width * group_width // 64 * groups
         first, second = (stride, 1) if caffe else (1, stride)
         self.conv1 = nn.Conv2d(inputs, inner, 1, first, bias=False)
         self.bn1 = make_norm(norm, inner)
-        self.conv2 = nn.Conv2d(inner, inner, 3, second, 1, groups=groups, bias=False)
+        self.conv2 = conv3x3(inner, inner, second, groups, deformable)
         self.bn2 = make_norm(norm, inner)
         self.conv3 = nn.Conv2d(inner, width * self.expansion, 1, bias=False)
         self.bn3 = make_norm(norm, width * self.expansion)
@@ -77,6 +87,13 @@ class Bottleneck(nn.Module):
         out = F.relu(self.bn2(self.conv2(out)), inplace=True)
         out = self.bn3(self.conv3(out))
         return F.relu(out + self.downsample(x), inplace=True)
+
+
+def conv3x3(inputs: int, outputs: int, stride: int = 1, groups: int = 1, deformable: bool = False) -> nn.Module:
+    """A 3x3 convolution without bias, ordinary or deformable."""
+    if deformable:
+        return DeformConv(inputs, outputs, 3, stride, groups)
+    return nn.Conv2d(inputs, outputs, 3, stride, 1, groups=groups, bias=False)
 
 
 def shortcut(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Module:
@@ -98,7 +115,8 @@ class ResNet(Backbone):
         style: where a bottleneck strides: ``pytorch`` in its 3x3, ``caffe`` in its first 1x1 convolution.
         norm: ``frozen_bn`` (fixed statistics, as published), ``bn`` or ``gn``.
         frozen_stages: 0 trains everything, 1 freezes the stem and the first stage, up to 4.
-        frozen_affine: freeze gain and bias of every norm too (the caffe-style detectors).
+        frozen_affine: freeze gain and bias of every frozen batch norm too (the caffe-style detectors).
+        deformable: stages (1 to 4) whose blocks have a deformable 3x3 convolution.
         in_chans: channels of the pictures.
     """
 
@@ -113,6 +131,7 @@ class ResNet(Backbone):
         norm: Norm = "frozen_bn",
         frozen_stages: int = 1,
         frozen_affine: bool = False,
+        deformable: tuple[int, ...] = (),
         in_chans: int = 3,
     ) -> None:
         super().__init__()
@@ -125,13 +144,13 @@ class ResNet(Backbone):
         self.channels = []
         for stage, count in enumerate(blocks):
             layers: list[nn.Module] = []
-            inner = width * 2**stage
+            inner, deforms = width * 2**stage, stage + 1 in deformable
             for index in range(count):
                 stride = 2 if stage and not index else 1
                 block = (
-                    Bottleneck(channels, inner, stride, norm, style == "caffe", groups, group_width)
+                    Bottleneck(channels, inner, stride, norm, deforms, style == "caffe", groups, group_width)
                     if bottleneck
-                    else BasicBlock(channels, inner, stride, norm)
+                    else BasicBlock(channels, inner, stride, norm, deforms)
                 )
                 layers.append(block)
                 channels = inner * block.expansion
@@ -176,12 +195,13 @@ class ResNet(Backbone):
             elif isinstance(layer, (BasicBlock, Bottleneck)) and norm != "frozen_bn":
                 assert isinstance(layer.last_norm.weight, Tensor)
                 nn.init.zeros_(layer.last_norm.weight)
+        for layer in self.modules():
+            if isinstance(layer, DeformConv):
+                layer.reset()  # its offsets were among the convolutions above
 
     def _freeze(self, affine: bool) -> None:
         for part in self.frozen_parts:
             part.requires_grad_(False)
-        if affine:
-            for name, parameter in self.named_parameters():
-                if parameter.ndim == 1:  # the convolutions have no biases: every vector belongs to a norm
-                    parameter.requires_grad_(False)
-                    assert "bn" in name or "downsample.1" in name
+        for layer in self.modules():
+            if affine and isinstance(layer, FrozenBatchNorm2d):
+                layer.requires_grad_(False)
