@@ -1,0 +1,91 @@
+"""Faster R-CNN (Ren et al. 2015, arXiv:1506.01497) on a feature pyramid (Lin et al. 2017).
+
+As mmdetection's faster-rcnn_r*_fpn_*_coco: the pyramid starts at stride 4 and its P6 is every second cell of P5, three
+anchors a cell, two fully connected layers of 1024. What differs from the papers stands in ``two_stage.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pkdzoo.backbones import build_backbone
+from pkdzoo.checkpoints.keymap import Rule
+from pkdzoo.checkpoints.mmdet import BODY_RULES
+from pkdzoo.layers.norm import Norm
+from pkdzoo.models.base import Inference, Pixels
+from pkdzoo.models.tiny import TINY_BODY
+from pkdzoo.models.two_stage import RPN, BoxHead, TwoStageDetector
+from pkdzoo.necks.fpn import FPN
+from pkdzoo.registry import register_family
+
+KEY_RULES: list[Rule] = [
+    (r"rpn_head\.rpn_conv\.(.*)", r"rpn.conv.\1"),
+    (r"rpn_head\.rpn_cls\.(.*)", r"rpn.cls.\1"),
+    (r"rpn_head\.rpn_reg\.(.*)", r"rpn.box.\1"),
+    (r"roi_head\.bbox_head\.shared_fcs\.0\.(.*)", r"box_head.fc1.\1"),
+    (r"roi_head\.bbox_head\.shared_fcs\.1\.(.*)", r"box_head.fc2.\1"),
+    (r"roi_head\.bbox_head\.fc_cls\.(.*)", r"box_head.cls.\1"),
+    (r"roi_head\.bbox_head\.fc_reg\.(.*)", r"box_head.box.\1"),
+    *BODY_RULES,
+]
+
+
+class FasterRCNN(TwoStageDetector):
+    """Two-stage, anchor-based, boxes only."""
+
+    class_layers = ("box_head.cls", "box_head.box")
+    key_rules = KEY_RULES
+
+
+def build(
+    backbone: str = "r50",
+    num_classes: int = 80,
+    norm: Norm = "frozen_bn",
+    frozen_stages: int = 1,
+    width: int = 256,
+    box_width: int = 1024,
+    neck_norm: Norm | None = None,
+    sample: bool = True,
+    pixels: Pixels | None = None,
+    resize: tuple[int, int] = (800, 1333),
+    **backbone_args: Any,
+) -> FasterRCNN:
+    """A Faster R-CNN with random weights.
+
+    Args:
+        backbone: name of the backbone.
+        num_classes: C.
+        norm: norm of the backbone; ``gn`` or ``bn`` when it is to learn from scratch.
+        frozen_stages: frozen part of the backbone, see ResNet.
+        width: channels of pyramid and RPN.
+        box_width: of the box head's two layers.
+        neck_norm: norm in the pyramid, None as published.
+        sample: learn from a random choice of anchors and proposals, as published; False takes all of them.
+        pixels: statistics of the input.
+        resize: (short, long) side pictures are scaled to.
+        backbone_args: further arguments of the backbone.
+    """
+    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
+    return FasterRCNN(
+        backbone=body,
+        neck=FPN(body.channels, body.strides, width, 0, 5, "max_pool", norm=neck_norm),
+        rpn=RPN(width, width),
+        box_head=BoxHead(width, num_classes, box_width),
+        sample=sample,
+        num_classes=num_classes,
+        pixels=pixels,
+        inference=Inference(score=0.05, iou=0.5, top=100),
+        resize=resize,
+    )
+
+
+register_family(
+    "faster_rcnn",
+    build,
+    {
+        "faster_rcnn_r18": {"backbone": "r18"},
+        "faster_rcnn_r50": {"backbone": "r50"},
+        "faster_rcnn_r101": {"backbone": "r101"},
+        "faster_rcnn_r10w16": {**TINY_BODY, "box_width": 128},
+    },
+)
