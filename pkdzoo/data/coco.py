@@ -3,10 +3,8 @@
 Labels are ``0 .. C-1`` in the order of the file's category ids (COCO's 80 ids, 1 to 90 with holes, become
 0 to 79, as everywhere), or in the order of ``label_names`` where a model brings its own.
 
-What mmdetection's ``CocoDataset`` leaves out is left out here too, but counted (``.report``): boxes without
-area, boxes outside the picture, boxes thinner than a pixel, annotations marked ``ignore``. Boxes partly
-outside are clipped. mmdetection also drops boxes whose *annotated* area is 0; here the box decides, since
-converters often write 0 there.
+Boxes without area, outside the picture or thinner than a pixel are left out and counted (``.report``), boxes
+partly outside are clipped; the rules are in ``select.py``.
 
 Evaluation reads the file again and counts what it says (``ground_truth``), as pycocotools does.
 """
@@ -21,18 +19,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pkdzoo.data.coco_json import Columns, read_columns
-from pkdzoo.data.masks import NONE
+from pkdzoo.data.coco_json import read_columns
 from pkdzoo.data.reading import UnreadableImage, read_image
 from pkdzoo.data.report import LoadReport, few
+from pkdzoo.data.select import CROWD, positions, select
 from pkdzoo.data.transforms import Sample, Transform
 from pkdzoo.structures import Instances
 
-CROWD, IGNORE = 1, 2  # bits of Columns.flags
 MAX_UNREADABLE = 0.01  # share of the pictures that training may skip
 
 
@@ -141,116 +137,18 @@ class CocoDataset(Dataset[Sample]):
         ids = {label: number for number, label in self._label_of.items()}
         self.label_to_coco_id = [ids.get(label, -1) for label in range(len(self.label_names))]
         self.report = LoadReport(str(self.json_path))
-        self._keep(columns, drop_empty, min_size)
+        self.table = select(columns, self._label_of, self.label_names, self.report, drop_empty, min_size)
+        self.image_ids, self.sizes = self.table.image_ids, self.table.sizes
         # Shared with the workers, also with those that live longer than an epoch.
         self._epoch = _shared(1, torch.int64)
         self._unreadable = _shared(len(self), torch.uint8)
-
-    def _keep(self, columns: Columns, drop_empty: bool, min_size: int) -> None:
-        """Sort the usable boxes by picture, and leave out the pictures that are not wanted."""
-        order, first = _first_of_each(columns.image_ids)
-        self.report.images, self.report.annotations = len(columns.image_ids), len(columns.labels)
-        self.report.duplicate_images = len(columns.image_ids) - len(first)
-        known = columns.ids[columns.ids >= 0]
-        self.report.duplicate_annotations = len(known) - len(np.unique(known))
-        owner = _position(columns.owners, columns.image_ids, order)  # picture of each box, -1 for none
-        labels = self._labels(columns)
-        boxes, usable = self._usable(columns, owner, labels)
-        counts = np.bincount(owner[usable], minlength=len(columns.image_ids))
-        wanted = np.zeros(len(columns.image_ids), bool)
-        wanted[first] = True
-        small = wanted & (columns.sizes.min(1, initial=2**30) < min_size)
-        empty = wanted & ~small & (counts == 0)
-        self.report.small_images, self.report.empty_images = int(small.sum()), int(empty.sum())
-        self.report.dropped_empty = drop_empty
-        wanted &= ~small
-        if drop_empty:
-            wanted &= ~empty
-        usable &= wanted[owner]
-        rows = np.flatnonzero(usable)
-        rows = rows[np.argsort(owner[rows], kind="stable")]
-        pictures = np.flatnonzero(wanted)
-        self.image_ids = columns.image_ids[pictures]
-        self.sizes = columns.sizes[pictures]
-        names = [columns.names[i].encode() for i in pictures.tolist()]
-        self._names = np.frombuffer(b"".join(names), np.uint8)
-        self._name_ends = np.cumsum([0, *map(len, names)], dtype=np.int64)
-        self._box_ends = np.concatenate(([0], np.cumsum(counts[pictures]))).astype(np.int64)
-        self._boxes, self._labels_of = boxes[rows], labels[rows]
-        self._crowd = (columns.flags[rows] & CROWD).astype(bool)
-        self._rows = rows if self.segments is not None else np.zeros(0, np.int64)
-        if self.segments is not None:
-            self._require_masks(rows)
-        self.report.boxes, self.report.crowd = len(rows), int(self._crowd.sum())
-        self.report.per_class = {
-            n: int(c) for n, c in zip(self.label_names, np.bincount(self._labels_of, minlength=len(self.label_names)))
-        }
-        self._require_boxes(int((counts[first] > 0).sum()), len(first))
-
-    def _labels(self, columns: Columns) -> NDArray[np.int64]:
-        """(N,) label of each annotation, -1 for a class that is left out."""
-        declared = {number for number, _ in columns.categories}
-        found, inverse = np.unique(columns.labels, return_inverse=True)
-        strange = [int(i) for i in found if int(i) not in declared]
-        if strange:
-            raise ValueError(
-                f"{self.json_path}: annotations have category id {few(strange)}, which is not in 'categories' "
-                f"({few(sorted(declared), 20) or 'an empty list'})"
-            )
-        table = np.array([self._label_of.get(int(i), -1) for i in found], np.int64)
-        labels: NDArray[np.int64] = table[inverse.reshape(-1)] if len(table) else np.zeros(0, np.int64)
-        return labels
-
-    def _usable(
-        self, columns: Columns, owner: NDArray[np.int64], labels: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """(N, 4) float32 xyxy clipped to the pictures, and which boxes can be learnt from."""
-        report, usable = self.report, np.ones(len(labels), bool)
-
-        def leave_out(mask: NDArray[np.bool_]) -> int:
-            mask = mask & usable
-            usable[mask] = False
-            return int(mask.sum())
-
-        width, height = columns.boxes[:, 2], columns.boxes[:, 3]
-        report.without_image = leave_out(owner < 0)
-        report.other_classes = leave_out(labels < 0)
-        report.ignored = leave_out((columns.flags & IGNORE) > 0)
-        # A negation, so that not-a-number falls through it too.
-        report.no_size = leave_out(~(np.isfinite(columns.boxes).all(1) & (width > 0) & (height > 0)))
-        limits = columns.sizes[owner][:, ::-1] if len(columns.sizes) else np.zeros((len(owner), 2), np.int32)
-        xyxy = columns.boxes.copy()
-        xyxy[:, 2:] += xyxy[:, :2]
-        clipped = np.clip(xyxy, 0, np.tile(limits, 2))
-        report.outside = leave_out(~(clipped[:, 2:] > clipped[:, :2]).all(1))
-        report.thin = leave_out((width < 1) | (height < 1))
-        report.clipped = int(((np.abs(clipped - xyxy) > 0.5).any(1) & usable).sum())
-        return clipped.astype(np.float32), usable
-
-    def _require_masks(self, rows: NDArray[np.int64]) -> None:
-        """Boxes without a mask can teach no mask: they become regions to ignore, as in mmdetection."""
-        assert self.segments is not None
-        lacking = np.asarray(self.segments.kinds)[rows] == NONE
-        self.report.without_mask = int((lacking & ~self._crowd).sum())
-        if len(rows) and lacking.all():
-            raise ValueError(f"{self.json_path}: no annotation has a segmentation; load it with with_masks=False")
-        self._crowd |= lacking
-
-    def _require_boxes(self, with_box: int, total: int) -> None:
-        if with_box == 0:
-            raise ValueError(
-                f"{self.json_path}: 0 of {total} images have a box of your classes ({few(self.label_names)}). "
-                f"{self.report.reasons() or 'The file has no annotations'}"
-            )
-        if len(self.image_ids) == 0:
-            raise ValueError(f"{self.json_path}: no picture is left. {self.report.reasons()}")
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     def file_name(self, index: int) -> str:
         """Path of a picture inside ``image_dir``."""
-        return bytes(self._names[self._name_ends[index] : self._name_ends[index + 1]]).decode()
+        return bytes(self.table.names[self.table.name_ends[index] : self.table.name_ends[index + 1]]).decode()
 
     def aspect_groups(self) -> Tensor:
         """(n,) uint8: 0 for pictures higher than wide, 1 for the others."""
@@ -262,15 +160,16 @@ class CocoDataset(Dataset[Sample]):
 
     def load_instances(self, index: int) -> Instances:
         """The objects of one picture in its original pixels."""
-        part = slice(int(self._box_ends[index]), int(self._box_ends[index + 1]))
+        table = self.table
+        part = slice(int(table.box_ends[index]), int(table.box_ends[index + 1]))
         masks = None
         if self.segments is not None:
             height, width = (int(side) for side in self.sizes[index])
-            masks = self.segments.decode(self._rows[part], height, width)
+            masks = self.segments.decode(table.rows[part], height, width)
         return Instances(
-            torch.from_numpy(self._boxes[part].copy()),
-            torch.from_numpy(self._labels_of[part].astype(np.int64)),
-            torch.from_numpy(self._crowd[part].copy()),
+            torch.from_numpy(table.boxes[part].copy()),
+            torch.from_numpy(table.labels[part].astype(np.int64)),
+            torch.from_numpy(table.crowd[part].copy()),
             masks,
         )
 
@@ -314,7 +213,8 @@ class CocoDataset(Dataset[Sample]):
 
     def check_skipped(self) -> None:
         """Raise TooManyUnreadable, naming files and reasons, if more pictures were skipped than allowed."""
-        if self.skipped <= self.max_unreadable * len(self):
+        count = self.skipped
+        if count <= self.max_unreadable * len(self) and count < len(self):
             return
         reasons = []
         for index in self._unreadable.nonzero().flatten().tolist()[:5]:
@@ -323,7 +223,7 @@ class CocoDataset(Dataset[Sample]):
             except UnreadableImage as error:
                 reasons.append(str(error))
         raise TooManyUnreadable(
-            f"{self.skipped} of {len(self)} pictures cannot be read, more than {self.max_unreadable:.0%}: "
+            f"{count} of {len(self)} pictures cannot be read, more than {self.max_unreadable:.0%}: "
             + "; ".join(reasons)
         )
 
@@ -357,7 +257,7 @@ class CocoDataset(Dataset[Sample]):
             ``segmentation`` (run lengths; None without) where they were asked for.
         """
         columns = read_columns(self.json_path, segmentations=segmentations)
-        position = _position(columns.owners, self.image_ids, np.argsort(self.image_ids, kind="stable"))
+        position = positions(columns.owners, self.image_ids, np.argsort(self.image_ids, kind="stable"))
         rows = np.flatnonzero((position >= 0) & np.isin(columns.labels, list(self._label_of)))
         found: dict[str, Any] = {
             "image_id": columns.owners[rows],
@@ -376,21 +276,3 @@ def _shared(count: int, dtype: torch.dtype) -> Tensor:
     zeros = torch.zeros(count, dtype=dtype)
     zeros.share_memory_()  # type: ignore[no-untyped-call]
     return zeros
-
-
-def _first_of_each(ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """A stable order that sorts ``ids``, and the places where each id stands first, in the file's order."""
-    order = np.argsort(ids, kind="stable")
-    ranked = ids[order]
-    new = np.concatenate(([True], ranked[1:] != ranked[:-1])) if len(ids) else np.zeros(0, bool)
-    return order, np.sort(order[new])
-
-
-def _position(wanted: NDArray[np.int64], ids: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Place in ``ids`` of each of ``wanted``, the first where an id stands twice; -1 where it does not stand."""
-    if len(ids) == 0:
-        return np.full(len(wanted), -1, np.int64)
-    ranked = ids[order]
-    place = np.searchsorted(ranked, wanted).clip(max=len(ids) - 1)
-    found: NDArray[np.int64] = np.where(ranked[place] == wanted, order[place], -1)
-    return found

@@ -6,6 +6,7 @@ that boundary, so float32 would move mask edges by a pixel.
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,12 @@ class Segments:
 
     def __init__(self) -> None:
         self.blob: bytearray | NDArray[np.uint8] = bytearray()
-        self.ends: list[int] | NDArray[np.int64] = []
+        self.ends: array[int] | NDArray[np.int64] = array("q")
         self.kinds: bytearray | NDArray[np.uint8] = bytearray()
 
     def append(self, segmentation: Any) -> None:
         """Keep a segmentation as it stands in a COCO file; ValueError where it is broken."""
-        assert isinstance(self.blob, bytearray) and isinstance(self.ends, list) and isinstance(self.kinds, bytearray)
+        assert isinstance(self.blob, bytearray) and isinstance(self.ends, array) and isinstance(self.kinds, bytearray)
         data, kind = b"", NONE
         try:
             if isinstance(segmentation, list):
@@ -57,9 +58,9 @@ class Segments:
 
     def freeze(self) -> Segments:
         """Turn the columns into arrays, which worker processes share."""
-        self.blob = np.frombuffer(bytes(self.blob), np.uint8)
-        self.ends = np.array(self.ends, np.int64)
-        self.kinds = np.frombuffer(bytes(self.kinds), np.uint8)
+        self.blob = np.frombuffer(self.blob, np.uint8)
+        self.ends = np.frombuffer(self.ends, np.int64)
+        self.kinds = np.frombuffer(self.kinds, np.uint8)
         return self
 
     def __len__(self) -> int:

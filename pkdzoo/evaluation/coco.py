@@ -203,7 +203,7 @@ class CocoEvaluator:
             truth.createIndex()
             found.createIndex()
             run = eval_class(truth, found, kind)
-            run.params.imgIds = sorted(wanted.tolist())
+            run.params.imgIds = sorted(set(wanted.tolist()))
             run.evaluate()
             run.accumulate()
             run.summarize()
