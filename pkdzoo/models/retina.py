@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from pkdzoo.assigners.max_iou import labels_of, match_by_iou
+from pkdzoo.assigners.dense import targets_from
+from pkdzoo.assigners.max_iou import match_by_iou
 from pkdzoo.backbones import build_backbone
 from pkdzoo.checkpoints.keymap import Rule
 from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules
@@ -25,9 +25,8 @@ from pkdzoo.models.tiny import TINY_DENSE
 from pkdzoo.necks.fpn import FPN, Extra
 from pkdzoo.ops.boxes import decode_deltas, encode_deltas
 from pkdzoo.ops.priors import cell_anchors
-from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.registry import register_family
-from pkdzoo.structures import IGNORE, DenseTargets, HeadOutputs, Instances, Priors
+from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, Priors
 
 KEY_RULES: list[Rule] = [
     *tower_rules("bbox_head.cls_convs", "head.cls_tower"),
@@ -71,17 +70,11 @@ class RetinaNet(DenseDetector):
 
     def assign(self, outputs: HeadOutputs, priors: Priors, instances: list[Instances], valid: Tensor) -> DenseTargets:
         """Positive from IoU 0.5, background below 0.4, and every object gets its best anchors."""
-        labels = torch.full(valid.shape, IGNORE, device=valid.device)
-        boxes = priors.boxes.new_zeros(*valid.shape, 4)
-        for i, objects in enumerate(instances):
-            inside = valid[i].nonzero().squeeze(1)
-            matched = match_by_iou(priors.boxes[inside], objects.boxes, 0.5, 0.4, low_quality=0.0)
-            labels[i, inside] = labels_of(matched, objects.labels, self.num_classes)
-            if len(objects):
-                boxes[i, inside] = objects.boxes[matched.clamp(min=0)]
-        positives = ((labels >= 0) & (labels < self.num_classes)).sum(dim=1)
-        num_pos = mean_over_ranks(positives.clamp(min=1).sum().float())
-        return DenseTargets(labels, boxes, None, num_pos)
+
+        def match(picture: int, inside: Tensor, objects: Instances) -> Tensor:
+            return match_by_iou(priors.boxes[inside], objects.boxes, 0.5, 0.4, low_quality=0.0)
+
+        return targets_from(match, instances, valid, self.num_classes)
 
     def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
         cls, deltas = self.flat(outputs)

@@ -1,0 +1,160 @@
+"""ATSS: adaptive training sample selection (Zhang et al. 2020, arXiv:1912.02424).
+
+As mmdetection's atss_r*_fpn_1x_coco: RetinaNet's deltas on one square anchor a cell, FCOS' centerness (from the box
+tower), positives chosen by the statistics of each object's candidates, GIoU loss on decoded boxes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pkdzoo.assigners.atss import atss_targets
+from pkdzoo.assigners.fcos import centerness
+from pkdzoo.backbones import build_backbone
+from pkdzoo.checkpoints.keymap import Rule
+from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules
+from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
+from pkdzoo.layers.norm import Norm
+from pkdzoo.losses.boxes import giou_loss
+from pkdzoo.losses.focal import sigmoid_focal
+from pkdzoo.models.base import Inference, Pixels
+from pkdzoo.models.dense import DenseDetector, TowerHead
+from pkdzoo.models.tiny import TINY_DENSE
+from pkdzoo.necks.fpn import FPN
+from pkdzoo.ops.boxes import decode_deltas, encode_distances
+from pkdzoo.ops.levels import flatten_levels
+from pkdzoo.ops.priors import cell_anchors
+from pkdzoo.ops.reduce import mean_over_ranks
+from pkdzoo.registry import register_family
+from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, Priors
+
+KEY_RULES: list[Rule] = [
+    *tower_rules("bbox_head.cls_convs", "head.cls_tower"),
+    *tower_rules("bbox_head.reg_convs", "head.reg_tower"),
+    (r"bbox_head\.atss_cls\.(.*)", r"head.cls.\1"),
+    (r"bbox_head\.atss_reg\.(.*)", r"head.box.\1"),
+    (r"bbox_head\.atss_centerness\.(.*)", r"head.quality.\1"),
+    (r"bbox_head\.scales\.(\d+)\.scale", r"head.scales.\1.scale"),
+    *BODY_RULES,
+]
+
+STDS = (0.1, 0.1, 0.2, 0.2)
+
+
+class ATSSHead(TowerHead):
+    """Class logits, box deltas and centerness logits of every anchor."""
+
+    def __init__(
+        self,
+        inputs: int,
+        num_classes: int,
+        levels: int,
+        width: int = 256,
+        depth: int = 4,
+        norm: Norm | None = "gn",
+    ) -> None:
+        super().__init__(inputs, width, depth, norm)
+        self.cls = nn.Conv2d(width, num_classes, 3, padding=1)
+        self.box = nn.Conv2d(width, 4, 3, padding=1)
+        self.quality = nn.Conv2d(width, 1, 3, padding=1)
+        self.scales = nn.ModuleList(Scale() for _ in range(levels))
+        init_convs(self)
+        init_class_bias(self.cls)
+
+    def predict(self, cls: list[Tensor], reg: list[Tensor]) -> HeadOutputs:
+        return HeadOutputs(
+            [self.cls(x) for x in cls],
+            [scale(self.box(x)).float() for scale, x in zip(self.scales, reg, strict=True)],
+            [self.quality(x) for x in reg],
+        )
+
+
+class ATSS(DenseDetector):
+    """One-stage, one anchor a cell, centerness."""
+
+    class_layers = ("head.cls",)
+    key_rules = KEY_RULES
+
+    def assign(self, outputs: HeadOutputs, priors: Priors, instances: list[Instances], valid: Tensor) -> DenseTargets:
+        targets = atss_targets(priors, instances, valid, self.num_classes)
+        picture, prior = self.positives(targets)
+        targets.quality = torch.zeros_like(targets.labels, dtype=torch.float32)
+        distances = encode_distances(targets.boxes[picture, prior], priors.centers[prior])
+        targets.quality[picture, prior] = centerness(distances)
+        return targets
+
+    def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
+        assert outputs.quality is not None and targets.quality is not None
+        cls, box = self.flat(outputs)
+        quality = flatten_levels(outputs.quality, 1)[..., 0].float()
+        picture, prior = self.positives(targets)
+        central = targets.quality[picture, prior]
+        boxes = self.decode(box[picture, prior], priors.take(prior))
+        per_box = giou_loss(boxes, targets.boxes[picture, prior])
+        per_prior = F.binary_cross_entropy_with_logits(quality[picture, prior], central, reduction="sum")
+        return {
+            "loss_cls": sigmoid_focal(cls, targets.labels) / targets.num_pos,
+            "loss_box": 2.0 * (per_box * central).sum() / mean_over_ranks(central.sum()).clamp(min=1),
+            "loss_centerness": per_prior / targets.num_pos,
+        }
+
+    def decode(self, box: Tensor, priors: Priors) -> Tensor:
+        return decode_deltas(box, priors.boxes, STDS)
+
+
+def build(
+    backbone: str = "r50",
+    num_classes: int = 80,
+    norm: Norm = "frozen_bn",
+    frozen_stages: int = 1,
+    width: int = 256,
+    depth: int = 4,
+    neck_norm: Norm | None = None,
+    head_norm: Norm | None = "gn",
+    pixels: Pixels | None = None,
+    resize: tuple[int, int] = (800, 1333),
+    **backbone_args: Any,
+) -> ATSS:
+    """An ATSS with random weights.
+
+    Args:
+        backbone: name of the backbone.
+        num_classes: C.
+        norm: norm of the backbone; ``gn`` or ``bn`` when it is to learn from scratch.
+        frozen_stages: frozen part of the backbone, see ResNet.
+        width: channels of pyramid and towers.
+        depth: convolutions a tower.
+        neck_norm: norm in the pyramid, None as published.
+        head_norm: norm in the towers.
+        pixels: statistics of the input.
+        resize: (short, long) side pictures are scaled to.
+        backbone_args: further arguments of the backbone.
+    """
+    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
+    neck = FPN(body.channels, body.strides, width, 1, 5, "on_output", norm=neck_norm)
+    return ATSS(
+        backbone=body,
+        neck=neck,
+        head=ATSSHead(width, num_classes, len(neck.strides), width, depth, head_norm),
+        cells=[cell_anchors(stride, (8.0,), (1.0,)) for stride in neck.strides],
+        offset=0.0,
+        num_classes=num_classes,
+        pixels=pixels,
+        inference=Inference(score=0.05, candidates=1000, iou=0.6, top=100),
+        resize=resize,
+    )
+
+
+register_family(
+    "atss",
+    build,
+    {
+        "atss_r50": {"backbone": "r50"},
+        "atss_r101": {"backbone": "r101"},
+        "atss_r10w16": TINY_DENSE,
+    },
+)

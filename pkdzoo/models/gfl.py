@@ -1,0 +1,156 @@
+"""GFL: generalized focal loss (Li et al. 2020, arXiv:2006.04388).
+
+As mmdetection's gfl_r*_fpn_*_coco: one square anchor a cell that only serves assignment by ATSS and as a point; class
+scores that mean quality (IoU), and for each side of a box a distribution over 0..16 strides whose mean is the distance.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pkdzoo.assigners.atss import atss_targets
+from pkdzoo.backbones import build_backbone
+from pkdzoo.checkpoints.keymap import Rule
+from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules
+from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
+from pkdzoo.layers.norm import Norm
+from pkdzoo.losses.boxes import giou_loss
+from pkdzoo.losses.quality import distribution_focal, quality_focal
+from pkdzoo.models.base import Inference, Pixels
+from pkdzoo.models.dense import DenseDetector, TowerHead
+from pkdzoo.models.tiny import TINY_DENSE
+from pkdzoo.necks.fpn import FPN
+from pkdzoo.ops.boxes import decode_distances, encode_distances, paired_iou
+from pkdzoo.ops.priors import cell_anchors
+from pkdzoo.ops.reduce import mean_over_ranks
+from pkdzoo.registry import register_family
+from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, Priors
+
+KEY_RULES: list[Rule] = [
+    *tower_rules("bbox_head.cls_convs", "head.cls_tower"),
+    *tower_rules("bbox_head.reg_convs", "head.reg_tower"),
+    (r"bbox_head\.gfl_cls\.(.*)", r"head.cls.\1"),
+    (r"bbox_head\.gfl_reg\.(.*)", r"head.box.\1"),
+    (r"bbox_head\.scales\.(\d+)\.scale", r"head.scales.\1.scale"),
+    (r"bbox_head\.integral\.project", None),  # 0, 1, ..., 16
+    *BODY_RULES,
+]
+
+BINS = 17  # 0 .. 16 strides
+
+
+class GFLHead(TowerHead):
+    """Logits of class quality, and four distributions over distances in strides."""
+
+    def __init__(
+        self,
+        inputs: int,
+        num_classes: int,
+        levels: int,
+        width: int = 256,
+        depth: int = 4,
+        norm: Norm | None = "gn",
+    ) -> None:
+        super().__init__(inputs, width, depth, norm)
+        self.cls = nn.Conv2d(width, num_classes, 3, padding=1)
+        self.box = nn.Conv2d(width, 4 * BINS, 3, padding=1)
+        self.scales = nn.ModuleList(Scale() for _ in range(levels))
+        init_convs(self)
+        init_class_bias(self.cls)
+
+    def predict(self, cls: list[Tensor], reg: list[Tensor]) -> HeadOutputs:
+        return HeadOutputs(
+            [self.cls(x) for x in cls],
+            [scale(self.box(x)).float() for scale, x in zip(self.scales, reg, strict=True)],
+        )
+
+
+class GFL(DenseDetector):
+    """One-stage, quality focal loss and distributions for sides."""
+
+    class_layers = ("head.cls",)
+    key_rules = KEY_RULES
+    box_channels = 4 * BINS
+
+    def assign(self, outputs: HeadOutputs, priors: Priors, instances: list[Instances], valid: Tensor) -> DenseTargets:
+        return atss_targets(priors, instances, valid, self.num_classes)
+
+    def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
+        cls, box = self.flat(outputs)
+        picture, prior = self.positives(targets)
+        own, wanted, priors = box[picture, prior], targets.boxes[picture, prior], priors.take(prior)
+        boxes = self.decode(own, priors)
+        quality = torch.zeros_like(targets.labels, dtype=cls.dtype)
+        quality[picture, prior] = paired_iou(boxes.detach(), wanted)
+        weight = cls[picture, prior].detach().sigmoid().amax(dim=-1)  # a box counts as much as its score promises
+        total = mean_over_ranks(weight.sum()).clamp(min=1)
+        strides = encode_distances(wanted, priors.centers) / priors.strides[:, None]
+        per_side = distribution_focal(own.reshape(-1, 4, BINS), strides.clamp(0, BINS - 1 - 0.1))  # (K, 4)
+        return {
+            "loss_cls": quality_focal(cls, targets.labels, quality) / targets.num_pos,
+            "loss_box": 2.0 * (giou_loss(boxes, wanted) * weight).sum() / total,
+            "loss_dfl": 0.25 * (per_side.mean(dim=-1) * weight).sum() / total,
+        }
+
+    def decode(self, box: Tensor, priors: Priors) -> Tensor:
+        chances = box.reshape(*box.shape[:-1], 4, BINS).softmax(dim=-1)
+        distances = chances @ torch.arange(BINS, device=box.device, dtype=box.dtype)
+        return decode_distances(distances * priors.strides[..., None], priors.centers)
+
+
+def build(
+    backbone: str = "r50",
+    num_classes: int = 80,
+    norm: Norm = "frozen_bn",
+    frozen_stages: int = 1,
+    width: int = 256,
+    depth: int = 4,
+    neck_norm: Norm | None = None,
+    head_norm: Norm | None = "gn",
+    pixels: Pixels | None = None,
+    resize: tuple[int, int] = (800, 1333),
+    **backbone_args: Any,
+) -> GFL:
+    """A GFL with random weights.
+
+    Args:
+        backbone: name of the backbone.
+        num_classes: C.
+        norm: norm of the backbone; ``gn`` or ``bn`` when it is to learn from scratch.
+        frozen_stages: frozen part of the backbone, see ResNet.
+        width: channels of pyramid and towers.
+        depth: convolutions a tower.
+        neck_norm: norm in the pyramid, None as published.
+        head_norm: norm in the towers.
+        pixels: statistics of the input.
+        resize: (short, long) side pictures are scaled to.
+        backbone_args: further arguments of the backbone.
+    """
+    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
+    neck = FPN(body.channels, body.strides, width, 1, 5, "on_output", norm=neck_norm)
+    return GFL(
+        backbone=body,
+        neck=neck,
+        head=GFLHead(width, num_classes, len(neck.strides), width, depth, head_norm),
+        cells=[cell_anchors(stride, (8.0,), (1.0,)) for stride in neck.strides],
+        offset=0.0,
+        num_classes=num_classes,
+        pixels=pixels,
+        inference=Inference(score=0.05, candidates=1000, iou=0.6, top=100),
+        resize=resize,
+    )
+
+
+register_family(
+    "gfl",
+    build,
+    {
+        "gfl_r18": {"backbone": "r18"},
+        "gfl_r50": {"backbone": "r50"},
+        "gfl_r101": {"backbone": "r101"},
+        "gfl_r10w16": TINY_DENSE,
+    },
+)
