@@ -1,5 +1,6 @@
 """pkdzoo: a model zoo of distilled object detectors."""
 
+from pkdzoo.distill import Distiller, Teacher, list_methods
 from pkdzoo.factory import create_detector, load_checkpoint
 from pkdzoo.models.base import Detector
 from pkdzoo.registry import get_weights, is_detector, list_detectors, list_pairs
@@ -11,14 +12,17 @@ __all__ = [
     "Batch",
     "Detections",
     "Detector",
+    "Distiller",
     "FeaturePyramid",
     "Instances",
     "Result",
+    "Teacher",
     "__version__",
     "create_detector",
     "get_weights",
     "is_detector",
     "list_detectors",
+    "list_methods",
     "list_pairs",
     "load_checkpoint",
 ]

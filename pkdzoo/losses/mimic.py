@@ -214,9 +214,9 @@ class _Pearson(torch.autograd.Function):
         ]
         loss = 0.5 * scale * torch.cat(squares).to(wide).sum()
         both = safe * torch.where(std_t > 0, std_t, 1.0)
-        correlation = (cov / both).mean()
+        correlation = (cov / both).mean().to(dtype)
         ctx.mark_non_differentiable(correlation)
-        return loss.to(dtype), correlation.to(dtype)
+        return loss.to(dtype), correlation
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:

@@ -95,6 +95,7 @@ class Detector(nn.Module):
 
     class_layers: tuple[str, ...] = ()  # modules whose shape depends on the number of classes
     key_rules: Sequence[tuple[str, str | None]] = ()  # from mmdetection's names to ours
+    two_stage: bool = False  # PKD's published weight depends on it
     pixel_mean: Tensor
     pixel_std: Tensor
 

@@ -126,6 +126,7 @@ class TwoStageDetector(Detector):
         kwargs: as :class:`Detector`.
     """
 
+    two_stage = True
     train_proposing = Proposing(candidates=2000)
     test_proposing = Proposing(candidates=1000)
 

@@ -7,35 +7,18 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from kd_reference import PKD, pkd_pyramids, sampled_error
 from reference import load, uniform
 from torch import Tensor
 
 from pkdzoo.losses.mimic import cwd, norm_kl, normalize, pearson, pearson_correlation
 
-PKD = {case["name"]: case for case in load("kd/pkd_loss")["cases"]}
 CWD = load("kd/cwd_loss")["cases"]
 
 
 def maps(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     numbers = torch.arange(24, dtype=torch.float64)
     return numbers.sin().view(2, 2, 2, 3).to(dtype), (0.7 * numbers).cos().view(2, 2, 2, 3).to(dtype)
-
-
-def pkd_pyramids(case: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-    """The reference tensors of one case, finest level first."""
-    name = case["name"]
-    student = [torch.from_numpy(uniform(f"pkd.{name}.s{i}", s) * 3 + 1) for i, s in enumerate(case["student_shapes"])]
-    teacher = [torch.from_numpy(uniform(f"pkd.{name}.t{i}", s) * 0.2 - 5) for i, s in enumerate(case["teacher_shapes"])]
-    if name == "one dead channel":
-        student[0][:, 1] = 0.25
-        teacher[0][:, 2] = -3.0
-    return student, teacher
-
-
-def sampled_error(found: Tensor, figures: dict[str, Any]) -> float:
-    """Largest difference at the sampled places, relative to the reference's largest value."""
-    wanted = torch.tensor(figures["value"])
-    return float((found.flatten()[torch.tensor(figures["index"])] - wanted).abs().max() / figures["abs_max"])
 
 
 @pytest.mark.parametrize("name", ["homogeneous", "batch of one"])

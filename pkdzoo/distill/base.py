@@ -1,0 +1,148 @@
+"""What a distillation method is, and how a teacher is kept.
+
+A method looks at two traces, the student's and the teacher's, and returns weighted losses. It may own trainable
+connectors; they live beside the student and are dropped when the student is saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pkdzoo.models.base import Depth, Detector, Trace
+from pkdzoo.structures import Batch
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training is.
+
+    Attributes:
+        step: optimizer steps done.
+        total: optimizer steps of the whole run.
+        epoch: epochs done.
+        epochs: of the whole run.
+    """
+
+    step: int = 0
+    total: int = 1
+    epoch: int = 0
+    epochs: int = 1
+
+
+class DistillMethod(nn.Module):
+    """One way to learn from a teacher.
+
+    A subclass takes ``(student, teacher, **options)`` in its constructor, looks there at whatever it has to know of
+    both, and refuses what it can't work with. It must not keep either of them. Its options are the keywords of a
+    recipe, so they are plain values with published defaults.
+
+    Attributes:
+        teacher_depth: how deep the teacher has to run.
+        tap: block of the towers after which student's and teacher's maps are kept, or None.
+        default_schedule: course of the weight over training, see :func:`schedule_factor`.
+        logs: numbers worth watching of the last pass, without gradient.
+        progress: how far training is; the Distiller keeps it current.
+    """
+
+    teacher_depth: Depth = "features"
+    tap: int | None = None
+    default_schedule: str = "constant"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logs: dict[str, Tensor] = {}
+        self.progress = Progress()
+
+    def on_epoch_start(self, epoch: int, student: Detector, teacher: Detector, loader: Iterable[Batch]) -> None:
+        """Called before each epoch with everything at hand; most methods need nothing."""
+
+    def forward(self, student: Trace, teacher: Trace, batch: Batch) -> dict[str, Tensor]:
+        """Weighted losses by name, each beginning with ``loss_``.
+
+        Args:
+            student: ran up to its losses, with gradient.
+            teacher: ran up to ``teacher_depth`` at least, without gradient. Its parameters never get one, but what
+                is sent through its modules here passes gradient on.
+            batch: raw pictures and objects.
+        """
+        raise NotImplementedError
+
+
+class Frozen(nn.Module):
+    """Holds a module that takes part in training without being trained.
+
+    The module moves with ``.to()``, ``.cuda()``, ``.half()``, and otherwise stays unseen: it is in no parameters(),
+    state_dict() or checkpoint, DistributedDataParallel does not know it, ``train()`` leaves it in eval mode. Its
+    parameters require no gradient. That is not no_grad: gradient still passes through to its inputs.
+    """
+
+    module: Detector
+
+    def __init__(self, module: Detector) -> None:
+        super().__init__()
+        object.__setattr__(self, "module", module)  # past nn.Module, which would register it as a child
+        module.requires_grad_(False)
+        module.eval()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frozen:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.module._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def train(self, mode: bool = True) -> Frozen:
+        """Set this wrapper's own flag; the module stays in eval mode."""
+        super().train(mode)
+        self.module.eval()
+        return self
+
+    @torch.no_grad()
+    def trace(self, batch: Batch, upto: Depth, tap: int | None = None) -> Trace:
+        """One pass of the module without gradient."""
+        return self.module.trace(batch, upto, tap)
+
+    def extra_repr(self) -> str:
+        return f"{type(self.module).__name__}, frozen"
+
+
+def schedule_factor(schedule: str, progress: Progress) -> float:
+    """What a weight is multiplied with at this point of training.
+
+    Args:
+        schedule: ``constant`` (1), ``warmup:N`` (rises from 0 to 1 in N steps), ``decay`` (falls from 1 to 0 over
+            all steps), ``epoch_decay`` (the same in steps of an epoch: 1, then 1 - 1/epochs, ...).
+        progress: the point.
+
+    Raises:
+        ValueError: for any other schedule.
+    """
+    kind, _, number = schedule.partition(":")
+    if kind == "constant" and not number:
+        return 1.0
+    if kind == "warmup" and number.isdigit() and int(number) > 0:
+        return min(1.0, progress.step / int(number))
+    if kind == "decay" and not number:
+        return max(0.0, 1.0 - progress.step / max(progress.total, 1))
+    if kind == "epoch_decay" and not number:
+        return max(0.0, 1.0 - progress.epoch / max(progress.epochs, 1))
+    raise ValueError(f"schedule={schedule!r}: write 'constant', 'warmup:500' (steps), 'decay' or 'epoch_decay'")
+
+
+def require_same_classes(student: Detector, teacher: Detector, method: str) -> None:
+    """Refuse a teacher whose classes are not the student's, for methods that compare class predictions."""
+    if student.num_classes != teacher.num_classes:
+        raise ValueError(
+            f"{method} compares class predictions: the student has {student.num_classes} classes and the teacher "
+            f"{teacher.num_classes}. Take a teacher of the same classes, or a method that only looks at features (pkd)"
+        )
+    ours, theirs = student.label_names, teacher.label_names
+    generic = tuple(f"class_{i}" for i in range(student.num_classes))
+    if ours != theirs and generic not in (ours, theirs):
+        at = next(i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b)
+        raise ValueError(
+            f"{method} compares class predictions, and class {at} is {ours[at]!r} to the student but {theirs[at]!r} to "
+            "the teacher: bring both to one order of classes"
+        )

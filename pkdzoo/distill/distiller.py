@@ -1,0 +1,133 @@
+"""The Distiller: a student, its frozen teacher and the methods between them, called like any detector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pkdzoo.distill.base import DistillMethod, Frozen, Progress, schedule_factor
+from pkdzoo.distill.methods import build_method
+from pkdzoo.models.base import DEPTHS, Depth, Detector
+from pkdzoo.structures import Batch
+
+
+class Distiller(nn.Module):
+    """Trains a student with its own losses plus those of one or several methods, over one pass of the teacher.
+
+    The teacher runs as deep as the deepest method asks, without gradient; with feature methods alone its head never
+    runs. It is in no state_dict() and no parameters(): a checkpoint of the Distiller holds the student
+    (``student.*``) and the methods' connectors (``methods.NAME.*``).
+
+    Args:
+        student: detector that learns.
+        teacher: detector or :class:`pkdzoo.Teacher`; frozen here, and put in eval mode for good.
+        methods: options by name of a method (an empty dict means the published settings), or a method that is built
+            already. The option ``schedule`` is understood for every method: ``constant``, ``warmup:N``, ``decay`` or
+            ``epoch_decay`` (see :func:`pkdzoo.distill.base.schedule_factor`).
+
+    Raises:
+        ValueError: for an unknown method or option, and for pairs that a method can't work with.
+
+    Example:
+        >>> distiller = pkdzoo.Distiller(student, teacher, {"pkd": {"weight": 6.0}})
+        >>> losses = distiller(batch)
+        >>> sum(losses.values()).backward()
+    """
+
+    def __init__(
+        self, student: Detector, teacher: Detector, methods: Mapping[str, Mapping[str, Any] | DistillMethod]
+    ) -> None:
+        super().__init__()
+        if not methods:
+            raise ValueError('a Distiller needs a method, e.g. {"pkd": {}}; without one train the student itself')
+        if student is teacher:
+            raise ValueError("student and teacher are one object: build the detector twice")
+        self.student = student
+        self.frozen = Frozen(teacher)
+        self.methods = nn.ModuleDict()
+        self.schedules: dict[str, str] = {}
+        for name, given in methods.items():
+            if isinstance(given, DistillMethod):
+                method, schedule = given, given.default_schedule
+            else:
+                options = dict(given)
+                schedule = options.pop("schedule", None)
+                method = build_method(name, student, teacher, options)
+                schedule = schedule or method.default_schedule
+            schedule_factor(schedule, Progress())  # refuses a mistyped one now
+            self.methods[name] = method
+            self.schedules[name] = schedule
+            if schedule != "constant":
+                # a tensor, so that a compiled step is not compiled again for each new factor
+                self.register_buffer(f"factor_{name}", torch.ones(()), persistent=False)
+        self.depth: Depth = max((m.teacher_depth for m in self._methods()), key=DEPTHS.index)
+        self.tap = self._common_tap()
+        self.set_progress()
+
+    @property
+    def teacher(self) -> Detector:
+        """The frozen teacher."""
+        return self.frozen.module
+
+    @property
+    def logs(self) -> dict[str, Tensor]:
+        """Numbers of the last pass that are worth watching, ``METHOD/NAME``, without gradient."""
+        return {f"{name}/{key}": value for name, m in self._named() for key, value in m.logs.items()}
+
+    def connectors(self) -> list[nn.Parameter]:
+        """What the methods train beside the student."""
+        return [p for p in self.methods.parameters() if p.requires_grad]
+
+    def set_progress(self, step: int = 0, total: int = 1, epoch: int = 0, epochs: int = 1) -> None:
+        """Tell the methods how far training is; call it before every step if a weight has a schedule.
+
+        Args:
+            step: optimizer steps done.
+            total: optimizer steps of the whole run.
+            epoch: epochs done.
+            epochs: of the whole run.
+        """
+        progress = Progress(step, total, epoch, epochs)
+        for name, method in self._named():
+            method.progress = progress
+            if self.schedules[name] != "constant":
+                self.get_buffer(f"factor_{name}").fill_(schedule_factor(self.schedules[name], progress))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the student, whose targets may depend on it."""
+        self.student.set_epoch(epoch)
+
+    def on_epoch_start(self, epoch: int, loader: Iterable[Batch]) -> None:
+        """Let the methods prepare an epoch, e.g. collect prototypes; ``loader`` gives the training batches."""
+        for method in self._methods():
+            method.on_epoch_start(epoch, self.student, self.teacher, loader)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The student's losses and the methods', all weighted: their sum is the objective."""
+        student = self.student.trace(batch, "loss", self.tap)
+        teacher = self.frozen.trace(batch, self.depth, self.tap)
+        losses = dict(student.losses)
+        for name, method in self._named():
+            for key, value in method(student, teacher, batch).items():
+                if key in losses:
+                    raise ValueError(
+                        f"{name} gives {key!r}, and so does something else: name the loss after the method"
+                    )
+                constant = self.schedules[name] == "constant"
+                losses[key] = value if constant else value * self.get_buffer(f"factor_{name}")
+        return losses
+
+    def _named(self) -> list[tuple[str, DistillMethod]]:
+        return list(self.methods.items())  # type: ignore[arg-type]
+
+    def _methods(self) -> list[DistillMethod]:
+        return [method for _, method in self._named()]
+
+    def _common_tap(self) -> int | None:
+        taps = {name: m.tap for name, m in self._named() if m.tap is not None}
+        if len(set(taps.values())) > 1:
+            raise ValueError(f"methods of one Distiller must keep the towers' maps after the same block, not {taps}")
+        return next(iter(taps.values()), None)

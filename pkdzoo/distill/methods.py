@@ -1,0 +1,60 @@
+"""The table of distillation methods: one row each."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pkdzoo.distill.base import DistillMethod
+from pkdzoo.distill.pkd import PKD
+from pkdzoo.models.base import Detector
+from pkdzoo.registry import nearest
+
+METHODS: dict[str, Callable[..., DistillMethod]] = {
+    "pkd": PKD,
+}
+
+
+def list_methods() -> list[str]:
+    """Names of all distillation methods, in alphabetical order."""
+    return sorted(METHODS)
+
+
+def register_method(name: str, cls: Callable[..., DistillMethod]) -> None:
+    """Make a method of one's own known by name, so that recipes can use it.
+
+    Args:
+        name: not taken yet, and a Python identifier (it names the method's connectors in checkpoints).
+        cls: called as ``cls(student, teacher, **options)``.
+    """
+    if name in METHODS:
+        raise ValueError(f"there is a method {name!r} already")
+    if not name.isidentifier():
+        raise ValueError(f"{name!r} can't be a method's name: letters, digits and underscores only")
+    METHODS[name] = cls
+
+
+def method_options(name: str) -> dict[str, Any]:
+    """Keywords of a method and their defaults.
+
+    Raises:
+        ValueError: for an unknown method, with the nearest that exist and all of them.
+    """
+    if name not in METHODS:
+        raise ValueError(f"no distillation method {name!r}. {nearest(name, METHODS)}. All: {', '.join(list_methods())}")
+    parameters = list(inspect.signature(METHODS[name]).parameters.values())[2:]  # after student and teacher
+    return {p.name: p.default for p in parameters}
+
+
+def build_method(name: str, student: Detector, teacher: Detector, options: Mapping[str, Any]) -> DistillMethod:
+    """A method by name.
+
+    Raises:
+        ValueError: for an unknown method or keyword, listing the valid ones, and whatever the method refuses.
+    """
+    known = method_options(name)
+    for key in options:
+        if key not in known:
+            raise ValueError(f"{name} has no option {key!r}. Its options: {', '.join([*known, 'schedule']) or 'none'}")
+    return METHODS[name](student, teacher, **options)

@@ -1,0 +1,52 @@
+"""Tensors of the distillation references, and small detectors to distil between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from reference import load, uniform
+from torch import Tensor
+
+import pkdzoo
+
+PKD: dict[str, dict[str, Any]] = {case["name"]: case for case in load("kd/pkd_loss")["cases"]}
+
+
+def pkd_pyramids(case: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    """Student's and teacher's maps of one case, finest level first."""
+    name = case["name"]
+    student = [torch.from_numpy(uniform(f"pkd.{name}.s{i}", s) * 3 + 1) for i, s in enumerate(case["student_shapes"])]
+    teacher = [torch.from_numpy(uniform(f"pkd.{name}.t{i}", s) * 0.2 - 5) for i, s in enumerate(case["teacher_shapes"])]
+    if name == "one dead channel":
+        student[0][:, 1] = 0.25
+        teacher[0][:, 2] = -3.0
+    return student, teacher
+
+
+def sampled_error(found: Tensor | None, figures: dict[str, Any]) -> float:
+    """Largest difference at the sampled places, relative to the reference's largest value."""
+    assert found is not None
+    assert list(found.shape) == figures["shape"]
+    wanted = torch.tensor(figures["value"])
+    return float((found.flatten()[torch.tensor(figures["index"])] - wanted).abs().max() / figures["abs_max"])
+
+
+def tiny_detector(name: str = "retina_r10w16", seed: int = 0, **args: Any) -> pkdzoo.Detector:
+    """A small detector with random weights of a seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return pkdzoo.create_detector(name, num_classes=3, **args)
+
+
+def tiny_batch(size: tuple[int, int] = (96, 128), seed: int = 0) -> pkdzoo.Batch:
+    """Two noisy pictures, the second one smaller than the padding, with three objects and one."""
+    generator = torch.Generator().manual_seed(seed)
+    height, width = size
+    images = torch.rand(2, 3, height, width, generator=generator) * 255
+    boxes = torch.tensor([[8.0, 8.0, 60.0, 50.0], [40.0, 30.0, 100.0, 90.0], [10.0, 60.0, 30.0, 80.0]])
+    objects = [
+        pkdzoo.Instances(boxes, torch.tensor([0, 1, 2])),
+        pkdzoo.Instances(boxes[:1], torch.tensor([1])),
+    ]
+    return pkdzoo.Batch(images, [size, (height - 16, width - 40)], objects)
