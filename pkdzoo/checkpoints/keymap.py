@@ -54,6 +54,15 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: listing missing keys, left-over keys and shapes that differ. The model is untouched then.
     """
+    model.load_state_dict(fitting(model, state), strict=False)
+
+
+def fitting(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a state dict that the model holds, after making sure that they are all there and nothing else is.
+
+    Raises:
+        ValueError: listing missing keys, left-over keys and shapes that differ.
+    """
     own = model.state_dict()
     given = {key: value for key, value in state.items() if key in own or not DERIVED.fullmatch(key)}
     missing = [key for key in own if key not in given and not DERIVED.fullmatch(key)]
@@ -75,7 +84,7 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             else ""
         )
         raise ValueError(f"the checkpoint does not fit this detector; {'; '.join(parts)}{hint}")
-    model.load_state_dict(given, strict=False)
+    return given
 
 
 def shown(rows: Sequence[str], limit: int = 12) -> str:

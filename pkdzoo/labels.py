@@ -1,0 +1,37 @@
+"""Names and numbers of classes that are known by one word."""
+
+from __future__ import annotations
+
+# In the order of the data set's ``categories``; detectors here number them 0 to 79.
+COCO_NAMES: tuple[str, ...] = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
+    "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
+    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
+    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli",
+    "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet",
+    "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
+    "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
+# The data set's own numbers, 1 to 90, have gaps: ten classes were dropped before it was published.
+COCO_IDS: tuple[int, ...] = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
+
+KNOWN: dict[str, tuple[str, ...]] = {"coco": COCO_NAMES}
+
+
+def label_names(labels: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Names of a known set of classes; names themselves are given back.
+
+    Raises:
+        ValueError: for a word that stands for no set.
+    """
+    if not isinstance(labels, str):
+        return tuple(labels)
+    if labels not in KNOWN:
+        raise ValueError(f"no set of classes is called {labels!r}: there are {', '.join(KNOWN)}")
+    return KNOWN[labels]
+
+
+def coco_ids(names: tuple[str, ...]) -> dict[int, int] | None:
+    """COCO's number of each label where the classes are COCO's, else None."""
+    return dict(enumerate(COCO_IDS)) if tuple(names) == COCO_NAMES else None
