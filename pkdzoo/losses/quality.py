@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pkdzoo.losses.focal import cross_entropy_of
 from pkdzoo.structures import IGNORE
 
 
@@ -30,6 +31,13 @@ def quality_focal(logits: Tensor, labels: Tensor, quality: Tensor, beta: float =
     target = one_hot_quality(labels, quality, logits.shape[-1])
     loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     loss = loss * (target - logits.sigmoid()).abs().pow(beta)
+    return torch.where(labels[..., None] == IGNORE, 0.0, loss).sum()
+
+
+def quality_focal_of(probabilities: Tensor, labels: Tensor, quality: Tensor, beta: float = 2.0) -> Tensor:
+    """:func:`quality_focal` for a head that gives probabilities (TOOD); arguments and result are the same."""
+    target = one_hot_quality(labels, quality, probabilities.shape[-1])
+    loss = cross_entropy_of(probabilities, target) * (target - probabilities).abs().pow(beta)
     return torch.where(labels[..., None] == IGNORE, 0.0, loss).sum()
 
 

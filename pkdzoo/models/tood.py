@@ -1,0 +1,272 @@
+"""TOOD: task-aligned one-stage object detection (Feng et al. 2021, arXiv:2108.07755).
+
+As mmdetection's tood_*_fpn_*_coco, anchor-free: six convolutions that both tasks share, a layer attention that mixes
+their maps anew for each task, class scores as the geometric mean of two probabilities, and boxes whose four sides are
+each read a little aside of the cell. Training starts with ATSS' assignment and focal loss and goes over to the
+task-aligned ones at epoch 4: call ``set_epoch``. A detector just built is in the late phase.
+
+The head's class output are probabilities, its box output corners in strides. Boxes are clipped after suppression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pkdzoo.assigners.atss import atss_targets
+from pkdzoo.assigners.dense import targets_from
+from pkdzoo.assigners.fcos import centerness
+from pkdzoo.assigners.task_aligned import match_task_aligned
+from pkdzoo.backbones import build_backbone
+from pkdzoo.checkpoints.keymap import Rule
+from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules
+from pkdzoo.layers.conv import ConvBlock, Scale, init_class_bias, init_convs
+from pkdzoo.layers.deform import sampled_conv
+from pkdzoo.layers.norm import Norm
+from pkdzoo.layers.towers import Tower
+from pkdzoo.losses.boxes import giou_loss
+from pkdzoo.losses.focal import focal_of
+from pkdzoo.losses.quality import quality_focal_of
+from pkdzoo.models.base import Inference, Pixels, Taps
+from pkdzoo.models.dense import DenseDetector
+from pkdzoo.models.tiny import TINY_DENSE
+from pkdzoo.necks.fpn import FPN
+from pkdzoo.ops.boxes import encode_distances
+from pkdzoo.ops.priors import cell_anchors
+from pkdzoo.ops.reduce import mean_over_ranks
+from pkdzoo.registry import register_family
+from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, Priors
+
+KEY_RULES: list[Rule] = [
+    *tower_rules("bbox_head.inter_convs", "head.shared"),
+    (r"bbox_head\.(cls|reg)_decomp\.layer_attention\.(\d)\.(.*)", r"head.\1_mix.attention.\2.\3"),
+    (r"bbox_head\.(cls|reg)_decomp\.reduction_conv\.conv\.(.*)", r"head.\1_mix.reduce.conv.\2"),
+    (r"bbox_head\.(cls|reg)_decomp\.reduction_conv\.(?:gn|bn)\.(.*)", r"head.\1_mix.reduce.norm.\2"),
+    (r"bbox_head\.cls_prob_module\.(.*)", r"head.agreement.\1"),
+    (r"bbox_head\.reg_offset_module\.(.*)", r"head.aside.\1"),
+    (r"bbox_head\.tood_cls\.(.*)", r"head.cls.\1"),
+    (r"bbox_head\.tood_reg\.(.*)", r"head.box.\1"),
+    (r"bbox_head\.scales\.(\d+)\.scale", r"head.scales.\1.scale"),
+    *BODY_RULES,
+]
+
+EARLY_EPOCHS = 4
+
+
+class TaskMix(nn.Module):
+    """One task's view of the shared maps: a layer attention, then a 1x1 convolution whose weights it scales.
+
+    Args:
+        width: channels of each shared map.
+        layers: shared maps.
+        norm: norm of the mixture.
+    """
+
+    def __init__(self, width: int, layers: int, norm: Norm | None) -> None:
+        super().__init__()
+        self.width, self.layers = width, layers
+        squeezed = max(1, width // 8)
+        self.attention = nn.Sequential(
+            nn.Conv2d(width * layers, squeezed, 1), nn.ReLU(inplace=True), nn.Conv2d(squeezed, layers, 1)
+        )
+        self.reduce = ConvBlock(width * layers, width, kernel=1, norm=norm)
+        init_convs(self.attention, std=0.001)
+        init_convs(self.reduce)
+
+    def forward(self, maps: Tensor, mean: Tensor) -> Tensor:
+        """(B, layers * width, h, w) and their mean over places (B, layers * width, 1, 1) -> (B, width, h, w)."""
+        share = self.attention(mean).sigmoid().view(-1, 1, self.layers, 1)
+        # the scaled weights are far smaller than scaled maps would be
+        weight = share * self.reduce.conv.weight.view(1, self.width, self.layers, self.width)
+        mixed = torch.bmm(weight.flatten(2), maps.flatten(2)).view(-1, self.width, *maps.shape[-2:])
+        if self.reduce.conv.bias is not None:
+            mixed = mixed + self.reduce.conv.bias[:, None, None]
+        return F.relu(self.reduce.norm(mixed), inplace=True)
+
+
+class TOODHead(nn.Module):
+    """Class probabilities and corners in strides.
+
+    Args:
+        inputs: channels of the pyramid.
+        num_classes: C.
+        levels: of the pyramid.
+        width: channels of the shared convolutions.
+        depth: shared convolutions.
+        norm: norm in the head.
+    """
+
+    def __init__(
+        self, inputs: int, num_classes: int, levels: int, width: int = 256, depth: int = 6, norm: Norm | None = "gn"
+    ) -> None:
+        super().__init__()
+        self.shared = Tower(inputs, width, depth, norm)
+        self.cls_mix = TaskMix(width, depth, norm)
+        self.reg_mix = TaskMix(width, depth, norm)
+        self.cls = nn.Conv2d(width, num_classes, 3, padding=1)
+        self.box = nn.Conv2d(width, 4, 3, padding=1)
+        self.agreement = self._side_branch(width * depth, width // 4, 1)
+        self.aside = self._side_branch(width * depth, width // 4, 2 * 4)
+        self.scales = nn.ModuleList(Scale() for _ in range(levels))
+        for part in (self.shared, self.cls, self.box, self.agreement):
+            init_convs(part)
+        init_convs(self.aside, std=0.001)
+        init_class_bias(self.cls)
+        init_class_bias(self.agreement[2])
+
+    @staticmethod
+    def _side_branch(inputs: int, width: int, outputs: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(inputs, width, 1), nn.ReLU(inplace=True), nn.Conv2d(width, outputs, 3, padding=1)
+        )
+
+    def forward(self, features: Sequence[Tensor], tap: int | None = None) -> tuple[HeadOutputs, Taps | None]:
+        """The head's outputs over a pyramid; there are no towers to tap."""
+        if tap is not None:
+            raise ValueError("TOOD's tasks share their convolutions: there are no towers to tap, write tap=None")
+        levels = [self.level(x, scale) for x, scale in zip(features, self.scales, strict=True)]
+        return HeadOutputs([cls for cls, _ in levels], [box for _, box in levels]), None
+
+    def level(self, x: Tensor, scale: nn.Module) -> tuple[Tensor, Tensor]:
+        """One level (B, inputs, h, w) -> (B, C, h, w) in 0..1 and (B, 4, h, w) corners in strides."""
+        kept = []
+        for block in self.shared.blocks:
+            x = F.relu(block(x), inplace=True)
+            kept.append(x)
+        maps = torch.cat(kept, dim=1)
+        mean = maps.mean(dim=(2, 3), keepdim=True)
+        logits = self.cls(self.cls_mix(maps, mean)).float()
+        agreement = self.agreement(maps).float()
+        # the geometric mean of both probabilities, by logarithms: its gradient stays finite where they are tiny
+        cls = ((F.logsigmoid(logits) + F.logsigmoid(agreement)) / 2).exp()
+        plain = corners(scale(self.box(self.reg_mix(maps, mean)).float().exp()))
+        box = sampled_conv(plain, self.aside(maps), plain.new_ones(4, 1, 1, 1))
+        crossed = (box[:, :2] > box[:, 2:]).any(dim=1, keepdim=True)  # sides read from far apart
+        return cls, torch.where(crossed, plain, box)
+
+
+def corners(distances: Tensor) -> Tensor:
+    """(B, 4, h, w) distances to left, top, right and bottom in strides -> corners x1, y1, x2, y2 in strides."""
+    h, w = distances.shape[-2:]
+    x = torch.arange(w, device=distances.device, dtype=distances.dtype).expand(h, w)
+    y = torch.arange(h, device=distances.device, dtype=distances.dtype)[:, None].expand(h, w)
+    cell = torch.stack([x, y])
+    return torch.cat([cell - distances[:, :2], cell + distances[:, 2:]], dim=1)
+
+
+class TOOD(DenseDetector):
+    """One-stage, tasks that agree on the same cells."""
+
+    class_layers = ("head.cls",)
+    key_rules = KEY_RULES
+    clip_before_nms = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.early = False
+
+    def set_epoch(self, epoch: int) -> None:
+        """Epochs are counted from 0; the first four assign as ATSS does."""
+        self.early = epoch < EARLY_EPOCHS
+
+    def assign(self, outputs: HeadOutputs, priors: Priors, instances: list[Instances], valid: Tensor) -> DenseTargets:
+        """Early by ATSS with centerness for a quality, late by alignment; ``num_pos`` is the sum of class targets."""
+        if self.early:
+            targets = atss_targets(priors, instances, valid, self.num_classes)
+            picture, prior = self.positives(targets)
+            distances = encode_distances(targets.boxes[picture, prior], priors.centers[prior])
+            targets.quality = torch.zeros_like(targets.labels, dtype=torch.float32)
+            targets.quality[picture, prior] = centerness(distances)
+            count = torch.tensor(float(len(prior)), device=valid.device)
+            return replace(targets, num_pos=mean_over_ranks(count).clamp(min=1))
+        cls, box = (rows.detach() for rows in self.flat(outputs))
+        found, points = self.decode(box, priors), priors.centers
+        quality = torch.zeros(valid.shape, device=valid.device)
+
+        def match(picture: int, inside: Tensor, objects: Instances) -> Tensor:
+            matched, quality[picture, inside] = match_task_aligned(
+                points[inside], cls[picture, inside], found[picture, inside], objects.boxes, objects.labels
+            )
+            return matched
+
+        targets = targets_from(match, instances, valid, self.num_classes)
+        return replace(targets, quality=quality, num_pos=mean_over_ranks(quality.sum()).clamp(min=1))
+
+    def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
+        assert targets.quality is not None
+        cls, box = self.flat(outputs)
+        picture, prior = self.positives(targets)
+        weight = targets.quality[picture, prior]
+        per_box = giou_loss(self.decode(box[picture, prior], priors.take(prior)), targets.boxes[picture, prior])
+        by_class = (
+            focal_of(cls, targets.labels) if self.early else quality_focal_of(cls, targets.labels, targets.quality)
+        )
+        return {
+            "loss_cls": by_class / targets.num_pos,
+            "loss_box": 2.0 * (per_box * weight).sum() / mean_over_ranks(weight.sum()).clamp(min=1),
+        }
+
+    def class_scores(self, cls: Tensor) -> Tensor:
+        return cls
+
+    def decode(self, box: Tensor, priors: Priors) -> Tensor:
+        return box * priors.strides[..., None]
+
+
+def build(
+    backbone: str = "r50",
+    num_classes: int = 80,
+    norm: Norm = "frozen_bn",
+    frozen_stages: int = 1,
+    width: int = 256,
+    depth: int = 6,
+    neck_norm: Norm | None = None,
+    head_norm: Norm | None = "gn",
+    pixels: Pixels | None = None,
+    resize: tuple[int, int] = (800, 1333),
+    **backbone_args: Any,
+) -> TOOD:
+    """A TOOD with random weights.
+
+    Args:
+        backbone: name of the backbone.
+        num_classes: C.
+        norm: norm of the backbone; ``gn`` or ``bn`` when it is to learn from scratch.
+        frozen_stages: frozen part of the backbone, see ResNet.
+        width: channels of pyramid and head.
+        depth: shared convolutions.
+        neck_norm: norm in the pyramid, None as published.
+        head_norm: norm in the head.
+        pixels: statistics of the input.
+        resize: (short, long) side pictures are scaled to.
+        backbone_args: further arguments of the backbone.
+    """
+    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
+    neck = FPN(body.channels, body.strides, width, 1, 5, "on_output", norm=neck_norm)
+    return TOOD(
+        backbone=body,
+        neck=neck,
+        head=TOODHead(width, num_classes, len(neck.strides), width, depth, head_norm),
+        cells=[cell_anchors(stride, (8.0,), (1.0,)) for stride in neck.strides],
+        offset=0.0,
+        num_classes=num_classes,
+        pixels=pixels,
+        inference=Inference(score=0.05, candidates=1000, iou=0.6, top=100),
+        resize=resize,
+    )
+
+
+register_family(
+    "tood",
+    build,
+    {
+        "tood_r50": {"backbone": "r50"},
+        "tood_x101_64x4d": {"backbone": "x101_64x4d"},
+        "tood_r10w16": TINY_DENSE,
+    },
+)
