@@ -9,6 +9,7 @@ from reference import load, uniform
 from torch import Tensor
 
 import pkdzoo
+from pkdzoo.checkpoints import to_our_keys
 
 PKD: dict[str, dict[str, Any]] = {case["name"]: case for case in load("kd/pkd_loss")["cases"]}
 
@@ -50,3 +51,24 @@ def tiny_batch(size: tuple[int, int] = (96, 128), seed: int = 0) -> pkdzoo.Batch
         pkdzoo.Instances(boxes[:1], torch.tensor([1])),
     ]
     return pkdzoo.Batch(images, [size, (height - 16, width - 40)], objects)
+
+
+def depths_of(table: dict[str, list[int]], other: dict[str, list[int]]) -> dict[str, list[int]]:
+    """A table of shapes with backbone and laterals of another."""
+    body = ("backbone.", "neck.lateral_convs.")
+    rest = {key: shape for key, shape in table.items() if not key.startswith(body)}
+    return {**{key: shape for key, shape in other.items() if key.startswith(body)}, **rest}
+
+
+def gradient_error(model: pkdzoo.Detector, wanted: dict[str, float]) -> float:
+    """Largest relative difference of a parameter's gradient norm; tiny norms count relative to the largest."""
+    parameters = dict(model.named_parameters())
+    ours = {key: next(iter(to_our_keys({key: torch.zeros(())}, model.key_rules))) for key in wanted}
+    assert {key for key, p in parameters.items() if p.requires_grad} == set(ours.values())
+    floor = 1e-6 * max(wanted.values())
+    errors = []
+    for key, norm in wanted.items():
+        grad = parameters[ours[key]].grad
+        assert grad is not None, key
+        errors.append(max(abs(float(grad.norm()) - norm) - floor, 0) / max(norm, floor))
+    return max(errors)

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pkdzoo.distill.base import DistillMethod
+from pkdzoo.distill.crosskd import CrossKD
 from pkdzoo.distill.pkd import PKD
 from pkdzoo.models.base import Detector
 from pkdzoo.registry import nearest
 
 METHODS: dict[str, Callable[..., DistillMethod]] = {
+    "crosskd": CrossKD,
     "pkd": PKD,
 }
 

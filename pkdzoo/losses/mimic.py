@@ -257,3 +257,26 @@ def _centre(
     shift = own - (reduced[:-1] / total).view_as(own)  # this process's means minus the joint ones
     between = count * torch.stack([shift[0] * shift[0], shift[1] * shift[1], shift[0] * shift[1]])
     return mean_s - shift[0], mean_t - shift[1], sum_over_ranks(central + between), total
+
+
+def distilled_quality_focal(student: Tensor, teacher: Tensor, weight: Tensor, beta: float = 1.0) -> Tensor:
+    """CrossKD's class loss: cross entropy with the teacher's scores, weighted by the distance to them.
+
+    Args:
+        student: (..., C) logits.
+        teacher: (..., C) logits; gets no gradient.
+        weight: (...) of each prior.
+        beta: how fast scores that agree lose weight; the weighting itself passes gradient.
+
+    Returns:
+        () sum over priors and classes, to be divided by the caller's normaliser.
+    """
+    target = teacher.detach().sigmoid()
+    loss = F.binary_cross_entropy_with_logits(student, target, reduction="none")
+    loss = loss * (student.sigmoid() - target).abs().pow(beta)
+    return (loss * weight[..., None]).sum()
+
+
+def distilled_distribution(student: Tensor, teacher: Tensor) -> Tensor:
+    """``KL(teacher || student)`` of logits along the last dimension, (..., n) -> (...); no gradient to the teacher."""
+    return _kl(student, teacher.detach())
