@@ -8,26 +8,36 @@ from typing import Any
 from pkdzoo.backbones.base import Backbone
 from pkdzoo.backbones.resnet import VARIANTS as RESNETS
 from pkdzoo.backbones.resnet import ResNet
+from pkdzoo.backbones.swin import VARIANTS as SWINS
+from pkdzoo.backbones.swin import Swin
 
-__all__ = ["Backbone", "ResNet", "backbone_arguments", "build_backbone", "list_backbones"]
+__all__ = ["Backbone", "ResNet", "Swin", "backbone_arguments", "build_backbone", "list_backbones"]
+
+
+KINDS: dict[str, type[Backbone]] = {**dict.fromkeys(RESNETS, ResNet), **dict.fromkeys(SWINS, Swin)}
 
 
 def list_backbones() -> list[str]:
     """Names that :func:`build_backbone` knows."""
-    return sorted(RESNETS)
+    return sorted(KINDS)
 
 
 def build_backbone(name: str, **overrides: Any) -> Backbone:
     """The backbone called ``name`` without weights; it says its ``channels`` and ``strides``.
 
     Args:
-        name: ``r18``, ``r50``, ``x101_64x4d``, ...
-        overrides: arguments of the backbone's class, e.g. ``norm="gn"``.
+        name: ``r18``, ``r50``, ``x101_64x4d``, ``swin_t``, ...
+        overrides: arguments of the backbone's class, e.g. ``norm="gn"``; None means the backbone's own.
 
     Raises:
-        ValueError: for a name that nobody has.
+        ValueError: for a name that nobody has, or an argument that this backbone does not take.
     """
-    return type_of(name)(**{**RESNETS[name], **overrides})
+    kind, known = type_of(name), backbone_arguments(name)
+    given = {key: value for key, value in overrides.items() if value is not None}
+    for key in given:
+        if key not in known:
+            raise ValueError(f"backbone {name!r} has no argument {key!r}; it takes {', '.join(sorted(known))}")
+    return kind(**{**(RESNETS | SWINS)[name], **given})
 
 
 def backbone_arguments(name: str) -> set[str]:
@@ -38,6 +48,6 @@ def backbone_arguments(name: str) -> set[str]:
 
 def type_of(name: str) -> type[Backbone]:
     """The class behind a backbone's name."""
-    if name in RESNETS:
-        return ResNet
-    raise ValueError(f"no backbone {name!r}: there are {', '.join(list_backbones())}")
+    if name not in KINDS:
+        raise ValueError(f"no backbone {name!r}: there are {', '.join(list_backbones())}")
+    return KINDS[name]

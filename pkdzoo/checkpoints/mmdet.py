@@ -11,11 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from pkdzoo.checkpoints.keymap import Rule
+from pkdzoo.checkpoints.swin import SWIN_RULES
 
 BODY_RULES: list[Rule] = [
     (r"data_preprocessor\..*", None),  # pixel statistics belong to the detector's entry
     # deformable convolutions go by two names, mmdetection renames the older one when it loads
     (r"backbone\.(.*\.conv2)(?:\.conv)?_offset\.(.*)", r"backbone.\1.offset.\2"),
+    *SWIN_RULES,
     (r"backbone\.(.*)", r"backbone.\1"),  # ResNet and ResNeXt already go by torchvision's names
     (r"neck\.lateral_convs\.(\d+)\.conv\.(.*)", r"neck.lateral.\1.conv.\2"),
     (r"neck\.lateral_convs\.(\d+)\.gn\.(.*)", r"neck.lateral.\1.norm.\2"),

@@ -40,8 +40,8 @@ class FasterRCNN(TwoStageDetector):
 def build(
     backbone: str = "r50",
     num_classes: int = 80,
-    norm: Norm = "frozen_bn",
-    frozen_stages: int = 1,
+    norm: Norm | None = None,
+    frozen_stages: int | None = None,
     width: int = 256,
     box_width: int = 1024,
     neck_norm: Norm | None = None,
@@ -55,8 +55,8 @@ def build(
     Args:
         backbone: name of the backbone.
         num_classes: C.
-        norm: norm of the backbone; ``gn`` or ``bn`` when it is to learn from scratch.
-        frozen_stages: frozen part of the backbone, see ResNet.
+        norm: norm of a ResNet, None as published (``frozen_bn``); ``gn`` or ``bn`` when it is to learn from scratch.
+        frozen_stages: frozen part of the backbone, None as published (stem and first stage; nothing of a Swin).
         width: channels of pyramid and RPN.
         box_width: of the box head's two layers.
         neck_norm: norm in the pyramid, None as published.

@@ -92,8 +92,8 @@ class RetinaNet(DenseDetector):
 def build(
     backbone: str = "r50",
     num_classes: int = 80,
-    norm: Norm = "frozen_bn",
-    frozen_stages: int = 1,
+    norm: Norm | None = None,
+    frozen_stages: int | None = None,
     width: int = 256,
     depth: int = 4,
     start: int = 1,
@@ -109,8 +109,8 @@ def build(
     Args:
         backbone: name of the backbone.
         num_classes: C.
-        norm: norm of the backbone; ``gn`` or ``bn`` when it is to learn from scratch.
-        frozen_stages: frozen part of the backbone, see ResNet.
+        norm: norm of a ResNet, None as published (``frozen_bn``); ``gn`` or ``bn`` when it is to learn from scratch.
+        frozen_stages: frozen part of the backbone, None as published (stem and first stage; nothing of a Swin).
         width: channels of pyramid and towers.
         depth: convolutions a tower.
         start: first backbone map of the pyramid.
@@ -145,6 +145,7 @@ register_family(
         "retina_r50": {"backbone": "r50"},
         "retina_r50_on_output": {"backbone": "r50", "extra": "on_output"},
         "retina_r101": {"backbone": "r101"},
+        "retina_swin_t": {"backbone": "swin_t", "outputs": (1, 2, 3), "start": 0},
         "retina_x101_64x4d": {"backbone": "x101_64x4d"},
         "retina_r10w16": TINY_DENSE,
     },
