@@ -12,7 +12,7 @@ from torch import Tensor
 from pkdzoo.backbones import backbone_arguments
 from pkdzoo.checkpoints import load_strictly, read_state_dict, to_our_keys
 from pkdzoo.checkpoints.mmdet import unwrap
-from pkdzoo.models import atss, faster_rcnn, fcos, gfl, retina, tood  # noqa: F401 - registers the families
+from pkdzoo.models import atss, faster_rcnn, fcos, gfl, mask_rcnn, retina, tood  # noqa: F401 - registers the families
 from pkdzoo.models.base import Detector
 from pkdzoo.registry import Entry, find, nearest
 

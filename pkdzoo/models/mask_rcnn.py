@@ -1,0 +1,188 @@
+"""Mask R-CNN (He et al. 2017, arXiv:1703.06870): Faster R-CNN that also draws.
+
+As mmdetection's mask-rcnn_*_fpn_*_coco: four convolutions over 14x14 cells of a region, twice as many cells after a
+transposed convolution, one mask a class. Differs from ``faster_rcnn`` in the boxes too: an object also takes the
+proposals that overlap it most (``low_quality``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pkdzoo.backbones import build_backbone
+from pkdzoo.checkpoints.keymap import Rule
+from pkdzoo.checkpoints.mmdet import tower_rules
+from pkdzoo.layers.norm import Norm
+from pkdzoo.layers.towers import Tower
+from pkdzoo.models import faster_rcnn
+from pkdzoo.models.base import Inference, Pixels, Trace
+from pkdzoo.models.two_stage import RPN, BoxHead, RoITargets, TwoStageDetector
+from pkdzoo.necks.fpn import FPN
+from pkdzoo.ops.masks import crop_masks, paste_masks
+from pkdzoo.ops.reduce import mean_over_ranks
+from pkdzoo.registry import register_family
+from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances
+
+KEY_RULES: list[Rule] = [
+    *tower_rules("roi_head.mask_head.convs", "mask_head.tower"),
+    (r"roi_head\.mask_head\.upsample\.(.*)", r"mask_head.upsample.\1"),
+    (r"roi_head\.mask_head\.conv_logits\.(.*)", r"mask_head.logits.\1"),
+    *faster_rcnn.KEY_RULES,
+]
+
+
+class MaskHead(nn.Module):
+    """A tower over a region's cells, a transposed convolution that doubles them, and logits of every class.
+
+    Args:
+        inputs: channels of the pyramid.
+        num_classes: C.
+        width: channels of the tower.
+        depth: convolutions of the tower.
+        size: cells along a side of each region.
+    """
+
+    def __init__(self, inputs: int, num_classes: int, width: int = 256, depth: int = 4, size: int = 14) -> None:
+        super().__init__()
+        self.size = size
+        self.tower = Tower(inputs, width, depth)
+        self.upsample = nn.ConvTranspose2d(width, width, 2, stride=2)
+        self.logits = nn.Conv2d(width, num_classes, 1)
+        for layer in self.modules():
+            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """(N, inputs, size, size) and a class of each region -> logits (N, 2 size, 2 size) of that class, float32."""
+        x, _ = self.tower(x)
+        logits = self.logits(F.relu(self.upsample(x), inplace=True))
+        chosen: Tensor = logits[torch.arange(len(labels), device=labels.device), labels]
+        return chosen.float()
+
+
+class MaskRCNN(TwoStageDetector):
+    """Two-stage, anchor-based, boxes and masks.
+
+    Args:
+        mask_head: draws.
+        kwargs: as :class:`TwoStageDetector`.
+    """
+
+    class_layers = ("box_head.cls", "box_head.box", "mask_head.logits")
+    key_rules = KEY_RULES
+
+    def __init__(self, *, mask_head: MaskHead, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mask_head = mask_head
+
+    def run_losses(self, trace: Trace, batch: Batch, instances: list[Instances]) -> None:
+        """As Faster R-CNN, after making sure that there are masks to learn from."""
+        for objects, size in zip(instances, batch.sizes):
+            if len(objects) and objects.masks is None:
+                raise ValueError(
+                    f"{self.name} learns from masks too: give Instances(boxes, labels, masks=...), "
+                    "or take a faster_rcnn_* detector for boxes alone"
+                )
+            if objects.masks is not None and objects.masks.shape != (len(objects), *size):
+                raise ValueError(
+                    f"masks of shape {tuple(objects.masks.shape)} for {len(objects)} objects of a picture of "
+                    f"{size[0]} x {size[1]}: they are (G, height, width) of the picture without padding"
+                )
+        super().run_losses(trace, batch, instances)
+
+    def roi_losses(
+        self, features: FeaturePyramid, targets: list[RoITargets], instances: list[Instances]
+    ) -> dict[str, Tensor]:
+        """Those of Faster R-CNN, and binary cross entropy of the masks of positive regions, a mean over their cells."""
+        losses = super().roi_losses(features, targets, instances)
+        positives = [(t.matched >= 0).nonzero().squeeze(1) for t in targets]
+        boxes = [t.boxes[index] for t, index in zip(targets, positives)]
+        labels = torch.cat([t.labels[index] for t, index in zip(targets, positives)])
+        logits = self.mask_head(self.pool(features, boxes, self.mask_head.size), labels)
+        wanted = [
+            torch.zeros(0, *logits.shape[1:], dtype=torch.bool, device=logits.device)
+            if objects.masks is None
+            else crop_masks(objects.masks, b, t.matched[index], logits.shape[-1])
+            for objects, b, t, index in zip(instances, boxes, targets, positives)
+        ]
+        cells = mean_over_ranks(logits.new_tensor(float(logits.numel()))).clamp(min=1)
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, torch.cat(wanted).float(), reduction="sum")
+        return {**losses, "loss_mask": cross_entropy / cells}
+
+    def postprocess(self, trace: Trace, batch: Batch, inference: Inference | None = None) -> list[Detections]:
+        """Boxes as Faster R-CNN finds them, then a mask in each, (N, h, w) bool of the picture without padding."""
+        found = super().postprocess(trace, batch, inference)
+        return [
+            replace(picture, masks=paste_masks(probabilities, picture.boxes, size))
+            for picture, probabilities, size in zip(found, self.draw(trace.features, found), batch.sizes)
+        ]
+
+    def draw(self, features: FeaturePyramid, found: list[Detections]) -> list[Tensor]:
+        """Mask probabilities inside each detection's box, for each picture (N, 28, 28)."""
+        pooled = self.pool(features, [picture.boxes for picture in found], self.mask_head.size)
+        logits = self.mask_head(pooled, torch.cat([picture.labels for picture in found]))
+        return list(torch.split(logits.sigmoid(), [len(picture) for picture in found]))
+
+
+def build(
+    backbone: str = "r50",
+    num_classes: int = 80,
+    norm: Norm | None = None,
+    frozen_stages: int | None = None,
+    width: int = 256,
+    box_width: int = 1024,
+    mask_width: int = 256,
+    neck_norm: Norm | None = None,
+    sample: bool = True,
+    pixels: Pixels | None = None,
+    resize: tuple[int, int] = (800, 1333),
+    **backbone_args: Any,
+) -> MaskRCNN:
+    """A Mask R-CNN with random weights.
+
+    Args:
+        backbone: name of the backbone.
+        num_classes: C.
+        norm: norm of a ResNet, None as published (``frozen_bn``); ``gn`` or ``bn`` when it is to learn from scratch.
+        frozen_stages: frozen part of the backbone, None as published (stem and first stage; nothing of a Swin).
+        width: channels of pyramid and RPN.
+        box_width: of the box head's two layers.
+        mask_width: channels of the mask head.
+        neck_norm: norm in the pyramid, None as published.
+        sample: learn from a random choice of anchors and proposals, as published; False takes all of them.
+        pixels: statistics of the input.
+        resize: (short, long) side pictures are scaled to.
+        backbone_args: further arguments of the backbone.
+    """
+    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
+    return MaskRCNN(
+        backbone=body,
+        neck=FPN(body.channels, body.strides, width, 0, 5, "max_pool", norm=neck_norm),
+        rpn=RPN(width, width),
+        box_head=BoxHead(width, num_classes, box_width),
+        mask_head=MaskHead(width, num_classes, mask_width),
+        low_quality=0.5,
+        sample=sample,
+        num_classes=num_classes,
+        pixels=pixels,
+        inference=Inference(score=0.05, iou=0.5, top=100),
+        resize=resize,
+    )
+
+
+register_family(
+    "mask_rcnn",
+    build,
+    {
+        "mask_rcnn_r50": {"backbone": "r50"},
+        "mask_rcnn_swin_t": {"backbone": "swin_t"},
+        "mask_rcnn_swin_s": {"backbone": "swin_s"},
+    },
+)
