@@ -3,42 +3,188 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
+import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from pkdzoo.backbones import backbone_arguments
-from pkdzoo.checkpoints import load_strictly, read_state_dict, to_our_keys
+from pkdzoo.backbones.weights import completed, imagenet_weights, to_backbone
+from pkdzoo.checkpoints import fitting, load_strictly, read_state_dict, to_our_keys
 from pkdzoo.checkpoints.mmdet import unwrap
-from pkdzoo.models import atss, faster_rcnn, fcos, gfl, mask_rcnn, retina, tood  # noqa: F401 - registers the families
-from pkdzoo.models.base import Detector
-from pkdzoo.registry import Entry, find, nearest
+from pkdzoo.hub import fetch_repository, find_weights, read_folder
+from pkdzoo.labels import label_names as names_of
+from pkdzoo.models import atss, faster_rcnn, fcos, gfl, mask_rcnn, reppoints, retina, tood  # noqa: F401 - registers the families
+from pkdzoo.models.base import Detector, Pixels
+from pkdzoo.models.channels import adapt_stem, widen
+from pkdzoo.models.features import FeatureExtractor
+from pkdzoo.models.folder import from_json, set_labels, set_up
+from pkdzoo.registry import Distilled, Entry, find, list_detectors, list_pairs, nearest
+
+PREFIXES = ("hf-hub:", "local-dir:")
 
 
-def create_detector(name: str, pretrained: bool = False, num_classes: int | None = None, **overrides: Any) -> Detector:
+@overload
+def create_detector(
+    name: str,
+    pretrained: bool = ...,
+    num_classes: int | None = ...,
+    in_chans: int | None = ...,
+    label_names: str | Sequence[str] | None = ...,
+    cache_dir: str | Path | None = ...,
+    features_only: Literal[False] = ...,
+    **overrides: Any,
+) -> Detector: ...
+
+
+@overload
+def create_detector(name: str, *, features_only: Literal[True], **overrides: Any) -> FeatureExtractor: ...
+
+
+def create_detector(
+    name: str,
+    pretrained: bool = False,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    label_names: str | Sequence[str] | None = None,
+    cache_dir: str | Path | None = None,
+    features_only: bool = False,
+    **overrides: Any,
+) -> Detector | FeatureExtractor:
     """Build a detector, with or without weights, in eval mode.
 
     Args:
-        name: ``arch`` or ``arch.tag``.
-        pretrained: load the tag's weights, or the architecture's best ones.
-        num_classes: other than the entry's; layers that depend on it start at random then.
-        overrides: arguments of the family's build function or of its backbone, e.g. ``norm="gn"``.
+        name: ``arch`` or ``arch.tag``; or ``hf-hub:org/name``, ``hf-hub:org/name@revision`` or ``local-dir:path`` for a
+            saved detector, which always comes with its weights.
+        pretrained: load the tag's weights, or the architecture's best ones. A tag alone loads nothing.
+        num_classes: other than the weights'; every tensor that depends on it starts at random then, the rest is
+            loaded strictly.
+        in_chans: channels of the pictures; the stem's weights are summed for one, repeated for more than three.
+        label_names: of the classes, or ``"coco"``; None means the weights' own.
+        cache_dir: where downloaded weights are kept; None means ``PKDZOO_CACHE`` or the user's cache folder, and for
+            ``hf-hub:`` the Hub client's own.
+        features_only: give the pyramid alone, as a :class:`pkdzoo.models.features.FeatureExtractor`.
+        overrides: arguments of the family's build function or of its backbone, e.g. ``norm="gn"``. None changes
+            nothing.
 
     Raises:
-        ValueError: for an unknown name, tag or keyword (with the nearest that exist), and for ``pretrained=True``
-            where there are no weights.
+        ValueError: for an unknown name, tag or keyword (with the nearest that exist), for ``pretrained=True`` where
+            there are no weights, and for weights that have to be fetched by hand (with the link).
+        pkdzoo.hub.DownloadError: when weights exist but could not be had.
+
+    Example:
+        >>> import pkdzoo
+        >>> pkdzoo.create_detector("retina_r10w16", num_classes=3).num_classes
+        3
     """
-    entry, weights = find(name)
-    args = {**entry.args, **check_overrides(entry, overrides)}
+    if label_names is not None:
+        label_names = names_of(label_names if isinstance(label_names, str) else tuple(label_names))
+        num_classes = len(label_names) if num_classes is None else num_classes
+    if in_chans is not None:
+        overrides["in_chans"] = in_chans
+    if name.startswith(PREFIXES):
+        model = from_folder(name, num_classes, cache_dir, overrides)
+    elif any(sign in name for sign in "/\\:"):
+        raise ValueError(f"{name!r} is no registered name: write 'local-dir:FOLDER' or 'hf-hub:ORGANISATION/NAME'")
+    else:
+        model = from_registry(name, pretrained, num_classes, cache_dir, overrides)
+    if label_names is not None:
+        set_labels(model, label_names)
+    model.eval()
+    return FeatureExtractor(model) if features_only else model
+
+
+def create_pair(
+    name: str,
+    pretrained: bool | Literal["teacher"] = "teacher",
+    num_classes: int | None = None,
+    cache_dir: str | Path | None = None,
+    **overrides: Any,
+) -> tuple[Detector, Detector]:
+    """A distilled detector and the one it learned from.
+
+    Args:
+        name: of a pair, see :func:`pkdzoo.list_pairs`.
+        pretrained: ``"teacher"`` loads the teacher's weights alone, as a distillation starts; True loads both, False
+            neither.
+        num_classes: of the student, where it is to learn other classes than the published one.
+        cache_dir: see :func:`create_detector`.
+        overrides: arguments of the student.
+
+    Returns:
+        (student, teacher).
+
+    Raises:
+        ValueError: for a detector that has no teacher, and as :func:`create_detector`.
+    """
+    if pretrained not in (True, False, "teacher"):
+        raise ValueError(f"pretrained={pretrained!r}: write True, False or 'teacher'")
+    teacher = create_teacher(name, bool(pretrained), cache_dir=cache_dir)
+    return create_student(name, pretrained is True, num_classes, cache_dir=cache_dir, **overrides), teacher
+
+
+def create_student(name: str, pretrained: bool = False, num_classes: int | None = None, **kwargs: Any) -> Detector:
+    """The student of a pair; arguments as :func:`create_detector`. ValueError for a name that is no pair."""
+    teacher_of(name)
+    return create_detector(name, pretrained, num_classes, **kwargs)
+
+
+def create_teacher(name: str, pretrained: bool = True, **kwargs: Any) -> Detector:
+    """The teacher of a pair, by the student's name; arguments as :func:`create_detector`."""
+    return create_detector(teacher_of(name).teacher, pretrained, **kwargs)
+
+
+def teacher_of(name: str) -> Distilled:
+    """Who taught a detector; ValueError for one that learned from nobody."""
+    entry, _ = find(name)
+    if entry.distilled is None:
+        raise ValueError(f"{entry.name!r} has no teacher. {nearest(entry.name, list_pairs())}")
+    return entry.distilled
+
+
+# -- building --------------------------------------------------------------------------------------------------------
+
+
+class NoInit(TorchFunctionMode):
+    """While this is on, parameters keep whatever their memory held: drawing numbers takes most of the time of building
+    a detector, and all of them would be overwritten by weights.
+    """
+
+    RANDOM = (torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.erfinv_)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in self.RANDOM or getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def build(entry: Entry, overrides: Mapping[str, Any], num_classes: int | None, loaded: int | None = None) -> Detector:
+    """A detector of an entry.
+
+    Args:
+        entry: what to build.
+        overrides: arguments that differ from the entry's.
+        num_classes: None means the entry's.
+        loaded: number of classes of the weights that follow at once, or None when none do.
+    """
+    changes = check_overrides(entry, overrides)
     if num_classes is not None:
-        args["num_classes"] = num_classes
-    model: Detector = entry.build(**args)
+        changes["num_classes"] = num_classes
+    channels = changes.get("in_chans", 3)
+    if channels != 3 and "pixels" not in changes:
+        changes["pixels"] = widen(entry.args.get("pixels") or Pixels(), channels)
+    args = {**entry.args, **changes}
+    everything_follows = loaded is not None and num_classes == loaded
+    with NoInit() if everything_follows else nullcontext():
+        model: Detector = entry.build(**args)
     model.name = entry.name
-    if pretrained:
-        raise ValueError(f"no weights for {name!r} can be had yet")
-    return model.eval()
+    model.overrides = changes
+    return model
 
 
 def check_overrides(entry: Entry, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,6 +196,69 @@ def check_overrides(entry: Entry, overrides: Mapping[str, Any]) -> dict[str, Any
         if key not in known:
             raise ValueError(f"{entry.name} has no argument {key!r}. {nearest(key, known)}")
     return given
+
+
+def from_registry(
+    name: str, pretrained: bool, num_classes: int | None, cache_dir: str | Path | None, overrides: Mapping[str, Any]
+) -> Detector:
+    """A detector by its registered name, see :func:`create_detector`."""
+    entry, row = find(name)
+    if not pretrained:
+        return build(entry, overrides, num_classes)
+    row = row or entry.default
+    if row is None or not row.has_source:
+        raise ValueError(no_weights(entry))
+    names = names_of(row.labels)
+    model = build(entry, overrides, num_classes or len(names), loaded=len(names))
+    turn = (entry.args.get("pixels") or Pixels()).order != model.channel_order
+
+    def convert(content: dict[str, Any]) -> dict[str, Tensor]:
+        """A foreign file in our layout, after making sure that it fits."""
+        state = in_our_layout(model, content)
+        fitting(model, adapted(model, state, len(names), turn))
+        return state
+
+    state, origin = find_weights(f"{entry.name}.{row.tag}", row, convert, cache_dir)
+    load_strictly(model, adapted(model, state, len(names), turn))
+    model.loaded_from = f"{entry.name}.{row.tag} ({origin})"
+    if model.num_classes == len(names):
+        set_labels(model, names)
+    return model
+
+
+def no_weights(entry: Entry) -> str:
+    """The sentence for somebody who wants weights that nobody has."""
+    tags = [w.tag for w in entry.weights if w.has_source]
+    others = list_detectors(pretrained=True, family=entry.family)
+    return (
+        f"there are no weights for {entry.name!r} (its tags: {', '.join(tags) or 'none'}); "
+        f"{entry.family} detectors with weights: {', '.join(others) or 'none'}"
+    )
+
+
+def from_folder(
+    name: str, num_classes: int | None, cache_dir: str | Path | None, overrides: Mapping[str, Any]
+) -> Detector:
+    """A saved detector, see :func:`create_detector`; ``name`` has one of the prefixes."""
+    prefix, _, place = name.partition(":")
+    config, state = read_folder(place if prefix == "local-dir" else fetch_repository(place, cache_dir))
+    entry, _ = find(str(config.get("architecture")))
+    saved = {key: from_json(value) for key, value in config.get("args", {}).items() if key != "num_classes"}
+    if "in_chans" in overrides:  # statistics for another number of channels are made anew
+        saved.pop("pixels", None)
+    classes = int(config["num_classes"])
+    model = build(entry, {**saved, **overrides}, num_classes or classes, loaded=classes)
+    before = config.get("channel_order", model.channel_order)
+    given = {*overrides, *(("pixel_mean",) if "pixels" in overrides else ())}
+    set_up(model, {key: value for key, value in config.items() if key not in given})
+    load_strictly(model, adapted(model, state, classes, turn=before != model.channel_order))
+    if model.num_classes == classes:
+        set_labels(model, config["label_names"])
+    model.loaded_from = name
+    return model
+
+
+# -- weights ---------------------------------------------------------------------------------------------------------
 
 
 def load_checkpoint(model: Detector, source: str | Path | Mapping[str, Any]) -> Detector:
@@ -68,15 +277,71 @@ def load_checkpoint(model: Detector, source: str | Path | Mapping[str, Any]) -> 
         FileNotFoundError: when the path does not exist.
     """
     content = source if isinstance(source, Mapping) else read_state_dict(source)
-    state = unwrap(content)
-    if not is_our_layout(model, state):
-        state = to_our_keys(state, model.key_rules)
-    load_strictly(model, state)
+    load_strictly(model, in_our_layout(model, content))
     model.loaded_from = "a state dict" if isinstance(source, Mapping) else str(source)
     return model
+
+
+def load_backbone(model: Detector, source: str = "imagenet", cache_dir: str | Path | None = None) -> Detector:
+    """Give a detector's backbone ImageNet weights, strictly; what detection adds to it stays as it is.
+
+    Args:
+        model: of a registered architecture.
+        source: ``imagenet`` for the file that was trained on the pixels this detector takes, or one file's own tag
+            (``imagenet_caffe``, ``imagenet_msra``).
+        cache_dir: see :func:`create_detector`.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: when there are no such weights, or the backbone has another norm than they.
+        pkdzoo.hub.DownloadError: when they could not be had.
+    """
+    entry, _ = find(model.name)
+    args = {**entry.args, **model.overrides}
+    name, pixels = args.get("backbone", "r50"), entry.args.get("pixels") or Pixels()
+    row = imagenet_weights(name, pixels.mean, source)
+    turn = pixels.order != model.channel_order
+
+    def ready(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        prefixed = {f"backbone.{key}": value for key, value in state.items()}
+        fitted = adapt_stem(prefixed, model, turn)
+        return completed({key.removeprefix("backbone."): value for key, value in fitted.items()}, model.backbone)
+
+    def convert(content: dict[str, Any]) -> dict[str, Tensor]:
+        state = to_backbone(content)
+        fitting(model.backbone, ready(state))
+        return state
+
+    state, _ = find_weights(f"{name}.{row.tag}", row, convert, cache_dir)
+    load_strictly(model.backbone, ready(state))
+    return model
+
+
+def in_our_layout(model: Detector, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of whatever a file holds, by our names."""
+    state = unwrap(content)
+    return state if is_our_layout(model, state) else to_our_keys(state, model.key_rules)
 
 
 def is_our_layout(model: Detector, state: Mapping[str, Tensor]) -> bool:
     """Whether a state dict goes by our names: no foreign head or neck in it, and some of our keys."""
     foreign = ("bbox_head.", "rpn_head.", "roi_head.", "neck.lateral_convs.")
     return not any(key.startswith(foreign) for key in state) and any(key in state for key in model.state_dict())
+
+
+def adapted(model: Detector, state: Mapping[str, Tensor], classes: int, turn: bool) -> dict[str, Tensor]:
+    """A state dict made to fit a model of other classes or channels than the weights were trained for.
+
+    Args:
+        model: gives its own, random, tensors where its classes are others.
+        state: in our key layout.
+        classes: number of classes of the weights.
+        turn: the weights take BGR and the model does not.
+    """
+    fitted = adapt_stem(state, model, turn)
+    if model.num_classes != classes:
+        own = model.state_dict()
+        fitted.update((key, own[key]) for key in model.class_parameters() if key in fitted)
+    return fitted

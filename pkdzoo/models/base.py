@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from pkdzoo.hub import save_folder
 from pkdzoo.models.prediction import predict
 from pkdzoo.results import Result
 from pkdzoo.structures import Batch, DenseTargets, Detections, FeaturePyramid, HeadOutputs, Instances, Priors
@@ -122,6 +124,7 @@ class Detector(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(pixels.mean), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixels.std), persistent=False)
         self.name = type(self).__name__
+        self.overrides: dict[str, Any] = {}  # arguments in which it differs from what its name stands for
         self.label_names: tuple[str, ...] = tuple(f"class_{i}" for i in range(num_classes))
         self.loaded_from: str | None = None  # where the weights came from; None as long as they are random
 
@@ -249,6 +252,19 @@ class Detector(nn.Module):
             ((64, 96), 0)
         """
         return predict(self, images, score, iou, top, classes, batch_size)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write ``config.json`` and ``model.safetensors``; ``create_detector("local-dir:FOLDER")`` reads them.
+
+        Args:
+            folder: made when missing.
+
+        Returns:
+            The folder.
+        """
+        from pkdzoo.models.folder import describe
+
+        return save_folder(folder, self.state_dict(), describe(self))
 
     def class_parameters(self) -> set[str]:
         """Names of the tensors whose shape depends on the number of classes."""
