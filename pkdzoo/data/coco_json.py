@@ -89,6 +89,8 @@ class _Reader:
             raise self.refuse(where, f"has {key!r} = {value!r}, which is not a whole number")
         if least is not None and value < least:
             raise self.refuse(where, f"has {key!r} = {value!r}; it is at least {least}")
+        if abs(value) >= 2**63:
+            raise self.refuse(where, f"has {key!r} = {value!r}, which is beyond 64 bits")
         return int(value)
 
     def images(self, record: Any, place: int) -> None:

@@ -82,8 +82,8 @@ class JsonStream:
                 if not self._more():
                     raise self._fail(error.msg) from None
                 continue
-            # A number that ends with the buffer may go on in the next chunk.
-            if end == len(self._text) and self._more():
+            # A number may go on in the next chunk, and "1e+" decodes as 1 while its digits are not there yet.
+            if len(self._text) - end < 3 and self._more():
                 continue
             self._at = end
             return found

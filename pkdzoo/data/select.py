@@ -183,7 +183,7 @@ def _ignore_maskless(columns: Columns, table: Table, report: LoadReport) -> None
 
 
 def _require_boxes(with_box: int, total: int, left: int, label_names: list[str], report: LoadReport) -> None:
-    why = report.reasons() or "The file has no annotations"
+    why = report.reasons() if report.annotations else "The file has no annotations"
     if with_box == 0:
         raise ValueError(f"{report.source}: 0 of {total} images have a box of your classes ({few(label_names)}). {why}")
     if left == 0:

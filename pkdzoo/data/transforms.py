@@ -95,6 +95,13 @@ def resize_keep_ratio(image: Tensor, short: int = 800, long: int = 1333) -> tupl
     return resize_image(image, new), (new[1] / width, new[0] / height)
 
 
+def _resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Nearest neighbour, as OpenCV's; torch refuses to resize no masks at all."""
+    if len(masks) == 0:
+        return masks.new_zeros(0, *size)
+    return interpolate(masks[None].to(torch.uint8), size=list(size), mode="nearest")[0].bool()
+
+
 def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
     """The sample with picture, boxes and masks brought to (height, width)."""
     height, width = sample.size
@@ -103,7 +110,7 @@ def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
     boxes = torch.stack((boxes[:, 0::2].clamp(0, size[1]), boxes[:, 1::2].clamp(0, size[0])), 2).flatten(1)
     masks = sample.instances.masks
     if masks is not None and masks.shape[-2:] != size:
-        masks = interpolate(masks[None].to(torch.uint8), size=list(size), mode="nearest")[0].bool()
+        masks = _resize_masks(masks, size)
     before = sample.meta.get("scale", (1.0, 1.0))
     meta = {**sample.meta, "scale": (before[0] * factors[0], before[1] * factors[1])}
     instances = replace(sample.instances, boxes=boxes, masks=masks)

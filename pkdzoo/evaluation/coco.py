@@ -153,7 +153,7 @@ class CocoEvaluator:
 
     def state(self) -> State:
         """Everything taken in so far as plain tensors, to be sent to another process's ``load``."""
-        return _join(self._parts)
+        return _join(self._parts, "segm" in self.kinds)
 
     def load(self, states: Iterable[State]) -> None:
         """Take in what other evaluators' ``state()`` holds; pictures already seen are dropped."""
@@ -178,7 +178,7 @@ class CocoEvaluator:
             The twelve numbers of ``METRICS`` for boxes and ``per_class``, AP by class name; those of masks
             under ``"segm"`` (at the top where only masks are measured). Percent, or None.
         """
-        state = _join(self._parts)
+        state = self.state()
         self._parts = [state]
         wanted = self.truth.image_ids[self._seen] if seen_only else self.truth.image_ids
         if len(wanted) == 0:
@@ -252,7 +252,7 @@ class CocoEvaluator:
     def to_coco_results(self) -> list[dict[str, Any]]:
         """The detections as COCO's results list, ready for ``json.dump``; boxes are x, y, width, height."""
         rows = []
-        for row in _rows(_join(self._parts), self.truth.label_to_coco_id, with_masks="segm" in self.kinds):
+        for row in _rows(self.state(), self.truth.label_to_coco_id, with_masks="segm" in self.kinds):
             if "segmentation" in row:
                 runs = row["segmentation"]
                 row["segmentation"] = {"size": runs["size"], "counts": runs["counts"].decode()}
@@ -318,9 +318,9 @@ def _encode(detections: Detections) -> list[dict[str, Any]]:
     return runs
 
 
-def _join(parts: list[State]) -> State:
+def _join(parts: list[State], with_masks: bool) -> State:
     if not parts:
-        return _pack([], [], False)
+        return _pack([], [], with_masks)
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
