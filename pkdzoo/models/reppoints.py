@@ -1,0 +1,226 @@
+"""RepPoints: point set representation for object detection (Yang et al. 2019, arXiv:1904.11490).
+
+As mmdetection's reppoints-moment_*_fpn-gn_head-gn_*_coco: from each cell nine points, refined once, whose mean and
+spread are the box; class and refinement are read at the first nine points by deformable convolution. Group norm in the
+pyramid too. The first points learn from the nearest cell of each object, the refined ones and the classes from overlap
+with the first boxes.
+
+Box outputs are corners relative to the cell, in strides; ``extra["first"]`` holds those of the first points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pkdzoo.assigners.dense import targets_from
+from pkdzoo.assigners.max_iou import match_by_iou
+from pkdzoo.assigners.points import match_nearest
+from pkdzoo.backbones import build_backbone
+from pkdzoo.checkpoints.keymap import Rule
+from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules
+from pkdzoo.layers.conv import init_class_bias, init_convs
+from pkdzoo.layers.deform import SampledConv
+from pkdzoo.layers.norm import Norm
+from pkdzoo.losses.focal import sigmoid_focal
+from pkdzoo.models.base import Inference, Pixels
+from pkdzoo.models.dense import DenseDetector, TowerHead
+from pkdzoo.models.tiny import TINY_DENSE
+from pkdzoo.necks.fpn import FPN
+from pkdzoo.ops.levels import flatten_levels
+from pkdzoo.ops.priors import point_cells
+from pkdzoo.registry import register_family
+from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, Priors
+
+KEY_RULES: list[Rule] = [
+    *tower_rules("bbox_head.cls_convs", "head.cls_tower"),
+    *tower_rules("bbox_head.reg_convs", "head.reg_tower"),
+    (r"bbox_head\.reppoints_cls_conv\.(.*)", r"head.cls_conv.\1"),
+    (r"bbox_head\.reppoints_cls_out\.(.*)", r"head.cls.\1"),
+    (r"bbox_head\.reppoints_pts_init_conv\.(.*)", r"head.first_conv.\1"),
+    (r"bbox_head\.reppoints_pts_init_out\.(.*)", r"head.first.\1"),
+    (r"bbox_head\.reppoints_pts_refine_conv\.(.*)", r"head.refined_conv.\1"),
+    (r"bbox_head\.reppoints_pts_refine_out\.(.*)", r"head.refined.\1"),
+    (r"bbox_head\.moment_transfer", r"head.moment"),
+    *BODY_RULES,
+]
+
+POINTS = 9  # as many as a 3x3 kernel has places
+SCALE = 4.0  # sides of an object in strides of its level
+BETA = 0.11  # of smooth L1
+SLOW_POINTS = 0.1  # share of its gradient that sampling hands to the first points
+SLOW_MOMENT = 0.01  # share of its gradient that the moment gets
+
+
+def slowed(x: Tensor, share: float) -> Tensor:
+    """``x``, of whose gradient only a share comes back."""
+    return x * share + x.detach() * (1 - share)
+
+
+class RepPointsHead(TowerHead):
+    """Class logits and boxes of two point sets.
+
+    Args:
+        inputs: channels of the pyramid.
+        num_classes: C.
+        width: channels of the towers.
+        depth: blocks of each tower.
+        norm: norm in the towers.
+    """
+
+    kernel: Tensor
+
+    def __init__(
+        self, inputs: int, num_classes: int, width: int = 256, depth: int = 3, norm: Norm | None = "gn"
+    ) -> None:
+        super().__init__(inputs, width, depth, norm)
+        self.first_conv = nn.Conv2d(width, width, 3, padding=1)
+        self.first = nn.Conv2d(width, 2 * POINTS, 1)
+        self.cls_conv = SampledConv(width, width)
+        self.cls = nn.Conv2d(width, num_classes, 1)
+        self.refined_conv = SampledConv(width, width)
+        self.refined = nn.Conv2d(width, 2 * POINTS, 1)
+        self.moment = nn.Parameter(torch.zeros(2))  # log of the half side over the spread, x then y
+        places = torch.tensor([[y, x] for y in (-1.0, 0.0, 1.0) for x in (-1.0, 0.0, 1.0)])
+        self.register_buffer("kernel", places.flatten()[:, None, None], persistent=False)
+        init_convs(self)
+        init_class_bias(self.cls)
+
+    def predict(self, cls: list[Tensor], reg: list[Tensor]) -> HeadOutputs:
+        levels = [self.level(c, r) for c, r in zip(cls, reg, strict=True)]
+        logits, first, refined = (list(part) for part in zip(*levels))
+        return HeadOutputs(logits, refined, extra={"first": first})
+
+    def level(self, cls: Tensor, reg: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Tower maps (B, width, h, w) -> class logits (B, C, h, w), first and refined boxes (B, 4, h, w)."""
+        first = self.first(F.relu(self.first_conv(reg))).float()  # (B, 18, h, w): y, x of each point, in strides
+        shift = slowed(first, SLOW_POINTS) - self.kernel  # the kernel's places are sampled anyway
+        logits: Tensor = self.cls(F.relu(self.cls_conv(cls, shift)))
+        refined = self.refined(F.relu(self.refined_conv(reg, shift))).float() + first.detach()
+        return logits, self.box_of(first), self.box_of(refined)
+
+    def box_of(self, points: Tensor) -> Tensor:
+        """Box of a point set: its mean, and its spread times a learned factor on both sides.
+
+        Args:
+            points: (B, 18, h, w), y and x of each point.
+
+        Returns:
+            (B, 4, h, w) xyxy in the points' unit.
+        """
+        yx = points.reshape(len(points), POINTS, 2, *points.shape[-2:])
+        # an empty spread would have an infinite gradient
+        center, spread = yx.mean(dim=1), yx.var(dim=1).clamp(min=1e-12).sqrt()  # (B, 2, h, w)
+        half = spread.flip(1) * slowed(self.moment, SLOW_MOMENT).exp()[:, None, None]
+        return torch.cat([center.flip(1) - half, center.flip(1) + half], dim=1)
+
+
+@dataclass
+class RepPointsTargets(DenseTargets):
+    """Targets of classes and refined points, and beside them those of the first points."""
+
+    first: DenseTargets | None = None
+
+
+class RepPoints(DenseDetector):
+    """One-stage, point sets."""
+
+    class_layers = ("head.cls",)
+    key_rules = KEY_RULES
+
+    def assign(
+        self, outputs: HeadOutputs, priors: Priors, instances: list[Instances], valid: Tensor
+    ) -> RepPointsTargets:
+        """First points by place and size, refined ones by the overlap of their first boxes."""
+        assert outputs.extra is not None
+        points = priors.centers
+        found = self.decode(flatten_levels(outputs.extra["first"], 4).detach().float(), priors)
+
+        def near(picture: int, inside: Tensor, objects: Instances) -> Tensor:
+            return match_nearest(points[inside], priors.strides[inside], objects.boxes, SCALE)
+
+        def overlapping(picture: int, inside: Tensor, objects: Instances) -> Tensor:
+            return match_by_iou(found[picture, inside], objects.boxes, 0.5, 0.4, low_quality=0.0)
+
+        first = targets_from(near, instances, valid, self.num_classes)
+        refined = targets_from(overlapping, instances, valid, self.num_classes)
+        return RepPointsTargets(**{f.name: getattr(refined, f.name) for f in fields(refined)}, first=first)
+
+    def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
+        assert isinstance(targets, RepPointsTargets) and targets.first is not None and outputs.extra is not None
+        cls, refined = self.flat(outputs)
+        first = flatten_levels(outputs.extra["first"], 4).float()
+        return {
+            "loss_cls": sigmoid_focal(cls, targets.labels) / targets.num_pos,
+            "loss_box_first": 0.5 * self.box_loss(first, priors, targets.first),
+            "loss_box": self.box_loss(refined, priors, targets),
+        }
+
+    def box_loss(self, box: Tensor, priors: Priors, targets: DenseTargets) -> Tensor:
+        """Smooth L1 of positive boxes (B, P, 4), corners in units of the level's typical object."""
+        picture, prior = self.positives(targets)
+        found = self.decode(box[picture, prior], priors.take(prior))
+        unit = SCALE * priors.strides[prior, None]
+        wanted = targets.boxes[picture, prior]
+        return F.smooth_l1_loss(found / unit, wanted / unit, beta=BETA, reduction="sum") / targets.num_pos
+
+    def decode(self, box: Tensor, priors: Priors) -> Tensor:
+        return box * priors.strides[..., None] + priors.centers.repeat(1, 2)
+
+
+def build(
+    backbone: str = "r50",
+    num_classes: int = 80,
+    norm: Norm = "frozen_bn",
+    frozen_stages: int = 1,
+    width: int = 256,
+    depth: int = 3,
+    neck_norm: Norm | None = "gn",
+    head_norm: Norm | None = "gn",
+    pixels: Pixels | None = None,
+    resize: tuple[int, int] = (800, 1333),
+    **backbone_args: Any,
+) -> RepPoints:
+    """A RepPoints detector with random weights.
+
+    Args:
+        backbone: name of the backbone.
+        num_classes: C.
+        norm: norm of the backbone; ``gn`` or ``bn`` when it is to learn from scratch.
+        frozen_stages: frozen part of the backbone, see ResNet.
+        width: channels of pyramid and towers.
+        depth: convolutions a tower.
+        neck_norm: norm in the pyramid.
+        head_norm: norm in the towers.
+        pixels: statistics of the input.
+        resize: (short, long) side pictures are scaled to.
+        backbone_args: further arguments of the backbone.
+    """
+    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
+    neck = FPN(body.channels, body.strides, width, 1, 5, "on_input", norm=neck_norm)
+    return RepPoints(
+        backbone=body,
+        neck=neck,
+        head=RepPointsHead(width, num_classes, width, depth, head_norm),
+        cells=point_cells(neck.strides),
+        offset=0.0,
+        num_classes=num_classes,
+        pixels=pixels,
+        inference=Inference(score=0.05, candidates=1000, iou=0.5, top=100),
+        resize=resize,
+    )
+
+
+register_family(
+    "reppoints",
+    build,
+    {
+        "reppoints_r50": {"backbone": "r50"},
+        "reppoints_x101_dcn": {"backbone": "x101_32x4d", "deformable": (2, 3, 4)},
+        "reppoints_r10w16": TINY_DENSE,
+    },
+)
