@@ -23,13 +23,14 @@ from pkdzoo.losses.boxes import giou_loss
 from pkdzoo.losses.focal import sigmoid_focal
 from pkdzoo.models.base import Inference, Pixels
 from pkdzoo.models.dense import DenseDetector, TowerHead
+from pkdzoo.models.published import CROSSKD_README, crosskd, mmdetection
 from pkdzoo.models.tiny import TINY_DENSE
 from pkdzoo.necks.fpn import FPN
 from pkdzoo.ops.boxes import decode_deltas, encode_distances
 from pkdzoo.ops.levels import flatten_levels
 from pkdzoo.ops.priors import cell_anchors
 from pkdzoo.ops.reduce import mean_over_ranks
-from pkdzoo.registry import register_family
+from pkdzoo.registry import Distilled, Weights, register_distilled, register_family
 from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, Priors
 
 KEY_RULES: list[Rule] = [
@@ -149,6 +150,11 @@ def build(
     )
 
 
+WEIGHTS: dict[str, list[Weights]] = {
+    "atss_r50": [mmdetection("coco_1x", "atss/atss_r50_fpn_1x_coco", "_20200209-985f7bd0", 39.4)],
+    "atss_r101": [mmdetection("coco_1x", "atss/atss_r101_fpn_1x_coco", "atss_r101_fpn_1x_20200825-dfcadd6f", 41.5)],
+}
+
 register_family(
     "atss",
     build,
@@ -157,4 +163,16 @@ register_family(
         "atss_r101": {"backbone": "r101"},
         "atss_r10w16": TINY_DENSE,
     },
+    WEIGHTS,
+)
+
+register_distilled(
+    "atss_r50_crosskd_r101",
+    Distilled("atss_r50", "atss_r101.coco_1x", ("crosskd",), (41.5, 39.4, 41.8), CROSSKD_README),
+    [crosskd("coco_1x", "1qyxOMaxQrwJ20tEgIwU8pi31O8A1hsEG", 41.8)],
+)
+register_distilled(
+    "atss_r50_crosskd_pkd_r101",
+    Distilled("atss_r50", "atss_r101.coco_1x", ("crosskd", "pkd"), (41.5, 39.4, 41.8), CROSSKD_README),
+    [crosskd("coco_1x", "1LkuKau1Na843ZPSNz77DqV8v8111b2_y", 41.8)],
 )

@@ -13,10 +13,11 @@ from pkdzoo.checkpoints.keymap import Rule
 from pkdzoo.checkpoints.mmdet import BODY_RULES
 from pkdzoo.layers.norm import Norm
 from pkdzoo.models.base import Inference, Pixels
+from pkdzoo.models.published import FBKD_README, PKD_README, PKD_TABLE_2, mmdetection, mmrazor
 from pkdzoo.models.tiny import TINY_BODY
 from pkdzoo.models.two_stage import RPN, BoxHead, TwoStageDetector
 from pkdzoo.necks.fpn import FPN
-from pkdzoo.registry import register_family
+from pkdzoo.registry import Distilled, Weights, register_distilled, register_family
 
 KEY_RULES: list[Rule] = [
     (r"rpn_head\.rpn_conv\.(.*)", r"rpn.conv.\1"),
@@ -79,6 +80,29 @@ def build(
     )
 
 
+WEIGHTS: dict[str, list[Weights]] = {
+    "faster_rcnn_r50": [
+        mmdetection("coco_1x", "faster_rcnn/faster_rcnn_r50_fpn_1x_coco", "_20200130-047c8118", 37.4),
+        mmdetection(
+            "coco_2x",
+            "faster_rcnn/faster_rcnn_r50_fpn_2x_coco",
+            "_bbox_mAP-0.384_20200504_210434-a5d8aa15",
+            (38.4, 59.0, 42.0, 21.5, 42.1, 50.3),
+            finer=PKD_TABLE_2,
+        ),
+    ],
+    "faster_rcnn_r101": [
+        mmdetection("coco_1x", "faster_rcnn/faster_rcnn_r101_fpn_1x_coco", "_20200130-f513f705", 39.4),
+        mmdetection(
+            "coco_2x",
+            "faster_rcnn/faster_rcnn_r101_fpn_2x_coco",
+            "_bbox_mAP-0.398_20200504_210455-1d2dac9c",
+            (39.8, 60.1, 43.3, 22.5, 43.6, 52.8),
+            finer=PKD_TABLE_2,
+        ),
+    ],
+}
+
 register_family(
     "faster_rcnn",
     build,
@@ -88,4 +112,44 @@ register_family(
         "faster_rcnn_r101": {"backbone": "r101"},
         "faster_rcnn_r10w16": {**TINY_BODY, "box_width": 128},
     },
+    WEIGHTS,
+)
+
+register_distilled(
+    "faster_rcnn_r50_pkd_r101",
+    Distilled(
+        "faster_rcnn_r50",
+        "faster_rcnn_r101.coco_2x",
+        ("pkd",),
+        (39.8, 38.4, 40.4),
+        PKD_README,
+        "the distilled AP is 40.3 in a later readme of the same repository and 40.5 in the paper",
+    ),
+    [
+        mmrazor(
+            "coco_2x",
+            "pkd/pkd_frcnn/pkd_fpn_faster-rcnn_r101_faster-rcnn_r50_2x_coco_20221014_103040-3efbd439",
+            40.4,
+            note="40.3 in a later readme of the same repository",
+        )
+    ],
+)
+register_distilled(
+    "faster_rcnn_r50_fbkd_r101",
+    Distilled(
+        "faster_rcnn_r50",
+        "faster_rcnn_r101.coco_1x",
+        ("fbkd",),
+        (39.4, 37.4, 39.3),
+        FBKD_README,
+        "the config starts from the trained student, which the readme does not say",
+    ),
+    [
+        mmrazor(
+            "coco_1x",
+            "FBKD/fbkd_fpn_frcnn_resnet101_frcnn_resnet50_1x_coco_20220830_121522-8d7e11df",
+            39.3,
+            FBKD_README,
+        )
+    ],
 )

@@ -36,13 +36,14 @@ from pkdzoo.losses.boxes import giou_loss, iou_log_loss
 from pkdzoo.losses.focal import sigmoid_focal
 from pkdzoo.models.base import Inference, Pixels
 from pkdzoo.models.dense import DenseDetector, TowerHead
+from pkdzoo.models.published import CROSSKD_README, crosskd, mmdetection
 from pkdzoo.models.tiny import TINY_DENSE
 from pkdzoo.necks.fpn import FPN
 from pkdzoo.ops.boxes import decode_distances, encode_distances
 from pkdzoo.ops.levels import flatten_levels
 from pkdzoo.ops.priors import point_cells
 from pkdzoo.ops.reduce import mean_over_ranks
-from pkdzoo.registry import register_family
+from pkdzoo.registry import Distilled, Weights, register_distilled, register_family
 from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, Priors
 
 # mmdetection renames the predictors of FCOS' first releases when it loads them: both spellings exist in files.
@@ -228,6 +229,21 @@ DETECTRON = Pixels((102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), "bgr")
 DETECTRON2 = Pixels((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), "bgr")
 TRICKS: dict[str, Any] = {**CAFFE, "tricks": True, "pixels": DETECTRON2}
 
+CENTER = "fcos_center-normbbox-centeronreg-giou_r50_caffe_fpn_gn-head_1x_coco"
+WEIGHTS: dict[str, list[Weights]] = {
+    "fcos_r50_caffe": [
+        mmdetection("coco_1x", "fcos/fcos_r50_caffe_fpn_gn-head_1x_coco", "-821213aa", 36.6),
+        mmdetection("coco_ms2x", "fcos/fcos_r50_caffe_fpn_gn-head_mstrain_640-800_2x_coco", "-d92ceeea", 38.5),
+    ],
+    "fcos_r101_caffe": [
+        mmdetection("coco_ms2x", "fcos/fcos_r101_caffe_fpn_gn-head_mstrain_640-800_2x_coco", "-511424d6", 40.8)
+    ],
+    "fcos_x101_64x4d": [
+        mmdetection("coco_ms2x", "fcos/fcos_x101_64x4d_fpn_gn-head_mstrain_640-800_2x_coco", "-ede514a8", 42.6)
+    ],
+    "fcos_r50_caffe_tricks": [mmdetection("coco_1x", f"fcos/{CENTER}", "-0a0d75a8", 38.7)],
+}
+
 register_family(
     "fcos",
     build,
@@ -240,4 +256,16 @@ register_family(
         "fcos_r50_caffe_tricks": {"backbone": "r50", **TRICKS, "centerness_from": "reg"},
         "fcos_r10w16": TINY_DENSE,
     },
+    WEIGHTS,
+)
+
+register_distilled(
+    "fcos_r50_caffe_crosskd_r101",
+    Distilled("fcos_r50_caffe", "fcos_r101_caffe.coco_ms2x", ("crosskd",), (40.8, 38.5, 41.1), CROSSKD_README),
+    [crosskd("coco_ms2x", "1ll5vOGFMEfOsNCkgbPuqh0uMNFnfICbE", 41.1)],
+)
+register_distilled(
+    "fcos_r50_caffe_crosskd_pkd_r101",
+    Distilled("fcos_r50_caffe", "fcos_r101_caffe.coco_ms2x", ("crosskd", "pkd"), (40.8, 38.5, 41.3), CROSSKD_README),
+    [crosskd("coco_ms2x", "1r-UzxAOYOfPJFIV5e7Rd3P3uC9gXP09v", 41.3)],
 )

@@ -21,12 +21,13 @@ from pkdzoo.losses.boxes import giou_loss
 from pkdzoo.losses.quality import distribution_focal, quality_focal
 from pkdzoo.models.base import Inference, Pixels
 from pkdzoo.models.dense import DenseDetector, TowerHead
+from pkdzoo.models.published import CROSSKD_README, crosskd, mmdetection
 from pkdzoo.models.tiny import TINY_DENSE
 from pkdzoo.necks.fpn import FPN
 from pkdzoo.ops.boxes import decode_distances, encode_distances, paired_iou
 from pkdzoo.ops.priors import cell_anchors
 from pkdzoo.ops.reduce import mean_over_ranks
-from pkdzoo.registry import register_family
+from pkdzoo.registry import Distilled, Weights, register_distilled, register_family
 from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, Priors
 
 KEY_RULES: list[Rule] = [
@@ -144,6 +145,19 @@ def build(
     )
 
 
+WEIGHTS: dict[str, list[Weights]] = {
+    "gfl_r50": [mmdetection("coco_1x", "gfl/gfl_r50_fpn_1x_coco", "_20200629_121244-25944287", 40.2)],
+    "gfl_r101": [
+        mmdetection(
+            "coco_ms2x",
+            "gfl/gfl_r101_fpn_mstrain_2x_coco",
+            "_20200629_200126-dd12f847",
+            44.7,
+            note="44.7 in mmdetection's zoo and PKD's table 4; 44.9 in PKD's tables 3 and 7 and CrossKD's readme",
+        )
+    ],
+}
+
 register_family(
     "gfl",
     build,
@@ -153,4 +167,17 @@ register_family(
         "gfl_r101": {"backbone": "r101"},
         "gfl_r10w16": TINY_DENSE,
     },
+    WEIGHTS,
+)
+
+TEACHER_AP = "mmdetection's zoo prints 44.7 for the teacher"
+register_distilled(
+    "gfl_r50_crosskd_r101",
+    Distilled("gfl_r50", "gfl_r101.coco_ms2x", ("crosskd",), (44.9, 40.2, 43.7), CROSSKD_README, TEACHER_AP),
+    [crosskd("coco_1x", "1S7fyDkFSAauJry0ZGS-ZW-P3CJb7RlsO", 43.7)],
+)
+register_distilled(
+    "gfl_r50_crosskd_pkd_r101",
+    Distilled("gfl_r50", "gfl_r101.coco_ms2x", ("crosskd", "pkd"), (44.9, 40.2, 43.9), CROSSKD_README, TEACHER_AP),
+    [crosskd("coco_1x", "1LJZ27al2omdXb3cUty-RX37pMLp8L-4B", 43.9)],
 )

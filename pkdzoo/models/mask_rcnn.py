@@ -21,11 +21,12 @@ from pkdzoo.layers.norm import Norm
 from pkdzoo.layers.towers import Tower
 from pkdzoo.models import faster_rcnn
 from pkdzoo.models.base import Inference, Pixels, Trace
+from pkdzoo.models.published import PKD_TABLE_3, mmdetection
 from pkdzoo.models.two_stage import RPN, BoxHead, RoITargets, TwoStageDetector
 from pkdzoo.necks.fpn import FPN
 from pkdzoo.ops.masks import crop_masks, paste_masks
 from pkdzoo.ops.reduce import mean_over_ranks
-from pkdzoo.registry import register_family
+from pkdzoo.registry import Weights, register_family
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances
 
 KEY_RULES: list[Rule] = [
@@ -177,6 +178,30 @@ def build(
     )
 
 
+SWIN_S = "mask_rcnn_swin-s-p4-w7_fpn_fp16_ms-crop-3x_coco"
+SWIN_T = "mask_rcnn_swin-t-p4-w7_fpn_1x_coco"
+WEIGHTS: dict[str, list[Weights]] = {
+    "mask_rcnn_swin_t": [
+        mmdetection(
+            "coco_1x",
+            f"swin/{SWIN_T}",
+            "_20210902_120937-9d6b7cfa",
+            42.7,
+            note="PKD's readme links this file as the teacher of its Swin row; the row's numbers are Swin-S's",
+        )
+    ],
+    "mask_rcnn_swin_s": [
+        mmdetection(
+            "coco_3x",
+            f"swin/{SWIN_S}",
+            "_20210903_104808-b92c91f1",
+            (48.2, 69.8, 52.8, 32.1, 51.8, 62.7),
+            finer=PKD_TABLE_3,
+            mask_AP=43.2,
+        )
+    ],
+}
+
 register_family(
     "mask_rcnn",
     build,
@@ -185,4 +210,5 @@ register_family(
         "mask_rcnn_swin_t": {"backbone": "swin_t"},
         "mask_rcnn_swin_s": {"backbone": "swin_s"},
     },
+    WEIGHTS,
 )

@@ -29,11 +29,12 @@ from pkdzoo.layers.norm import Norm
 from pkdzoo.losses.focal import sigmoid_focal
 from pkdzoo.models.base import Inference, Pixels
 from pkdzoo.models.dense import DenseDetector, TowerHead
+from pkdzoo.models.published import PKD_README, PKD_TABLE_2, mmdetection, mmrazor
 from pkdzoo.models.tiny import TINY_DENSE
 from pkdzoo.necks.fpn import FPN
 from pkdzoo.ops.levels import flatten_levels
 from pkdzoo.ops.priors import point_cells
-from pkdzoo.registry import register_family
+from pkdzoo.registry import Distilled, Weights, register_distilled, register_family
 from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, Priors
 
 KEY_RULES: list[Rule] = [
@@ -215,6 +216,25 @@ def build(
     )
 
 
+X101 = "reppoints_moment_x101_fpn_dconv_c3-c5_gn-neck%2Bhead_2x_coco"
+R50 = "reppoints_moment_r50_fpn_gn-neck%2Bhead_2x_coco"
+WEIGHTS: dict[str, list[Weights]] = {
+    "reppoints_r50": [
+        mmdetection(
+            "coco_2x", f"reppoints/{R50}", "_20200329-91babaa2", (38.6, 59.6, 41.6, 22.5, 42.2, 50.4), finer=PKD_TABLE_2
+        )
+    ],
+    "reppoints_x101_dcn": [
+        mmdetection(
+            "coco_2x",
+            f"reppoints/{X101}",
+            "_20200329-f87da1ea",
+            (44.2, 65.5, 47.8, 26.2, 48.4, 58.5),
+            finer=PKD_TABLE_2,
+        )
+    ],
+}
+
 register_family(
     "reppoints",
     build,
@@ -223,4 +243,17 @@ register_family(
         "reppoints_x101_dcn": {"backbone": "x101_32x4d", "deformable": (2, 3, 4)},
         "reppoints_r10w16": TINY_DENSE,
     },
+    WEIGHTS,
+)
+
+register_distilled(
+    "reppoints_r50_pkd_x101",
+    Distilled("reppoints_r50", "reppoints_x101_dcn.coco_2x", ("pkd",), (44.2, 38.6, 42.3), PKD_README),
+    [
+        mmrazor(
+            "coco_2x",
+            "pkd/pkd_reppoints/pkd_fpn_reppoints_x101_dcn_reppoints_r50_2x_coco_20220926_145818-f8932e12",
+            42.3,
+        )
+    ],
 )

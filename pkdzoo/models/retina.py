@@ -21,11 +21,20 @@ from pkdzoo.layers.norm import Norm
 from pkdzoo.losses.focal import sigmoid_focal
 from pkdzoo.models.base import Inference, Pixels
 from pkdzoo.models.dense import DenseDetector, TowerHead
+from pkdzoo.models.published import (
+    CROSSKD_README,
+    GLOBAL_README,
+    PKD_README,
+    PKD_TABLE_2,
+    crosskd,
+    mmdetection,
+    mmrazor,
+)
 from pkdzoo.models.tiny import TINY_DENSE
 from pkdzoo.necks.fpn import FPN, Extra
 from pkdzoo.ops.boxes import decode_deltas, encode_deltas
 from pkdzoo.ops.priors import cell_anchors
-from pkdzoo.registry import register_family
+from pkdzoo.registry import Distilled, Weights, register_distilled, register_family
 from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, Priors
 
 KEY_RULES: list[Rule] = [
@@ -136,6 +145,37 @@ def build(
     )
 
 
+WEIGHTS: dict[str, list[Weights]] = {
+    "retina_r50": [
+        mmdetection("coco_1x", "retinanet/retinanet_r50_fpn_1x_coco", "_20200130-c2398f9e", 36.5),
+        mmdetection(
+            "coco_2x",
+            "retinanet/retinanet_r50_fpn_2x_coco",
+            "_20200131-fdb43119",
+            (37.4, 56.7, 39.6, 20.0, 40.7, 49.7),
+            finer=PKD_TABLE_2,
+        ),
+    ],
+    "retina_r101": [
+        mmdetection("coco_1x", "retinanet/retinanet_r101_fpn_1x_coco", "_20200130-7a93545f", 38.5),
+        mmdetection(
+            "coco_2x", "retinanet/retinanet_r101_fpn_2x_coco", "_20200131-5560aee8", (38.9, 58.0, 41.5), GLOBAL_README
+        ),
+    ],
+    "retina_x101_64x4d": [
+        mmdetection("coco_1x", "retinanet/retinanet_x101_64x4d_fpn_1x_coco", "_20200130-366f5af1", 41.0),
+        mmdetection(
+            "coco_2x",
+            "retinanet/retinanet_x101_64x4d_fpn_2x_coco",
+            "_20200131-bca068ab",
+            (40.8, 60.5, 43.7, 22.9, 44.5, 54.6),
+            finer=PKD_TABLE_2,
+            note="longer training did not help: the 1x file has 41.0. PKD's paper teaches with this one",
+        ),
+    ],
+    "retina_swin_t": [crosskd("coco_1x", "1W2KGR77XfQ5SRomgIyxCjqUNGJichcgh", 37.3, note="its hash is not published")],
+}
+
 register_family(
     "retina",
     build,
@@ -149,4 +189,77 @@ register_family(
         "retina_x101_64x4d": {"backbone": "x101_64x4d"},
         "retina_r10w16": TINY_DENSE,
     },
+    WEIGHTS,
+)
+
+register_distilled(
+    "retina_r50_pkd_fcos_x101",
+    Distilled("retina_r50", "fcos_x101_64x4d.coco_ms2x", ("pkd",), (42.6, 36.5, 40.3), PKD_README),
+    [mmrazor("coco_1x", "pkd/pkd_fcos_retina/pkd_fpn_fcos_x101_retina_r50_1x_coco_20220925_181547-9cac5059", 40.3)],
+)
+register_distilled(
+    "retina_r50_pkd_swin",
+    Distilled(
+        "retina_r50",
+        "mask_rcnn_swin_s.coco_3x",
+        ("pkd",),
+        (48.2, 37.4, 41.5),
+        PKD_README,
+        "the readme links mask_rcnn_swin_t.coco_1x as the teacher, but its config and the 48.2 are Swin-S's; an older "
+        "readme prints 36.5 for the plain student, which is the 1x file's",
+    ),
+    [
+        mmrazor(
+            "coco_2x", "pkd/pkd_swin_retina/pkd_fpn_mask_rcnn_swin_retina_r50_2x_coco_20220925_142555-edec7433", 41.5
+        )
+    ],
+)
+register_distilled(
+    "retina_r50_pkd_x101",
+    Distilled(
+        "retina_r50",
+        "retina_x101_64x4d.coco_1x",
+        ("pkd",),
+        (41.0, 37.4, 40.8),
+        PKD_README,
+        "the paper prints the same 40.8 with the 2x teacher, which has 40.8",
+    ),
+    [
+        mmrazor(
+            "coco_2x", "pkd/pkd_retinax_retina/pkd_fpn_retina_x101_retina_r50_2x_coco_20221014_232526-4c0f8d96", 40.8
+        )
+    ],
+)
+
+OTHER_NECK = "37.4 is the plain student's with P6 from the backbone's last map; the distilled one takes it from P5"
+register_distilled(
+    "retina_r50_on_output_crosskd_r101",
+    Distilled(
+        "retina_r50_on_output", "retina_r101.coco_2x", ("crosskd",), (38.9, 37.4, 39.7), CROSSKD_README, OTHER_NECK
+    ),
+    [crosskd("coco_2x", "1fjwtuoKd4a_b5CHf6X0tKDmSNlwzYfWb", 39.7)],
+)
+register_distilled(
+    "retina_r50_on_output_crosskd_pkd_r101",
+    Distilled(
+        "retina_r50_on_output",
+        "retina_r101.coco_2x",
+        ("crosskd", "pkd"),
+        (38.9, 37.4, 39.8),
+        CROSSKD_README,
+        OTHER_NECK,
+    ),
+    [crosskd("coco_2x", "1Ha9r5DrzaZ_9tz8x9PVxOkGaKAApIBGd", 39.8)],
+)
+register_distilled(
+    "retina_r50_on_output_crosskd_swin_t",
+    Distilled(
+        "retina_r50_on_output",
+        "retina_swin_t.coco_1x",
+        ("crosskd",),
+        (37.3, 36.5, 38.0),
+        CROSSKD_README,
+        OTHER_NECK.replace("37.4", "36.5"),
+    ),
+    [crosskd("coco_1x", "17rbkcXgqKfVUweRgzK7NtqFcLC-PohKX", 38.0)],
 )

@@ -34,12 +34,13 @@ from pkdzoo.losses.focal import focal_of
 from pkdzoo.losses.quality import quality_focal_of
 from pkdzoo.models.base import Inference, Pixels, Taps
 from pkdzoo.models.dense import DenseDetector
+from pkdzoo.models.published import PKD_TABLE_2, mmdetection
 from pkdzoo.models.tiny import TINY_DENSE
 from pkdzoo.necks.fpn import FPN
 from pkdzoo.ops.boxes import encode_distances
 from pkdzoo.ops.priors import cell_anchors
 from pkdzoo.ops.reduce import mean_over_ranks
-from pkdzoo.registry import register_family
+from pkdzoo.registry import Weights, register_family
 from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, Priors
 
 KEY_RULES: list[Rule] = [
@@ -261,6 +262,27 @@ def build(
     )
 
 
+WEIGHTS: dict[str, list[Weights]] = {
+    "tood_r50": [
+        mmdetection(
+            "coco_1x",
+            "tood/tood_r50_fpn_1x_coco",
+            "_20211210_103425-20e20746",
+            (42.4, 59.7, 46.2, 25.4, 45.5, 55.7),
+            finer=PKD_TABLE_2,
+        )
+    ],
+    "tood_x101_64x4d": [
+        mmdetection(
+            "coco_ms2x",
+            "tood/tood_x101_64x4d_fpn_mstrain_2x_coco",
+            "_20211211_003519-a4f36113",
+            (47.6, 68.5, 51.6, 30.6, 51.4, 59.7),
+            finer=PKD_TABLE_2,
+        )
+    ],
+}
+
 register_family(
     "tood",
     build,
@@ -269,4 +291,5 @@ register_family(
         "tood_x101_64x4d": {"backbone": "x101_64x4d"},
         "tood_r10w16": TINY_DENSE,
     },
+    WEIGHTS,
 )
