@@ -6,14 +6,18 @@ connectors; they live beside the student and are dropped when the student is sav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from pkdzoo.models.base import Depth, Detector, Trace
+from pkdzoo.models.dense import DenseDetector
 from pkdzoo.structures import Batch
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,9 @@ def schedule_factor(schedule: str, progress: Progress) -> float:
     """What a weight is multiplied with at this point of training.
 
     Args:
-        schedule: ``constant`` (1), ``warmup:N`` (rises from 0 to 1 in N steps), ``decay`` (falls from 1 to 0 over
-            all steps), ``epoch_decay`` (the same in steps of an epoch: 1, then 1 - 1/epochs, ...).
+        schedule: ``constant`` (1), ``warmup:N`` (rises from 0 to 1 in N steps), ``delay:N`` (0 for N steps, then 1),
+            ``decay`` (falls from 1 to 0 over all steps), ``epoch_decay`` (the same in steps of an epoch: 1, then
+            1 - 1/epochs, ...).
         progress: the point.
 
     Raises:
@@ -124,11 +129,15 @@ def schedule_factor(schedule: str, progress: Progress) -> float:
         return 1.0
     if kind == "warmup" and number.isdigit() and int(number) > 0:
         return min(1.0, progress.step / int(number))
+    if kind == "delay" and number.isdigit():
+        return float(progress.step >= int(number))
     if kind == "decay" and not number:
         return max(0.0, 1.0 - progress.step / max(progress.total, 1))
     if kind == "epoch_decay" and not number:
         return max(0.0, 1.0 - progress.epoch / max(progress.epochs, 1))
-    raise ValueError(f"schedule={schedule!r}: write 'constant', 'warmup:500' (steps), 'decay' or 'epoch_decay'")
+    raise ValueError(
+        f"schedule={schedule!r}: write 'constant', 'warmup:500', 'delay:400' (steps), 'decay' or 'epoch_decay'"
+    )
 
 
 def require_same_classes(student: Detector, teacher: Detector, method: str) -> None:
@@ -146,3 +155,27 @@ def require_same_classes(student: Detector, teacher: Detector, method: str) -> N
             f"{method} compares class predictions, and class {at} is {ours[at]!r} to the student but {theirs[at]!r} to "
             "the teacher: bring both to one order of classes"
         )
+
+
+def by_family(table: Mapping[str, T], detector: Detector, otherwise: T) -> T:
+    """What a table of published settings says about a detector.
+
+    Args:
+        table: keys are names of detector classes (``RetinaNet``), or ``two_stage``; methods don't import families.
+        detector: it and the classes it derives from are looked up.
+        otherwise: for families that are not in the table.
+    """
+    for cls in type(detector).__mro__:
+        if cls.__name__ in table:
+            return table[cls.__name__]
+    return table["two_stage"] if detector.two_stage and "two_stage" in table else otherwise
+
+
+def require_logits(model: Detector, method: str) -> None:
+    """Refuse a detector without maps of class logits, for methods that compare them."""
+    own = getattr(type(model), "class_scores", None)
+    if isinstance(model, DenseDetector):
+        if own is not DenseDetector.class_scores:
+            raise ValueError(f"{method} compares class logits, and {model.name} gives probabilities instead")
+    elif not model.two_stage or not hasattr(model, "rpn"):
+        raise ValueError(f"{method} compares class logits of a dense head, and {model.name} has none")

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pkdzoo.distill.base import DistillMethod, require_same_classes
+from pkdzoo.distill.base import DistillMethod, by_family, require_same_classes
 from pkdzoo.distill.pairing import check_choice, shape_of
 from pkdzoo.losses.boxes import giou_loss, iou_log_loss
 from pkdzoo.losses.mimic import EPS, channel_statistics, distilled_distribution, distilled_quality_focal
@@ -63,7 +63,7 @@ class Settings:
     by_quality: bool = False
 
 
-# By name of the detector's class or of one it derives from: methods don't know the families.
+# Families of one's own are treated as RetinaNet.
 PUBLISHED: dict[str, Settings] = {
     "RetinaNet": Settings(),
     "GFL": Settings(box=4.0, box_loss="distribution"),
@@ -106,7 +106,7 @@ class CrossKD(DistillMethod):
         super().__init__()
         check_choice("hold", hold, ("post", "pre"))
         head = check_heads(student, teacher)
-        settings = settings_for(student)
+        settings = by_family(PUBLISHED, student, Settings())
         self.settings = replace(
             settings,
             cls=settings.cls if cls_weight is None else cls_weight,
@@ -190,14 +190,6 @@ def _quality_loss(student: Trace, reused: HeadOutputs, teacher: Trace) -> Tensor
     at = student.model.positives(student.targets)
     ours, theirs = (flatten_levels(x, 1)[..., 0].float()[at] for x in (reused.quality, teacher.outputs.quality))
     return F.binary_cross_entropy_with_logits(ours, theirs.sigmoid(), reduction="sum")
-
-
-def settings_for(detector: Detector) -> Settings:
-    """The published settings of a detector's family; RetinaNet's for families of one's own."""
-    for cls in type(detector).__mro__:
-        if cls.__name__ in PUBLISHED:
-            return PUBLISHED[cls.__name__]
-    return Settings()
 
 
 def check_heads(student: Detector, teacher: Detector) -> TowerHead:

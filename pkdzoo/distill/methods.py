@@ -8,12 +8,22 @@ from typing import Any
 
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.crosskd import CrossKD
+from pkdzoo.distill.divergence import CWD, NormKL
+from pkdzoo.distill.fbkd import FBKD
+from pkdzoo.distill.fgd import FGD
+from pkdzoo.distill.imitation import MSE, GTMask
 from pkdzoo.distill.pkd import PKD
 from pkdzoo.models.base import Detector
 from pkdzoo.registry import nearest
 
 METHODS: dict[str, Callable[..., DistillMethod]] = {
     "crosskd": CrossKD,
+    "cwd": CWD,
+    "fbkd": FBKD,
+    "fgd": FGD,
+    "gt_mask": GTMask,
+    "mse": MSE,
+    "norm_kl": NormKL,
     "pkd": PKD,
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -97,9 +97,17 @@ def match_levels(
     return found
 
 
+class MapPair(NamedTuple):
+    """Two maps (B, C, h, w) of one size, and what a cell of them is in pixels."""
+
+    student: Tensor
+    teacher: Tensor
+    stride: int
+
+
 def pair_maps(
     student: FeaturePyramid, teacher: FeaturePyramid, pairs: Sequence[tuple[int, int]], resize: Resize = "larger"
-) -> list[tuple[Tensor, Tensor]]:
+) -> list[MapPair]:
     """The maps that belong together, at one size.
 
     Args:
@@ -109,7 +117,12 @@ def pair_maps(
         resize: where sizes differ: ``larger`` enlarges the smaller map, ``student`` fits the student's map to the
             teacher's size, ``teacher`` the teacher's map to the student's.
     """
-    return [to_one_size(student.levels[i], teacher.levels[j], resize) for i, j in pairs]
+    found = []
+    for i, j in pairs:
+        ours, theirs = to_one_size(student.levels[i], teacher.levels[j], resize)
+        stride = student.strides[i] if ours is student.levels[i] else teacher.strides[j]
+        found.append(MapPair(ours, theirs, stride))
+    return found
 
 
 def to_one_size(student: Tensor, teacher: Tensor, resize: Resize = "larger") -> tuple[Tensor, Tensor]:

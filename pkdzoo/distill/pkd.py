@@ -48,15 +48,20 @@ class PKD(DistillMethod):
         super().__init__()
         check_choice("resize", resize, RESIZE)
         self.pairs = match_levels(shape_of(student), shape_of(teacher), levels, pair)
-        self.weight = (6.0 if teacher.two_stage else 10.0) if weight is None else float(weight)
+        self.weight = published_weight(teacher) if weight is None else float(weight)
         self.resize: Resize = resize
         self.sync = sync
 
     def forward(self, student: Trace, teacher: Trace, batch: Batch) -> dict[str, Tensor]:
         maps = pair_maps(student.features, teacher.features, self.pairs, self.resize)
-        found = [pearson_correlation(s, t, self.sync) for s, t in maps]
+        found = [pearson_correlation(s, t, self.sync) for s, t, _ in maps]
         self.logs = {f"r{i}": r for i, (_, r) in enumerate(found)}
         return {"loss_pkd": self.weight * sum((loss for loss, _ in found[1:]), found[0][0])}
 
     def extra_repr(self) -> str:
         return f"weight={self.weight}, levels={self.pairs}"
+
+
+def published_weight(teacher: Detector) -> float:
+    """6 with a two-stage teacher, 10 with a one-stage teacher."""
+    return 6.0 if teacher.two_stage else 10.0

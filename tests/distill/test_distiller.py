@@ -153,6 +153,7 @@ def test_schedules() -> None:
     assert [schedule_factor("warmup:500", Progress(step)) for step in (0, 250, 500, 900)] == [0, 0.5, 1, 1]
     assert [schedule_factor("decay", Progress(step, 10)) for step in (0, 5, 10)] == [1, 0.5, 0]
     assert schedule_factor("epoch_decay", Progress(900, 1000, 6, 24)) == 0.75
+    assert [schedule_factor("delay:400", Progress(step)) for step in (0, 399, 400)] == [0, 0, 1]
     for wrong in ("warmup", "warmup:0", "warmup:x", "linear", "decay:3", ""):
         with pytest.raises(ValueError, match="'warmup:500'"):
             schedule_factor(wrong, Progress())
