@@ -1,8 +1,8 @@
-"""Data sets in COCO's format, transforms, batches, and a generated data set. Never imports a model."""
+"""Data sets (COCO, Pascal VOC, YOLO), transforms, batches, and a generated data set. Never imports a model."""
 
 from pkdzoo.data.coco import CocoDataset, TooManyUnreadable
 from pkdzoo.data.collate import collate
-from pkdzoo.data.layout import find_split
+from pkdzoo.data.layout import find_split, open_dataset
 from pkdzoo.data.reading import UnreadableImage, read_image
 from pkdzoo.data.report import LoadReport
 from pkdzoo.data.sampler import AspectBatchSampler
@@ -32,6 +32,7 @@ __all__ = [
     "collate",
     "find_split",
     "make_shapes",
+    "open_dataset",
     "read_image",
     "resize_keep_ratio",
     "test_transform",

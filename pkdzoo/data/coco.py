@@ -1,4 +1,4 @@
-"""A detection data set in COCO's format: pictures in a folder, boxes in flat arrays that workers share.
+"""A detection data set as COCO's format sees it: pictures in a folder, boxes in flat arrays that workers share.
 
 Labels are ``0 .. C-1`` in the order of the file's category ids (COCO's 80 ids, 1 to 90 with holes, become
 0 to 79, as everywhere), or in the order of ``label_names`` where a model brings its own.
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pkdzoo.data.coco_json import read_columns
+from pkdzoo.data.formats import read_annotations
 from pkdzoo.data.reading import UnreadableImage, read_image
 from pkdzoo.data.report import LoadReport, few
 from pkdzoo.data.select import CROWD, positions, select
@@ -76,7 +76,7 @@ def match_labels(
 
 
 class CocoDataset(Dataset[Sample]):
-    """Pictures and boxes of a COCO annotation file.
+    """Pictures and boxes of a COCO annotation file, or of VOC or YOLO annotations read as one.
 
     An unreadable picture raises ``UnreadableImage`` (``on_error="raise"``: evaluation, where skipping would
     change the score), or is replaced by the next readable one (``on_error="skip"``: training). Which one
@@ -85,7 +85,7 @@ class CocoDataset(Dataset[Sample]):
     loading and ``check_skipped`` raise.
 
     Args:
-        json_path: the annotation file.
+        json_path: the annotation file (VOC's list of pictures, YOLO's ``data.yaml/SPLIT``: see ``formats.py``).
         image_dir: folder of the pictures; file names in the JSON are relative to it.
         transform: applied to each sample with a generator seeded by (seed, epoch, image id).
         label_names: the model's classes; None takes the file's. Every class of the file has to be among
@@ -129,7 +129,7 @@ class CocoDataset(Dataset[Sample]):
         self.json_path, self.image_dir = Path(json_path), Path(image_dir)
         self.transform, self.seed = transform, seed
         self.on_error, self.max_unreadable = on_error, max_unreadable
-        columns = read_columns(self.json_path, segmentations=with_masks)
+        columns = read_annotations(self.json_path, segmentations=with_masks)
         self.segments = columns.segments
         self.label_names, self._label_of = match_labels(
             columns.categories, label_names, skip_other_classes, self.json_path
@@ -256,7 +256,7 @@ class CocoDataset(Dataset[Sample]):
             ``image_id``, ``category_id``, ``bbox`` (x, y, width, height), ``area``, ``iscrowd`` as arrays, and
             ``segmentation`` (run lengths; None without) where they were asked for.
         """
-        columns = read_columns(self.json_path, segmentations=segmentations)
+        columns = read_annotations(self.json_path, segmentations=segmentations)
         position = positions(columns.owners, self.image_ids, np.argsort(self.image_ids, kind="stable"))
         rows = np.flatnonzero((position >= 0) & np.isin(columns.labels, list(self._label_of)))
         found: dict[str, Any] = {

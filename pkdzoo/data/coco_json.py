@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -204,4 +205,22 @@ def read_columns(path: str | Path, segmentations: bool = False) -> Columns:
             f"level, where it has {', '.join(map(repr, seen)) or 'nothing'}. COCO's detection files are "
             '{"images": [...], "annotations": [...], "categories": [...]}'
         )
+    return reader.finish()
+
+
+def columns_of(content: Mapping[str, Any], source: str | Path, segmentations: bool = False) -> Columns:
+    """Columns of a COCO annotation file that is in memory.
+
+    Args:
+        content: with ``images``, ``annotations`` and ``categories``.
+        source: where it comes from, for messages.
+        segmentations: keep polygons and run lengths.
+
+    Raises:
+        ValueError: one of its records lacks what a detector needs.
+    """
+    reader = _Reader(Path(source), Segments() if segmentations else None)
+    for key, add in zip(SECTIONS, (reader.images, reader.annotations, reader.add_category)):
+        for place, record in enumerate(content[key]):
+            add(record, place)
     return reader.finish()

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+from pkdzoo.data import voc, yolo
+from pkdzoo.data.coco import CocoDataset
+from pkdzoo.data.formats import find_format, format_of
 
 
 def _listing(folder: Path) -> str:
@@ -15,26 +20,51 @@ def _listing(folder: Path) -> str:
     return f"{folder} holds {', '.join(names[:12])}{more}" if names else f"{folder} is empty"
 
 
+def _other_format(data_dir: str | Path | None, split: str, json: str | Path | None) -> Path | None:
+    """Annotations that are not in COCO's format; None where they are, or where nothing was recognised."""
+    if json is not None:
+        return Path(json) if format_of(json) != "coco" else None
+    kind = find_format(data_dir) if data_dir is not None else None
+    if kind == "voc":
+        assert data_dir is not None
+        found = voc.split_file(data_dir, split)
+        if not found.is_file():
+            raise ValueError(f"no annotations for the {split} split: no {found}; {_listing(found.parent)}")
+        return found
+    file = yolo.find_yaml(data_dir) if kind == "yolo" and data_dir is not None else None
+    return None if file is None else file / split
+
+
 def find_split(
     data_dir: str | Path | None,
     split: str,
     json: str | Path | None = None,
     images: str | Path | None = None,
 ) -> tuple[Path, Path]:
-    """The annotation file and the picture folder of a split.
+    """Where a split's annotations and pictures are.
 
-    Two layouts are known: COCO's own (``annotations/instances_SPLIT2017.json`` with ``SPLIT2017/``) and
-    ``annotations/instances_SPLIT.json`` with ``images/`` (or ``images/SPLIT/``, or ``SPLIT/``).
+    Known are COCO's own layout (``annotations/instances_SPLIT2017.json`` with ``SPLIT2017/``),
+    ``annotations/instances_SPLIT.json`` with ``images/`` (or ``images/SPLIT/``, or ``SPLIT/``), Pascal VOC's
+    (``ImageSets/Main/SPLIT.txt``, ``Annotations/``, ``JPEGImages/`` or ``images/``) and YOLO's (``data.yaml``).
 
     Args:
-        data_dir: the data set's folder; may be None where ``json`` and ``images`` are given.
+        data_dir: the data set's folder, or its ``data.yaml``; may be None where ``json`` and ``images`` are given.
         split: ``"train"``, ``"val"``, ``"test"``.
-        json: the annotation file, if it is elsewhere.
-        images: the picture folder, if it is elsewhere.
+        json: the annotations, if they are elsewhere.
+        images: the picture folder, if it is elsewhere; COCO only.
+
+    Returns:
+        The annotations, as ``CocoDataset`` takes them (COCO's file, VOC's list, YOLO's ``data.yaml/SPLIT``), and
+        the folder of the pictures.
 
     Raises:
         ValueError: something is not there; the message says what was looked for and what there is.
     """
+    other = _other_format(data_dir, split, json)
+    if other is not None:
+        if images is not None:
+            raise ValueError(f"{other} tells by itself where its pictures are: leave out the picture folder ({images})")
+        return other, voc.image_dir(voc.root_of(other)) if format_of(other) == "voc" else yolo.image_dir(other)
     if data_dir is None and (json is None or images is None):
         raise ValueError(
             f"where is the {split} set? Give the data set's folder, or both the JSON file and the pictures"
@@ -45,7 +75,10 @@ def find_split(
     if found is None:
         looked = " or ".join(str(file.relative_to(root)) for file in files)
         inside = f"; {_listing(root / 'annotations')}" if (root / "annotations").is_dir() else ""
-        raise ValueError(f"no annotations for the {split} split: looked for {looked}, but {_listing(root)}{inside}")
+        raise ValueError(
+            f"no annotations for the {split} split: looked for {looked} (or VOC's ImageSets/Main/, or YOLO's "
+            f"data.yaml), but {_listing(root)}{inside}"
+        )
     if not found.is_file():
         raise ValueError(f"no annotation file {found}: {_listing(found.parent)}")
     folders = [root / f"{split}2017", root / "images" / split, root / "images", root / split]
@@ -58,3 +91,25 @@ def find_split(
     if not folder.is_dir():
         raise ValueError(f"no picture folder {folder}: {_listing(folder.parent)}")
     return found, folder
+
+
+def open_dataset(
+    data_dir: str | Path | None,
+    split: str,
+    json: str | Path | None = None,
+    images: str | Path | None = None,
+    **options: Any,
+) -> CocoDataset:
+    """A split of a COCO, Pascal VOC or YOLO folder.
+
+    Args:
+        data_dir: the data set's folder, or its ``data.yaml``.
+        split: ``"train"``, ``"val"``, ``"test"``.
+        json: the annotations, if they are elsewhere.
+        images: the picture folder, if it is elsewhere; COCO only.
+        options: of :class:`CocoDataset`.
+
+    Raises:
+        ValueError: something is missing, or the annotations are broken.
+    """
+    return CocoDataset(*find_split(data_dir, split, json, images), **options)

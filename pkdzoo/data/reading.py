@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")  # of picture files in folders
 ORIENTATION = 0x0112  # the EXIF tag
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,6 +35,7 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 QUARTER_TURNS = tuple(TURNS[k] for k in (5, 6, 7, 8))
+_PNG_EXIF = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # where PIL looks for the tag in a PNG
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -115,3 +117,24 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> Tensor:
         found, told = f"{image.height} x {image.width}", f"{size[0]} x {size[1]}"
         raise UnreadableImage(path, f"it has {found} pixels (h x w), but its boxes were drawn on {told}")
     return to_tensor(image)
+
+
+def read_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) that ``read_image`` would give the picture, from its header alone.
+
+    Raises:
+        UnreadableImage: missing, or not a picture. Pixels are not looked at: a truncated file passes.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                height, width = file.height, file.width
+                # Asked for its EXIF, PIL decodes a whole PNG in case the tag stands behind the pixels.
+                bare = file.format == "PNG" and not any(key in file.info for key in _PNG_EXIF)
+                turn = None if bare else TURNS.get(file.getexif().get(ORIENTATION, 1))
+    except FileNotFoundError:
+        raise UnreadableImage(path, "there is no such file") from None
+    except Exception as error:  # PIL's decoders raise nearly anything on broken bytes
+        raise UnreadableImage(path, f"{type(error).__name__}: {error}") from error
+    return (width, height) if turn in QUARTER_TURNS else (height, width)

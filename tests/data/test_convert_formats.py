@@ -1,0 +1,177 @@
+"""Whole folders from one format to another and back, with their pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_coco import annotation, picture
+
+from pkdzoo.data import find_split, make_shapes, open_dataset
+from pkdzoo.data.convert import convert
+from pkdzoo.data.formats import find_format, splits_of
+
+FORMATS = ("coco", "voc", "yolo")
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    """Two splits with a picture in a folder, an empty one, three classes of which one has no box."""
+    root = tmp_path / "coco"
+    sizes = {"a.png": (40, 60), "deep/b.png": (60, 40), "c.png": (40, 60)}
+    for split, shift in (("train", 0.0), ("val", 1.25)):
+        rows = [annotation(k + 1, 10 + k % 2, [5 + shift, 6, 20 + k, 10.5], 3 + 4 * (k % 2)) for k in range(5)]
+        for row in rows:
+            del row["segmentation"]
+        images = []
+        for k, (name, (height, width)) in enumerate(sizes.items()):
+            path = root / "images" / split / split / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture(height, width, k + len(split))).save(path)
+            images.append({"id": 10 + k, "file_name": f"{split}/{name}", "height": height, "width": width})
+        categories = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}, {"id": 90, "name": "traffic light"}]
+        file = root / "annotations" / f"instances_{split}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
+    return root
+
+
+def meaning(root: Path, split: str) -> dict[str, Any]:
+    """What a detector sees of a split, whatever its format and its ids."""
+    dataset = open_dataset(root, split)
+    found = {}
+    for k in range(len(dataset)):
+        sample = dataset[k]
+        names = [dataset.label_names[label] for label in sample.instances.labels.tolist()]
+        pixels = np.asarray(sample.image).sum().item()
+        found[dataset.file_name(k)] = (pixels, sorted(zip(names, sample.instances.boxes.tolist())))
+    return {"classes": dataset.label_names, "pictures": found}
+
+
+@pytest.mark.parametrize("first", ["voc", "yolo"])
+@pytest.mark.parametrize("second", FORMATS)
+def test_there_and_back(coco: Path, tmp_path: Path, first: str, second: str) -> None:
+    convert(coco, tmp_path / "1", first)
+    assert find_format(tmp_path / "1") == first
+    last = tmp_path / "1"
+    if second != first:
+        report = convert(tmp_path / "1", tmp_path / "2", second)
+        assert (report.source_format, report.target_format) == (first, second)
+        assert report.pictures == {"train": 3, "val": 3}
+        assert report.boxes == {"train": 5, "val": 5}
+        assert report.lost == {"train": {}, "val": {}}
+        last = tmp_path / "2"
+    if second != "coco":
+        convert(last, tmp_path / "3", "coco")
+        last = tmp_path / "3"
+    assert splits_of(last) == ["train", "val"]
+    for split in ("train", "val"):
+        assert meaning(last, split) == meaning(coco, split)
+
+
+def test_generated_shapes_in_every_format(tmp_path: Path) -> None:
+    shapes = make_shapes(tmp_path / "shapes", train=3, val=2, size=(96, 128))
+    expected = meaning(shapes, "train")
+    for to in ("voc", "yolo"):
+        report = convert(shapes, tmp_path / to, to)
+        assert report.lost["train"] == {"segmentations": report.boxes["train"]}
+        assert meaning(tmp_path / to, "train") == expected
+
+
+def test_links(coco: Path, tmp_path: Path) -> None:
+    convert(coco, tmp_path / "voc", "voc", splits=["val"], link=True)
+    placed = tmp_path / "voc/JPEGImages/val/deep/b.png"
+    assert placed.is_symlink()
+    assert os.path.samefile(placed, coco / "images/val/val/deep/b.png")
+    assert splits_of(tmp_path / "voc") == ["val"]
+
+
+def test_crowd_and_difficult_objects(coco: Path, tmp_path: Path) -> None:
+    file = coco / "annotations/instances_train.json"
+    data = json.loads(file.read_text())
+    data["annotations"][0]["iscrowd"] = 1
+    data["annotations"][1]["ignore"] = 1
+    file.write_text(json.dumps(data))
+    convert(coco, tmp_path / "voc", "voc")
+    report = convert(tmp_path / "voc", tmp_path / "coco2", "coco")
+    assert report.lost == {"train": {}, "val": {}}
+    before, after = open_dataset(coco, "train").report, open_dataset(tmp_path / "coco2", "train").report
+    assert (after.crowd, after.ignored, after.boxes) == (before.crowd, before.ignored, before.boxes) == (1, 1, 4)
+    report = convert(coco, tmp_path / "yolo", "yolo")
+    assert report.boxes["train"] == 3
+    assert "not taken along: 1 crowd regions" in str(report)
+    assert report.to_dict()["lost"]["train"] == {"crowd regions": 1, "objects marked 'ignore' (VOC: difficult)": 1}
+
+
+def test_boxes_of_other_pixels_do_not_become_shares(coco: Path, tmp_path: Path) -> None:
+    """A picture whose boxes were drawn on its stored pixels, which its tag turns."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 40)).save(coco / "images/train/train/a.png", exif=exif)
+    report = convert(coco, tmp_path / "yolo", "yolo")
+    assert report.pictures == {"train": 2, "val": 3}
+    assert report.boxes["train"] == 2
+    assert any("EXIF" in what for what in report.lost["train"])
+    assert convert(coco, tmp_path / "voc", "voc").pictures["train"] == 3
+
+
+class TestRefusals:
+    def test_target(self, coco: Path, tmp_path: Path) -> None:
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full/notes").write_text("mine")
+        with pytest.raises(ValueError, match="holds something already"):
+            convert(coco, tmp_path / "full", "voc")
+        with pytest.raises(ValueError, match="already"):
+            convert(coco, tmp_path / "new", "coco")
+        with pytest.raises(ValueError, match="'coco', 'voc', 'yolo'"):
+            convert(coco, tmp_path / "new", "kitti")
+
+    @pytest.mark.parametrize("to", ["voc", "yolo"])
+    def test_a_failure_leaves_nothing_behind(self, coco: Path, tmp_path: Path, to: str) -> None:
+        (coco / "images/val/val/c.png").unlink()
+        before = sorted(tmp_path.iterdir())
+        with pytest.raises(ValueError, match=r"1 of 3 pictures of val are missing: .*c\.png"):
+            convert(coco, tmp_path / "new", to)
+        assert sorted(tmp_path.iterdir()) == before
+
+    def test_one_name_for_two_pictures(self, coco: Path, tmp_path: Path) -> None:
+        for split in ("train", "val"):
+            (coco / f"images/{split}/{split}").rename(coco / f"images/{split}/same")
+            file = coco / f"annotations/instances_{split}.json"
+            file.write_text(file.read_text().replace(f"{split}/", "same/"))
+        with pytest.raises(ValueError, match="two pictures need Annotations"):
+            convert(coco, tmp_path / "voc", "voc")
+        convert(coco, tmp_path / "yolo", "yolo")  # a folder for each split
+
+    def test_source(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="no annotations for the train split"):
+            convert(tmp_path, tmp_path / "new", "voc")
+        (tmp_path / "data.yaml").write_text("names: [cat]")
+        (tmp_path / "ImageSets/Main").mkdir(parents=True)
+        with pytest.raises(ValueError, match="holds both VOC and YOLO"):
+            open_dataset(tmp_path, "train")
+        (tmp_path / "ImageSets/Main/trainval.txt").write_text("a\n")
+        assert find_format(tmp_path / "data.yaml") == "yolo"
+
+    def test_trainval_alone(self, coco: Path, tmp_path: Path) -> None:
+        root = tmp_path / "voc"
+        convert(coco, root, "voc")
+        lists = root / "ImageSets/Main"
+        (lists / "trainval.txt").write_text((lists / "train.txt").read_text())
+        assert splits_of(root) == ["train", "val"]
+        for split in ("train", "val"):
+            (lists / f"{split}.txt").unlink()
+        assert splits_of(root) == ["trainval"]
+        with pytest.raises(ValueError, match="YOLO has the splits train, val and test"):
+            convert(root, tmp_path / "yolo", "yolo")
+        assert convert(root, tmp_path / "coco2", "coco").pictures == {"trainval": 3}
+
+    def test_pictures_elsewhere_are_a_matter_of_coco(self, coco: Path, tmp_path: Path) -> None:
+        convert(coco, tmp_path / "yolo", "yolo")
+        with pytest.raises(ValueError, match="leave out the picture folder"):
+            find_split(tmp_path / "yolo", "train", images=tmp_path)
