@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from pkdzoo.evaluation import METRICS
 from pkdzoo.registry import nearest
 from pkdzoo.training.fields import typed, with_field
 
@@ -32,6 +33,8 @@ class Data:
         crop: (height, width) of a random window after the resize, or None.
         test: (short, long) in evaluation and prediction; None means the largest ``short`` and ``long``.
         batch: pictures an optimiser step, over all processes and accumulated passes together.
+        test_batch: pictures a pass in evaluation. They share one padded size, which shows at a picture's edge: 1 is
+            how published numbers were measured; pictures of one size can go together.
         workers: loader processes of each process.
         drop_empty: leave out training pictures without a box, as published.
         min_size: leave out training pictures whose short side is smaller.
@@ -46,6 +49,7 @@ class Data:
     crop: tuple[int, int] | None = None
     test: tuple[int, int] | None = None
     batch: int = 16
+    test_batch: int = 1
     workers: int = 2
     drop_empty: bool = True
     min_size: int = 32
@@ -220,6 +224,7 @@ def check_ranges(recipe: Recipe) -> None:
     data, optim, schedule = recipe.data, recipe.optim, recipe.schedule
     rules = (
         (data.batch >= 1, "data.batch", data.batch, "at least one picture a step"),
+        (data.test_batch >= 1, "data.test_batch", data.test_batch, "at least one picture a pass"),
         (0 <= data.flip <= 1, "data.flip", data.flip, "a share between 0 and 1"),
         (data.workers >= 0, "data.workers", data.workers, "0 loads in the training process itself"),
         (optim.lr > 0, "optim.lr", optim.lr, "a rate above 0"),
@@ -231,6 +236,8 @@ def check_ranges(recipe: Recipe) -> None:
         (schedule.max_steps is None or schedule.max_steps >= 1, "schedule.max_steps", schedule.max_steps, "1 or more"),
         (recipe.watch.log >= 1, "watch.log", recipe.watch.log, "1 logs every step"),
         (recipe.watch.evaluate >= 1, "watch.evaluate", recipe.watch.evaluate, "1 evaluates after every epoch"),
+        (recipe.watch.best in METRICS, "watch.best", recipe.watch.best, f"one of {', '.join(METRICS)}"),
+        (recipe.watch.save is None or recipe.watch.save >= 1, "watch.save", recipe.watch.save, "1 or more, or none"),
         (recipe.watch.keep >= 1, "watch.keep", recipe.watch.keep, "at least one checkpoint stays"),
         (bool(recipe.name) and not set(recipe.name) & set("/\\"), "name", recipe.name, "it becomes a folder's name"),
     )

@@ -1,0 +1,274 @@
+"""From a recipe and the places of its data to what the loop needs: data sets, loaders, student, teacher, task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from pkdzoo.data import (
+    AspectBatchSampler,
+    CocoDataset,
+    Compose,
+    RandomCrop,
+    RandomFlip,
+    Resize,
+    collate,
+    find_split,
+    make_shapes,
+    test_transform,
+)
+from pkdzoo.distill import Distiller
+from pkdzoo.factory import create_detector, load_checkpoint
+from pkdzoo.models.base import Detector
+from pkdzoo.registry import find
+from pkdzoo.structures import Batch
+from pkdzoo.training.recipe import Data, Distill, Recipe
+
+
+@dataclass(frozen=True)
+class Places:
+    """Annotation file and picture folder of the two splits."""
+
+    train: tuple[Path, Path]
+    val: tuple[Path, Path]
+
+
+def find_data(
+    data: Data,
+    folder: str | Path | None = None,
+    train_json: str | Path | None = None,
+    val_json: str | Path | None = None,
+    images: str | Path | None = None,
+    cache: str | Path = "runs",
+) -> Places:
+    """Where the data is.
+
+    Args:
+        data: of the recipe; its ``generate`` makes a data set when nothing else is given.
+        folder: in one of the layouts of :func:`pkdzoo.data.find_split`.
+        train_json: annotation file, if it is elsewhere.
+        val_json: likewise.
+        images: picture folder of both splits, if it is elsewhere.
+        cache: folder that a generated data set goes to.
+
+    Raises:
+        ValueError: when something is missing, saying what was looked for.
+    """
+    if folder is None and train_json is None and val_json is None and images is None:
+        if data.generate is None:
+            raise ValueError(
+                "no data: write --data and a folder in COCO's layout, or --train-json, --val-json and --images"
+            )
+        folder = make_shapes(Path(cache) / "shapes", **_shape_arguments(data.generate))
+    train = find_split(folder, "train", train_json, images)
+    return Places(train, find_split(folder, "val", val_json, images))
+
+
+def _shape_arguments(given: Any) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+
+
+def train_transform(data: Data) -> Compose:
+    """Resize, flip and, where the recipe says so, a random window."""
+    steps: list[Any] = [Resize(data.short, data.long, data.mode), RandomFlip(data.flip)]
+    return Compose([*steps, RandomCrop(data.crop)] if data.crop else steps)
+
+
+def build_datasets(recipe: Recipe, places: Places) -> tuple[CocoDataset, CocoDataset]:
+    """Training pictures (unreadable ones are skipped and counted) and validation pictures (they are an error)."""
+    data = recipe.data
+    train = CocoDataset(
+        *places.train,
+        transform=train_transform(data),
+        with_masks=data.masks,
+        drop_empty=data.drop_empty,
+        min_size=data.min_size,
+        seed=recipe.seed,
+        on_error="skip",
+    )
+    return train, val_dataset(places.val, data.test_size, train.label_names)
+
+
+def val_dataset(place: tuple[Path, Path], size: tuple[int, int], label_names: Sequence[str] | None) -> CocoDataset:
+    """Pictures to measure on, at (short, long) pixels, with the model's own order of classes."""
+    return CocoDataset(*place, transform=test_transform(*size), label_names=label_names)
+
+
+def batch_per_process(recipe: Recipe, processes: int) -> int:
+    """Pictures of one pass of one process.
+
+    Raises:
+        ValueError: when the recipe's total batch cannot be divided evenly.
+    """
+    parts = processes * recipe.optim.accumulate
+    if recipe.data.batch % parts:
+        raise ValueError(
+            f"a batch of {recipe.data.batch} cannot be shared by {processes} processes x {recipe.optim.accumulate} "
+            f"accumulated passes: write e.g. --set data.batch={-(-recipe.data.batch // parts) * parts}"
+        )
+    return recipe.data.batch // parts
+
+
+def train_loader(recipe: Recipe, dataset: CocoDataset, processes: int) -> tuple[DataLoader[Batch], AspectBatchSampler]:
+    """Batches of one process in the order of (seed, epoch), and the sampler that has to be told the epoch."""
+    sampler = AspectBatchSampler(dataset.aspect_groups(), batch_per_process(recipe, processes), seed=recipe.seed)
+    return _loader(dataset, recipe.data.workers, batch_sampler=sampler), sampler
+
+
+def val_loader(dataset: CocoDataset, batch: int, workers: int) -> DataLoader[Batch]:
+    """Batches in the order of the file, the same ones however many processes share them."""
+    return _loader(dataset, workers, batch_size=batch)
+
+
+def _loader(dataset: CocoDataset, workers: int, **kwargs: Any) -> DataLoader[Batch]:
+    # A generator of its own: otherwise each epoch's start would draw from the global one, and a run that is resumed
+    # within an epoch would draw once more than the uninterrupted one.
+    generator = torch.Generator().manual_seed(0)
+    return DataLoader(
+        cast(Any, dataset),
+        collate_fn=collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        generator=generator,
+        **kwargs,
+    )
+
+
+# -- models ----------------------------------------------------------------------------------------------------------
+
+
+def build_student(recipe: Recipe, label_names: Sequence[str]) -> Detector:
+    """The detector that learns, for the classes of the data.
+
+    Raises:
+        ValueError: for a recipe whose own number of classes is another, or whose weights cannot be had.
+    """
+    asked = recipe.model_args.get("num_classes", len(label_names))
+    if asked != len(label_names):
+        raise ValueError(
+            f"model_args.num_classes={asked}, but the data has {len(label_names)} classes "
+            f"({', '.join(label_names[:10])}): leave it out, it is read from the annotation file"
+        )
+    torch.manual_seed(recipe.seed)  # random weights depend on the recipe alone
+    args: dict[str, Any] = {**recipe.model_args, "num_classes": len(label_names), "resize": recipe.data.test_size}
+    model = create_detector(recipe.model, **args)
+    if recipe.init is not None:
+        model = _with_weights(model, recipe.init, recipe.model, args)
+    model.label_names = tuple(label_names)
+    return model
+
+
+def _with_weights(model: Detector, init: str, arch: str, args: dict[str, Any]) -> Detector:
+    """The model with the weights that ``init`` names."""
+    if init == "imagenet":
+        load_imagenet(model)
+        return model
+    if Path(init).is_file():
+        return load_checkpoint(model, init)
+    entry, _ = find(init)
+    if entry.name != find(arch)[0].name:
+        raise ValueError(f"init={init!r} are weights of {entry.name}, but the model is {arch}")
+    return create_detector(init, pretrained=True, **args)
+
+
+def load_imagenet(model: Detector) -> None:
+    """Give the backbone its ImageNet weights."""
+    raise ValueError(
+        "init='imagenet': no source of backbone weights is built in yet; write --set init=none with "
+        "model_args.norm=gn and model_args.frozen_stages=0 to train from scratch"
+    )
+
+
+def build_teacher(distill: Distill, label_names: Sequence[str]) -> Detector:
+    """The detector that teaches.
+
+    A teacher loaded from a file of one's own is built for the classes of the data, unless ``teacher_args`` says how
+    many it has.
+
+    Raises:
+        ValueError: when it has no weights and the recipe does not say ``teacher_weights="random"``.
+    """
+    args = dict(distill.teacher_args)
+    if distill.teacher_weights == "random":
+        return create_detector(distill.teacher, **args)
+    if distill.teacher_weights is not None:
+        args.setdefault("num_classes", len(label_names))
+        return load_checkpoint(create_detector(distill.teacher, **args), distill.teacher_weights)
+    try:
+        return create_detector(distill.teacher, pretrained=True, **args)
+    except ValueError as error:
+        raise ValueError(
+            f"the teacher {distill.teacher!r} has no weights: {error}. Name a file with "
+            "--set distill.teacher_weights=FILE, or write 'random' there if that is what you want"
+        ) from error
+
+
+def build_task(recipe: Recipe, student: Detector, teacher: Detector | None) -> nn.Module:
+    """What the loop calls with a batch and gets losses from: the student itself, or a Distiller around it."""
+    if recipe.distill is None or teacher is None:
+        return student
+    for part in recipe.distill.inherit:
+        inherit_part(student, teacher, part)
+    for part in recipe.distill.freeze:
+        part_of(student, part).requires_grad_(False)
+    return Distiller(student, teacher, recipe.distill.methods)
+
+
+def part_of(model: Detector, name: str) -> nn.Module:
+    """A direct part of a detector; ValueError lists those it has."""
+    parts = dict(model.named_children())
+    if name not in parts:
+        raise ValueError(f"{model.name} has no part {name!r}: it has {', '.join(parts)}")
+    return parts[name]
+
+
+def inherit_part(student: Detector, teacher: Detector, name: str) -> None:
+    """Start a part of the student with the teacher's weights.
+
+    Raises:
+        ValueError: when the two are not made alike.
+    """
+    ours, theirs = part_of(student, name).state_dict(), part_of(teacher, name).state_dict()
+    other = [key for key in {*ours, *theirs} if key not in ours or key not in theirs]
+    other += [key for key in ours if key in theirs and ours[key].shape != theirs[key].shape]
+    if other:
+        raise ValueError(
+            f"distill.inherit={name!r}: student and teacher differ in {', '.join(sorted(other)[:5])}; only a part that "
+            "is made alike can be inherited"
+        )
+    part_of(student, name).load_state_dict(theirs)
+
+
+def student_of(task: nn.Module) -> Detector:
+    """The detector inside a task."""
+    student = task.student if isinstance(task, Distiller) else task
+    assert isinstance(student, Detector)
+    return student
+
+
+def train_mode(task: nn.Module, recipe: Recipe) -> None:
+    """Switch to training; frozen parts stay in eval mode, so that their batch norms keep their statistics."""
+    task.train()
+    for part in recipe.distill.freeze if recipe.distill else ():
+        part_of(student_of(task), part).eval()
+
+
+def student_config(recipe: Recipe, model: Detector) -> dict[str, Any]:
+    """What ``config.json`` beside a student's weights says: enough to build the detector again."""
+    return {
+        "library_name": "pkdzoo",
+        "architecture": recipe.model,
+        "args": {key: value for key, value in recipe.model_args.items() if key != "num_classes"},
+        "num_classes": model.num_classes,
+        "label_names": list(model.label_names),
+        "pixel_mean": model.pixel_mean.tolist(),
+        "pixel_std": model.pixel_std.tolist(),
+        "channel_order": model.channel_order,
+        "resize": list(model.resize),
+    }

@@ -1,0 +1,154 @@
+"""Several arms of one experiment side by side: a table, and a picture of what each of them sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from PIL import Image, ImageDraw, ImageFont
+from torch.utils.data import DataLoader
+
+from pkdzoo.data import CocoDataset
+from pkdzoo.data.reading import read_image
+from pkdzoo.drawing import draw_detections
+from pkdzoo.models.base import Detector
+from pkdzoo.structures import Batch
+from pkdzoo.training.evaluate import evaluate
+from pkdzoo.training.recipe import Recipe
+from pkdzoo.training.state import write_json
+
+COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+
+
+@dataclass
+class Arm:
+    """A finished run.
+
+    Attributes:
+        recipe: what it was.
+        student: the trained detector.
+        teacher: its teacher, if it had one.
+        metrics: of the last epoch.
+        output: its folder.
+        val_set: what it was measured on.
+        val_loader: over it, prepared.
+        accelerator: of the run.
+    """
+
+    recipe: Recipe
+    student: Detector
+    teacher: Detector | None
+    metrics: dict[str, Any]
+    output: Path
+    val_set: CocoDataset
+    val_loader: DataLoader[Batch]
+    accelerator: Accelerator
+
+
+def compare(arms: Sequence[Arm], output: Path) -> list[dict[str, Any]]:
+    """Measure the teacher, print one table and write ``comparison.json`` and ``predictions.png``.
+
+    Args:
+        arms: all measured on the same pictures; the first one without a teacher is what the others are compared to.
+        output: folder of the experiment.
+
+    Returns:
+        The rows of the table.
+    """
+    rows = [_row(arm.recipe.name, "distilled" if arm.teacher else "plain", arm.metrics) for arm in arms]
+    taught = next((arm for arm in arms if arm.teacher is not None), None)
+    shown = [(arm.recipe.name, arm.student) for arm in arms]
+    if taught is not None and taught.teacher is not None and _same_classes(taught.teacher, taught.val_set):
+        teacher = taught.teacher.to(taught.accelerator.device)
+        metrics = evaluate(teacher, taught.val_loader, taught.val_set, taught.accelerator)
+        rows.insert(0, _row(teacher.name, "teacher", metrics))
+        shown.insert(0, (teacher.name, teacher))
+    add_gap(rows)
+    if arms[0].accelerator.is_main_process:
+        text = table(rows)
+        write_json(output / "comparison.json", rows)
+        predictions(shown, arms[0].val_set).save(output / "predictions.png")
+        print(f"\n{text}\n\nweights, metrics and the picture predictions.png: {output.resolve()}", flush=True)
+    return rows
+
+
+def _same_classes(teacher: Detector, dataset: CocoDataset) -> bool:
+    return tuple(teacher.label_names) == tuple(dataset.label_names)
+
+
+def _row(name: str, role: str, metrics: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "role": role, **{key: metrics[key] for key in COLUMNS}}
+
+
+def add_gap(rows: list[dict[str, Any]]) -> None:
+    """Write into each distilled row which share of the gap from the plain student to the teacher it closed."""
+    found = {row["role"]: row["AP"] for row in reversed(rows)}
+    teacher, plain = found.get("teacher"), found.get("plain")
+    for row in rows:
+        if row["role"] != "distilled" or teacher is None or plain is None or row["AP"] is None:
+            continue
+        # A teacher that is no better than the plain student leaves no gap to close.
+        row["gap_closed"] = (row["AP"] - plain) / (teacher - plain) if teacher > plain else None
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as aligned text."""
+    width = max(len(row["name"]) for row in rows)
+    lines = [f"{'':<{width}}  {'':<9}  " + "  ".join(f"{key:>5}" for key in COLUMNS) + "  gap closed"]
+    for row in rows:
+        numbers = "  ".join(f"{'-' if row[key] is None else format(row[key], '.1f'):>5}" for key in COLUMNS)
+        gap = row.get("gap_closed")
+        lines.append(
+            f"{row['name']:<{width}}  {row['role']:<9}  {numbers}  {'' if gap is None else format(gap, '.0%'):>10}"
+        )
+    return "\n".join(lines)
+
+
+def predictions(
+    models: Sequence[tuple[str, Detector]], dataset: CocoDataset, count: int = 4, score: float = 0.3
+) -> Image.Image:
+    """A sheet of pictures: a row each, first the truth, then what each model sees.
+
+    Args:
+        models: with the names that stand above their columns.
+        dataset: the first ``count`` of its pictures are shown.
+        count: rows.
+        score: detections below it are not drawn.
+    """
+    rows = []
+    for index in range(min(count, len(dataset))):
+        truth = dataset.load_instances(index)
+        names = [dataset.label_names[label] for label in truth.labels.tolist()]
+        pixels = read_image(dataset.image_dir / dataset.file_name(index))
+        picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+        cells = [draw_detections(picture, truth.boxes.numpy(), truth.labels.tolist(), names)]
+        for _, model in models:
+            result = model.predict(picture, score=score)
+            assert not isinstance(result, list)
+            cells.append(result.plot())
+        rows.append(cells)
+    return sheet(["truth", *(name for name, _ in models)], rows)
+
+
+def sheet(titles: Sequence[str], rows: Sequence[Sequence[Image.Image]], margin: int = 6) -> Image.Image:
+    """Pictures in rows and columns on white, a title above each column."""
+    widths = [max(row[k].width for row in rows) for k in range(len(titles))]
+    heights = [max(cell.height for cell in row) for row in rows]
+    head = 22
+    canvas = Image.new(
+        "RGB", (sum(widths) + margin * (len(widths) + 1), head + sum(heights) + margin * len(rows)), "white"
+    )
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size=13)
+    x = margin
+    for k, title in enumerate(titles):
+        draw.text((x, 4), title, fill="black", font=font)
+        y = head
+        for row, height in zip(rows, heights):
+            canvas.paste(row[k], (x, y))
+            y += height + margin
+        x += widths[k] + margin
+    return canvas

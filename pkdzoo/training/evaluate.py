@@ -1,0 +1,66 @@
+"""Measuring a detector on a validation set, over any number of processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from pkdzoo.data import CocoDataset
+from pkdzoo.evaluation import METRICS, CocoEvaluator
+from pkdzoo.models.base import Detector
+from pkdzoo.models.prediction import to_original
+from pkdzoo.structures import Batch
+
+
+@torch.inference_mode()
+def evaluate(
+    model: Detector, loader: DataLoader[Batch], dataset: CocoDataset, accelerator: Accelerator, backend: str = "auto"
+) -> dict[str, Any]:
+    """COCO's numbers of a detector.
+
+    Processes keep their own detections and exchange them once, at the end; the pictures that Accelerate repeats to
+    even out the last batch are counted once. Every process returns the same numbers.
+
+    Args:
+        model: not wrapped; its mode is put back.
+        loader: prepared by Accelerate, in the order of ``dataset``.
+        dataset: what ``loader`` reads.
+        accelerator: of the run.
+        backend: see CocoEvaluator.
+
+    Returns:
+        The twelve numbers in percent and ``per_class``; see ``CocoEvaluator.compute``.
+    """
+    found = CocoEvaluator(dataset, backend)
+    main = accelerator.is_main_process
+    for batch in tqdm(loader, desc="evaluate", leave=False, dynamic_ncols=True, disable=None if main else True):
+        assert batch.meta is not None
+        with accelerator.autocast():
+            detections = model.detect(batch)
+        original = [to_original(d, m["scale"], m["original_size"]) for d, m in zip(detections, batch.meta)]
+        found.update([m["image_id"] for m in batch.meta], original)
+    states = gather_object([found.state()])
+    numbers: list[dict[str, Any] | None] = [None]
+    if main:
+        merged = CocoEvaluator(dataset, backend)
+        merged.load(states)
+        numbers = [merged.compute()]
+    numbers = broadcast_object_list(numbers)
+    assert numbers[0] is not None
+    return numbers[0]
+
+
+def table(metrics: dict[str, Any], per_class: bool = True) -> str:
+    """The twelve numbers on two lines, and AP by class below them."""
+    words = {key: "-" if metrics[key] is None else f"{metrics[key]:.1f}" for key in METRICS}
+    lines = ["  ".join(f"{key:>5}" for key in METRICS), "  ".join(f"{words[key]:>5}" for key in METRICS)]
+    if per_class:
+        names = metrics["per_class"]
+        width = max(map(len, names), default=0)
+        lines += [f"{name:<{width}}  {'-' if ap is None else format(ap, '.1f'):>5}" for name, ap in names.items()]
+    return "\n".join(lines)

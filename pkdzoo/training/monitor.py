@@ -1,0 +1,190 @@
+"""What people see of a run while it goes on: a progress bar, JSON lines, trackers; and the guard against NaN."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+from tqdm import tqdm
+
+from pkdzoo.structures import Batch
+from pkdzoo.training.state import Progress
+
+TIMING = ("seconds", "images_per_s", "data_wait", "memory_gb")  # keys of a log line that differ from run to run
+
+
+class Diverged(RuntimeError):
+    """A loss or a gradient stopped being a number."""
+
+
+class Monitor:
+    """Means over the last ``every`` optimiser steps, over all processes.
+
+    Args:
+        accelerator: of the run.
+        folder: the run's; ``log.jsonl`` is written there.
+        every: optimiser steps between two lines.
+        steps: optimiser steps of the whole run.
+        progress: where the run stands; lines after it are dropped from the log.
+    """
+
+    def __init__(self, accelerator: Accelerator, folder: Path, every: int, steps: int, progress: Progress) -> None:
+        self.accelerator, self.every = accelerator, every
+        window = progress.window
+        # float64, so that sums read back from a checkpoint's JSON are the same to the last bit
+        self.zero = torch.zeros((), dtype=torch.float64, device=accelerator.device)
+        self.sums: dict[str, Tensor] = {k: self.zero + v for k, v in window.get("sums", {}).items()}
+        self.counts: dict[str, int] = dict(window.get("counts", {}))
+        self.images, self.waited, self.started = 0, 0.0, time.perf_counter()
+        self.names: list[str] = []
+        self.path = folder / "log.jsonl"
+        main = accelerator.is_main_process
+        if main:
+            _forget_later_lines(self.path, progress)
+        self.bar = tqdm(
+            total=steps, initial=progress.step, unit="step", dynamic_ncols=True, disable=None if main else True
+        )
+
+    def timed(self, loader: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches of a loader; waiting for them is counted."""
+        before = time.perf_counter()
+        for batch in loader:
+            self.waited += time.perf_counter() - before
+            yield batch
+            before = time.perf_counter()
+
+    def add(self, batch: Batch, losses: Mapping[str, Tensor], logs: Mapping[str, Any]) -> None:
+        """Take in one pass.
+
+        Args:
+            batch: its pictures, named if something goes wrong.
+            losses: weighted, by name.
+            logs: further numbers by name, e.g. a Pearson r for each level.
+        """
+        self.images += len(batch)
+        self.names += [str(meta.get("file_name", "?")) for meta in batch.meta or []]
+        total = torch.stack([value.detach().float() for value in losses.values()]).sum()
+        numbers = {"loss": total, **losses, **{f"log/{key}": value for key, value in logs.items()}}
+        for key, value in numbers.items():
+            self._sum(key, torch.as_tensor(value))
+
+    def guard(self, losses: Mapping[str, Tensor], grad_norm: Tensor, stop: bool, last_good: str) -> bool:
+        """After the backward pass and before the optimiser steps: stop on NaN, and agree on whether to stop at all.
+
+        Processes that did not agree would wait for each other for ever, so both questions are put to all of them.
+        A gradient that overflows under fp16 is not an error: the scaler skips that step.
+
+        Args:
+            losses: of this process's last pass.
+            grad_norm: of all processes.
+            stop: whether this process was asked to stop.
+            last_good: what to resume from.
+
+        Returns:
+            Whether any process was asked to stop.
+
+        Raises:
+            Diverged: naming what was not finite, and the pictures of the step.
+        """
+        bad = [f"{key} became {float(value)}" for key, value in losses.items() if not torch.isfinite(value).all()]
+        names, self.names = self.names, []
+        flags = torch.tensor([float(bool(bad)), float(stop)], device=self.accelerator.device)
+        if self.accelerator.num_processes > 1:
+            flags = self.accelerator.reduce(flags, "sum")
+        gradient_bad = self.accelerator.scaler is None and not torch.isfinite(grad_norm)
+        if not flags[0] and not gradient_bad:
+            return bool(flags[1])
+        if not flags[0]:
+            bad = [f"the gradient's norm became {float(grad_norm)}"]
+        parts = gather_object([f"{', '.join(bad)} for pictures {', '.join(names)}"] if bad else [])
+        raise Diverged(
+            f"{'; '.join(parts)}. The weights of before this step are in {last_good}. A lower learning rate, a longer "
+            "warm-up or clipping usually helps, e.g. --set optim.clip=35"
+        )
+
+    def step(self, progress: Progress, lr: float, grad_norm: Tensor) -> None:
+        """After an optimiser step: write a line if it is time."""
+        self.bar.update(1)
+        self._sum("grad_norm", grad_norm)
+        if progress.step % self.every:
+            return
+        means = self._means()
+        elapsed = time.perf_counter() - self.started
+        line: dict[str, Any] = {"step": progress.step, "epoch": progress.epoch, "lr": lr, **means}
+        line["seconds"] = round(elapsed, 3)
+        line["images_per_s"] = round(self.images * self.accelerator.num_processes / elapsed, 2)
+        line["data_wait"] = round(self.waited / elapsed, 3)
+        if torch.cuda.is_available():
+            line["memory_gb"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        self.write(line)
+        self._show(line)
+        self.sums, self.counts, self.images, self.waited = {}, {}, 0, 0.0
+        self.started = time.perf_counter()
+
+    def _sum(self, key: str, value: Tensor) -> None:
+        self.sums[key] = self.sums.get(key, self.zero) + value.detach().to(self.zero).mean()
+        self.counts[key] = self.counts.get(key, 0) + 1
+
+    def _means(self) -> dict[str, float]:
+        keys = sorted(self.sums)
+        means = torch.stack([self.sums[key] / self.counts[key] for key in keys])
+        if self.accelerator.num_processes > 1:
+            means = self.accelerator.reduce(means, "mean")
+        return dict(zip(keys, means.tolist()))
+
+    def window(self) -> dict[str, Any]:
+        """Unfinished sums, for the checkpoint."""
+        return {"sums": {key: float(value) for key, value in self.sums.items()}, "counts": dict(self.counts)}
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """One line of the log, and the trackers'."""
+        if self.accelerator.is_main_process:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        numbers = {key: value for key, value in line.items() if isinstance(value, (int, float))}
+        self.accelerator.log(numbers, step=int(line["step"]))
+
+    def _show(self, line: Mapping[str, Any]) -> None:
+        words = {k.removeprefix("loss_"): f"{v:.3f}" for k, v in line.items() if k.startswith("loss")}
+        words |= {k.removeprefix("log/"): f"{v:.2f}" for k, v in line.items() if k.startswith("log/")}
+        if not self.bar.disable:
+            self.bar.set_postfix(words, refresh=False)
+        elif self.accelerator.is_main_process:
+            shown = " ".join(f"{key} {word}" for key, word in words.items())
+            print(
+                f"step {line['step']}/{self.bar.total} lr {line['lr']:.2e} {shown} {line['images_per_s']} img/s",
+                flush=True,
+            )
+
+    def say(self, text: str) -> None:
+        """A line above the bar, once."""
+        if self.accelerator.is_main_process:
+            tqdm.write(text)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self.bar.close()
+
+
+def _forget_later_lines(path: Path, progress: Progress) -> None:
+    """Drop what an interrupted run logged after its checkpoint: the resumed run will say it again."""
+    if not path.is_file():
+        return
+    kept = []
+    for text in path.read_text().splitlines():
+        try:
+            line = json.loads(text)
+            # An evaluation comes after its step; if the epoch is still under way, it is going to be repeated.
+            repeated = "AP" in line and line["epoch"] > progress.epoch
+            if line["step"] <= progress.step and not repeated:
+                kept.append(text)
+        except (json.JSONDecodeError, KeyError):
+            continue  # the last line of a killed run may be cut
+    path.write_text("".join(f"{line}\n" for line in kept))

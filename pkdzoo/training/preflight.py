@@ -1,0 +1,151 @@
+"""Everything that can be wrong with a run and be known before its first step, and a summary a person can read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from pkdzoo.data import CocoDataset
+from pkdzoo.distill import Distiller
+from pkdzoo.layers.norm import FrozenBatchNorm2d
+from pkdzoo.models.base import Detector
+from pkdzoo.structures import Batch, Instances
+from pkdzoo.training.build import batch_per_process, student_of
+from pkdzoo.training.optim import planned_steps
+from pkdzoo.training.recipe import Recipe
+
+
+@dataclass
+class Report:
+    """What the checks found: lines to read, and lines to mind."""
+
+    lines: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return "\n".join([*self.lines, *(f"warning: {line}" for line in self.warnings)])
+
+
+def check_run(
+    recipe: Recipe, task: nn.Module, train: CocoDataset, val: CocoDataset, processes: int, steps_per_epoch: int
+) -> Report:
+    """Look at everything before the first step.
+
+    Args:
+        recipe: of the run.
+        task: a detector or a Distiller, not wrapped.
+        train: training pictures.
+        val: validation pictures.
+        processes: that train together.
+        steps_per_epoch: optimiser steps.
+
+    Raises:
+        ValueError: for what would end the run, or make it worthless, later.
+    """
+    report = Report()
+    student = student_of(task)
+    _describe_models(report, recipe, task, student)
+    _describe_data(report, train, val)
+    _describe_steps(report, recipe, processes, steps_per_epoch)
+    warn_of_frozen_random_layers(report, student)
+    dry_pass(task)
+    return report
+
+
+def _describe_models(report: Report, recipe: Recipe, task: nn.Module, student: Detector) -> None:
+    learning = sum(p.numel() for p in task.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in student.parameters())
+    source = student.loaded_from or recipe.init or "random weights"
+    report.lines.append(f"student   {recipe.model}, {total / 1e6:.2f} M parameters, from {source}")
+    report.lines.append(f"learning  {learning / 1e6:.2f} M parameters")
+    if isinstance(task, Distiller):
+        teacher = task.teacher
+        size = sum(p.numel() for p in teacher.parameters()) / 1e6
+        methods = ", ".join(recipe.distill.methods) if recipe.distill else ""
+        origin = teacher.loaded_from or "random weights"
+        report.lines.append(f"teacher   {teacher.name}, {size:.2f} M parameters, from {origin}, by {methods}")
+        if teacher.loaded_from is None:
+            report.warnings.append("the teacher has random weights, as the recipe says: nothing can be learnt from it")
+    if recipe.expect:
+        source = recipe.expect.get("source", "")
+        numbers = ", ".join(f"{key} {value}" for key, value in recipe.expect.items() if key != "source")
+        report.lines.append(f"expect    {numbers}" + (f" ({source})" if source else ""))
+
+
+def _describe_data(report: Report, train: CocoDataset, val: CocoDataset) -> None:
+    for name, dataset in (("train", train), ("val", val)):
+        report.lines.append(f"{name:<9} {dataset.report}")
+        lacking = [label for label, boxes in dataset.report.per_class.items() if not boxes]
+        if lacking:
+            report.warnings.append(f"the {name} set has no box of {', '.join(lacking[:10])}")
+        missing = dataset.check_files()
+        if not missing:
+            continue
+        allowed = train.max_unreadable * len(train) if dataset is train else 0
+        few = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        line = f"{len(missing)} of {len(dataset)} {name} pictures are not in {dataset.image_dir}: {few}"
+        if len(missing) > allowed:
+            raise ValueError(line)
+        report.warnings.append(f"{line}; they are skipped")
+
+
+def _describe_steps(report: Report, recipe: Recipe, processes: int, steps_per_epoch: int) -> None:
+    batch, optim = recipe.data.batch, recipe.optim
+    each = batch_per_process(recipe, processes)
+    lr = optim.lr * batch / optim.batch if optim.scale_lr else optim.lr
+    report.lines.append(
+        f"batch     {batch} = {processes} processes x {optim.accumulate} passes x {each} pictures; "
+        f"{optim.kind} at {lr:g}" + (f" ({optim.lr:g} x {batch}/{optim.batch})" if optim.scale_lr else "")
+    )
+    steps = planned_steps(recipe.schedule, steps_per_epoch)
+    epochs = math.ceil(steps / steps_per_epoch)
+    report.lines.append(f"steps     {steps} = {epochs} epochs of {steps_per_epoch}")
+    if batch != optim.batch and not optim.scale_lr:
+        report.warnings.append(
+            f"the rate {optim.lr:g} was published for a batch of {optim.batch}, this run has {batch}: "
+            "--set optim.scale_lr=true scales it, --set optim.batch=... says it is meant"
+        )
+
+
+def warn_of_frozen_random_layers(report: Report, student: Detector) -> None:
+    """Layers that never learn had better have learnt before."""
+    if student.loaded_from is not None:
+        return
+    backbone = student.backbone
+    still = [name for name, p in backbone.named_parameters() if not p.requires_grad]
+    fixed = any(isinstance(layer, FrozenBatchNorm2d) for layer in backbone.modules())
+    if still or fixed:
+        what = f"{len(still)} frozen tensors of the backbone" if still else "the backbone's fixed batch norm statistics"
+        report.warnings.append(
+            f"{what} were never loaded: random layers that cannot learn. Set init, or train from scratch with "
+            "--set model_args.norm=gn --set model_args.frozen_stages=0"
+        )
+
+
+def dry_pass(task: nn.Module, size: int = 128) -> None:
+    """One pass over a grey picture with one object: pyramids that cannot be compared fail here, not in step one.
+
+    Raises:
+        ValueError: what the pass raised, or a loss that is not finite.
+    """
+    device = next(task.parameters()).device
+    objects = Instances(
+        torch.tensor([[16.0, 16.0, 96.0, 80.0]], device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    )
+    batch = Batch(torch.full((1, 3, size, size), 128.0, device=device), [(size, size)], [objects])
+    training = [module for module in task.modules() if module.training]
+    task.eval()  # batch norms keep their statistics
+    try:
+        with torch.no_grad():
+            losses = task(batch)
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(f"student and teacher do not go together, or the model cannot run: {error}") from error
+    finally:
+        for module in training:
+            module.training = True
+    bad = [name for name, value in losses.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise ValueError(f"{', '.join(bad)} is not finite on a grey picture with one object: are the weights whole?")

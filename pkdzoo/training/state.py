@@ -1,0 +1,344 @@
+"""What a run keeps on disk, so that it can be killed at any moment and go on as if nothing had happened.
+
+    OUTPUT/recipe.json        the recipe, overrides included
+    OUTPUT/run.json           command, versions, data files
+    OUTPUT/log.jsonl          one line every few steps
+    OUTPUT/metrics.json       the numbers of the last evaluation; best/metrics.json those of the best
+    OUTPUT/checkpoints/step_N everything that resuming needs, with a manifest of hashes
+    OUTPUT/last, OUTPUT/best  the student alone: model.safetensors and config.json
+
+A checkpoint is written beside its place, forced to the disk and renamed: it is there as a whole or not at all. How far
+the run is stands in its manifest, not in the folder's name. Randomness needs no saving: every step is seeded by
+(seed, step, process), every picture by (seed, epoch, picture), every order by (seed, epoch).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pkdzoo.checkpoints.io import save_safetensors
+from pkdzoo.evaluation import write_metrics
+from pkdzoo.training.recipe import Recipe
+from pkdzoo.version import __version__
+
+MANIFEST = "manifest.json"
+IDENTITY = ("name", "model", "model_args", "distill")  # what may not change when a run is resumed
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        epoch: the one under way, counted from 0; epochs completed.
+        step: optimiser steps done.
+        step_in_epoch: those done in this epoch.
+        best: highest value of the watched metric.
+        stale: evaluations since then.
+        done: nothing is left to train.
+        window: unfinished sums of the log.
+        batch: total batch the run was started with.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    step_in_epoch: int = 0
+    best: float | None = None
+    stale: int = 0
+    done: bool = False
+    window: dict[str, Any] = field(default_factory=dict)
+    batch: int = 0
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that a reader sees the old file or the whole new one."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Force a file or a folder's list of names to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# -- the folder of a run ---------------------------------------------------------------------------------------------
+
+
+def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
+    """Refuse a folder that holds something else; nothing is written.
+
+    Raises:
+        ValueError: it holds another run, this run without ``resume``, or no run at all.
+    """
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{output} is a file: --output names a folder")
+    held = output / "recipe.json"
+    if not held.is_file():
+        if output.is_dir() and any(output.iterdir()):
+            raise ValueError(f"{output} is not empty and holds no run: choose another --output")
+        return
+    old, new = json.loads(held.read_text()), recipe.to_dict()
+    if not resume:
+        raise ValueError(
+            f"{output} holds a run of {old.get('name')!r} already: continue it with --resume, "
+            "or choose another --output"
+        )
+    changed = differences(old, new)
+    fatal = [line for line in changed if line.split(".")[0].split(":")[0] in IDENTITY]
+    if fatal:
+        raise ValueError(f"{output} holds another run, --resume cannot continue it: {'; '.join(fatal)}")
+    if changed:
+        warnings.warn(f"resuming with a changed recipe: {'; '.join(changed)}", stacklevel=2)
+
+
+def differences(old: Any, new: Any, where: str = "") -> list[str]:
+    """Every field in which two recipes differ, as ``field: old -> new``."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [
+            line
+            for key in keys
+            for line in differences(old.get(key), new.get(key), f"{where}.{key}" if where else str(key))
+        ]
+    return [] if old == new else [f"{where}: {json.dumps(old)} -> {json.dumps(new)}"]
+
+
+def open_output(output: Path, recipe: Recipe, about: Mapping[str, Any]) -> None:
+    """Make the folder and write what the run is; on resume the parts of a save that was cut short go."""
+    (output / "checkpoints").mkdir(parents=True, exist_ok=True)
+    for rest in (output / "checkpoints").glob(".*"):
+        shutil.rmtree(rest, ignore_errors=True)
+    write_json(output / "recipe.json", recipe.to_dict())
+    write_json(output / "run.json", dict(about))
+
+
+# -- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def save_checkpoint(
+    output: Path, progress: Progress, tensors: Mapping[str, Tensor], rest: Mapping[str, Any], keep: int
+) -> Path:
+    """Write one checkpoint and drop the oldest ones beyond ``keep``. One process calls it.
+
+    Args:
+        output: the run's folder.
+        progress: goes into the manifest.
+        tensors: weights and buffers of everything that learns, by name.
+        rest: state dicts of optimiser, schedule, scaler.
+        keep: checkpoints that stay.
+
+    Raises:
+        OSError: e.g. a full disk; what was there before is untouched.
+    """
+    folder = output / "checkpoints"
+    final = folder / f"step_{progress.step:08d}"
+    building = folder / f".building_{progress.step:08d}"
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        building.mkdir()
+        save_safetensors(tensors, building / "model.safetensors")
+        torch.save(dict(rest), building / "rest.pt")
+        for file in building.iterdir():
+            _sync(file)
+        hashes = {file.name: sha256(file) for file in sorted(building.iterdir())}
+        write_json(building / MANIFEST, {"progress": asdict(progress), "sha256": hashes})
+        _sync(building)
+        if final.exists():  # the same step again, after a resume
+            os.replace(final, folder / f".old_{progress.step:08d}")
+        os.replace(building, final)
+        _sync(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    for old in list_checkpoints(output)[keep:]:
+        # Renamed first: a folder that is half deleted must not look like a checkpoint.
+        os.replace(old, old.with_name(f".old_{old.name}"))
+    for old in folder.glob(".old_*"):
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def list_checkpoints(output: Path) -> list[Path]:
+    """Checkpoints of a run, newest first, by the step their manifest states."""
+    found = []
+    for manifest in (output / "checkpoints").glob(f"step_*/{MANIFEST}"):
+        try:
+            found.append((int(json.loads(manifest.read_text())["progress"]["step"]), manifest.parent))
+        except (ValueError, KeyError, TypeError):
+            warnings.warn(f"{manifest} cannot be read; that checkpoint is not used", stacklevel=2)
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def find_checkpoint(output: Path) -> tuple[Path, Progress] | None:
+    """The newest checkpoint whose files are what its manifest says, and how far it is."""
+    for path in list_checkpoints(output):
+        manifest = json.loads((path / MANIFEST).read_text())
+        broken = [
+            name
+            for name, wanted in manifest["sha256"].items()
+            if not (path / name).is_file() or sha256(path / name) != wanted
+        ]
+        if not broken:
+            return path, Progress(**manifest["progress"])
+        warnings.warn(f"{path}: {', '.join(broken)} is damaged (its hash differs); going back further", stacklevel=2)
+    return None
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and state dicts, as they were given to :func:`save_checkpoint`."""
+    rest = torch.load(path / "rest.pt", map_location="cpu", weights_only=True)
+    return dict(load_file(path / "model.safetensors")), dict(rest)
+
+
+def snapshot(
+    task: nn.Module, optimizer: Any, scheduler: Any, scaler: Any, average: nn.Module | None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Everything that resuming needs, as :func:`save_checkpoint` takes it; no teacher is in it."""
+    tensors = {f"task.{key}": value for key, value in task.state_dict().items()}
+    if average is not None:
+        tensors |= {f"average.{key}": value for key, value in average.state_dict().items()}
+    rest = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+    if scaler is not None:
+        rest["scaler"] = scaler.state_dict()
+    return tensors, rest
+
+
+def restore(
+    path: Path, task: nn.Module, optimizer: Any, scheduler: Any, scaler: Any, average: nn.Module | None
+) -> None:
+    """The inverse of :func:`snapshot`, strictly; before anything is wrapped or moved."""
+    tensors, rest = read_checkpoint(path)
+    for prefix, module in (("task.", task), ("average.", average)):
+        if module is not None:
+            module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    optimizer.load_state_dict(rest["optimizer"])
+    scheduler.load_state_dict(rest["scheduler"])
+    if scaler is not None and "scaler" in rest:
+        scaler.load_state_dict(rest["scaler"])
+
+
+def last_good(output: Path) -> str:
+    """Where the newest checkpoint is, in words."""
+    found = list_checkpoints(output)
+    return str(found[0]) if found else "no checkpoint yet: the run has to start again"
+
+
+# -- results ---------------------------------------------------------------------------------------------------------
+
+
+def about(processes: int) -> dict[str, Any]:
+    """What a number should be able to say about where it comes from."""
+    return {
+        "command": " ".join(sys.argv),
+        "pkdzoo": __version__,
+        "torch": torch.__version__,
+        "processes": processes,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def note_metrics(progress: Progress, value: float | None) -> bool:
+    """Take a new value of the watched metric into account; whether it is the best so far."""
+    better = value is not None and (progress.best is None or value > progress.best)
+    progress.best, progress.stale = (value, 0) if better else (progress.best, progress.stale + 1)
+    return better
+
+
+def export(
+    model: nn.Module,
+    output: Path,
+    config: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    about: Mapping[str, Any],
+    best: bool,
+) -> None:
+    """The student alone as ``last`` and, if it is the best so far, as ``best``, each with its numbers.
+
+    Each folder is what ``create_detector("local-dir:FOLDER")`` loads.
+    """
+    for folder in [output / "last", output / "best"] if best else [output / "last"]:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", dict(config))
+        save_safetensors(model.state_dict(), folder / "model.safetensors")
+        write_metrics(folder / "metrics.json", dict(metrics), **about)
+    write_metrics(output / "metrics.json", dict(metrics), **about)
+
+
+def read_metrics(output: Path) -> dict[str, Any]:
+    """The numbers of a run's last evaluation."""
+    content: dict[str, Any] = json.loads((output / "metrics.json").read_text())
+    return content
+
+
+# -- signals and seeds -----------------------------------------------------------------------------------------------
+
+
+class StopRequest:
+    """Whether somebody asked the run to end (SIGTERM, SIGINT); the second time the default takes over."""
+
+    def __init__(self) -> None:
+        self.by: str | None = None
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        self.by = signal.Signals(number).name
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Catch SIGTERM and SIGINT while inside, so that the loop can save before it ends."""
+    request = StopRequest()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, request) for number in numbers]
+    try:
+        yield request
+    finally:
+        for number, handler in zip(numbers, before):
+            signal.signal(number, handler)
+
+
+def seed_step(seed: int, step: int, process: int) -> None:
+    """Seed all of torch for one step of one process: a resumed run draws what the uninterrupted one drew."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{process}".encode(), digest_size=8).digest()
+    torch.manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -1,0 +1,205 @@
+"""Train a detector, with or without a teacher.
+
+    accelerate launch recipes/train.py recipes/demo.py                  # no data at hand: minutes on two cores
+    accelerate launch recipes/train.py recipes/pkd/retina_r50_pkd_swin.py --data coco/    # on every GPU there is
+    accelerate launch recipes/train.py RECIPE.py --data DIR --output runs/mine --set optim.lr=0.005
+    accelerate launch recipes/train.py RECIPE.py --data DIR --output runs/mine --resume
+
+DIR holds annotations/instances_{train,val}2017.json with train2017/ and val2017/ (COCO's own layout), or
+annotations/instances_{train,val}.json with images/. Read this file from top to bottom: the loop is all here; what a
+recipe says is in pkdzoo/training/recipe.py, what is saved and how in pkdzoo/training/state.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, skip_first_batches
+from torch import Tensor
+
+from pkdzoo import Detector
+from pkdzoo.data import TooManyUnreadable
+from pkdzoo.distill import Distiller
+from pkdzoo.training import build, options, state
+from pkdzoo.training.compare import Arm, compare
+from pkdzoo.training.evaluate import evaluate, table
+from pkdzoo.training.monitor import Diverged, Monitor
+from pkdzoo.training.optim import build_optimizer, build_schedule, planned_steps
+from pkdzoo.training.preflight import check_run
+from pkdzoo.training.recipe import Recipe, load_recipes
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path, help="a .py file that defines RECIPE or RECIPES, or a run's recipe.json")
+    parser.add_argument("--data", type=Path, help="folder of the data set")
+    parser.add_argument("--train-json", type=Path, help="annotation file, if it is elsewhere")
+    parser.add_argument("--val-json", type=Path, help="likewise")
+    parser.add_argument("--images", type=Path, help="picture folder, if it is elsewhere")
+    parser.add_argument("--output", type=Path, help="folder of the run; runs/<recipe> without it")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a field, e.g. optim.lr=0.02")
+    parser.add_argument("--resume", action="store_true", help="go on where the run in --output stopped")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--cpu", action="store_true", help="leave the GPU alone")
+    machine.add_argument("--threads", type=int, help="CPU threads a process; without it all cores are shared out")
+    machine.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"))
+    machine.add_argument("--channels-last", action="store_true")
+    machine.add_argument("--compile", action="store_true", help="compile backbone and neck")
+    machine.add_argument("--checkpoint-activations", action="store_true", help="less memory for a third more time")
+    machine.add_argument("--find-unused", action="store_true", help="for models that leave parameters out of a step")
+    machine.add_argument("--tracker", help="tensorboard, wandb, ... as Accelerate knows them")
+    return parser.parse_args(argv)
+
+
+def train(recipe: Recipe, args: argparse.Namespace, output: Path) -> Arm | None:
+    """One run, from an empty folder or from its last checkpoint; None if it was asked to stop."""
+    accelerator = Accelerator(
+        cpu=args.cpu,
+        mixed_precision=args.mixed_precision,
+        gradient_accumulation_steps=recipe.optim.accumulate,
+        log_with=args.tracker,
+        project_dir=output,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=args.find_unused)],
+    )
+    options.share_cores(accelerator, args.threads)
+    about = state.about(accelerator.num_processes)
+    state.check_output(output, recipe, args.resume)
+    found = state.find_checkpoint(output) if args.resume else None
+    accelerator.wait_for_everyone()  # nobody writes before everybody has looked
+    with accelerator.main_process_first():
+        if accelerator.is_main_process:
+            state.open_output(output, recipe, about)
+        places = build.find_data(
+            recipe.data, args.data, args.train_json, args.val_json, args.images, cache=output / "data"
+        )
+
+    # -- what learns, and from what ----------------------------------------------------------------------------------
+    train_set, val_set = build.build_datasets(recipe, places)
+    student = build.build_student(recipe, train_set.label_names)
+    teacher = build.build_teacher(recipe.distill, train_set.label_names) if recipe.distill else None
+    task = build.build_task(recipe, student, teacher)  # the student, or a Distiller around it: losses = task(batch)
+    options.apply(student, args.channels_last, args.checkpoint_activations)
+    processes, accumulate = accelerator.num_processes, recipe.optim.accumulate
+    train_loader, sampler = build.train_loader(recipe, train_set, processes)
+    val_loader = build.val_loader(val_set, recipe.data.test_batch, recipe.data.workers)
+    steps_per_epoch = math.ceil(math.ceil(len(train_loader) / processes) / accumulate)
+    steps = planned_steps(recipe.schedule, steps_per_epoch)
+
+    # -- everything that can be wrong before the first step ----------------------------------------------------------
+    report = check_run(recipe, task, train_set, val_set, processes, steps_per_epoch)
+    accelerator.print(f"== {recipe.name} -> {output}\n{report}")
+
+    # -- optimiser, schedule, and the last checkpoint ----------------------------------------------------------------
+    optimizer = build_optimizer(task, recipe.optim, recipe.data.batch)
+    scheduler = build_schedule(optimizer, recipe.schedule, steps_per_epoch)
+    ema = options.average(student, recipe.optim.ema)
+    progress = state.Progress(batch=recipe.data.batch)
+    if found is not None:
+        progress = found[1]
+        state.restore(found[0], task, optimizer, scheduler, accelerator.scaler, ema)
+        accelerator.print(f"resumed from {found[0]}: epoch {progress.epoch}, step {progress.step} of {steps}")
+    if args.compile:
+        options.compile_body(student)
+    core = task
+    task, optimizer, train_loader, val_loader = accelerator.prepare(task, optimizer, train_loader, val_loader)
+    if ema is not None:
+        ema.to(accelerator.device)
+    judged: Detector = student if ema is None else ema.module  # who is evaluated and exported
+    monitor = Monitor(accelerator, output, recipe.watch.log, steps, progress)
+
+    def save() -> None:
+        progress.window = monitor.window()
+        if accelerator.is_main_process:
+            content = state.snapshot(core, optimizer, scheduler, accelerator.scaler, ema)
+            state.save_checkpoint(output, progress, *content, recipe.watch.keep)
+        accelerator.wait_for_everyone()
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+    metrics: dict[str, Any] = {}
+    with state.stop_on_signals() as asked:
+        while not progress.done:
+            epoch = progress.epoch
+            build.train_mode(core, recipe)
+            state.seed_step(recipe.seed, -1 - epoch, accelerator.process_index)
+            core.set_epoch(epoch)
+            if isinstance(core, Distiller) and not progress.step_in_epoch:  # else the checkpoint has what it prepared
+                core.on_epoch_start(epoch, train_loader)
+            # Accelerate's loader counts epochs itself and does not reach a sampler inside its own: tell all three.
+            train_loader.set_epoch(epoch)
+            train_set.set_epoch(epoch)
+            sampler.set_epoch(epoch)
+            seen = progress.step_in_epoch * accumulate
+            batches = skip_first_batches(train_loader, seen) if seen else train_loader
+            for number, batch in enumerate(monitor.timed(batches)):
+                if progress.step >= steps:
+                    break
+                state.seed_step(
+                    recipe.seed, progress.step * accumulate + number % accumulate, accelerator.process_index
+                )
+                if isinstance(core, Distiller):
+                    core.set_progress(progress.step, steps, epoch, recipe.schedule.epochs)
+                with accelerator.accumulate(task):
+                    losses: dict[str, Tensor] = task(batch)
+                    accelerator.backward(torch.stack(list(losses.values())).sum())
+                    monitor.add(batch, losses, core.logs if isinstance(core, Distiller) else {})
+                    if not accelerator.sync_gradients:
+                        continue
+                    norm = accelerator.clip_grad_norm_(task.parameters(), recipe.optim.clip or math.inf)
+                    stop = monitor.guard(losses, norm, asked.by is not None, state.last_good(output))
+                    lr = scheduler.get_last_lr()[0]
+                    optimizer.step()
+                    scheduler.step()
+                    optimizer.zero_grad()
+                if ema is not None:
+                    ema.update_parameters(student)
+                progress.step, progress.step_in_epoch = progress.step + 1, progress.step_in_epoch + 1
+                monitor.step(progress, lr, norm)
+                if stop:
+                    save()
+                    monitor.say(f"stopped as asked at step {progress.step} of {steps}; go on with --resume")
+                    return None
+                if recipe.watch.save and progress.step % recipe.watch.save == 0:
+                    save()
+            train_set.check_skipped()
+
+            # -- the end of an epoch -----------------------------------------------------------------------------
+            last = progress.step >= steps
+            if last or (epoch + 1) % recipe.watch.evaluate == 0:
+                metrics = evaluate(judged, val_loader, val_set, accelerator)
+                better = state.note_metrics(progress, metrics[recipe.watch.best])
+                monitor.write({"step": progress.step, "epoch": epoch + 1, **metrics})
+                monitor.say(f"epoch {epoch + 1} of {recipe.schedule.epochs}\n{table(metrics, per_class=False)}")
+                if accelerator.is_main_process:
+                    when = {"recipe": recipe.name, "epoch": epoch + 1, "step": progress.step}
+                    state.export(
+                        judged, output, build.student_config(recipe, student), metrics, {**when, **about}, better
+                    )
+                last |= recipe.watch.patience is not None and progress.stale >= recipe.watch.patience
+            progress.epoch, progress.step_in_epoch, progress.done = epoch + 1, 0, last
+            save()
+    monitor.close()
+    accelerator.end_training()
+    return Arm(recipe, judged, teacher, metrics or state.read_metrics(output), output, val_set, val_loader, accelerator)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    try:
+        recipes = load_recipes(args.recipe, args.set)
+        alone = len(recipes) == 1
+        output = args.output or Path("runs") / (recipes[0].name if alone else args.recipe.stem)
+        arms = [train(recipe, args, output if alone else output / recipe.name) for recipe in recipes]
+        finished = [arm for arm in arms if arm is not None]
+        if not alone and len(finished) == len(arms):
+            compare(finished, output)
+    except (ValueError, OSError, Diverged, TooManyUnreadable) as error:
+        sys.exit(f"error: {options.plainly(error)}")
+
+
+if __name__ == "__main__":
+    main()
