@@ -1,0 +1,456 @@
+"""Weights arrive whole or not at all: a server on loopback, and everything that can go wrong on the way."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from foreign import checkpoint, register, tensors
+from serving import Served, cut, serving, status
+
+import pkdzoo
+from pkdzoo import hub
+from pkdzoo.hub import DownloadError
+from pkdzoo.registry import Weights
+
+FILE = "/zoo/retina_tiny_coco-1x.pth"
+
+
+@pytest.fixture
+def server() -> Iterator[Served]:
+    with serving() as served:
+        yield served
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PKDZOO_CACHE", "PKDZOO_MIRROR", "PKDZOO_HUB_NAMESPACE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(hub, "WAIT", 0.0)
+
+
+@pytest.fixture
+def state() -> dict[str, torch.Tensor]:
+    return tensors(pkdzoo.create_detector("retina_r10w16"))
+
+
+def files_in(folder: Path) -> list[str]:
+    """Names of everything that a cache holds, but for its locks."""
+    return sorted(p.name for p in folder.rglob("*") if p.is_file() and p.parent.name != ".locks")
+
+
+def same(model: pkdzoo.Detector, state: dict[str, torch.Tensor]) -> bool:
+    own = model.state_dict()
+    return set(own) == set(state) and all(torch.equal(own[key], state[key]) for key in own)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before-1.6"])
+@pytest.mark.parametrize("layout", ["mmdetection", "mmrazor"])
+def test_first_from_the_link_then_offline(
+    server: Served,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    state: dict[str, torch.Tensor],
+    layout: str,
+    zipped: bool,
+) -> None:
+    url, digest = server.put(FILE, checkpoint(state, layout, zipped))
+    register(monkeypatch, Weights("coco_1x", url=url, sha256=digest[:8], metrics={"AP": 1.0}))
+    model = pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=tmp_path)
+    assert same(model, state)
+    assert not model.training
+    assert model.label_names[:2] == ("person", "bicycle")
+    assert model.loaded_from == f"test_retina.coco_1x ({url})"
+    assert server.requests == [f"GET {FILE}"]
+    assert files_in(tmp_path) == [f"test_retina.coco_1x-{digest[:8]}.safetensors"]
+    server.files.clear()
+    again = pkdzoo.create_detector("test_retina.coco_1x", pretrained=True, cache_dir=tmp_path)
+    assert same(again, state)
+    assert len(server.requests) == 1
+    batch = pkdzoo.Batch(torch.rand(1, 3, 64, 64) * 255, [(64, 64)])
+    first, second = (m.trace(batch, "head").outputs for m in (model, again))
+    assert first is not None and second is not None
+    assert all(torch.equal(a, b) for a, b in zip(first.cls, second.cls))
+
+
+def test_the_cache_is_where_the_environment_says(
+    server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, torch.Tensor]
+) -> None:
+    url, digest = server.put(FILE, checkpoint(state))
+    register(monkeypatch, Weights("coco_1x", url=url, sha256=digest))
+    monkeypatch.setenv("PKDZOO_CACHE", str(tmp_path / "mine"))
+    pkdzoo.create_detector("test_retina", pretrained=True)
+    assert len(files_in(tmp_path / "mine")) == 1
+    monkeypatch.delenv("PKDZOO_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert hub.cache_folder() == tmp_path / "pkdzoo"
+    assert hub.cache_folder("other") == Path("other")
+
+
+def test_embedded_before_cache_before_hub_before_link(
+    server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = pkdzoo.create_detector("retina_r10w16")
+    by_source = {name: tensors(base, seed) for seed, name in enumerate(("link", "hub", "cache", "package"))}
+    asked = []
+
+    def fetch_repository(repository: str, cache_dir: str | None = None) -> Path:
+        asked.append(repository)
+        if repository != "someone/retina":
+            raise FileNotFoundError(f"404 {repository}")
+        config = {"library_name": "pkdzoo", "architecture": "test_retina"}
+        return hub.save_folder(tmp_path / "hub", by_source["hub"], config)
+
+    url, digest = server.put(FILE, checkpoint(by_source["link"]))
+    monkeypatch.setattr(hub, "fetch_repository", fetch_repository)
+    monkeypatch.setattr(hub, "PACKAGED", tmp_path / "package")
+    monkeypatch.setenv("PKDZOO_HUB_NAMESPACE", "mine")
+    row = Weights("coco_1x", url=url, sha256=digest, hub_id="someone/retina", file="tiny.safetensors")
+    register(monkeypatch, row)
+
+    def load() -> pkdzoo.Detector:
+        return pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=tmp_path / "cache")
+
+    assert same(load(), by_source["hub"])
+    assert asked == ["mine/test_retina.coco_1x", "someone/retina"]
+    assert not server.requests
+    (tmp_path / "cache").mkdir()
+    hub.save_safetensors(by_source["cache"], tmp_path / "cache" / f"test_retina.coco_1x-{digest[:8]}.safetensors")
+    assert same(load(), by_source["cache"])
+    (tmp_path / "package").mkdir()
+    hub.save_safetensors(by_source["package"], tmp_path / "package" / "tiny.safetensors")
+    assert same(load(), by_source["package"])
+    assert len(asked) == 2
+
+
+def test_nothing_on_the_hub_falls_back_to_the_link(
+    server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, torch.Tensor]
+) -> None:
+    def fetch_repository(repository: str, cache_dir: str | None = None) -> Path:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(hub, "fetch_repository", fetch_repository)
+    url, digest = server.put(FILE, checkpoint(state))
+    register(monkeypatch, Weights("coco_1x", url=url, sha256=digest, hub_id="someone/retina"))
+    assert same(pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=tmp_path), state)
+    register(monkeypatch, Weights("coco_1x", hub_id="someone/retina"))
+    with pytest.raises(DownloadError, match=r"test_retina\.coco_1x.*someone/retina: no network"):
+        pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=tmp_path / "other")
+
+
+@pytest.mark.parametrize("kind", ["another host", "a folder"])
+def test_mirrors(
+    server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, torch.Tensor], kind: str
+) -> None:
+    content = checkpoint(state)
+    _, digest = server.put("/mirror/a%2Bb/file.pth", content)
+    folder = tmp_path / "a+b"
+    folder.mkdir()
+    (folder / "file.pth").write_bytes(content)
+    monkeypatch.setenv("PKDZOO_MIRROR", f"{server.url}/mirror/" if kind == "another host" else str(tmp_path))
+    register(monkeypatch, Weights("coco_1x", url="https://gone.invalid/a%2Bb/file.pth", sha256=digest))
+    assert same(pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=tmp_path / "cache"), state)
+
+
+# -- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def refused(name: str, folder: Path, match: str, error: type[Exception] = DownloadError) -> None:
+    """Loading fails with this message, and the cache is as empty as before."""
+    before = files_in(folder)
+    with pytest.raises(error, match=match):
+        pkdzoo.create_detector(name, pretrained=True, cache_dir=folder)
+    assert files_in(folder) == before
+
+
+def test_wrong_hash(
+    server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, torch.Tensor]
+) -> None:
+    url, digest = server.put(FILE, checkpoint(state))
+    register(monkeypatch, Weights("coco_1x", url=url, sha256="01234567"))
+    refused("test_retina", tmp_path, f"SHA-256 begins with {digest[:8]} and not with 01234567")
+    assert len(server.requests) == 1
+
+
+def test_cut_and_then_whole(
+    server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, torch.Tensor]
+) -> None:
+    content = checkpoint(state)
+    url, digest = server.put(FILE, content)
+    register(monkeypatch, Weights("coco_1x", url=url, sha256=digest))
+    server.faults[:] = [cut(content)] * hub.ATTEMPTS
+    refused("test_retina", tmp_path, rf"the line broke after \d+ of {len(content)} bytes \({hub.ATTEMPTS} attempts\)")
+    server.faults[:] = [cut(content), status(503)]
+    assert same(pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=tmp_path), state)
+    assert len(server.requests) == hub.ATTEMPTS + 3
+
+
+@pytest.mark.parametrize(("code", "requests"), [(404, 1), (403, 1), (429, 3), (500, 3)])
+def test_errors_of_the_host(
+    server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, requests: int
+) -> None:
+    register(monkeypatch, Weights("coco_1x", url=server.url + "/gone.pth"))
+    server.faults[:] = [status(code)] * 3
+    refused("test_retina", tmp_path, f"gone.pth could not be fetched: HTTP {code}")
+    assert len(server.requests) == requests
+
+
+def test_no_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as gone:
+        url = gone.url + FILE
+    register(monkeypatch, Weights("coco_1x", url=url))
+    refused("test_retina", tmp_path, r"could not be fetched: .*refused.* \(3 attempts\)")
+
+
+def test_a_page_instead_of_the_file(server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, _ = server.put(FILE, b"<!DOCTYPE html><html>log in first</html>")
+    register(monkeypatch, Weights("coco_1x", url=url))
+    refused("test_retina", tmp_path, "cannot be read as tensors", ValueError)
+
+
+def test_a_file_that_does_not_fit(
+    server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, torch.Tensor]
+) -> None:
+    del state["head.cls.bias"]
+    url, digest = server.put(FILE, checkpoint(state))
+    register(monkeypatch, Weights("coco_1x", url=url, sha256=digest))
+    refused("test_retina", tmp_path, r"1 missing: head\.cls\.bias", ValueError)
+
+
+@pytest.mark.parametrize("moment", ["before", "in the middle"])
+def test_full_disk(
+    server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, torch.Tensor], moment: str
+) -> None:
+    url, digest = server.put(FILE, checkpoint(state))
+    register(monkeypatch, Weights("coco_1x", url=url, sha256=digest))
+    if moment == "before":
+        monkeypatch.setattr(hub.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+        refused("test_retina", tmp_path, r"cannot be kept in .* MB are needed and 0 MB are free; set PKDZOO_CACHE")
+        return
+
+    class Full:
+        """A file on a disk with room for a thousand bytes."""
+
+        def __init__(self, path: Path, *_: object, **__: object) -> None:
+            self.name, self.file = str(path), open(path, "wb", buffering=0)  # noqa: SIM115
+
+        def __enter__(self) -> Full:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.file.close()
+
+        def write(self, block: bytes) -> int:
+            if self.file.tell():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return self.file.write(block[:1000])
+
+    monkeypatch.setattr(hub, "open", Full, raising=False)
+    refused("test_retina", tmp_path, r"cannot be kept in .*: No space left on device; set PKDZOO_CACHE")
+    assert len(server.requests) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="a small disk has to be mounted")
+def test_a_disk_that_is_really_full(
+    server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, torch.Tensor]
+) -> None:
+    content = checkpoint(state)
+    url, digest = server.put(FILE, content)
+    register(monkeypatch, Weights("coco_1x", url=url, sha256=digest))
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = f"size={len(content) // 2}"
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        refused("test_retina", disk, "cannot be kept in")
+        monkeypatch.setattr(hub.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1 << 40}))
+        refused("test_retina", disk, "cannot be kept in .*: No space left on device")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_no_room_for_the_converted_file(
+    server: Served,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    state: dict[str, torch.Tensor],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    url, digest = server.put(FILE, checkpoint(state))
+    register(monkeypatch, Weights("coco_1x", url=url, sha256=digest))
+    monkeypatch.setattr(hub, "save_safetensors", full)
+    assert same(pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=tmp_path), state)
+    assert "has no room to keep it" in caplog.text
+    assert files_in(tmp_path) == []
+
+
+def test_a_damaged_cache_is_fetched_again(
+    server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, torch.Tensor]
+) -> None:
+    url, digest = server.put(FILE, checkpoint(state))
+    register(monkeypatch, Weights("coco_1x", url=url, sha256=digest))
+    pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=tmp_path)
+    place = tmp_path / files_in(tmp_path)[0]
+    place.write_bytes(place.read_bytes()[:1000])
+    assert same(pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=tmp_path), state)
+    assert len(server.requests) == 2
+
+
+def test_a_new_hash_is_a_new_file(
+    server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, torch.Tensor]
+) -> None:
+    for seed in (0, 1):
+        url, digest = server.put(FILE, checkpoint(tensors(pkdzoo.create_detector("retina_r10w16"), seed)))
+        register(monkeypatch, Weights("coco_1x", url=url, sha256=digest))
+        model = pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=tmp_path)
+        assert same(model, state) is (seed == 0)
+    assert len(files_in(tmp_path)) == 2
+
+
+def test_offline_means_offline(
+    server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, torch.Tensor]
+) -> None:
+    url, digest = server.put(FILE, checkpoint(state))
+    register(monkeypatch, Weights("coco_1x", url=url, sha256=digest))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    refused("test_retina", tmp_path, "HF_HUB_OFFLINE forbids to fetch it")
+    assert not server.requests
+
+
+def test_links_of_other_kinds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, Weights("coco_1x", url="ftp://host/file.pth"))
+    refused("test_retina", tmp_path, "links begin with http, https or file", ValueError)
+
+
+def test_pages_are_for_people(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"only a browser can fetch: https://drive\.google\.com/.*load_checkpoint\("):
+        pkdzoo.create_detector("gfl_r50_crosskd_r101", pretrained=True, cache_dir=tmp_path)
+
+
+def test_many_at_once_fetch_once(
+    server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, torch.Tensor]
+) -> None:
+    url, digest = server.put(FILE, checkpoint(state))
+    register(monkeypatch, Weights("coco_1x", url=url, sha256=digest))
+    models: list[pkdzoo.Detector] = []
+
+    def load() -> None:
+        models.append(pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=tmp_path))
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(models) == 4
+    assert all(same(model, state) for model in models)
+    assert len(server.requests) == 1
+    assert len(files_in(tmp_path)) == 1
+
+
+def test_pieces_of_killed_processes_go_after_a_day(
+    server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, torch.Tensor]
+) -> None:
+    url, digest = server.put(FILE, checkpoint(state))
+    register(monkeypatch, Weights("coco_1x", url=url, sha256=digest))
+    old, young = tmp_path / f"{hub.ARRIVING}old", tmp_path / f"{hub.ARRIVING}young"
+    old.write_bytes(b"x")
+    young.write_bytes(b"x")
+    yesterday = time.time() - 25 * 3600
+    os.utime(old, (yesterday, yesterday))
+    pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=tmp_path)
+    assert not old.exists()
+    assert young.exists()
+
+
+# -- the Hub ---------------------------------------------------------------------------------------------------------
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LOAD = """
+import json, sys, pkdzoo
+from urllib.request import urlopen
+for name in sys.argv[2:]:
+    model = pkdzoo.create_detector(name)
+    print(json.dumps([model.name, model.label_names, model.loaded_from]))
+    urlopen(sys.argv[1] + "/loaded").close()
+"""
+
+
+def test_a_repository_of_the_hub(server: Served, tmp_path: Path) -> None:
+    model = pkdzoo.create_detector("retina_r10w16", label_names=["cat", "dog"])
+    model.save_pretrained(tmp_path / "saved")
+    for revision in ("main", COMMIT):
+        for name in ("config.json", "model.safetensors"):
+            server.put(f"/org/tiny/resolve/{revision}/{name}", (tmp_path / "saved" / name).read_bytes())
+    server.put("/loaded", b"")
+    server.headers["X-Repo-Commit"] = COMMIT
+    env = {
+        **os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONPATH": str(Path(pkdzoo.__file__).parent.parent), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+
+    def load(*names: str, **more: str) -> list[list[str]]:
+        """Requests for files of each load, in a process of its own: the client reads its settings when imported."""
+        server.requests.clear()
+        command = [sys.executable, "-c", LOAD, server.url, *names]
+        run = subprocess.run(command, env={**env, **more}, capture_output=True, text=True, timeout=120)
+        assert run.returncode == 0, run.stderr
+        wanted = [["retina_r10w16", ["cat", "dog"], name] for name in names]
+        assert [json.loads(line) for line in run.stdout.splitlines()] == wanted
+        loads = " ".join(line for line in server.requests if "resolve" in line or "loaded" in line)
+        return [re.findall(r"(\w+ \S+resolve\S+)", part) for part in loads.split("GET /loaded")[:-1]]
+
+    first, warm, pinned = load("hf-hub:org/tiny", "hf-hub:org/tiny", f"hf-hub:org/tiny@{COMMIT}")
+    assert len([line for line in first if line.startswith("GET")]) == 2
+    assert warm == ["HEAD /org/tiny/resolve/main/config.json"]
+    assert pinned == []
+    assert load("hf-hub:org/tiny", HF_HUB_OFFLINE="1") == [[]]
+
+
+# -- folders ---------------------------------------------------------------------------------------------------------
+
+
+def test_folders_are_read_back(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    config = {"library_name": "pkdzoo", "label_names": ["Katze", "Füchse"]}
+    hub.save_folder(tmp_path / "a", state, config)
+    found, tensors_found = hub.read_folder(tmp_path / "a")
+    assert found == config
+    assert all(torch.equal(tensors_found[key], state[key]) for key in state)
+    assert files_in(tmp_path / "a") == ["config.json", "model.safetensors"]
+
+
+def test_folders_of_others_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"it has no config\.json"):
+        hub.read_folder(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["DetrForObjectDetection"]}))
+    with pytest.raises(ValueError, match="a model of another library"):
+        hub.read_folder(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="not JSON"):
+        hub.read_folder(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"library_name": "pkdzoo"}))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"cposix\nsystem\n(S'touch x'\ntR.")
+    with pytest.raises(FileNotFoundError, match="pickled weights beside it are never loaded"):
+        hub.read_folder(tmp_path)
+
+
+def test_what_cannot_be_json_is_refused_before_anything_is_written(
+    tmp_path: Path, state: dict[str, torch.Tensor]
+) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        hub.save_folder(tmp_path / "a", state, {"AP": float("nan")})
+    assert files_in(tmp_path) == []
