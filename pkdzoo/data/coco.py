@@ -11,6 +11,7 @@ Evaluation reads the file again and counts what it says (``ground_truth``), as p
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import struct
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from pkdzoo.data.formats import read_annotations
 from pkdzoo.data.reading import UnreadableImage, read_image
@@ -139,6 +140,7 @@ class CocoDataset(Dataset[Sample]):
         self.report = LoadReport(str(self.json_path))
         self.table = select(columns, self._label_of, self.label_names, self.report, drop_empty, min_size)
         self.image_ids, self.sizes = self.table.image_ids, self.table.sizes
+        self._settled = False  # set in a worker's own copy only
         # Shared with the workers, also with those that live longer than an epoch.
         self._epoch = _shared(1, torch.int64)
         self._unreadable = _shared(len(self), torch.uint8)
@@ -189,6 +191,11 @@ class CocoDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         if not -len(self) <= index < len(self):
             raise IndexError(f"picture {index} of {len(self)}")
+        if get_worker_info() is not None and not self._settled:
+            # A full garbage collection writes into every object's header, and so copies some 75 MB of the parent's
+            # memory into each forked worker. What was there before the fork is none of the worker's garbage.
+            gc.freeze()
+            self._settled = True
         sample = self._readable(index % len(self))
         if self.transform is None:
             return sample
