@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -179,3 +179,24 @@ def require_logits(model: Detector, method: str) -> None:
             raise ValueError(f"{method} compares class logits, and {model.name} gives probabilities instead")
     elif not model.two_stage or not hasattr(model, "rpn"):
         raise ValueError(f"{method} compares class logits of a dense head, and {model.name} has none")
+
+
+def require_same_heads(student: Detector, teacher: Detector, method: str) -> None:
+    """Refuse pairs whose class logits can't be compared one by one: other kinds, strides, priors or classes."""
+    for model in (student, teacher):
+        require_logits(model, method)
+    if student.two_stage != teacher.two_stage:
+        raise ValueError(
+            f"{method} compares predictions: {student.name} and {teacher.name} are a one-stage and a two-stage detector"
+        )
+    if not student.two_stage:  # an RPN knows one class whatever the detector's
+        require_same_classes(student, teacher, method)
+    ours, theirs = (
+        (tuple(cast(Any, model.neck).strides), [len(cell) for cell in getattr(model, "cells", [])])
+        for model in (student, teacher)
+    )
+    if ours != theirs:
+        raise ValueError(
+            f"{method} compares predictions prior by prior: strides and priors a cell of the student are {ours}, of "
+            f"the teacher {theirs}"
+        )

@@ -8,23 +8,33 @@ from typing import Any
 
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.crosskd import CrossKD
+from pkdzoo.distill.defeat import DeFeat
 from pkdzoo.distill.divergence import CWD, NormKL
 from pkdzoo.distill.fbkd import FBKD
 from pkdzoo.distill.fgd import FGD
+from pkdzoo.distill.fgfi import FGFI
+from pkdzoo.distill.frs import FRS
+from pkdzoo.distill.gid import GID
 from pkdzoo.distill.imitation import MSE, GTMask
 from pkdzoo.distill.pkd import PKD
+from pkdzoo.distill.rank_mimic import RankMimic
 from pkdzoo.models.base import Detector
 from pkdzoo.registry import nearest
 
 METHODS: dict[str, Callable[..., DistillMethod]] = {
     "crosskd": CrossKD,
     "cwd": CWD,
+    "defeat": DeFeat,
     "fbkd": FBKD,
     "fgd": FGD,
+    "fgfi": FGFI,
+    "frs": FRS,
+    "gid": GID,
     "gt_mask": GTMask,
     "mse": MSE,
     "norm_kl": NormKL,
     "pkd": PKD,
+    "rank_mimic": RankMimic,
 }
 
 
