@@ -15,7 +15,8 @@ def sampled_conv(x: Tensor, shift: Tensor, weight: Tensor, stride: int = 1, padd
     """Convolve with each place of the kernel shifted, between cells by bilinear interpolation, zero off the map.
 
     Computed in float32 whatever the autocast: torchvision's kernels want one type, and coordinates in half precision
-    are coarse.
+    are coarse. Its kernel on the CPU leaves its memory for a coordinate that is NaN and ends the process; here a NaN
+    among the shifts makes the whole result NaN, which a training run notices and reports.
 
     Args:
         x: (B, inputs, h, w).
@@ -27,8 +28,10 @@ def sampled_conv(x: Tensor, shift: Tensor, weight: Tensor, stride: int = 1, padd
     Returns:
         (B, outputs, h', w') in the type of ``x``.
     """
-    out: Tensor = deform_conv2d(x.float(), shift.float(), weight.float(), stride=stride, padding=padding)
-    return out.to(x.dtype)
+    lost = shift.isnan()
+    shift = torch.where(lost, 0.0, shift.float())
+    out: Tensor = deform_conv2d(x.float(), shift, weight.float(), stride=stride, padding=padding)
+    return (out + torch.where(lost.any(), torch.nan, 0.0)).to(x.dtype)
 
 
 class SampledConv(nn.Module):

@@ -73,3 +73,11 @@ def test_frozen_affine_is_about_frozen_batch_norm_only(norm: str, frozen: bool) 
     body = build_backbone("r10w16", norm=norm, frozen_stages=0, frozen_affine=True)
     assert body.layer1[0].bn2.weight.requires_grad != frozen
     assert body.conv1.weight.requires_grad
+
+
+def test_a_shift_that_is_no_number_gives_none() -> None:
+    """A run that diverged must be able to say so; torchvision alone would end the process."""
+    x, shift = torch.randn(1, 4, 6, 6), torch.zeros(1, 18, 6, 6)
+    shift[0, 3, 2, 2] = torch.nan
+    assert SampledConv(4, 4)(x, shift).isnan().all()
+    assert SampledConv(4, 4)(x, torch.full_like(shift, torch.inf)).eq(0).all()
