@@ -1,7 +1,14 @@
 """pkdzoo: a model zoo of distilled object detectors."""
 
 from pkdzoo.distill import Distiller, Teacher, list_methods
-from pkdzoo.factory import create_detector, load_checkpoint
+from pkdzoo.factory import (
+    create_detector,
+    create_pair,
+    create_student,
+    create_teacher,
+    load_backbone,
+    load_checkpoint,
+)
 from pkdzoo.models.base import Detector
 from pkdzoo.registry import get_weights, is_detector, list_detectors, list_pairs
 from pkdzoo.results import Result
@@ -19,10 +26,14 @@ __all__ = [
     "Teacher",
     "__version__",
     "create_detector",
+    "create_pair",
+    "create_student",
+    "create_teacher",
     "get_weights",
     "is_detector",
     "list_detectors",
     "list_methods",
     "list_pairs",
+    "load_backbone",
     "load_checkpoint",
 ]

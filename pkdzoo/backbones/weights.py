@@ -118,8 +118,13 @@ def completed(state: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Ten
 
     That is what detection adds, and the running statistics where a file has none at all: caffe's files have them
     folded into gain and bias, and statistics 0 and 1 leave those as they are.
+
+    Raises:
+        ValueError: for a ResNet with another norm than batch norm, whose gain and bias mean something else.
     """
     full, own = dict(state), backbone.state_dict()
+    if "bn1.weight" in state and "bn1.running_mean" not in own:
+        raise ValueError("ImageNet weights are for batch norm: write norm='frozen_bn' (as published) or norm='bn'")
     full.update((key, own[key]) for key in own if key not in state and ADDED.fullmatch(key))
     if not any(key.endswith("running_mean") for key in state):
         for key, value in own.items():
