@@ -1,0 +1,88 @@
+"""Focal losses by meaning: known special cases, torch's own numbers, ignored and empty input, gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
+
+from pkdzoo.losses.focal import cross_entropy_of, focal_of, sigmoid_focal
+
+LABELS = torch.tensor([0, 3, 4, -1, 2])  # of 4 classes: two ends, background, ignored, middle
+
+
+def logits() -> Tensor:
+    return torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+
+
+def one_hot() -> Tensor:
+    return F.one_hot(LABELS.clamp(min=0), 5)[:, :4].float()
+
+
+def test_equals_torchvision_on_one_hot_targets() -> None:
+    counted = LABELS >= 0
+    wanted = sigmoid_focal_loss(logits()[counted], one_hot()[counted], reduction="sum")
+    torch.testing.assert_close(sigmoid_focal(logits(), LABELS), wanted)
+
+
+def test_without_focus_it_is_balanced_cross_entropy() -> None:
+    counted = LABELS >= 0
+    wanted = F.binary_cross_entropy_with_logits(logits()[counted], one_hot()[counted], reduction="sum")
+    torch.testing.assert_close(sigmoid_focal(logits(), LABELS, alpha=0.5, gamma=0.0), wanted / 2)
+
+
+@pytest.mark.parametrize("gamma", [2.0, 1.5])
+def test_probabilities_give_the_same_number_as_logits(gamma: float) -> None:
+    wanted = sigmoid_focal(logits(), LABELS, gamma=gamma)
+    torch.testing.assert_close(focal_of(logits().sigmoid(), LABELS, gamma=gamma), wanted)
+
+
+def test_by_hand() -> None:
+    """One prior, one class, p = 0.8: as positive 0.25 * 0.04 * -ln 0.8, as background 0.75 * 0.64 * -ln 0.2."""
+    p = torch.tensor([[0.8]])
+    assert float(focal_of(p, torch.tensor([0]))) == pytest.approx(0.25 * 0.04 * 0.2231436, rel=1e-5)
+    assert float(focal_of(p, torch.tensor([1]))) == pytest.approx(0.75 * 0.64 * 1.6094379, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [sigmoid_focal, lambda x, labels: focal_of(x.sigmoid(), labels)])
+def test_ignored_priors_get_no_gradient(loss) -> None:
+    x = logits().requires_grad_()
+    loss(x, LABELS).backward()
+    assert not x.grad[3].any()
+    assert x.grad[[0, 1, 2, 4]].abs().min() > 0
+
+
+@pytest.mark.parametrize("loss", [sigmoid_focal, focal_of])
+def test_nothing_costs_nothing(loss) -> None:
+    x = torch.zeros(0, 4, requires_grad=True)
+    total = loss(x, torch.zeros(0, dtype=torch.int64))
+    total.backward()
+    assert total == 0 and x.grad.shape == (0, 4)
+
+
+def test_gradients() -> None:
+    x = logits().double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: sigmoid_focal(x, LABELS), x)
+    assert torch.autograd.gradcheck(lambda x: focal_of(x.sigmoid(), LABELS), x)
+
+
+def test_cross_entropy_of_probabilities_is_torchs() -> None:
+    p, target = torch.rand(50), torch.rand(50)
+    wanted = F.binary_cross_entropy(p, target, reduction="none")
+    torch.testing.assert_close(cross_entropy_of(p, target), wanted)
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_certainty_stays_finite(p: float) -> None:
+    x = torch.tensor([p, p], requires_grad=True)
+    loss = cross_entropy_of(x, torch.tensor([0.0, 1.0]))
+    loss.sum().backward()
+    assert loss.isfinite().all() and x.grad.isfinite().all()
+    assert sorted(loss.tolist())[0] == pytest.approx(0, abs=1e-6) and max(loss.tolist()) > 50
+
+
+def test_runs_under_autocast() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        assert cross_entropy_of(torch.tensor([0.3]), torch.tensor([1.0])).isfinite().all()
