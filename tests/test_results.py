@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -94,12 +95,51 @@ class TestInputs:
         assert len(cut) == 0
         assert "no such file" in missing.error
         assert "error" in missing.to_json()
-        with pytest.raises(UnreadableImage, match=r"none\.png"):
+        with pytest.raises(UnreadableImage, match=r"^\S*none\.png: there is no such file$"):
             model.predict(tmp_path / "none.png")
 
     def test_an_empty_folder(self, model: pkdzoo.Detector, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="has no pictures"):
             model.predict(tmp_path)
+
+
+class TestStream:
+    def test_one_batch_at_a_time(self, model: pkdzoo.Detector, pixels: np.ndarray) -> None:
+        read: list[int] = []
+
+        def endless() -> Iterator[np.ndarray]:
+            while True:
+                read.append(1)
+                yield pixels
+
+        results = model.predict_stream(endless(), score=0.0, batch_size=2)
+        assert read == []
+        first = next(results)
+        assert len(read) == 2
+        next(results)
+        assert len(read) == 2
+        assert torch.equal(next(results).boxes, first.boxes)
+        assert len(read) == 4
+
+    def test_the_same_as_predict(self, model: pkdzoo.Detector, pixels: np.ndarray, tmp_path: Path) -> None:
+        Image.fromarray(pixels).save(tmp_path / "a.png")
+        (tmp_path / "b.png").write_bytes(b"no picture")
+        for images in (tmp_path, tmp_path / "a.png", [pixels, pixels]):
+            streamed = list(model.predict_stream(images, score=0.0))
+            together = model.predict(images, score=0.0)
+            for a, b in zip(streamed, together if isinstance(together, list) else [together]):
+                assert torch.equal(a.boxes, b.boxes)
+                assert (a.path, a.error) == (b.path, b.error)
+        (broken,) = model.predict_stream(tmp_path / "b.png")
+        assert "b.png" in broken.error
+
+    def test_wrong_arguments_fail_at_once(self, model: pkdzoo.Detector, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="class_1"):
+            model.predict_stream([], classes=["klass_1"])
+        with pytest.raises(ValueError, match="has no pictures"):
+            model.predict_stream(tmp_path)
+        with pytest.raises(ValueError, match="batch_size=0"):
+            model.predict([], batch_size=0)
 
 
 class TestSettings:

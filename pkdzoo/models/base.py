@@ -6,7 +6,7 @@ computed; losses, detections and distillation all read from it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pkdzoo.hub import save_folder
-from pkdzoo.models.prediction import predict
+from pkdzoo.models.prediction import predict, predict_stream
 from pkdzoo.results import Result
 from pkdzoo.structures import Batch, DenseTargets, Detections, FeaturePyramid, HeadOutputs, Instances, Priors
 
@@ -69,6 +69,7 @@ class Trace:
         taps: tower maps, when ``tap`` was given.
         priors: where the dense head looked.
         proposals: two-stage: (N, 4) boxes of each picture for the RoI heads.
+        regions: two-stage: of each picture the regions that the heads learned objects from, with their labels.
         targets: what each prior should have said.
         losses: weighted losses by name.
     """
@@ -79,6 +80,7 @@ class Trace:
     taps: Taps | None = None
     priors: Priors | None = None
     proposals: list[Tensor] | None = None
+    regions: list[Instances] | None = None
     targets: DenseTargets | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
 
@@ -252,6 +254,40 @@ class Detector(nn.Module):
             ((64, 96), 0)
         """
         return predict(self, images, score, iou, top, classes, batch_size)
+
+    def predict_stream(
+        self,
+        images: Any,
+        score: float | None = None,
+        iou: float | None = None,
+        top: int | None = None,
+        classes: Sequence[str | int] | None = None,
+        batch_size: int = 1,
+    ) -> Iterator[Result]:
+        """Detections picture by picture, of any number of pictures: one batch of pixels is in memory at a time.
+
+        Args:
+            images: as of :meth:`predict`; a generator may go on for ever.
+            score: lowest score, 0..1.
+            iou: overlap above which a worse box of the same class is dropped.
+            top: detections a picture at most.
+            classes: names or numbers of the only classes to report.
+            batch_size: pictures in one pass; see :meth:`predict`.
+
+        Returns:
+            An iterator. A picture that cannot be read, even a single one, gives a Result whose ``error`` says why.
+
+        Raises:
+            ValueError: at once, for an empty folder or an unknown class.
+
+        Example:
+            >>> import numpy as np, pkdzoo
+            >>> model = pkdzoo.create_detector("retina_r10w16")
+            >>> frames = (np.full((64, 96, 3), shade, np.uint8) for shade in range(3))
+            >>> [len(result) for result in model.predict_stream(frames, score=0.5)]
+            [0, 0, 0]
+        """
+        return predict_stream(self, images, score, iou, top, classes, batch_size)
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write ``config.json`` and ``model.safetensors``; ``create_detector("local-dir:FOLDER")`` reads them.

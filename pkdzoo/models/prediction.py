@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from pkdzoo.data.collate import collate
-from pkdzoo.data.reading import UnreadableImage, read_image, to_rgb, to_tensor
+from pkdzoo.data.reading import SUFFIXES, UnreadableImage, read_image, to_rgb, to_tensor
 from pkdzoo.data.transforms import Sample, resize_keep_ratio
 from pkdzoo.registry import nearest
 from pkdzoo.results import Result
@@ -22,8 +22,6 @@ from pkdzoo.structures import Detections, Instances
 
 if TYPE_CHECKING:
     from pkdzoo.models.base import Detector, Inference
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
 
 @dataclass
@@ -116,19 +114,40 @@ def predict(
     batch_size: int = 1,
 ) -> Result | list[Result]:
     """See :meth:`pkdzoo.Detector.predict`."""
+    results = predict_stream(model, images, score, iou, top, classes, batch_size)
+    if not is_single(images):
+        return list(results)
+    result = next(results)
+    if result.error is not None:
+        raise UnreadableImage(result.path or "picture", result.error.removeprefix(f"{result.path}: "))
+    return result
+
+
+def predict_stream(
+    model: Detector,
+    images: Any,
+    score: float | None = None,
+    iou: float | None = None,
+    top: int | None = None,
+    classes: Sequence[str | int] | None = None,
+    batch_size: int = 1,
+) -> Iterator[Result]:
+    """See :meth:`pkdzoo.Detector.predict_stream`."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: at least one picture goes into a pass")
     changes = {k: v for k, v in (("score", score), ("iou", iou), ("top", top)) if v is not None}
     inference = replace(model.inference, **changes)  # type: ignore[arg-type]
     wanted = None if classes is None else class_indices(model, classes)
-    if is_single(images):
-        picture = decode(images)
-        if picture.pixels is None:
-            raise UnreadableImage(picture.path or "picture", picture.error or "")
-        return predict_batch(model, [picture], inference, wanted)[0]
-    results: list[Result] = []
     pictures = (decode(image) for image in each(images))
+    # What is wrong with the arguments is said above, at once; the generator below starts with its first result.
+    return _batches(model, pictures, inference, wanted, batch_size)
+
+
+def _batches(
+    model: Detector, pictures: Iterator[Picture], inference: Inference, wanted: Tensor | None, batch_size: int
+) -> Iterator[Result]:
     while group := list(islice(pictures, batch_size)):  # never more than one batch of pixels in memory
-        results += predict_batch(model, group, inference, wanted)
-    return results
+        yield from predict_batch(model, group, inference, wanted)
 
 
 def class_indices(model: Detector, classes: Sequence[str | int]) -> Tensor:
