@@ -70,13 +70,8 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path) -> Arm | None:
     about = state.about(accelerator.num_processes)
     state.check_output(output, recipe, args.resume)
     found = state.find_checkpoint(output) if args.resume else None
-    accelerator.wait_for_everyone()  # nobody writes before everybody has looked
-    with accelerator.main_process_first():
-        if accelerator.is_main_process:
-            state.open_output(output, recipe, about)
-        places = build.find_data(
-            recipe.data, args.data, args.train_json, args.val_json, args.images, cache=output / "data"
-        )
+    with accelerator.main_process_first():  # a recipe may generate its data
+        places = build.find_data(recipe.data, args.data, args.train_json, args.val_json, args.images, output / "data")
 
     # -- what learns, and from what ----------------------------------------------------------------------------------
     train_set, val_set = build.build_datasets(recipe, places)
@@ -93,6 +88,9 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path) -> Arm | None:
     # -- everything that can be wrong before the first step ----------------------------------------------------------
     report = check_run(recipe, task, train_set, val_set, processes, steps_per_epoch)
     accelerator.print(f"== {recipe.name} -> {output}\n{report}")
+    accelerator.wait_for_everyone()  # nobody writes before everybody has looked
+    if accelerator.is_main_process:
+        state.open_output(output, recipe, about)
 
     # -- optimiser, schedule, and the last checkpoint ----------------------------------------------------------------
     optimizer = build_optimizer(task, recipe.optim, recipe.data.batch)
@@ -166,19 +164,20 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path) -> Arm | None:
                 if recipe.watch.save and progress.step % recipe.watch.save == 0:
                     save()
             train_set.check_skipped()
+            if train_set.skipped:
+                monitor.say(f"skipped {train_set.skipped} of {len(train_set)} pictures that cannot be read")
 
             # -- the end of an epoch -----------------------------------------------------------------------------
             last = progress.step >= steps
             if last or (epoch + 1) % recipe.watch.evaluate == 0:
-                metrics = evaluate(judged, val_loader, val_set, accelerator)
+                with monitor.paused():
+                    metrics = evaluate(judged, val_loader, val_set, accelerator)
                 better = state.note_metrics(progress, metrics[recipe.watch.best])
                 monitor.write({"step": progress.step, "epoch": epoch + 1, **metrics})
                 monitor.say(f"epoch {epoch + 1} of {recipe.schedule.epochs}\n{table(metrics, per_class=False)}")
                 if accelerator.is_main_process:
                     when = {"recipe": recipe.name, "epoch": epoch + 1, "step": progress.step}
-                    state.export(
-                        judged, output, build.student_config(recipe, student), metrics, {**when, **about}, better
-                    )
+                    state.export(judged, output, metrics, {**when, **about}, better)
                 last |= recipe.watch.patience is not None and progress.stale >= recipe.watch.patience
             progress.epoch, progress.step_in_epoch, progress.done = epoch + 1, 0, last
             save()

@@ -19,6 +19,7 @@ from pkdzoo.layers.norm import FrozenBatchNorm2d, Norm, make_norm
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "r10w16": {"blocks": (1, 1, 1, 1), "width": 16, "bottleneck": False},
+    "r18w24": {"blocks": (2, 2, 2, 2), "width": 24, "bottleneck": False},
     "r18": {"blocks": (2, 2, 2, 2), "bottleneck": False},
     "r34": {"blocks": (3, 4, 6, 3), "bottleneck": False},
     "r50": {"blocks": (3, 4, 6, 3)},

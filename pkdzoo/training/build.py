@@ -24,9 +24,8 @@ from pkdzoo.data import (
     test_transform,
 )
 from pkdzoo.distill import Distiller
-from pkdzoo.factory import create_detector, load_checkpoint
+from pkdzoo.factory import create_detector, load_backbone, load_checkpoint
 from pkdzoo.models.base import Detector
-from pkdzoo.registry import find
 from pkdzoo.structures import Batch
 from pkdzoo.training.recipe import Data, Distill, Recipe
 
@@ -143,6 +142,10 @@ def _loader(dataset: CocoDataset, workers: int, **kwargs: Any) -> DataLoader[Bat
 # -- models ----------------------------------------------------------------------------------------------------------
 
 
+def _detector(name: str, pretrained: bool = False, **args: Any) -> Detector:
+    return create_detector(name, pretrained, **args)
+
+
 def build_student(recipe: Recipe, label_names: Sequence[str]) -> Detector:
     """The detector that learns, for the classes of the data.
 
@@ -157,32 +160,25 @@ def build_student(recipe: Recipe, label_names: Sequence[str]) -> Detector:
         )
     torch.manual_seed(recipe.seed)  # random weights depend on the recipe alone
     args: dict[str, Any] = {**recipe.model_args, "num_classes": len(label_names), "resize": recipe.data.test_size}
-    model = create_detector(recipe.model, **args)
+    model = _detector(recipe.model, **args)
     if recipe.init is not None:
-        model = _with_weights(model, recipe.init, recipe.model, args)
+        model = _with_weights(model, recipe.init, args)
     model.label_names = tuple(label_names)
     return model
 
 
-def _with_weights(model: Detector, init: str, arch: str, args: dict[str, Any]) -> Detector:
+def _with_weights(model: Detector, init: str, args: dict[str, Any]) -> Detector:
     """The model with the weights that ``init`` names."""
-    if init == "imagenet":
-        load_imagenet(model)
+    if init.startswith("imagenet"):
+        load_backbone(model, init)
+        model.loaded_from = f"{init} weights of the backbone"
         return model
     if Path(init).is_file():
         return load_checkpoint(model, init)
-    entry, _ = find(init)
-    if entry.name != find(arch)[0].name:
-        raise ValueError(f"init={init!r} are weights of {entry.name}, but the model is {arch}")
-    return create_detector(init, pretrained=True, **args)
-
-
-def load_imagenet(model: Detector) -> None:
-    """Give the backbone its ImageNet weights."""
-    raise ValueError(
-        "init='imagenet': no source of backbone weights is built in yet; write --set init=none with "
-        "model_args.norm=gn and model_args.frozen_stages=0 to train from scratch"
-    )
+    loaded = _detector(init, pretrained=True, **args)
+    if loaded.name != model.name:
+        raise ValueError(f"init={init!r} are weights of {loaded.name}, but the model is {model.name}")
+    return loaded
 
 
 def build_teacher(distill: Distill, label_names: Sequence[str]) -> Detector:
@@ -196,12 +192,12 @@ def build_teacher(distill: Distill, label_names: Sequence[str]) -> Detector:
     """
     args = dict(distill.teacher_args)
     if distill.teacher_weights == "random":
-        return create_detector(distill.teacher, **args)
+        return _detector(distill.teacher, **args)
     if distill.teacher_weights is not None:
         args.setdefault("num_classes", len(label_names))
-        return load_checkpoint(create_detector(distill.teacher, **args), distill.teacher_weights)
+        return load_checkpoint(_detector(distill.teacher, **args), distill.teacher_weights)
     try:
-        return create_detector(distill.teacher, pretrained=True, **args)
+        return _detector(distill.teacher, pretrained=True, **args)
     except ValueError as error:
         raise ValueError(
             f"the teacher {distill.teacher!r} has no weights: {error}. Name a file with "
@@ -257,18 +253,3 @@ def train_mode(task: nn.Module, recipe: Recipe) -> None:
     task.train()
     for part in recipe.distill.freeze if recipe.distill else ():
         part_of(student_of(task), part).eval()
-
-
-def student_config(recipe: Recipe, model: Detector) -> dict[str, Any]:
-    """What ``config.json`` beside a student's weights says: enough to build the detector again."""
-    return {
-        "library_name": "pkdzoo",
-        "architecture": recipe.model,
-        "args": {key: value for key, value in recipe.model_args.items() if key != "num_classes"},
-        "num_classes": model.num_classes,
-        "label_names": list(model.label_names),
-        "pixel_mean": model.pixel_mean.tolist(),
-        "pixel_std": model.pixel_std.tolist(),
-        "channel_order": model.channel_order,
-        "resize": list(model.resize),
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,8 @@ class Monitor:
         Raises:
             Diverged: naming what was not finite, and the pictures of the step.
         """
-        bad = [f"{key} became {float(value)}" for key, value in losses.items() if not torch.isfinite(value).all()]
+        values = {key: value.detach() for key, value in losses.items()}
+        bad = [f"{key} became {float(value)}" for key, value in values.items() if not torch.isfinite(value).all()]
         names, self.names = self.names, []
         flags = torch.tensor([float(bool(bad)), float(stop)], device=self.accelerator.device)
         if self.accelerator.num_processes > 1:
@@ -140,8 +142,15 @@ class Monitor:
         return dict(zip(keys, means.tolist()))
 
     def window(self) -> dict[str, Any]:
-        """Unfinished sums, for the checkpoint."""
-        return {"sums": {key: float(value) for key, value in self.sums.items()}, "counts": dict(self.counts)}
+        """Unfinished sums, for the checkpoint; all processes call it.
+
+        They exchange their sums for the mean of all, so that one process can write what each of them resumes with.
+        """
+        keys = sorted(self.sums)
+        if keys and self.accelerator.num_processes > 1:
+            means = self.accelerator.reduce(torch.stack([self.sums[key] for key in keys]), "mean")
+            self.sums = dict(zip(keys, means.unbind()))
+        return {"sums": {key: float(self.sums[key]) for key in keys}, "counts": dict(self.counts)}
 
     def write(self, line: Mapping[str, Any]) -> None:
         """One line of the log, and the trackers'."""
@@ -162,6 +171,13 @@ class Monitor:
                 f"step {line['step']}/{self.bar.total} lr {line['lr']:.2e} {shown} {line['images_per_s']} img/s",
                 flush=True,
             )
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave what happens inside out of the pictures a second."""
+        before = time.perf_counter()
+        yield
+        self.started += time.perf_counter() - before
 
     def say(self, text: str) -> None:
         """A line above the bar, once."""

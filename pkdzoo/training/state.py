@@ -2,6 +2,7 @@
 
     OUTPUT/recipe.json        the recipe, overrides included
     OUTPUT/run.json           command, versions, data files
+    OUTPUT/data               generated pictures, where a recipe makes its own
     OUTPUT/log.jsonl          one line every few steps
     OUTPUT/metrics.json       the numbers of the last evaluation; best/metrics.json those of the best
     OUTPUT/checkpoints/step_N everything that resuming needs, with a manifest of hashes
@@ -35,6 +36,7 @@ from torch import Tensor, nn
 
 from pkdzoo.checkpoints.io import save_safetensors
 from pkdzoo.evaluation import write_metrics
+from pkdzoo.models.base import Detector
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.version import __version__
 
@@ -116,7 +118,7 @@ def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
         raise ValueError(f"{output} is a file: --output names a folder")
     held = output / "recipe.json"
     if not held.is_file():
-        if output.is_dir() and any(output.iterdir()):
+        if output.is_dir() and any(entry.name != "data" for entry in output.iterdir()):  # data may have been generated
             raise ValueError(f"{output} is not empty and holds no run: choose another --output")
         return
     old, new = json.loads(held.read_text()), recipe.to_dict()
@@ -285,22 +287,13 @@ def note_metrics(progress: Progress, value: float | None) -> bool:
     return better
 
 
-def export(
-    model: nn.Module,
-    output: Path,
-    config: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    about: Mapping[str, Any],
-    best: bool,
-) -> None:
+def export(model: Detector, output: Path, metrics: Mapping[str, Any], about: Mapping[str, Any], best: bool) -> None:
     """The student alone as ``last`` and, if it is the best so far, as ``best``, each with its numbers.
 
     Each folder is what ``create_detector("local-dir:FOLDER")`` loads.
     """
     for folder in [output / "last", output / "best"] if best else [output / "last"]:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.json", dict(config))
-        save_safetensors(model.state_dict(), folder / "model.safetensors")
+        model.save_pretrained(folder)
         write_metrics(folder / "metrics.json", dict(metrics), **about)
     write_metrics(output / "metrics.json", dict(metrics), **about)
 

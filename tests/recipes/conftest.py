@@ -1,0 +1,53 @@
+"""A generated data set, a tiny recipe, and the training script inside this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from scripts import script
+
+from pkdzoo.data import make_shapes
+
+RECIPE = """
+from pkdzoo.training import Data, Distill, Optim, Recipe, Schedule, Warmup, Watch
+
+RECIPE = Recipe(
+    "tiny",
+    "retina_r10w16",
+    data=Data(short=(64, 80), long=120, batch=4, test_batch=2, workers=0, min_size=0),
+    optim=Optim(lr=0.01, batch=4, clip=10.0),
+    schedule=Schedule(epochs=2, milestones=(1,), warmup=Warmup(steps=3)),
+    watch=Watch(log=3),
+)
+"""
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """13 training and 5 validation pictures: no batch size divides them."""
+    return make_shapes(tmp_path_factory.mktemp("shapes") / "data", train=13, val=5, size=(64, 96))
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """The tiny recipe as a file."""
+    path = tmp_path / "tiny.py"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The training script, called with its command line; threads and Accelerate's singletons are put back."""
+    module = script("train")
+
+    def run(*argv: object) -> None:
+        AcceleratorState._reset_state(True)
+        GradientState._reset_state()
+        module.main([str(word) for word in argv] + ["--cpu", "--threads", str(torch.get_num_threads())])
+
+    return run

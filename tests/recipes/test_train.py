@@ -1,0 +1,203 @@
+"""The training script on a tiny run: what it writes, and that a resumed run equals the uninterrupted one bit by bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from scripts import log_lines
+
+import pkdzoo
+from pkdzoo.data.shapes import CLASSES
+from pkdzoo.evaluation import METRICS
+from pkdzoo.training import monitor as monitors
+from pkdzoo.training import state
+
+DISTILL = """
+from dataclasses import replace
+RECIPE = replace(RECIPE, distill=Distill("retina_r10w16", teacher_args={"num_classes": 6}, teacher_weights="random"))
+"""
+
+
+class Crash(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.fixture
+def crash(train, monkeypatch):
+    """Call the script and let it end with an exception right after an optimiser step."""
+
+    def run(step: int, *argv: object) -> None:
+        after = monitors.Monitor.step
+
+        def crashing(self, progress, *args) -> None:
+            after(self, progress, *args)
+            if progress.step == step:
+                raise Crash
+
+        with monkeypatch.context() as patch:
+            patch.setattr(monitors.Monitor, "step", crashing)
+            with pytest.raises(Crash):
+                train(*argv)
+
+    return run
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, optimiser, log and numbers of two finished runs are equal to the last bit."""
+    first, second = state.find_checkpoint(one), state.find_checkpoint(other)
+    assert first is not None and second is not None
+    assert first[1] == second[1]
+    (tensors, rest), (tensors2, rest2) = state.read_checkpoint(first[0]), state.read_checkpoint(second[0])
+    assert tensors.keys() == tensors2.keys()
+    for key, value in tensors.items():
+        assert torch.equal(value, tensors2[key]), key
+    for number, entry in rest["optimizer"]["state"].items():
+        for key, value in entry.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(rest2["optimizer"]["state"][number][key]))
+    assert log_lines(one) == log_lines(other)
+    metrics, metrics2 = (json.loads((run / "metrics.json").read_text()) for run in (one, other))
+    for key in (*METRICS, "per_class"):
+        assert metrics[key] == metrics2[key]
+
+
+def test_a_run_leaves_what_people_need(train, recipe, shapes, tmp_path) -> None:
+    out = tmp_path / "run"
+    train(recipe, "--data", shapes, "--output", out)
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert set(METRICS) <= set(metrics) and set(metrics["per_class"]) == set(CLASSES)
+    assert metrics["step"] == 8 and metrics["processes"] == 1 and metrics["command"]
+    lines = log_lines(out)
+    assert [line["step"] for line in lines] == [3, 4, 6, 8]
+    assert {"loss", "loss_cls", "loss_box", "grad_norm", "lr"} <= set(lines[0])
+    assert all(METRICS[0] in lines[i] for i in (1, 3))
+    assert json.loads((out / "recipe.json").read_text())["model"] == "retina_r10w16"
+    for folder in ("best", "last"):
+        model = pkdzoo.create_detector(f"local-dir:{out / folder}")
+        assert model.label_names == tuple(metrics["per_class"]) and model.resize == (80, 120)
+    trained = load_file(out / "last" / "model.safetensors")
+    fresh = pkdzoo.create_detector("retina_r10w16", num_classes=6).state_dict()
+    assert trained.keys() == fresh.keys()
+    assert len(state.list_checkpoints(out)) == 2
+
+
+def test_distilled_student_is_saved_without_its_teacher(train, recipe, shapes, tmp_path) -> None:
+    recipe.write_text(recipe.read_text() + DISTILL)
+    out = tmp_path / "run"
+    train(recipe, "--data", shapes, "--output", out, "--set", "schedule.epochs=1")
+    student = load_file(out / "last" / "model.safetensors")
+    assert student.keys() == pkdzoo.create_detector("retina_r10w16", num_classes=6).state_dict().keys()
+    checkpoint = state.find_checkpoint(out)
+    assert checkpoint is not None
+    tensors, _ = state.read_checkpoint(checkpoint[0])
+    assert {key.split(".")[1] for key in tensors} == {"student"}
+    line = log_lines(out)[0]
+    assert line["loss_pkd"] > 0 and all(-1 <= line[f"log/pkd/r{i}"] <= 1 for i in range(4))
+
+
+CASES = {
+    "plain": ([], ""),
+    "accumulated and averaged": (["--set", "optim.accumulate=2", "--set", "optim.ema=0.9"], ""),
+    "distilled, with connectors": (["--set", 'distill.methods={"fbkd": {}}', "--set", "data.workers=1"], DISTILL),
+    "sampled": (["--set", "model=faster_rcnn_r10w16", "--set", "schedule.epochs=1"], ""),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_resumed_run_equals_the_uninterrupted_one(case, train, crash, recipe, shapes, tmp_path) -> None:
+    words, more = CASES[case]
+    recipe.write_text(recipe.read_text() + more)
+    command = [recipe, "--data", shapes, "--set", "watch.save=2", *words]
+    train(*command, "--output", tmp_path / "whole")
+    last = 4 if case == "sampled" else 8
+    for step in (1, 3, last - 1):  # before the first checkpoint, within an epoch, near the end
+        crash(step, *command, "--output", tmp_path / "cut", *(["--resume"] if step > 1 else []))
+    train(*command, "--output", tmp_path / "cut", "--resume")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_resume_at_the_end_of_an_epoch_and_of_the_run(train, crash, recipe, shapes, tmp_path) -> None:
+    command = [recipe, "--data", shapes]
+    train(*command, "--output", tmp_path / "whole")
+    crash(5, *command, "--output", tmp_path / "cut")  # the only checkpoint is that of the first epoch's end
+    train(*command, "--output", tmp_path / "cut", "--resume")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    before = (tmp_path / "cut" / "log.jsonl").read_text()
+    train(*command, "--output", tmp_path / "cut", "--resume")  # nothing is left to do, and nothing is done
+    assert (tmp_path / "cut" / "log.jsonl").read_text() == before
+
+
+def test_a_damaged_checkpoint_is_passed_over(train, crash, recipe, shapes, tmp_path) -> None:
+    command = [recipe, "--data", shapes, "--set", "watch.save=1", "--set", "watch.keep=3"]
+    train(*command, "--output", tmp_path / "whole")
+    crash(6, *command, "--output", tmp_path / "cut")
+    newest = state.list_checkpoints(tmp_path / "cut")[0] / "model.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(bytes(content))
+    with pytest.warns(UserWarning, match=r"model\.safetensors is damaged"):
+        train(*command, "--output", tmp_path / "cut", "--resume")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_saves_and_ends(number, train, recipe, shapes, tmp_path, monkeypatch, capsys) -> None:
+    command = [recipe, "--data", shapes]
+    train(*command, "--output", tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        after = monitors.Monitor.step
+
+        def asking(self, progress, *args) -> None:
+            after(self, progress, *args)
+            if progress.step == 5:
+                os.kill(os.getpid(), number)
+
+        patch.setattr(monitors.Monitor, "step", asking)
+        train(*command, "--output", tmp_path / "cut")
+    assert "stopped as asked at step 6 of 8" in capsys.readouterr().out
+    checkpoint = state.find_checkpoint(tmp_path / "cut")
+    assert checkpoint is not None and (checkpoint[1].step, checkpoint[1].epoch, checkpoint[1].done) == (6, 1, False)
+    train(*command, "--output", tmp_path / "cut", "--resume")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_patience_ends_a_run_early(train, recipe, shapes, tmp_path) -> None:
+    out = tmp_path / "run"
+    # At a rate of almost nothing no evaluation is better than the first.
+    train(recipe, "--data", shapes, "--output", out, "--set", "schedule.epochs=9", "--set", "watch.patience=2",
+          "--set", "optim.lr=1e-12")  # fmt: skip
+    checkpoint = state.find_checkpoint(out)
+    assert checkpoint is not None and checkpoint[1].done and checkpoint[1].epoch == 3
+
+
+def test_several_arms_are_compared(train, recipe, shapes, tmp_path, capsys) -> None:
+    recipe.write_text(
+        recipe.read_text() + DISTILL + 'RECIPES = [replace(RECIPE, name="plain", distill=None), RECIPE]\n'
+    )
+    out = tmp_path / "pair"
+    train(recipe, "--data", shapes, "--output", out, "--set", "schedule.epochs=1")
+    rows = json.loads((out / "comparison.json").read_text())
+    assert [row["role"] for row in rows] == ["plain", "distilled"]  # a teacher of other class names is not measured
+    assert (out / "predictions.png").stat().st_size > 1000
+    assert "gap closed" in capsys.readouterr().out
+    shutil.rmtree(out / "tiny")
+    train(recipe, "--data", shapes, "--output", out, "--set", "schedule.epochs=1", "--resume")
+    assert json.loads((out / "comparison.json").read_text()) == rows
+
+
+def test_precision_layout_and_recomputed_activations_work_together(train, recipe, shapes, tmp_path) -> None:
+    recipe.write_text(recipe.read_text() + DISTILL)
+    once = [recipe, "--data", shapes, "--set", "schedule.epochs=1"]
+    train(*once, "--output", tmp_path / "plain")
+    train(*once, "--output", tmp_path / "memory", "--channels-last", "--checkpoint-activations")
+    train(*once, "--output", tmp_path / "bf16", "--mixed-precision", "bf16", "--checkpoint-activations")
+    losses = {name: log_lines(tmp_path / name)[0]["loss"] for name in ("plain", "memory", "bf16")}
+    assert losses["memory"] == pytest.approx(losses["plain"], rel=1e-3)
+    assert losses["bf16"] == pytest.approx(losses["plain"], rel=0.05)
+    assert losses["bf16"] != losses["plain"]

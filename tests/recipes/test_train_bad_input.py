@@ -1,0 +1,200 @@
+"""What the training script says to bad input, and that it leaves alone what was written before."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pkdzoo.training import state
+
+
+@pytest.fixture
+def copy(shapes, tmp_path) -> Path:
+    """A data set of one's own to break."""
+    return Path(shutil.copytree(shapes, tmp_path / "data"))
+
+
+def edit(data: Path, split: str, change) -> None:
+    """Change an annotation file."""
+    path = data / "annotations" / f"instances_{split}2017.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def refusal(train, capsys, *argv: object) -> str:
+    """The message of a run that ends with one."""
+    with pytest.raises(SystemExit) as ended:
+        train(*argv)
+    assert ended.value.code not in (0, None)
+    return str(ended.value.code)
+
+
+@pytest.fixture
+def says(train, capsys, recipe, copy, tmp_path):
+    def run(*argv: object) -> str:
+        return refusal(train, capsys, recipe, "--data", copy, "--output", tmp_path / "run", *argv)
+
+    return run
+
+
+def test_no_data(train, capsys, recipe, tmp_path) -> None:
+    assert "no data: write --data" in refusal(train, capsys, recipe, "--output", tmp_path / "run")
+    said = refusal(train, capsys, recipe, "--output", tmp_path / "run2", "--data", tmp_path / "nowhere")
+    assert "nowhere does not exist" in said
+
+
+def test_a_file_that_is_not_coco(says, copy) -> None:
+    (copy / "annotations" / "instances_train2017.json").write_text("[1, 2]")
+    assert "instances_train2017.json" in says()
+
+
+def test_no_box_at_all(says, copy) -> None:
+    edit(copy, "train", lambda content: content["annotations"].clear())
+    assert "0 of 13 images have a box" in says()
+
+
+def test_an_empty_picture_folder(says, copy) -> None:
+    shutil.rmtree(copy / "train2017")
+    (copy / "train2017").mkdir()
+    assert "train2017 is empty" in says()
+
+
+def test_missing_pictures_are_named_before_the_first_step(says, copy) -> None:
+    gone = sorted((copy / "train2017").iterdir())[:2]
+    for path in gone:
+        path.unlink()
+    said = says()
+    assert "2 of 13 train pictures are not in" in said and gone[0].name in said
+
+
+def test_truncated_pictures_stop_the_run_with_their_names(says, copy) -> None:
+    for path in sorted((copy / "train2017").iterdir())[:3]:
+        path.write_bytes(path.read_bytes()[:300])
+    said = says()
+    assert "pictures cannot be read, more than 1%" in said and ".jpg" in said and "Traceback" not in said
+
+
+def test_a_truncated_picture_in_a_large_set_is_skipped_and_counted(train, recipe, copy, tmp_path, capsys) -> None:
+    victim = min((copy / "train2017").iterdir())
+    victim.write_bytes(victim.read_bytes()[:300])
+
+    def grow(content) -> None:  # 1 of 118 is less than 1 %
+        for k in range(105):
+            twin = {**content["images"][1 + k % 12], "id": 1000 + k}
+            content["images"].append(twin)
+            content["annotations"].append({**content["annotations"][-1], "id": 5000 + k, "image_id": 1000 + k})
+
+    edit(copy, "train", grow)
+    train(recipe, "--data", copy, "--output", tmp_path / "run", "--set", "schedule.epochs=1", "--set", "data.batch=16")
+    assert "skipped 1 of 118 pictures that cannot be read" in capsys.readouterr().out
+
+
+def test_an_unreadable_validation_picture_is_an_error(says, copy) -> None:
+    victim = min((copy / "val2017").iterdir())
+    Image.new("F", (96, 64)).save(victim, format="TIFF")
+    assert victim.name in says()
+
+
+def test_boxes_without_area_or_outside_are_left_out_and_counted(train, recipe, copy, tmp_path, capsys) -> None:
+    def spoil(content) -> None:
+        content["annotations"][0]["bbox"][2] = 0
+        content["annotations"][1]["bbox"][3] = -4
+        content["annotations"][2]["bbox"] = [500, 500, 10, 10]
+
+    edit(copy, "train", spoil)
+    train(recipe, "--data", copy, "--output", tmp_path / "run", "--set", "schedule.max_steps=1")
+    said = capsys.readouterr().out
+    assert "2 boxes left out: width or height is not above zero" in said and "1 boxes left out: outside" in said
+
+
+def test_category_ids_with_holes_train(train, recipe, copy, tmp_path) -> None:
+    def spread(content) -> None:
+        for row in content["categories"]:
+            row["id"] = row["id"] * 10 + 7
+        for row in content["annotations"]:
+            row["category_id"] = row["category_id"] * 10 + 7
+
+    for split in ("train", "val"):
+        edit(copy, split, spread)
+    train(recipe, "--data", copy, "--output", tmp_path / "run", "--set", "schedule.max_steps=1")
+    assert (tmp_path / "run" / "last" / "model.safetensors").is_file()
+
+
+def test_categories_of_the_validation_set_that_training_does_not_know(says, copy) -> None:
+    edit(copy, "val", lambda content: content["categories"][0].update(name="hexagon"))
+    assert "hexagon" in says()
+
+
+def test_number_of_classes_that_is_not_the_datas(says) -> None:
+    assert "num_classes=80, but the data has 6 classes" in says("--set", "model_args.num_classes=80")
+
+
+def test_weights_of_other_classes(says, train, recipe, shapes, tmp_path) -> None:
+    train(recipe, "--data", shapes, "--output", tmp_path / "three", "--set", "schedule.max_steps=1")
+    weights = tmp_path / "three" / "last" / "model.safetensors"
+    teacher = f'Distill("retina_r10w16", teacher_args={{"num_classes": 3}}, teacher_weights="{weights}")'
+    recipe.write_text(
+        recipe.read_text() + f"from dataclasses import replace\nRECIPE = replace(RECIPE, distill={teacher})\n"
+    )
+    said = says()
+    assert "head.cls.weight" in said
+
+
+def test_teachers_that_cannot_teach(says, recipe) -> None:
+    text = recipe.read_text()
+    row = "from dataclasses import replace\nRECIPE = replace(RECIPE, distill=Distill({}))\n"
+    recipe.write_text(text + row.format('"retina_r10w16"'))
+    assert "the teacher 'retina_r10w16' has no weights" in says()
+    recipe.write_text(text + row.format('"retina_r10w16", teacher_args={"width": 32}, teacher_weights="random"'))
+    said = says()
+    assert "64 of them" in said and "the teacher 32" in said
+    recipe.write_text(text + row.format('"retina_r10w16", {"pkdd": {}}, teacher_weights="random"'))
+    assert "no distillation method 'pkdd'" in says()
+    recipe.write_text(text + row.format('"fcos_r10w16", teacher_weights="random", inherit=("head",)'))
+    assert "distill.inherit='head'" in says()
+
+
+def test_a_folder_that_holds_something_else(says, train, recipe, copy, tmp_path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    assert "is not empty and holds no run" in says()
+    assert (out / "thesis.tex").read_text() == "years of work"
+    (out / "thesis.tex").unlink()
+    train(recipe, "--data", copy, "--output", out, "--set", "schedule.max_steps=1")
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
+    assert "holds a run of 'tiny' already: continue it with --resume" in says()
+    said = says("--resume", "--set", "model=fcos_r10w16")
+    assert "holds another run" in said and 'model: "retina_r10w16" -> "fcos_r10w16"' in said
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
+
+
+def test_a_loss_that_stops_being_a_number(says, copy, tmp_path) -> None:
+    said = says("--set", "optim.lr=1e30", "--set", "optim.clip=none", "--set", "schedule.warmup=none",
+                "--set", "watch.save=1")  # fmt: skip
+    assert "became nan" in said or "became inf" in said
+    assert ".jpg" in said and "checkpoints/step_0000000" in said
+    good = state.find_checkpoint(tmp_path / "run")
+    assert good is not None
+    assert all(bool(value.isfinite().all()) for value in state.read_checkpoint(good[0])[0].values())
+
+
+def test_a_batch_that_cannot_be_shared(says) -> None:
+    assert "cannot be shared by 1 processes x 3 accumulated passes" in says("--set", "optim.accumulate=3")
+
+
+def test_frozen_layers_that_were_never_loaded_are_warned_about(train, recipe, copy, tmp_path, capsys) -> None:
+    train(recipe, "--data", copy, "--output", tmp_path / "run", "--set", "schedule.max_steps=1",
+          "--set", "model_args.frozen_stages=1")  # fmt: skip
+    assert "were never loaded: random layers that cannot learn" in capsys.readouterr().out
+
+
+def test_an_unknown_field_and_an_unknown_model(says) -> None:
+    assert "Did you mean lr" in says("--set", "optim.lrate=1")
+    assert "Did you mean retina_r10w16" in says("--set", "model=retina_r10w61")
+    assert "has no argument 'norms'" in says("--set", "model_args.norms=gn")
