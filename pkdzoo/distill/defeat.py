@@ -17,11 +17,10 @@ from torch import Tensor
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.connectors import adapters
 from pkdzoo.distill.fgfi import ADAPTER_STD
-from pkdzoo.distill.imitation import squared_difference
+from pkdzoo.distill.imitation import halved_mean, squared_difference
 from pkdzoo.distill.masks import object_mask, objects_of, of_level
 from pkdzoo.distill.pairing import RESIZE, PairBy, Resize, check_choice, match_levels, pair_maps, shape_of
 from pkdzoo.models.base import Detector, Trace
-from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import Batch
 
 
@@ -70,11 +69,3 @@ class DeFeat(DistillMethod):
             "loss_defeat_object": self.object_weight * found[0],
             "loss_defeat_background": self.background_weight * found[1],
         }
-
-
-def halved_mean(squares: Tensor, mask: Tensor) -> Tensor:
-    """Half the weighted mean over cells and channels: (B, C, h, w) and (B, 1, h, w) -> ().
-
-    As the released codes write it: the sum over ``max(1, 2 * C * sum of the mask)``.
-    """
-    return (squares * mask).sum() / (2 * squares.shape[1] * mean_over_ranks(mask.sum())).clamp(min=1)

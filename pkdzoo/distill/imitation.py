@@ -136,6 +136,14 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values.mean(dim=1, keepdim=True) * mask).sum() / cells
 
 
+def halved_mean(squares: Tensor, mask: Tensor) -> Tensor:
+    """Half the weighted mean over cells and channels: (B, C, h, w) and (B, 1, h, w) -> ().
+
+    As the released codes write it: the sum over ``max(1, 2 * C * sum of the mask)``.
+    """
+    return (squares * mask).sum() / (2 * squares.shape[1] * mean_over_ranks(mask.sum())).clamp(min=1)
+
+
 def default_weight(weight: float | None, normalize: bool, teacher: Detector) -> float:
     """The weight given, or else PKD's for normalised maps and 10 for others."""
     if weight is not None:

@@ -15,6 +15,7 @@ from pkdzoo.distill.fgd import FGD
 from pkdzoo.distill.fgfi import FGFI
 from pkdzoo.distill.frs import FRS
 from pkdzoo.distill.gid import GID
+from pkdzoo.distill.global_knowledge import GlobalKnowledge
 from pkdzoo.distill.imitation import MSE, GTMask
 from pkdzoo.distill.pkd import PKD
 from pkdzoo.distill.rank_mimic import RankMimic
@@ -30,6 +31,7 @@ METHODS: dict[str, Callable[..., DistillMethod]] = {
     "fgfi": FGFI,
     "frs": FRS,
     "gid": GID,
+    "global_knowledge": GlobalKnowledge,
     "gt_mask": GTMask,
     "mse": MSE,
     "norm_kl": NormKL,

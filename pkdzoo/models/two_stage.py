@@ -175,6 +175,8 @@ class TwoStageDetector(Detector):
         losses = self.rpn_losses(trace)
         trace.proposals = self.propose(trace, batch, self.train_proposing)
         targets = [self.assign_regions(*pair) for pair in zip(trace.proposals, instances)]
+        positive = [t.labels < self.num_classes for t in targets]
+        trace.regions = [Instances(t.boxes[kept], t.labels[kept]) for t, kept in zip(targets, positive)]
         trace.losses = {**losses, **self.roi_losses(trace.features, targets, instances)}
 
     def postprocess(self, trace: Trace, batch: Batch, inference: Inference | None = None) -> list[Detections]:

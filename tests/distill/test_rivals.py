@@ -11,10 +11,11 @@ from kd_reference import tiny_batch, tiny_detector
 from torch import Tensor
 
 import pkdzoo
-from pkdzoo.distill.defeat import DeFeat, halved_mean
+from pkdzoo.distill.defeat import DeFeat
 from pkdzoo.distill.fgfi import FGFI
 from pkdzoo.distill.frs import FRS
 from pkdzoo.distill.gid import GID, general_instances, pool_instances, relations
+from pkdzoo.distill.imitation import halved_mean
 from pkdzoo.distill.rank_mimic import RankMimic, ranking_kl
 from pkdzoo.models.base import Trace
 
