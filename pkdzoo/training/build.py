@@ -94,9 +94,12 @@ def build_datasets(recipe: Recipe, places: Places) -> tuple[CocoDataset, CocoDat
     return train, val_dataset(places.val, data.test_size, train.label_names)
 
 
-def val_dataset(place: tuple[Path, Path], size: tuple[int, int], label_names: Sequence[str] | None) -> CocoDataset:
+def val_dataset(
+    place: tuple[Path, Path], size: tuple[int, int], label_names: Sequence[str], skip_other_classes: bool = False
+) -> CocoDataset:
     """Pictures to measure on, at (short, long) pixels, with the model's own order of classes."""
-    return CocoDataset(*place, transform=test_transform(*size), label_names=label_names)
+    transform = test_transform(*size)
+    return CocoDataset(*place, transform=transform, label_names=label_names, skip_other_classes=skip_other_classes)
 
 
 def batch_per_process(recipe: Recipe, processes: int) -> int:

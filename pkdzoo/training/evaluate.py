@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +13,30 @@ from tqdm import tqdm
 
 from pkdzoo.data import CocoDataset
 from pkdzoo.evaluation import METRICS, CocoEvaluator
+from pkdzoo.factory import create_detector
 from pkdzoo.models.base import Detector
 from pkdzoo.models.prediction import to_original
 from pkdzoo.structures import Batch
+
+
+def open_detector(source: str | Path, best: bool = True) -> Detector:
+    """A trained detector by whatever names it.
+
+    Args:
+        source: a registered name, ``hf-hub:...``, a saved detector's folder, or a run's folder.
+        best: of a run, take its best student rather than its last.
+
+    Raises:
+        ValueError: for a folder that holds neither, and as :func:`pkdzoo.create_detector`.
+    """
+    folder = Path(str(source).removeprefix("local-dir:"))
+    if not folder.is_dir():
+        return create_detector(str(source), pretrained=True)
+    places = [folder, *(folder / name for name in (("best", "last") if best else ("last", "best")))]
+    found = next((place for place in places if (place / "config.json").is_file()), None)
+    if found is None:
+        raise ValueError(f"{folder} holds no detector: neither config.json nor a run's best/ or last/")
+    return create_detector(f"local-dir:{found}")
 
 
 @torch.inference_mode()

@@ -39,7 +39,8 @@ def typed(value: Any, hint: Any, where: str) -> Any:
         return {str(key): typed(item, inner[1], f"{where}.{key}") for key, item in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+    plain = origin is None and isinstance(hint, type)  # Python 3.10 calls list[int] a type too
+    if plain and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     raise ValueError(f"{where}={value!r}: {_spoken(hint)} belongs here")
 

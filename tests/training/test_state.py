@@ -1,0 +1,185 @@
+"""Checkpoints are whole or absent, the newest sound one is found, and folders of other runs are left alone."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pkdzoo.training import state
+from pkdzoo.training.recipe import Distill, Optim, Recipe
+from pkdzoo.training.state import Progress, find_checkpoint, list_checkpoints, read_checkpoint, save_checkpoint
+
+RECIPE = Recipe("run", "retina_r18")
+ABOUT = {"command": "train"}
+
+
+def save(output, step: int, keep: int = 2, **fields) -> None:
+    save_checkpoint(output, Progress(step=step, **fields), {"task.w": torch.full((2,), float(step))}, {"lr": 0.1}, keep)
+
+
+@pytest.fixture
+def output(tmp_path):
+    state.open_output(tmp_path / "run", RECIPE, ABOUT)
+    return tmp_path / "run"
+
+
+def test_round_trip_and_progress_as_data(output) -> None:
+    progress = Progress(2, 7, 3, 0.1 + 0.2, 1, False, {"sums": {"loss": 1 / 3}, "counts": {"loss": 2}}, 16)
+    save_checkpoint(output, progress, {"task.w": torch.arange(3.0)}, {"scheduler": {"last": 7}}, 2)
+    found = find_checkpoint(output)
+    assert found is not None and found[1] == progress  # floats too, to the last bit
+    tensors, rest = read_checkpoint(found[0])
+    assert torch.equal(tensors["task.w"], torch.arange(3.0)) and rest == {"scheduler": {"last": 7}}
+
+
+def test_only_the_newest_stay(output) -> None:
+    for step in (1, 2, 10, 9):
+        save(output, step)
+    assert [path.name for path in list_checkpoints(output)] == ["step_00000010", "step_00000009"]
+    assert sorted(path.name for path in (output / "checkpoints").iterdir()) == ["step_00000009", "step_00000010"]
+
+
+def test_the_manifest_decides_and_not_the_folders_name(output) -> None:
+    save(output, 5)
+    save(output, 6)
+    os.rename(output / "checkpoints" / "step_00000005", output / "checkpoints" / "step_99999999")
+    found = find_checkpoint(output)
+    assert found is not None and found[1].step == 6
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "rest.pt"])
+def test_a_flipped_byte_or_a_missing_file_is_passed_over(output, name) -> None:
+    save(output, 1)
+    save(output, 2)
+    path = list_checkpoints(output)[0] / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(bytes(content))
+    with pytest.warns(UserWarning, match="is damaged"):
+        found = find_checkpoint(output)
+    assert found is not None and found[1].step == 1
+    path.unlink()
+    with pytest.warns(UserWarning, match="is damaged"):
+        found = find_checkpoint(output)
+    assert found is not None and found[1].step == 1
+
+
+def test_an_unreadable_manifest_is_passed_over(output) -> None:
+    save(output, 1)
+    save(output, 2)
+    (list_checkpoints(output)[0] / "manifest.json").write_text('{"progress": {"st')
+    with pytest.warns(UserWarning, match="cannot be read"):
+        found = find_checkpoint(output)
+    assert found is not None and found[1].step == 1
+
+
+@pytest.mark.parametrize("where", ["save_safetensors", "sha256", "write_json", "_sync"])
+def test_a_save_that_fails_half_way_changes_nothing(output, monkeypatch, where) -> None:
+    save(output, 1)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(state, where, full)
+    with pytest.raises(OSError, match="No space left"):
+        save(output, 2)
+    monkeypatch.undo()
+    assert [path.name for path in (output / "checkpoints").iterdir()] == ["step_00000001"]
+    found = find_checkpoint(output)
+    assert found is not None and found[1].step == 1
+
+
+def test_the_rest_of_a_killed_save_is_cleared_away(output) -> None:
+    save(output, 1)
+    rest = output / "checkpoints" / ".building_00000002"
+    rest.mkdir()
+    (rest / "model.safetensors").write_bytes(b"half")
+    state.open_output(output, RECIPE, ABOUT)
+    assert [path.name for path in (output / "checkpoints").iterdir()] == ["step_00000001"]
+
+
+def test_the_same_step_can_be_saved_again(output) -> None:
+    save(output, 1)
+    save(output, 1, best=3.0)
+    found = find_checkpoint(output)
+    assert found is not None and found[1].best == 3.0
+    assert len(list((output / "checkpoints").iterdir())) == 1
+
+
+def test_no_checkpoint(output) -> None:
+    assert find_checkpoint(output) is None
+    assert "start again" in state.last_good(output)
+    save(output, 4)
+    assert state.last_good(output).endswith("step_00000004")
+
+
+def test_whose_folder_it_is(output, tmp_path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        state.check_output(output, RECIPE, resume=True)
+        state.check_output(tmp_path / "new", RECIPE, resume=False)
+        state.check_output(tmp_path / "new", RECIPE, resume=True)
+    with pytest.raises(ValueError, match="continue it with --resume"):
+        state.check_output(output, RECIPE, resume=False)
+    with pytest.raises(ValueError, match='model: "retina_r18" -> "retina_r50"'):
+        state.check_output(output, replace(RECIPE, model="retina_r50"), resume=True)
+    with pytest.raises(ValueError, match=r"distill: null -> \{"):
+        state.check_output(output, replace(RECIPE, distill=Distill("retina_r50")), resume=True)
+    with pytest.warns(UserWarning, match=r"optim\.lr: 0\.01 -> 0\.02"):
+        state.check_output(output, replace(RECIPE, optim=Optim(lr=0.02)), resume=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        state.check_output(tmp_path / "file", RECIPE, resume=False)
+
+
+def test_differences_names_fields_with_dots() -> None:
+    old = {"a": {"b": 1, "c": [1, 2]}, "gone": None, "x": 1}
+    assert state.differences(old, {"a": {"b": 2, "c": [1, 2]}, "x": 1, "new": "w"}) == [
+        "a.b: 1 -> 2",
+        'new: null -> "w"',
+    ]
+
+
+def test_best_and_stale_evaluations() -> None:
+    progress = Progress()
+    assert [state.note_metrics(progress, value) for value in (0.0, None, 2.0, 2.0, 1.0)] == [
+        True, False, True, False, False,
+    ]  # fmt: skip
+    assert (progress.best, progress.stale) == (2.0, 2)
+
+
+def test_seeds_depend_on_everything_and_on_nothing_else() -> None:
+    def draw(*key: int) -> float:
+        state.seed_step(*key)
+        return float(torch.rand(()))
+
+    keys = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, -1, 0)]
+    first = [draw(*key) for key in keys]
+    assert len(set(first)) == len(keys)
+    assert [draw(*key) for key in keys] == first
+
+
+def test_signals_are_noted_once_and_handlers_put_back() -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with state.stop_on_signals() as asked:
+        assert asked.by is None
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked.by == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_json_is_replaced_as_a_whole(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "a.json"
+    state.write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        state.write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
