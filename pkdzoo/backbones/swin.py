@@ -25,9 +25,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 APART = -100.0  # added to the attention of cells that only the shift made neighbours; mmdetection's number
 
 
+def next_multiple(side: int, of: int) -> int:
+    """The smallest multiple of ``of`` that is at least ``side``; in this form torch.compile can reason about it."""
+    return (side + of - 1) // of * of
+
+
 def pad_to(x: Tensor, multiple: int) -> Tensor:
     """(B, h, w, C) with zeros at the right and the bottom until h and w are multiples of ``multiple``."""
-    bottom, right = -x.shape[1] % multiple, -x.shape[2] % multiple
+    bottom, right = (next_multiple(side, multiple) - side for side in x.shape[1:3])
     return F.pad(x, (0, 0, 0, right, 0, bottom)) if bottom or right else x
 
 
@@ -190,7 +195,7 @@ class SwinStage(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, h, w, C) -> what the blocks make of it, in the same shape, and that merged for the next stage."""
-        h, w = (-(-side // self.window) * self.window for side in x.shape[1:3])
+        h, w = (next_multiple(side, self.window) for side in x.shape[1:3])
         mask = shift_mask(h, w, self.window, self.window // 2, x.device)  # once for all blocks
         for block in self.blocks:
             x = block(x, mask)
@@ -208,7 +213,7 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, H/4, W/4, channels), sizes rounded up."""
-        bottom, right = -x.shape[2] % self.patch, -x.shape[3] % self.patch
+        bottom, right = (next_multiple(side, self.patch) - side for side in x.shape[2:])
         out: Tensor = self.norm(self.conv(F.pad(x, (0, right, 0, bottom))).permute(0, 2, 3, 1))
         return out
 
