@@ -37,6 +37,7 @@ from pkdzoo.training.recipe import Recipe, load_recipes
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path, help="a .py file that defines RECIPE or RECIPES, or a run's recipe.json")
+    parser.add_argument("--only", metavar="NAME", help="of a file with several recipes, the one of this name")
     parser.add_argument("--data", type=Path, help="folder of the data set")
     parser.add_argument("--train-json", type=Path, help="annotation file, if it is elsewhere")
     parser.add_argument("--val-json", type=Path, help="likewise")
@@ -183,13 +184,14 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path) -> Arm | None:
             save()
     monitor.close()
     accelerator.end_training()
+    teacher = teacher if isinstance(core, Distiller) else None  # one that was only inherited from taught nothing
     return Arm(recipe, judged, teacher, metrics or state.read_metrics(output), output, val_set, val_loader, accelerator)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     try:
-        recipes = load_recipes(args.recipe, args.set)
+        recipes = load_recipes(args.recipe, args.set, args.only)
         alone = len(recipes) == 1
         output = args.output or Path("runs") / (recipes[0].name if alone else args.recipe.stem)
         arms = [train(recipe, args, output if alone else output / recipe.name) for recipe in recipes]

@@ -182,6 +182,7 @@ def build(
     depth: int = 4,
     tricks: bool = False,
     centerness_from: str = "cls",
+    relu_before_extra: bool = True,
     neck_norm: Norm | None = None,
     head_norm: Norm | None = "gn",
     pixels: Pixels | None = None,
@@ -200,6 +201,7 @@ def build(
         tricks: centre sampling within 1.5 strides, distances in strides, GIoU loss, biases in the towers, and
             suppression at 0.6 instead of 0.5.
         centerness_from: tower that centerness is read from, ``cls`` or ``reg``.
+        relu_before_extra: ReLU before the pyramid's coarsest level, as published; False for a pyramid of GFL or ATSS.
         neck_norm: norm in the pyramid, None as published.
         head_norm: norm in the towers.
         pixels: statistics of the input.
@@ -207,7 +209,7 @@ def build(
         backbone_args: further arguments of the backbone.
     """
     body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
-    neck = FPN(body.channels, body.strides, width, 1, 5, "on_output", relu_before_extra=True, norm=neck_norm)
+    neck = FPN(body.channels, body.strides, width, 1, 5, "on_output", relu_before_extra, norm=neck_norm)
     bias = True if tricks else None
     return FCOS(
         backbone=body,

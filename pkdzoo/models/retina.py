@@ -107,6 +107,7 @@ def build(
     depth: int = 4,
     start: int = 1,
     extra: Extra = "on_input",
+    relu_before_extra: bool = False,
     neck_norm: Norm | None = None,
     head_norm: Norm | None = None,
     pixels: Pixels | None = None,
@@ -124,6 +125,7 @@ def build(
         depth: convolutions a tower.
         start: first backbone map of the pyramid.
         extra: source of the pyramid's coarse levels.
+        relu_before_extra: ReLU before the coarsest of them, as in a pyramid of FCOS.
         neck_norm: norm in the pyramid, None as published.
         head_norm: norm in the towers, None as published.
         pixels: statistics of the input.
@@ -131,7 +133,7 @@ def build(
         backbone_args: further arguments of the backbone.
     """
     body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
-    neck = FPN(body.channels, body.strides, width, start, 5, extra, norm=neck_norm)
+    neck = FPN(body.channels, body.strides, width, start, 5, extra, relu_before_extra, norm=neck_norm)
     return RetinaNet(
         backbone=body,
         neck=neck,

@@ -26,6 +26,7 @@ from pkdzoo.data import (
 from pkdzoo.distill import Distiller
 from pkdzoo.factory import create_detector, load_backbone, load_checkpoint
 from pkdzoo.models.base import Detector
+from pkdzoo.models.folder import from_json
 from pkdzoo.structures import Batch
 from pkdzoo.training.recipe import Data, Distill, Recipe
 
@@ -146,7 +147,8 @@ def _loader(dataset: CocoDataset, workers: int, **kwargs: Any) -> DataLoader[Bat
 
 
 def _detector(name: str, pretrained: bool = False, **args: Any) -> Detector:
-    return create_detector(name, pretrained, **args)
+    # what a recipe writes down is JSON: lists stand for tuples, a dict of statistics for Pixels
+    return create_detector(name, pretrained, **{key: from_json(value) for key, value in args.items()})
 
 
 def build_student(recipe: Recipe, label_names: Sequence[str]) -> Detector:
@@ -209,14 +211,21 @@ def build_teacher(distill: Distill, label_names: Sequence[str]) -> Detector:
 
 
 def build_task(recipe: Recipe, student: Detector, teacher: Detector | None) -> nn.Module:
-    """What the loop calls with a batch and gets losses from: the student itself, or a Distiller around it."""
+    """What the loop calls with a batch and gets losses from: the student itself, or a Distiller around it.
+
+    A teacher without methods gives what is inherited and is not needed any more.
+    """
     if recipe.distill is None or teacher is None:
         return student
-    for part in recipe.distill.inherit:
+    inherited = recipe.distill.inherit
+    for part in inherited:
         inherit_part(student, teacher, part)
+    if inherited and (student.loaded_from or "backbone" in inherited):
+        before = [student.loaded_from] if student.loaded_from else []
+        student.loaded_from = " and ".join([*before, f"{', '.join(inherited)} of {teacher.name}"])
     for part in recipe.distill.freeze:
         part_of(student, part).requires_grad_(False)
-    return Distiller(student, teacher, recipe.distill.methods)
+    return Distiller(student, teacher, recipe.distill.methods) if recipe.distill.methods else student
 
 
 def part_of(model: Detector, name: str) -> nn.Module:

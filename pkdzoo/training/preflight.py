@@ -71,7 +71,7 @@ def _describe_models(report: Report, recipe: Recipe, task: nn.Module, student: D
             report.warnings.append("the teacher has random weights, as the recipe says: nothing can be learnt from it")
     if recipe.expect:
         source = recipe.expect.get("source", "")
-        numbers = ", ".join(f"{key} {value}" for key, value in recipe.expect.items() if key != "source")
+        numbers = ", ".join(f"{key} {value}" for key, value in recipe.expect.items() if isinstance(value, (int, float)))
         report.lines.append(f"expect    {numbers}" + (f" ({source})" if source else ""))
 
 
