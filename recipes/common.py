@@ -44,7 +44,7 @@ FCOS_TRICKS_MS_TWO_X: Fields = {
     "schedule": Schedule(24, (16, 22), warmup=FROM_THIRD),
 }
 
-# Mask R-CNN on Swin: AdamW; norms and the tables of relative positions do not decay.
+# Mask R-CNN on Swin: AdamW; norms and the tables of relative positions do not decay. 3x was trained in half precision.
 ADAMW = Optim("adamw", lr=1e-4, weight_decay=0.05, norm_decay_mult=0.0, no_decay=("bias_table",))
 SLOW_START = Warmup("linear", 0.001, 1000)
 SWIN_ONE_X: Fields = {
@@ -53,7 +53,7 @@ SWIN_ONE_X: Fields = {
     "schedule": Schedule(12, (8, 11), warmup=SLOW_START),
 }
 SWIN_THREE_X: Fields = {
-    "data": Data(short=tuple(range(480, 801, 32)), masks=True),
+    "data": Data(short=tuple(range(480, 801, 32)), zoom=0.5, masks=True),
     "optim": ADAMW,
     "schedule": Schedule(36, (27, 33), warmup=SLOW_START),
 }

@@ -205,20 +205,60 @@ class RandomCrop:
 
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
         height, width = (min(want, have) for want, have in zip(self.size, sample.size))
-        top = _integer(0, sample.size[0] - height, rng)
-        left = _integer(0, sample.size[1] - width, rng)
-        old = sample.instances.boxes
-        boxes = old - torch.tensor([left, top, left, top])
-        boxes = torch.stack((boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)), 2).flatten(1)
-        sides = boxes[:, 2:] - boxes[:, :2]
-        whole = (old[:, 2:] - old[:, :2]).prod(1)
-        inside = (sides >= 1).all(1) & (sides.prod(1) >= self.keep * whole)
-        masks = sample.instances.masks
-        if masks is not None:
-            masks = masks[:, top : top + height, left : left + width]
-        image = sample.image[:, top : top + height, left : left + width]
-        instances = replace(sample.instances, boxes=boxes, masks=masks)[inside]
-        return Sample(image, instances, {**sample.meta, "crop": (top, left)})
+        return _random_window(sample, height, width, self.keep, rng)
+
+
+class RandomZoom:
+    """In a share of the cases only a window, of which the resize that follows makes a whole picture.
+
+    As DETR and mmdetection's Swin configurations train ("ms-crop"): the short side is brought to one of three lengths,
+    then each side of the window is drawn anew. Objects keep the part of their box inside the window, however small;
+    a window without any object is as good as another.
+
+    Args:
+        share: of the pictures, 0..1.
+        short: the short side before the cut, one of these.
+        long: limit of the long side before the cut.
+        window: least and greatest length of each side of the window.
+    """
+
+    def __init__(
+        self,
+        share: float = 0.5,
+        short: Sequence[int] = (400, 500, 600),
+        long: int = 1333,
+        window: tuple[int, int] = (384, 600),
+    ) -> None:
+        if not 0 <= share <= 1 or not 1 <= window[0] <= window[1]:
+            raise ValueError(f"RandomZoom(share={share}, window={window}): share in 0..1, window from short to long")
+        self.share, self.window = share, window
+        self.resize = Resize(short, long)
+
+    def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
+        if _uniform(rng) >= self.share:
+            return sample
+        sample = self.resize(sample, rng)
+        low, high = self.window
+        height, width = (_integer(min(low, side), min(high, side), rng) for side in sample.size)
+        return _random_window(sample, height, width, 0.0, rng)
+
+
+def _random_window(sample: Sample, height: int, width: int, keep: float, rng: torch.Generator) -> Sample:
+    """A window at a random place; objects that have less than ``keep`` of their box in it, or no pixel, are dropped."""
+    top = _integer(0, sample.size[0] - height, rng)
+    left = _integer(0, sample.size[1] - width, rng)
+    old = sample.instances.boxes
+    boxes = old - torch.tensor([left, top, left, top])
+    boxes = torch.stack((boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)), 2).flatten(1)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    whole = (old[:, 2:] - old[:, :2]).prod(1)
+    inside = (sides >= 1).all(1) & (sides.prod(1) >= keep * whole)
+    masks = sample.instances.masks
+    if masks is not None:
+        masks = masks[:, top : top + height, left : left + width]
+    image = sample.image[:, top : top + height, left : left + width]
+    instances = replace(sample.instances, boxes=boxes, masks=masks)[inside]
+    return Sample(image, instances, {**sample.meta, "crop": (top, left)})
 
 
 def train_transform(

@@ -17,6 +17,7 @@ from pkdzoo.data import (
     Compose,
     RandomCrop,
     RandomFlip,
+    RandomZoom,
     Resize,
     collate,
     find_split,
@@ -75,8 +76,9 @@ def _shape_arguments(given: Any) -> dict[str, Any]:
 
 
 def train_transform(data: Data) -> Compose:
-    """Resize, flip and, where the recipe says so, a random window."""
-    steps: list[Any] = [Resize(data.short, data.long, data.mode), RandomFlip(data.flip)]
+    """Resize, flip and, where the recipe says so, a random window before the resize or after it."""
+    steps: list[Any] = [RandomZoom(data.zoom)] if data.zoom else []
+    steps += [Resize(data.short, data.long, data.mode), RandomFlip(data.flip)]
     return Compose([*steps, RandomCrop(data.crop)] if data.crop else steps)
 
 

@@ -31,6 +31,8 @@ class Data:
         mode: what several ``short`` mean: ``choice`` one of them, ``range`` any between the smallest and the largest.
         flip: share of pictures mirrored left to right.
         crop: (height, width) of a random window after the resize, or None.
+        zoom: share of training pictures that are a window enlarged, as Swin detectors were trained with; see
+            ``pkdzoo.data.RandomZoom``.
         test: (short, long) in evaluation and prediction; None means the largest ``short`` and ``long``.
         batch: pictures an optimiser step, over all processes and accumulated passes together.
         test_batch: pictures a pass in evaluation. They share one padded size, which shows at a picture's edge: 1 is
@@ -47,6 +49,7 @@ class Data:
     mode: Literal["choice", "range"] = "choice"
     flip: float = 0.5
     crop: tuple[int, int] | None = None
+    zoom: float = 0.0
     test: tuple[int, int] | None = None
     batch: int = 16
     test_batch: int = 1
@@ -228,6 +231,7 @@ def check_ranges(recipe: Recipe) -> None:
         (data.batch >= 1, "data.batch", data.batch, "at least one picture a step"),
         (data.test_batch >= 1, "data.test_batch", data.test_batch, "at least one picture a pass"),
         (0 <= data.flip <= 1, "data.flip", data.flip, "a share between 0 and 1"),
+        (0 <= data.zoom <= 1, "data.zoom", data.zoom, "a share between 0 and 1"),
         (data.workers >= 0, "data.workers", data.workers, "0 loads in the training process itself"),
         (optim.lr > 0, "optim.lr", optim.lr, "a rate above 0"),
         (optim.batch >= 1, "optim.batch", optim.batch, "the batch that lr was published with"),

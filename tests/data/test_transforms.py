@@ -11,7 +11,17 @@ import reference
 import torch
 from torchvision.ops import masks_to_boxes
 
-from pkdzoo.data import Compose, RandomCrop, RandomFlip, Resize, Sample, read_image, resize_keep_ratio, transforms
+from pkdzoo.data import (
+    Compose,
+    RandomCrop,
+    RandomFlip,
+    RandomZoom,
+    Resize,
+    Sample,
+    read_image,
+    resize_keep_ratio,
+    transforms,
+)
 from pkdzoo.structures import Instances
 
 MEAN = torch.tensor([123.675, 116.28, 103.53])
@@ -174,6 +184,25 @@ def test_a_crop_larger_than_the_picture_is_the_picture():
     assert torch.equal(found.instances.boxes, scene().instances.boxes)
 
 
+def test_zoom_cuts_windows_of_every_size_out_of_a_share_of_the_pictures():
+    drawn = [RandomZoom(1.0, (60,), 90, (20, 40))(scene(), rng(seed)) for seed in range(300)]
+    heights, widths = ({sample.size[side] for sample in drawn} for side in (0, 1))
+    assert heights == widths == set(range(20, 41))
+    for sample in drawn:
+        objects = sample.instances
+        if len(objects):  # what is left of a box is what is left of its mask, down to a pixel
+            boxes = masks_to_boxes(objects.masks)
+            boxes[:, 2:] += 1
+            assert torch.equal(boxes, objects.boxes)
+    assert (
+        min(float((s.instances.boxes[:, 2:] - s.instances.boxes[:, :2]).min()) for s in drawn if len(s.instances)) < 3
+    )
+    untouched = [RandomZoom(0.25, (60,), 90, (20, 40))(scene(), rng(seed)).size == (60, 90) for seed in range(400)]
+    assert 0.68 < sum(untouched) / 400 < 0.82
+    # scaled down first; a picture smaller than the window stays whole
+    assert RandomZoom(1.0, (30,), 90, (50, 50))(scene(), rng()).size == (30, 45)
+
+
 def test_no_objects_pass_through_everything():
     empty = Sample(scene().image, Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)), {})
     found = Compose([Resize(40, 80), RandomFlip(1.0), RandomCrop(20)])(empty, rng())
@@ -204,6 +233,8 @@ def test_every_draw_comes_from_the_generator():
         (lambda: RandomFlip(1.5), "lies in 0..1"),
         (lambda: RandomCrop(0), "from 1 up"),
         (lambda: RandomCrop(9, keep=2), "keep in 0..1"),
+        (lambda: RandomZoom(2.0), "share in 0..1"),
+        (lambda: RandomZoom(0.5, window=(600, 384)), "from short to long"),
     ],
 )
 def test_impossible_settings(make, message):
