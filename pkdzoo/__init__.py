@@ -12,6 +12,7 @@ from pkdzoo.factory import (
 from pkdzoo.models.base import Detector
 from pkdzoo.registry import get_weights, is_detector, list_detectors, list_pairs
 from pkdzoo.results import Result
+from pkdzoo.results_table import results
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances
 from pkdzoo.version import __version__
 
@@ -36,4 +37,5 @@ __all__ = [
     "list_pairs",
     "load_backbone",
     "load_checkpoint",
+    "results",
 ]
