@@ -194,9 +194,8 @@ def test_zoom_cuts_windows_of_every_size_out_of_a_share_of_the_pictures():
             boxes = masks_to_boxes(objects.masks)
             boxes[:, 2:] += 1
             assert torch.equal(boxes, objects.boxes)
-    assert (
-        min(float((s.instances.boxes[:, 2:] - s.instances.boxes[:, :2]).min()) for s in drawn if len(s.instances)) < 3
-    )
+    left = torch.cat([sample.instances.boxes for sample in drawn])
+    assert float((left[:, 2:] - left[:, :2]).min()) < 3  # slivers stay, as published
     untouched = [RandomZoom(0.25, (60,), 90, (20, 40))(scene(), rng(seed)).size == (60, 90) for seed in range(400)]
     assert 0.68 < sum(untouched) / 400 < 0.82
     # scaled down first; a picture smaller than the window stays whole
