@@ -1,0 +1,130 @@
+"""From a recipe to data, models and tasks: what fits, what is inherited or frozen, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import pkdzoo
+from pkdzoo.data import make_shapes
+from pkdzoo.data.shapes import CLASSES
+from pkdzoo.distill import Distiller
+from pkdzoo.training import build
+from pkdzoo.training.recipe import Data, Distill, Optim, Recipe
+
+DATA = Data(short=64, long=96, batch=4, workers=0, min_size=0)
+RECIPE = Recipe("tiny", "retina_r10w16", data=DATA, seed=3)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    return make_shapes(tmp_path_factory.mktemp("shapes") / "data", train=6, val=3, size=(64, 96))
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    theirs = other.state_dict()
+    return all(torch.equal(value, theirs[key]) for key, value in one.state_dict().items())
+
+
+def test_data_is_found_or_generated(shapes, tmp_path) -> None:
+    places = build.find_data(DATA, shapes)
+    assert places.train[0].name == "instances_train2017.json" and places.val[1].name == "val2017"
+    generate = {"train": 2, "val": 1, "size": [64, 64]}
+    made = build.find_data(replace(DATA, generate=generate), cache=tmp_path)
+    assert len(list(made.train[1].iterdir())) == 2
+    assert build.find_data(replace(DATA, generate=generate), cache=tmp_path) == made
+    assert build.find_data(replace(DATA, generate=generate), shapes) == places  # data at hand comes first
+    with pytest.raises(ValueError, match="no data: write --data"):
+        build.find_data(DATA)
+
+
+def test_datasets_are_as_the_recipe_says(shapes) -> None:
+    data = replace(DATA, short=(32, 48), long=200, mode="range", crop=(32, 40), test=(40, 60))
+    train, val = build.build_datasets(replace(RECIPE, data=data), build.find_data(data, shapes))
+    assert all(train[i].size == (32, 40) for i in range(len(train)))
+    assert val[0].size == (40, 60)
+    assert (train.seed, train.on_error, val.on_error) == (3, "skip", "raise")
+    assert build.build_student(replace(RECIPE, data=data), CLASSES).resize == (40, 60)
+
+
+def test_the_total_batch_is_shared_out() -> None:
+    assert build.batch_per_process(RECIPE, 1) == 4
+    assert build.batch_per_process(replace(RECIPE, optim=Optim(accumulate=2)), 2) == 1
+    with pytest.raises(ValueError, match=r"batch of 4 cannot be shared by 3 processes.*data\.batch=6"):
+        build.batch_per_process(RECIPE, 3)
+
+
+def test_loaders_leave_the_global_generator_alone(shapes) -> None:
+    train, _ = build.build_datasets(RECIPE, build.find_data(DATA, shapes))
+    loader, sampler = build.train_loader(RECIPE, train, 1)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    first = [[m["image_id"] for m in batch.meta] for batch in loader]
+    assert torch.equal(torch.get_rng_state(), before)
+    sampler.set_epoch(1)
+    assert [[m["image_id"] for m in batch.meta] for batch in loader] != first
+
+
+def test_the_student_depends_on_the_recipe_alone() -> None:
+    torch.manual_seed(99)
+    one = build.build_student(RECIPE, CLASSES)
+    torch.manual_seed(7)
+    assert same(one, build.build_student(RECIPE, CLASSES))
+    assert not same(one, build.build_student(replace(RECIPE, seed=4), CLASSES))
+    assert one.label_names == CLASSES and one.num_classes == 6
+    with pytest.raises(ValueError, match=r"num_classes=5, but the data has 6 classes \(circle"):
+        build.build_student(replace(RECIPE, model_args={"num_classes": 5}), CLASSES)
+
+
+def test_weights_to_start_from(tmp_path) -> None:
+    before = pkdzoo.create_detector("retina_r10w16", num_classes=6)
+    folder = before.save_pretrained(tmp_path / "saved")
+    for init in (str(folder / "model.safetensors"), f"local-dir:{folder}"):
+        student = build.build_student(replace(RECIPE, init=init), CLASSES)
+        assert same(before, student) and student.loaded_from
+        assert student.label_names == CLASSES and student.resize == (64, 96)
+    fewer = build.build_student(replace(RECIPE, init=f"local-dir:{folder}"), CLASSES[:2])
+    assert same(before.backbone, fewer.backbone) and fewer.num_classes == 2
+    with pytest.raises(ValueError, match=r"head\.cls\.weight"):
+        build.build_student(replace(RECIPE, init=str(folder / "model.safetensors")), CLASSES[:2])
+    with pytest.raises(ValueError, match="are weights of retina_r10w16, but the model is fcos_r10w16"):
+        build.build_student(replace(RECIPE, model="fcos_r10w16", init=f"local-dir:{folder}"), CLASSES)
+    with pytest.raises(ValueError, match="no weights"):
+        build.build_student(replace(RECIPE, init="retina_r10w16"), CLASSES)
+
+
+def test_teachers(tmp_path) -> None:
+    teacher = pkdzoo.create_detector("fcos_r10w16", num_classes=6, label_names=CLASSES)
+    folder = teacher.save_pretrained(tmp_path / "saved")
+    weights = str(folder / "model.safetensors")
+    assert same(teacher, build.build_teacher(Distill("fcos_r10w16", teacher_weights=weights), CLASSES))
+    assert same(teacher, build.build_teacher(Distill(f"local-dir:{folder}"), ("other", "names")))
+    with pytest.raises(ValueError, match=r"has no weights.*distill\.teacher_weights=FILE"):
+        build.build_teacher(Distill("fcos_r10w16"), CLASSES)
+    assert build.build_teacher(Distill("fcos_r10w16", teacher_weights="random"), CLASSES).loaded_from is None
+
+
+def test_inherited_parts_are_the_teachers_and_frozen_ones_stay() -> None:
+    distill = Distill("retina_r10w16", teacher_weights="random", inherit=("neck", "head"), freeze=("backbone",))
+    recipe = replace(RECIPE, distill=replace(distill, teacher_args={"num_classes": 6}), model_args={"norm": "bn"})
+    student = build.build_student(recipe, CLASSES)
+    teacher = build.build_teacher(recipe.distill, CLASSES)
+    task = build.build_task(recipe, student, teacher)
+    assert isinstance(task, Distiller) and build.student_of(task) is student
+    assert same(student.neck, teacher.neck) and same(student.head, teacher.head)
+    assert not any(p.requires_grad for p in student.backbone.parameters())
+    build.train_mode(task, recipe)
+    assert student.neck.training and not any(m.training for m in student.backbone.modules())
+    with pytest.raises(ValueError, match=r"has no part 'headd': it has backbone, neck, head"):
+        build.inherit_part(student, teacher, "headd")
+    other = pkdzoo.create_detector("retina_r10w16", num_classes=2)
+    with pytest.raises(ValueError, match=r"differ in cls\.bias, cls\.weight"):
+        build.inherit_part(student, other, "head")
+
+
+def test_without_a_teacher_the_task_is_the_student() -> None:
+    student = build.build_student(RECIPE, CLASSES)
+    assert build.build_task(RECIPE, student, None) is student

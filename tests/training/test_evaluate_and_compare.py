@@ -1,0 +1,106 @@
+"""Measuring over a loader equals measuring by hand; the table of arms; sheets of predictions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image
+
+import pkdzoo
+from pkdzoo.data import make_shapes
+from pkdzoo.data.shapes import CLASSES
+from pkdzoo.evaluation import METRICS, CocoEvaluator
+from pkdzoo.structures import Detections
+from pkdzoo.training import build
+from pkdzoo.training.compare import add_gap, predictions, sheet, table
+from pkdzoo.training.evaluate import evaluate, open_detector
+from pkdzoo.training.evaluate import table as metrics_table
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = make_shapes(tmp_path_factory.mktemp("shapes") / "data", train=1, val=5, size=(64, 96))
+    place = (folder / "annotations" / "instances_val2017.json", folder / "val2017")
+    return build.val_dataset(place, (96, 144), CLASSES)  # enlarged by half: boxes have to come back
+
+
+class Oracle(pkdzoo.Detector):
+    """Returns the truth, in the pixels of the batch."""
+
+    def __init__(self) -> None:
+        body = pkdzoo.create_detector("retina_r10w16", num_classes=6)
+        super().__init__(body.backbone, body.neck, 6)
+
+    def detect(self, batch, inference=None):
+        assert not torch.is_grad_enabled()
+        return [Detections(i.boxes, torch.linspace(1, 0.5, len(i)), i.labels) for i in batch.instances]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_truth_scores_a_hundred(dataset, batch) -> None:
+    accelerator = Accelerator(cpu=True)
+    loader = accelerator.prepare(build.val_loader(dataset, batch, 0))
+    metrics = evaluate(Oracle(), loader, dataset, accelerator)
+    assert metrics["AP"] == pytest.approx(100) and metrics["AR100"] == pytest.approx(100)
+    assert set(METRICS) <= set(metrics) and tuple(metrics["per_class"]) == CLASSES
+    text = metrics_table(metrics)
+    assert "100.0" in text and "moon" in text and "moon" not in metrics_table(metrics, per_class=False)
+
+
+def test_the_loop_equals_predict(dataset) -> None:
+    torch.manual_seed(0)
+    model = pkdzoo.create_detector("fcos_r10w16", num_classes=6, resize=(96, 144))
+    accelerator = Accelerator(cpu=True)
+    metrics = evaluate(model, accelerator.prepare(build.val_loader(dataset, 1, 0)), dataset, accelerator)
+    by_hand = CocoEvaluator(dataset)
+    for index, number in enumerate(dataset.image_ids):
+        result = model.predict(dataset.image_dir / dataset.file_name(index))
+        by_hand.update([number], [Detections(result.boxes, result.scores, result.labels)])
+    assert metrics == by_hand.compute()
+
+
+def row(name: str, role: str, ap: float | None) -> dict:
+    return {"name": name, "role": role, **dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"), ap)}
+
+
+def test_the_share_of_the_gap() -> None:
+    rows = [
+        row("t", "teacher", 40.0),
+        row("p", "plain", 30.0),
+        row("a", "distilled", 37.5),
+        row("b", "distilled", 29.0),
+    ]
+    add_gap(rows)
+    assert [r.get("gap_closed") for r in rows] == [None, None, 0.75, pytest.approx(-0.1)]
+    text = table(rows)
+    assert "75%" in text and "-10%" in text and len({len(line) for line in text.splitlines()[1:]}) == 1
+
+
+def test_no_gap_no_share() -> None:
+    for teacher, plain, distilled in ((30.0, 30.0, 31.0), (None, 30.0, 31.0), (40.0, 30.0, None)):
+        rows = [row("t", "teacher", teacher), row("p", "plain", plain), row("d", "distilled", distilled)]
+        add_gap(rows)
+        assert rows[2].get("gap_closed") is None
+        assert table(rows)
+
+
+def test_a_sheet_shows_the_truth_beside_every_model(dataset) -> None:
+    model = pkdzoo.create_detector("fcos_r10w16", num_classes=6)
+    page = predictions([("one", model), ("two", model)], dataset, count=2)
+    assert page.width > 3 * 96 and page.height > 2 * 64
+    cells = [[Image.new("RGB", (10, 20), "red"), Image.new("RGB", (30, 5), "blue")]]
+    small = sheet(["a", "b"], cells, margin=4)
+    assert small.size == (10 + 30 + 3 * 4, 22 + 20 + 4) and small.getpixel((4, 22)) == (255, 0, 0)
+
+
+def test_detectors_by_folder(tmp_path) -> None:
+    model = pkdzoo.create_detector("retina_r10w16", num_classes=6)
+    model.save_pretrained(tmp_path / "run" / "last")
+    assert open_detector(tmp_path / "run").num_classes == 6
+    assert open_detector(f"local-dir:{tmp_path / 'run' / 'last'}").num_classes == 6
+    model = pkdzoo.create_detector("retina_r10w16", num_classes=2)
+    model.save_pretrained(tmp_path / "run" / "best")
+    assert [open_detector(tmp_path / "run", best).num_classes for best in (True, False)] == [2, 6]
+    with pytest.raises(ValueError, match="holds no detector"):
+        open_detector(tmp_path)
