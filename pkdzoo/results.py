@@ -68,7 +68,7 @@ class Result:
     def __str__(self) -> str:
         where = self.path or "picture"
         if self.error:
-            return f"{where}: {self.error}"
+            return self.error if self.error.startswith(where) else f"{where}: {self.error}"
         lines = [f"{where} ({self.size[1]} x {self.size[0]}): {len(self)} detections"]
         for name, score, box in zip(self.names, self.scores.tolist(), self.boxes.tolist()):
             lines.append(f"  {name:<20} {score:5.2f}  " + " ".join(f"{v:8.1f}" for v in box))
