@@ -61,10 +61,13 @@ def build_optimizer(model: nn.Module, optim: Optim, batch: int) -> torch.optim.O
 def lr_factor(schedule: Schedule, steps_per_epoch: int) -> Callable[[int], float]:
     """What the rate is multiplied by at each optimiser step, counted from 0."""
     milestones = [math.ceil(epoch * steps_per_epoch) for epoch in schedule.milestones]
-    warmup = schedule.warmup
+    warmup, steps = schedule.warmup, planned_steps(schedule, steps_per_epoch)
 
     def factor(step: int) -> float:
-        decayed = schedule.gamma ** sum(step >= milestone for milestone in milestones)
+        if schedule.decay == "cosine":
+            decayed = (1 + math.cos(math.pi * min(step / steps, 1.0))) / 2
+        else:
+            decayed = schedule.gamma ** sum(step >= milestone for milestone in milestones)
         if warmup is None or step >= warmup.steps - 1:
             return decayed
         ramp = step / (warmup.steps - 1) if warmup.kind == "linear" else 0.0

@@ -117,6 +117,7 @@ class Schedule:
 
     Attributes:
         epochs: passes over the training pictures.
+        decay: ``step`` at the milestones, as everything published; ``cosine`` falls to 0 over the whole run.
         milestones: epochs (fractions allowed) after which the rate is multiplied by ``gamma``.
         gamma: see ``milestones``.
         warmup: None for none.
@@ -128,6 +129,7 @@ class Schedule:
     gamma: float = 0.1
     warmup: Warmup | None = field(default_factory=Warmup)
     max_steps: int | None = None
+    decay: Literal["step", "cosine"] = "step"
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,14 @@ def test_without_warmup_and_with_fractions_of_an_epoch() -> None:
     assert lr_factor(Schedule(milestones=(), warmup=Warmup(steps=1)), 5)(0) == 1.0
 
 
+def test_cosine_falls_to_zero_over_the_whole_run() -> None:
+    schedule = Schedule(epochs=10, milestones=(1,), warmup=Warmup("linear", 0.1, 11), decay="cosine")
+    factor = lr_factor(schedule, 10)
+    assert factor(0) == pytest.approx(0.1)
+    assert [factor(s) for s in (50, 100, 1000)] == pytest.approx([0.5, 0.0, 0.0])
+    assert factor(25) == pytest.approx((1 + 0.5**0.5) / 2)
+
+
 def test_schedule_moves_every_group_by_its_own_rate() -> None:
     optimizer = build_optimizer(Toy(), Optim(lr=0.1, bias_lr_mult=2.0), 16)
     schedule = build_schedule(optimizer, Schedule(milestones=(1,), warmup=None), steps_per_epoch=2)
