@@ -98,7 +98,8 @@ class GFL(DenseDetector):
 
     def decode(self, box: Tensor, priors: Priors) -> Tensor:
         chances = box.reshape(*box.shape[:-1], 4, BINS).softmax(dim=-1)
-        distances = chances @ torch.arange(BINS, device=box.device, dtype=box.dtype)
+        # a sum, not a product of matrices, which autocast would compute in half precision
+        distances = (chances * torch.arange(BINS, device=box.device, dtype=box.dtype)).sum(dim=-1)
         return decode_distances(distances * priors.strides[..., None], priors.centers)
 
 

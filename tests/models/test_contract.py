@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou
 
 import pkdzoo
 from pkdzoo.checkpoints import save_safetensors
@@ -283,3 +284,22 @@ def test_backbone_and_neck_compile(name: str) -> None:
         wanted = model.neck(model.backbone(images)).levels
         for level, other in zip(wanted, compiled(images), strict=True):
             torch.testing.assert_close(level, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@every
+def test_learns_one_picture_by_heart(name: str) -> None:
+    """In train mode losses must lead to detections: after 120 steps all three objects are found, as what they are."""
+    model, batch = fresh(name).train(), batch_of([SIZES[0]], [3])
+    wanted = batch.instances[0]
+    for i, (x1, y1, x2, y2) in enumerate(wanted.boxes.int().tolist()):
+        batch.images[0, :, y1:y2, x1:x2] = 255.0 * (torch.arange(3) == i)[:, None, None]
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    for _ in range(120):
+        optimizer.zero_grad()
+        sum(model(batch).values()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+    found = model.detect(pkdzoo.Batch(batch.images, batch.sizes))[0]
+    overlaps = box_iou(wanted.boxes, found.boxes)
+    assert (torch.where(wanted.labels[:, None] == found.labels, overlaps, 0.0).amax(dim=1) > 0.5).all()
