@@ -26,8 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pkdzoo.data.foreign import (
     UNKNOWN_SIZE,
     annotation,
@@ -86,6 +84,8 @@ def describe(file: str | Path) -> Description:
     Raises:
         ValueError: not YAML, or without classes.
     """
+    import yaml  # here and below: it takes longer to import than everything else in this folder
+
     file = Path(file)
     try:
         told = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
@@ -298,6 +298,8 @@ def _unfit(box: tuple[float, ...], crowd: bool, ignored: bool, image: Mapping[st
 
 
 def _write_yaml(path: Path, split: str, names: list[str]) -> None:
+    import yaml
+
     told: dict[str, Any] = {"names": dict(enumerate(names))}
     if path.exists():
         told = yaml.safe_load(path.read_text(encoding="utf-8"))
