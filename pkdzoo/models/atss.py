@@ -110,8 +110,8 @@ class ATSS(DenseDetector):
 def build(
     backbone: str = "r50",
     num_classes: int = 80,
-    norm: Norm = "frozen_bn",
-    frozen_stages: int = 1,
+    norm: Norm | None = None,
+    frozen_stages: int | None = None,
     width: int = 256,
     depth: int = 4,
     neck_norm: Norm | None = None,
@@ -125,8 +125,8 @@ def build(
     Args:
         backbone: name of the backbone.
         num_classes: C.
-        norm: norm of the backbone; ``gn`` or ``bn`` when it is to learn from scratch.
-        frozen_stages: frozen part of the backbone, see ResNet.
+        norm: norm of a ResNet, None as published (``frozen_bn``); ``gn`` or ``bn`` when it is to learn from scratch.
+        frozen_stages: frozen part of the backbone, None as published (stem and first stage; nothing of a Swin).
         width: channels of pyramid and towers.
         depth: convolutions a tower.
         neck_norm: norm in the pyramid, None as published.

@@ -176,8 +176,8 @@ class FCOS(DenseDetector):
 def build(
     backbone: str = "r50",
     num_classes: int = 80,
-    norm: Norm = "frozen_bn",
-    frozen_stages: int = 1,
+    norm: Norm | None = None,
+    frozen_stages: int | None = None,
     width: int = 256,
     depth: int = 4,
     tricks: bool = False,
@@ -194,8 +194,8 @@ def build(
     Args:
         backbone: name of the backbone.
         num_classes: C.
-        norm: norm of the backbone; ``gn`` or ``bn`` when it is to learn from scratch.
-        frozen_stages: frozen part of the backbone, see ResNet.
+        norm: norm of a ResNet, None as published (``frozen_bn``); ``gn`` or ``bn`` when it is to learn from scratch.
+        frozen_stages: frozen part of the backbone, None as published (stem and first stage; nothing of a Swin).
         width: channels of pyramid and towers.
         depth: convolutions a tower.
         tricks: centre sampling within 1.5 strides, distances in strides, GIoU loss, biases in the towers, and
@@ -257,6 +257,7 @@ register_family(
         "fcos_r101_tricks": {"backbone": "r101", **TRICKS},
         "fcos_r50_caffe_tricks": {"backbone": "r50", **TRICKS, "centerness_from": "reg"},
         "fcos_r10w16": TINY_DENSE,
+        "fcos_r18w24": {**TINY_DENSE, "backbone": "r18w24", "tricks": True, "resize": (128, 160)},
     },
     WEIGHTS,
 )
