@@ -30,7 +30,7 @@ from torch import Tensor
 from pkdzoo.distill.base import DistillMethod, by_family, require_same_classes
 from pkdzoo.distill.pairing import check_choice, shape_of
 from pkdzoo.losses.boxes import giou_loss, iou_log_loss
-from pkdzoo.losses.mimic import EPS, channel_statistics, distilled_distribution, distilled_quality_focal
+from pkdzoo.losses.mimic import centre, distilled_distribution, distilled_quality_focal, inverse
 from pkdzoo.models.base import Depth, Detector, Taps, Trace
 from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.ops.levels import flatten_levels
@@ -151,9 +151,9 @@ class CrossKD(DistillMethod):
         """One map (B, C, h, w); teacher's and student's are taken before their ReLU, as traces keep them."""
         if self.hold == "post" and self.tap:
             student, teacher = F.relu(student), F.relu(teacher)
-        mean, std = channel_statistics(student, self.sync)
-        wanted_mean, wanted_std = channel_statistics(teacher.detach(), self.sync)
-        aligned = (student - mean) / (std + EPS) * wanted_std + wanted_mean
+        centred, _, std = centre(student, self.sync)
+        _, wanted_mean, wanted_std = centre(teacher.detach(), self.sync)
+        aligned = centred * inverse(std) * wanted_std + wanted_mean
         return aligned.to(student.dtype)
 
     def normalizer(self, student: Trace) -> Tensor:

@@ -81,7 +81,6 @@ class NormKL(DistillMethod):
         levels: pairs of levels, counted from the finest.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size.
-        sync: statistics over all processes.
     """
 
     def __init__(
@@ -93,15 +92,14 @@ class NormKL(DistillMethod):
         levels: int = 4,
         pair: PairBy = "index",
         resize: Resize = "larger",
-        sync: bool = False,
     ) -> None:
         super().__init__()
         check_choice("resize", resize, RESIZE)
         self.pairs = match_levels(shape_of(student), shape_of(teacher), levels, pair)
-        self.weight, self.temperature, self.sync = float(weight), float(temperature), sync
+        self.weight, self.temperature = float(weight), float(temperature)
         self.resize: Resize = resize
 
     def forward(self, student: Trace, teacher: Trace, batch: Batch) -> dict[str, Tensor]:
         maps = pair_maps(student.features, teacher.features, self.pairs, self.resize)
-        losses = [norm_kl(s, t, self.temperature, self.sync) for s, t, _ in maps]
+        losses = [norm_kl(s, t, self.temperature) for s, t, _ in maps]
         return {"loss_norm_kl": self.weight * torch.stack(losses).sum()}

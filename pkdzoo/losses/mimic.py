@@ -71,31 +71,45 @@ def normalize(maps: Tensor, sync: bool = False) -> Tensor:
     Returns:
         (N, C, H, W). Channels without variation give 0, with gradient 0.
     """
-    mean, std = channel_statistics(maps, sync)
-    return (_widen(maps) - mean) / (std + EPS)
+    centred, _, std = centre(maps, sync)
+    return centred * inverse(std)
 
 
-def channel_statistics(maps: Tensor, sync: bool = False) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased deviation of each channel over N, H and W, with gradient; (1, C, 1, 1) each, in float32."""
+def inverse(std: Tensor) -> Tensor:
+    """``1 / (std + EPS)``, and 0 where nothing varies: there a gradient of ``1 / EPS`` would pass."""
+    return (std > 0) / (std + EPS)
+
+
+def centre(maps: Tensor, sync: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Maps minus the mean of each channel, that mean, and the unbiased deviation, over N, H and W.
+
+    Args:
+        maps: (N, C, H, W).
+        sync: statistics over all processes.
+
+    Returns:
+        (N, C, H, W), (1, C, 1, 1) and (1, C, 1, 1) in float32, with gradient.
+    """
     maps = _widen(maps)
     anchor = _anchor(maps)
     centred = maps - anchor  # a channel without variation becomes exactly 0
     count = float(maps.numel() // maps.shape[1])
     shift = centred.sum(_DIMS, keepdim=True)
     if sync:
-        mean = (anchor * count + shift).double()
-        total = sum_over_ranks(torch.cat([mean.flatten(), mean.new_tensor([count])]))
-        count = float(total[-1])
-        shift_mean = (total[:-1].view_as(anchor) / count - anchor).to(maps.dtype)
+        own = anchor.double() * count + shift.double()  # sums of this process
+        total = sum_over_ranks(torch.cat([own.flatten(), own.new_tensor([count])]))
+        count = float(total[-1].detach())
+        shift_mean = (total[:-1].view_as(own) / count - anchor).to(maps.dtype)
     else:
         shift_mean = shift / count
-    squares = (centred - shift_mean).square().sum(_DIMS, keepdim=True)
+    centred = centred - shift_mean
+    squares = centred.square().sum(_DIMS, keepdim=True)
     if sync:
         squares = sum_over_ranks(squares)
     variance = squares / max(count - 1, 1)
     alive = variance > 0
     std = torch.where(alive, variance, 1).sqrt() * alive  # sqrt(0) has no slope: keep it out of the graph
-    return anchor + shift_mean, std
+    return centred, anchor + shift_mean, std
 
 
 def cwd(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
@@ -115,7 +129,7 @@ def cwd(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
     return tau**2 * _kl(_widen(student).flatten(2) / tau, _widen(teacher.detach()).flatten(2) / tau).mean()
 
 
-def norm_kl(student: Tensor, teacher: Tensor, temperature: float = 50.0, sync: bool = False) -> Tensor:
+def norm_kl(student: Tensor, teacher: Tensor, temperature: float = 50.0) -> Tensor:
     """PKD in its KL form (paper section 3.4): softmax of the normalised channels over all N*H*W places.
 
     No code of it was released and the reduction over channels is not printed; with the mean over channels value and
@@ -125,13 +139,12 @@ def norm_kl(student: Tensor, teacher: Tensor, temperature: float = 50.0, sync: b
         student: (N, C, H, W).
         teacher: (N, C, H, W); gets no gradient.
         temperature: T.
-        sync: statistics over all processes; the softmax stays each process's own.
 
     Returns:
         () ``T**2`` times the mean over channels of ``KL(teacher || student)``.
     """
     check_maps(student, teacher)
-    rows = [normalize(x, sync).transpose(0, 1).flatten(1) / temperature for x in (student, teacher.detach())]
+    rows = [normalize(x).transpose(0, 1).flatten(1) / temperature for x in (student, teacher.detach())]
     return temperature**2 * _kl(*rows).mean()
 
 
