@@ -178,7 +178,11 @@ def build(entry: Entry, overrides: Mapping[str, Any], num_classes: int | None, l
     channels = changes.get("in_chans", 3)
     if channels != 3 and "pixels" not in changes:
         changes["pixels"] = widen(entry.args.get("pixels") or Pixels(), channels)
-    args = {**entry.args, **changes}
+    fixed: dict[str, Any] = dict(entry.args)
+    if "backbone" in changes:  # another backbone does not take all that the entry says of its own
+        known = arguments_of(entry, changes["backbone"])
+        fixed = {key: value for key, value in fixed.items() if key in known}
+    args = {**fixed, **changes}
     everything_follows = loaded is not None and num_classes == loaded
     with NoInit() if everything_follows else nullcontext():
         model: Detector = entry.build(**args)
@@ -190,12 +194,17 @@ def build(entry: Entry, overrides: Mapping[str, Any], num_classes: int | None, l
 def check_overrides(entry: Entry, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The overrides that are not None, after making sure that each is an argument somewhere."""
     given = {key: value for key, value in overrides.items() if value is not None}
-    own = set(inspect.signature(entry.build).parameters) - {"backbone_args"}
-    known = own | backbone_arguments(given.get("backbone", entry.args.get("backbone", "r50")))
+    known = arguments_of(entry, given.get("backbone", entry.args.get("backbone", "r50")))
     for key in given:
         if key not in known:
             raise ValueError(f"{entry.name} has no argument {key!r}. {nearest(key, known)}")
     return given
+
+
+def arguments_of(entry: Entry, backbone: str) -> set[str]:
+    """Names of what an entry can be built with on a backbone."""
+    own = set(inspect.signature(entry.build).parameters) - {"backbone_args"}
+    return own | backbone_arguments(backbone)
 
 
 def from_registry(

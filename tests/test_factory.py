@@ -380,3 +380,10 @@ def test_weights_are_loaded_without_drawing_numbers_first(row: Any) -> None:
     assert torch.equal(state, torch.get_rng_state())
     pkdzoo.create_detector("test_retina", pretrained=True, num_classes=3)
     assert not torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", ["fcos_r50_caffe_tricks", "reppoints_x101_dcn", "tood_r50", "faster_rcnn_r50"])
+def test_any_family_takes_another_backbone(name: str) -> None:
+    with torch.device("meta"):
+        model = pkdzoo.create_detector(name, backbone="swin_t")
+    assert type(model.backbone).__name__ == "Swin"
