@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
@@ -11,15 +12,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+import reference
 import torch
-from foreign import checkpoint, register, tensors
+from foreign import HistoryBuffer, checkpoint, register, tensors
 from serving import Served, cut, serving, status
 
 import pkdzoo
-from pkdzoo import hub
+from pkdzoo import hub, registry
 from pkdzoo.hub import DownloadError
 from pkdzoo.registry import Weights
 
@@ -81,6 +85,34 @@ def test_first_from_the_link_then_offline(
     first, second = (m.trace(batch, "head").outputs for m in (model, again))
     assert first is not None and second is not None
     assert all(torch.equal(a, b) for a, b in zip(first.cls, second.cls))
+
+
+FULL = {"retina_r50_pkd_swin.coco_2x": "retina_r50", "faster_rcnn_r50.coco_1x": "faster_rcnn_r50"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FULL)
+def test_published_names_from_a_mirror(
+    server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The real rows, full-size files in the layout of each zoo under the row's own path; only the hash is ours."""
+    entry, row = registry.find(name)
+    assert row is not None
+    assert row.url is not None
+    theirs = reference.checkpoint(reference.load(f"mmdet/{FULL[name]}")["state_dict"])
+    razor = "mmrazor" in row.url
+    content = {f"architecture.{key}": value for key, value in theirs.items()} if razor else theirs
+    buffer = io.BytesIO()
+    torch.save({"state_dict": content, "meta": HistoryBuffer()}, buffer, _use_new_zipfile_serialization=razor)
+    _, digest = server.put(urlsplit(row.url).path, buffer.getvalue())
+    ours = replace(entry, weights=(replace(row, sha256=digest),))
+    monkeypatch.setattr(registry, "_ENTRIES", {**registry._ENTRIES, entry.name: ours})
+    monkeypatch.setenv("PKDZOO_MIRROR", server.url)
+    model = pkdzoo.create_detector(name, pretrained=True, cache_dir=tmp_path)
+    wanted = pkdzoo.load_checkpoint(pkdzoo.create_detector(FULL[name]), theirs)
+    assert same(model, dict(wanted.state_dict()))
+    server.files.clear()
+    assert same(pkdzoo.create_detector(name, pretrained=True, cache_dir=tmp_path), dict(wanted.state_dict()))
 
 
 def test_the_cache_is_where_the_environment_says(
