@@ -2,6 +2,7 @@
 
 from pkdzoo.distill.base import DistillMethod, Frozen, Progress
 from pkdzoo.distill.distiller import Distiller
+from pkdzoo.distill.inherit import freeze, inherit
 from pkdzoo.distill.methods import METHODS, list_methods, method_options, register_method
 from pkdzoo.distill.teacher import Teacher
 
@@ -12,6 +13,8 @@ __all__ = [
     "Frozen",
     "Progress",
     "Teacher",
+    "freeze",
+    "inherit",
     "list_methods",
     "method_options",
     "register_method",

@@ -25,6 +25,7 @@ from pkdzoo.data import (
     test_transform,
 )
 from pkdzoo.distill import Distiller
+from pkdzoo.distill.inherit import freeze, inherit
 from pkdzoo.factory import create_detector, load_backbone, load_checkpoint
 from pkdzoo.models.base import Detector
 from pkdzoo.models.folder import from_json
@@ -220,39 +221,12 @@ def build_task(recipe: Recipe, student: Detector, teacher: Detector | None) -> n
     if recipe.distill is None or teacher is None:
         return student
     inherited = recipe.distill.inherit
-    for part in inherited:
-        inherit_part(student, teacher, part)
+    inherit(student, teacher, inherited)
     if inherited and (student.loaded_from or "backbone" in inherited):
         before = [student.loaded_from] if student.loaded_from else []
         student.loaded_from = " and ".join([*before, f"{', '.join(inherited)} of {teacher.name}"])
-    for part in recipe.distill.freeze:
-        part_of(student, part).requires_grad_(False)
+    freeze(student, recipe.distill.freeze)
     return Distiller(student, teacher, recipe.distill.methods) if recipe.distill.methods else student
-
-
-def part_of(model: Detector, name: str) -> nn.Module:
-    """A direct part of a detector; ValueError lists those it has."""
-    parts = dict(model.named_children())
-    if name not in parts:
-        raise ValueError(f"{model.name} has no part {name!r}: it has {', '.join(parts)}")
-    return parts[name]
-
-
-def inherit_part(student: Detector, teacher: Detector, name: str) -> None:
-    """Start a part of the student with the teacher's weights.
-
-    Raises:
-        ValueError: when the two are not made alike.
-    """
-    ours, theirs = part_of(student, name).state_dict(), part_of(teacher, name).state_dict()
-    other = [key for key in {*ours, *theirs} if key not in ours or key not in theirs]
-    other += [key for key in ours if key in theirs and ours[key].shape != theirs[key].shape]
-    if other:
-        raise ValueError(
-            f"distill.inherit={name!r}: student and teacher differ in {', '.join(sorted(other)[:5])}; only a part that "
-            "is made alike can be inherited"
-        )
-    part_of(student, name).load_state_dict(theirs)
 
 
 def student_of(task: nn.Module) -> Detector:
@@ -265,5 +239,4 @@ def student_of(task: nn.Module) -> Detector:
 def train_mode(task: nn.Module, recipe: Recipe) -> None:
     """Switch to training; frozen parts stay in eval mode, so that their batch norms keep their statistics."""
     task.train()
-    for part in recipe.distill.freeze if recipe.distill else ():
-        part_of(student_of(task), part).eval()
+    freeze(student_of(task), recipe.distill.freeze if recipe.distill else ())

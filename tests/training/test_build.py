@@ -12,6 +12,7 @@ import pkdzoo
 from pkdzoo.data import make_shapes
 from pkdzoo.data.shapes import CLASSES
 from pkdzoo.distill import Distiller
+from pkdzoo.distill.inherit import inherit
 from pkdzoo.training import build
 from pkdzoo.training.recipe import Data, Distill, Optim, Recipe
 
@@ -119,10 +120,10 @@ def test_inherited_parts_are_the_teachers_and_frozen_ones_stay() -> None:
     build.train_mode(task, recipe)
     assert student.neck.training and not any(m.training for m in student.backbone.modules())
     with pytest.raises(ValueError, match=r"has no part 'headd': it has backbone, neck, head"):
-        build.inherit_part(student, teacher, "headd")
+        inherit(student, teacher, ("headd",))
     other = pkdzoo.create_detector("retina_r10w16", num_classes=2)
     with pytest.raises(ValueError, match=r"differ in cls\.bias, cls\.weight"):
-        build.inherit_part(student, other, "head")
+        inherit(student, other, ("head",))
 
 
 def test_without_a_teacher_the_task_is_the_student() -> None:
