@@ -13,6 +13,7 @@ COSTS: dict[str, tuple[float, float]] = {
     "fcos_r101_caffe": (51.287, 289.32),
     "fcos_r101_tricks": (51.289, 289.32),
     "fcos_r10w16": (0.706, 6.95),
+    "fcos_r18w24": (1.98, 11.37),
     "fcos_r50_caffe": (32.295, 209.78),
     "fcos_r50_caffe_tricks": (32.297, 209.78),
     "fcos_r50_tricks": (32.297, 209.78),

@@ -13,6 +13,7 @@ recipe says is in pkdzoo/training/recipe.py, what is saved and how in pkdzoo/tra
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 from pathlib import Path
@@ -57,7 +58,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def train(recipe: Recipe, args: argparse.Namespace, output: Path) -> Arm | None:
+def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -> Arm | None:
     """One run, from an empty folder or from its last checkpoint; None if it was asked to stop."""
     accelerator = Accelerator(
         cpu=args.cpu,
@@ -72,7 +73,7 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path) -> Arm | None:
     state.check_output(output, recipe, args.resume)
     found = state.find_checkpoint(output) if args.resume else None
     with accelerator.main_process_first():  # a recipe may generate its data
-        places = build.find_data(recipe.data, args.data, args.train_json, args.val_json, args.images, output / "data")
+        places = build.find_data(recipe.data, args.data, args.train_json, args.val_json, args.images, cache)
 
     # -- what learns, and from what ----------------------------------------------------------------------------------
     train_set, val_set = build.build_datasets(recipe, places)
@@ -110,6 +111,8 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path) -> Arm | None:
         ema.to(accelerator.device)
     judged: Detector = student if ema is None else ema.module  # who is evaluated and exported
     monitor = Monitor(accelerator, output, recipe.watch.log, steps, progress)
+    if args.tracker:
+        accelerator.init_trackers("pkdzoo", {"name": recipe.name, "recipe": json.dumps(recipe.to_dict())})
 
     def save() -> None:
         progress.window = monitor.window()
@@ -194,7 +197,7 @@ def main(argv: list[str] | None = None) -> None:
         recipes = load_recipes(args.recipe, args.set, args.only)
         alone = len(recipes) == 1
         output = args.output or Path("runs") / (recipes[0].name if alone else args.recipe.stem)
-        arms = [train(recipe, args, output if alone else output / recipe.name) for recipe in recipes]
+        arms = [train(r, args, output if alone else output / r.name, output / "data") for r in recipes]
         finished = [arm for arm in arms if arm is not None]
         if not alone and len(finished) == len(arms):
             compare(finished, output)
