@@ -5,12 +5,31 @@ weight decay 1e-4 (AdamW for Swin), the rate divided by 10 twice, pictures witho
 mirrored, 1333 x 800 in the test. "1x" is 12 epochs of COCO, "2x" 24, "3x" 36; "ms" is training at several sizes.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from pkdzoo.training import Data, Optim, Schedule, Warmup
 
 Fields = dict[str, Any]
+FINER = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+def published(
+    source: str, ap: float | tuple[float, ...] | None = None, rows: Sequence[str] = (), **others: float
+) -> dict[str, Any]:
+    """What a recipe should reach on COCO val2017, in percent, as somebody printed it.
+
+    Args:
+        source: who.
+        ap: AP; or AP, AP50, AP75, APs, APm, APl.
+        rows: names of the results in tests/golden/recipes.json, which this recipe repeats.
+        others: AP of ``teacher`` and ``plain`` student; finer numbers by name.
+    """
+    numbers = ap if isinstance(ap, tuple) else () if ap is None else (ap,)
+    named = {**dict(zip(FINER, numbers, strict=False)), **others, "source": source}
+    return {**named, "rows": list(rows)} if rows else named
+
 
 # Linear warm-up from a thousandth over 500 steps, the short side at 800, no clipping: the rest says where it differs.
 ONE_X: Fields = {"data": Data(), "optim": Optim(lr=0.01), "schedule": Schedule(12, (8, 11))}
@@ -22,6 +41,7 @@ ONE_X_LR02: Fields = {**ONE_X, "optim": Optim(lr=0.02)}
 TWO_X_LR02: Fields = {**TWO_X, "optim": Optim(lr=0.02)}
 
 # FGD clips gradients in all of its configs.
+ONE_X_CLIPPED: Fields = {**ONE_X, "optim": Optim(lr=0.01, clip=35.0)}
 TWO_X_CLIPPED: Fields = {**TWO_X, "optim": Optim(lr=0.01, clip=35.0)}
 TWO_X_LR02_CLIPPED: Fields = {**TWO_X, "optim": Optim(lr=0.02, clip=35.0)}
 
@@ -43,6 +63,7 @@ FCOS_TRICKS_MS_TWO_X: Fields = {
     "optim": TRICKS,
     "schedule": Schedule(24, (16, 22), warmup=FROM_THIRD),
 }
+FCOS_TRICKS_MS_TWO_X_CLIPPED: Fields = {**FCOS_TRICKS_MS_TWO_X, "optim": PLAIN_FCOS}
 
 # Mask R-CNN on Swin: AdamW; norms and the tables of relative positions do not decay. 3x was trained in half precision.
 ADAMW = Optim("adamw", lr=1e-4, weight_decay=0.05, norm_decay_mult=0.0, no_decay=("bias_table",))

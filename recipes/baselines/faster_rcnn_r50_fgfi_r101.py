@@ -1,0 +1,23 @@
+"""Faster R-CNN R50 learns from R101 by FGFI, 2x.
+
+accelerate launch recipes/train.py recipes/baselines/faster_rcnn_r50_fgfi_r101.py --data coco/
+"""
+
+from pkdzoo.training import Distill, Recipe
+from recipes.common import TWO_X_LR02, published
+
+RECIPE = Recipe(
+    "faster_rcnn_r50_fgfi_r101",
+    "faster_rcnn_r50",
+    init="imagenet",
+    distill=Distill("faster_rcnn_r101.coco_2x", {"fgfi": {}}),
+    expect=published(
+        "the readme of Global Knowledge, of a rival",
+        39.3,
+        teacher=39.8,
+        plain=38.4,
+        rows=["global_knowledge_frcnn/FGFI"],
+    ),
+    note="whether the student started trained is not printed",
+    **TWO_X_LR02,
+)

@@ -1,0 +1,22 @@
+"""Faster R-CNN R50 learns from R101 by FRS, 2x.
+
+accelerate launch recipes/train.py recipes/baselines/faster_rcnn_r50_frs_r101.py --data coco/
+"""
+
+from pkdzoo.training import Distill, Recipe
+from recipes.common import TWO_X_LR02, published
+
+RECIPE = Recipe(
+    "faster_rcnn_r50_frs_r101",
+    "faster_rcnn_r50",
+    init="imagenet",
+    distill=Distill("faster_rcnn_r101.coco_2x", {"frs": {}}),
+    expect=published(
+        "table 2 of the PKD paper, of a rival",
+        40.4,
+        teacher=39.8,
+        plain=38.4,
+        rows=["pkd_table2_rivals/FRCNN R101-R50/FRS"],
+    ),
+    **TWO_X_LR02,
+)

@@ -1,0 +1,15 @@
+"""Faster R-CNN R101, 2x.
+
+accelerate launch recipes/train.py recipes/supervised/faster_rcnn_r101_2x.py --data coco/
+"""
+
+from pkdzoo.training import Recipe
+from recipes.common import TWO_X_LR02, published
+
+RECIPE = Recipe(
+    "faster_rcnn_r101_2x",
+    "faster_rcnn_r101",
+    init="imagenet",
+    expect=published("mmdetection's model zoo", 39.8),
+    **TWO_X_LR02,
+)

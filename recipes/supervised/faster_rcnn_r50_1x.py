@@ -1,0 +1,15 @@
+"""Faster R-CNN R50, 1x.
+
+accelerate launch recipes/train.py recipes/supervised/faster_rcnn_r50_1x.py --data coco/
+"""
+
+from pkdzoo.training import Recipe
+from recipes.common import ONE_X_LR02, published
+
+RECIPE = Recipe(
+    "faster_rcnn_r50_1x",
+    "faster_rcnn_r50",
+    init="imagenet",
+    expect=published("mmdetection's model zoo", 37.4),
+    **ONE_X_LR02,
+)
