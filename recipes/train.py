@@ -31,7 +31,7 @@ from pkdzoo.training.compare import Arm, compare
 from pkdzoo.training.evaluate import evaluate, table
 from pkdzoo.training.monitor import Diverged, Monitor
 from pkdzoo.training.optim import build_optimizer, build_schedule, planned_steps
-from pkdzoo.training.preflight import check_run
+from pkdzoo.training.preflight import check_run, check_teacher
 from pkdzoo.training.recipe import Recipe, load_recipes
 
 
@@ -46,6 +46,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="folder of the run; runs/<recipe> without it")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a field, e.g. optim.lr=0.02")
     parser.add_argument("--resume", action="store_true", help="go on where the run in --output stopped")
+    parser.add_argument("--check-teacher", type=int, metavar="N", help="measure the teacher on N pictures first")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--cpu", action="store_true", help="leave the GPU alone")
     machine.add_argument("--threads", type=int, help="CPU threads a process; without it all cores are shared out")
@@ -90,6 +91,11 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -
     # -- everything that can be wrong before the first step ----------------------------------------------------------
     report = check_run(recipe, task, train_set, val_set, processes, steps_per_epoch)
     accelerator.print(f"== {recipe.name} -> {output}\n{report}")
+    if args.check_teacher and recipe.distill and teacher:
+        workers = recipe.data.workers
+        accelerator.print(
+            check_teacher(recipe.distill.teacher, teacher, val_set, args.check_teacher, workers, accelerator)
+        )
     accelerator.wait_for_everyone()  # nobody writes before everybody has looked
     if accelerator.is_main_process:
         state.open_output(output, recipe, about)

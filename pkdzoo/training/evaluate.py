@@ -41,7 +41,12 @@ def open_detector(source: str | Path, best: bool = True) -> Detector:
 
 @torch.inference_mode()
 def evaluate(
-    model: Detector, loader: DataLoader[Batch], dataset: CocoDataset, accelerator: Accelerator, backend: str = "auto"
+    model: Detector,
+    loader: DataLoader[Batch],
+    dataset: CocoDataset,
+    accelerator: Accelerator,
+    backend: str = "auto",
+    seen_only: bool = False,
 ) -> dict[str, Any]:
     """COCO's numbers of a detector.
 
@@ -54,6 +59,7 @@ def evaluate(
         dataset: what ``loader`` reads.
         accelerator: of the run.
         backend: see CocoEvaluator.
+        seen_only: the loader reads only a part of ``dataset``; measure on that part.
 
     Returns:
         The twelve numbers in percent and ``per_class``; see ``CocoEvaluator.compute``.
@@ -71,7 +77,7 @@ def evaluate(
     if main:
         merged = CocoEvaluator(dataset, backend)
         merged.load(states)
-        numbers = [merged.compute()]
+        numbers = [merged.compute(seen_only)]
     numbers = broadcast_object_list(numbers)
     assert numbers[0] is not None
     return numbers[0]

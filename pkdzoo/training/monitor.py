@@ -167,10 +167,9 @@ class Monitor:
             self.bar.set_postfix(words, refresh=False)
         elif self.accelerator.is_main_process:
             shown = " ".join(f"{key} {word}" for key, word in words.items())
-            print(
-                f"step {line['step']}/{self.bar.total} lr {line['lr']:.2e} {shown} {line['images_per_s']} img/s",
-                flush=True,
-            )
+            left = line["seconds"] / self.every * (self.bar.total - line["step"]) / 60
+            speed = f"{line['images_per_s']} img/s, {left:.0f} min left"
+            print(f"step {line['step']}/{self.bar.total} lr {line['lr']:.2e} {shown} {speed}", flush=True)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

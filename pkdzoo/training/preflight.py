@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
+from accelerate import Accelerator
 from torch import nn
+from torch.utils.data import Subset
 
 from pkdzoo.data import CocoDataset
 from pkdzoo.distill import Distiller
 from pkdzoo.layers.norm import FrozenBatchNorm2d
 from pkdzoo.models.base import Detector
+from pkdzoo.registry import get_weights, is_detector
 from pkdzoo.structures import Batch, Instances
-from pkdzoo.training.build import batch_per_process, student_of
+from pkdzoo.training.build import batch_per_process, student_of, val_loader
+from pkdzoo.training.evaluate import evaluate
 from pkdzoo.training.optim import planned_steps
 from pkdzoo.training.recipe import Recipe
 
@@ -149,3 +154,36 @@ def dry_pass(task: nn.Module, size: int = 128) -> None:
     bad = [name for name, value in losses.items() if not torch.isfinite(value).all()]
     if bad:
         raise ValueError(f"{', '.join(bad)} is not finite on a grey picture with one object: are the weights whole?")
+
+
+def check_teacher(
+    name: str, teacher: Detector, dataset: CocoDataset, count: int, workers: int, accelerator: Accelerator
+) -> str:
+    """Measure a teacher on the first pictures of the validation set, beside what its row says.
+
+    Args:
+        name: as the recipe names it.
+        teacher: the detector itself.
+        dataset: validation pictures; the labels have to be the teacher's.
+        count: pictures.
+        workers: loader processes.
+        accelerator: of the run.
+
+    Returns:
+        One line to read.
+
+    Raises:
+        ValueError: when its classes are others, or it finds nothing at all.
+    """
+    if tuple(teacher.label_names) != tuple(dataset.label_names):
+        raise ValueError(
+            f"--check-teacher: {name} knows other classes ({', '.join(teacher.label_names[:5])}, ...) than the data "
+            f"({', '.join(dataset.label_names[:5])}, ...), so it has no AP here"
+        )
+    part = cast(CocoDataset, Subset(dataset, range(min(count, len(dataset)))))
+    loader = accelerator.prepare(val_loader(part, 1, workers))
+    found = evaluate(teacher.to(accelerator.device), loader, dataset, accelerator, seen_only=True)["AP"]
+    row = get_weights(name).metrics.get("AP") if is_detector(name) else None
+    if not found:
+        raise ValueError(f"--check-teacher: {name} finds nothing in {len(part)} pictures (AP {found}): wrong weights?")
+    return f"teacher   AP {found:.1f} on {len(part)} pictures" + (f", {row} in its row on all" if row else "")

@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 import pkdzoo
 from pkdzoo.data import make_shapes
 from pkdzoo.data.shapes import CLASSES
+from pkdzoo.structures import Detections
 from pkdzoo.training import build
-from pkdzoo.training.preflight import Report, check_run, dry_pass, warn_of_frozen_random_layers
+from pkdzoo.training.preflight import Report, check_run, check_teacher, dry_pass, warn_of_frozen_random_layers
 from pkdzoo.training.recipe import Data, Distill, Optim, Recipe, Schedule
 
 RECIPE = Recipe(
@@ -85,3 +87,26 @@ def test_the_dry_pass_sees_broken_weights() -> None:
     torch.nn.init.constant_(model.head.cls.bias, math.nan)
     with pytest.raises(ValueError, match="loss_cls is not finite"):
         dry_pass(model)
+
+
+def test_a_teacher_is_measured_against_its_row(sets, monkeypatch) -> None:
+    torch.manual_seed(0)
+    teacher = pkdzoo.create_detector("fcos_r10w16", num_classes=6, label_names=CLASSES)
+    truth = {int(number): sets[1].load_instances(i) for i, number in enumerate(sets[1].image_ids)}
+
+    def perfect(batch, inference=None):
+        found = [truth[m["image_id"]] for m in batch.meta]
+        return [Detections(i.boxes, torch.ones(len(i)), i.labels) for i in found]
+
+    accelerator = Accelerator(cpu=True)
+    monkeypatch.setattr(teacher, "detect", perfect)
+    line = check_teacher("local-dir:x", teacher, sets[1], 2, 0, accelerator)
+    assert line == "teacher   AP 100.0 on 2 pictures"
+    monkeypatch.setattr(
+        teacher, "detect", lambda batch: [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0))]
+    )
+    with pytest.raises(ValueError, match="finds nothing in 3 pictures"):
+        check_teacher("local-dir:x", teacher, sets[1], 99, 0, accelerator)
+    stranger = pkdzoo.create_detector("fcos_r10w16", num_classes=6)
+    with pytest.raises(ValueError, match="knows other classes"):
+        check_teacher("local-dir:x", stranger, sets[1], 2, 0, accelerator)
