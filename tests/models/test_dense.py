@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import pkdzoo
+from pkdzoo.checkpoints import to_our_keys
 from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.ops.levels import flatten_levels
 
@@ -164,3 +165,18 @@ def test_tood_changes_its_assignment_with_the_epoch() -> None:
         assert float(early.num_pos) == int((early.labels == 1).sum())
         model.set_epoch(4)
         assert not torch.equal(model.trace(batch).targets.quality, late.quality)
+
+
+@pytest.mark.parametrize("spelling", ["conv", "fcos"])
+def test_fcos_reads_both_spellings_of_its_predictors(spelling: str) -> None:
+    state = {f"bbox_head.{spelling}_{part}.bias": torch.zeros(1) for part in ("cls", "reg", "centerness")}
+    assert list(to_our_keys(state, built("fcos_r10w16").key_rules)) == [
+        "head.cls.bias",
+        "head.box.bias",
+        "head.quality.bias",
+    ]
+
+
+def test_gfl_needs_no_projection_in_the_file_and_bears_it() -> None:
+    assert to_our_keys({"bbox_head.integral.project": torch.arange(17.0)}, built("gfl_r10w16").key_rules) == {}
+    assert not any("project" in key for key in built("gfl_r10w16").state_dict())
