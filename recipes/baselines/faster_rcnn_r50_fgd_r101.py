@@ -10,7 +10,7 @@ RECIPE = Recipe(
     "faster_rcnn_r50_fgd_r101",
     "faster_rcnn_r50",
     init="imagenet",
-    distill=Distill("faster_rcnn_r101.coco_2x", {"fgd": {}}, inherit=("neck", "rpn", "box_head")),
+    distill=Distill("faster_rcnn_r101.coco_2x", {"fgd": {}}, inherit=("neck", "head")),
     expect=published(
         "table 2 of the PKD paper, of a rival",
         40.4,

@@ -10,7 +10,7 @@ RECIPE = Recipe(
     "faster_rcnn_r50_pkd_r101_inherit",
     "faster_rcnn_r50",
     init="imagenet",
-    distill=Distill("faster_rcnn_r101.coco_2x", {"pkd": {"weight": 6.0}}, inherit=("neck", "rpn", "box_head")),
+    distill=Distill("faster_rcnn_r101.coco_2x", {"pkd": {"weight": 6.0}}, inherit=("neck", "head")),
     expect=published(
         "table 2 of the PKD paper",
         (40.5, 60.9, 44.4, 22.6, 44.8, 53.1),
