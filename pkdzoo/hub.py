@@ -98,9 +98,11 @@ def find_weights(
     if row.url is None:
         raise DownloadError(f"weights for {name!r} could not be had from {'; '.join(failures) or 'the package'}")
     if not row.direct:
+        arch = name.partition(".")[0]
+        labels = f", label_names={row.labels!r}" if isinstance(row.labels, str) else ""
         raise ValueError(
             f"the weights of {name!r} lie on a page that only a browser can fetch: {row.url} - save the file, then "
-            f"write pkdzoo.load_checkpoint(pkdzoo.create_detector({name.partition('.')[0]!r}), 'the file')"
+            f"write pkdzoo.load_checkpoint(pkdzoo.create_detector({arch!r}{labels}), 'the file')"
         )
     with locked(folder, place.name):
         state = cached(place)  # another process may have been faster
@@ -260,7 +262,10 @@ def locked(folder: Path, name: str) -> Iterator[None]:
     from filelock import FileLock
 
     locks = folder / ".locks"
-    locks.mkdir(parents=True, exist_ok=True)
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise no_room(name, folder, error) from error
     with FileLock(locks / f"{name}.lock"):
         yield
 
@@ -284,6 +289,7 @@ def fetch_repository(repository: str, cache_dir: str | Path | None = None) -> Pa
     place = None if cache_dir is None else str(cache_dir)
     # The Hub counts downloads of config.json, and its folder names the commit: the tensors come from the same one.
     config = Path(hf_hub_download(repo, CONFIG, revision=revision or None, cache_dir=place))
+    read_config(config)  # before gigabytes of another library's are fetched
     return Path(hf_hub_download(repo, TENSORS, revision=config.parent.name, cache_dir=place)).parent
 
 
@@ -320,12 +326,18 @@ def read_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"{folder} is no saved detector: it has no {CONFIG}")
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{folder / CONFIG} is not JSON: {error}") from error
-    if not isinstance(config, dict) or config.get("library_name") != "pkdzoo":
-        raise ValueError(f"{folder} holds a model of another library, not of pkdzoo; load it with that library")
+    config = read_config(folder / CONFIG)
     if not (folder / TENSORS).is_file():
         raise FileNotFoundError(f"{folder} has no {TENSORS}; pickled weights beside it are never loaded")
     return config, read_state_dict(folder / TENSORS)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A ``config.json`` of ours; ValueError for another library's."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict) or config.get("library_name") != "pkdzoo":
+        raise ValueError(f"{path} describes a model of another library, not of pkdzoo; load it with that library")
+    return config

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -373,6 +371,13 @@ def test_pages_are_for_people(tmp_path: Path) -> None:
         pkdzoo.create_detector("gfl_r50_crosskd_r101", pretrained=True, cache_dir=tmp_path)
 
 
+def test_a_cache_that_cannot_be(server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, _ = server.put(FILE, b"")
+    register(monkeypatch, Weights("coco_1x", url=url))
+    (tmp_path / "file").write_text("not a folder")
+    refused("test_retina", tmp_path / "file", r"cannot be kept in .*: (File exists|Not a directory); set PKDZOO_CACHE")
+
+
 def test_many_at_once_fetch_once(
     server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, torch.Tensor]
 ) -> None:
@@ -407,82 +412,3 @@ def test_pieces_of_killed_processes_go_after_a_day(
     pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=tmp_path)
     assert not old.exists()
     assert young.exists()
-
-
-# -- the Hub ---------------------------------------------------------------------------------------------------------
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-LOAD = """
-import json, sys, pkdzoo
-from urllib.request import urlopen
-for name in sys.argv[2:]:
-    model = pkdzoo.create_detector(name)
-    print(json.dumps([model.name, model.label_names, model.loaded_from]))
-    urlopen(sys.argv[1] + "/loaded").close()
-"""
-
-
-def test_a_repository_of_the_hub(server: Served, tmp_path: Path) -> None:
-    model = pkdzoo.create_detector("retina_r10w16", label_names=["cat", "dog"])
-    model.save_pretrained(tmp_path / "saved")
-    for revision in ("main", COMMIT):
-        for name in ("config.json", "model.safetensors"):
-            server.put(f"/org/tiny/resolve/{revision}/{name}", (tmp_path / "saved" / name).read_bytes())
-    server.put("/loaded", b"")
-    server.headers["X-Repo-Commit"] = COMMIT
-    env = {
-        **os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONPATH": str(Path(pkdzoo.__file__).parent.parent), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-
-    def load(*names: str, **more: str) -> list[list[str]]:
-        """Requests for files of each load, in a process of its own: the client reads its settings when imported."""
-        server.requests.clear()
-        command = [sys.executable, "-c", LOAD, server.url, *names]
-        run = subprocess.run(command, env={**env, **more}, capture_output=True, text=True, timeout=120)
-        assert run.returncode == 0, run.stderr
-        wanted = [["retina_r10w16", ["cat", "dog"], name] for name in names]
-        assert [json.loads(line) for line in run.stdout.splitlines()] == wanted
-        loads = " ".join(line for line in server.requests if "resolve" in line or "loaded" in line)
-        return [re.findall(r"(\w+ \S+resolve\S+)", part) for part in loads.split("GET /loaded")[:-1]]
-
-    first, warm, pinned = load("hf-hub:org/tiny", "hf-hub:org/tiny", f"hf-hub:org/tiny@{COMMIT}")
-    assert len([line for line in first if line.startswith("GET")]) == 2
-    assert warm == ["HEAD /org/tiny/resolve/main/config.json"]
-    assert pinned == []
-    assert load("hf-hub:org/tiny", HF_HUB_OFFLINE="1") == [[]]
-
-
-# -- folders ---------------------------------------------------------------------------------------------------------
-
-
-def test_folders_are_read_back(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
-    config = {"library_name": "pkdzoo", "label_names": ["Katze", "Füchse"]}
-    hub.save_folder(tmp_path / "a", state, config)
-    found, tensors_found = hub.read_folder(tmp_path / "a")
-    assert found == config
-    assert all(torch.equal(tensors_found[key], state[key]) for key in state)
-    assert files_in(tmp_path / "a") == ["config.json", "model.safetensors"]
-
-
-def test_folders_of_others_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"it has no config\.json"):
-        hub.read_folder(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["DetrForObjectDetection"]}))
-    with pytest.raises(ValueError, match="a model of another library"):
-        hub.read_folder(tmp_path)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="not JSON"):
-        hub.read_folder(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"library_name": "pkdzoo"}))
-    (tmp_path / "pytorch_model.bin").write_bytes(b"cposix\nsystem\n(S'touch x'\ntR.")
-    with pytest.raises(FileNotFoundError, match="pickled weights beside it are never loaded"):
-        hub.read_folder(tmp_path)
-
-
-def test_what_cannot_be_json_is_refused_before_anything_is_written(
-    tmp_path: Path, state: dict[str, torch.Tensor]
-) -> None:
-    with pytest.raises(ValueError, match="JSON"):
-        hub.save_folder(tmp_path / "a", state, {"AP": float("nan")})
-    assert files_in(tmp_path) == []
