@@ -70,6 +70,7 @@ PUBLISHED: dict[str, Settings] = {
     "ATSS": Settings(quality=1.0),
     "FCOS": Settings(block=2, cls=0.4, box=0.75, box_loss="iou_log", by_quality=True),
 }
+TANGLED = {"RepPoints": "its class branch samples where its box branch says, so the towers can't be continued apart"}
 
 
 class CrossKD(DistillMethod):
@@ -200,6 +201,9 @@ def check_heads(student: Detector, teacher: Detector) -> TowerHead:
                 f"crosskd hands maps over inside two towers of blocks, and the {who} {model.name} has none: it works "
                 "between two detectors of one of the families retina, fcos, gfl and atss"
             )
+        reason = by_family(TANGLED, model, "")
+        if reason:
+            raise ValueError(f"crosskd can't hand maps over inside {model.name}: {reason}")
     assert isinstance(student, DenseDetector) and isinstance(teacher, DenseDetector)
     assert isinstance(student.head, TowerHead) and isinstance(teacher.head, TowerHead)
     require_same_classes(student, teacher, "crosskd")

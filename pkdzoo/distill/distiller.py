@@ -43,6 +43,12 @@ class Distiller(nn.Module):
         super().__init__()
         if not methods:
             raise ValueError('a Distiller needs a method, e.g. {"pkd": {}}; without one train the student itself')
+        for who, model in (("student", student), ("teacher", teacher)):
+            if not isinstance(model, Detector):
+                raise ValueError(
+                    f"the {who} must be a pkdzoo.Detector, got {type(model).__name__}; a module of other origin can "
+                    "teach wrapped in pkdzoo.Teacher(module, features, mean, std)"
+                )
         if student is teacher:
             raise ValueError("student and teacher are one object: build the detector twice")
         self.student = student

@@ -181,3 +181,11 @@ def test_heads_that_cannot_continue_each_other_are_refused() -> None:
             CrossKD(retina, teacher, **options)
     with pytest.raises(ValueError, match="the student faster_rcnn_r10w16 has none"):
         CrossKD(tiny_detector("faster_rcnn_r10w16"), retina)
+
+
+@pytest.mark.parametrize("name", ["tood_r50", "reppoints_r50", "faster_rcnn_r50", "mask_rcnn_swin_t"])
+def test_families_without_towers_are_refused_with_a_sentence(name: str) -> None:
+    with torch.device("meta"):
+        student, teacher = pkdzoo.create_detector(name), pkdzoo.create_detector(name)
+    with pytest.raises(ValueError, match=f"crosskd .*{name}"):
+        CrossKD(student, teacher)
