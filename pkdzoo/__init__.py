@@ -6,6 +6,7 @@ from pkdzoo.factory import (
     create_pair,
     create_student,
     create_teacher,
+    from_pretrained,
     load_backbone,
     load_checkpoint,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "create_pair",
     "create_student",
     "create_teacher",
+    "from_pretrained",
     "get_weights",
     "is_detector",
     "list_detectors",

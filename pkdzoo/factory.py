@@ -16,7 +16,7 @@ from pkdzoo.backbones import backbone_arguments
 from pkdzoo.backbones.weights import completed, imagenet_weights, to_backbone
 from pkdzoo.checkpoints import fitting, load_strictly, read_state_dict, to_our_keys
 from pkdzoo.checkpoints.mmdet import unwrap
-from pkdzoo.hub import fetch_repository, find_weights, read_folder
+from pkdzoo.hub import SETTINGS, fetch_repository, find_weights, read_folder
 from pkdzoo.labels import label_names as names_of
 from pkdzoo.models import atss, faster_rcnn, fcos, gfl, mask_rcnn, reppoints, retina, tood  # noqa: F401 - registers the families
 from pkdzoo.models.base import Detector, Pixels
@@ -245,12 +245,67 @@ def no_weights(entry: Entry) -> str:
     )
 
 
+def from_pretrained(
+    place: str | Path,
+    *,
+    revision: str | None = None,
+    num_classes: int | None = None,
+    label_names: str | Sequence[str] | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | None = None,
+    local_files_only: bool = False,
+    **overrides: Any,
+) -> Detector:
+    """A saved detector with its weights, from a folder or from the Hub.
+
+    Args:
+        place: a folder that exists, or ``org/name`` or ``org/name@revision`` on the Hub; a prefix (``local-dir:``,
+            ``hf-hub:``) says which where both could be meant.
+        revision: branch, tag or commit on the Hub.
+        num_classes: see :func:`create_detector`, like the next two.
+        label_names: of the classes.
+        cache_dir: where files of the Hub are kept; None means the Hub client's own cache.
+        token: for private repositories; None takes the one that ``hf auth login`` left, or ``HF_TOKEN``.
+        local_files_only: ask nobody, take what the cache has.
+        overrides: see :func:`create_detector`.
+
+    Raises:
+        ValueError: for what another library saved, and as :func:`create_detector`.
+        FileNotFoundError: for a folder or a repository without config or tensors.
+        pkdzoo.hub.DownloadError: for a repository that could not be had.
+    """
+    name = str(place)
+    if not name.startswith(PREFIXES):
+        name = f"local-dir:{name}" if Path(name).is_dir() else f"hf-hub:{name}"
+    if revision is not None:
+        if name.startswith("local-dir:") or "@" in name:
+            raise ValueError(f"revision={revision!r}: {place} has no revisions, or names one already")
+        name = f"{name}@{revision}"
+    if label_names is not None:
+        label_names = names_of(label_names if isinstance(label_names, str) else tuple(label_names))
+        num_classes = len(label_names) if num_classes is None else num_classes
+    model = from_folder(name, num_classes, cache_dir, overrides, token, local_files_only)
+    if label_names is not None:
+        set_labels(model, label_names)
+    return model.eval()
+
+
+Detector.opener = staticmethod(from_pretrained)
+
+
 def from_folder(
-    name: str, num_classes: int | None, cache_dir: str | Path | None, overrides: Mapping[str, Any]
+    name: str,
+    num_classes: int | None,
+    cache_dir: str | Path | None,
+    overrides: Mapping[str, Any],
+    token: str | None = None,
+    local_files_only: bool = False,
 ) -> Detector:
     """A saved detector, see :func:`create_detector`; ``name`` has one of the prefixes."""
     prefix, _, place = name.partition(":")
-    config, state = read_folder(place if prefix == "local-dir" else fetch_repository(place, cache_dir))
+    folder = place if prefix == "local-dir" else fetch_repository(place, cache_dir, token, local_files_only)
+    config, state = read_folder(folder)
+    config = {**config, **config.get(SETTINGS, {})}
     entry, _ = find(str(config.get("architecture")))
     saved = {key: from_json(value) for key, value in config.get("args", {}).items() if key != "num_classes"}
     if "in_chans" in overrides:  # statistics for another number of channels are made anew

@@ -35,7 +35,8 @@ from pkdzoo.registry import Weights
 from pkdzoo.version import __version__
 
 PACKAGED = Path(__file__).parent / "weights"
-CONFIG, TENSORS = "config.json", "model.safetensors"
+CONFIG, TENSORS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
+SETTINGS = "pkdzoo_cfg"  # our own key in a config; one called pretrained_cfg would make it a timm model to others
 ATTEMPTS = 3
 WAIT = 1.0  # seconds before the second attempt; doubles
 TIMEOUT = 30.0  # seconds without a byte
@@ -273,47 +274,135 @@ def locked(folder: Path, name: str) -> Iterator[None]:
 # -- a detector as a folder ------------------------------------------------------------------------------------------
 
 
-def fetch_repository(repository: str, cache_dir: str | Path | None = None) -> Path:
+def fetch_repository(
+    repository: str,
+    cache_dir: str | Path | None = None,
+    token: str | None = None,
+    local_files_only: bool = False,
+) -> Path:
     """Config and tensors of a repository on the Hub, in the Hub's own cache.
+
+    The one request of a warm load asks for the newest config; a revision that is a whole commit needs none.
 
     Args:
         repository: ``org/name`` or ``org/name@revision``.
         cache_dir: folder to keep them in; None means the Hub client's own cache.
+        token: for private repositories; None takes the one that ``hf auth login`` left, or ``HF_TOKEN``.
+        local_files_only: ask nobody, take what the cache has.
 
     Returns:
-        The folder of both files. Errors are those of ``hf_hub_download``: not found, no access, offline and not cached.
+        The folder of both files.
+
+    Raises:
+        ValueError: for a repository of another library; its tensors are not fetched.
+        FileNotFoundError: for one without config or safetensors.
+        DownloadError: not found, no access, not cached and offline, or another file than was published.
     """
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     repo, _, revision = repository.partition("@")
     place = None if cache_dir is None else str(cache_dir)
+
+    def get(name: str, commit: str | None) -> Path:
+        try:
+            return Path(
+                hf_hub_download(
+                    repo, name, revision=commit, cache_dir=place, token=token, local_files_only=local_files_only
+                )
+            )
+        except LocalEntryNotFoundError as error:
+            raise DownloadError(
+                f"{repository} is not in the cache, and the Hub was not asked or did not answer: {first_line(error)}"
+            ) from error
+        except EntryNotFoundError as error:
+            note = "no saved detector of pkdzoo" if name == CONFIG else "pickled weights in it are never loaded"
+            raise FileNotFoundError(f"{repository} has no {name}: {note}") from error
+        except HfHubHTTPError as error:  # no such repository or revision, no access, a Hub that is out of order
+            raise DownloadError(
+                f"{repository} could not be had from the Hub: {first_line(error)} - check the name; a private one "
+                "needs a token, by `hf auth login` or HF_TOKEN"
+            ) from error
+
     # The Hub counts downloads of config.json, and its folder names the commit: the tensors come from the same one.
-    config = Path(hf_hub_download(repo, CONFIG, revision=revision or None, cache_dir=place))
-    read_config(config)  # before gigabytes of another library's are fetched
-    return Path(hf_hub_download(repo, TENSORS, revision=config.parent.name, cache_dir=place)).parent
+    found = get(CONFIG, revision or None)
+    config = read_config(found)  # before gigabytes of another library's are fetched
+    tensors = get(TENSORS, found.parent.name)
+    wanted = config.get(SETTINGS, {}).get("sha256")
+    if wanted is not None and sha256_of(tensors) != wanted:
+        tensors.resolve().unlink()
+        tensors.unlink(missing_ok=True)
+        raise DownloadError(f"{repository}: {TENSORS} is not the file its config speaks of; it was not kept, try again")
+    return tensors.parent
 
 
-def save_folder(folder: str | Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Path:
+def first_line(error: Exception) -> str:
+    """What an error says first."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file, in hex."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def save_folder(
+    folder: str | Path,
+    state: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    others: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Path:
     """Write ``model.safetensors`` and ``config.json``, each whole or not at all.
 
     Args:
         folder: made when missing; other files in it stay.
         state: tensors in our key layout.
         config: what :func:`read_folder` and ``create_detector("local-dir:...")`` need; JSON values.
+        others: further JSON files by name.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    texts = {
+        name: json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        for name, content in {**(others or {}), CONFIG: config}.items()
+    }
     save_safetensors(state, folder / TENSORS)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{CONFIG}.")
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, folder / CONFIG)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    for name, text in texts.items():
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
+        try:
+            with open(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, folder / name)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
     return folder
+
+
+def preprocessor(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What happens to pixels before the network, in the words of other libraries, which count them from 0 to 1."""
+    own = config[SETTINGS]
+    short, long = own["resize"]
+    content = {
+        "do_resize": True,
+        "size": {"shortest_edge": short, "longest_edge": long},
+        "resample": 2,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [value / 255 for value in own["pixel_mean"]],
+        "image_std": [value / 255 for value in own["pixel_std"]],
+        "do_pad": True,
+        "size_divisor": 32,
+    }
+    if own["channel_order"] == "bgr":  # their processor of that name would not flip: no name, so none is misled
+        return {**content, "do_flip_channel_order": True}
+    return {**content, "image_processor_type": "DetrImageProcessor"}
 
 
 def read_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

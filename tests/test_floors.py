@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent / "pkdzoo"
 
 FLOORS: dict[str, int] = {
     "structures": 0, "version": 0, "labels": 0, "costs": 0,
-    "registry": 1, "drawing": 1, "results": 1, "hub": 1, "ops": 1, "checkpoints": 1,
+    "registry": 1, "drawing": 1, "results": 1, "hub": 1, "cards": 1, "repository": 1, "ops": 1, "checkpoints": 1,
     "losses": 2, "assigners": 2, "layers": 2, "data": 2, "evaluation": 2,
     "backbones": 3, "necks": 3,
     "models": 4,
@@ -21,7 +21,8 @@ FLOORS: dict[str, int] = {
 }  # fmt: skip
 # Folders of one floor that may import each other, in this direction only.
 SAME_FLOOR = {
-    ("results", "drawing"), ("hub", "registry"), ("hub", "checkpoints"), ("evaluation", "data"), ("distill", "factory"),
+    ("results", "drawing"), ("hub", "registry"), ("hub", "checkpoints"), ("cards", "registry"),
+    ("repository", "cards"), ("repository", "hub"), ("evaluation", "data"), ("distill", "factory"),
     ("results_table", "factory"),
     ("__main__", "cli"),
 }  # fmt: skip

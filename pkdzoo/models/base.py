@@ -6,15 +6,16 @@ computed; losses, detections and distillation all read from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from pkdzoo.hub import save_folder
+from pkdzoo.hub import PREPROCESSOR, preprocessor, save_folder
 from pkdzoo.models.prediction import predict, predict_stream
 from pkdzoo.results import Result
 from pkdzoo.structures import Batch, DenseTargets, Detections, FeaturePyramid, HeadOutputs, Instances, Priors
@@ -100,6 +101,7 @@ class Detector(nn.Module):
     class_layers: tuple[str, ...] = ()  # modules whose shape depends on the number of classes
     key_rules: Sequence[tuple[str, str | None]] = ()  # from mmdetection's names to ours
     two_stage: bool = False  # PKD's published weight depends on it
+    opener: ClassVar[Callable[..., Detector] | None] = None  # opens saved detectors; the factory, which knows all kinds
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -290,7 +292,7 @@ class Detector(nn.Module):
         return predict_stream(self, images, score, iou, top, classes, batch_size)
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write ``config.json`` and ``model.safetensors``; ``create_detector("local-dir:FOLDER")`` reads them.
+        """Write config, tensors and preprocessor settings; ``create_detector("local-dir:FOLDER")`` reads them.
 
         Args:
             folder: made when missing.
@@ -300,7 +302,60 @@ class Detector(nn.Module):
         """
         from pkdzoo.models.folder import describe
 
-        return save_folder(folder, self.state_dict(), describe(self))
+        config = describe(self)
+        return save_folder(folder, self.state_dict(), config, {PREPROCESSOR: preprocessor(config)})
+
+    @classmethod
+    def from_pretrained(cls, place: str | Path, **kwargs: Any) -> Detector:
+        """A saved detector; see :func:`pkdzoo.from_pretrained`, which has the arguments.
+
+        Raises:
+            ValueError: when it is another kind of detector than this class.
+        """
+        assert Detector.opener is not None, "the factory gives it"
+        model = Detector.opener(place, **kwargs)
+        if not isinstance(model, cls):
+            raise ValueError(f"{place} holds a {type(model).__name__}, no {cls.__name__}: write pkdzoo.from_pretrained")
+        return model
+
+    def push_to_hub(
+        self,
+        repository: str,
+        license: str,
+        data: str | None = None,
+        data_license: str | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        source: str = "",
+        **kwargs: Any,
+    ) -> str:
+        """Publish this detector with a card.
+
+        Args:
+            repository: ``org/name``; made when missing.
+            license: of the weights, e.g. ``Apache-2.0``.
+            data: name of the data set; None means COCO for a detector of COCO's classes.
+            data_license: of that data set.
+            metrics: as an evaluation gives them.
+            source: the command that measured them.
+            kwargs: ``private``, ``token``, ``revision``, ``message``, ``create_pr``: see
+                :func:`pkdzoo.repository.push_folder`.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            ValueError: when a licence is unknown.
+            pkdzoo.repository.UploadError: when the Hub said no.
+        """
+        from pkdzoo.models.folder import describe, describe_card
+        from pkdzoo.repository import push_folder, write_repository
+
+        card = describe_card(
+            self, license, data, data_license, metrics=metrics or {}, source=source, repository=repository
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            write_repository(folder, self.state_dict(), describe(self), card)
+            return push_folder(folder, repository, **kwargs)
 
     def class_parameters(self) -> set[str]:
         """Names of the tensors whose shape depends on the number of classes."""

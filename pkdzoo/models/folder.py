@@ -8,7 +8,10 @@ from typing import Any
 
 import torch
 
-from pkdzoo.labels import coco_ids
+from pkdzoo.cards import COCO, Card, DataSet
+from pkdzoo.costs import COSTS
+from pkdzoo.hub import SETTINGS
+from pkdzoo.labels import COCO_NAMES, coco_ids
 from pkdzoo.models.base import Detector, Inference, Pixels
 from pkdzoo.version import __version__
 
@@ -28,11 +31,13 @@ def describe(model: Detector) -> dict[str, Any]:
         "label_names": list(names),
         "id2label": {str(i): name for i, name in enumerate(names)},
         **({} if ids is None else {"label_to_coco_id": {str(i): number for i, number in ids.items()}}),
-        "pixel_mean": model.pixel_mean.tolist(),
-        "pixel_std": model.pixel_std.tolist(),
-        "channel_order": model.channel_order,
-        "resize": list(model.resize),
-        "inference": asdict(model.inference),
+        SETTINGS: {
+            "pixel_mean": model.pixel_mean.tolist(),
+            "pixel_std": model.pixel_std.tolist(),
+            "channel_order": model.channel_order,
+            "resize": list(model.resize),
+            "inference": asdict(model.inference),
+        },
     }
 
 
@@ -78,3 +83,29 @@ def set_labels(model: Detector, names: Sequence[str]) -> None:
     if len(names) != model.num_classes:
         raise ValueError(f"{len(names)} label names for {model.num_classes} classes: write one a class")
     model.label_names = tuple(names)
+
+
+def describe_card(
+    model: Detector,
+    license: str,
+    data: str | DataSet | None = None,
+    data_license: str | None = None,
+    **more: Any,
+) -> Card:
+    """The card of a detector's own weights.
+
+    Args:
+        model: gives architecture, classes and size.
+        license: of the weights.
+        data: set they were trained for; None means COCO where the classes are COCO's.
+        data_license: of that set, where ``data`` is only its name.
+        more: further fields of :class:`pkdzoo.cards.Card`.
+    """
+    if data is None:
+        data = COCO if model.label_names == COCO_NAMES else "its own data set"
+    if isinstance(data, str):
+        data = DataSet(data, data_license or "unknown")
+    gflops = None if model.overrides else COSTS.get(model.name, (None, None))[1]
+    params = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    given = {"name": model.name, "params": params, "gflops": gflops, **more}
+    return Card(architecture=model.name, license=license, labels=model.label_names, data=data, **given)

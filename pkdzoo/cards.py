@@ -1,0 +1,430 @@
+"""Model cards: what a repository on the Hub tells people and machines about one set of weights.
+
+    python -m pkdzoo.cards hub_cards/        # the cards of every set of weights in the registry
+
+Every number comes from the registry's rows or from what an evaluation wrote; the words around them lie in
+``templates/card.md``, inside the package, so that an installed one renders cards too. The front matter is made by the
+Hub's own client. It has no word for "distilled from": the teacher is a tag, and ``base_model`` is the backbone.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from pkdzoo.costs import COSTS
+from pkdzoo.labels import COCO_NAMES, label_names
+from pkdzoo.registry import Distilled, Entry, Weights, find, list_detectors
+
+UNKNOWN = "unknown"
+# Names of the evaluator, and those that metric libraries know them by.
+METRICS = {
+    "AP": "map", "AP50": "map_50", "AP75": "map_75", "APs": "map_small", "APm": "map_medium", "APl": "map_large",
+    "AR1": "mar_1", "AR10": "mar_10", "AR100": "mar_100", "ARs": "mar_small", "ARm": "mar_medium", "ARl": "mar_large",
+}  # fmt: skip
+HUB_LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc0-1.0", "gpl-3.0")
+# Repositories of the weights these backbones start from; others (caffe's) start from files that none holds.
+BACKBONES = {
+    "r18": "timm/resnet18.tv_in1k",
+    "r50": "timm/resnet50.tv_in1k",
+    "r101": "timm/resnet101.tv_in1k",
+    "swin_t": "microsoft/swin-tiny-patch4-window7-224",
+    "swin_s": "microsoft/swin-small-patch4-window7-224",
+}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What was learned and measured on.
+
+    Attributes:
+        name: for people.
+        license: of annotations and pictures.
+        hub_id: repository on the Hub, where there is one.
+        split: that the numbers were measured on.
+        limits: what a reader should know of its pictures.
+    """
+
+    name: str
+    license: str = UNKNOWN
+    hub_id: str | None = None
+    split: str = "val"
+    limits: str = ""
+
+
+COCO = DataSet(
+    "COCO 2017",
+    "annotations CC-BY-4.0; pictures under their owners' Flickr terms",
+    "detection-datasets/coco",
+    "val2017",
+    "COCO shows everyday scenes, mostly of North America and Europe, in photographs that people found worth sharing: "
+    "other places, cameras, weather and points of view are found less well, and only its 80 classes are found at all.",
+)
+SHAPES = DataSet(
+    "generated shapes",
+    "Apache-2.0",
+    limits="The pictures are drawn by the program: this detector shows that training works and knows no photographs.",
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card is made of.
+
+    Attributes:
+        name: ``arch.tag``, or what the weights are called.
+        architecture: registered name.
+        license: of the weights.
+        labels: names of the classes.
+        data: set they were trained for.
+        metrics: numbers in percent by the evaluator's names, and ``per_class`` if it is known.
+        source: where the metrics were printed, or the command that measured them.
+        pair: who taught it and how good the three were.
+        teacher_license: of the teacher's weights.
+        params: millions of parameters.
+        gflops: billions of multiply-adds at 1333 x 800.
+        seconds: of one picture, with what it was measured on, in words.
+        base_model: repository of the backbone it was initialised from.
+        repository: ``org/name`` on the Hub, once it is known.
+        origin: link to the file that was converted.
+        recipe: file below ``recipes/``.
+        provenance: further facts by name.
+        picture: file in the repository that shows predictions.
+        note: what a reader should know.
+    """
+
+    name: str
+    architecture: str
+    license: str
+    labels: tuple[str, ...]
+    data: DataSet
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    pair: Distilled | None = None
+    teacher_license: str | None = None
+    params: float | None = None
+    gflops: float | None = None
+    seconds: str = ""
+    base_model: str | None = None
+    repository: str | None = None
+    origin: str | None = None
+    recipe: str | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    picture: str | None = None
+    note: str = ""
+
+
+def card_of(name: str, recipe: str | None = None) -> Card:
+    """The card of ``arch.tag``, or of an architecture's default weights, from the registry alone.
+
+    Raises:
+        ValueError: when there are no such weights.
+    """
+    entry, row = find(name)
+    row = row or entry.default
+    if row is None:
+        raise ValueError(f"there are no weights for {name!r}, so there is nothing a card could speak of")
+    params, gflops = costs_of(entry)
+    labels = label_names(row.labels)
+    pair = entry.distilled
+    return Card(
+        f"{entry.name}.{row.tag}",
+        entry.name,
+        row.license,
+        labels,
+        COCO if labels == COCO_NAMES else DataSet(row.tag),
+        row.metrics,
+        row.source,
+        pair,
+        None if pair is None else license_of(pair.teacher),
+        params,
+        gflops,
+        base_model=backbone_of(entry),
+        repository=row.hub_id,
+        origin=row.url,
+        recipe=row.recipe or recipe,
+        provenance={"sha256 of the published file begins with": row.sha256} if row.sha256 else {},
+        note="; ".join(text for text in dict.fromkeys([row.note, pair.note if pair else ""]) if text),
+    )
+
+
+def costs_of(entry: Entry) -> tuple[float | None, float | None]:
+    """Counted size and cost; a student costs what it costs without a teacher, where it is built the same way."""
+    if entry.name in COSTS:
+        return COSTS[entry.name]
+    student = entry.distilled.student if entry.distilled else ""
+    return COSTS[student] if student in COSTS and find(student)[0].args == entry.args else (None, None)
+
+
+def license_of(name: str) -> str:
+    """Licence of registered weights, by ``arch.tag`` or ``arch``; ``unknown`` for everything else."""
+    try:
+        entry, row = find(name)
+    except ValueError:
+        return UNKNOWN
+    row = row or entry.default
+    return UNKNOWN if row is None else row.license
+
+
+def backbone_of(entry: Entry) -> str | None:
+    """The Hub's repository of the backbone that published weights started from; None where it holds another file."""
+    if getattr(entry.args.get("pixels"), "order", "rgb") != "rgb" or "caffe" in entry.name:
+        return None
+    return BACKBONES.get(str(entry.args.get("backbone", "r50")))
+
+
+# -- rendering -------------------------------------------------------------------------------------------------------
+
+
+def render(card: Card, publish: bool = True) -> str:
+    """The text of a card.
+
+    Args:
+        card: what it says.
+        publish: refuse what may not be published. False is for looking at.
+
+    Raises:
+        ValueError: when a licence is unknown: of the weights, of the data set, or of the teacher.
+    """
+    if publish:
+        check_licenses(card)
+    sections = {
+        "front": front_matter(card),
+        "title": card.repository.rpartition("/")[2] if card.repository else card.name,
+        "summary": summary(card),
+        "picture": f"![What it finds]({card.picture})" if card.picture else "",
+        "load": load_lines(card),
+        "learned": learned(card.pair, card.teacher_license),
+        "numbers": numbers(card),
+        "per_class": per_class(card.metrics.get("per_class")),
+        "cost": cost(card),
+        "training": training(card),
+        "provenance": "\n".join(f"- {key}: {in_words(value)}" for key, value in facts(card).items()),
+        "limits": limits(card),
+        "licences": licences(card),
+    }
+    template = resources.files("pkdzoo").joinpath("templates/card.md").read_text(encoding="utf-8")
+    return re.sub(r"\n{3,}", "\n\n", Template(template).substitute(sections)).strip() + "\n"
+
+
+def check_licenses(card: Card) -> None:
+    """Refuse to publish what nobody allowed.
+
+    Raises:
+        ValueError: saying whose licence is unknown and where to write it.
+    """
+    held = {
+        "the weights": (card.license, "license"),
+        f"the data set ({card.data.name})": (card.data.license, "data_license"),
+    }
+    if card.pair is not None:
+        held[f"the teacher ({card.pair.teacher})"] = (card.teacher_license or UNKNOWN, "teacher_license")
+    for whose, (license, word) in held.items():
+        if license.strip().lower() in ("", UNKNOWN):
+            raise ValueError(
+                f"{card.name}: the licence of {whose} is unknown, so nothing is published; "
+                f"write {word}=... once you know it (--{word.replace('_', '-')} on the command line)"
+            )
+
+
+def front_matter(card: Card) -> str:
+    """YAML between two lines of dashes, as the Hub reads it."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    known = {key: card.metrics.get(key) for key in METRICS}
+    values = [
+        EvalResult(
+            task_type="object-detection",
+            dataset_type=card.data.hub_id or slug(card.data.name),
+            dataset_name=card.data.name,
+            dataset_split=card.data.split,
+            metric_type=METRICS[key],
+            metric_name=key,
+            metric_value=round(float(value), 3),
+        )
+        for key, value in known.items()
+        if value is not None
+    ]
+    tags = ["pkdzoo", "object-detection", find(card.architecture)[0].family]
+    if card.pair is not None:
+        tags += ["knowledge-distillation", *card.pair.methods, f"teacher:{slug(card.pair.teacher)}"]
+    lower = card.license.lower()
+    license: dict[str, Any] = {"license": lower if lower in (*HUB_LICENSES, UNKNOWN) else "other"}
+    if license["license"] == "other":
+        license["license_name"] = slug(card.license)
+    data = ModelCardData(
+        **license,
+        library_name="pkdzoo",
+        pipeline_tag="object-detection",
+        tags=list(dict.fromkeys(tags)),
+        datasets=[card.data.hub_id] if card.data.hub_id else None,
+        metrics=["map"],
+        base_model=card.base_model,
+        model_name=card.name if values else None,
+        eval_results=values or None,
+    )
+    return f"---\n{data.to_yaml()}\n---\n"
+
+
+def eval_results(card: Card) -> tuple[str, str] | None:
+    """Name and text of the file that newer pages read numbers from; None without an AP or the data set's repository."""
+    import yaml
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    value = card.metrics.get("AP")
+    if value is None or card.data.hub_id is None:
+        return None
+    notes = f"box AP on {card.data.split}, IoU 0.50:0.95, in percent; {card.source}".rstrip("; ")
+    entry = EvalResultEntry(card.data.hub_id, "object_detection", round(float(value), 3), notes=notes)
+    rows = eval_result_entries_to_yaml([entry])
+    return f".eval_results/{slug(card.data.name)}.yaml", yaml.safe_dump(rows, sort_keys=False, allow_unicode=True)
+
+
+def summary(card: Card) -> str:
+    """What it is and what it detects."""
+    kind = "object detector" + ("" if card.pair is None else f" distilled from `{card.pair.teacher}`")
+    shown = ", ".join(card.labels[:12]) + (", ..." if len(card.labels) > 12 else "")
+    note = f"\n\n{card.note[0].upper()}{card.note[1:]}." if card.note else ""
+    count = f"{len(card.labels)} {'class' if len(card.labels) == 1 else 'classes'}"
+    return f"`{card.architecture}`: an {kind}. It finds {count} of {card.data.name}: {shown}.{note}"
+
+
+def load_lines(card: Card) -> str:
+    """How to use it, in code."""
+    name = f'"hf-hub:{card.repository}"' if card.repository else f'"{card.name}", pretrained=True'
+    return (
+        f"```python\nimport pkdzoo\n\nmodel = pkdzoo.create_detector({name})\n"
+        'result = model.predict("street.jpg", score=0.3)  # a path, PIL, numpy or tensor\n'
+        'print(result)\nresult.plot().save("street_out.png")\n```'
+    )
+
+
+def learned(pair: Distilled | None, teacher_license: str | None) -> str:
+    """Teacher, plain student and distilled student side by side."""
+    if pair is None:
+        return ""
+    lines = ["## Whom it learned from\n", f"Taught by `{pair.teacher}` with {', '.join(pair.methods)}."]
+    if pair.triple is not None:
+        rows = zip((f"teacher `{pair.teacher}`", f"plain student `{pair.student}`", "distilled student"), pair.triple)
+        lines += ["", "| | AP |", "| --- | ---: |", *(f"| {who} | {value:.1f} |" for who, value in rows)]
+        gap = pair.gap_closed
+        closed = "" if gap is None else f"{gap:.0%} of the gap from plain student to teacher is closed. "
+        lines += ["", f"{closed}Source: {pair.source}."]
+    return "\n".join(lines)
+
+
+def numbers(card: Card) -> str:
+    """Overall numbers, and who says so."""
+    known = [key for key in METRICS if card.metrics.get(key) is not None]
+    if not known:
+        return "Nobody has measured these weights yet."
+    rows = [known, ["---:"] * len(known), [f"{card.metrics[key]:.1f}" for key in known]]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return (
+        f"Of boxes on {card.data.name}, {card.data.split}, in percent.\n\n{table}\n\nSource: {card.source or UNKNOWN}."
+    )
+
+
+def per_class(values: Mapping[str, float | None] | None) -> str:
+    """AP of each class."""
+    if not values:
+        return ""
+    lines = [f"| {name} | {'-' if value is None else format(value, '.1f')} |" for name, value in values.items()]
+    return "\n".join(["| class | AP |", "| --- | ---: |", *lines])
+
+
+def cost(card: Card) -> str:
+    """How much it weighs and computes."""
+    if card.params is None:
+        return "Not counted."
+    text = f"{card.params:.1f} million parameters"
+    if card.gflops is not None:
+        text += f", {card.gflops:.1f} billion multiply-adds for a picture of 1333 x 800"
+    return text + (f"; {card.seconds}" if card.seconds else "") + "."
+
+
+def training(card: Card) -> str:
+    """The recipe and how to start it."""
+    if card.recipe is None:
+        return "These weights were trained elsewhere and converted; pkdzoo has no recipe of them."
+    return f"Recipe: `{card.recipe}`.\n\n```\naccelerate launch recipes/train.py {card.recipe} --data DIR\n```"
+
+
+def facts(card: Card) -> dict[str, Any]:
+    """Where the weights come from."""
+    origin = {"converted from": f"<{card.origin}>"} if card.origin else {}
+    return {"architecture": card.architecture, **origin, **card.provenance}
+
+
+def in_words(value: Any) -> str:
+    """A fact on one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {in_words(item)}" for key, item in value.items()) or "-"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(in_words(item) for item in value)
+    return str(value)
+
+
+def limits(card: Card) -> str:
+    """What to expect less of."""
+    own = card.data.limits or f"It knows pictures like those of {card.data.name}; how it does on others is not known."
+    return f"{own} Scores are no probabilities: choose a threshold on pictures of your own."
+
+
+def licences(card: Card) -> str:
+    """Licence of the weights, and those of what they were made from."""
+    lines = [f"- these weights: {card.license}", f"- data set {card.data.name}: {card.data.license}"]
+    if card.pair is not None:
+        lines.append(f"- teacher {card.pair.teacher}: {card.teacher_license or UNKNOWN}")
+    return "\n".join(lines)
+
+
+def slug(text: str) -> str:
+    """A name in small letters without spaces."""
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-")
+
+
+# -- all of the zoo --------------------------------------------------------------------------------------------------
+
+
+def find_recipe(recipes: Path, row: Weights, entry: Entry) -> str | None:
+    """The recipe that is called like a set of weights, as ``recipes/FOLDER/FILE.py``."""
+    if row.recipe:
+        return row.recipe
+    for stem in (f"{entry.name}_{row.tag.removeprefix('coco_')}", entry.name if entry.distilled else ""):
+        for path in sorted(recipes.glob(f"*/{stem}.py")) if stem else ():
+            return path.relative_to(recipes.parent).as_posix()
+    return None
+
+
+def zoo_cards(recipes: Path) -> dict[str, str]:
+    """The cards of all weights by file name."""
+    cards = {}
+    for name in list_detectors(pretrained=True):
+        entry, row = find(name)
+        assert row is not None
+        cards[f"{name}.md"] = render(card_of(name, find_recipe(recipes, row, entry)), publish=False)
+    return cards
+
+
+def write_cards(folder: Path, recipes: Path) -> list[Path]:
+    """Write the cards of all weights; cards of weights that are no more go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cards = zoo_cards(recipes)
+    for old in folder.glob("*.md"):
+        if old.name not in cards:
+            old.unlink()
+    for name, text in cards.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in cards]
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1] if len(sys.argv) > 1 else "hub_cards")
+    print(f"{len(write_cards(place, place.resolve().parent / 'recipes'))} cards in {place}")

@@ -1,0 +1,280 @@
+"""A repository on the Hub: the files that go into one, what must not, and the way there. Files only, no models.
+
+    config.json, model.safetensors    what ``create_detector("hf-hub:...")`` reads
+    preprocessor_config.json          sizes and pixel statistics in the words of other libraries
+    metrics.json                      what the evaluation wrote, without places on somebody's disk
+    README.md, .eval_results/*.yaml   the card, and its AP for newer pages
+    predictions.png                   a picture, where there is one
+
+A folder is written from nothing and holds these files alone: no optimiser states, no logs. Before it is sent it is
+searched for local paths, user names and tokens. The Hub takes a commit as a whole or not at all, and keeps large files
+that arrived before one failed: sending a second time goes on where the first one broke.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from pkdzoo.cards import Card, eval_results, render
+from pkdzoo.hub import ATTEMPTS, CONFIG, PREPROCESSOR, SETTINGS, TENSORS, preprocessor, save_folder, sha256_of
+
+METRICS, README, PICTURE = "metrics.json", "README.md", "predictions.png"
+ALLOWED = (CONFIG, TENSORS, PREPROCESSOR, METRICS, README, PICTURE)
+WAIT = 2.0  # seconds before the second attempt; doubles
+# Names everybody has, and nobody is recognised by.
+COMMON_USERS = ("root", "user", "runner", "ubuntu", "admin", "nobody", "jovyan", "docker")
+# Two folders deep and more: /a/b and on, C:\a\b, ~/a. A link's path comes after a host and is none.
+REST = r"[^\s\"',;)]"
+PLACE = re.compile(rf"(?<![\w./:<~>\\])(?:~?/[\w.~-]+/{REST}*|~/{REST}+|(?:\.\./)+{REST}+|[A-Za-z]:\\+{REST}+)")
+TOKEN = re.compile(r"\b(?:hf|ghp|gho|github_pat|sk|glpat)[_-][A-Za-z0-9_-]{16,}|//[^/\s@\"']+:[^/\s@\"']+@")
+
+T = TypeVar("T")
+
+
+class UploadError(RuntimeError):
+    """A repository could not be written; the message says why and what to do."""
+
+
+# -- the folder ------------------------------------------------------------------------------------------------------
+
+
+def write_repository(
+    folder: str | Path,
+    state: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    card: Card,
+    picture: Path | None = None,
+) -> Path:
+    """Write everything that is published, and nothing else, into an empty folder.
+
+    Args:
+        folder: made when missing; refused when something lies in it.
+        state: of the student alone, in our key layout.
+        config: as ``describe`` gives it.
+        card: its metrics become ``metrics.json``, its provenance goes into the config.
+        picture: a PNG with predictions.
+
+    Raises:
+        ValueError: for an unknown licence, a folder that is not empty, or something in it that is nobody's business.
+    """
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty: choose another folder, everything in it would be published")
+    text = render(card)  # first of all: it refuses unknown licences
+    extras = eval_results(card)
+    save_folder(folder, state, config, {PREPROCESSOR: preprocessor(config)})
+    write_json(folder / CONFIG, with_provenance(config, card, sha256_of(folder / TENSORS)))
+    if card.metrics:
+        write_json(folder / METRICS, {**tidied(dict(card.metrics)), "source": tidied(card.source)})
+    (folder / README).write_text(text, encoding="utf-8")
+    if extras is not None:
+        name, content = extras
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content, encoding="utf-8")
+    if picture is not None:
+        shutil.copyfile(picture, folder / PICTURE)
+    check_private(folder, {word for label in card.labels for word in label.split()})
+    return folder
+
+
+def with_provenance(config: Mapping[str, Any], card: Card, sha256: str) -> dict[str, Any]:
+    """The config, with the tensors' hash, their licence and where they come from beside our other settings."""
+    about: dict[str, Any] = {**card.provenance}
+    if card.pair is not None:
+        pair = card.pair
+        about |= {"teacher": pair.teacher, "student": pair.student, "methods": about.get("methods", list(pair.methods))}
+        if pair.triple is not None:
+            about |= {"teacher_AP": pair.triple[0], "source": pair.source}
+    own = {**config.get(SETTINGS, {}), "sha256": sha256, "license": card.license}
+    own |= {"provenance": tidied(about)} if about else {}
+    return {**config, SETTINGS: own}
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON for people to read, too."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def tidied(value: Any) -> Any:
+    """A value without places: of each path on this disk only the last name stays."""
+    if isinstance(value, str):
+        return PLACE.sub(lambda found: re.split(r"[/\\]", found[0].rstrip("/\\"))[-1], value)
+    if isinstance(value, Mapping):
+        return {str(tidied(key)): tidied(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [tidied(item) for item in value]
+    return value
+
+
+def check_private(folder: Path, words: set[str] | frozenset[str] = frozenset()) -> None:
+    """Make sure that a folder may be seen by everybody.
+
+    Args:
+        folder: with every file that is to be sent.
+        words: known words, e.g. of class names, that may be like a user's name.
+
+    Raises:
+        ValueError: for a file of another name, and for a path, user name or token, with the line it stands in.
+    """
+    user = current_user()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name not in ALLOWED and not re.fullmatch(r"\.eval_results/[\w.-]+\.yaml", name):
+            raise ValueError(f"{name} is not published: take it out of {folder}; there may be {', '.join(ALLOWED)}")
+        for number, line in enumerate(text_of(path).splitlines(), 1):
+            found = TOKEN.search(line) or PLACE.search(line)
+            if found is None and user and user not in words:
+                found = re.search(rf"(?<![\w-]){re.escape(user)}(?![\w-])", line)
+            if found is not None:
+                kind = "a token" if TOKEN.search(line) else f"{found[0]!r}, a place or a user of this machine"
+                raise ValueError(f"nothing is published: {name} has {kind} in line {number}; take it out and try again")
+
+
+def current_user() -> str:
+    """The user's name, if it tells who that is."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container's user may have none
+        return ""
+    return user if len(user) > 3 and user not in COMMON_USERS else ""
+
+
+def text_of(path: Path) -> str:
+    """What can be read of a file: all of it, or the head of a file of tensors; nothing of a picture."""
+    if path.suffix == ".safetensors":
+        with open(path, "rb") as file:
+            return file.read(int.from_bytes(file.read(8), "little")).decode("utf-8")
+    return "" if path.suffix == ".png" else path.read_text(encoding="utf-8")
+
+
+def listing(folder: Path) -> str:
+    """The files of a folder with their sizes, for people."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return "\n".join(f"{p.stat().st_size:>12,}  {p.relative_to(folder).as_posix()}" for p in files)
+
+
+# -- the way there ---------------------------------------------------------------------------------------------------
+
+
+def push_folder(
+    folder: str | Path,
+    repository: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    message: str | None = None,
+    create_pr: bool = False,
+) -> str:
+    """Send a folder to the Hub in one commit; the repository is made when it is missing.
+
+    Args:
+        folder: as :func:`write_repository` left it.
+        repository: ``org/name``.
+        private: of a new repository; None leaves it to the organisation.
+        token: of the Hub; None takes the one that ``hf auth login`` left, or ``HF_TOKEN``.
+        revision: branch, made when missing; None means the main one.
+        message: of the commit.
+        create_pr: propose the commit instead of making it.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        ValueError: for a name that is none, or a folder that may not be seen.
+        UploadError: when the Hub said no, or did not answer.
+    """
+    from huggingface_hub import HfApi
+
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise ValueError(f"{repository!r} is no repository: write ORGANISATION/NAME")
+    check_private(Path(folder), known_words(Path(folder)) | {repository.partition("/")[0]})
+    api = HfApi(token=token)
+    patiently(repository, lambda: api.create_repo(repository, private=private, exist_ok=True))
+    if revision is not None:
+        patiently(repository, lambda: api.create_branch(repository, branch=revision, exist_ok=True))
+    commit = patiently(
+        repository,
+        lambda: api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            revision=revision,
+            commit_message=message or "Weights, config and card from pkdzoo",
+            create_pr=create_pr,
+            allow_patterns=[*ALLOWED, ".eval_results/*.yaml"],
+        ),
+    )
+    return str(commit.commit_url)
+
+
+def known_words(folder: Path) -> set[str]:
+    """Words of the class names in a folder's config."""
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return {word for label in config.get("label_names", ()) for word in str(label).split()}
+
+
+def patiently(repository: str, act: Callable[[], T]) -> T:
+    """Do something on the Hub, again where waiting may help.
+
+    Raises:
+        UploadError: with the Hub's reason in words.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return act()
+        except OfflineModeIsEnabled as error:
+            raise UploadError(f"{repository} was not written: HF_HUB_OFFLINE forbids to reach the Hub") from error
+        except HfHubHTTPError as error:
+            code = error.response.status_code if error.response is not None else 0
+            wait = pause(error.response, attempt)
+            reason, again = refusal(repository, code, error), code in (408, 409, 429) or code >= 500
+            cause: Exception = error
+        except Exception as error:
+            if not is_network(error):
+                raise
+            wait, again, cause = WAIT * 2 ** (attempt - 1), True, error
+            reason = f"{repository} was not written, the line broke: {error!r}"
+        if not again or attempt == ATTEMPTS:
+            raise UploadError(
+                f"{reason}{'; run it again, files that arrived are not sent twice' if again else ''}"
+            ) from cause
+        time.sleep(wait)
+    raise AssertionError("unreachable")
+
+
+def pause(response: Any, attempt: int) -> float:
+    """Seconds to wait: what the Hub asks for, up to a minute, or longer each time."""
+    asked = response.headers.get("Retry-After", "") if response is not None else ""
+    return min(float(asked), 60.0) if asked.isdigit() else WAIT * 2 ** (attempt - 1)
+
+
+def is_network(error: Exception) -> bool:
+    """Whether the line failed and not the program."""
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx2 from the client's 2.0 on
+
+    return isinstance(error, (httpx.TransportError, ConnectionError, TimeoutError))
+
+
+def refusal(repository: str, code: int, error: Exception) -> str:
+    """Why the Hub said no, and what helps."""
+    help = {
+        401: "the token is missing or not valid: run `hf auth login`, or set HF_TOKEN",
+        403: "the token may not write there: make one with the right to write, or choose another name",
+        404: "there is no such repository, or the token may not see it",
+        409: "somebody else writes to it at this moment",
+        429: "the Hub asks to wait",
+    }.get(code, "")
+    first = str(error).strip().splitlines()
+    said = first[0] if first else type(error).__name__
+    return f"{repository} was not written (HTTP {code or 'error'}): {help or said}"
