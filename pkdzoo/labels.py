@@ -16,7 +16,9 @@ COCO_NAMES: tuple[str, ...] = (
 # The data set's own numbers, 1 to 90, have gaps: ten classes were dropped before it was published.
 COCO_IDS: tuple[int, ...] = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 
-KNOWN: dict[str, tuple[str, ...]] = {"coco": COCO_NAMES}
+SHAPES_NAMES: tuple[str, ...] = ("circle", "square", "triangle", "star", "cross", "moon")  # of pkdzoo.data.make_shapes
+
+KNOWN: dict[str, tuple[str, ...]] = {"coco": COCO_NAMES, "shapes": SHAPES_NAMES}
 
 
 def label_names(labels: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -26,7 +26,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from pycocotools import mask as coco_mask
 
-CLASSES = ("circle", "square", "triangle", "star", "cross", "moon")
+from pkdzoo.labels import SHAPES_NAMES
+
+CLASSES = SHAPES_NAMES
 VERSION = 2  # of the drawing; a folder drawn by another version is not reused
 SIDES = (22.0, 180.0)  # pixels across a shape, smallest and largest
 VISIBLE = 0.55  # share of every shape that no other may hide

@@ -244,6 +244,19 @@ WEIGHTS: dict[str, list[Weights]] = {
         mmdetection("coco_ms2x", "fcos/fcos_x101_64x4d_fpn_gn-head_mstrain_640-800_2x_coco", "-ede514a8", 42.6)
     ],
     "fcos_r50_caffe_tricks": [mmdetection("coco_1x", f"fcos/{CENTER}", "-0a0d75a8", 38.7)],
+    "fcos_r18w24": [
+        Weights(
+            "shapes",
+            file="fcos_r18w24_shapes.safetensors",
+            sha256="75df0e4b29b024223fff6ef2878e42bf3386e057770253ac01327de7c07a0a2c",
+            metrics={"AP": 46.3, "AP50": 66.5, "AP75": 52.0, "APs": 41.5, "APm": 59.1},
+            source="measured: python recipes/evaluate.py fcos_r18w24.shapes --data runs/demo/plain/data/shapes",
+            license="Apache-2.0",
+            labels="shapes",
+            recipe="supervised/fcos_r18w24_shapes.py",
+            note="the demo's teacher, float16",
+        )
+    ],
 }
 
 register_family(

@@ -2,7 +2,8 @@
 
 accelerate launch recipes/train.py recipes/supervised/fcos_r18w24_shapes.py
 
-The demo's students see 600 of its 8,000 training pictures; all are measured on the same 150 others.
+The demo's students see 600 of its 8,000 training pictures; all are measured on the same 150 others. The file in the
+package took 4,000 steps too, the first 2,138 of them at the higher rates of a course of 16 epochs.
 """
 
 from pkdzoo.training import Data, Optim, Recipe, Schedule, Warmup, Watch
@@ -18,6 +19,6 @@ RECIPE = Recipe(
         generate={"train": 8000, "val": 150, "size": (128, 160)},
     ),
     optim=Optim("adamw", lr=2e-3, weight_decay=0.05, clip=10.0),
-    schedule=Schedule(epochs=16, decay="cosine", warmup=Warmup(steps=200)),
+    schedule=Schedule(epochs=8, decay="cosine", warmup=Warmup(steps=200)),
     watch=Watch(log=100, save=100, evaluate=2),
 )
