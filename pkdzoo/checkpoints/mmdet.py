@@ -25,6 +25,9 @@ BODY_RULES: list[Rule] = [
     (r"neck\.fpn_convs\.(\d+)\.gn\.(.*)", r"neck.output.\1.norm.\2"),
 ]
 
+TEACHERS = ("teacher.", "teacher_model.")
+RAZOR = ("teachers.", "distiller.", "data_preprocessor.")  # what else mmrazor's algorithms hold beside a student
+
 
 def tower_rules(source: str, target: str) -> list[Rule]:
     """Rules for a stack of ConvModules, e.g. from ``bbox_head.cls_convs`` to ``head.cls_tower``."""
@@ -39,8 +42,9 @@ def unwrap(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The student's tensors inside what a training framework saved.
 
     Looks below ``state_dict`` or ``model``, drops ``module.`` prefixes, and of a distillation checkpoint takes the
-    student: mmrazor keeps it under ``architecture.`` beside ``teacher.`` and connectors; CrossKD's detectors keep
-    it at the top, some beside ``teacher.``.
+    student: mmrazor keeps it under ``architecture.`` beside ``teacher.`` and the connectors of its ``distiller.``;
+    CrossKD's detectors keep it at the top, some beside ``teacher.``. What is neither student nor known company keeps
+    its name, and so is left over for the strict load to list.
     """
     for key in ("state_dict", "model"):
         inner = content.get(key)
@@ -52,7 +56,7 @@ def unwrap(content: Mapping[str, Any]) -> dict[str, Tensor]:
         raise ValueError(f"no tensors in the checkpoint; its keys are {', '.join(map(str, list(content)[:12]))}")
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
+    company = TEACHERS
     if any(key.startswith("architecture.") for key in state):
-        student = "architecture."
-        return {key.removeprefix(student): value for key, value in state.items() if key.startswith(student)}
-    return {key: value for key, value in state.items() if not key.startswith(("teacher.", "teacher_model."))}
+        company += RAZOR
+    return {key.removeprefix("architecture."): value for key, value in state.items() if not key.startswith(company)}

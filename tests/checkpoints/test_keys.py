@@ -52,16 +52,30 @@ def test_names_of_bodies_and_towers(theirs: str, ours: str | None) -> None:
 
 def test_wrappers() -> None:
     plain = {"a": ONE, "b.c": ONE}
+    razor = {f"architecture.{key}": value for key, value in plain.items()}
     for content in (
         plain,
         {"state_dict": plain, "meta": {}},
         {"model": plain, "epoch": 3},
         {"state_dict": {f"module.{key}": value for key, value in plain.items()}},
-        {"state_dict": {**{f"architecture.{key}": value for key, value in plain.items()}, "teacher.a": ONE, "x": ONE}},
+        {
+            "state_dict": {
+                **razor,
+                "teacher.a": ONE,
+                "distiller.connectors.a.weight": ONE,
+                "data_preprocessor.mean": ONE,
+            }
+        },
         {"state_dict": {**plain, "teacher.a": ONE, "teacher_model.b": ONE}},
         {**plain, "note": "a string beside tensors"},
     ):
         assert list(unwrap(content)) == ["a", "b.c"]
+    # nothing disappears silently because it stands beside a student: the strict load is to name it
+    assert list(unwrap({"state_dict": {**razor, "teacher.a": ONE, "strange.weight": ONE}})) == [
+        "a",
+        "b.c",
+        "strange.weight",
+    ]
     with pytest.raises(ValueError, match="no tensors in the checkpoint; its keys are epoch, meta"):
         unwrap({"epoch": 3, "meta": {}})
 
