@@ -3,7 +3,8 @@
 accelerate launch recipes/train.py recipes/supervised/fcos_r18w24_shapes.py
 
 The demo's students see 600 of its 8,000 training pictures; all are measured on the same 150 others. The file in the
-package took 4,000 steps too, the first 2,138 of them at the higher rates of a course of 16 epochs.
+package took 4,000 steps too, the first 2,138 of them at the higher rates of a course of 16 epochs, and on an earlier,
+harder drawing of the shapes.
 """
 
 from pkdzoo.training import Data, Optim, Recipe, Schedule, Warmup, Watch
