@@ -56,7 +56,7 @@ def unwrap(content: Mapping[str, Any]) -> dict[str, Tensor]:
         raise ValueError(f"no tensors in the checkpoint; its keys are {', '.join(map(str, list(content)[:12]))}")
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
-    company = TEACHERS
+    company: tuple[str, ...] = TEACHERS
     if any(key.startswith("architecture.") for key in state):
         company += RAZOR
     return {key.removeprefix("architecture."): value for key, value in state.items() if not key.startswith(company)}
