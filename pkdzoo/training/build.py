@@ -203,12 +203,15 @@ def build_teacher(distill: Distill, label_names: Sequence[str]) -> Detector:
         return _detector(distill.teacher, **args)
     if distill.teacher_weights is not None:
         args.setdefault("num_classes", len(label_names))
-        return load_checkpoint(_detector(distill.teacher, **args), distill.teacher_weights)
+        teacher = load_checkpoint(_detector(distill.teacher, **args), distill.teacher_weights)
+        if "num_classes" not in distill.teacher_args:
+            teacher.label_names = tuple(label_names)
+        return teacher
     try:
         return _detector(distill.teacher, pretrained=True, **args)
     except ValueError as error:
         raise ValueError(
-            f"the teacher {distill.teacher!r} has no weights: {error}. Name a file with "
+            f"the teacher {distill.teacher!r} cannot be had: {error}. Name a file of weights with "
             "--set distill.teacher_weights=FILE, or write 'random' there if that is what you want"
         ) from error
 

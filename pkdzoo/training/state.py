@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 import signal
 import sys
@@ -191,6 +192,9 @@ def save_checkpoint(
             os.replace(final, folder / f".old_{progress.step:08d}")
         os.replace(building, final)
         _sync(folder)
+    except OSError as error:
+        what = f"the checkpoint of step {progress.step} could not be written: {error.strerror}"
+        raise OSError(error.errno, f"{what}. The newest whole one: {last_good(output)}") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     for old in list_checkpoints(output)[keep:]:
@@ -276,8 +280,21 @@ def about(processes: int) -> dict[str, Any]:
         "pkdzoo": __version__,
         "torch": torch.__version__,
         "processes": processes,
+        "hardware": hardware(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def hardware() -> str:
+    """What computes, in words."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"{os.cpu_count()} CPU cores, {platform.machine()}"
+
+
+def about_data(annotations: Path, pictures: int) -> dict[str, Any]:
+    """Which pictures a number was measured on: how many, and the hash of their annotations where they are one file."""
+    return {"pictures": pictures, **({"annotations_sha256": sha256(annotations)} if annotations.is_file() else {})}
 
 
 def note_metrics(progress: Progress, value: float | None) -> bool:

@@ -149,7 +149,7 @@ def test_teachers_that_cannot_teach(says, recipe) -> None:
     text = recipe.read_text()
     row = "from dataclasses import replace\nRECIPE = replace(RECIPE, distill=Distill({}))\n"
     recipe.write_text(text + row.format('"retina_r10w16"'))
-    assert "the teacher 'retina_r10w16' has no weights" in says()
+    assert "the teacher 'retina_r10w16' cannot be had: there are no weights" in says()
     recipe.write_text(text + row.format('"retina_r10w16", teacher_args={"width": 32}, teacher_weights="random"'))
     said = says()
     assert "64 of them" in said and "the teacher 32" in said

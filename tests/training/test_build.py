@@ -101,9 +101,10 @@ def test_teachers(tmp_path) -> None:
     teacher = pkdzoo.create_detector("fcos_r10w16", num_classes=6, label_names=CLASSES)
     folder = teacher.save_pretrained(tmp_path / "saved")
     weights = str(folder / "model.safetensors")
-    assert same(teacher, build.build_teacher(Distill("fcos_r10w16", teacher_weights=weights), CLASSES))
+    loaded = build.build_teacher(Distill("fcos_r10w16", teacher_weights=weights), CLASSES)
+    assert same(teacher, loaded) and loaded.label_names == CLASSES
     assert same(teacher, build.build_teacher(Distill(f"local-dir:{folder}"), ("other", "names")))
-    with pytest.raises(ValueError, match=r"has no weights.*distill\.teacher_weights=FILE"):
+    with pytest.raises(ValueError, match=r"cannot be had: there are no weights.*distill\.teacher_weights=FILE"):
         build.build_teacher(Distill("fcos_r10w16"), CLASSES)
     assert build.build_teacher(Distill("fcos_r10w16", teacher_weights="random"), CLASSES).loaded_from is None
 
