@@ -174,6 +174,8 @@ def build(entry: Entry, overrides: Mapping[str, Any], num_classes: int | None, l
     """
     changes = check_overrides(entry, overrides)
     if num_classes is not None:
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(f"num_classes={num_classes!r}: write a whole number of classes, at least 1")
         changes["num_classes"] = num_classes
     channels = changes.get("in_chans", 3)
     if channels != 3 and "pixels" not in changes:
@@ -306,7 +308,12 @@ def from_folder(
     folder = place if prefix == "local-dir" else fetch_repository(place, cache_dir, token, local_files_only)
     config, state = read_folder(folder)
     config = {**config, **config.get(SETTINGS, {})}
-    entry, _ = find(str(config.get("architecture")))
+    lacking = [key for key in ("architecture", "num_classes", "label_names") if key not in config]
+    if lacking:
+        raise ValueError(
+            f"{name}: its config.json does not say {', '.join(lacking)}; save_pretrained() writes all of it"
+        )
+    entry, _ = find(str(config["architecture"]))
     saved = {key: from_json(value) for key, value in config.get("args", {}).items() if key != "num_classes"}
     if "in_chans" in overrides:  # statistics for another number of channels are made anew
         saved.pop("pixels", None)

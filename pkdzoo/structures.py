@@ -62,6 +62,8 @@ class Instances(_Movable):
             raise ValueError(
                 f"boxes must be (G, 4) xyxy, got {tuple(self.boxes.shape)}; no objects is torch.zeros(0, 4)"
             )
+        if not self.boxes.is_floating_point():
+            self.boxes = self.boxes.float()
         if self.labels.shape != self.boxes.shape[:1]:
             raise ValueError(f"{len(self.boxes)} boxes but labels of shape {tuple(self.labels.shape)}: one label a box")
 

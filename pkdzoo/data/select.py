@@ -89,6 +89,7 @@ def select(
     wanted &= ~small
     if drop_empty:
         wanted &= ~empty
+    alone = owner[usable & (columns.flags & CROWD == 0)]  # a crowd region is nothing to learn from
     usable &= wanted[owner]
     rows = np.flatnonzero(usable)
     rows = rows[np.argsort(owner[rows], kind="stable")]
@@ -97,7 +98,7 @@ def select(
     report.boxes = len(rows)
     per_class = np.bincount(labels[rows], minlength=len(label_names)).tolist()
     report.per_class = dict(zip(label_names, per_class))
-    _require_boxes(int((counts[first] > 0).sum()), len(first), len(pictures), label_names, report)
+    _require_boxes(len(np.unique(alone)), len(first), len(pictures), label_names, report)
     table = Table(
         image_ids=columns.image_ids[pictures],
         sizes=columns.sizes[pictures],

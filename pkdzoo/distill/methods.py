@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -81,4 +82,7 @@ def build_method(name: str, student: Detector, teacher: Detector, options: Mappi
     for key in options:
         if key not in known:
             raise ValueError(f"{name} has no option {key!r}. Its options: {', '.join([*known, 'schedule']) or 'none'}")
+    for key, value in options.items():
+        if "weight" in key and isinstance(value, (int, float)) and not 0 <= value < math.inf:
+            raise ValueError(f"{name}: {key}={value}: a weight is a finite number from 0 up")
     return METHODS[name](student, teacher, **options)

@@ -176,6 +176,7 @@ class Detector(nn.Module):
             self.run_head(trace, batch, tap)
         if upto == "loss":
             assert batch.instances is not None
+            check_instances(batch, self.num_classes)
             self.run_losses(trace, batch, [instances.without_crowd() for instances in batch.instances])
         return trace
 
@@ -201,7 +202,9 @@ class Detector(nn.Module):
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses by name, each already weighted: their sum is the objective. The same in train and in eval mode."""
+        """Losses by name, each already weighted: their sum is the objective. The same in train and in eval mode,
+        but for what draws or drops at random while it trains (a Swin's paths, the sampling of regions).
+        """
         return self.trace(batch).losses
 
     # -- around it -----------------------------------------------------------------------------------------------
@@ -363,6 +366,35 @@ class Detector(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.name}, {self.num_classes} classes"
+
+
+def check_instances(batch: Batch, num_classes: int) -> None:
+    """Refuse objects that no loss can mean, before they train a detector wrongly in silence.
+
+    Raises:
+        ValueError: for a label outside ``0 .. C-1``, or a box that is not finite or has no area, with its picture.
+    """
+    assert batch.instances is not None
+    boxes = torch.cat([objects.boxes for objects in batch.instances])
+    labels = torch.cat([objects.labels for objects in batch.instances])
+    stray = (labels < 0) | (labels >= num_classes)
+    shapeless = ~boxes.isfinite().all(dim=1) | (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)
+    if not (stray | shapeless).any():  # the one look that waits for the device
+        return
+    for i, objects in enumerate(batch.instances):
+        where = batch.meta[i].get("file_name", f"picture {i}") if batch.meta else f"picture {i} of the batch"
+        start = sum(len(other) for other in batch.instances[:i])
+        for g in range(len(objects)):
+            if stray[start + g]:
+                label = int(objects.labels[g])
+                raise ValueError(
+                    f"{where}: label {label}, but the detector has {num_classes} classes, 0 to {num_classes - 1}"
+                )
+            if shapeless[start + g]:
+                box = [round(x, 2) for x in objects.boxes[g].tolist()]
+                raise ValueError(
+                    f"{where}: box {box} has no area; xyxy in pixels, x1 < x2 and y1 < y2: drop or mend it"
+                )
 
 
 def options(kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -66,6 +66,8 @@ def set_up(model: Detector, config: Mapping[str, Any]) -> None:
     if len(config.get("pixel_mean", ())) == len(model.pixel_mean):
         model.pixel_mean.copy_(torch.tensor(config["pixel_mean"]))
         model.pixel_std.copy_(torch.tensor(config["pixel_std"]))
+        if config["channel_order"] not in ("rgb", "bgr"):
+            raise ValueError(f"channel_order={config['channel_order']!r} in config.json: 'rgb' or 'bgr' belongs there")
         model.channel_order = config["channel_order"]
     if "resize" in config:
         short, long = config["resize"]

@@ -75,11 +75,11 @@ def decode(image: Any) -> Picture:
     if isinstance(image, np.ndarray):
         if image.ndim == 2:
             image = np.repeat(image[:, :, None], 3, axis=2)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise ValueError(f"a numpy picture is uint8 RGB (H, W, 3), got {image.dtype} {image.shape}")
         return Picture(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))
     if isinstance(image, Tensor):
-        if image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8:
+        if image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8 or image.numel() == 0:
             raise ValueError(
                 f"a tensor picture is uint8 RGB (3, H, W), got {image.dtype} {tuple(image.shape)}; "
                 "of floats in 0..1 write (image * 255).to(torch.uint8)"
