@@ -64,7 +64,7 @@ def test_names_that_nobody_has() -> None:
         pkdzoo.create_detector("someone/detector")
     with pytest.raises(ValueError, match=r"has no argument 'num_class'\. Did you mean num_classes"):
         pkdzoo.create_detector("retina_r10w16", num_class=3)
-    with pytest.raises(ValueError, match="at least one class"):
+    with pytest.raises(ValueError, match="a whole number of classes, at least 1"):
         pkdzoo.create_detector("retina_r10w16", num_classes=0)
 
 
