@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -105,6 +106,24 @@ class Result:
         """Torchvision's form: ``boxes``, ``scores``, ``labels`` (and ``masks``)."""
         found = {"boxes": self.boxes, "scores": self.scores, "labels": self.labels}
         return found if self.masks is None else {**found, "masks": self.masks}
+
+    def to_supervision(self) -> Any:
+        """A ``supervision.Detections``, with class names in its ``data``; needs ``pip install pkdzoo[supervision]``.
+
+        Raises:
+            ImportError: when the package is not installed.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise ImportError("to_supervision() needs supervision: pip install pkdzoo[supervision]") from None
+        return supervision.Detections(
+            xyxy=self.boxes.numpy().reshape(-1, 4),
+            confidence=self.scores.numpy(),
+            class_id=self.labels.numpy(),
+            mask=None if self.masks is None else self.masks.numpy(),
+            data={"class_name": np.array(self.names, dtype=str)},
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers and names, ready for ``json.dump``."""

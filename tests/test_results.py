@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -187,6 +188,21 @@ class TestResult:
         row = result.to_coco(7, {0: 1, 1: 18})[0]
         assert row == {"image_id": 7, "category_id": 18, "bbox": [10.0, 20.0, 50.0, 60.0], "score": pytest.approx(0.9)}
         assert result.to_json()["detections"][0]["name"] == "dog"
+
+    def test_to_supervision(self) -> None:
+        supervision = pytest.importorskip("supervision")
+        result = a_result()
+        found = result.to_supervision()
+        assert isinstance(found, supervision.Detections)
+        assert found.xyxy.tolist() == result.boxes.tolist()
+        assert found.class_id.tolist() == result.labels.tolist()
+        assert list(found.data["class_name"]) == result.names
+        assert len(result[result.scores > 2].to_supervision()) == 0
+
+    def test_to_supervision_without_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "supervision", None)
+        with pytest.raises(ImportError, match=r"pip install pkdzoo\[supervision\]"):
+            a_result().to_supervision()
 
     def test_plot_draws_what_scores_enough(self, tmp_path: Path) -> None:
         picture = Image.new("RGB", (120, 100))

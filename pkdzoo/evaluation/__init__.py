@@ -2,5 +2,6 @@
 
 from pkdzoo.evaluation.coco import METRICS, CocoEvaluator
 from pkdzoo.evaluation.metrics import write_metrics
+from pkdzoo.evaluation.results_file import evaluate_results, read_results
 
-__all__ = ["METRICS", "CocoEvaluator", "write_metrics"]
+__all__ = ["METRICS", "CocoEvaluator", "evaluate_results", "read_results", "write_metrics"]

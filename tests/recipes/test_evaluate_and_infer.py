@@ -39,11 +39,20 @@ def test_evaluate_writes_what_it_prints(evaluate, folder, shapes, tmp_path, caps
     evaluate(folder, "--data", shapes, "--output", tmp_path / "out" / "metrics.json")
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert set(METRICS) <= set(metrics) and tuple(metrics["per_class"]) == CLASSES
+    assert metrics["pictures"] > 0 and len(metrics["annotations_sha256"]) == 64 and metrics["hardware"]
     assert str(folder) in metrics["weights"] and metrics["annotations"].endswith("instances_val2017.json")
     assert "AP50" in capsys.readouterr().out
     evaluate(folder.parent, "--data", shapes, "--output", tmp_path / "run.json", "--batch-size", "5")  # a run's folder
     again = json.loads((tmp_path / "run.json").read_text())
     assert {key: again[key] for key in METRICS} == pytest.approx({key: metrics[key] for key in METRICS})
+
+
+def test_evaluate_reads_the_results_of_others(evaluate, shapes, tmp_path) -> None:
+    truth = json.loads(next(shapes.rglob("instances_val2017.json")).read_text())
+    rows = [{**{k: a[k] for k in ("image_id", "category_id", "bbox")}, "score": 1.0} for a in truth["annotations"]]
+    (tmp_path / "found.json").write_text(json.dumps(rows))
+    evaluate(tmp_path / "found.json", "--data", shapes, "--output", tmp_path / "metrics.json")
+    assert json.loads((tmp_path / "metrics.json").read_text())["AP"] == pytest.approx(100)
 
 
 def test_evaluate_refuses(evaluate, folder, shapes, tmp_path) -> None:

@@ -1,0 +1,78 @@
+"""A COCO results file: a list of ``image_id``, ``category_id``, ``bbox`` (x, y, width, height) and ``score``."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pkdzoo.evaluation.coco import CocoEvaluator
+from pkdzoo.structures import Detections
+
+
+def read_results(path: str | Path, label_of: dict[int, int]) -> dict[int, Detections]:
+    """The detections of each picture, whatever program wrote them.
+
+    Args:
+        path: of the JSON file.
+        label_of: our label by the data set's category id.
+
+    Returns:
+        Detections by picture id, boxes as xyxy.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: for a file that is no list of results, saying which row is wrong.
+    """
+    try:
+        rows = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(rows, list):
+        raise ValueError(f"{path} is no results file: it holds {type(rows).__name__}, not a list of detections")
+    grouped: dict[int, list[tuple[int, float, list[float]]]] = {}
+    for number, row in enumerate(rows):
+        try:
+            image, category, score = int(row["image_id"]), int(row["category_id"]), float(row["score"])
+            x, y, width, height = (float(value) for value in row["bbox"])
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(
+                f"{path}: row {number} is no detection, write image_id, category_id, bbox of four numbers, and score"
+            ) from None
+        if not all(map(math.isfinite, (x, y, width, height, score))):
+            raise ValueError(f"{path}: row {number} holds a number that is not finite")
+        if category not in label_of:
+            known = f"{min(label_of)} to {max(label_of)}" if label_of else "none"
+            raise ValueError(f"{path}: row {number} has category_id {category}, the annotation file's are {known}")
+        grouped.setdefault(image, []).append((label_of[category], score, [x, y, x + width, y + height]))
+    return {
+        image: Detections(
+            torch.tensor([box for _, _, box in found]),
+            torch.tensor([score for _, score, _ in found]),
+            torch.tensor([label for label, _, _ in found]),
+        )
+        for image, found in grouped.items()
+    }
+
+
+def evaluate_results(path: str | Path, annotations: str | Path, backend: str = "auto") -> dict[str, Any]:
+    """COCO's numbers of a results file; pictures without a row count as pictures without a detection.
+
+    Args:
+        path: of the results.
+        annotations: COCO annotation file.
+        backend: see :class:`CocoEvaluator`.
+
+    Returns:
+        The twelve numbers in percent and ``per_class``.
+
+    Raises:
+        ValueError: as :func:`read_results`, and for a picture id that the annotation file does not have.
+    """
+    measured = CocoEvaluator(annotations, backend)
+    found = read_results(path, {number: label for label, number in enumerate(measured.truth.label_to_coco_id)})
+    measured.update(list(found), list(found.values()))
+    return measured.compute()
