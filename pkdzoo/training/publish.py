@@ -19,7 +19,7 @@ from pkdzoo.training.evaluate import open_detector
 from pkdzoo.training.recipe import Recipe
 
 # Of a run's numbers: what they were measured with.
-MEASURED = ("pkdzoo", "torch", "processes", "date", "recipe", "epoch", "step")
+MEASURED = ("pkdzoo", "torch", "processes", "hardware", "date", "epoch", "step", "pictures", "annotations_sha256")
 
 
 def prepare(
@@ -107,7 +107,7 @@ def card_of_run(
     about: dict[str, Any] = {
         "recipe": recipe.name,
         "seed": recipe.seed,
-        **{key: metrics[key] for key in MEASURED if key in metrics and key != "recipe"},
+        **{key: metrics[key] for key in MEASURED if key in metrics},
     }
     pair = None
     if recipe.distill is not None and recipe.distill.methods:
