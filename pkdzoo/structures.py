@@ -12,6 +12,7 @@ targets ``C`` means background and ``-1`` means "count this prior for nothing".
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -23,11 +24,12 @@ IGNORE = -1  # label of a prior that neither attracts nor repels
 T = TypeVar("T", bound="_Movable")
 
 
-def _moved(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
+    """``change`` applied to every tensor and structure of tensors; the rest as it is."""
     if isinstance(value, (Tensor, _Movable)):
-        return value.to(device, non_blocking=non_blocking)
+        return change(value)
     if isinstance(value, list):
-        return [_moved(item, device, non_blocking) for item in value]
+        return [_each(item, change) for item in value]
     return value
 
 
@@ -36,8 +38,15 @@ class _Movable:
 
     def to(self: T, device: torch.device | str, non_blocking: bool = False) -> T:
         """The same structure with every tensor on ``device``."""
+        return self._changed(lambda value: value.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self: T) -> T:
+        """The same structure in page-locked memory, from which a GPU copies while it computes (``DataLoader`` asks)."""
+        return self._changed(lambda value: value.pin_memory())
+
+    def _changed(self: T, change: Callable[[Any], Any]) -> T:
         names = [f.name for f in fields(self)]  # type: ignore[arg-type]
-        return replace(self, **{n: _moved(getattr(self, n), device, non_blocking) for n in names})  # type: ignore[type-var]
+        return replace(self, **{n: _each(getattr(self, n), change) for n in names})  # type: ignore[type-var]
 
 
 @dataclass
