@@ -320,8 +320,8 @@ def fetch_repository(
             raise FileNotFoundError(f"{repository} has no {name}: {note}") from error
         except HfHubHTTPError as error:  # no such repository or revision, no access, a Hub that is out of order
             raise DownloadError(
-                f"{repository} could not be had from the Hub: {first_line(error)} - check the name; a private one "
-                "needs a token, by `hf auth login` or HF_TOKEN"
+                f"{repository} could not be had from the Hub ({type(error).__name__}, {first_line(error)}): check the "
+                "name; a private one needs a token, by `hf auth login` or HF_TOKEN"
             ) from error
 
     # The Hub counts downloads of config.json, and its folder names the commit: the tensors come from the same one.
