@@ -21,6 +21,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from pkdzoo.ops.reduce import sum_over_ranks, world_size
 
@@ -232,6 +233,7 @@ class _Pearson(torch.autograd.Function):
         return loss.to(dtype), correlation
 
     @staticmethod
+    @once_differentiable  # type: ignore[misc, untyped-decorator, unused-ignore]
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
         student, teacher, anchor_s, anchor_t, p, q, offset = ctx.saved_tensors
         p, q, offset = (x * grads[0] for x in (p, q, offset))

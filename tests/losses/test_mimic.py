@@ -223,3 +223,21 @@ def test_maps_of_different_shapes_are_refused() -> None:
         pearson(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 4))
     with pytest.raises(ValueError, match="one shape"):
         cwd(torch.zeros(2, 3), torch.zeros(2, 3))
+
+
+def test_a_second_derivative_is_refused_and_not_wrong() -> None:
+    student, teacher = maps()
+    student.requires_grad_()
+    (gradient,) = torch.autograd.grad(pearson(student, teacher), student, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"differentiable|does not require grad"):
+        gradient.sum().backward()
+
+
+def test_traces_without_a_break() -> None:
+    student, teacher = (torch.randn(2, 7, 5, 6) for _ in range(2))
+    student.requires_grad_()
+    compiled = torch.compile(pearson, backend="eager", fullgraph=True)
+    loss = compiled(student, teacher)
+    assert torch.allclose(loss, pearson(student, teacher), rtol=1e-6)
+    wanted = torch.autograd.grad(pearson(student, teacher), student)[0]
+    assert torch.allclose(torch.autograd.grad(loss, student)[0], wanted, rtol=1e-5, atol=1e-9)
