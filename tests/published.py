@@ -40,6 +40,11 @@ def named(path: Path, recipe: Recipe) -> str:
     return f"{path.parent.name}/{recipe.name}"
 
 
+def is_published(recipe: Recipe) -> bool:
+    """Whether a recipe repeats something that was printed; others are of data sets that this project trained on."""
+    return "source" in recipe.expect
+
+
 def family(name: str) -> str:
     """The family of a detector's name, with or without a tag."""
     return find(name)[0].family

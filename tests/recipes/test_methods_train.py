@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from published import every_recipe, family, named, recipes_of, shrunken
+from published import every_recipe, family, is_published, named, recipes_of, shrunken
 from scripts import ROOT, launch, log_lines
 
 import pkdzoo
 from pkdzoo.training import Recipe
 
-ALL = [(path, recipe) for path, recipe in every_recipe() if recipe.data.generate is None]
+ALL = [(path, recipe) for path, recipe in every_recipe() if is_published(recipe)]
 PREFIX = {"global_knowledge": "loss_gk"}  # of a method's losses, where it is not its name
 
 

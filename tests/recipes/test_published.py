@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from published import GOLDEN, RECIPES, every_recipe, files, named, recipes_of
+from published import GOLDEN, RECIPES, every_recipe, files, is_published, named, recipes_of
 
 import pkdzoo
 from pkdzoo.backbones.weights import imagenet_weights
@@ -20,6 +20,7 @@ from pkdzoo.models.folder import from_json
 from pkdzoo.registry import Entry, entries, find
 from pkdzoo.training import Recipe
 from pkdzoo.training.build import build_task
+from pkdzoo.training.catalog import FOLDERS, page
 from pkdzoo.training.optim import build_optimizer
 
 ALL = list(every_recipe())
@@ -72,9 +73,7 @@ def recipe_for(row: str) -> Recipe:
 
 
 def test_folders_are_searched_at_every_depth() -> None:
-    assert {p.parent.name for p in files()} >= {
-        "pkd", "crosskd", "fbkd", "global_knowledge", "baselines", "supervised"
-    }  # fmt: skip
+    assert {p.parent.name for p, recipe in ALL if is_published(recipe)} == set(FOLDERS)
     inside = [p for p in RECIPES.rglob("*.py") if p.parent != RECIPES]
     assert [p for p in inside if p not in files()] == []
     names = [recipe.name for _, recipe in ALL]
@@ -88,11 +87,21 @@ def test_a_file_is_short_and_says_how_to_launch_it(path) -> None:
     assert 5 <= len(text.splitlines()) <= (25 if len(recipes) == 1 else 60)
     head = text.partition('"""\n\n')[0]
     assert f"accelerate launch recipes/train.py recipes/{path.parent.name}/{path.name}" in head
-    if len(recipes) == 1:
+    if len(recipes) == 1 and is_published(recipes[0]):
         (recipe,) = recipes
         assert recipe.name == path.stem and path.stem.startswith(recipe.model)
     for name in re.findall(r"^accelerate launch .* --only (\S+)", head, re.MULTILINE):
         assert name in [recipe.name for recipe in recipes]
+
+
+def test_the_page_of_recipes_is_generated() -> None:
+    text = (RECIPES / "README.md").read_text()
+    assert text == page(RECIPES), "python -m pkdzoo.training.catalog writes it anew"
+    shown = re.findall(r"^\| \[.*?\]\((.*?)\)", text, re.MULTILINE)
+    assert shown.count("pkd/table_6_weights.py") == 5 and all((RECIPES / path).is_file() for path in shown)
+    assert len(shown) == sum(is_published(recipe) for _, recipe in ALL)
+    launches = re.findall(r"^accelerate launch recipes/train.py (\S+\.py)", text, re.MULTILINE)
+    assert launches and all((RECIPES.parent / path).is_file() for path in launches)
 
 
 def test_every_method_has_a_recipe() -> None:
@@ -113,7 +122,9 @@ def built(name: str, args: str, role: str) -> Any:
 def task_of(recipe: Recipe) -> torch.nn.Module:
     role = "frozen student" if recipe.distill and recipe.distill.freeze else "student"
     student = built(recipe.model, json.dumps(dict(recipe.model_args)), role)
-    teacher = recipe.distill and built(recipe.distill.teacher, json.dumps(dict(recipe.distill.teacher_args)), "teacher")
+    teacher = None
+    if recipe.distill is not None and not recipe.distill.teacher.startswith("local-dir:"):  # made by another recipe
+        teacher = built(recipe.distill.teacher, json.dumps(dict(recipe.distill.teacher_args)), "teacher")
     with torch.device("meta"):
         return build_task(recipe, student, teacher)
 
@@ -126,10 +137,9 @@ def test_a_recipe_builds_and_survives_json(path, recipe) -> None:
     task = task_of(recipe)
     optimizer = build_optimizer(task, recipe.optim, recipe.data.batch)
     assert sum(p.numel() for group in optimizer.param_groups for p in group["params"]) > 0
-    if recipe.distill is not None:
-        assert isinstance(task, Distiller) == bool(recipe.distill.methods)
-    if path.parent != RECIPES and recipe.data.generate is None:
+    if is_published(recipe):
         assert recipe.expect["source"]
+        assert isinstance(task, Distiller) == bool(recipe.distill and recipe.distill.methods)
         check_places(path, recipe)
 
 

@@ -1,0 +1,93 @@
+"""The recipes as a page: what each repeats, from whom, and what was published, read from the recipe files themselves.
+
+``python -m pkdzoo.training.catalog`` writes recipes/README.md anew.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from pkdzoo.training.recipe import Recipe, load_recipes
+
+FOLDERS = {
+    "pkd": "PKD (arXiv:2207.02039): imitation of the teacher's pyramid, each channel normalised. Files that end in "
+    "`_inherit` are the paper's rows, in which a student with its teacher's kind of head starts from the teacher's "
+    "neck and head; those of the same name without it are mmrazor's released ones.",
+    "crosskd": "CrossKD (arXiv:2306.11369), alone and with PKD: the student's maps go through the teacher's head.",
+    "fbkd": "FBKD (ICLR 2021): attention-guided and non-local distillation.",
+    "global_knowledge": "Global Knowledge (ECCV 2022): regions weighed by how alike student and teacher see them.",
+    "baselines": "What these were compared with: plain imitation, masks of boxes, FRS, FGD, FGFI, DeFeat, GID, rank "
+    "mimicking, CWD.",
+    "supervised": "Teachers and plain students.",
+}
+COLUMNS = "| recipe | teacher | plain AP | published AP | source | measured here |"
+HEAD = """# Recipes
+
+One file is one published result, or one table of a paper; it holds what differs from the schedules in
+[common.py](common.py). Every file opens with the line that starts it:
+
+```
+accelerate launch recipes/train.py recipes/pkd/retina_r50_pkd_swin.py --data coco/
+accelerate launch recipes/train.py recipes/pkd/table_6_weights.py --data coco/ --only retina_r50_pkd_fcos_x101_weight_3
+```
+
+16 pictures a step, on however many GPUs. Any field can be changed from the command line, e.g. `--set data.batch=8 --set
+optim.scale_lr=true` for half the batch at half the rate. Teachers and starting weights are fetched by name.
+
+AP is COCO val2017 box AP in percent, as the source printed it; so are the teacher's and the plain student's. "Measured
+here" is empty where nobody has trained the recipe to its end with this code yet. Checked are the losses of PKD,
+CrossKD, FBKD, FGD and CWD and the prototypes of Global Knowledge against figures of the original programs, the numbers
+of every recipe against its source, and two steps of each on small pictures. What a source leaves open and what was
+chosen stands in a recipe's `note`. This page is generated: `python -m pkdzoo.training.catalog`.
+"""
+
+
+def published(folder: Path) -> Iterator[tuple[Path, list[Recipe]]]:
+    """The recipe files below ``folder`` that say what to expect and who printed it."""
+    for name in FOLDERS:
+        for path in sorted((folder / name).glob("*.py")):
+            recipes = load_recipes(path)
+            if all(recipe.expect.get("source") for recipe in recipes):
+                yield path, recipes
+
+
+def page(folder: Path) -> str:
+    """The text of README.md for a folder of recipes."""
+    lines = [HEAD]
+    section = ""
+    for path, recipes in published(folder):
+        if path.parent.name != section:
+            section = path.parent.name
+            lines += [f"\n## {section}\n\n{FOLDERS[section]}\n", COLUMNS, "|---|---|---|---|---|---|"]
+        lines += [row(path, recipe, several=len(recipes) > 1) for recipe in recipes]
+    return "\n".join(lines) + "\n"
+
+
+def row(path: Path, recipe: Recipe, several: bool) -> str:
+    """One line of a table; ``several`` recipes of one file are told apart by name."""
+    link = f"[{path.stem}]({path.parent.name}/{path.name})"
+    expect, teacher = recipe.expect, ""
+    if recipe.distill is not None:
+        teacher = f"{recipe.distill.teacher} {number(expect.get('teacher'))}".strip()
+    cells = [
+        f"{link}: {recipe.name}" if several else link,
+        teacher,
+        number(expect.get("plain")),
+        number(expect.get("AP")),
+        str(expect["source"]),
+        number(expect.get("measured")),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def number(value: float | None) -> str:
+    """An AP as papers print it."""
+    return "" if value is None else f"{value:.1f}"
+
+
+if __name__ == "__main__":
+    where = Path(sys.argv[1] if len(sys.argv) > 1 else "recipes")
+    (where / "README.md").write_text(page(where))
+    print(f"wrote {where / 'README.md'}")
