@@ -2,7 +2,8 @@
 
 accelerate launch recipes/train.py recipes/bccd/students.py --data bccd/ --output runs/bccd/students
 
-Train recipes/bccd/teacher.py first; it has to lie in runs/bccd/teacher. Measured: AP 35.3 alone, 36.2 with PKD (seed 0).
+Train recipes/bccd/teacher.py first; it has to lie in runs/bccd/teacher.
+Measured: AP 35.3 alone, 36.2 with PKD (seed 0).
 """
 
 from dataclasses import replace
