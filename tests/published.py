@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -57,10 +58,11 @@ def shrunken(recipe: Recipe) -> list[str]:
     no narrow one, becomes Faster R-CNN. Optimiser, clipping, sizes drawn and what is inherited or frozen stay.
     """
     tiny = {"mask_rcnn": "faster_rcnn"}
+    neck = {key: value for key, value in recipe.model_args.items() if key in ("extra", "relu_before_extra")}
     short = "[64,80]" if isinstance(recipe.data.short, tuple) else "64"
     words = [
         f"model={tiny.get(family(recipe.model), family(recipe.model))}_r10w16",
-        "model_args={}",
+        f"model_args={json.dumps(neck)}",
         "init=none",
         f"data.short={short}",
         "data.long=120",

@@ -51,6 +51,15 @@ def test_datasets_are_as_the_recipe_says(shapes) -> None:
     assert build.build_student(replace(RECIPE, data=data), CLASSES).resize == (40, 60)
 
 
+def test_zoomed_windows_come_before_the_resize() -> None:
+    assert [type(step).__name__ for step in build.train_transform(DATA).transforms] == ["Resize", "RandomFlip"]
+    steps = build.train_transform(replace(DATA, zoom=0.5, crop=(32, 32))).transforms
+    assert [type(step).__name__ for step in steps] == ["RandomZoom", "Resize", "RandomFlip", "RandomCrop"]
+    assert steps[0].share == 0.5
+    with pytest.raises(ValueError, match=r"data\.zoom=2"):
+        replace(RECIPE, data=replace(DATA, zoom=2.0))
+
+
 def test_the_total_batch_is_shared_out() -> None:
     assert build.batch_per_process(RECIPE, 1) == 4
     assert build.batch_per_process(replace(RECIPE, optim=Optim(accumulate=2)), 2) == 1
@@ -125,6 +134,28 @@ def test_inherited_parts_are_the_teachers_and_frozen_ones_stay() -> None:
     other = pkdzoo.create_detector("retina_r10w16", num_classes=2)
     with pytest.raises(ValueError, match=r"differ in cls\.bias, cls\.weight"):
         inherit(student, other, ("head",))
+
+
+def test_a_teacher_without_methods_only_hands_down_its_parts() -> None:
+    body = ("backbone", "neck")
+    distill = Distill("retina_r10w16", {}, teacher_args={"num_classes": 6}, inherit=body, freeze=body)
+    recipe = replace(RECIPE, distill=replace(distill, teacher_weights="random"))
+    student, teacher = build.build_student(recipe, CLASSES), build.build_teacher(recipe.distill, CLASSES)
+    task = build.build_task(recipe, student, teacher)
+    assert task is student and student.loaded_from == "backbone, neck of retina_r10w16"
+    assert same(student.neck, teacher.neck) and not same(student.head, teacher.head)
+    build.train_mode(task, recipe)
+    learning = {name.split(".")[0] for name, p in student.named_parameters() if p.requires_grad}
+    assert learning == {"head"} and not student.neck.training
+    partly = replace(recipe, distill=replace(recipe.distill, inherit=("neck",)))
+    assert build.build_task(partly, other := build.build_student(partly, CLASSES), teacher) is other
+    assert other.loaded_from is None  # its backbone is random still, and the checks should say so
+
+
+def test_statistics_of_pixels_are_written_as_a_dict() -> None:
+    pixels = {"mean": [1.0, 2.0, 3.0], "std": [1.0, 1.0, 1.0], "order": "bgr"}
+    student = build.build_student(replace(RECIPE, model_args={"pixels": pixels}), CLASSES)
+    assert student.pixel_mean.flatten().tolist() == [1.0, 2.0, 3.0] and student.channel_order == "bgr"
 
 
 def test_without_a_teacher_the_task_is_the_student() -> None:

@@ -103,6 +103,10 @@ def test_files(tmp_path) -> None:
     assert [r.name for r in load_recipes(tmp_path / "two.py")] == ["a", "b"]
     with pytest.raises(ValueError, match="holds 2 recipes: a, b"):
         load_recipe(tmp_path / "two.py")
+    (only,) = load_recipes(tmp_path / "two.py", ["seed=3"], only="b")
+    assert (only.name, only.seed) == ("b", 3)
+    with pytest.raises(ValueError, match=r"holds no recipe 'c'\. There are: a, b"):
+        load_recipes(tmp_path / "two.py", only="c")
 
 
 def test_bad_files(tmp_path) -> None:
