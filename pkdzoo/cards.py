@@ -148,7 +148,7 @@ def card_of(name: str, recipe: str | None = None) -> Card:
         base_model=backbone_of(entry),
         repository=row.hub_id,
         origin=row.url,
-        recipe=row.recipe or recipe,
+        recipe=recipe or (f"recipes/{row.recipe}" if row.recipe else None),
         provenance={"sha256 of the published file begins with": row.sha256} if row.sha256 else {},
         note="; ".join(text for text in dict.fromkeys([row.note, pair.note if pair else ""]) if text),
     )
@@ -351,6 +351,8 @@ def cost(card: Card) -> str:
 
 def training(card: Card) -> str:
     """The recipe and how to start it."""
+    if card.recipe is None and card.provenance.get("recipe"):
+        return f"Trained with pkdzoo by the recipe `{card.provenance['recipe']}`; seed and versions are below."
     if card.recipe is None:
         return "These weights were trained elsewhere and converted; pkdzoo has no recipe of them."
     return f"Recipe: `{card.recipe}`.\n\n```\naccelerate launch recipes/train.py {card.recipe} --data DIR\n```"
@@ -396,7 +398,7 @@ def slug(text: str) -> str:
 def find_recipe(recipes: Path, row: Weights, entry: Entry) -> str | None:
     """The recipe that is called like a set of weights, as ``recipes/FOLDER/FILE.py``."""
     if row.recipe:
-        return row.recipe
+        return f"recipes/{row.recipe}"
     for stem in (f"{entry.name}_{row.tag.removeprefix('coco_')}", entry.name if entry.distilled else ""):
         for path in sorted(recipes.glob(f"*/{stem}.py")) if stem else ():
             return path.relative_to(recipes.parent).as_posix()
