@@ -4,6 +4,7 @@
     accelerate launch recipes/train.py recipes/pkd/retina_r50_pkd_swin.py --data coco/    # on every GPU there is
     accelerate launch recipes/train.py RECIPE.py --data DIR --output runs/mine --set optim.lr=0.005
     accelerate launch recipes/train.py RECIPE.py --data DIR --output runs/mine --resume
+    accelerate launch recipes/train.py TABLE.py --only NAME --data DIR         # one of the recipes of a file
 
 DIR holds annotations/instances_{train,val}2017.json with train2017/ and val2017/ (COCO's own layout), or
 annotations/instances_{train,val}.json with images/. Read this file from top to bottom: the loop is all here; what a
