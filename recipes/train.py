@@ -136,12 +136,10 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -
             build.train_mode(core, recipe)
             state.seed_step(recipe.seed, -1 - epoch, accelerator.process_index)
             core.set_epoch(epoch)
+            build.set_epoch(epoch, train_loader, train_set, sampler)
             if isinstance(core, Distiller) and not progress.step_in_epoch:  # else the checkpoint has what it prepared
                 core.on_epoch_start(epoch, train_loader)
-            # Accelerate's loader counts epochs itself and does not reach a sampler inside its own: tell all three.
-            train_loader.set_epoch(epoch)
-            train_set.set_epoch(epoch)
-            sampler.set_epoch(epoch)
+                build.set_epoch(epoch, train_loader, train_set, sampler)  # a method may have looked through the loader
             seen = progress.step_in_epoch * accumulate
             batches = skip_first_batches(train_loader, seen) if seen else train_loader
             for number, batch in enumerate(monitor.timed(batches)):

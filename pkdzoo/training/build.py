@@ -127,6 +127,16 @@ def train_loader(recipe: Recipe, dataset: CocoDataset, processes: int) -> tuple[
     return _loader(dataset, recipe.data.workers, batch_sampler=sampler), sampler
 
 
+def set_epoch(epoch: int, loader: Any, dataset: CocoDataset, sampler: AspectBatchSampler) -> None:
+    """Tell the epoch to a loader that Accelerate prepared, its data set and its sampler.
+
+    All three: Accelerate's loader counts epochs itself, from 0 after a resume, and does not reach the sampler in it.
+    """
+    loader.set_epoch(epoch)
+    dataset.set_epoch(epoch)
+    sampler.set_epoch(epoch)
+
+
 def val_loader(dataset: CocoDataset, batch: int, workers: int) -> DataLoader[Batch]:
     """Batches in the order of the file, the same ones however many processes share them."""
     return _loader(dataset, workers, batch_size=batch)
@@ -142,6 +152,7 @@ def _loader(dataset: CocoDataset, workers: int, **kwargs: Any) -> DataLoader[Bat
         num_workers=workers,
         persistent_workers=workers > 0,
         generator=generator,
+        pin_memory=torch.cuda.is_available(),
         **kwargs,
     )
 
