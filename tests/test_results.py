@@ -152,6 +152,14 @@ class TestSettings:
         assert set(model.predict(pixels, score=0.0, classes=["class_1"]).names) <= {"class_1"}
         assert model.inference.score == 0.05  # a call's settings are the call's alone
 
+    def test_no_reported_score_is_below_the_one_asked_for(self, pixels: np.ndarray) -> None:
+        torch.manual_seed(0)
+        fcos = pkdzoo.create_detector("fcos_r10w16", num_classes=3, resize=(96, 160))  # centerness lowers its scores
+        threshold = float(fcos.predict(pixels, score=0.0).scores.median())
+        found = fcos.predict(pixels, score=threshold)
+        assert 0 < len(found)
+        assert float(found.scores.min()) > threshold
+
     def test_an_unknown_class(self, model: pkdzoo.Detector, pixels: np.ndarray) -> None:
         with pytest.raises(ValueError, match="class_1"):
             model.predict(pixels, classes=["klass_1"])

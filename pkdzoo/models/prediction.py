@@ -140,7 +140,12 @@ def predict_stream(
     wanted = None if classes is None else class_indices(model, classes)
     pictures = (decode(image) for image in each(images))
     # What is wrong with the arguments is said above, at once; the generator below starts with its first result.
-    return _batches(model, pictures, inference, wanted, batch_size)
+    results = _batches(model, pictures, inference, wanted, batch_size)
+    if score is None:
+        return results
+    # The published threshold is one of class scores; centerness lowers them afterwards. Who names a score means the
+    # one that is reported.
+    return (result[result.scores > score] for result in results)
 
 
 def _batches(
