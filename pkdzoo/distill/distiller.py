@@ -41,6 +41,12 @@ class Distiller(nn.Module):
         self, student: Detector, teacher: Detector, methods: Mapping[str, Mapping[str, Any] | DistillMethod]
     ) -> None:
         super().__init__()
+        if not isinstance(methods, Mapping) or not all(
+            isinstance(m, (Mapping, DistillMethod)) for m in methods.values()
+        ):
+            raise ValueError(
+                f'methods={methods!r}: write options by name of a method, e.g. {{"pkd": {{"weight": 6.0}}}}'
+            )
         if not methods:
             raise ValueError('a Distiller needs a method, e.g. {"pkd": {}}; without one train the student itself')
         for who, model in (("student", student), ("teacher", teacher)):

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pkdzoo.distill.base import DistillMethod, require_logits, require_same_classes
+from pkdzoo.distill.base import DistillMethod, require_same_heads
 from pkdzoo.distill.pairing import RESIZE, PairBy, Resize, check_choice, match_levels, pair_maps, shape_of, to_one_size
 from pkdzoo.losses.mimic import cwd, norm_kl
 from pkdzoo.models.base import Detector, Trace
@@ -26,7 +26,7 @@ class CWD(DistillMethod):
 
     Args:
         student: detector that learns.
-        teacher: of equal channels; for ``target="cls"`` of equal classes and priors.
+        teacher: of equal channels; for ``target="cls"`` of the same kind, classes, strides and priors.
         weight: None: 10 for features, 5 for class logits.
         tau: temperature.
         target: ``features`` or ``cls``.
@@ -51,9 +51,7 @@ class CWD(DistillMethod):
         check_choice("resize", resize, RESIZE)
         on_logits = target == "cls"
         if on_logits:
-            require_same_classes(student, teacher, "cwd of class logits")
-            for model in (student, teacher):
-                require_logits(model, "cwd of class logits")
+            require_same_heads(student, teacher, "cwd of class logits")
             self.teacher_depth = "head"
         self.pairs = match_levels(shape_of(student), shape_of(teacher), levels, pair, same_channels=not on_logits)
         self.weight = (5.0 if on_logits else 10.0) if weight is None else float(weight)

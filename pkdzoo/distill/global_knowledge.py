@@ -111,10 +111,11 @@ class GlobalKnowledge(DistillMethod):
 
     def on_epoch_start(self, epoch: int, student: Detector, teacher: Detector, loader: Iterable[Batch]) -> None:
         """Search anew with the student of this moment. All processes end with the same prototypes."""
-        training = student.training
+        modes = {module: module.training for module in student.modules()}  # parts may be frozen in eval mode
         student.eval()
         found = collect(student, teacher, loader, self.pairs, self.pictures, self.smallest, self.batches)
-        student.train(training)
+        for module, training in modes.items():
+            module.training = training
         count = self.student_prototypes.shape[2]
         for label, candidates in enumerate(of_all_ranks(found)):
             self.known[label] = bool(candidates.student)

@@ -138,6 +138,9 @@ def test_what_cannot_be_is_refused_by_name() -> None:
         pkdzoo.Distiller(student, teacher, {"pkd": {"wieght": 1}})
     with pytest.raises(ValueError, match="needs a method"):
         pkdzoo.Distiller(student, teacher, {})
+    for wrong in (["pkd"], {"pkd": 6.0}, {"pkd": None}):
+        with pytest.raises(ValueError, match="options by name of a method"):
+            pkdzoo.Distiller(student, teacher, wrong)
     with pytest.raises(ValueError, match="one object"):
         pkdzoo.Distiller(student, student, {"pkd": {}})
     with pytest.raises(ValueError, match="so does something else"):

@@ -116,10 +116,12 @@ def method_of(name: str, **options: Any) -> tuple[pkdzoo.Distiller, GlobalKnowle
 def test_an_epoch_begins_with_prototypes_that_are_saved(name: str) -> None:
     distiller, method = method_of(name, prototypes=4, smallest=10.0)
     distiller.train()
+    distiller.student.neck.eval()  # as a recipe's `freeze` leaves it
     before = distiller(tiny_batch())
     assert float(distiller.logs["global_knowledge/trust"]) == 1  # nothing known yet
     distiller.on_epoch_start(0, [tiny_batch(seed=seed) for seed in range(3)])
-    assert distiller.student.training
+    assert distiller.student.training and distiller.student.backbone.training
+    assert not any(module.training for module in distiller.student.neck.modules())
     assert method.known.all()
     assert all(level.abs().sum() > 0 for level in method.student_prototypes)
     distiller(tiny_batch())

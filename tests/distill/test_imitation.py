@@ -95,6 +95,11 @@ def test_cwd_of_class_logits() -> None:
         pkdzoo.Distiller(student, teacher, {"cwd": {"target": "cls"}})
     with pytest.raises(ValueError, match="has none"):
         pkdzoo.Distiller(student, Maps(), {"cwd": {"target": "cls"}})
+    with pytest.raises(ValueError, match="strides and priors a cell"):
+        pkdzoo.Distiller(tiny_detector("retina_r10w16"), student, {"cwd": {"target": "cls"}})
+    # its RPN has three anchors a cell where the student has three classes: equal in shape alone
+    with pytest.raises(ValueError, match="one-stage and a two-stage"):
+        pkdzoo.Distiller(student, tiny_detector("faster_rcnn_r10w16"), {"cwd": {"target": "cls"}})
 
 
 class Maps(pkdzoo.Detector):
