@@ -66,7 +66,13 @@ def test_equals_the_authors_code(name: str) -> None:
     methods: dict[str, Any] = {"crosskd": {}}
     if own == "crosskd_pkd":
         methods["pkd"] = {"weight": weight, "levels": 5}
-    losses = pkdzoo.Distiller(student, teacher, methods)(batch_for(student, case))
+    batch = batch_for(student, case)
+    if name not in FAST:
+        # Channels that are nearly dead on the coarsest levels multiply rounding by a million, differently for each
+        # number of threads; in float64 the only rounding left is the reference's own.
+        student.double(), teacher.double()
+        batch.images = batch.images.double()
+    losses = pkdzoo.Distiller(student, teacher, methods)(batch)
 
     wanted = summed_over_levels(case["losses"])
     assert set(losses) == set(wanted)
