@@ -89,10 +89,8 @@ def test_every_recipe_trains(path, recipe, train, shapes, tmp_path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["retina_r50_pkd_swin", "gfl_r50_crosskd_pkd_r101", "faster_rcnn_r50_global_knowledge_r101"]
-)
-def test_two_processes(name, shapes, tmp_path) -> None:
-    path, recipe = next((p, r) for p, r in ALL if r.name == name)
+@pytest.mark.parametrize("method", pkdzoo.list_methods())
+def test_two_processes(method, shapes, tmp_path) -> None:
+    path, recipe = next((p, r) for p, r in ALL if r.distill and method in r.distill.methods)
     launch(ROOT / "recipes" / "train.py", *words_for(path, recipe, shapes, tmp_path / "run"), "--cpu", processes=2)
     check_run(recipe, tmp_path / "run", processes=2)
