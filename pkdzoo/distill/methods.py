@@ -72,6 +72,9 @@ def method_options(name: str) -> dict[str, Any]:
     return {p.name: p.default for p in parameters}
 
 
+POSITIVE = ("temperature", "tau", "prototypes", "levels")  # options that mean nothing at 0
+
+
 def build_method(name: str, student: Detector, teacher: Detector, options: Mapping[str, Any]) -> DistillMethod:
     """A method by name.
 
@@ -83,6 +86,9 @@ def build_method(name: str, student: Detector, teacher: Detector, options: Mappi
         if key not in known:
             raise ValueError(f"{name} has no option {key!r}. Its options: {', '.join([*known, 'schedule']) or 'none'}")
     for key, value in options.items():
-        if "weight" in key and isinstance(value, (int, float)) and not 0 <= value < math.inf:
-            raise ValueError(f"{name}: {key}={value}: a weight is a finite number from 0 up")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        positive = key in POSITIVE
+        if not (value > 0 if positive else value >= 0) or value == math.inf:
+            raise ValueError(f"{name}: {key}={value}: write a finite number {'above 0' if positive else 'from 0 up'}")
     return METHODS[name](student, teacher, **options)

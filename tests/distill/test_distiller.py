@@ -188,3 +188,18 @@ def test_class_maps_must_fit_where_classes_are_compared() -> None:
     other = pkdzoo.create_detector("retina_r10w16", num_classes=4)
     with pytest.raises(ValueError, match="3 classes and the teacher 4"):
         require_same_classes(student, other, "crosskd")
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ({"pkd": {"weight": float("nan")}}, "pkd: weight=nan"),
+        ({"fgd": {"alpha": -1.0}}, "from 0 up"),
+        ({"norm_kl": {"temperature": 0}}, "above 0"),
+        ({"global_knowledge": {"prototypes": 0}}, "above 0"),
+    ],
+)
+def test_numbers_that_make_no_sense(methods: dict[str, dict[str, float]], message: str) -> None:
+    student, teacher = (pkdzoo.create_detector("retina_r10w16") for _ in range(2))
+    with pytest.raises(ValueError, match=message):
+        pkdzoo.Distiller(student, teacher, methods)
