@@ -239,3 +239,17 @@ def test_every_draw_comes_from_the_generator():
 def test_impossible_settings(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("target", [(60, 90), (133, 200), (31, 47)])
+def test_the_resize_does_not_depend_on_the_number_of_threads(target):
+    image = torch.randint(0, 256, (40, 57, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append(transforms.resize_image(image.permute(2, 0, 1), target))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*found)
