@@ -199,7 +199,8 @@ def check_overrides(entry: Entry, overrides: Mapping[str, Any]) -> dict[str, Any
     known = arguments_of(entry, given.get("backbone", entry.args.get("backbone", "r50")))
     for key in given:
         if key not in known:
-            raise ValueError(f"{entry.name} has no argument {key!r}. {nearest(key, known)}")
+            own = set(inspect.signature(create_detector).parameters) - {"name", "overrides"}
+            raise ValueError(f"{entry.name} has no argument {key!r}. {nearest(key, known | own)}")
     return given
 
 

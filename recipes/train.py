@@ -202,10 +202,14 @@ def main(argv: list[str] | None = None) -> None:
         recipes = load_recipes(args.recipe, args.set, args.only)
         alone = len(recipes) == 1
         output = args.output or Path("runs") / (recipes[0].name if alone else args.recipe.stem)
-        arms = [train(r, args, output if alone else output / r.name, output / "data") for r in recipes]
-        finished = [arm for arm in arms if arm is not None]
-        if not alone and len(finished) == len(arms):
-            compare(finished, output)
+        arms = []
+        for recipe in recipes:
+            arm = train(recipe, args, output if alone else output / recipe.name, output / "data")
+            if arm is None:  # asked to stop: the arms that follow wait for --resume
+                return
+            arms.append(arm)
+        if not alone:
+            compare(arms, output)
     except (ValueError, OSError, Diverged, TooManyUnreadable) as error:
         sys.exit(f"error: {options.plainly(error)}")
 
