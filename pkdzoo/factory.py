@@ -19,10 +19,11 @@ from pkdzoo.checkpoints.mmdet import unwrap
 from pkdzoo.hub import SETTINGS, fetch_repository, find_weights, read_folder
 from pkdzoo.labels import label_names as names_of
 from pkdzoo.models import atss, faster_rcnn, fcos, gfl, mask_rcnn, reppoints, retina, tood  # noqa: F401 - registers the families
-from pkdzoo.models.base import Detector, Pixels
+from pkdzoo.models.base import Detector
 from pkdzoo.models.channels import adapt_stem, widen
 from pkdzoo.models.features import FeatureExtractor
 from pkdzoo.models.folder import from_json, set_labels, set_up
+from pkdzoo.models.trace import Pixels
 from pkdzoo.registry import Distilled, Entry, find, list_detectors, list_pairs, nearest
 
 PREFIXES = ("hf-hub:", "local-dir:")

@@ -19,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pkdzoo.costs import COSTS
 from pkdzoo.factory import create_detector
-from pkdzoo.models.base import Detector, Trace
+from pkdzoo.models.base import Detector
+from pkdzoo.models.trace import Trace
 from pkdzoo.registry import Entry, find, list_detectors
 from pkdzoo.structures import Batch
 

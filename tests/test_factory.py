@@ -25,8 +25,8 @@ from pkdzoo.backbones import build_backbone
 from pkdzoo.backbones.weights import IMAGENET, completed, imagenet_weights, to_backbone
 from pkdzoo.checkpoints import fitting, save_safetensors
 from pkdzoo.labels import COCO_IDS, COCO_NAMES
-from pkdzoo.models.base import Pixels
 from pkdzoo.models.channels import adapt_stem, widen
+from pkdzoo.models.trace import Pixels
 from pkdzoo.registry import Distilled, Entry, Weights
 
 TINY = [name for name in pkdzoo.list_detectors() if name.endswith(("r10w16", "r18w24"))]  # too small to be measured

@@ -15,8 +15,8 @@ from safetensors import safe_open
 
 import pkdzoo
 from pkdzoo.cards import card_of
-from pkdzoo.models.base import Pixels
 from pkdzoo.models.folder import describe, describe_card
+from pkdzoo.models.trace import Pixels
 from pkdzoo.repository import check_private, listing, push_folder, tidied, write_repository
 
 

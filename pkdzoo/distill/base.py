@@ -13,8 +13,9 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from pkdzoo.models.base import Depth, Detector, Trace
+from pkdzoo.models.base import Detector
 from pkdzoo.models.dense import DenseDetector
+from pkdzoo.models.trace import Depth, Trace
 from pkdzoo.structures import Batch
 
 T = TypeVar("T")

@@ -31,8 +31,9 @@ from pkdzoo.distill.base import DistillMethod, by_family, require_same_classes
 from pkdzoo.distill.pairing import check_choice, shape_of
 from pkdzoo.losses.boxes import giou_loss, iou_log_loss
 from pkdzoo.losses.mimic import centre, distilled_distribution, distilled_quality_focal, inverse
-from pkdzoo.models.base import Depth, Detector, Taps, Trace
+from pkdzoo.models.base import Detector
 from pkdzoo.models.dense import DenseDetector, TowerHead
+from pkdzoo.models.trace import Depth, Taps, Trace
 from pkdzoo.ops.levels import flatten_levels
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import IGNORE, Batch, HeadOutputs

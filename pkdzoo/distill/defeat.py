@@ -20,7 +20,8 @@ from pkdzoo.distill.fgfi import ADAPTER_STD
 from pkdzoo.distill.imitation import halved_mean, squared_difference
 from pkdzoo.distill.masks import object_mask, objects_of, of_level
 from pkdzoo.distill.pairing import RESIZE, PairBy, Resize, check_choice, match_levels, pair_maps, shape_of
-from pkdzoo.models.base import Detector, Trace
+from pkdzoo.models.base import Detector
+from pkdzoo.models.trace import Trace
 from pkdzoo.structures import Batch
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from pkdzoo.distill.base import DistillMethod, Frozen, Progress, schedule_factor
 from pkdzoo.distill.methods import build_method
-from pkdzoo.models.base import DEPTHS, Depth, Detector
+from pkdzoo.models.base import Detector
+from pkdzoo.models.trace import DEPTHS, Depth
 from pkdzoo.structures import Batch
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from pkdzoo.distill.base import DistillMethod, require_same_heads
 from pkdzoo.distill.pairing import RESIZE, PairBy, Resize, check_choice, match_levels, pair_maps, shape_of, to_one_size
 from pkdzoo.losses.mimic import cwd, norm_kl
-from pkdzoo.models.base import Detector, Trace
+from pkdzoo.models.base import Detector
+from pkdzoo.models.trace import Trace
 from pkdzoo.structures import Batch
 
 

@@ -27,7 +27,8 @@ from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.masks import spatial_attention
 from pkdzoo.distill.pairing import RESIZE, PairBy, Resize, check_choice, match_levels, pair_maps, shape_of
 from pkdzoo.layers.non_local import NonLocal
-from pkdzoo.models.base import Detector, Trace
+from pkdzoo.models.base import Detector
+from pkdzoo.models.trace import Trace
 from pkdzoo.structures import Batch
 
 TERMS = ("feat", "channel", "spatial", "non_local")

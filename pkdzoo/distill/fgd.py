@@ -28,7 +28,8 @@ from pkdzoo.distill.pairing import RESIZE, PairBy, Resize, check_choice, match_l
 from pkdzoo.distill.pkd import published_weight
 from pkdzoo.layers.non_local import GlobalContext
 from pkdzoo.losses.mimic import normalize as normalize_channels
-from pkdzoo.models.base import Detector, Trace
+from pkdzoo.models.base import Detector
+from pkdzoo.models.trace import Trace
 from pkdzoo.structures import Batch, Instances
 
 BoxesOn = Literal["padded", "picture"]

@@ -22,7 +22,8 @@ from pkdzoo.distill.connectors import adapters
 from pkdzoo.distill.imitation import squared_difference
 from pkdzoo.distill.masks import near_anchor_mask, objects_of, of_level
 from pkdzoo.distill.pairing import check_choice, match_levels, pair_maps, shape_of
-from pkdzoo.models.base import Detector, Trace
+from pkdzoo.models.base import Detector
+from pkdzoo.models.trace import Trace
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import Batch
 

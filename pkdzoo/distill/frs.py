@@ -21,7 +21,8 @@ from pkdzoo.distill.connectors import adapters
 from pkdzoo.distill.imitation import squared_difference
 from pkdzoo.distill.pairing import match_levels, shape_of
 from pkdzoo.distill.pkd import published_weight
-from pkdzoo.models.base import Depth, Detector, Trace
+from pkdzoo.models.base import Detector
+from pkdzoo.models.trace import Depth, Trace
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import Batch
 

@@ -23,8 +23,9 @@ from torchvision.ops import box_iou, nms, roi_align
 from pkdzoo.distill.base import DistillMethod, require_same_heads
 from pkdzoo.distill.connectors import adapters
 from pkdzoo.distill.pairing import match_levels, shape_of
-from pkdzoo.models.base import Depth, Detector, Trace
+from pkdzoo.models.base import Detector
 from pkdzoo.models.dense import DenseDetector
+from pkdzoo.models.trace import Depth, Trace
 from pkdzoo.ops.boxes import clip_boxes
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.ops.rois import roi_levels, to_rois

@@ -34,8 +34,9 @@ from pkdzoo.distill.imitation import halved_mean, squared_difference
 from pkdzoo.distill.masks import rectangles, size_levels
 from pkdzoo.distill.pairing import match_levels, shape_of
 from pkdzoo.distill.prototypes import collect, match_prototypes, of_all_ranks, pool_boxes
-from pkdzoo.models.base import Detector, Trace
+from pkdzoo.models.base import Detector
 from pkdzoo.models.dense import DenseDetector
+from pkdzoo.models.trace import Trace
 from pkdzoo.models.two_stage import TwoStageDetector
 from pkdzoo.ops.reduce import world_size
 from pkdzoo.ops.rois import roi_levels

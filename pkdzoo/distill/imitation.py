@@ -24,7 +24,8 @@ from pkdzoo.distill.masks import object_mask, objects_of, of_level
 from pkdzoo.distill.pairing import RESIZE, PairBy, Resize, check_choice, match_levels, pair_maps, shape_of
 from pkdzoo.distill.pkd import published_weight
 from pkdzoo.losses.mimic import normalize as normalize_channels
-from pkdzoo.models.base import Detector, Trace
+from pkdzoo.models.base import Detector
+from pkdzoo.models.trace import Trace
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import Batch
 

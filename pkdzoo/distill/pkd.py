@@ -16,7 +16,8 @@ from torch import Tensor
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.pairing import RESIZE, PairBy, Resize, check_choice, match_levels, pair_maps, shape_of
 from pkdzoo.losses.mimic import pearson_correlation
-from pkdzoo.models.base import Detector, Trace
+from pkdzoo.models.base import Detector
+from pkdzoo.models.trace import Trace
 from pkdzoo.structures import Batch
 
 

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from pkdzoo.distill.base import DistillMethod, require_same_heads
 from pkdzoo.distill.pairing import match_levels, shape_of
-from pkdzoo.models.base import Depth, Detector, Trace
+from pkdzoo.models.base import Detector
 from pkdzoo.models.dense import DenseDetector
+from pkdzoo.models.trace import Depth, Trace
 from pkdzoo.structures import Batch
 
 

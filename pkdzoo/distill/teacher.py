@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pkdzoo.distill.pairing import PyramidShape
-from pkdzoo.models.base import Detector, Pixels, Trace
+from pkdzoo.models.base import Detector
+from pkdzoo.models.trace import Pixels, Trace
 from pkdzoo.structures import Batch, FeaturePyramid
 
 PROBE = 256  # side of the picture that a module without stated strides is tried on

@@ -21,10 +21,10 @@ from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses.boxes import giou_loss
 from pkdzoo.losses.focal import sigmoid_focal
-from pkdzoo.models.base import Inference, Pixels
 from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.models.published import CROSSKD_README, crosskd, mmdetection
 from pkdzoo.models.tiny import TINY_DENSE
+from pkdzoo.models.trace import Inference, Pixels
 from pkdzoo.necks.fpn import FPN
 from pkdzoo.ops.boxes import decode_deltas, encode_distances
 from pkdzoo.ops.levels import flatten_levels

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from pkdzoo.models.base import Pixels
+from pkdzoo.models.trace import Pixels
 
 STEMS = ("backbone.conv1.", "backbone.patch_embed.")
 

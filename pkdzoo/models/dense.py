@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from pkdzoo.layers.norm import Norm
 from pkdzoo.layers.towers import Tower
-from pkdzoo.models.base import Detector, Inference, Taps, Trace
+from pkdzoo.models.base import Detector
+from pkdzoo.models.trace import Inference, Taps, Trace
 from pkdzoo.ops.boxes import clip_boxes
 from pkdzoo.ops.levels import flatten_level, flatten_levels
 from pkdzoo.ops.nms import concatenate, select_candidates, suppress

@@ -12,9 +12,9 @@ from pkdzoo.backbones import build_backbone
 from pkdzoo.checkpoints.keymap import Rule
 from pkdzoo.checkpoints.mmdet import BODY_RULES
 from pkdzoo.layers.norm import Norm
-from pkdzoo.models.base import Inference, Pixels
 from pkdzoo.models.published import FBKD_README, PKD_README, PKD_TABLE_2, mmdetection, mmrazor
 from pkdzoo.models.tiny import TINY_BODY
+from pkdzoo.models.trace import Inference, Pixels
 from pkdzoo.models.two_stage import RPN, BoxHead, TwoStageDetector
 from pkdzoo.necks.fpn import FPN
 from pkdzoo.registry import Distilled, Weights, register_distilled, register_family

@@ -7,7 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from pkdzoo.models.base import Detector, Pixels
+from pkdzoo.models.base import Detector
+from pkdzoo.models.trace import Pixels
 from pkdzoo.structures import Batch, FeaturePyramid
 
 

@@ -12,7 +12,8 @@ from pkdzoo.cards import COCO, Card, DataSet
 from pkdzoo.costs import COSTS
 from pkdzoo.hub import SETTINGS
 from pkdzoo.labels import COCO_NAMES, coco_ids
-from pkdzoo.models.base import Detector, Inference, Pixels
+from pkdzoo.models.base import Detector
+from pkdzoo.models.trace import Inference, Pixels
 from pkdzoo.version import __version__
 
 

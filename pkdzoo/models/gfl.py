@@ -19,10 +19,10 @@ from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses.boxes import giou_loss
 from pkdzoo.losses.quality import distribution_focal, quality_focal
-from pkdzoo.models.base import Inference, Pixels
 from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.models.published import CROSSKD_README, crosskd, mmdetection
 from pkdzoo.models.tiny import TINY_DENSE
+from pkdzoo.models.trace import Inference, Pixels
 from pkdzoo.necks.fpn import FPN
 from pkdzoo.ops.boxes import decode_distances, encode_distances, paired_iou
 from pkdzoo.ops.priors import cell_anchors

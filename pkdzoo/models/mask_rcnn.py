@@ -20,8 +20,8 @@ from pkdzoo.checkpoints.mmdet import tower_rules
 from pkdzoo.layers.norm import Norm
 from pkdzoo.layers.towers import Tower
 from pkdzoo.models import faster_rcnn
-from pkdzoo.models.base import Inference, Pixels, Trace
 from pkdzoo.models.published import PKD_TABLE_3, mmdetection
+from pkdzoo.models.trace import Inference, Pixels, Trace
 from pkdzoo.models.two_stage import RPN, BoxHead, RoITargets, TwoStageDetector
 from pkdzoo.necks.fpn import FPN
 from pkdzoo.ops.masks import crop_masks, paste_masks

@@ -21,7 +21,8 @@ from pkdzoo.results import Result
 from pkdzoo.structures import Detections, Instances
 
 if TYPE_CHECKING:
-    from pkdzoo.models.base import Detector, Inference
+    from pkdzoo.models.base import Detector
+    from pkdzoo.models.trace import Inference
 
 
 @dataclass

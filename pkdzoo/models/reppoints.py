@@ -27,10 +27,10 @@ from pkdzoo.layers.conv import init_class_bias, init_convs
 from pkdzoo.layers.deform import SampledConv
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses.focal import sigmoid_focal
-from pkdzoo.models.base import Inference, Pixels
 from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.models.published import PKD_README, PKD_TABLE_2, mmdetection, mmrazor
 from pkdzoo.models.tiny import TINY_DENSE
+from pkdzoo.models.trace import Inference, Pixels
 from pkdzoo.necks.fpn import FPN
 from pkdzoo.ops.levels import flatten_levels
 from pkdzoo.ops.priors import point_cells

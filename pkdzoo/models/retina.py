@@ -19,7 +19,6 @@ from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules
 from pkdzoo.layers.conv import init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses.focal import sigmoid_focal
-from pkdzoo.models.base import Inference, Pixels
 from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.models.published import (
     CROSSKD_README,
@@ -31,6 +30,7 @@ from pkdzoo.models.published import (
     mmrazor,
 )
 from pkdzoo.models.tiny import TINY_DENSE
+from pkdzoo.models.trace import Inference, Pixels
 from pkdzoo.necks.fpn import FPN, Extra
 from pkdzoo.ops.boxes import decode_deltas, encode_deltas
 from pkdzoo.ops.priors import cell_anchors

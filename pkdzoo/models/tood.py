@@ -32,10 +32,10 @@ from pkdzoo.layers.towers import Tower
 from pkdzoo.losses.boxes import giou_loss
 from pkdzoo.losses.focal import focal_of
 from pkdzoo.losses.quality import quality_focal_of
-from pkdzoo.models.base import Inference, Pixels, Taps
 from pkdzoo.models.dense import DenseDetector
 from pkdzoo.models.published import PKD_TABLE_2, mmdetection
 from pkdzoo.models.tiny import TINY_DENSE
+from pkdzoo.models.trace import Inference, Pixels, Taps
 from pkdzoo.necks.fpn import FPN
 from pkdzoo.ops.boxes import encode_distances
 from pkdzoo.ops.priors import cell_anchors

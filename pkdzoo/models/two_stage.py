@@ -18,7 +18,8 @@ from torchvision.ops import batched_nms
 from pkdzoo.assigners.max_iou import labels_of, match_by_iou
 from pkdzoo.assigners.sampling import Sampling, sample
 from pkdzoo.layers.conv import init_convs
-from pkdzoo.models.base import Depth, Detector, Inference, Trace
+from pkdzoo.models.base import Detector
+from pkdzoo.models.trace import Depth, Inference, Trace
 from pkdzoo.ops.boxes import clip_boxes, decode_deltas, encode_deltas
 from pkdzoo.ops.levels import flatten_level, flatten_levels
 from pkdzoo.ops.nms import select_candidates, suppress

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import pkdzoo
 from pkdzoo.distill import METHODS, DistillMethod, Frozen, Progress, register_method
 from pkdzoo.distill.base import require_same_classes, schedule_factor
-from pkdzoo.models.base import Detector, Trace
+from pkdzoo.models.base import Detector
+from pkdzoo.models.trace import Trace
 
 
 class Toy(DistillMethod):

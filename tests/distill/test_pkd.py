@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import pkdzoo
 from pkdzoo.distill.pairing import PyramidShape, match_levels, shape_of, to_one_size
 from pkdzoo.distill.pkd import PKD
-from pkdzoo.models.base import Detector, Pixels, Trace
+from pkdzoo.models.base import Detector
+from pkdzoo.models.trace import Pixels, Trace
 from pkdzoo.structures import FeaturePyramid
 
 ONE_STAGE = PyramidShape((16,) * 5, (8, 16, 32, 64, 128))

@@ -17,7 +17,7 @@ from pkdzoo.distill.frs import FRS
 from pkdzoo.distill.gid import GID, general_instances, pool_instances, relations
 from pkdzoo.distill.imitation import halved_mean
 from pkdzoo.distill.rank_mimic import RankMimic, ranking_kl
-from pkdzoo.models.base import Trace
+from pkdzoo.models.trace import Trace
 
 RIVALS = ("frs", "fgfi", "defeat", "gid", "rank_mimic")
 

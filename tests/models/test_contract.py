@@ -17,7 +17,8 @@ from torchvision.ops import box_iou
 
 import pkdzoo
 from pkdzoo.checkpoints import save_safetensors
-from pkdzoo.models.base import Detector, Inference
+from pkdzoo.models.base import Detector
+from pkdzoo.models.trace import Inference
 from pkdzoo.registry import Entry, find
 
 SMALL: dict[str, Any] = {

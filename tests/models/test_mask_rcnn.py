@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import pkdzoo
-from pkdzoo.models.base import Inference
 from pkdzoo.models.mask_rcnn import MaskRCNN
+from pkdzoo.models.trace import Inference
 
 SHRUNK = {"backbone": "r10w16", "norm": "gn", "frozen_stages": 0, "width": 32, "box_width": 64, "mask_width": 16}
 NONE = pkdzoo.Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))

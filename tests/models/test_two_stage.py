@@ -8,8 +8,8 @@ from torchvision.ops import box_iou
 
 import pkdzoo
 from pkdzoo.assigners.max_iou import NEGATIVE
-from pkdzoo.models.base import Inference
 from pkdzoo.models.faster_rcnn import FasterRCNN
+from pkdzoo.models.trace import Inference
 from pkdzoo.models.two_stage import BACKGROUND, OBJECT, Proposing
 from pkdzoo.structures import IGNORE
 

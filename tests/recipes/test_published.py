@@ -15,8 +15,8 @@ import pkdzoo
 from pkdzoo.backbones.weights import imagenet_weights
 from pkdzoo.distill import Distiller
 from pkdzoo.factory import create_detector
-from pkdzoo.models.base import Pixels
 from pkdzoo.models.folder import from_json
+from pkdzoo.models.trace import Pixels
 from pkdzoo.registry import Entry, entries, find
 from pkdzoo.training import Recipe
 from pkdzoo.training.build import build_task
