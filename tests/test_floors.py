@@ -16,7 +16,7 @@ FLOORS: dict[str, int] = {
     "backbones": 3, "necks": 3,
     "models": 4,
     "factory": 5, "distill": 5, "results_table": 5,
-    "training": 6,
+    "training": 6, "figures": 6,
     "cli": 7, "__init__": 7, "__main__": 7,
 }  # fmt: skip
 # Folders of one floor that may import each other, in this direction only.

@@ -1,0 +1,79 @@
+"""A run's log as curves: AP over epochs, and the Pearson r of each level over steps."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+R = re.compile(r"log/\w+/r(\d+)")  # what PKD writes of its levels; see pkdzoo/training/monitor.py
+
+
+@dataclass
+class Run:
+    """Curves of one run.
+
+    Attributes:
+        name: of the run.
+        epochs: that were evaluated.
+        ap: in percent, after each of ``epochs``.
+        steps: at which r was logged: the mean since the line before.
+        r: of each level, at each of ``steps``; without a method that logs it, empty.
+    """
+
+    name: str
+    epochs: list[int] = field(default_factory=list)
+    ap: list[float] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    r: list[list[float]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and names, ready for ``json.dump``."""
+        return dict(vars(self))
+
+
+def read_run(folder: str | Path, name: str | None = None) -> Run:
+    """Curves of a run from the log that its training wrote.
+
+    Args:
+        folder: of the run, with ``log.jsonl`` in it.
+        name: None takes the folder's.
+
+    Raises:
+        ValueError: no log, or lines that no run wrote.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> from pkdzoo.figures import read_run
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> lines = ['{"step": 5, "log/pkd/r0": 0.25, "log/pkd/r1": 0.5}', '{"step": 5, "epoch": 1, "AP": 12.5}']
+        >>> with (folder / "log.jsonl").open("w") as file:
+        ...     print(*lines, sep=chr(10), file=file)
+        >>> run = read_run(folder, "mine")
+        >>> run.epochs, run.ap, run.steps, run.r
+        ([1], [12.5], [5], [[0.25], [0.5]])
+    """
+    path = Path(folder) / "log.jsonl"
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no run: there is no log.jsonl in it")
+    run = Run(name or Path(folder).resolve().name)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, text in enumerate(lines, 1):
+        try:
+            line = json.loads(text)
+            if line.get("AP") is not None:
+                run.epochs.append(int(line["epoch"]))
+                run.ap.append(float(line["AP"]))
+            logged = {int(match[1]): float(line[key]) for key in line if (match := R.fullmatch(key))}
+            if logged:
+                run.steps.append(int(line["step"]))
+                run.r += [[] for _ in range(len(logged) - len(run.r))]
+                for level, values in enumerate(run.r):
+                    values.append(logged[level])
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            if number == len(lines):
+                break  # the last line of a run that is under way, or was killed, may be cut
+            raise ValueError(f"{path}, line {number} is no line of a run's log: {text[:60]!r}") from error
+    return run

@@ -1,0 +1,195 @@
+"""The figures, drawn by matplotlib (the extra ``viz``) without a window and without its global state.
+
+White ground whatever the viewer's; colours of Okabe and Ito and the map cividis, which colour-blind eyes tell apart;
+curves differ in dash and marker, too. Sized for 8.4 inches of width: letters stay readable where that is shown at 800
+pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+from torch import Tensor
+
+from pkdzoo.figures.curves import Run
+from pkdzoo.figures.measure import STAGES, Look, dominant
+
+WIDTH = 8.4  # inches
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":")
+MARKERS = "osD^vPX"
+TITLES = {"before": "raw", "after": "normalised"}
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
+    "legend.fontsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "savefig.facecolor": "white",
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "axes.axisbelow": True,
+}
+
+
+def activations(looks: Sequence[Look], picture: NDArray[np.uint8], index: int = 0) -> Figure:
+    """Activation patterns of each level, before and after the normalisation (figures 1 and 2 of the paper).
+
+    Bright is large; each row has its own scale, from its smallest to its largest value, shared by all its levels.
+
+    Args:
+        looks: detectors that saw the same pictures, the teacher first.
+        picture: (H, W, 3) RGB of the picture that is shown.
+        index: its place in the batch.
+    """
+    columns = 1 + max(len(one.level_names) for one in looks)
+    height, width = picture.shape[:2]
+    rows = [(stage, one) for stage in STAGES for one in looks]
+    tall = len(rows) * (WIDTH / columns * height / width + 0.32)
+    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
+        figure = Figure((WIDTH, tall), layout="constrained")
+        grid = figure.subplots(len(rows), columns, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for row, (stage, one) in zip(grid, rows):
+            maps = [pattern.numpy() for pattern in one.patterns(stage, index)]
+            low, high = min(m.min() for m in maps), max(m.max() for m in maps)
+            row[0].imshow(picture)
+            title = row[0].set_title(f"{one.name}, {TITLES[stage]} maps: {low:.2g} (dark) to {high:.2g}", loc="left")
+            title.set_in_layout(False)  # it may reach over the next columns
+            for axes, name, values in zip(row[1:], one.level_names, maps):
+                axes.imshow(values, cmap="cividis", vmin=low, vmax=high, aspect="auto")
+                axes.set_box_aspect(height / width)
+                box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
+                axes.text(0, 1, name, transform=axes.transAxes, va="top", fontsize=9, bbox=box)
+        return figure
+
+
+def magnitudes(looks: Sequence[Look]) -> Figure:
+    """How large the values of each level are, before and after the normalisation (figures 1, 4 and 8).
+
+    The largest 0.05 % of the level that reaches farthest lie beyond the right edge; ``Look.numbers`` has them.
+
+    Args:
+        looks: detectors that saw the same pictures, the teacher first.
+    """
+    columns = max(len(one.level_names) for one in looks)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((WIDTH, 4.4), layout="constrained")
+        grid = figure.subplots(len(STAGES), columns, squeeze=False, sharex="row", sharey="row")
+        for row, stage in zip(grid, STAGES):
+            cells = [[values.abs().flatten().numpy() for values in one.cells(stage)] for one in looks]
+            largest = max(float(np.quantile(values, 0.9995)) for levels in cells for values in levels)
+            edges = np.linspace(0, largest or 1.0, 41)
+            for k, (one, levels) in enumerate(zip(looks, cells)):
+                for axes, values in zip(row, levels):
+                    share = np.histogram(values, edges)[0] * (100 / len(values))
+                    _curve(axes, (edges[1:] + edges[:-1]) / 2, np.where(share > 0, share, np.nan), k, one.name)
+            row[0].set_yscale("log")
+            row[0].set_ylabel(f"{TITLES[stage]} maps\n% of values")
+        for column, axes in enumerate(grid[0]):
+            names = {one.level_names[column] for one in looks if column < len(one.level_names)}
+            axes.set_title(", ".join(sorted(names)))
+        figure.supxlabel("magnitude: absolute value of an entry of a map", fontsize=10)
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+        return figure
+
+
+def channels(looks: Sequence[Look]) -> Figure:
+    """In which share of the pixels each channel is the largest (figures 1, 6 and 7).
+
+    Args:
+        looks: detectors that saw the same pictures, the teacher first.
+    """
+    columns = max(len(one.level_names) for one in looks)
+    rows = [(stage, k, one) for stage in STAGES for k, one in enumerate(looks)]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((WIDTH, 1.45 * len(rows) + 0.3), layout="constrained")
+        grid = figure.subplots(len(rows), columns, squeeze=False, sharex="col", sharey="row")
+        for row, (stage, k, one) in zip(grid, rows):
+            for axes, name, values in zip(row, one.level_names, one.cells(stage)):
+                count = dominant(values)
+                share = 100 * count.numpy() / int(count.sum())
+                axes.bar(np.arange(len(share)), share, width=1.0, color=COLOURS[k % len(COLOURS)])
+                top = int(share.argmax())
+                axes.set_title(f"{name}: channel {top} in {share[top]:.0f} %", fontsize=9)
+                axes.margins(x=0.02)
+            row[0].set_ylabel(f"{one.name},\n{TITLES[stage]}", fontsize=9)
+        figure.supxlabel("channel", fontsize=10)
+        figure.supylabel("% of the pixels in which a channel is the largest", fontsize=10)
+        return figure
+
+
+def correlation(runs: Sequence[Run], level_names: Sequence[str] = ()) -> Figure:
+    """Pearson's r of each level over training.
+
+    Args:
+        runs: each with ``r``.
+        level_names: of the student's levels, finest first; without them they are numbered.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((WIDTH, 3.2), layout="constrained")
+        panels: list[Axes] = list(figure.subplots(1, len(runs), squeeze=False, sharey=True)[0])
+        for axes, run in zip(panels, runs):
+            for level, values in enumerate(run.r):
+                name = level_names[level] if level < len(level_names) else f"level {level}"
+                _curve(axes, run.steps, values, level, f"{name}: {values[-1]:.2f}")
+            axes.set_title(run.name)
+            axes.set_xlabel("optimiser step")
+            axes.legend(title="at the end", frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        panels[0].set_ylabel("Pearson's r to the teacher,\nmean over channels")
+        return figure
+
+
+def convergence(runs: Sequence[Run], references: Mapping[str, float] | None = None) -> Figure:
+    """AP over epochs of several runs (figure 3).
+
+    Args:
+        runs: each with ``ap``.
+        references: AP by name of what is drawn as a level line, e.g. the teacher.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((WIDTH, 3.6), layout="constrained")
+        axes = figure.add_subplot()
+        for k, run in enumerate(runs):
+            _curve(axes, run.epochs, run.ap, k + 1, f"{run.name}: {run.ap[-1]:.1f}")
+        for name, ap in (references or {}).items():
+            axes.axhline(ap, color="#555555", linewidth=1.4, linestyle=(0, (6, 3)), label=f"{name}: {ap:.1f}")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("AP on the validation pictures, %")
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        return figure
+
+
+def _curve(axes: Axes, x: ArrayLike, y: ArrayLike, k: int, label: str) -> None:
+    every = max(1, len(np.asarray(x)) // 10)
+    style: dict[str, Any] = {"color": COLOURS[k % len(COLOURS)], "linestyle": DASHES[k % len(DASHES)]}
+    axes.plot(x, y, marker=MARKERS[k % len(MARKERS)], markevery=every, markersize=5, label=label, **style)
+
+
+def pixels_of(images: Tensor, size: tuple[int, int], index: int = 0) -> NDArray[np.uint8]:
+    """One picture of a batch's images (B, 3, H, W) without its padding: (h, w, 3) uint8."""
+    height, width = size
+    shown: NDArray[np.uint8] = images[index, :3, :height, :width].round().byte().permute(1, 2, 0).cpu().numpy()
+    return shown
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a PNG of few colours: a plot loses nothing by it, and the file is a third as large."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, "PNG", optimize=True)

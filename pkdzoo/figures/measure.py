@@ -1,0 +1,191 @@
+"""What the PKD paper's figures show of a pyramid, as numbers.
+
+Section 1 of the paper (arXiv:2207.02039): the *activation pattern* of a level is the largest value over channels at
+each pixel, scaled by the smallest and the largest value of all levels of its detector (figures 1, 2, 4 to 8); a
+channel's *number* is in how many pixels it is the largest one, and channels of a large number are *dominant*
+(figures 1, 6 and 7). "Magnitude" is not defined there; here it is the absolute value. Everything is measured twice, on
+the maps as they are and after PKD's normalisation, whose statistics are those of training: each channel over the
+whole padded batch. Counts and means leave the padding out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pkdzoo.distill.pairing import PairBy, PyramidShape, match_levels, pair_maps
+from pkdzoo.losses.mimic import normalize, pearson_correlation
+from pkdzoo.models.base import Detector
+from pkdzoo.structures import Batch, FeaturePyramid
+
+STAGES = ("before", "after")  # PKD's normalisation
+FEW = 5  # the most frequent channels that are counted together
+
+
+@dataclass(frozen=True)
+class Look:
+    """The pyramid of one detector on some pictures.
+
+    Attributes:
+        name: of the detector.
+        features: raw maps (B, C, h, w), finest first.
+        sizes: (height, width) in pixels of each picture inside the padding.
+    """
+
+    name: str
+    features: FeaturePyramid
+    sizes: list[tuple[int, int]]
+
+    @property
+    def level_names(self) -> list[str]:
+        """``P3`` for stride 8, as papers call the levels."""
+        return [level_name(stride) for stride in self.features.strides]
+
+    def maps(self, stage: str) -> list[Tensor]:
+        """Levels (B, C, h, w) in float32, ``before`` or ``after`` the normalisation."""
+        levels = self.features.levels
+        return [level.float() if stage == "before" else normalize(level) for level in levels]
+
+    def patterns(self, stage: str, picture: int) -> list[Tensor]:
+        """Activation pattern (h, w) of each level: the largest value over channels, without the padding."""
+        return [
+            _inside(level, self.sizes, stride)[picture].amax(0)
+            for level, stride in zip(self.maps(stage), self.features.strides)
+        ]
+
+    def cells(self, stage: str) -> list[Tensor]:
+        """Values (C, M) of each level in the M cells of all pictures, without the padding."""
+        return [
+            torch.cat([part.flatten(1) for part in _inside(level, self.sizes, stride)], 1)
+            for level, stride in zip(self.maps(stage), self.features.strides)
+        ]
+
+    def numbers(self) -> dict[str, Any]:
+        """Magnitudes and dominant channels of each level, and how far the levels are apart.
+
+        Returns:
+            ``levels``, each with ``level``, ``stride``, ``channels`` and, ``before`` and ``after``, ``mean``, ``std``
+            and ``max`` of the magnitude, ``channel`` (the one that is the largest in most pixels), ``share`` (of pixels
+            where it is) and ``share_of_5`` (where one of the five most frequent is). ``level_ratio``: mean magnitude of
+            the strongest level over that of the weakest; None where a level is 0 everywhere.
+        """
+        rows: list[dict[str, Any]] = []
+        shape = zip(self.level_names, self.features.strides, self.features.levels)
+        for name, stride, level in shape:
+            rows.append({"level": name, "stride": stride, "channels": level.shape[1]})
+        for stage in STAGES:
+            for row, values in zip(rows, self.cells(stage)):
+                row[stage] = summary(values)
+        ratio = {}
+        for stage in STAGES:
+            means = [row[stage]["mean"] for row in rows]
+            ratio[stage] = max(means) / min(means) if min(means) > 0 else None
+        return {"levels": rows, "level_ratio": ratio}
+
+
+@torch.no_grad()
+def look(model: Detector, batch: Batch, levels: int | None = 4, name: str | None = None) -> Look:
+    """Run a detector's backbone and neck in eval mode; its mode is put back.
+
+    Args:
+        model: any detector.
+        batch: raw pictures, together as one batch of PKD.
+        levels: only so many of the finest; None keeps all. The paper's figures, and PKD, have four.
+        name: to write on figures; None takes the model's.
+
+    Example:
+        >>> import torch, pkdzoo
+        >>> from pkdzoo.figures import look
+        >>> model = pkdzoo.create_detector("retina_r10w16")
+        >>> seen = look(model, pkdzoo.Batch(torch.rand(1, 3, 64, 96) * 255, [(64, 90)]))
+        >>> seen.level_names, [tuple(cells.shape) for cells in seen.cells("before")]
+        (['P3', 'P4', 'P5', 'P6'], [(64, 96), (64, 24), (64, 6), (64, 2)])
+        >>> sorted(seen.numbers()["levels"][0]["after"])
+        ['channel', 'max', 'mean', 'share', 'share_of_5', 'std']
+    """
+    training = model.training
+    model.eval()
+    try:
+        found = model.extract_features(batch)
+    finally:
+        model.train(training)
+    kept = FeaturePyramid(found.levels[:levels], found.strides[:levels]).to("cpu")
+    return Look(name or model.name, kept, batch.sizes)
+
+
+def pair_numbers(student: Look, teacher: Look, pair: PairBy = "index") -> list[dict[str, Any]]:
+    """How alike the paired levels of two detectors are.
+
+    Args:
+        student: looked at the same batch.
+        teacher: likewise.
+        pair: ``index`` or ``stride``, see :mod:`pkdzoo.distill.pairing`.
+
+    Returns:
+        For each pair ``student`` and ``teacher`` (names of the levels), ``magnitude_ratio`` (mean magnitude of the
+        teacher over the student's) and ``r``: mean over channels of Pearson's r, over the whole padded batch as PKD
+        sees it; None where the levels have different numbers of channels.
+
+    Raises:
+        ValueError: when no levels can be paired.
+    """
+    shapes = [
+        PyramidShape(tuple(level.shape[1] for level in one.features.levels), one.features.strides)
+        for one in (student, teacher)
+    ]
+    count = min(len(shape.strides) for shape in shapes)
+    if pair == "stride":
+        count = len(set(shapes[0].strides) & set(shapes[1].strides)) or 1
+    pairs = match_levels(shapes[0], shapes[1], count, pair, same_channels=False)
+    means = [[float(values.abs().mean()) for values in one.cells("before")] for one in (student, teacher)]
+    rows = []
+    for (i, j), maps in zip(pairs, pair_maps(student.features, teacher.features, pairs)):
+        comparable = maps.student.shape == maps.teacher.shape
+        r = float(pearson_correlation(maps.student, maps.teacher)[1]) if comparable else None
+        ratio = means[1][j] / means[0][i] if means[0][i] > 0 else None
+        names = {"student": student.level_names[i], "teacher": teacher.level_names[j]}
+        rows.append({**names, "magnitude_ratio": ratio, "r": r})
+    return rows
+
+
+def summary(values: Tensor) -> dict[str, float | int]:
+    """Magnitude and dominant channels of the values (C, M) of one level; the keys are those of ``Look.numbers``."""
+    magnitude = values.abs()
+    count = dominant(values)
+    ranked = count.sort(descending=True).values
+    return {
+        "mean": float(magnitude.mean()),
+        "std": float(magnitude.std(correction=0)),
+        "max": float(magnitude.max()),
+        "channel": int(count.argmax()),
+        "share": float(ranked[0] / count.sum()),
+        f"share_of_{FEW}": float(ranked[:FEW].sum() / count.sum()),
+    }
+
+
+def dominant(values: Tensor) -> Tensor:
+    """In how many cells each channel is the largest: (C, M) -> (C,). Where several are, the first counts.
+
+    >>> import torch
+    >>> dominant(torch.tensor([[1.0, 5.0, 0.0], [2.0, 4.0, 1.0], [0.0, 0.0, 0.5]])).tolist()
+    [1, 2, 0]
+    """
+    return torch.bincount(values.argmax(0), minlength=len(values))
+
+
+def level_name(stride: int) -> str:
+    """``P3`` for stride 8."""
+    return f"P{round(math.log2(stride))}"
+
+
+def _inside(level: Tensor, sizes: Sequence[tuple[int, int]], stride: int) -> list[Tensor]:
+    """The part (C, h, w) of each picture's map (B, C, h, w) that shows the picture."""
+    return [
+        maps[:, : math.ceil(height / stride), : math.ceil(width / stride)]
+        for maps, (height, width) in zip(level, sizes)
+    ]
