@@ -5,6 +5,7 @@
     accelerate launch recipes/train.py RECIPE.py --data DIR --output runs/mine --set optim.lr=0.005
     accelerate launch recipes/train.py RECIPE.py --data DIR --output runs/mine --resume
     accelerate launch recipes/train.py TABLE.py --only NAME --data DIR         # one of the recipes of a file
+    torchrun --nproc_per_node 8 recipes/train.py RECIPE.py --data DIR          # more lines in recipes/README.md
 
 DIR holds annotations/instances_{train,val}2017.json with train2017/ and val2017/ (COCO's own layout), or
 annotations/instances_{train,val}.json with images/. Read this file from top to bottom: the loop is all here; what a
@@ -27,7 +28,7 @@ from torch import Tensor
 from pkdzoo import Detector
 from pkdzoo.data import TooManyUnreadable
 from pkdzoo.distill import Distiller
-from pkdzoo.training import build, options, state
+from pkdzoo.training import build, options, signals, state
 from pkdzoo.training.compare import Arm, compare
 from pkdzoo.training.evaluate import evaluate, table
 from pkdzoo.training.monitor import Diverged, Monitor
@@ -130,7 +131,7 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -
 
     # -- the loop ----------------------------------------------------------------------------------------------------
     metrics: dict[str, Any] = {}
-    with state.stop_on_signals() as asked:
+    with signals.stop_on_signals() as asked:
         while not progress.done:
             epoch = progress.epoch
             build.train_mode(core, recipe)
@@ -198,6 +199,7 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
+    signals.follow_launcher()
     try:
         recipes = load_recipes(args.recipe, args.set, args.only)
         alone = len(recipes) == 1

@@ -33,6 +33,33 @@ accelerate launch recipes/train.py recipes/pkd/retina_r50_pkd_swin.py --data coc
 accelerate launch recipes/train.py recipes/pkd/table_6_weights.py --data coco/ --only retina_r50_pkd_fcos_x101_weight_3
 ```
 
+## Launching
+
+The same script on any number of processes; `data.batch` is the total, shared out evenly. `WORDS` stands for
+`recipes/train.py RECIPE.py --data DIR --output runs/NAME`.
+
+```
+python WORDS                                                  # 1 GPU, or a CPU
+accelerate launch WORDS                                       # every GPU of this machine
+torchrun --nproc_per_node 8 WORDS                             # 8 GPUs
+accelerate launch --multi_gpu --num_processes 8 WORDS         # the same
+ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 WORDS     # 2 CPU processes; accelerate launch --cpu starts only one
+
+# 2 x 8 GPUs: on each machine, R = 0 on HOST and R = 1 on the other; either of the two
+torchrun --nnodes 2 --node_rank R --nproc_per_node 8 --master_addr HOST --master_port 29500 WORDS
+accelerate launch --multi_gpu --num_machines 2 --num_processes 16 --machine_rank R \\
+  --main_process_ip HOST --main_process_port 29500 WORDS
+
+# SLURM, 2 x 8 GPUs; the script's own options may be changed in recipes/train.sbatch
+sbatch recipes/train.sbatch RECIPE.py --data DIR --output runs/NAME
+```
+
+SIGTERM and SIGINT save and end, at the end of the step under way; `--resume` goes on from there, and starts anew where
+nothing is. Launchers of several processes pass the signal on and wait 30 seconds, then report it with an error of their
+own. Asked again after five seconds the run ends at once, without saving.
+
+## Fields
+
 16 pictures a step, on however many GPUs. Any field can be changed from the command line, e.g. `--set data.batch=8 --set
 optim.scale_lr=true` for half the batch at half the rate. Teachers and starting weights are fetched by name.
 

@@ -20,15 +20,12 @@ import json
 import os
 import platform
 import shutil
-import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -321,31 +318,7 @@ def read_metrics(output: Path) -> dict[str, Any]:
     return content
 
 
-# -- signals and seeds -----------------------------------------------------------------------------------------------
-
-
-class StopRequest:
-    """Whether somebody asked the run to end (SIGTERM, SIGINT); the second time the default takes over."""
-
-    def __init__(self) -> None:
-        self.by: str | None = None
-
-    def __call__(self, number: int, _: FrameType | None) -> None:
-        self.by = signal.Signals(number).name
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Catch SIGTERM and SIGINT while inside, so that the loop can save before it ends."""
-    request = StopRequest()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, request) for number in numbers]
-    try:
-        yield request
-    finally:
-        for number, handler in zip(numbers, before):
-            signal.signal(number, handler)
+# -- seeds -----------------------------------------------------------------------------------------------------------
 
 
 def seed_step(seed: int, step: int, process: int) -> None:

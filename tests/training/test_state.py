@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import warnings
 from dataclasses import replace
 
@@ -164,17 +163,6 @@ def test_seeds_depend_on_everything_and_on_nothing_else() -> None:
     first = [draw(*key) for key in keys]
     assert len(set(first)) == len(keys)
     assert [draw(*key) for key in keys] == first
-
-
-def test_signals_are_noted_once_and_handlers_put_back() -> None:
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with state.stop_on_signals() as asked:
-        assert asked.by is None
-        os.kill(os.getpid(), signal.SIGINT)
-        assert asked.by == "SIGINT"
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
 def test_json_is_replaced_as_a_whole(tmp_path, monkeypatch) -> None:
