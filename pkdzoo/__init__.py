@@ -7,9 +7,8 @@ from pkdzoo.factory import (
     create_student,
     create_teacher,
     from_pretrained,
-    load_backbone,
-    load_checkpoint,
 )
+from pkdzoo.loading import load_backbone, load_checkpoint
 from pkdzoo.models.base import Detector
 from pkdzoo.registry import get_weights, is_detector, list_detectors, list_pairs
 from pkdzoo.results import Result

@@ -13,18 +13,18 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pkdzoo.backbones import backbone_arguments
-from pkdzoo.backbones.weights import completed, imagenet_weights, to_backbone
-from pkdzoo.checkpoints import fitting, load_strictly, read_state_dict, to_our_keys
-from pkdzoo.checkpoints.mmdet import unwrap
-from pkdzoo.hub import SETTINGS, fetch_repository, find_weights, read_folder
+from pkdzoo.checkpoints import fitting, load_strictly
+from pkdzoo.hub import find_weights
 from pkdzoo.labels import label_names as names_of
+from pkdzoo.loading import adapted, in_our_layout
 from pkdzoo.models import atss, faster_rcnn, fcos, gfl, mask_rcnn, reppoints, retina, tood  # noqa: F401 - registers the families
 from pkdzoo.models.base import Detector
-from pkdzoo.models.channels import adapt_stem, widen
+from pkdzoo.models.channels import widen
 from pkdzoo.models.features import FeatureExtractor
 from pkdzoo.models.folder import from_json, set_labels, set_up
 from pkdzoo.models.trace import Pixels
 from pkdzoo.registry import Distilled, Entry, find, list_detectors, list_pairs, nearest
+from pkdzoo.saved import SETTINGS, fetch_repository, read_folder
 
 PREFIXES = ("hf-hub:", "local-dir:")
 
@@ -75,7 +75,7 @@ def create_detector(
     Raises:
         ValueError: for an unknown name, tag or keyword (with the nearest that exist), for ``pretrained=True`` where
             there are no weights, and for weights that have to be fetched by hand (with the link).
-        pkdzoo.hub.DownloadError: when weights exist but could not be had.
+        pkdzoo.download.DownloadError: when weights exist but could not be had.
 
     Example:
         >>> import pkdzoo
@@ -276,7 +276,7 @@ def from_pretrained(
     Raises:
         ValueError: for what another library saved, and as :func:`create_detector`.
         FileNotFoundError: for a folder or a repository without config or tensors.
-        pkdzoo.hub.DownloadError: for a repository that could not be had.
+        pkdzoo.download.DownloadError: for a repository that could not be had.
     """
     name = str(place)
     if not name.startswith(PREFIXES):
@@ -329,92 +329,3 @@ def from_folder(
         set_labels(model, config["label_names"])
     model.loaded_from = name
     return model
-
-
-# -- weights ---------------------------------------------------------------------------------------------------------
-
-
-def load_checkpoint(model: Detector, source: str | Path | Mapping[str, Any]) -> Detector:
-    """Load weights from a file or a state dict, strictly.
-
-    Args:
-        model: a detector of the same architecture and number of classes.
-        source: a path (safetensors or ``.pth``) or a state dict; in our own key layout, or in mmdetection's,
-            mmrazor's (the student is taken) or CrossKD's.
-
-    Returns:
-        The same model.
-
-    Raises:
-        ValueError: listing every key that is missing, left over or of another shape; the model is untouched then.
-        FileNotFoundError: when the path does not exist.
-    """
-    content = source if isinstance(source, Mapping) else read_state_dict(source)
-    load_strictly(model, in_our_layout(model, content))
-    model.loaded_from = "a state dict" if isinstance(source, Mapping) else str(source)
-    return model
-
-
-def load_backbone(model: Detector, source: str = "imagenet", cache_dir: str | Path | None = None) -> Detector:
-    """Give a detector's backbone ImageNet weights, strictly; what detection adds to it stays as it is.
-
-    Args:
-        model: of a registered architecture.
-        source: ``imagenet`` for the file that was trained on the pixels this detector takes, or one file's own tag
-            (``imagenet_caffe``, ``imagenet_msra``).
-        cache_dir: see :func:`create_detector`.
-
-    Returns:
-        The same model.
-
-    Raises:
-        ValueError: when there are no such weights, or the backbone has another norm than they.
-        pkdzoo.hub.DownloadError: when they could not be had.
-    """
-    entry, _ = find(model.name)
-    args = {**entry.args, **model.overrides}
-    name, pixels = args.get("backbone", "r50"), entry.args.get("pixels") or Pixels()
-    row = imagenet_weights(name, pixels.mean, source)
-    turn = pixels.order != model.channel_order
-
-    def ready(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        prefixed = {f"backbone.{key}": value for key, value in state.items()}
-        fitted = adapt_stem(prefixed, model, turn)
-        return completed({key.removeprefix("backbone."): value for key, value in fitted.items()}, model.backbone)
-
-    def convert(content: dict[str, Any]) -> dict[str, Tensor]:
-        state = to_backbone(content)
-        fitting(model.backbone, ready(state))
-        return state
-
-    state, _ = find_weights(f"{name}.{row.tag}", row, convert, cache_dir)
-    load_strictly(model.backbone, ready(state))
-    return model
-
-
-def in_our_layout(model: Detector, content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of whatever a file holds, by our names."""
-    state = unwrap(content)
-    return state if is_our_layout(model, state) else to_our_keys(state, model.key_rules)
-
-
-def is_our_layout(model: Detector, state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict goes by our names: no foreign head or neck in it, and some of our keys."""
-    foreign = ("bbox_head.", "rpn_head.", "roi_head.", "neck.lateral_convs.")
-    return not any(key.startswith(foreign) for key in state) and any(key in state for key in model.state_dict())
-
-
-def adapted(model: Detector, state: Mapping[str, Tensor], classes: int, turn: bool) -> dict[str, Tensor]:
-    """A state dict made to fit a model of other classes or channels than the weights were trained for.
-
-    Args:
-        model: gives its own, random, tensors where its classes are others.
-        state: in our key layout.
-        classes: number of classes of the weights.
-        turn: the weights take BGR and the model does not.
-    """
-    fitted = adapt_stem(state, model, turn)
-    if model.num_classes != classes:
-        own = model.state_dict()
-        fitted.update((key, own[key]) for key in model.class_parameters() if key in fitted)
-    return fitted

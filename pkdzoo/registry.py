@@ -182,7 +182,13 @@ def list_detectors(
 
     Returns:
         Names in alphabetical order.
+
+    Raises:
+        ValueError: for a family that does not exist, with the nearest that do.
     """
+    families = {entry.family for entry in entries()}
+    if family and family not in families:
+        raise ValueError(f"no family {family!r}. {nearest(family, families)}")
     wanted, unwanted = _patterns(filter), _patterns(exclude)
     names = []
     for entry in entries():

@@ -17,19 +17,19 @@ import getpass
 import json
 import re
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor
 
-from pkdzoo.cards import Card, eval_results, render
-from pkdzoo.hub import ATTEMPTS, CONFIG, PREPROCESSOR, SETTINGS, TENSORS, preprocessor, save_folder, sha256_of
+from pkdzoo.card_facts import Card
+from pkdzoo.cards import eval_results, render
+from pkdzoo.patience import first_line, patiently, status_of, worth_another
+from pkdzoo.saved import CONFIG, PREPROCESSOR, SETTINGS, TENSORS, preprocessor, save_folder, sha256_of
 
 METRICS, README, PICTURE = "metrics.json", "README.md", "predictions.png"
 ALLOWED = (CONFIG, TENSORS, PREPROCESSOR, METRICS, README, PICTURE)
-WAIT = 2.0  # seconds before the second attempt; doubles
 # Names everybody has, and nobody is recognised by.
 COMMON_USERS = ("root", "user", "runner", "ubuntu", "admin", "nobody", "jovyan", "docker")
 # Two folders deep and more: /a/b and on, C:\a\b, ~/a. A link's path comes after a host and is none.
@@ -199,10 +199,10 @@ def push_folder(
         raise ValueError(f"{repository!r} is no repository: write ORGANISATION/NAME")
     check_private(Path(folder), known_words(Path(folder)) | {repository.partition("/")[0]})
     api = HfApi(token=token)
-    patiently(repository, lambda: api.create_repo(repository, private=private, exist_ok=True))
+    sent(repository, lambda: api.create_repo(repository, private=private, exist_ok=True))
     if revision is not None:
-        patiently(repository, lambda: api.create_branch(repository, branch=revision, exist_ok=True))
-    commit = patiently(
+        sent(repository, lambda: api.create_branch(repository, branch=revision, exist_ok=True))
+    commit = sent(
         repository,
         lambda: api.upload_folder(
             repo_id=repository,
@@ -222,48 +222,28 @@ def known_words(folder: Path) -> set[str]:
     return {word for label in config.get("label_names", ()) for word in str(label).split()}
 
 
-def patiently(repository: str, act: Callable[[], T]) -> T:
-    """Do something on the Hub, again where waiting may help.
+def sent(repository: str, act: Callable[[], T]) -> T:
+    """Do something on the Hub.
 
     Raises:
         UploadError: with the Hub's reason in words.
     """
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return act()
-        except OfflineModeIsEnabled as error:
-            raise UploadError(f"{repository} was not written: HF_HUB_OFFLINE forbids to reach the Hub") from error
-        except HfHubHTTPError as error:
-            code = error.response.status_code if error.response is not None else 0
-            wait = pause(error.response, attempt)
-            reason, again = refusal(repository, code, error), code in (408, 409, 429) or code >= 500
-            cause: Exception = error
-        except Exception as error:
-            if not is_network(error):
-                raise
-            wait, again, cause = WAIT * 2 ** (attempt - 1), True, error
+    try:
+        return patiently(act)
+    except OfflineModeIsEnabled as error:
+        raise UploadError(f"{repository} was not written: HF_HUB_OFFLINE forbids to reach the Hub") from error
+    except Exception as error:
+        again = worth_another(error)
+        if isinstance(error, HfHubHTTPError):
+            reason = refusal(repository, status_of(error), error)
+        elif again:
             reason = f"{repository} was not written, the line broke: {error!r}"
-        if not again or attempt == ATTEMPTS:
-            raise UploadError(
-                f"{reason}{'; run it again, files that arrived are not sent twice' if again else ''}"
-            ) from cause
-        time.sleep(wait)
-    raise AssertionError("unreachable")
-
-
-def pause(response: Any, attempt: int) -> float:
-    """Seconds to wait: what the Hub asks for, up to a minute, or longer each time."""
-    asked = response.headers.get("Retry-After", "") if response is not None else ""
-    return min(float(asked), 60.0) if asked.isdigit() else WAIT * 2 ** (attempt - 1)
-
-
-def is_network(error: Exception) -> bool:
-    """Whether the line failed and not the program."""
-    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx2 from the client's 2.0 on
-
-    return isinstance(error, (httpx.TransportError, ConnectionError, TimeoutError))
+        else:
+            raise
+        advice = "; run it again, files that arrived are not sent twice" if again else ""
+        raise UploadError(f"{reason}{advice}") from error
 
 
 def refusal(repository: str, code: int, error: Exception) -> str:
@@ -275,6 +255,4 @@ def refusal(repository: str, code: int, error: Exception) -> str:
         409: "somebody else writes to it at this moment",
         429: "the Hub asks to wait",
     }.get(code, "")
-    first = str(error).strip().splitlines()
-    said = first[0] if first else type(error).__name__
-    return f"{repository} was not written (HTTP {code or 'error'}): {help or said}"
+    return f"{repository} was not written (HTTP {code or 'error'}): {help or first_line(error)}"

@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pkdzoo.hub import DownloadError
+from pkdzoo.download import DownloadError
 from pkdzoo.repository import UploadError, listing, push_folder
 from pkdzoo.training.publish import prepare
 

@@ -12,7 +12,8 @@ from huggingface_hub import ModelCardData
 from huggingface_hub.repocard import ModelCard
 
 import pkdzoo
-from pkdzoo.cards import COCO, METRICS, Card, DataSet, card_of, eval_results, front_matter, render, zoo_cards
+from pkdzoo.card_facts import COCO, Card, DataSet, card_of
+from pkdzoo.cards import METRICS, eval_results, front_matter, render, zoo_cards
 from pkdzoo.registry import Distilled
 
 ROOT = Path(__file__).parent.parent

@@ -173,7 +173,7 @@ class TestListAndInfo:
 
     def test_nothing_fits(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert "no detector fits 'retina_r51'. Did you mean" in fails(capsys, "list", "retina_r51")
-        assert "no detector fits '--family yolo'" in fails(capsys, "list", "--family", "yolo")
+        assert "no family 'yolo'. There are: atss, faster_rcnn" in fails(capsys, "list", "--family", "yolo")
 
     def test_info(self, capsys: pytest.CaptureFixture[str]) -> None:
         out = run(capsys, "info", "retina_r50_pkd_swin")[1]

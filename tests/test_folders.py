@@ -16,7 +16,7 @@ from foreign import tensors
 from serving import Served, serving
 
 import pkdzoo
-from pkdzoo import hub
+from pkdzoo import saved
 
 
 @pytest.fixture
@@ -89,8 +89,8 @@ def test_a_repository_of_the_hub(server: Served, tmp_path: Path) -> None:
 
 def test_folders_are_read_back(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
     config = {"library_name": "pkdzoo", "label_names": ["Katze", "Füchse"]}
-    hub.save_folder(tmp_path / "a", state, config)
-    found, tensors_found = hub.read_folder(tmp_path / "a")
+    saved.save_folder(tmp_path / "a", state, config)
+    found, tensors_found = saved.read_folder(tmp_path / "a")
     assert found == config
     assert all(torch.equal(tensors_found[key], state[key]) for key in state)
     assert files_in(tmp_path / "a") == ["config.json", "model.safetensors"]
@@ -98,22 +98,22 @@ def test_folders_are_read_back(tmp_path: Path, state: dict[str, torch.Tensor]) -
 
 def test_folders_of_others_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"it has no config\.json"):
-        hub.read_folder(tmp_path)
+        saved.read_folder(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["DetrForObjectDetection"]}))
     with pytest.raises(ValueError, match="describes a model of another library"):
-        hub.read_folder(tmp_path)
+        saved.read_folder(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="not JSON"):
-        hub.read_folder(tmp_path)
+        saved.read_folder(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"library_name": "pkdzoo"}))
     (tmp_path / "pytorch_model.bin").write_bytes(b"cposix\nsystem\n(S'touch x'\ntR.")
     with pytest.raises(FileNotFoundError, match="pickled weights beside it are never loaded"):
-        hub.read_folder(tmp_path)
+        saved.read_folder(tmp_path)
 
 
 def test_what_cannot_be_json_is_refused_before_anything_is_written(
     tmp_path: Path, state: dict[str, torch.Tensor]
 ) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        hub.save_folder(tmp_path / "a", state, {"AP": float("nan")})
+        saved.save_folder(tmp_path / "a", state, {"AP": float("nan")})
     assert files_in(tmp_path) == []

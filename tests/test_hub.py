@@ -21,8 +21,8 @@ from foreign import HistoryBuffer, checkpoint, register, tensors
 from serving import Served, cut, serving, status
 
 import pkdzoo
-from pkdzoo import hub, registry
-from pkdzoo.hub import DownloadError
+from pkdzoo import download, hub, registry, saved
+from pkdzoo.download import DownloadError
 from pkdzoo.registry import Weights
 
 FILE = "/zoo/retina_tiny_coco-1x.pth"
@@ -38,7 +38,7 @@ def server() -> Iterator[Served]:
 def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PKDZOO_CACHE", "PKDZOO_MIRROR", "PKDZOO_HUB_NAMESPACE", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(hub, "WAIT", 0.0)
+    monkeypatch.setattr(download, "WAIT", 0.0)
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_embedded_before_cache_before_hub_before_link(
         if repository != "someone/retina":
             raise FileNotFoundError(f"404 {repository}")
         config = {"library_name": "pkdzoo", "architecture": "test_retina"}
-        return hub.save_folder(tmp_path / "hub", by_source["hub"], config)
+        return saved.save_folder(tmp_path / "hub", by_source["hub"], config)
 
     url, digest = server.put(FILE, checkpoint(by_source["link"]))
     monkeypatch.setattr(hub, "fetch_repository", fetch_repository)
@@ -218,11 +218,13 @@ def test_cut_and_then_whole(
     content = checkpoint(state)
     url, digest = server.put(FILE, content)
     register(monkeypatch, Weights("coco_1x", url=url, sha256=digest))
-    server.faults[:] = [cut(content)] * hub.ATTEMPTS
-    refused("test_retina", tmp_path, rf"the line broke after \d+ of {len(content)} bytes \({hub.ATTEMPTS} attempts\)")
+    server.faults[:] = [cut(content)] * download.ATTEMPTS
+    refused(
+        "test_retina", tmp_path, rf"the line broke after \d+ of {len(content)} bytes \({download.ATTEMPTS} attempts\)"
+    )
     server.faults[:] = [cut(content), status(503)]
     assert same(pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=tmp_path), state)
-    assert len(server.requests) == hub.ATTEMPTS + 3
+    assert len(server.requests) == download.ATTEMPTS + 3
 
 
 @pytest.mark.parametrize(("code", "requests"), [(404, 1), (403, 1), (429, 3), (500, 3)])
@@ -264,7 +266,7 @@ def test_full_disk(
     url, digest = server.put(FILE, checkpoint(state))
     register(monkeypatch, Weights("coco_1x", url=url, sha256=digest))
     if moment == "before":
-        monkeypatch.setattr(hub.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+        monkeypatch.setattr(download.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
         refused("test_retina", tmp_path, r"cannot be kept in .* MB are needed and 0 MB are free; set PKDZOO_CACHE")
         return
 
@@ -285,7 +287,7 @@ def test_full_disk(
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return self.file.write(block[:1000])
 
-    monkeypatch.setattr(hub, "open", Full, raising=False)
+    monkeypatch.setattr(download, "open", Full, raising=False)
     refused("test_retina", tmp_path, r"cannot be kept in .*: No space left on device; set PKDZOO_CACHE")
     assert len(server.requests) == 1
 
@@ -304,7 +306,7 @@ def test_a_disk_that_is_really_full(
         pytest.skip("mounting is not allowed here")
     try:
         refused("test_retina", disk, "cannot be kept in")
-        monkeypatch.setattr(hub.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1 << 40}))
+        monkeypatch.setattr(download.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1 << 40}))
         refused("test_retina", disk, "cannot be kept in .*: No space left on device")
     finally:
         subprocess.run(["umount", str(disk)], check=True)
@@ -404,7 +406,7 @@ def test_pieces_of_killed_processes_go_after_a_day(
 ) -> None:
     url, digest = server.put(FILE, checkpoint(state))
     register(monkeypatch, Weights("coco_1x", url=url, sha256=digest))
-    old, young = tmp_path / f"{hub.ARRIVING}old", tmp_path / f"{hub.ARRIVING}young"
+    old, young = tmp_path / f"{download.ARRIVING}old", tmp_path / f"{download.ARRIVING}young"
     old.write_bytes(b"x")
     young.write_bytes(b"x")
     yesterday = time.time() - 25 * 3600

@@ -22,9 +22,9 @@ ROOT = Path(__file__).parent.parent
 CLIENT = """
 import json, sys
 import numpy as np, torch
-import pkdzoo, pkdzoo.repository
+import pkdzoo, pkdzoo.patience
 out, sys.stdout = sys.stdout, sys.stderr
-pkdzoo.repository.WAIT = 0.01
+pkdzoo.patience.WAIT = 0.01
 from pathlib import Path
 from huggingface_hub import HfApi
 picture = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)

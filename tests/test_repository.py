@@ -14,7 +14,8 @@ from PIL import Image
 from safetensors import safe_open
 
 import pkdzoo
-from pkdzoo.cards import card_of
+from pkdzoo.card_facts import card_of
+from pkdzoo.checkpoints import save_safetensors
 from pkdzoo.models.folder import describe, describe_card
 from pkdzoo.models.trace import Pixels
 from pkdzoo.repository import check_private, listing, push_folder, tidied, write_repository
@@ -134,7 +135,7 @@ def test_users_are_not_named(model: pkdzoo.Detector, tmp_path: Path, monkeypatch
 
 def test_other_files_and_heads_of_tensors(model: pkdzoo.Detector, tmp_path: Path) -> None:
     folder = publish(model, tmp_path / "a")
-    pkdzoo.hub.save_safetensors(model.state_dict(), folder / "model.safetensors", {"from": "/home/ann/run/last"})
+    save_safetensors(model.state_dict(), folder / "model.safetensors", {"from": "/home/ann/run/last"})
     with pytest.raises(ValueError, match=r"model\.safetensors has .*home/ann"):
         check_private(folder)
     publish(model, tmp_path / "b")

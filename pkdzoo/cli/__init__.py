@@ -15,7 +15,7 @@ from pkdzoo.cli.common import Verb
 from pkdzoo.cli.data import CHECK, CONVERT, PREVIEW
 from pkdzoo.cli.models import INFO, LIST
 from pkdzoo.cli.predict import PREDICT
-from pkdzoo.hub import DownloadError
+from pkdzoo.download import DownloadError
 from pkdzoo.version import __version__
 
 VERBS: dict[str, Verb | dict[str, Verb]] = {

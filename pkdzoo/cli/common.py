@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from pkdzoo.factory import create_detector, load_checkpoint
+from pkdzoo.factory import create_detector
+from pkdzoo.loading import load_checkpoint
 from pkdzoo.models.base import Detector
 
 Parser = argparse.ArgumentParser

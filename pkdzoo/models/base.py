@@ -14,10 +14,10 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from pkdzoo.hub import PREPROCESSOR, preprocessor, save_folder
 from pkdzoo.models.prediction import predict, predict_stream
 from pkdzoo.models.trace import DEPTHS, Depth, Inference, Pixels, Trace
 from pkdzoo.results import Result
+from pkdzoo.saved import PREPROCESSOR, preprocessor, save_folder
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances
 
 

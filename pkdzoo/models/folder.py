@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from pkdzoo.cards import COCO, Card, DataSet
+from pkdzoo.card_facts import COCO, Card, DataSet
 from pkdzoo.costs import COSTS
-from pkdzoo.hub import SETTINGS
 from pkdzoo.labels import COCO_NAMES, coco_ids
 from pkdzoo.models.base import Detector
 from pkdzoo.models.trace import Inference, Pixels
+from pkdzoo.saved import SETTINGS
 from pkdzoo.version import __version__
 
 
@@ -102,7 +102,7 @@ def describe_card(
         license: of the weights.
         data: set they were trained for; None means COCO where the classes are COCO's.
         data_license: of that set, where ``data`` is only its name.
-        more: further fields of :class:`pkdzoo.cards.Card`.
+        more: further fields of :class:`pkdzoo.card_facts.Card`.
     """
     if data is None:
         data = COCO if model.label_names == COCO_NAMES else "its own data set"

@@ -26,7 +26,8 @@ from pkdzoo.data import (
 )
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.inherit import freeze, inherit
-from pkdzoo.factory import create_detector, load_backbone, load_checkpoint
+from pkdzoo.factory import create_detector
+from pkdzoo.loading import load_backbone, load_checkpoint
 from pkdzoo.models.base import Detector
 from pkdzoo.models.folder import from_json
 from pkdzoo.structures import Batch

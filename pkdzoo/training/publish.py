@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pkdzoo.cards import SHAPES, Card, DataSet, card_of, license_of
-from pkdzoo.factory import create_detector, load_checkpoint
-from pkdzoo.hub import TENSORS, sha256_of
+from pkdzoo.card_facts import SHAPES, Card, DataSet, card_of, license_of
+from pkdzoo.factory import create_detector
+from pkdzoo.loading import load_checkpoint
 from pkdzoo.models.base import Detector
 from pkdzoo.models.folder import describe, describe_card
 from pkdzoo.registry import Distilled, find, is_detector
 from pkdzoo.repository import tidied, write_repository
+from pkdzoo.saved import TENSORS, sha256_of
 from pkdzoo.training.evaluate import open_detector
 from pkdzoo.training.recipe import Recipe
 

@@ -1,0 +1,60 @@
+"""What is asked of the Hub's client, asked again where waiting may help: a line that broke, a Hub that is busy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+ATTEMPTS = 3
+WAIT = 2.0  # seconds before the second attempt; doubles
+
+T = TypeVar("T")
+
+
+def patiently(act: Callable[[], T]) -> T:
+    """Do something on the Hub; the client's own last error where it does not work out."""
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return act()
+        except Exception as error:
+            if not worth_another(error):
+                raise
+            time.sleep(pause(error, attempt))
+    return act()
+
+
+def worth_another(error: BaseException | None) -> bool:
+    """Whether the same request may be answered a little later."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx2 from the client's 2.0 on
+
+    if error is None or isinstance(error, OfflineModeIsEnabled):
+        return False
+    if isinstance(error, LocalEntryNotFoundError):  # not in the cache, because the Hub gave no answer
+        return worth_another(error.__cause__)
+    if isinstance(error, HfHubHTTPError):
+        code = status_of(error)
+        return code in (408, 409, 429) or code >= 500
+    if isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError)):
+        return error.errno is None and "onsistency check" in str(error)  # fewer bytes came than were promised
+    return isinstance(error, (httpx.TransportError, ConnectionError, TimeoutError))
+
+
+def status_of(error: Any) -> int:
+    """The HTTP status of an error of the client; 0 where there was no answer."""
+    response = getattr(error, "response", None)
+    return int(response.status_code) if response is not None else 0
+
+
+def pause(error: Any, attempt: int) -> float:
+    """Seconds to wait: what the Hub asks for, up to a minute, or longer each time."""
+    response = getattr(error, "response", None)
+    asked = response.headers.get("Retry-After", "") if response is not None else ""
+    return min(float(asked), 60.0) if asked.isdigit() else WAIT * 2 ** (attempt - 1)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
