@@ -1,0 +1,10 @@
+"""The rows of recipes/benchmark.py, one file a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from recipes.benchmarks import loss
+from recipes.benchmarks.measure import Row, Settings
+
+ROWS: dict[str, Callable[[Settings], Iterator[Row]]] = {"loss": loss.rows}

@@ -1,0 +1,230 @@
+"""The clockwork of the benchmark: things that ought to be equal are run in turns, timed, and compared.
+
+Ours and theirs alternate, and each round gives one ratio: what else the machine does slows both and cancels. The
+median of the ratios is reported with its quartiles, and beside the wall clock the processor time, which a busy machine
+falsifies less.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("torch", "torchvision", "pycocotools", "faster-coco-eval", "numpy", "pillow")
+Run = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every row is told.
+
+    Attributes:
+        device: where it runs.
+        quick: small sizes and few rounds: shows that the instrument works and that numbers agree, not how fast it is.
+        compiled: measure ``torch.compile`` too.
+        pictures: folder of JPEG files for the loading row, instead of generated ones.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    quick: bool = False
+    compiled: bool = True
+    pictures: Path | None = None
+
+    @property
+    def rounds(self) -> int:
+        """How often each thing is timed."""
+        return 2 if self.quick else 5
+
+
+@dataclass
+class Row:
+    """One comparison.
+
+    Attributes:
+        target: number of the target it belongs to.
+        name: what was measured.
+        against: what it was compared with.
+        ratio: how many times better ours is (median over rounds); None where it was not measured.
+        low: lower quartile of the ratio.
+        high: upper quartile.
+        want: the ratio that was aimed at; None for rows that are reported without a target.
+        ours: median, in ``unit``.
+        theirs: median, in ``unit``.
+        unit: ``s`` or ``MB``.
+        cpu_ratio: the ratio of processor times.
+        differences: how far results are apart that ought to be equal, by what they are, relative to the largest value.
+        tolerance: the largest difference that passes.
+        note: what a reader has to know.
+    """
+
+    target: int
+    name: str
+    against: str
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    want: float | None = None
+    ours: float | None = None
+    theirs: float | None = None
+    unit: str = "s"
+    cpu_ratio: float | None = None
+    differences: dict[str, float] = field(default_factory=dict)
+    tolerance: float = 1e-5
+    note: str = ""
+
+    @property
+    def equal(self) -> bool:
+        """Whether everything compared is within the tolerance."""
+        return all(value <= self.tolerance for value in self.differences.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, numbers to four digits."""
+        rounded = {
+            key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in asdict(self).items()
+        }
+        rounded["differences"] = {key: float(f"{value:.2g}") for key, value in self.differences.items()}
+        return {**rounded, "equal": self.equal}
+
+
+def unmeasured(target: int, name: str, against: str, want: float | None, why: str) -> Row:
+    """A row that this machine cannot fill."""
+    return Row(target, name, against, want=want, note=f"unmeasured: {why}")
+
+
+@dataclass
+class Times:
+    """Seconds of each round, by the wall clock and of the processor."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+
+def in_turns(
+    runs: Mapping[str, Run], settings: Settings, rounds: int | None = None, warmup: int = 1
+) -> dict[str, Times]:
+    """Time several things, one after the other in each round, every second round in reverse order.
+
+    Args:
+        runs: what to time, by name.
+        settings: device and, unless told otherwise, rounds.
+        rounds: how often.
+        warmup: untimed calls of each before.
+    """
+    for run in runs.values():
+        for _ in range(warmup):
+            run()
+    times = {name: Times() for name in runs}
+    for number in range(rounds or settings.rounds):
+        gc.collect()
+        for name in list(runs) if number % 2 == 0 else list(runs)[::-1]:
+            wait(settings.device)
+            wall, cpu = time.perf_counter(), time.process_time()
+            runs[name]()
+            wait(settings.device)
+            times[name].wall.append(time.perf_counter() - wall)
+            times[name].cpu.append(time.process_time() - cpu)
+    return times
+
+
+def wait(device: torch.device) -> None:
+    """Let a GPU finish."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def ratios(times: Mapping[str, Times], ours: str = "ours", theirs: str = "theirs") -> dict[str, float]:
+    """The fields of a :class:`Row` that come from times."""
+    found = sorted(t / o for o, t in zip(times[ours].wall, times[theirs].wall))
+    low, _, high = statistics.quantiles(found, n=4, method="inclusive") if len(found) > 1 else (found[0],) * 3
+    return {
+        "ratio": statistics.median(found),
+        "low": low,
+        "high": high,
+        "ours": statistics.median(times[ours].wall),
+        "theirs": statistics.median(times[theirs].wall),
+        "cpu_ratio": statistics.median(t / max(o, 1e-9) for o, t in zip(times[ours].cpu, times[theirs].cpu)),
+    }
+
+
+def peak_memory(run: Run, device: torch.device) -> float | None:
+    """Megabytes that a call needs beyond what was held before it, at its highest; None where nothing tells.
+
+    On a GPU the allocator knows. On Linux the kernel keeps the highest resident size since it was last reset; big
+    tensors come from pages of their own and go back at once, so it follows what is allocated.
+    """
+    run()
+    gc.collect()
+    if device.type == "cuda":
+        wait(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        wait(device)
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _status("VmRSS")
+        run()
+        return max(_status("VmHWM") - before, 0.0) / 1024
+    except OSError:
+        return None
+
+
+def _status(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line for line in lines if line.startswith(key)).split()[1])
+
+
+def difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Largest difference relative to the largest value."""
+    a, b = a.detach().double().cpu(), b.detach().double().cpu()
+    if a.shape != b.shape:
+        return float("inf")
+    return float((a - b).abs().max() / b.abs().max().clamp(min=1e-30)) if a.numel() else 0.0
+
+
+def about(settings: Settings) -> dict[str, Any]:
+    """Hardware and versions."""
+    found: dict[str, Any] = {
+        "machine": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "device": str(settings.device),
+    }
+    if settings.device.type == "cuda":
+        found["gpu"] = torch.cuda.get_device_name(settings.device)
+        found["cuda"] = torch.version.cuda
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    if hasattr(os, "getloadavg"):
+        found["load before"] = round(os.getloadavg()[0], 2)
+    return found
+
+
+def cpu_name() -> str:
+    """What the processor calls itself."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+        return platform.processor()
+    except OSError:
+        done = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False)
+        return done.stdout.strip() or platform.processor()

@@ -1,0 +1,53 @@
+"""What a run of the benchmark found, as Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent.parent / "benchmark_results"
+HEAD = "| | against | ours | theirs | times better | wanted | same numbers to |\n|---|---|---:|---:|---:|---:|---:|"
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """One run: a sentence about the machine and a table."""
+    return "\n".join([describe(found["about"]), "", HEAD, *map(line, found["rows"])]) + "\n"
+
+
+def describe(about: Mapping[str, Any]) -> str:
+    """The machine in a sentence."""
+    where = about.get("gpu") or f"{about['threads']} threads of {about['machine']} ({about['vectors']})"
+    versions = ", ".join(f"{name} {about[name]}" for name in ("torch", "torchvision") if about.get(name))
+    return f"{where}, {versions}, Python {about['python']}."
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """One row of the table."""
+    ratio = "unmeasured"
+    if row["ratio"] is not None:
+        spread = "" if row["low"] is None else f" ({row['low']:.2f}-{row['high']:.2f})"
+        ratio = f"{row['ratio']:.2f}{spread}"
+        if row["want"] is not None:
+            ratio = f"**{ratio}**" if row["ratio"] >= row["want"] else f"{ratio}, missed"
+    wanted = "" if row["want"] is None else f"{row['want']:g}"
+    same = f"{max(row['differences'].values()):.0e}" if row["differences"] else ""
+    note = f"; {row['note']}" if row["note"] and row["ratio"] is not None else ""
+    sides = (amount(row["ours"], row["unit"]), amount(row["theirs"], row["unit"]))
+    return f"| {row['name']}{note} | {row['against']} | {sides[0]} | {sides[1]} | {ratio} | {wanted} | {same} |"
+
+
+def amount(value: float | None, unit: str) -> str:
+    """A number with its unit, in three digits."""
+    if value is None:
+        return ""
+    if unit == "s" and value < 1:
+        return f"{1000 * value:.3g} ms"
+    return f"{value:.3g} {unit}"
+
+
+def recorded() -> str:
+    """Every run in ``recipes/benchmark_results``, for README.md."""
+    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    return "\n".join(markdown(each) for each in found)

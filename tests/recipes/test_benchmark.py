@@ -1,0 +1,57 @@
+"""The benchmark's own numbers are no test; that it runs, and that what it compares computes the same, is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from scripts import ROOT, script
+
+sys.path.insert(0, str(ROOT))  # `recipes` is a folder beside the package
+
+from recipes.benchmarks import ROWS
+from recipes.benchmarks.measure import Row, Settings, in_turns
+from recipes.benchmarks.table import RESULTS, line, markdown
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_runs_and_both_sides_compute_the_same(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    output = tmp_path / "results" / "quick.json"
+    status = script("benchmark").main(["--rows", name, "--quick", "--no-compile", "--output", str(output)])
+    found = json.loads(output.read_text())
+    assert status == 0, capsys.readouterr().err
+    assert found["about"]["torch"] and found["about"]["machine"] and found["quick"]
+    measured = [row for row in found["rows"] if row["ratio"] is not None]
+    assert measured or found["curves"]
+    assert all(row["ratio"] > 0 and row["target"] in range(1, 8) for row in measured)
+    assert all(row["note"].startswith("unmeasured: ") for row in found["rows"] if row["ratio"] is None)
+    assert markdown(found) in capsys.readouterr().out
+
+
+def test_a_difference_fails_the_run() -> None:
+    assert not Row(1, "a", "b", differences={"value": 2e-5, "gradients": 0.0}).equal
+    assert Row(1, "a", "b", differences={"value": 2e-6}).equal
+
+
+def test_things_take_turns() -> None:
+    order: list[str] = []
+    runs = {"ours": lambda: order.append("ours"), "theirs": lambda: order.append("theirs")}
+    times = in_turns(runs, Settings(), rounds=2, warmup=0)
+    assert order == ["ours", "theirs", "theirs", "ours"]
+    assert [len(t.wall) for t in times.values()] == [2, 2]
+
+
+def test_a_missed_target_is_said() -> None:
+    met, missed = (Row(1, "a", "b", ratio, 0.9 * ratio, 1.1 * ratio, want=2.0).to_dict() for ratio in (2.5, 1.5))
+    assert "**2.50 (2.25-2.75)**" in line(met)
+    assert "1.50 (1.35-1.65), missed" in line(missed)
+
+
+def test_recorded_runs_are_whole() -> None:
+    for path in RESULTS.glob("*.json"):
+        found = json.loads(path.read_text())
+        assert not found["quick"], f"{path.name}: a quick run measures nothing"
+        assert all(row["equal"] for row in found["rows"]), path.name
+        assert {"torch", "machine", "python", "device"} <= set(found["about"])
