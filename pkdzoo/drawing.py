@@ -1,19 +1,28 @@
-"""Detections on a picture: boxes, masks and labels that stay readable on small and on huge pictures.
+"""Detections on a picture: boxes, masks and labels that stay readable on small, huge and crowded pictures.
 
-torchvision's ``draw_bounding_boxes`` draws one line width and font size for all pictures and lets labels run out of
-them; here both follow the picture's size, labels stay inside and keep their contrast.
+torchvision's ``draw_bounding_boxes`` draws one line width and font size for all pictures, lets labels run out of them
+and over each other. Here lines and letters follow the picture's size, a small picture is enlarged where that is asked
+for, and captions look for a free place: the best detections choose first, and one that finds none is left out, for
+its box says more than two captions on top of each other.
 """
 
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Region = tuple[NDArray[np.bool_], slice, slice]  # a mask, and the rows and columns of the picture that it covers
+
+SMALL = 480  # pixels of a longer side below which a picture may be enlarged
+LETTERS = 12  # pixels, the smallest that read well
+COVERED, HIDDEN = 0.5, 0.8  # of an object: a caption that hides more is shortened, and left out
 
 
 def class_colour(label: int) -> Colour:
@@ -34,7 +43,8 @@ def draw_detections(
     boxes: NDArray[np.float32],
     labels: Sequence[int],
     captions: Sequence[str],
-    masks: NDArray[np.bool_] | None = None,
+    masks: Sequence[Region] | None = None,
+    enlarge: bool = False,
 ) -> Image.Image:
     """A copy of the picture with detections on it, the first on top.
 
@@ -42,46 +52,108 @@ def draw_detections(
         picture: RGB.
         boxes: (N, 4) xyxy in its pixels.
         labels: class of each box; it chooses the colour.
-        captions: text of each box, e.g. ``dog 0.93``.
-        masks: (N, h, w) of the picture's size.
+        captions: text of each box, e.g. ``dog 0.93``; where there is no room for two words, the first alone stands.
+        masks: of each box, on its part of the picture.
+        enlarge: draw on a picture whose longer side is below 480 pixels enlarged by a whole number, so that captions
+            have room.
 
     Returns:
-        A new RGB picture of the same size.
+        A new RGB picture, of the same size unless it was enlarged.
     """
     canvas = picture.convert("RGB")
     canvas = canvas.copy() if canvas is picture else canvas
-    if masks is not None and len(masks):
-        canvas = _with_masks(canvas, labels, masks)
+    for label, region in list(zip(labels, masks or ()))[::-1]:
+        _tint(canvas, class_colour(int(label)), region)
+    factor = -(-SMALL // max(canvas.size)) if enlarge else 1
+    if factor > 1:
+        canvas = canvas.resize((canvas.width * factor, canvas.height * factor), Image.Resampling.BICUBIC)
+        boxes = boxes * factor
     draw = ImageDraw.Draw(canvas)
     side = min(canvas.size)
     line = max(1, round(side / 300))
-    font = ImageFont.load_default(size=max(9, round(side / 40)))
     for i in range(len(boxes) - 1, -1, -1):
-        colour = class_colour(int(labels[i]))
-        x1, y1, x2, y2 = (float(v) for v in boxes[i])
-        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
-        _caption(draw, captions[i], (x1, y1), colour, font, canvas.size)
+        _box(draw, boxes[i], class_colour(int(labels[i])), line)
+    _captions(draw, boxes, labels, captions, _font(max(LETTERS, round(side / 40))), canvas.size)
     return canvas
 
 
-def _caption(
+def _box(draw: ImageDraw.ImageDraw, box: NDArray[np.float32], colour: Colour, line: int) -> None:
+    x1, y1, x2, y2 = (float(v) for v in box)
+    corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
+    edge = max(1, line // 2)  # around the line, so that it is seen on ground of its own colour too
+    draw.rectangle(
+        (corners[0] - edge, corners[1] - edge, corners[2] + edge, corners[3] + edge), outline=ink_on(colour), width=edge
+    )
+    draw.rectangle(corners, outline=colour, width=line)
+
+
+@lru_cache(8)
+def _font(size: int) -> Font:
+    return ImageFont.load_default(size=size)
+
+
+def _captions(
     draw: ImageDraw.ImageDraw,
-    text: str,
-    corner: tuple[float, float],
-    colour: Colour,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    boxes: NDArray[np.float32],
+    labels: Sequence[int],
+    captions: Sequence[str],
+    font: Font,
     limits: tuple[int, int],
 ) -> None:
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    width, height = right - left + 4, bottom - top + 4
-    x = min(max(0.0, corner[0]), max(0.0, limits[0] - width))
-    y = corner[1] - height if corner[1] >= height else corner[1]  # above the box, inside it at the upper edge
-    draw.rectangle((x, y, x + width, y + height), fill=colour)
-    draw.text((x + 2 - left, y + 2 - top), text, fill=ink_on(colour), font=font)
+    placed = np.zeros((0, 4))
+    for i, caption in enumerate(captions):
+        choices: list[tuple[float, str, NDArray[np.float64]]] = []
+        for text in dict.fromkeys((caption, caption.rpartition(" ")[0] or caption)):
+            left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+            size = (right - left + 4, bottom - top + 4)
+            free = [spot for spot in _spots(boxes[i], size, limits) if not _overlap(spot, placed).any()]
+            costs = [float(_hidden(spot, boxes)) + 0.02 * k for k, spot in enumerate(free)]
+            choices += [(cost, text, spot) for cost, spot in zip(costs, free)]
+            if costs and min(costs) < COVERED:
+                break
+        cost, text, spot = min(choices, key=lambda choice: choice[0], default=(1.0, "", placed))
+        if not text or (cost > HIDDEN and len(placed)):  # the best detection has its caption in any case
+            continue
+        placed = np.vstack((placed, spot))
+        colour = class_colour(int(labels[i]))
+        left, top, _, _ = draw.textbbox((0, 0), text, font=font)
+        draw.rectangle((spot[0], spot[1], spot[2] - 1, spot[3] - 1), fill=colour)
+        draw.text((spot[0] + 2 - left, spot[1] + 2 - top), text, fill=ink_on(colour), font=font)
 
 
-def _with_masks(canvas: Image.Image, labels: Sequence[int], masks: NDArray[np.bool_]) -> Image.Image:
-    pixels = np.asarray(canvas).astype(np.float32)
-    for label, mask in zip(labels, masks):
-        pixels[mask] = pixels[mask] * 0.55 + np.array(class_colour(int(label)), np.float32) * 0.45
-    return Image.fromarray(pixels.round().astype(np.uint8))
+def _spots(
+    box: NDArray[np.float32], size: tuple[float, float], limits: tuple[int, int]
+) -> Iterator[NDArray[np.float64]]:
+    """Places of a caption at its box, all inside the picture, the best first: above it, in it, below it."""
+    (x1, y1, x2, y2), (width, height) = (float(v) for v in box), size
+    for y in (y1 - height, y1, y2, y2 - height):
+        for x in (x1, x2 - width):
+            x = max(0.0, min(x, limits[0] - width))
+            if 0 <= y <= limits[1] - height:
+                yield np.array([x, y, x + width, y + height])
+    if height > limits[1] / 2:  # on a picture this low nothing else may fit
+        yield np.array([x, 0.0, x + width, height])
+
+
+def _overlap(spot: NDArray[np.float64], others: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Pixels that a caption shares with each of some boxes (N, 4)."""
+    sides = np.minimum(spot[2:], others[:, 2:]) - np.maximum(spot[:2], others[:, :2])
+    shared: NDArray[np.floating] = sides.clip(min=0).prod(axis=1)
+    return shared
+
+
+def _hidden(spot: NDArray[np.float64], boxes: NDArray[np.float32]) -> float:
+    """The share of an object that a caption hides, of the one it hides most."""
+    areas = (boxes[:, 2:] - boxes[:, :2]).clip(min=1).prod(axis=1)
+    return float((_overlap(spot, boxes) / areas).max())
+
+
+def _tint(canvas: Image.Image, colour: Colour, region: Region) -> None:
+    """Colour the pixels of a mask; only its part of the picture is touched."""
+    mask, rows, columns = region
+    if not mask.any():
+        return
+    corner = (columns.start, rows.start)
+    part = np.array(canvas.crop((*corner, columns.stop, rows.stop))).astype(np.float32)
+    part[mask] = part[mask] * 0.55 + np.array(colour, np.float32) * 0.45
+    canvas.paste(Image.fromarray(part.round().astype(np.uint8)), corner)

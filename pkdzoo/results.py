@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,16 +12,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
+from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from pkdzoo.drawing import draw_detections
+from pkdzoo.data.reading import open_image
+from pkdzoo.drawing import class_colour, draw_detections
+from pkdzoo.ops.masks import paste_mask, paste_masks, run_lengths
 from pkdzoo.structures import Detections
 
+SHOWN, ROWS = 1024, 20  # what a notebook shows: pixels of a longer side, and lines of the table
 
-@dataclass
+
+@dataclass(repr=False)
 class Result:
-    """Detections in one picture, best first.
+    """Detections in one picture, best first. ``print(result)`` shows a table, a notebook table and picture.
 
     Attributes:
         boxes: (N, 4) xyxy in pixels of the picture as it was given.
@@ -26,9 +34,12 @@ class Result:
         labels: (N,) int64.
         label_names: name of every class the detector knows; ``names`` are those of the detections.
         size: (height, width) of the picture.
-        path: where the picture came from, if from a file.
-        masks: (N, height, width) bool, where the detector draws them.
+        path: where the picture came from: a file, a link, or the video it is a frame of.
         error: why this picture of several could not be read; the other fields are empty then.
+        cells: (N, m, m) in 0..1, probabilities inside each box, where the detector has masks; ``masks`` draws them.
+        frame: number of the picture in its video, from 0.
+        time: seconds from the video's beginning.
+        picture: what :meth:`plot` draws on, where there is no file to read it from.
     """
 
     boxes: Tensor
@@ -37,21 +48,28 @@ class Result:
     label_names: tuple[str, ...]
     size: tuple[int, int]
     path: str | None = None
-    masks: Tensor | None = None
     error: str | None = None
-    picture: Image.Image | None = field(default=None, repr=False)
+    cells: Tensor | None = None
+    frame: int | None = None
+    time: float | None = None
+    picture: Image.Image | None = field(default=None)
 
     @classmethod
     def of(cls, found: Detections, label_names: tuple[str, ...], size: tuple[int, int], **source: Any) -> Result:
         """A result from detections in pixels of the picture."""
-        masks = None if found.masks is None else found.masks.cpu()
-        return cls(found.boxes.cpu(), found.scores.cpu(), found.labels.cpu(), label_names, size, masks=masks, **source)
+        cells = None if found.cells is None else found.cells.cpu()
+        return cls(found.boxes.cpu(), found.scores.cpu(), found.labels.cpu(), label_names, size, cells=cells, **source)
 
     @classmethod
     def failed(cls, path: str | None, error: str, label_names: tuple[str, ...]) -> Result:
         """An empty result that says why."""
         none = torch.zeros(0)
-        return cls(none.reshape(0, 4), none, none.long(), label_names, (0, 0), path, error=error)
+        return cls(none.reshape(0, 4), none, none.long(), label_names, (0, 0), path, error)
+
+    @property
+    def masks(self) -> Tensor | None:
+        """(N, height, width) bool, drawn when asked for: a hundred masks of 12,000 x 9,000 pixels fill 11 GB."""
+        return None if self.cells is None else paste_masks(self.cells, self.boxes, self.size)
 
     @property
     def names(self) -> list[str]:
@@ -63,49 +81,114 @@ class Result:
 
     def __getitem__(self, index: Tensor | slice) -> Result:
         """The detections that ``index`` picks, e.g. ``result[result.scores > 0.5]``."""
-        masks = None if self.masks is None else self.masks[index]
-        return replace(self, boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index], masks=masks)
+        cells = None if self.cells is None else self.cells[index]
+        return replace(self, boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index], cells=cells)
 
-    def __str__(self) -> str:
+    @property
+    def title(self) -> str:
+        """Which picture it is, its size, and how much was found; or the error."""
         where = self.path or "picture"
+        if self.frame is not None:
+            where += f" frame {self.frame}" + ("" if self.time is None else f" at {self.time:.2f} s")
         if self.error:
             return self.error if self.error.startswith(where) else f"{where}: {self.error}"
-        lines = [f"{where} ({self.size[1]} x {self.size[0]}): {len(self)} detections"]
+        return f"{where} ({self.size[1]} x {self.size[0]}): {len(self)} detections"
+
+    def __repr__(self) -> str:
+        return f"<Result {self.title}>"
+
+    def __str__(self) -> str:
+        if not len(self):
+            return self.title
+        width = max(5, *map(len, self.names))
+        lines = [self.title, f"  {'class':<{width}}  score  " + " ".join(f"{c:>8}" for c in ("x1", "y1", "x2", "y2"))]
         for name, score, box in zip(self.names, self.scores.tolist(), self.boxes.tolist()):
-            lines.append(f"  {name:<20} {score:5.2f}  " + " ".join(f"{v:8.1f}" for v in box))
+            lines.append(f"  {name:<{width}}  {score:5.2f}  " + " ".join(f"{v:8.1f}" for v in box))
         return "\n".join(lines)
 
-    def plot(self, score: float = 0.3) -> Image.Image:
+    # -- to look at ----------------------------------------------------------------------------------------------
+
+    def plot(self, score: float = 0.3, enlarge: bool = True) -> Image.Image:
         """The picture with every detection from ``score`` on drawn on it.
 
+        Args:
+            score: lowest that is drawn.
+            enlarge: a picture whose longer side is below 480 pixels is enlarged by a whole number, so that captions
+                can be read; False keeps its size.
+
         Raises:
+            UnreadableImage: when the picture's file is gone.
             ValueError: for a result without a picture.
         """
         picture = self.picture
-        if picture is None and self.path is not None and self.error is None:
-            with Image.open(self.path) as file:
-                picture = ImageOps.exif_transpose(file).convert("RGB")
+        if picture is None and self.path is not None and self.error is None and self.frame is None:
+            picture = open_image(self.path)  # as predict read it
         if picture is None:
-            raise ValueError(f"there is nothing to draw on: {self.error or 'the picture was not kept'}")
+            raise ValueError(
+                f"there is nothing to draw on: {self.error or 'the picture was not kept; predict_stream hands it out'}"
+            )
         shown = self[self.scores >= score]
         captions = [f"{name} {value:.2f}" for name, value in zip(shown.names, shown.scores.tolist())]
-        masks = None if shown.masks is None else shown.masks.numpy()
-        return draw_detections(picture, shown.boxes.numpy(), shown.labels.tolist(), captions, masks)
+        masks = None
+        if shown.cells is not None:
+            drawn = [paste_mask(cells, box, self.size) for cells, box in zip(shown.cells, shown.boxes)]
+            masks = [(mask.numpy(), rows, columns) for mask, rows, columns in drawn]
+        return draw_detections(picture, shown.boxes.numpy(), shown.labels.tolist(), captions, masks, enlarge)
 
     def _repr_png_(self) -> bytes | None:
-        """What a notebook shows."""
-        import io
-
-        if self.error:
+        """What a viewer that knows no HTML shows."""
+        try:
+            picture = self.plot()
+        except ValueError:  # nothing to draw on, or no longer
             return None
+        picture.thumbnail((SHOWN, SHOWN))
         buffer = io.BytesIO()
-        self.plot().save(buffer, "PNG")
+        picture.save(buffer, "PNG")
         return buffer.getvalue()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the picture, and a table of the best detections."""
+        parts = [f"<div>{html.escape(self.title)}</div>"]
+        content = self._repr_png_()
+        if content is not None:
+            link = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+            parts.append(f'<img src="{link}" style="max-width:100%" alt="detections">')
+        if len(self):
+            heads = "".join(f"<th>{head}</th>" for head in ("class", "score", "x1", "y1", "x2", "y2"))
+            parts.append(f"<table><tr>{heads}</tr>{''.join(map(self._html_row, range(min(len(self), ROWS))))}</table>")
+        if len(self) > ROWS:
+            parts.append(f"<div>and {len(self) - ROWS} more</div>")
+        return "\n".join(parts)
+
+    def _html_row(self, i: int) -> str:
+        red, green, blue = class_colour(int(self.labels[i]))
+        mark = f'<span style="color:rgb({red},{green},{blue})">&#9632;</span>'
+        numbers = "".join(f"<td>{v:.1f}</td>" for v in self.boxes[i].tolist())
+        return f"<tr><td>{mark} {html.escape(self.names[i])}</td><td>{float(self.scores[i]):.2f}</td>{numbers}</tr>"
+
+    def save(self, path: str | Path, score: float = 0.3, enlarge: bool = True) -> None:
+        """Write the annotated picture; see :meth:`plot`."""
+        self.plot(score, enlarge).save(path)
+
+    # -- to go on with -------------------------------------------------------------------------------------------
+
+    def mask_runs(self, index: int) -> dict[str, Any]:
+        """The mask of one detection as COCO writes it: ``size`` and compressed ``counts``, ready for ``json.dump``.
+
+        Raises:
+            ValueError: for a detector without masks.
+        """
+        if self.cells is None:
+            raise ValueError("this detector finds boxes, no masks: take a mask_rcnn_*")
+        lengths = run_lengths(*paste_mask(self.cells[index], self.boxes[index], self.size), self.size)
+        runs = coco_mask.frPyObjects({"size": list(self.size), "counts": lengths}, *self.size)
+        return {"size": list(self.size), "counts": runs["counts"].decode()}
 
     def to_dict(self) -> dict[str, Tensor]:
         """Torchvision's form: ``boxes``, ``scores``, ``labels`` (and ``masks``)."""
         found = {"boxes": self.boxes, "scores": self.scores, "labels": self.labels}
-        return found if self.masks is None else {**found, "masks": self.masks}
+        masks = self.masks
+        return found if masks is None else {**found, "masks": masks}
 
     def to_supervision(self) -> Any:
         """A ``supervision.Detections``, with class names in its ``data``; needs ``pip install pkdzoo[supervision]``.
@@ -117,44 +200,45 @@ class Result:
             import supervision
         except ImportError:
             raise ImportError("to_supervision() needs supervision: pip install pkdzoo[supervision]") from None
+        masks = self.masks
         return supervision.Detections(
             xyxy=self.boxes.numpy().reshape(-1, 4),
             confidence=self.scores.numpy(),
             class_id=self.labels.numpy(),
-            mask=None if self.masks is None else self.masks.numpy(),
+            mask=None if masks is None else masks.numpy(),
             data={"class_name": np.array(self.names, dtype=str)},
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers and names, ready for ``json.dump``."""
+        """Plain numbers and names, ready for ``json.dump``; masks as COCO's compressed run lengths."""
+        source: dict[str, Any] = {"path": self.path}
+        if self.frame is not None:
+            source |= {"frame": self.frame, "time": self.time}
         if self.error:
-            return {"path": self.path, "error": self.error}
-        return {
-            "path": self.path,
-            "size": {"height": self.size[0], "width": self.size[1]},
-            "detections": [
-                {"name": name, "label": label, "score": score, "box_xyxy": box}
-                for name, label, score, box in zip(
-                    self.names, self.labels.tolist(), self.scores.tolist(), self.boxes.tolist()
-                )
-            ],
-        }
+            return {**source, "error": self.error}
+        detections: list[dict[str, Any]] = [
+            {"name": name, "label": label, "score": score, "box_xyxy": box}
+            for name, label, score, box in zip(
+                self.names, self.labels.tolist(), self.scores.tolist(), self.boxes.tolist()
+            )
+        ]
+        for i, row in enumerate(detections if self.cells is not None else ()):
+            row["mask"] = self.mask_runs(i)
+        return {**source, "size": {"height": self.size[0], "width": self.size[1]}, "detections": detections}
 
     def to_coco(self, image_id: int, category_ids: Mapping[int, int] | None = None) -> list[dict[str, Any]]:
-        """Rows of a COCO results file: boxes as x, y, width, height.
+        """Rows of a COCO results file: boxes as x, y, width, height, and ``segmentation`` where there are masks.
 
         Args:
             image_id: of the picture in the annotation file.
             category_ids: from our labels to the file's ids; None writes labels as they are.
         """
-        rows = []
+        rows: list[dict[str, Any]] = []
         for label, score, (x1, y1, x2, y2) in zip(self.labels.tolist(), self.scores.tolist(), self.boxes.tolist()):
             category = label if category_ids is None else category_ids[label]
             rows.append(
                 {"image_id": image_id, "category_id": category, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
             )
+        for i, row in enumerate(rows if self.cells is not None else ()):
+            row["segmentation"] = self.mask_runs(i)
         return rows
-
-    def save(self, path: str | Path, score: float = 0.3) -> None:
-        """Write the annotated picture."""
-        self.plot(score).save(path)

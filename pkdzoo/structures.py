@@ -221,17 +221,21 @@ class Detections(_Movable):
         boxes: (N, 4) xyxy in pixels of the picture they refer to.
         scores: (N,) in 0..1.
         labels: (N,) int64 in ``0 .. C-1``.
-        masks: (N, h, w) bool, where the detector draws them.
+        masks: (N, h, w) bool in pixels of the picture, where they have been drawn.
+        cells: (N, m, m) in 0..1, probabilities inside each box, where the detector has masks:
+            ``ops.masks.paste_masks(cells, boxes, size)`` draws them into a picture of any size.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
     masks: Tensor | None = None
+    cells: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def __getitem__(self, index: Tensor | slice) -> Detections:
         masks = None if self.masks is None else self.masks[index]
-        return Detections(self.boxes[index], self.scores[index], self.labels[index], masks)
+        cells = None if self.cells is None else self.cells[index]
+        return Detections(self.boxes[index], self.scores[index], self.labels[index], masks, cells)

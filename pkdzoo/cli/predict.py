@@ -15,8 +15,8 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from pkdzoo.cli.common import Parser, Verb, add_detector, count, note, open_detector, share, words
+from pkdzoo.data.inputs import pictures_in
 from pkdzoo.labels import coco_ids
-from pkdzoo.models.prediction import pictures_in
 from pkdzoo.results import Result
 
 DRAWN_AS = (".jpg", ".jpeg", ".png", ".webp")  # other pictures are drawn as PNG

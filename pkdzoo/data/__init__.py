@@ -2,6 +2,7 @@
 
 from pkdzoo.data.coco import CocoDataset, TooManyUnreadable
 from pkdzoo.data.collate import collate
+from pkdzoo.data.inputs import Picture
 from pkdzoo.data.layout import find_split, open_dataset
 from pkdzoo.data.reading import UnreadableImage, read_image
 from pkdzoo.data.report import LoadReport
@@ -18,12 +19,15 @@ from pkdzoo.data.transforms import (
     test_transform,
     train_transform,
 )
+from pkdzoo.data.video import Frame, read_video
 
 __all__ = [
     "AspectBatchSampler",
     "CocoDataset",
     "Compose",
+    "Frame",
     "LoadReport",
+    "Picture",
     "RandomCrop",
     "RandomFlip",
     "RandomZoom",
@@ -36,6 +40,7 @@ __all__ = [
     "make_shapes",
     "open_dataset",
     "read_image",
+    "read_video",
     "resize_keep_ratio",
     "test_transform",
     "train_transform",

@@ -15,15 +15,18 @@ would move every one of them off its object (see ``read_image``'s ``size``).
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")  # of picture files in folders
+# What is decoded, whatever the file is called: PIL knows more, some of it by running other programs.
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 ORIENTATION = 0x0112  # the EXIF tag
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -88,6 +91,38 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
+@cache
+def known_formats() -> tuple[str, ...]:
+    """Those of FORMATS that this PIL can decode."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def open_image(path: str | Path, content: BinaryIO | None = None, size: tuple[int, int] | None = None) -> Image.Image:
+    """A picture file in 8-bit RGB, turned as its EXIF tag says; the one place that opens pictures.
+
+    Args:
+        path: the file, or the name of what ``content`` holds.
+        content: bytes to decode instead.
+        size: see :func:`upright`.
+
+    Raises:
+        UnreadableImage: missing, truncated, not a picture, or too large to be one.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # 12,000 x 9,000 is large, not an attack
+            with Image.open(path if content is None else content, formats=known_formats()) as file:
+                file.load()
+                return upright(file, size)
+    except FileNotFoundError:
+        raise UnreadableImage(path, "there is no such file") from None
+    except UnidentifiedImageError:
+        raise UnreadableImage(path, f"it is no picture of a known kind ({', '.join(known_formats())})") from None
+    except Exception as error:  # PIL's decoders raise nearly anything on broken bytes
+        raise UnreadableImage(path, f"{type(error).__name__}: {error}") from error
+
+
 def read_image(path: str | Path, size: tuple[int, int] | None = None) -> Tensor:
     """Decode a picture file.
 
@@ -103,16 +138,7 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> Tensor:
     Raises:
         UnreadableImage: missing, truncated, not a picture, too large to be one, or of another size.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # 12,000 x 9,000 is large, not an attack
-            with Image.open(path) as file:
-                file.load()
-                image = upright(file, size)
-    except FileNotFoundError:
-        raise UnreadableImage(path, "there is no such file") from None
-    except Exception as error:  # PIL's decoders raise nearly anything on broken bytes
-        raise UnreadableImage(path, f"{type(error).__name__}: {error}") from error
+    image = open_image(path, size=size)
     if size is not None and (image.height, image.width) != tuple(size):
         found, told = f"{image.height} x {image.width}", f"{size[0]} x {size[1]}"
         raise UnreadableImage(path, f"it has {found} pixels (h x w), but its boxes were drawn on {told}")

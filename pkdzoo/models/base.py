@@ -14,7 +14,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from pkdzoo.models.prediction import predict, predict_stream
+from pkdzoo.models.prediction import Asked, predict, predict_stream
 from pkdzoo.models.trace import DEPTHS, Depth, Inference, Pixels, Trace
 from pkdzoo.results import Result
 from pkdzoo.saved import PREPROCESSOR, preprocessor, save_folder
@@ -165,26 +165,34 @@ class Detector(nn.Module):
         top: int | None = None,
         classes: Sequence[str | int] | None = None,
         batch_size: int = 1,
+        flip: bool = False,
+        sizes: Sequence[int] | None = None,
     ) -> Result | list[Result]:
         """Detections in pictures, however they come.
 
         Args:
-            images: a path, a PIL picture, a numpy array (H, W, 3) uint8 RGB or a tensor (3, H, W) uint8 RGB gives
-                one result; a folder, a list or any iterable of these gives a list.
+            images: one result for a path, a link (http or https), a PIL picture, a numpy array (H, W, 3) uint8 RGB or
+                a tensor (3, H, W) uint8 RGB; a list for a folder, a wildcard (``"pics/*.jpg"``), a video (one result a
+                frame; needs ``pip install pkdzoo[video]``), a list or any iterable of these.
             score: lowest score, 0..1; None means the detector's own, mostly 0.05.
             iou: overlap above which a worse box of the same class is dropped.
             top: detections a picture at most.
             classes: names or numbers of the only classes to report.
             batch_size: pictures in one pass. They share one padded size, and group norm sees the padding: 1 gives
                 exactly what each picture gives alone.
+            flip: look at the mirror image too, and unite what both find by suppression; twice the time.
+            sizes: short sides in pixels to look at each picture at, e.g. ``(640, 800, 960)``, united likewise; None
+                means the detector's own size.
 
         Returns:
             A Result, boxes in pixels of the picture as given, or a list of them. In a list, a picture that cannot be
-            read gives a Result whose ``error`` says why.
+            read gives a Result whose ``error`` says why. A list keeps every picture that has no file to be read from
+            again, but for a video's frames: for many pictures write :meth:`predict_stream`.
 
         Raises:
             UnreadableImage: for a single picture that cannot be read.
-            ValueError: for an empty folder, an unknown class or an array that is no picture.
+            ValueError: for an empty folder, an unknown class, an array that is no picture, or a detector of other than
+                three channels.
 
         Example:
             >>> import numpy as np, pkdzoo
@@ -193,7 +201,7 @@ class Detector(nn.Module):
             >>> result.size, len(result)
             ((64, 96), 0)
         """
-        return predict(self, images, score, iou, top, classes, batch_size)
+        return predict(self, images, Asked(score, iou, top, classes, batch_size, flip, sizes))
 
     def predict_stream(
         self,
@@ -203,22 +211,27 @@ class Detector(nn.Module):
         top: int | None = None,
         classes: Sequence[str | int] | None = None,
         batch_size: int = 1,
+        flip: bool = False,
+        sizes: Sequence[int] | None = None,
     ) -> Iterator[Result]:
         """Detections picture by picture, of any number of pictures: one batch of pixels is in memory at a time.
 
         Args:
-            images: as of :meth:`predict`; a generator may go on for ever.
+            images: as of :meth:`predict`; a generator may go on for ever. Of a video each fifth frame is
+                ``pkdzoo.data.read_video("street.mp4", every=5)``.
             score: lowest score, 0..1.
             iou: overlap above which a worse box of the same class is dropped.
             top: detections a picture at most.
             classes: names or numbers of the only classes to report.
             batch_size: pictures in one pass; see :meth:`predict`.
+            flip: look at the mirror image too.
+            sizes: short sides in pixels to look at each picture at.
 
         Returns:
             An iterator. A picture that cannot be read, even a single one, gives a Result whose ``error`` says why.
 
         Raises:
-            ValueError: at once, for an empty folder or an unknown class.
+            ValueError: at once, for an empty folder, an unknown class, or a detector of other than three channels.
 
         Example:
             >>> import numpy as np, pkdzoo
@@ -227,7 +240,7 @@ class Detector(nn.Module):
             >>> [len(result) for result in model.predict_stream(frames, score=0.5)]
             [0, 0, 0]
         """
-        return predict_stream(self, images, score, iou, top, classes, batch_size)
+        return predict_stream(self, images, Asked(score, iou, top, classes, batch_size, flip, sizes))
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write config, tensors and preprocessor settings; ``create_detector("local-dir:FOLDER")`` reads them.

@@ -24,7 +24,7 @@ from pkdzoo.models.published import PKD_TABLE_3, mmdetection
 from pkdzoo.models.trace import Inference, Pixels, Trace
 from pkdzoo.models.two_stage import RPN, BoxHead, RoITargets, TwoStageDetector
 from pkdzoo.necks.fpn import FPN
-from pkdzoo.ops.masks import crop_masks, paste_masks
+from pkdzoo.ops.masks import crop_masks
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.registry import Weights, register_family
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances
@@ -118,12 +118,9 @@ class MaskRCNN(TwoStageDetector):
         return {**losses, "loss_mask": cross_entropy / cells}
 
     def postprocess(self, trace: Trace, batch: Batch, inference: Inference | None = None) -> list[Detections]:
-        """Boxes as Faster R-CNN finds them, then a mask in each, (N, h, w) bool of the picture without padding."""
+        """Boxes as Faster R-CNN finds them, then a mask in each: ``cells`` (N, 28, 28), to be drawn at any size."""
         found = super().postprocess(trace, batch, inference)
-        return [
-            replace(picture, masks=paste_masks(probabilities, picture.boxes, size))
-            for picture, probabilities, size in zip(found, self.draw(trace.features, found), batch.sizes)
-        ]
+        return [replace(picture, cells=cells) for picture, cells in zip(found, self.draw(trace.features, found))]
 
     def draw(self, features: FeaturePyramid, found: list[Detections]) -> list[Tensor]:
         """Mask probabilities inside each detection's box, for each picture (N, 28, 28)."""

@@ -1,21 +1,21 @@
-"""From whatever a person holds (paths, PIL, arrays, tensors) to results, for every detector alike."""
+"""From single pictures to results, for every detector alike: passes, views of a picture, and back to its own pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from pkdzoo.data.collate import collate
-from pkdzoo.data.reading import SUFFIXES, UnreadableImage, read_image, to_rgb, to_tensor
+from pkdzoo.data.inputs import Picture, decode, each, is_single
+from pkdzoo.data.reading import UnreadableImage
 from pkdzoo.data.transforms import Sample, resize_keep_ratio
+from pkdzoo.ops.nms import concatenate, suppress
 from pkdzoo.registry import nearest
 from pkdzoo.results import Result
 from pkdzoo.structures import Detections, Instances
@@ -24,124 +24,60 @@ if TYPE_CHECKING:
     from pkdzoo.models.base import Detector
     from pkdzoo.models.trace import Inference
 
-
-@dataclass
-class Picture:
-    """One input, decoded: uint8 (3, H, W) RGB and where it came from, or why there is none."""
-
-    pixels: Tensor | None
-    path: str | None = None
-    error: str | None = None
+SMALLEST = 32  # pixels of a short side that views may have
 
 
-def is_single(images: Any) -> bool:
-    """Whether the input is one picture, for which one result is returned, and not several."""
-    if isinstance(images, (str, Path)):
-        return not Path(images).is_dir()
-    return isinstance(images, Image.Image) or (isinstance(images, (np.ndarray, Tensor)) and images.ndim <= 3)
+@dataclass(frozen=True)
+class Asked:
+    """What a call to ``predict`` asks for; None is the detector's own. The words are :meth:`Detector.predict`'s."""
+
+    score: float | None = None
+    iou: float | None = None
+    top: int | None = None
+    classes: Sequence[str | int] | None = None
+    batch_size: int = 1
+    flip: bool = False
+    sizes: Sequence[int] | None = None
 
 
-def pictures_in(folder: str | Path) -> list[Path]:
-    """Picture files of a folder, by name.
+@dataclass(frozen=True)
+class View:
+    """One look at a picture: scaled to (short, long) sides, mirrored or not."""
 
-    Raises:
-        ValueError: when there is none.
-    """
-    found = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES)
-    if not found:
-        raise ValueError(f"{folder} has no pictures; looked for {', '.join(SUFFIXES)}")
-    return found
+    resize: tuple[int, int]
+    flip: bool = False
 
 
-def each(images: Any) -> Iterator[Any]:
-    """The single pictures of an input, one after the other."""
-    if is_single(images):
-        return iter([images])
-    if isinstance(images, (str, Path)):
-        return iter(pictures_in(images))
-    if isinstance(images, Iterable):
-        return iter(images)
-    raise TypeError(f"predict takes paths, PIL pictures, numpy arrays and tensors, not {type(images).__name__}")
-
-
-def decode(image: Any) -> Picture:
-    """Pixels of one input; a file that cannot be read gives a picture with an error."""
-    if isinstance(image, (str, Path)):
-        try:
-            return Picture(read_image(image), str(image))
-        except UnreadableImage as error:
-            return Picture(None, str(image), str(error))
-    if isinstance(image, Image.Image):
-        return Picture(to_tensor(to_rgb(ImageOps.exif_transpose(image))))
-    if isinstance(image, np.ndarray):
-        if image.ndim == 2:
-            image = np.repeat(image[:, :, None], 3, axis=2)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-            raise ValueError(f"a numpy picture is uint8 RGB (H, W, 3), got {image.dtype} {image.shape}")
-        return Picture(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))
-    if isinstance(image, Tensor):
-        if image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8 or image.numel() == 0:
-            raise ValueError(
-                f"a tensor picture is uint8 RGB (3, H, W), got {image.dtype} {tuple(image.shape)}; "
-                "of floats in 0..1 write (image * 255).to(torch.uint8)"
-            )
-        return Picture(image.cpu())
-    raise TypeError(f"predict takes paths, PIL pictures, numpy arrays and tensors, not {type(image).__name__}")
-
-
-def to_original(found: Detections, scale: tuple[float, float], size: tuple[int, int]) -> Detections:
-    """Detections of a resized picture in pixels of the original.
-
-    Args:
-        found: in pixels of the resized picture.
-        scale: (width, height) factors from the original to it.
-        size: (height, width) of the original; boxes end there.
-    """
-    boxes = found.boxes / found.boxes.new_tensor([*scale, *scale])
-    boxes = torch.stack([boxes[:, i].clamp(0, size[1 - i % 2]) for i in range(4)], dim=1)
-    masks = found.masks
-    if masks is not None and tuple(masks.shape[-2:]) != tuple(size):
-        masks = torch.nn.functional.interpolate(masks[None].float(), size=size, mode="bilinear")[0] > 0.5
-    return replace(found, boxes=boxes, masks=masks)
-
-
-def predict(
-    model: Detector,
-    images: Any,
-    score: float | None = None,
-    iou: float | None = None,
-    top: int | None = None,
-    classes: Sequence[str | int] | None = None,
-    batch_size: int = 1,
-) -> Result | list[Result]:
+def predict(model: Detector, images: Any, asked: Asked) -> Result | list[Result]:
     """See :meth:`pkdzoo.Detector.predict`."""
-    results = predict_stream(model, images, score, iou, top, classes, batch_size)
+    results = predict_stream(model, images, asked)
     if not is_single(images):
-        return list(results)
+        # A video's frames would fill the memory, and cannot be asked for again one by one.
+        return [result if result.frame is None else replace(result, picture=None) for result in results]
     result = next(results)
     if result.error is not None:
         raise UnreadableImage(result.path or "picture", result.error.removeprefix(f"{result.path}: "))
     return result
 
 
-def predict_stream(
-    model: Detector,
-    images: Any,
-    score: float | None = None,
-    iou: float | None = None,
-    top: int | None = None,
-    classes: Sequence[str | int] | None = None,
-    batch_size: int = 1,
-) -> Iterator[Result]:
+def predict_stream(model: Detector, images: Any, asked: Asked) -> Iterator[Result]:
     """See :meth:`pkdzoo.Detector.predict_stream`."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: at least one picture goes into a pass")
-    changes = {k: v for k, v in (("score", score), ("iou", iou), ("top", top)) if v is not None}
-    inference = replace(model.inference, **changes)  # type: ignore[arg-type]
-    wanted = None if classes is None else class_indices(model, classes)
+    channels = len(model.pixel_mean)
+    if channels != 3:
+        raise ValueError(
+            f"predict reads RGB pictures, and this detector takes {channels} channels: write "
+            f"model.detect(pkdzoo.Batch(images, sizes)) with images of (B, {channels}, H, W)"
+        )
+    if asked.batch_size < 1:
+        raise ValueError(f"batch_size={asked.batch_size}: at least one picture goes into a pass")
+    changes = {k: v for k in ("score", "iou", "top") if (v := getattr(asked, k)) is not None}
+    inference = replace(model.inference, **changes)
+    wanted = None if asked.classes is None else class_indices(model, asked.classes)
+    views = views_of(model, asked.flip, asked.sizes)
     pictures = (decode(image) for image in each(images))
     # What is wrong with the arguments is said above, at once; the generator below starts with its first result.
-    results = _batches(model, pictures, inference, wanted, batch_size)
+    results = _batches(model, pictures, inference, wanted, asked.batch_size, views)
+    score = asked.score
     if score is None:
         return results
     # The published threshold is one of class scores; centerness lowers them afterwards. Who names a score means the
@@ -150,10 +86,15 @@ def predict_stream(
 
 
 def _batches(
-    model: Detector, pictures: Iterator[Picture], inference: Inference, wanted: Tensor | None, batch_size: int
+    model: Detector,
+    pictures: Iterator[Picture],
+    inference: Inference,
+    wanted: Tensor | None,
+    batch_size: int,
+    views: Sequence[View],
 ) -> Iterator[Result]:
     while group := list(islice(pictures, batch_size)):  # never more than one batch of pixels in memory
-        yield from predict_batch(model, group, inference, wanted)
+        yield from predict_batch(model, group, inference, wanted, views)
 
 
 def class_indices(model: Detector, classes: Sequence[str | int]) -> Tensor:
@@ -171,28 +112,101 @@ def class_indices(model: Detector, classes: Sequence[str | int]) -> Tensor:
     return torch.tensor(indices)
 
 
+def views_of(model: Detector, flip: bool, sizes: Sequence[int] | None) -> list[View]:
+    """The looks at each picture: every size as it is and, with ``flip``, mirrored.
+
+    Args:
+        model: its own size counts where none is given, and the ratio of its sides for those that are.
+        flip: look at the mirror image too.
+        sizes: short sides in pixels.
+
+    Raises:
+        ValueError: for no size, or one below 32 pixels.
+    """
+    short, long = model.resize
+    given = [short] if sizes is None else list(sizes)
+    if not given or any(size < SMALLEST for size in given):
+        raise ValueError(f"sizes={sizes!r}: write short sides in pixels from {SMALLEST} up, e.g. sizes=(600, 800)")
+    return [
+        View((size, round(long * size / short)), mirrored)
+        for size in given
+        for mirrored in ((False, True) if flip else (False,))
+    ]
+
+
+def to_original(found: Detections, scale: tuple[float, float], size: tuple[int, int]) -> Detections:
+    """Detections of a resized picture in pixels of the original.
+
+    Args:
+        found: in pixels of the resized picture; masks as ``cells``, which follow their box.
+        scale: (width, height) factors from the original to it.
+        size: (height, width) of the original; boxes end there.
+    """
+    boxes = found.boxes / found.boxes.new_tensor([*scale, *scale])
+    boxes = torch.stack([boxes[:, i].clamp(0, size[1 - i % 2]) for i in range(4)], dim=1)
+    return replace(found, boxes=boxes, masks=None)  # drawn at another size, they would be of no picture
+
+
+def mirrored(found: Detections, width: float) -> Detections:
+    """Detections of a mirror image in pixels of the picture, which is ``width`` wide."""
+    x1, y1, x2, y2 = found.boxes.unbind(1)
+    cells = None if found.cells is None else found.cells.flip(-1)
+    return replace(found, boxes=torch.stack([width - x2, y1, width - x1, y2], dim=1), cells=cells)
+
+
+def look(model: Detector, images: Sequence[Tensor], view: View, inference: Inference) -> list[Detections]:
+    """What one view finds in a few pictures, in pixels of each as it is given: uint8 (3, H, W)."""
+    none = Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    resized = [resize_keep_ratio(image, *view.resize) for image in images]
+    samples = [Sample(image.flip(-1) if view.flip else image, none) for image, _ in resized]
+    detections = model.detect(collate(samples).to(model.pixel_mean.device), inference)
+    found = []
+    for image, (small, scale), boxes in zip(images, resized, detections):
+        boxes = mirrored(boxes, small.shape[-1]) if view.flip else boxes
+        found.append(to_original(boxes, scale, (image.shape[-2], image.shape[-1])))
+    return found
+
+
 @torch.inference_mode()
 def predict_batch(
-    model: Detector, pictures: list[Picture], inference: Inference, classes: Tensor | None = None
+    model: Detector,
+    pictures: list[Picture],
+    inference: Inference,
+    classes: Tensor | None = None,
+    views: Sequence[View] = (),
 ) -> list[Result]:
-    """Results of a few decoded pictures in one pass; the model's mode is put to eval and back."""
-    none = Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
-    resized = [resize_keep_ratio(p.pixels, *model.resize) for p in pictures if p.pixels is not None]
-    found: Iterator[tuple[Detections, tuple[float, float]]] = iter([])
-    if resized:
-        batch = collate([Sample(image, none) for image, _ in resized]).to(model.pixel_mean.device)
-        detections = model.detect(batch, inference)
-        found = iter(zip(detections, [scale for _, scale in resized]))
+    """Results of a few decoded pictures, one pass a view; the model's mode is put to eval and back.
+
+    Detections of several views are united, and suppressed once more as those of one view are: per class, with the
+    same ``iou`` and ``top``. Of boxes that overlap the best one stays as it is, with its own mask (mmdetection's
+    DetTTAModel does the same).
+
+    Args:
+        model: any detector of three channels.
+        pictures: decoded, or with an error.
+        inference: thresholds.
+        classes: labels that are reported; ``top`` counts only these.
+        views: none means one, the detector's own.
+    """
+    images = [picture.pixels for picture in pictures if picture.pixels is not None]
+    passing = inference if classes is None else replace(inference, top=max(inference.top, model.inference.top))
+    looks = [look(model, images, view, passing) for view in views or [View(model.resize)]] if images else []
+    found = iter([_united(parts, inference, classes) for parts in zip(*looks)])
     results = []
     for picture in pictures:
+        source = {"path": picture.path, "frame": picture.frame, "time": picture.time}
         if picture.pixels is None:
             results.append(Result.failed(picture.path, picture.error or "unreadable", model.label_names))
             continue
         size = (picture.pixels.shape[-2], picture.pixels.shape[-1])
-        boxes, scale = next(found)
-        if classes is not None:
-            boxes = boxes[torch.isin(boxes.labels, classes.to(boxes.labels.device))]
-        kept = None if picture.path else Image.fromarray(picture.pixels.permute(1, 2, 0).numpy())
-        original = to_original(boxes, scale, size)
-        results.append(Result.of(original, model.label_names, size, path=picture.path, picture=kept))
+        kept = None if picture.reopens else Image.fromarray(picture.pixels.permute(1, 2, 0).numpy())
+        results.append(Result.of(next(found), model.label_names, size, picture=kept, **source))
     return results
+
+
+def _united(parts: Sequence[Detections], inference: Inference, classes: Tensor | None) -> Detections:
+    if classes is not None:
+        parts = [part[torch.isin(part.labels, classes.to(part.labels.device))] for part in parts]
+    if len(parts) == 1:
+        return parts[0][: inference.top]
+    return suppress(concatenate(list(parts)), inference.iou, inference.top)

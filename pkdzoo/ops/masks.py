@@ -37,11 +37,41 @@ def crop_masks(masks: Tensor, boxes: Tensor, matched: Tensor, size: int) -> Tens
 
 
 @torch.no_grad()
-def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Tensor:
-    """Masks of regions drawn into the picture, bilinear, one after the other and only where the region is.
+def paste_mask(
+    cells: Tensor, box: Tensor, size: tuple[int, int], threshold: float = 0.5
+) -> tuple[Tensor, slice, slice]:
+    """The mask of one region, bilinear, on the pixels that the region touches.
 
     Args:
-        probabilities: (N, m, m) in 0..1.
+        cells: (m, m) in 0..1.
+        box: (4,) xyxy pixels, which the mask fills.
+        size: (height, width) of the picture.
+        threshold: a pixel belongs to the object from this probability on.
+
+    Returns:
+        (h, w) bool, and the rows and columns of the picture that it covers; the picture outside is not the object.
+    """
+    left, top, right, bottom = (*box[:2].floor().tolist(), *box[2:].ceil().tolist())
+    rows = slice(min(size[0], max(0, int(top))), min(size[0], max(0, int(bottom))))
+    columns = slice(min(size[1], max(0, int(left))), min(size[1], max(0, int(right))))
+    if columns.start >= columns.stop or rows.start >= rows.stop:
+        return torch.zeros(0, 0, dtype=torch.bool, device=cells.device), slice(0, 0), slice(0, 0)
+    box = box.float()
+    # centres of the pixels, -1 at one side of the box and 1 at the other
+    x, y = (
+        (torch.arange(part.start, part.stop, device=box.device) + 0.5 - box[i]) / (box[i + 2] - box[i]) * 2 - 1
+        for i, part in enumerate((columns, rows))
+    )
+    grid = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], dim=-1)
+    sampled = F.grid_sample(cells.float()[None, None], grid[None], align_corners=False)[0, 0]
+    return sampled >= threshold, rows, columns
+
+
+def paste_masks(cells: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Tensor:
+    """Masks of regions drawn into the picture, one after the other; see :func:`paste_mask`.
+
+    Args:
+        cells: (N, m, m) in 0..1.
         boxes: (N, 4) xyxy pixels, which the masks fill.
         size: (height, width) of the picture.
         threshold: a pixel belongs to the object from this probability on.
@@ -49,20 +79,35 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int], thr
     Returns:
         (N, height, width) bool.
     """
-    height, width = size
-    drawn = torch.zeros(len(boxes), height, width, dtype=torch.bool, device=boxes.device)
-    corners = torch.cat([boxes[:, :2].floor(), boxes[:, 2:].ceil()], dim=1).tolist()
-    for picture, mask, box, (left, top, right, bottom) in zip(drawn, probabilities.float(), boxes.float(), corners):
-        columns = slice(max(0, int(left)), min(width, int(right)))
-        rows = slice(max(0, int(top)), min(height, int(bottom)))
-        if columns.start >= columns.stop or rows.start >= rows.stop:
-            continue
-        # centres of the pixels, -1 at one side of the box and 1 at the other
-        x, y = (
-            (torch.arange(part.start, part.stop, device=box.device) + 0.5 - box[i]) / (box[i + 2] - box[i]) * 2 - 1
-            for i, part in enumerate((columns, rows))
-        )
-        grid = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], dim=-1)
-        sampled = F.grid_sample(mask[None, None], grid[None], align_corners=False)[0, 0]
-        picture[rows, columns] = sampled >= threshold
+    drawn = torch.zeros(len(boxes), *size, dtype=torch.bool, device=boxes.device)
+    for picture, mine, box in zip(drawn, cells, boxes):
+        mask, rows, columns = paste_mask(mine, box, size, threshold)
+        picture[rows, columns] = mask
     return drawn
+
+
+def run_lengths(mask: Tensor, rows: slice, columns: slice, size: tuple[int, int]) -> list[int]:
+    """COCO's run lengths of a mask that covers a part of a picture: column by column, first those outside the object.
+
+    A mask on a picture of 12,000 x 9,000 pixels costs what its own pixels cost.
+
+    Args:
+        mask: (h, w) bool.
+        rows: of the picture that it covers.
+        columns: likewise.
+        size: (height, width) of the picture.
+
+    Returns:
+        Lengths, whose sum is the number of the picture's pixels.
+    """
+    height, width = size
+    above = torch.zeros(mask.shape[1], 1, dtype=torch.int8, device=mask.device)
+    edges = torch.cat([above, mask.T.to(torch.int8), above], dim=1).diff(dim=1)  # (w, h + 1)
+    x, y = edges.nonzero(as_tuple=True)
+    places = (x + columns.start) * height + y + rows.start  # where the answer changes, in the picture's order
+    # An object that reaches the lower edge and goes on at the top of the next column does not change there.
+    ends, counts = places.unique_consecutive(return_counts=True)
+    ends = ends[counts == 1]
+    bounds = torch.cat([ends.new_zeros(1), ends, ends.new_tensor([height * width])])
+    lengths: list[int] = bounds.diff().tolist()
+    return lengths

@@ -44,7 +44,7 @@ def suppress(detections: Detections, iou: float, top: int) -> Detections:
 
 
 def concatenate(parts: list[Detections]) -> Detections:
-    """Detections of several levels as one; masks are not expected here."""
-    return Detections(
-        torch.cat([p.boxes for p in parts]), torch.cat([p.scores for p in parts]), torch.cat([p.labels for p in parts])
-    )
+    """Detections of several levels or views as one; masks only as ``cells``, in all parts or in none."""
+    boxes, scores, labels = (torch.cat([getattr(p, name) for p in parts]) for name in ("boxes", "scores", "labels"))
+    cells = [p.cells for p in parts if p.cells is not None]
+    return Detections(boxes, scores, labels, cells=torch.cat(cells) if cells else None)

@@ -124,7 +124,7 @@ def predictions(
         names = [dataset.label_names[label] for label in truth.labels.tolist()]
         pixels = read_image(dataset.image_dir / dataset.file_name(index))
         picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-        cells = [draw_detections(picture, truth.boxes.numpy(), truth.labels.tolist(), names)]
+        cells = [draw_detections(picture, truth.boxes.numpy(), truth.labels.tolist(), names, enlarge=True)]
         for _, model in models:
             result = model.predict(picture, score=score)
             assert not isinstance(result, list)

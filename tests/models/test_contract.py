@@ -224,8 +224,8 @@ def test_detections_lie_in_their_picture(name: str, sizes: list[tuple[int, int]]
         assert ((found.scores >= 0) & (found.scores <= 1)).all()
         assert (found.scores.diff() <= 0).all()
         assert found.labels.dtype == torch.int64 and ((found.labels >= 0) & (found.labels < 5)).all()
-        if found.masks is not None:
-            assert found.masks.dtype == torch.bool and found.masks.shape == (len(found), h, w)
+        if found.cells is not None:
+            assert found.cells.shape[0] == len(found) and ((found.cells >= 0) & (found.cells <= 1)).all()
 
 
 @every

@@ -8,6 +8,7 @@ import torch
 import pkdzoo
 from pkdzoo.models.mask_rcnn import MaskRCNN
 from pkdzoo.models.trace import Inference
+from pkdzoo.ops.masks import paste_masks
 
 SHRUNK = {"backbone": "r10w16", "norm": "gn", "frozen_stages": 0, "width": 32, "box_width": 64, "mask_width": 16}
 NONE = pkdzoo.Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
@@ -77,16 +78,17 @@ def test_detections_have_masks_of_their_picture() -> None:
         model.mask_head.logits.bias.fill_(5.0)
     found = model.detect(batch, Inference(score=0.0, top=10))
     for picture, size in zip(found, batch.sizes):
-        assert picture.masks is not None
-        assert picture.masks.shape == (10, *size) and picture.masks.dtype == torch.bool
-        for mask, box in zip(picture.masks, picture.boxes):
+        assert picture.cells is not None and picture.cells.shape == (10, 28, 28)
+        masks = paste_masks(picture.cells, picture.boxes, size)
+        assert masks.shape == (10, *size) and masks.dtype == torch.bool
+        for mask, box in zip(masks, picture.boxes):
             # a mask that says yes everywhere fills its box but for rounded corners
             assert mask.sum() / ((box[2] - box[0]) * (box[3] - box[1])) == pytest.approx(1.0, abs=0.1)
             rows, columns = mask.nonzero().unbind(1)
             assert columns.min() + 0.5 >= box[0] and columns.max() + 0.5 <= box[2]
             assert rows.min() + 0.5 >= box[1] and rows.max() + 0.5 <= box[3]
     nothing = model.detect(batch, Inference(score=1.0))[1]
-    assert nothing.masks is not None and nothing.masks.shape == (0, 90, 101)
+    assert nothing.cells is not None and nothing.cells.shape == (0, 28, 28)
 
 
 def test_learning_needs_masks() -> None:
