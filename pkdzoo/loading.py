@@ -13,8 +13,8 @@ from pkdzoo.checkpoints import fitting, load_strictly, read_state_dict, to_our_k
 from pkdzoo.checkpoints.mmdet import unwrap
 from pkdzoo.hub import find_weights
 from pkdzoo.models.base import Detector
-from pkdzoo.models.trace import Pixels
 from pkdzoo.models.channels import adapt_stem
+from pkdzoo.models.trace import Pixels
 from pkdzoo.registry import find
 
 
