@@ -142,7 +142,8 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -
                 core.on_epoch_start(epoch, train_loader)
                 build.set_epoch(epoch, train_loader, train_set, sampler)  # a method may have looked through the loader
             seen = progress.step_in_epoch * accumulate
-            batches = skip_first_batches(train_loader, seen) if seen else train_loader
+            batches = skip_first_batches(train_loader, seen) if 0 < seen < len(train_loader) else train_loader
+            batches = [] if seen >= len(train_loader) else batches  # a whole epoch cannot be skipped by each Accelerate
             for number, batch in enumerate(monitor.timed(batches)):
                 if progress.step >= steps:
                     break
@@ -191,6 +192,9 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -
                 last |= recipe.watch.patience is not None and progress.stale >= recipe.watch.patience
             progress.epoch, progress.step_in_epoch, progress.done = epoch + 1, 0, last
             save()
+            if monitor.agreed(asked.by is not None):  # while it measured
+                monitor.say(f"stopped as asked after epoch {epoch + 1}; go on with --resume")
+                return None
     monitor.close()
     accelerator.end_training()
     teacher = teacher if isinstance(core, Distiller) else None  # one that was only inherited from taught nothing

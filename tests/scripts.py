@@ -11,6 +11,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+from safetensors.torch import load_file
+
+from pkdzoo.evaluation import METRICS
+from pkdzoo.training import state
 from pkdzoo.training.monitor import TIMING
 
 ROOT = Path(__file__).parent.parent
@@ -43,3 +48,26 @@ def log_lines(output: Path) -> list[dict[str, Any]]:
     """A run's log without what depends on the clock."""
     lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key not in TIMING} for line in lines]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, optimiser, log and numbers of two finished runs are equal to the last bit."""
+    first, second = state.find_checkpoint(one), state.find_checkpoint(other)
+    assert first is not None and second is not None
+    assert first[1] == second[1]
+    (tensors, rest), (tensors2, rest2) = state.read_checkpoint(first[0]), state.read_checkpoint(second[0])
+    assert tensors.keys() == tensors2.keys()
+    for key, value in tensors.items():
+        assert torch.equal(value, tensors2[key]), key
+    assert rest.keys() == rest2.keys() and rest["scheduler"] == rest2["scheduler"]
+    assert rest["optimizer"]["param_groups"] == rest2["optimizer"]["param_groups"]
+    for number, entry in rest["optimizer"]["state"].items():
+        for key, value in entry.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(rest2["optimizer"]["state"][number][key]))
+    assert log_lines(one) == log_lines(other)
+    metrics, metrics2 = (json.loads((run / "metrics.json").read_text()) for run in (one, other))
+    for key in (*METRICS, "per_class"):
+        assert metrics[key] == metrics2[key]
+    for folder in ("last", "best"):
+        student, student2 = (load_file(run / folder / "model.safetensors") for run in (one, other))
+        assert all(torch.equal(value, student2[key]) for key, value in student.items()), folder

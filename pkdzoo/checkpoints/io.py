@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -59,6 +61,9 @@ def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Ma
         state: tensors by name; they are made contiguous and moved to the CPU, and lose what they share.
         path: where to; the folder must exist.
         metadata: text by name, beside the ``format: pt`` that other libraries look for.
+
+    Raises:
+        OSError: e.g. a full disk; what was there before is untouched.
     """
     path = Path(path)
     tensors: dict[str, Tensor] = {}
@@ -71,7 +76,13 @@ def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Ma
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
-        save_file(tensors, temporary, metadata={"format": "pt", **(metadata or {})})
+        try:
+            save_file(tensors, temporary, metadata={"format": "pt", **(metadata or {})})
+        except SafetensorError as error:  # a full disk is among them, and its number stands in the text alone
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.chmod(temporary, 0o644)
@@ -79,3 +90,40 @@ def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Ma
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+
+
+def save_archive(content: Any, path: str | Path) -> None:
+    """``torch.save`` whose error says what the disk said; its own speaks of positions in an archive.
+
+    Args:
+        content: what ``torch.load`` reads with ``weights_only=True``.
+        path: where to; half a file stays there after an error.
+
+    Raises:
+        OSError: e.g. a full disk.
+    """
+    with open(path, "wb") as file:
+        told = _Told(file)
+        try:
+            torch.save(content, told)  # type: ignore[arg-type]  # a write method is all it uses
+            file.flush()
+        except RuntimeError as error:
+            raise (told.error or error) from error
+
+
+class _Told:
+    """A file that remembers why it could not be written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -64,6 +64,8 @@ def evaluate(
     Returns:
         The twelve numbers in percent and ``per_class``; see ``CocoEvaluator.compute``.
     """
+    for buffer in model.buffers() if accelerator.num_processes > 1 else ():
+        broadcast(buffer)  # running statistics are each process's own; what is saved and measured is the first one's
     found = CocoEvaluator(dataset, backend)
     main = accelerator.is_main_process
     for batch in tqdm(loader, desc="evaluate", leave=False, dynamic_ncols=True, disable=None if main else True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -111,6 +112,11 @@ class Monitor:
             "warm-up or clipping usually helps, e.g. --set optim.clip=35"
         )
 
+    def agreed(self, stop: bool) -> bool:
+        """Whether any process was asked to stop; all of them call it."""
+        flag = torch.tensor(float(stop), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum") if self.accelerator.num_processes > 1 else flag)
+
     def step(self, progress: Progress, lr: float, grad_norm: Tensor) -> None:
         """After an optimiser step: write a line if it is time."""
         self.bar.update(1)
@@ -136,10 +142,10 @@ class Monitor:
 
     def _means(self) -> dict[str, float]:
         keys = sorted(self.sums)
-        means = torch.stack([self.sums[key] / self.counts[key] for key in keys])
-        if self.accelerator.num_processes > 1:
-            means = self.accelerator.reduce(means, "mean")
-        return dict(zip(keys, means.tolist()))
+        sums = torch.stack([self.sums[key] for key in keys])
+        if self.accelerator.num_processes > 1:  # before dividing: sums are exact, so a resumed run has the same ones
+            sums = self.accelerator.reduce(sums, "mean")
+        return {key: value / self.counts[key] for key, value in zip(keys, sums.tolist())}
 
     def window(self) -> dict[str, Any]:
         """Unfinished sums, for the checkpoint; all processes call it.
@@ -202,4 +208,6 @@ def _forget_later_lines(path: Path, progress: Progress) -> None:
                 kept.append(text)
         except (json.JSONDecodeError, KeyError):
             continue  # the last line of a killed run may be cut
-    path.write_text("".join(f"{line}\n" for line in kept))
+    beside = path.with_name(f".{path.name}.{os.getpid()}")  # killed meanwhile, the old file is still there
+    beside.write_text("".join(f"{line}\n" for line in kept))
+    os.replace(beside, path)

@@ -32,7 +32,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pkdzoo.checkpoints.io import save_safetensors
+from pkdzoo.checkpoints.io import save_archive, save_safetensors
 from pkdzoo.evaluation import write_metrics
 from pkdzoo.models.base import Detector
 from pkdzoo.training.recipe import Recipe
@@ -116,7 +116,7 @@ def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
         raise ValueError(f"{output} is a file: --output names a folder")
     held = output / "recipe.json"
     if not held.is_file():
-        if output.is_dir() and any(entry.name != "data" for entry in output.iterdir()):  # data may have been generated
+        if output.is_dir() and any(_foreign(entry) for entry in output.iterdir()):
             raise ValueError(f"{output} is not empty and holds no run: choose another --output")
         return
     old, new = json.loads(held.read_text()), recipe.to_dict()
@@ -131,6 +131,13 @@ def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
         raise ValueError(f"{output} holds another run, --resume cannot continue it: {'; '.join(fatal)}")
     if changed:
         warnings.warn(f"resuming with a changed recipe: {'; '.join(changed)}", stacklevel=2)
+
+
+def _foreign(entry: Path) -> bool:
+    """Whether a run that was killed before it had written its recipe cannot have left this."""
+    if entry.name == "checkpoints" and entry.is_dir():
+        return any(entry.iterdir())
+    return entry.name != "data" and not entry.name.startswith(".recipe.json.")  # data may have been generated
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:
@@ -150,6 +157,8 @@ def open_output(output: Path, recipe: Recipe, about: Mapping[str, Any]) -> None:
     (output / "checkpoints").mkdir(parents=True, exist_ok=True)
     for rest in (output / "checkpoints").glob(".*"):
         shutil.rmtree(rest, ignore_errors=True)
+    for rest in (path for folder in (output, output / "last", output / "best") for path in folder.glob(".*.*")):
+        rest.unlink(missing_ok=True)  # files on their way to be renamed
     write_json(output / "recipe.json", recipe.to_dict())
     write_json(output / "run.json", dict(about))
 
@@ -173,20 +182,22 @@ def save_checkpoint(
         OSError: e.g. a full disk; what was there before is untouched.
     """
     folder = output / "checkpoints"
-    final = folder / f"step_{progress.step:08d}"
+    # The same step is saved again at an epoch's end, after its evaluation. The new one gets a place of its own: between
+    # moving the old one away and the new one there, a killed run would have neither.
+    name = f"step_{progress.step:08d}"
+    names = [name, *(f"{name}.{number}" for number in range(1, 10))]
+    final = next(folder / name for name in names if not (folder / name).exists())
     building = folder / f".building_{progress.step:08d}"
     shutil.rmtree(building, ignore_errors=True)
     try:
         building.mkdir()
         save_safetensors(tensors, building / "model.safetensors")
-        torch.save(dict(rest), building / "rest.pt")
+        save_archive(dict(rest), building / "rest.pt")
         for file in building.iterdir():
             _sync(file)
         hashes = {file.name: sha256(file) for file in sorted(building.iterdir())}
         write_json(building / MANIFEST, {"progress": asdict(progress), "sha256": hashes})
         _sync(building)
-        if final.exists():  # the same step again, after a resume
-            os.replace(final, folder / f".old_{progress.step:08d}")
         os.replace(building, final)
         _sync(folder)
     except OSError as error:
@@ -194,23 +205,39 @@ def save_checkpoint(
         raise OSError(error.errno, f"{what}. The newest whole one: {last_good(output)}") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    for old in list_checkpoints(output)[keep:]:
-        # Renamed first: a folder that is half deleted must not look like a checkpoint.
-        os.replace(old, old.with_name(f".old_{old.name}"))
-    for old in folder.glob(".old_*"):
-        shutil.rmtree(old, ignore_errors=True)
+    _prune(output, final, progress.step, keep)
     return final
 
 
+def _prune(output: Path, new: Path, step: int, keep: int) -> None:
+    """Drop what the checkpoint ``new`` makes useless: the oldest beyond ``keep``, and an earlier save of its step.
+
+    Later steps go too: they were found damaged, or the run would have gone on from them.
+    """
+    folder = new.parent
+    older = [path for saved, _, path in _listed(output) if saved < step]
+    stay = {new, *older[: keep - 1]}
+    for old in folder.glob("step_*"):
+        if old not in stay:  # renamed first: a folder that is half deleted must not look like a checkpoint
+            os.replace(old, old.with_name(f".old_{old.name}"))
+    for old in folder.glob(".old_*"):
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def list_checkpoints(output: Path) -> list[Path]:
-    """Checkpoints of a run, newest first, by the step their manifest states."""
+    """Checkpoints of a run, newest first, by the step and the epoch their manifest states."""
+    return [path for *_, path in _listed(output)]
+
+
+def _listed(output: Path) -> list[tuple[int, int, Path]]:
     found = []
     for manifest in (output / "checkpoints").glob(f"step_*/{MANIFEST}"):
         try:
-            found.append((int(json.loads(manifest.read_text())["progress"]["step"]), manifest.parent))
+            progress = json.loads(manifest.read_text())["progress"]
+            found.append((int(progress["step"]), int(progress["epoch"]), manifest.parent))
         except (ValueError, KeyError, TypeError):
-            warnings.warn(f"{manifest} cannot be read; that checkpoint is not used", stacklevel=2)
-    return [path for _, path in sorted(found, reverse=True)]
+            warnings.warn(f"{manifest} cannot be read; that checkpoint is not used", stacklevel=3)
+    return sorted(found, reverse=True)
 
 
 def find_checkpoint(output: Path) -> tuple[Path, Progress] | None:

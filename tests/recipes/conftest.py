@@ -32,11 +32,17 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shapes(tmp_path_factory.mktemp("shapes") / "data", train=13, val=5, size=(64, 96))
 
 
+@pytest.fixture(scope="session")
+def recipe_text() -> str:
+    """The tiny recipe."""
+    return RECIPE
+
+
 @pytest.fixture
-def recipe(tmp_path: Path) -> Path:
+def recipe(tmp_path: Path, recipe_text: str) -> Path:
     """The tiny recipe as a file."""
     path = tmp_path / "tiny.py"
-    path.write_text(RECIPE)
+    path.write_text(recipe_text)
     return path
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 from pathlib import Path
 
 import pytest
-import torch
+from processes import Run, happening
 from safetensors.torch import load_file
-from scripts import log_lines
+from scripts import assert_same_run, log_lines
 
 import pkdzoo
 from pkdzoo.data.shapes import CLASSES
 from pkdzoo.evaluation import METRICS
-from pkdzoo.training import monitor as monitors
 from pkdzoo.training import state
 
 DISTILL = """
@@ -29,42 +29,28 @@ class Crash(Exception):
     """Stands for whatever ends a process."""
 
 
+@pytest.fixture(scope="module")
+def whole(shapes, recipe_text, tmp_path_factory) -> Path:
+    """The tiny recipe from its beginning to its end, for whatever was interrupted to be compared with."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "tiny.py").write_text(recipe_text)
+    words = [folder / "tiny.py", "--data", shapes, "--output", folder / "run", "--cpu", "--threads", 1]
+    Run("train", *words, said=folder / "said").finish()
+    return folder / "run"
+
+
 @pytest.fixture
-def crash(train, monkeypatch):
-    """Call the script and let it end with an exception right after an optimiser step."""
+def crash(train):
+    """Call the script and let it end with an exception at a place of ``happening``."""
 
-    def run(step: int, *argv: object) -> None:
-        after = monitors.Monitor.step
+    def now() -> None:
+        raise Crash
 
-        def crashing(self, progress, *args) -> None:
-            after(self, progress, *args)
-            if progress.step == step:
-                raise Crash
-
-        with monkeypatch.context() as patch:
-            patch.setattr(monitors.Monitor, "step", crashing)
-            with pytest.raises(Crash):
-                train(*argv)
+    def run(place: int | str, *argv: object) -> None:
+        with happening(place, now), pytest.raises(Crash):
+            train(*argv)
 
     return run
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    """Weights, optimiser, log and numbers of two finished runs are equal to the last bit."""
-    first, second = state.find_checkpoint(one), state.find_checkpoint(other)
-    assert first is not None and second is not None
-    assert first[1] == second[1]
-    (tensors, rest), (tensors2, rest2) = state.read_checkpoint(first[0]), state.read_checkpoint(second[0])
-    assert tensors.keys() == tensors2.keys()
-    for key, value in tensors.items():
-        assert torch.equal(value, tensors2[key]), key
-    for number, entry in rest["optimizer"]["state"].items():
-        for key, value in entry.items():
-            assert torch.equal(torch.as_tensor(value), torch.as_tensor(rest2["optimizer"]["state"][number][key]))
-    assert log_lines(one) == log_lines(other)
-    metrics, metrics2 = (json.loads((run / "metrics.json").read_text()) for run in (one, other))
-    for key in (*METRICS, "per_class"):
-        assert metrics[key] == metrics2[key]
 
 
 def test_a_run_leaves_what_people_need(train, recipe, shapes, tmp_path) -> None:
@@ -105,37 +91,42 @@ CASES = {
     "plain": ([], ""),
     "accumulated and averaged": (["--set", "optim.accumulate=2", "--set", "optim.ema=0.9"], ""),
     "distilled, with connectors": (["--set", 'distill.methods={"fbkd": {}}', "--set", "data.workers=1"], DISTILL),
+    "prototypes": (["--set", 'distill.methods={"global_knowledge": {"smallest": 4, "prototypes": 2}}'], DISTILL),
     "sampled": (["--set", "model=faster_rcnn_r10w16", "--set", "schedule.epochs=1"], ""),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_resumed_run_equals_the_uninterrupted_one(case, train, crash, recipe, shapes, tmp_path) -> None:
+    """Pictures of several sizes, some mirrored; cut off within an epoch, and between its last step and evaluation."""
     words, more = CASES[case]
     recipe.write_text(recipe.read_text() + more)
     command = [recipe, "--data", shapes, "--set", "watch.save=2", *words]
     train(*command, "--output", tmp_path / "whole")
-    last = 4 if case == "sampled" else 8
-    for step in (1, 3, last - 1):  # before the first checkpoint, within an epoch, near the end
-        crash(step, *command, "--output", tmp_path / "cut", *(["--resume"] if step > 1 else []))
+    for place in (3, "evaluation") if case == "sampled" else (1, 3, "evaluation", 7):  # the first before any checkpoint
+        crash(place, *command, "--output", tmp_path / "cut", "--resume")
+        if place == "evaluation":
+            found = state.find_checkpoint(tmp_path / "cut")
+            assert found is not None and (found[1].step, found[1].step_in_epoch, found[1].epoch) == (4, 4, 0)
     train(*command, "--output", tmp_path / "cut", "--resume")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    if case == "prototypes":
+        tensors, _ = state.read_checkpoint(state.list_checkpoints(tmp_path / "cut")[0])
+        assert tensors["task.methods.global_knowledge.known"].any()  # else there were none to come back to
 
 
-def test_resume_at_the_end_of_an_epoch_and_of_the_run(train, crash, recipe, shapes, tmp_path) -> None:
+def test_resume_at_the_end_of_an_epoch_and_of_the_run(train, crash, recipe, shapes, whole, tmp_path) -> None:
     command = [recipe, "--data", shapes]
-    train(*command, "--output", tmp_path / "whole")
     crash(5, *command, "--output", tmp_path / "cut")  # the only checkpoint is that of the first epoch's end
     train(*command, "--output", tmp_path / "cut", "--resume")
-    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    assert_same_run(whole, tmp_path / "cut")
     before = (tmp_path / "cut" / "log.jsonl").read_text()
     train(*command, "--output", tmp_path / "cut", "--resume")  # nothing is left to do, and nothing is done
     assert (tmp_path / "cut" / "log.jsonl").read_text() == before
 
 
-def test_a_damaged_checkpoint_is_passed_over(train, crash, recipe, shapes, tmp_path) -> None:
+def test_a_damaged_checkpoint_is_passed_over(train, crash, recipe, shapes, whole, tmp_path) -> None:
     command = [recipe, "--data", shapes, "--set", "watch.save=1", "--set", "watch.keep=3"]
-    train(*command, "--output", tmp_path / "whole")
     crash(6, *command, "--output", tmp_path / "cut")
     newest = state.list_checkpoints(tmp_path / "cut")[0] / "model.safetensors"
     content = bytearray(newest.read_bytes())
@@ -143,28 +134,55 @@ def test_a_damaged_checkpoint_is_passed_over(train, crash, recipe, shapes, tmp_p
     newest.write_bytes(bytes(content))
     with pytest.warns(UserWarning, match=r"model\.safetensors is damaged"):
         train(*command, "--output", tmp_path / "cut", "--resume")
-    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    assert_same_run(whole, tmp_path / "cut")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_it_saves_and_ends(number, train, recipe, shapes, tmp_path, monkeypatch, capsys) -> None:
+@pytest.mark.parametrize(
+    ("number", "place", "said", "stands"),
+    [
+        (signal.SIGTERM, 5, "stopped as asked at step 6 of 8", (6, 1, 2)),
+        (signal.SIGINT, 3, "stopped as asked at step 4 of 8", (4, 0, 4)),  # the epoch's last: its evaluation is to come
+        (signal.SIGTERM, "evaluation", "stopped as asked after epoch 1", (4, 1, 0)),
+    ],
+)
+def test_asked_to_stop_it_saves_and_ends(
+    number, place, said, stands, train, recipe, shapes, whole, tmp_path, capsys
+) -> None:
     command = [recipe, "--data", shapes]
-    train(*command, "--output", tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        after = monitors.Monitor.step
-
-        def asking(self, progress, *args) -> None:
-            after(self, progress, *args)
-            if progress.step == 5:
-                os.kill(os.getpid(), number)
-
-        patch.setattr(monitors.Monitor, "step", asking)
+    with happening(place, lambda: os.kill(os.getpid(), number)):
         train(*command, "--output", tmp_path / "cut")
-    assert "stopped as asked at step 6 of 8" in capsys.readouterr().out
-    checkpoint = state.find_checkpoint(tmp_path / "cut")
-    assert checkpoint is not None and (checkpoint[1].step, checkpoint[1].epoch, checkpoint[1].done) == (6, 1, False)
+    assert said in capsys.readouterr().out
+    found = state.find_checkpoint(tmp_path / "cut")
+    assert found is not None
+    assert (found[1].step, found[1].epoch, found[1].step_in_epoch, found[1].done) == (*stands, False)
     train(*command, "--output", tmp_path / "cut", "--resume")
-    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    assert_same_run(whole, tmp_path / "cut")
+
+
+def test_asked_to_stop_in_the_last_evaluation_the_next_arm_waits(train, recipe, shapes, tmp_path) -> None:
+    recipe.write_text(
+        recipe.read_text() + DISTILL + 'RECIPES = [replace(RECIPE, name="plain", distill=None), RECIPE]\n'
+    )
+    words = [recipe, "--data", shapes, "--output", tmp_path, "--set", "schedule.max_steps=1"]
+    with happening("evaluation", lambda: os.kill(os.getpid(), signal.SIGTERM)):
+        train(*words)
+    found = state.find_checkpoint(tmp_path / "plain")
+    assert found is not None and found[1].done and not (tmp_path / "tiny").exists()
+
+
+def test_a_full_disk_ends_a_run_that_can_go_on(train, recipe, shapes, whole, tmp_path) -> None:
+    command = [recipe, "--data", shapes, "--set", "watch.save=2"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    full = happening(5, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard)))
+    try:
+        with full, pytest.raises(SystemExit) as ended:
+            train(*command, "--output", tmp_path / "cut")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "the checkpoint of step 6 could not be written: File too large" in str(ended.value.code)
+    assert "step_00000004" in str(ended.value.code)
+    train(*command, "--output", tmp_path / "cut", "--resume")
+    assert_same_run(whole, tmp_path / "cut")
 
 
 def test_patience_ends_a_run_early(train, recipe, shapes, tmp_path) -> None:

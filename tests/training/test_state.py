@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import json
+import multiprocessing
 import os
+import random
+import resource
+import signal
+import time
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -39,7 +44,7 @@ def test_round_trip_and_progress_as_data(output) -> None:
 
 
 def test_only_the_newest_stay(output) -> None:
-    for step in (1, 2, 10, 9):
+    for step in (1, 2, 9, 10):
         save(output, step)
     assert [path.name for path in list_checkpoints(output)] == ["step_00000010", "step_00000009"]
     assert sorted(path.name for path in (output / "checkpoints").iterdir()) == ["step_00000009", "step_00000010"]
@@ -51,6 +56,17 @@ def test_the_manifest_decides_and_not_the_folders_name(output) -> None:
     os.rename(output / "checkpoints" / "step_00000005", output / "checkpoints" / "step_99999999")
     found = find_checkpoint(output)
     assert found is not None and found[1].step == 6
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_what_was_passed_over_goes_with_the_next_save(output, keep) -> None:
+    for step in (5, 8):
+        save(output, step, keep=2)
+    (output / "checkpoints" / "step_00000008" / "rest.pt").write_bytes(b"")
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert find_checkpoint(output)[1].step == 5
+    save(output, 6, keep=keep)  # the run went on from 5
+    assert [path.name for path in list_checkpoints(output)] == ["step_00000006", "step_00000005"][:keep]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "rest.pt"])
@@ -79,20 +95,70 @@ def test_an_unreadable_manifest_is_passed_over(output) -> None:
     assert found is not None and found[1].step == 1
 
 
-@pytest.mark.parametrize("where", ["save_safetensors", "sha256", "write_json", "_sync"])
-def test_a_save_that_fails_half_way_changes_nothing(output, monkeypatch, where) -> None:
+@contextmanager
+def small_disk(limit: int):
+    """Inside, no file grows beyond ``limit`` bytes: what a full disk says, anybody can have it said."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "rest"), [({"task.w": torch.zeros(9000)}, {}), ({}, {"optimizer": torch.zeros(9000)})]
+)
+def test_a_full_disk_changes_nothing(output, tensors, rest) -> None:
     save(output, 1)
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(state, where, full)
-    with pytest.raises(OSError, match=r"step 2 could not be written: No space left.*whole one: .*step_00000001"):
-        save(output, 2)
-    monkeypatch.undo()
+    with small_disk(20_000), pytest.raises(OSError, match=r"step 2 could not .*: File too large.*: .*step_00000001"):
+        save_checkpoint(output, Progress(step=2), tensors, rest, 2)
     assert [path.name for path in (output / "checkpoints").iterdir()] == ["step_00000001"]
+    save_checkpoint(output, Progress(step=2), tensors, rest, 2)
     found = find_checkpoint(output)
-    assert found is not None and found[1].step == 1
+    assert found is not None and found[1].step == 2
+
+
+def test_killed_at_any_moment_of_a_save_a_whole_checkpoint_is_there(output) -> None:
+    """A process that does nothing but save, killed again and again; each step is saved twice, as at an epoch's end."""
+    save(output, 0)
+    tensors, rest = {"task.w": torch.arange(30_000.0)}, {"optimizer": torch.arange(30_000.0)}
+
+    def work(first: int) -> None:
+        for step in range(first, first + 1000):
+            for epoch in (0, 1):
+                save_checkpoint(output, Progress(step=step, epoch=epoch), tensors, rest, keep=1)
+
+    rng, within, newest = random.Random(0), 0, -1
+    for _ in range(20):
+        process = multiprocessing.get_context("fork").Process(target=work, args=(newest + 1,))
+        process.start()
+        time.sleep(rng.uniform(0.01, 0.15))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        within += any((output / "checkpoints").glob(".*"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # not one that is damaged or cut
+            found = find_checkpoint(output)
+        assert found is not None and found[1].step >= newest
+        newest = found[1].step
+        state.open_output(output, RECIPE, ABOUT)
+        assert len(list((output / "checkpoints").iterdir())) <= 2
+    print(f"{within} of 20 kills within a save, {newest} steps saved")
+    assert within >= 5 and newest >= 3
+
+
+@pytest.mark.parametrize("left", [".recipe.json.123", "checkpoints", "data"])
+def test_a_run_that_was_killed_before_it_began_can_begin_again(tmp_path, left) -> None:
+    run = tmp_path / "run"
+    (run / left).mkdir(parents=True)
+    state.check_output(run, RECIPE, resume=False)
+    state.check_output(run, RECIPE, resume=True)
+    (run / left / "something").write_text("")
+    (run / "notes.txt").write_text("")
+    with pytest.raises(ValueError, match="is not empty and holds no run"):
+        state.check_output(run, RECIPE, resume=True)
 
 
 def test_the_rest_of_a_killed_save_is_cleared_away(output) -> None:
@@ -100,7 +166,10 @@ def test_the_rest_of_a_killed_save_is_cleared_away(output) -> None:
     rest = output / "checkpoints" / ".building_00000002"
     rest.mkdir()
     (rest / "model.safetensors").write_bytes(b"half")
+    (output / "best").mkdir()
+    (output / "best" / ".model.safetensors.ab12").write_bytes(b"half")
     state.open_output(output, RECIPE, ABOUT)
+    assert not list((output / "best").iterdir())
     assert [path.name for path in (output / "checkpoints").iterdir()] == ["step_00000001"]
 
 
