@@ -1,0 +1,50 @@
+"""DeepPCB, 1,000 pictures of printed-circuit-board defects: tiny students of three teachers, all methods.
+
+python recipes/experiments/run.py recipes/experiments/deeppcb.py --data deeppcb/
+accelerate launch recipes/train.py recipes/experiments/deeppcb.py --data deeppcb/ --only deeppcb_plain
+
+Everything from scratch, at half size (320 x 320) and in training on windows of 256 x 256. The students' 4 epochs are
+4,000 pictures. The order is that of the claims: FCOS teacher, plain, PKD and MSE with five seeds, then single seeds.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from pkdzoo.training import Data, Distill, Optim, Recipe, Schedule, Warmup, Watch
+
+DATA = Data(short=320, long=320, crop=(256, 256), test=(320, 320), batch=4, test_batch=4, workers=0, min_size=0)
+GN = {"norm": "gn", "frozen_stages": 0, "width": 64}
+PLAIN = Recipe(
+    "deeppcb_plain",
+    "retina_r10w16",
+    data=DATA,
+    optim=Optim(lr=0.01, batch=4, clip=10.0),
+    schedule=Schedule(epochs=4, milestones=(3, 3.75), warmup=Warmup(steps=100)),
+    watch=Watch(evaluate=1, log=50),
+)
+LONGER = Schedule(epochs=6, milestones=(4.5, 5.5), warmup=Warmup(steps=100))
+FCOS = replace(
+    PLAIN, name="deeppcb_fcos_r18", model="fcos_r50_tricks", schedule=LONGER,
+    model_args={**GN, "backbone": "r18", "depth": 2, "head_norm": "gn"},
+)  # fmt: skip
+RETINA = replace(FCOS, name="deeppcb_retina_r18", model="retina_r18", model_args={**GN, "depth": 2, "head_norm": "gn"})
+FASTER = replace(FCOS, name="deeppcb_faster_r18", model="faster_rcnn_r10w16", model_args={"backbone": "r18"})
+FCOS_STUDENT = replace(PLAIN, name="deeppcb_fcos_plain", model="fcos_r10w16", model_args={"tricks": True})
+
+
+def taught(name: str, methods: dict[str, Any], teacher: Recipe = FCOS, student: Recipe = PLAIN) -> Recipe:
+    folder = f"runs/experiments/deeppcb/{teacher.name.removeprefix('deeppcb_')}-0/best"
+    return replace(student, name=f"deeppcb_{name}", distill=Distill(f"local-dir:{folder}", methods))
+
+
+SINGLE = [
+    taught("pkd_retina", {"pkd": {}}, RETINA), taught("mse_retina", {"mse": {}}, RETINA),
+    taught("crosskd_retina", {"crosskd": {}}, RETINA), taught("crosskd_pkd_retina", {"crosskd": {}, "pkd": {}}, RETINA),
+    taught("pkd_faster", {"pkd": {}}, FASTER), taught("mse_faster", {"mse": {}}, FASTER),
+    FCOS_STUDENT, taught("fcos_pkd", {"pkd": {}}, FCOS, FCOS_STUDENT),
+    taught("fcos_mse", {"mse": {}}, FCOS, FCOS_STUDENT), taught("norm_kl", {"norm_kl": {}}),
+    taught("fbkd", {"fbkd": {}}), taught("fgd", {"fgd": {}}), taught("pkd_weight_3", {"pkd": {"weight": 3.0}}),
+]  # fmt: skip
+SHAPES = replace(PLAIN, name="deeppcb_pkd_from_shapes", distill=Distill("fcos_r18w24.shapes", {"pkd": {}}))
+RECIPES = [FCOS, RETINA, FASTER, PLAIN, taught("pkd", {"pkd": {}}), taught("mse", {"mse": {}}), *SINGLE, SHAPES]
+WAVES = ((("deeppcb_plain", "deeppcb_pkd", "deeppcb_mse"), 5), ((*(r.name for r in SINGLE), SHAPES.name), 1))

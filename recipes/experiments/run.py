@@ -1,0 +1,302 @@
+"""Train a matrix of recipes and seeds, one cell after the other, and write down what came out.
+
+    python recipes/experiments/run.py recipes/experiments/bccd.py --data bccd/                    # all that is missing
+    python recipes/experiments/run.py recipes/experiments/bccd.py --data bccd/ --cells plain-0 pkd-0
+    python recipes/experiments/run.py recipes/experiments/bccd.py --data bccd/ -- --cpu --threads 1      # for train.py
+    python recipes/experiments/run.py --report                       # recipes/experiments/README.md from the numbers
+
+A matrix is a recipe file (recipes/train.py trains any one of its recipes) that also says in WAVES which recipes run
+with how many seeds, in the order in which they are worth having: ``(((NAME, NAME), 5), ((NAME,), 1))``. All recipes of
+WAVES have the same data and schedule, so that a difference between them is not one of budgets. A teacher is a recipe
+outside WAVES; a student names it by its folder, ``local-dir:runs/experiments/MATRIX/TEACHER-0/best``, and it is
+trained when the first student needs it.
+
+Kill it whenever you like and start it again: a cell with its file of numbers is left alone, one that was cut short
+goes on from its last checkpoint. A cell is ``results/MATRIX/ARM-SEED.json`` beside this file; ARM is the recipe's name
+without the matrix's. Its numbers are those of the last epoch, so no epoch was chosen by what it scored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import platform
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import report  # beside this file
+import torch
+import torchvision
+
+from pkdzoo import create_detector
+from pkdzoo.distill.pkd import PKD
+from pkdzoo.training import build, options, state
+from pkdzoo.training.recipe import Recipe, load_recipes
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNS = "runs/experiments"  # where recipes expect their teachers
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One recipe with one seed."""
+
+    matrix: str
+    recipe: Recipe
+    seed: int
+
+    @property
+    def arm(self) -> str:
+        """The recipe's name without the matrix's."""
+        return self.recipe.name.removeprefix(f"{self.matrix}_")
+
+    @property
+    def key(self) -> str:
+        """Name of its folder and of its file."""
+        return f"{self.arm}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Cells of one file, students in the order in which they run, teachers by key."""
+
+    path: Path
+    students: list[Cell]
+    teachers: dict[str, Cell]
+
+
+def load_matrix(path: Path) -> Matrix:
+    """Read a matrix file.
+
+    Raises:
+        ValueError: for a file without WAVES, a name it does not define, or students on unequal budgets.
+    """
+    recipes = {recipe.name: recipe for recipe in load_recipes(path)}
+    waves = runpy.run_path(str(path)).get("WAVES")
+    if not waves:
+        raise ValueError(f"{path} is no matrix: write WAVES = (((NAME, NAME), SEEDS), ...) beside its RECIPES")
+    unknown = [name for names, _ in waves for name in names if name not in recipes]
+    if unknown:
+        raise ValueError(f"{path}: WAVES names {', '.join(unknown)}, RECIPES has {', '.join(recipes)}")
+    students = {
+        (name, seed): Cell(path.stem, replace(recipes[name], seed=seed), seed)
+        for names, seeds in waves
+        for seed in range(seeds)
+        for name in names
+    }
+    arms = {cell.recipe.name for cell in students.values()}
+    check_budgets([recipes[name] for name in recipes if name in arms])
+    others = [Cell(path.stem, recipe, recipe.seed) for name, recipe in recipes.items() if name not in arms]
+    return Matrix(path, list(students.values()), {cell.key: cell for cell in others})
+
+
+def check_budgets(recipes: Sequence[Recipe]) -> None:
+    """Refuse students that see other pictures, or for longer, than the first."""
+    first = budget(recipes[0])
+    for recipe in recipes[1:]:
+        unequal = state.differences(first, budget(recipe))
+        if unequal:
+            raise ValueError(
+                f"{recipe.name} and {recipes[0].name} have unequal budgets: {'; '.join(unequal)}. Write another matrix"
+            )
+
+
+def budget(recipe: Recipe) -> dict[str, Any]:
+    """What all students of a matrix share."""
+    content = recipe.to_dict()
+    return {key: content[key] for key in ("data", "schedule", "watch")}
+
+
+def teacher_key(matrix: Matrix, cell: Cell) -> str | None:
+    """Key of the cell of this matrix that teaches, if one does."""
+    teacher = cell.recipe.distill.teacher if cell.recipe.distill else ""
+    start = f"local-dir:{RUNS}/{matrix.path.stem}/"
+    key = teacher.removeprefix(start).partition("/")[0] if teacher.startswith(start) else None
+    if key is not None and key not in matrix.teachers:
+        raise ValueError(f"{cell.recipe.name} learns from {teacher}, but the file has {', '.join(matrix.teachers)}")
+    return key
+
+
+def in_order(matrix: Matrix, wanted: Iterable[str]) -> list[Cell]:
+    """The wanted cells, all without a wish, each teacher before its first student."""
+    known = {cell.key: cell for cell in [*matrix.teachers.values(), *matrix.students]}
+    missing = [key for key in wanted if key not in known]
+    if missing:
+        raise ValueError(f"{matrix.path} has no cell {', '.join(missing)}; it has {', '.join(known)}")
+    found: dict[str, Cell] = {}
+    for cell in [known[key] for key in wanted] or matrix.students:
+        key = teacher_key(matrix, cell)
+        for each in [matrix.teachers[key]] if key else []:
+            found.setdefault(each.key, each)
+        found.setdefault(cell.key, cell)
+    return list(found.values())
+
+
+def train_script() -> Any:
+    """recipes/train.py as a module: the one training loop there is."""
+    spec = importlib.util.spec_from_file_location("pkdzoo_recipes_train", ROOT / "recipes" / "train.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# -- one cell --------------------------------------------------------------------------------------------------------
+
+
+def run_cell(matrix: Matrix, cell: Cell, args: argparse.Namespace) -> bool:
+    """Train what is missing of a cell and write its file; whether it is finished."""
+    file = args.results / cell.matrix / f"{cell.key}.json"
+    if file.is_file():
+        changed = state.differences(json.loads(file.read_text())["recipe"], cell.recipe.to_dict())
+        if changed:
+            raise ValueError(f"{file} holds another recipe ({'; '.join(changed)}): move it away, or rename the new one")
+        return True
+    output = args.output / cell.key
+    commits = note_commit(args.output / f"{cell.key}.commits.json")
+    words = ["--only", cell.recipe.name, "--set", f"seed={cell.seed}"]
+    key = teacher_key(matrix, cell)
+    moved = ["--set", f"distill.teacher=local-dir:{args.output / key}/best"] if key else []
+    where = ["--data", str(args.data), "--output", str(output), "--resume"]
+    train_script().main([str(matrix.path), *words, *moved, *where, *args.train])
+    found = state.find_checkpoint(output)
+    if found is None or not found[1].done:
+        return False
+    about = state.about(1)
+    content = {
+        "matrix": cell.matrix,
+        "arm": cell.arm,
+        "seed": cell.seed,
+        "role": "teacher" if cell.key in matrix.teachers else "student",
+        "command": " ".join(["accelerate launch recipes/train.py", f"recipes/experiments/{matrix.path.name}", *words]),
+        "commits": commits,
+        "versions": {**versions(), "pkdzoo": about["pkdzoo"]},
+        "hardware": f"{about['hardware']}, {torch.get_num_threads()} threads",
+        "date": about["date"],
+        **measured(matrix, cell, args, output, found[1]),
+        "recipe": cell.recipe.to_dict(),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    state.write_json(file, content)
+    return True
+
+
+def note_commit(path: Path) -> list[str]:
+    """Every commit that a cell was trained at, this one included; ``+`` marks changes that were not committed."""
+    git = ["git", "-C", str(ROOT)]
+    told = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+    changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout.strip()
+    now = f"{told.stdout.strip() or 'unknown'}{'+' if changes else ''}"
+    before = json.loads(path.read_text()) if path.is_file() else []
+    commits = before if now in before else [*before, now]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state.write_json(path, commits)
+    return commits
+
+
+def versions() -> dict[str, str]:
+    """Of what decides about numbers."""
+    return {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__}
+
+
+def measured(
+    matrix: Matrix, cell: Cell, args: argparse.Namespace, output: Path, progress: state.Progress
+) -> dict[str, Any]:
+    """Numbers of the last epoch, AP as it rose, how alike the pyramids of student and teacher are, what was spent."""
+    numbers = json.loads((output / "metrics.json").read_text())
+    metrics = {key: numbers[key] for key in [*report.METRICS, "per_class"]}
+    lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    keys = ("epoch", "step", "AP", "AP50", "AP75")
+    curve = [{key: line[key] for key in keys} for line in lines if "AP" in line]
+    places = build.find_data(cell.recipe.data, args.data)
+    train_set, val_set = build.build_datasets(cell.recipe, places)
+    data = {
+        name: {"annotations": each.json_path.name, **state.about_data(each.json_path, len(each))}
+        for name, each in (("train", train_set), ("val", val_set))
+    }
+    whole = cell.recipe.schedule.max_steps is None  # epochs are: their last batch is short
+    pictures = progress.epoch * len(train_set) if whole else progress.step * cell.recipe.data.batch
+    return {
+        "budget": {"steps": progress.step, "pictures": pictures},
+        "metrics": metrics,
+        "curve": curve,
+        "pearson": likeness(matrix, cell, args, output, val_set),
+        "data": data,
+    }
+
+
+def likeness(matrix: Matrix, cell: Cell, args: argparse.Namespace, output: Path, val_set: Any) -> dict[str, Any] | None:
+    """Pearson's r of each level with the teacher's pyramid; a plain student is compared with the first teacher.
+
+    Over at most 100 validation pictures, in the batches of the evaluation. None where there is no teacher, or one with
+    a pyramid of another width.
+    """
+    own = cell.recipe.distill.teacher if cell.recipe.distill else None
+    key = teacher_key(matrix, cell) or next(iter(matrix.teachers), None)
+    if cell.key in matrix.teachers or (own is None and (key is None or not (args.output / key / "best").is_dir())):
+        return None
+    name = f"local-dir:{args.output / key}/best" if own is None or own.startswith("local-dir:") else own
+    student, teacher = create_detector(f"local-dir:{output}/last"), create_detector(name, pretrained=True)
+    try:
+        method = PKD(student, teacher)
+    except ValueError:
+        return None
+    found = []
+    with torch.no_grad():
+        for batch in build.val_loader(val_set, cell.recipe.data.test_batch, 0):
+            method(student.trace(batch, upto="features"), teacher.trace(batch, upto="features"), batch)
+            found.append(torch.stack([method.logs[f"r{level}"] for level in range(len(method.pairs))]))
+            if len(found) * cell.recipe.data.test_batch >= 100:
+                break
+    named = key if own is None or own.startswith("local-dir:") else own
+    return {"teacher": named, "r": [round(r, 4) for r in torch.stack(found).mean(0).tolist()]}
+
+
+# -- the script ------------------------------------------------------------------------------------------------------
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("matrix", type=Path, nargs="?", help="a recipe file that defines WAVES")
+    parser.add_argument("--data", type=Path, help="folder of the data set, as recipes/train.py takes it")
+    parser.add_argument("--output", type=Path, help=f"folder of the runs; {RUNS}/<matrix> without it")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the numbers")
+    parser.add_argument("--cells", nargs="+", default=[], metavar="ARM-SEED", help="only these, and their teachers")
+    parser.add_argument(
+        "--report", action="store_true", help="write README.md beside the numbers' folder, train nothing"
+    )
+    words = list(sys.argv[1:] if argv is None else argv)
+    cut = words.index("--") if "--" in words else len(words)
+    args = parser.parse_args(words[:cut])
+    args.train = words[cut + 1 :]
+    if (args.matrix is None) == (not args.report):
+        parser.error("name a matrix file, or write --report")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    try:
+        if args.report:
+            return print(f"wrote {report.write(args.results)}")
+        matrix = load_matrix(args.matrix)
+        args.output = args.output or Path(RUNS) / matrix.path.stem
+        cells = in_order(matrix, args.cells)
+        for number, cell in enumerate(cells, 1):
+            if not run_cell(matrix, cell, args):
+                return print(f"stopped as asked in {cell.key}, {number} of {len(cells)}; the same command goes on")
+            print(f"== {cell.key} is there, {number} of {len(cells)}", flush=True)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {options.plainly(error)}")
+    print(report.table(report.load(args.results), matrix.path.stem))
+
+
+if __name__ == "__main__":
+    main()
