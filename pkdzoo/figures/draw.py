@@ -66,9 +66,10 @@ def activations(looks: Sequence[Look], picture: NDArray[np.uint8], index: int = 
         for row, (stage, one) in zip(grid, rows):
             maps = [pattern.numpy() for pattern in one.patterns(stage, index)]
             low, high = min(m.min() for m in maps), max(m.max() for m in maps)
-            row[0].imshow(picture)
-            title = row[0].set_title(f"{one.name}, {TITLES[stage]} maps: {low:.2g} (dark) to {high:.2g}", loc="left")
-            title.set_in_layout(False)  # it may reach over the next columns
+            row[0].imshow(picture, aspect="auto")
+            row[0].set_box_aspect(height / width)
+            said = f"{one.name}, {TITLES[stage]} maps: {low:.2g} (dark) to {high:.2g}"
+            row[0].text(0, 1.05, said, transform=row[0].transAxes).set_in_layout(False)  # it reaches over the next ones
             for axes, name, values in zip(row[1:], one.level_names, maps):
                 axes.imshow(values, cmap="cividis", vmin=low, vmax=high, aspect="auto")
                 axes.set_box_aspect(height / width)
