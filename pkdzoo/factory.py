@@ -121,6 +121,12 @@ def create_pair(
 
     Raises:
         ValueError: for a detector that has no teacher, and as :func:`create_detector`.
+
+    Example:
+        >>> import pkdzoo
+        >>> student, teacher = pkdzoo.create_pair("retina_r50_pkd_x101", pretrained=False)
+        >>> student.name, teacher.name
+        ('retina_r50_pkd_x101', 'retina_x101_64x4d')
     """
     if pretrained not in (True, False, "teacher"):
         raise ValueError(f"pretrained={pretrained!r}: write True, False or 'teacher'")
@@ -129,13 +135,25 @@ def create_pair(
 
 
 def create_student(name: str, pretrained: bool = False, num_classes: int | None = None, **kwargs: Any) -> Detector:
-    """The student of a pair; arguments as :func:`create_detector`. ValueError for a name that is no pair."""
+    """The student of a pair; arguments as :func:`create_detector`. ValueError for a name that is no pair.
+
+    Example:
+        >>> import pkdzoo
+        >>> pkdzoo.create_student("retina_r50_pkd_x101", num_classes=3).num_classes
+        3
+    """
     teacher_of(name)
     return create_detector(name, pretrained, num_classes, **kwargs)
 
 
 def create_teacher(name: str, pretrained: bool = True, **kwargs: Any) -> Detector:
-    """The teacher of a pair, by the student's name; arguments as :func:`create_detector`."""
+    """The teacher of a pair, by the student's name; arguments as :func:`create_detector`.
+
+    Example:
+        >>> import pkdzoo
+        >>> pkdzoo.create_teacher("faster_rcnn_r50_pkd_r101", pretrained=False).name
+        'faster_rcnn_r101'
+    """
     return create_detector(teacher_of(name).teacher, pretrained, **kwargs)
 
 
@@ -277,6 +295,12 @@ def from_pretrained(
         ValueError: for what another library saved, and as :func:`create_detector`.
         FileNotFoundError: for a folder or a repository without config or tensors.
         pkdzoo.download.DownloadError: for a repository that could not be had.
+
+    Example:
+        >>> import tempfile, pkdzoo
+        >>> folder = pkdzoo.create_detector("retina_r10w16", num_classes=2).save_pretrained(tempfile.mkdtemp())
+        >>> pkdzoo.from_pretrained(folder, label_names=["cat", "dog"]).label_names
+        ('cat', 'dog')
     """
     name = str(place)
     if not name.startswith(PREFIXES):

@@ -32,6 +32,12 @@ def load_checkpoint(model: Detector, source: str | Path | Mapping[str, Any]) -> 
     Raises:
         ValueError: listing every key that is missing, left over or of another shape; the model is untouched then.
         FileNotFoundError: when the path does not exist.
+
+    Example:
+        >>> import pkdzoo
+        >>> source = pkdzoo.create_detector("retina_r10w16").state_dict()
+        >>> pkdzoo.load_checkpoint(pkdzoo.create_detector("retina_r10w16"), source).loaded_from
+        'a state dict'
     """
     content = source if isinstance(source, Mapping) else read_state_dict(source)
     load_strictly(model, in_our_layout(model, content))
@@ -54,6 +60,11 @@ def load_backbone(model: Detector, source: str = "imagenet", cache_dir: str | Pa
     Raises:
         ValueError: when there are no such weights, or the backbone has another norm than they.
         pkdzoo.download.DownloadError: when they could not be had.
+
+    Example:
+        >>> import pkdzoo
+        >>> model = pkdzoo.create_detector("retina_r50", num_classes=3)
+        >>> model = pkdzoo.load_backbone(model)  # doctest: +SKIP
     """
     entry, _ = find(model.name)
     args = {**entry.args, **model.overrides}

@@ -185,6 +185,11 @@ def list_detectors(
 
     Raises:
         ValueError: for a family that does not exist, with the nearest that do.
+
+    Example:
+        >>> import pkdzoo
+        >>> pkdzoo.list_detectors("gfl*", pretrained=True)
+        ['gfl_r101.coco_ms2x', 'gfl_r50.coco_1x', 'gfl_r50_crosskd_pkd_r101.coco_1x', 'gfl_r50_crosskd_r101.coco_1x']
     """
     families = {entry.family for entry in entries()}
     if family and family not in families:
@@ -204,12 +209,24 @@ def list_detectors(
 
 
 def list_pairs(filter: str | Sequence[str] = "") -> list[str]:
-    """Names of distilled detectors: those that know their teacher."""
+    """Names of distilled detectors: those that know their teacher.
+
+    Example:
+        >>> import pkdzoo
+        >>> [name for name in pkdzoo.list_pairs() if name.startswith("faster")]
+        ['faster_rcnn_r50_fbkd_r101', 'faster_rcnn_r50_pkd_r101']
+    """
     return [name for name in list_detectors(filter) if _ENTRIES[name].distilled is not None]
 
 
 def is_detector(name: str) -> bool:
-    """Whether ``arch`` or ``arch.tag`` exists."""
+    """Whether ``arch`` or ``arch.tag`` exists.
+
+    Example:
+        >>> import pkdzoo
+        >>> pkdzoo.is_detector("retina_r50.coco_2x"), pkdzoo.is_detector("yolo")
+        (True, False)
+    """
     try:
         find(name)
     except ValueError:
@@ -222,6 +239,12 @@ def get_weights(name: str) -> Weights:
 
     Raises:
         ValueError: when there is none.
+
+    Example:
+        >>> import pkdzoo
+        >>> row = pkdzoo.get_weights("retina_r50.coco_2x")
+        >>> row.metrics["AP"], row.license
+        (37.4, 'Apache-2.0')
     """
     entry, weights = find(name)
     weights = weights or entry.default

@@ -40,6 +40,13 @@ class Result:
         frame: number of the picture in its video, from 0.
         time: seconds from the video's beginning.
         picture: what :meth:`plot` draws on, where there is no file to read it from.
+
+    Example:
+        >>> import numpy as np, pkdzoo
+        >>> model = pkdzoo.create_detector("fcos_r18w24", pretrained=True)
+        >>> result = model.predict(np.zeros((128, 160, 3), np.uint8), score=0.3)
+        >>> result.size, result.plot().size
+        ((128, 160), (480, 384))
     """
 
     boxes: Tensor

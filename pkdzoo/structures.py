@@ -59,6 +59,13 @@ class Instances(_Movable):
         crowd: (G,) bool, True for a region of many objects; None means no crowd. Crowd regions are
             never a target; the evaluator does not count detections inside them.
         masks: (G, h, w) bool in the picture's own pixels, or None.
+
+    Example:
+        >>> import torch, pkdzoo
+        >>> boxes = torch.tensor([[8.0, 8.0, 40.0, 30.0], [0.0, 0.0, 96.0, 64.0]])
+        >>> objects = pkdzoo.Instances(boxes, torch.tensor([2, 0]))
+        >>> len(objects), objects[objects.labels == 2].boxes.tolist()
+        (2, [[8.0, 8.0, 40.0, 30.0]])
     """
 
     boxes: Tensor
@@ -101,6 +108,13 @@ class Batch(_Movable):
         instances: the objects of each picture, or None when there is nothing to learn from.
         meta: per picture, free: ``image_id``, ``file_name``, ``original_size`` (height, width),
             whatever the data set knows. ``original_size`` is where detections are scaled back to.
+
+    Example:
+        >>> import torch, pkdzoo
+        >>> target = pkdzoo.Instances(torch.tensor([[8.0, 8.0, 40.0, 30.0]]), torch.tensor([1]))
+        >>> batch = pkdzoo.Batch(torch.rand(1, 3, 64, 96) * 255, [(64, 90)], [target])
+        >>> sorted(pkdzoo.create_detector("retina_r10w16", num_classes=3)(batch))
+        ['loss_box', 'loss_cls']
     """
 
     images: Tensor
@@ -133,6 +147,13 @@ class FeaturePyramid(_Movable):
     Attributes:
         levels: L tensors (B, channels, h, w), finest first.
         strides: pixels a cell at each level.
+
+    Example:
+        >>> import torch, pkdzoo
+        >>> model = pkdzoo.create_detector("retina_r10w16")
+        >>> pyramid = model.extract_features(pkdzoo.Batch(torch.rand(1, 3, 64, 96) * 255, [(64, 96)]))
+        >>> pyramid.strides, pyramid.sizes
+        ((8, 16, 32, 64, 128), [(8, 12), (4, 6), (2, 3), (1, 2), (1, 1)])
     """
 
     levels: list[Tensor]
@@ -224,6 +245,12 @@ class Detections(_Movable):
         masks: (N, h, w) bool in pixels of the picture, where they have been drawn.
         cells: (N, m, m) in 0..1, probabilities inside each box, where the detector has masks:
             ``ops.masks.paste_masks(cells, boxes, size)`` draws them into a picture of any size.
+
+    Example:
+        >>> import torch, pkdzoo
+        >>> found = pkdzoo.Detections(torch.rand(3, 4), torch.tensor([0.9, 0.6, 0.2]), torch.tensor([0, 2, 0]))
+        >>> len(found[found.scores > 0.5])
+        2
     """
 
     boxes: Tensor

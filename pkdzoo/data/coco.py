@@ -34,7 +34,21 @@ MAX_UNREADABLE = 0.01  # share of the pictures that training may skip
 
 
 class TooManyUnreadable(RuntimeError):
-    """More pictures cannot be read than a training run may skip."""
+    """More pictures cannot be read than a training run may skip.
+
+    Example:
+        >>> import tempfile
+        >>> from pkdzoo.data import TooManyUnreadable, make_shapes, open_dataset
+        >>> root = make_shapes(tempfile.mkdtemp(), train=1, val=1, size=(64, 96))
+        >>> for path in (root / "train2017").iterdir():
+        ...     _ = path.write_bytes(b"no picture")
+        >>> dataset = open_dataset(root, "train", on_error="skip")
+        >>> try:
+        ...     sample = dataset[0]
+        ... except TooManyUnreadable:
+        ...     print("look at the data first")
+        look at the data first
+    """
 
 
 def item_seed(seed: int, epoch: int, image_id: int) -> int:
@@ -108,6 +122,14 @@ class CocoDataset(Dataset[Sample]):
 
     Raises:
         ValueError: not a COCO file, unknown categories, no box of these classes, no picture left.
+
+    Example:
+        >>> import tempfile
+        >>> from pkdzoo.data import CocoDataset, find_split, make_shapes, train_transform
+        >>> root = make_shapes(tempfile.mkdtemp(), train=4, val=1, size=(64, 96))
+        >>> dataset = CocoDataset(*find_split(root, "train"), transform=train_transform(short=128, long=192))
+        >>> len(dataset), dataset.label_names[:3], dataset[0].size
+        (4, ['circle', 'square', 'triangle'], (128, 192))
     """
 
     def __init__(

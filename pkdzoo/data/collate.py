@@ -23,6 +23,14 @@ def collate(items: Sequence[Sample], divisor: int = 32) -> Batch:
 
     Returns:
         A batch with ``sizes``, ``instances`` and ``meta``; where no sample has masks, neither has the batch.
+
+    Example:
+        >>> import tempfile
+        >>> from pkdzoo.data import collate, make_shapes, open_dataset
+        >>> dataset = open_dataset(make_shapes(tempfile.mkdtemp(), train=2, val=1, size=(70, 90)), "train")
+        >>> batch = collate([dataset[0], dataset[1]])
+        >>> tuple(batch.images.shape), batch.sizes
+        ((2, 3, 96, 96), [(70, 90), (70, 90)])
     """
     if not items:
         raise ValueError("collate() got no samples: a batch has at least one picture")

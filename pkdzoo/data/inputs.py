@@ -33,6 +33,14 @@ class Picture:
         error: why there are no pixels.
         frame: number of the picture in its video.
         time: seconds from the video's beginning.
+
+    Example:
+        >>> import torch
+        >>> from pkdzoo.data import Picture
+        >>> Picture(torch.zeros(3, 48, 64, dtype=torch.uint8), "street.jpg").error is None
+        True
+        >>> Picture(None, "other.jpg", "there is no such file").pixels is None
+        True
     """
 
     pixels: Tensor | None

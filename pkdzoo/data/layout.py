@@ -59,6 +59,13 @@ def find_split(
 
     Raises:
         ValueError: something is not there; the message says what was looked for and what there is.
+
+    Example:
+        >>> import tempfile
+        >>> from pkdzoo.data import find_split, make_shapes
+        >>> root = make_shapes(tempfile.mkdtemp(), train=2, val=1, size=(64, 96))
+        >>> [path.name for path in find_split(root, "val")]
+        ['instances_val2017.json', 'val2017']
     """
     other = _other_format(data_dir, split, json)
     if other is not None:
@@ -111,5 +118,12 @@ def open_dataset(
 
     Raises:
         ValueError: something is missing, or the annotations are broken.
+
+    Example:
+        >>> import tempfile
+        >>> from pkdzoo.data import make_shapes, open_dataset
+        >>> dataset = open_dataset(make_shapes(tempfile.mkdtemp(), train=2, val=1, size=(64, 96)), "train")
+        >>> len(dataset), len(dataset.label_names)
+        (2, 6)
     """
     return CocoDataset(*find_split(data_dir, split, json, images), **options)

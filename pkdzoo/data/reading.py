@@ -48,6 +48,14 @@ class UnreadableImage(ValueError):
     Attributes:
         path: the file.
         reason: what is wrong with it.
+
+    Example:
+        >>> from pkdzoo.data import UnreadableImage, read_image
+        >>> try:
+        ...     read_image("nowhere.jpg")
+        ... except UnreadableImage as error:
+        ...     print(error)
+        nowhere.jpg: there is no such file
     """
 
     def __init__(self, path: str | Path, reason: str = "") -> None:
@@ -137,6 +145,15 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> Tensor:
 
     Raises:
         UnreadableImage: missing, truncated, not a picture, too large to be one, or of another size.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> from pkdzoo.data import read_image
+        >>> path = f"{tempfile.mkdtemp()}/gray.png"
+        >>> Image.new("L", (60, 40), 128).save(path)
+        >>> read_image(path).shape, read_image(path).unique().tolist()
+        (torch.Size([3, 40, 60]), [128])
     """
     image = open_image(path, size=size)
     if size is not None and (image.height, image.width) != tuple(size):

@@ -31,6 +31,11 @@ class LoadReport:
         duplicate_images, duplicate_annotations: records whose id stood before; of pictures the first counts.
         empty_images: pictures without a box, left out if ``dropped_empty``.
         small_images: pictures left out for their size.
+
+    Example:
+        >>> from pkdzoo.data import LoadReport
+        >>> print(LoadReport("train.json", images=3, boxes=4, thin=1, per_class={"cat": 4}))
+        train.json: 4 boxes of 1 classes, 3 images; 1 boxes left out: thinner than a pixel
     """
 
     source: str

@@ -28,6 +28,13 @@ class AspectBatchSampler(Sampler[list[int]]):
         shuffle: draw a new order each epoch; otherwise the order of the data set.
         drop_last: leave out the last batch where it is short. It may not leave out everything.
         seed: together with the epoch, decides the order.
+
+    Example:
+        >>> from pkdzoo.data import AspectBatchSampler
+        >>> sampler = AspectBatchSampler([0, 1, 0, 1, 0, 0], batch_size=2)  # groups: dataset.aspect_groups()
+        >>> sampler.set_epoch(3)
+        >>> len(sampler), [len(batch) for batch in sampler]
+        (3, [2, 2, 2])
     """
 
     def __init__(

@@ -252,6 +252,13 @@ def make_shapes(
 
     Raises:
         ValueError: the folder holds something else, or the numbers make no data set.
+
+    Example:
+        >>> import tempfile
+        >>> from pkdzoo.data import make_shapes
+        >>> root = make_shapes(tempfile.mkdtemp(), train=2, val=1, size=(64, 96))
+        >>> sorted(path.name for path in root.iterdir())
+        ['annotations', 'shapes.json', 'train2017', 'val2017']
     """
     root = Path(root)
     if train < 1 or val < 1 or min(size) < 64 or seed < 0:

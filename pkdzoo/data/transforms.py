@@ -35,6 +35,15 @@ class Sample:
         instances: its objects, boxes in pixels of ``image``.
         meta: ``image_id``, ``file_name``, ``original_size`` (h, w), ``scale`` (w, h factors from the
             original to ``image``), ``flipped``.
+
+    Example:
+        >>> import torch
+        >>> from pkdzoo import Instances
+        >>> from pkdzoo.data import Sample
+        >>> objects = Instances(torch.tensor([[0.0, 0.0, 15.0, 20.0]]), torch.tensor([1]))
+        >>> sample = Sample(torch.zeros(3, 40, 60, dtype=torch.uint8), objects)
+        >>> sample.size
+        (40, 60)
     """
 
     image: Tensor
@@ -94,6 +103,13 @@ def resize_keep_ratio(image: Tensor, short: int = 800, long: int = 1333) -> tupl
     Returns:
         The uint8 picture and its (width, height) factors, which differ by rounding: boxes of the
         original times (w, h, w, h) are boxes of the result.
+
+    Example:
+        >>> import torch
+        >>> from pkdzoo.data import resize_keep_ratio
+        >>> image, scale = resize_keep_ratio(torch.zeros(3, 480, 640, dtype=torch.uint8), short=800, long=1333)
+        >>> tuple(image.shape), scale
+        ((3, 800, 1067), (1.6671875, 1.6666666666666667))
     """
     height, width = image.shape[-2:]
     new = keep_ratio_size((height, width), short, long)
@@ -132,7 +148,19 @@ def _integer(low: int, high: int, rng: torch.Generator) -> int:
 
 
 class Compose:
-    """Transforms one after the other."""
+    """Transforms one after the other.
+
+    Example:
+        >>> import torch
+        >>> from pkdzoo import Instances
+        >>> from pkdzoo.data import Compose, Sample
+        >>> objects = Instances(torch.tensor([[0.0, 0.0, 15.0, 20.0]]), torch.tensor([1]))
+        >>> sample = Sample(torch.zeros(3, 40, 60, dtype=torch.uint8), objects)
+        >>> from pkdzoo.data import RandomFlip, Resize
+        >>> changed = Compose([Resize(80, 1000), RandomFlip(1.0)])(sample, torch.Generator())
+        >>> changed.size, changed.instances.boxes.tolist()
+        ((80, 120), [[90.0, 0.0, 120.0, 40.0]])
+    """
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
         self.transforms = list(transforms)
@@ -152,6 +180,16 @@ class Resize:
             between the smallest and the largest).
         long: limit of the long side.
         mode: what several short sides mean. ``"range"`` over (640, 800) is the published multi-scale.
+
+    Example:
+        >>> import torch
+        >>> from pkdzoo import Instances
+        >>> from pkdzoo.data import Resize, Sample
+        >>> objects = Instances(torch.tensor([[0.0, 0.0, 15.0, 20.0]]), torch.tensor([1]))
+        >>> sample = Sample(torch.zeros(3, 40, 60, dtype=torch.uint8), objects)
+        >>> changed = Resize(80, 1000)(sample, torch.Generator().manual_seed(0))
+        >>> changed.size, changed.instances.boxes.tolist(), changed.meta["scale"]
+        ((80, 120), [[0.0, 0.0, 30.0, 40.0]], (2.0, 2.0))
     """
 
     def __init__(self, short: int | Sequence[int] = 800, long: int = 1333, mode: str = "choice") -> None:
@@ -172,7 +210,17 @@ class Resize:
 
 
 class RandomFlip:
-    """Mirror left and right in a share ``p`` of the cases."""
+    """Mirror left and right in a share ``p`` of the cases.
+
+    Example:
+        >>> import torch
+        >>> from pkdzoo import Instances
+        >>> from pkdzoo.data import RandomFlip, Sample
+        >>> objects = Instances(torch.tensor([[0.0, 0.0, 15.0, 20.0]]), torch.tensor([1]))
+        >>> sample = Sample(torch.zeros(3, 40, 60, dtype=torch.uint8), objects)
+        >>> RandomFlip(1.0)(sample, torch.Generator()).instances.boxes.tolist()
+        [[45.0, 0.0, 60.0, 20.0]]
+    """
 
     def __init__(self, p: float = 0.5) -> None:
         if not 0 <= p <= 1:
@@ -200,6 +248,15 @@ class RandomCrop:
     Args:
         size: (height, width) of the window.
         keep: share of an object's box, 0..1, that has to be inside.
+
+    Example:
+        >>> import torch
+        >>> from pkdzoo import Instances
+        >>> from pkdzoo.data import RandomCrop, Sample
+        >>> objects = Instances(torch.tensor([[0.0, 0.0, 15.0, 20.0]]), torch.tensor([1]))
+        >>> sample = Sample(torch.zeros(3, 40, 60, dtype=torch.uint8), objects)
+        >>> RandomCrop((30, 30))(sample, torch.Generator().manual_seed(0)).size
+        (30, 30)
     """
 
     def __init__(self, size: int | tuple[int, int], keep: float = 0.25) -> None:
@@ -225,6 +282,15 @@ class RandomZoom:
         short: the short side before the cut, one of these.
         long: limit of the long side before the cut.
         window: least and greatest length of each side of the window.
+
+    Example:
+        >>> import torch
+        >>> from pkdzoo import Instances
+        >>> from pkdzoo.data import RandomZoom, Sample
+        >>> objects = Instances(torch.tensor([[0.0, 0.0, 15.0, 20.0]]), torch.tensor([1]))
+        >>> sample = Sample(torch.zeros(3, 40, 60, dtype=torch.uint8), objects)
+        >>> RandomZoom(1.0, short=(80,), window=(50, 50))(sample, torch.Generator().manual_seed(0)).size
+        (50, 50)
     """
 
     def __init__(
@@ -269,12 +335,32 @@ def _random_window(sample: Sample, height: int, width: int, keep: float, rng: to
 def train_transform(
     short: int | Sequence[int] = 800, long: int = 1333, mode: str = "choice", flip: float = 0.5
 ) -> Compose:
-    """The published training transform: keep-ratio resize, then a horizontal flip."""
+    """The published training transform: keep-ratio resize, then a horizontal flip.
+
+    Example:
+        >>> import torch
+        >>> from pkdzoo import Instances
+        >>> from pkdzoo.data import Sample, train_transform
+        >>> objects = Instances(torch.tensor([[0.0, 0.0, 15.0, 20.0]]), torch.tensor([1]))
+        >>> sample = Sample(torch.zeros(3, 40, 60, dtype=torch.uint8), objects)
+        >>> train_transform(short=(80,), long=100)(sample, torch.Generator()).size
+        (67, 100)
+    """
     return Compose([Resize(short, long, mode), RandomFlip(flip)])
 
 
 def test_transform(short: int = 800, long: int = 1333) -> Compose:  # noqa: PT028 (it is no test)
-    """The published test transform: the keep-ratio resize alone."""
+    """The published test transform: the keep-ratio resize alone.
+
+    Example:
+        >>> import torch
+        >>> from pkdzoo import Instances
+        >>> from pkdzoo.data import Sample, test_transform
+        >>> objects = Instances(torch.tensor([[0.0, 0.0, 15.0, 20.0]]), torch.tensor([1]))
+        >>> sample = Sample(torch.zeros(3, 40, 60, dtype=torch.uint8), objects)
+        >>> test_transform(short=800, long=1333)(sample, torch.Generator()).size
+        (800, 1200)
+    """
     return Compose([Resize(short, long)])
 
 

@@ -29,6 +29,13 @@ class Frame:
         path: of the video.
         number: counted from 0 over all frames of the video.
         time: seconds from the beginning; None where the file does not say.
+
+    Example:
+        >>> import torch
+        >>> from pkdzoo.data import Frame
+        >>> frame = Frame(torch.zeros(3, 720, 1280, dtype=torch.uint8), "street.mp4", number=50, time=2.0)
+        >>> frame.number / frame.time  # frames a second
+        25.0
     """
 
     pixels: Tensor
@@ -64,6 +71,11 @@ def read_video(path: str | Path, every: int = 1) -> Iterator[Frame]:
         ImportError: at once, without PyAV.
         ValueError: at once, for ``every`` below 1.
         UnreadableImage: when the file is missing or no video, and in the middle of one that is damaged.
+
+    Example:
+        >>> from pkdzoo.data import read_video
+        >>> for frame in read_video("street.mp4", every=25):  # doctest: +SKIP
+        ...     print(frame.number, frame.time)
     """
     if every < 1:
         raise ValueError(f"every={every}: give each frame, or each second, third, ...")

@@ -30,6 +30,12 @@ class Progress:
         total: optimizer steps of the whole run.
         epoch: epochs done.
         epochs: of the whole run.
+
+    Example:
+        >>> from pkdzoo.distill import Progress
+        >>> from pkdzoo.distill.base import schedule_factor
+        >>> schedule_factor("warmup:500", Progress(step=100, total=1000))
+        0.2
     """
 
     step: int = 0
@@ -51,6 +57,20 @@ class DistillMethod(nn.Module):
         default_schedule: course of the weight over training, see :func:`schedule_factor`.
         logs: numbers worth watching of the last pass, without gradient.
         progress: how far training is; the Distiller keeps it current.
+
+    Example:
+        >>> import pkdzoo
+        >>> class Finest(pkdzoo.distill.DistillMethod):
+        ...     def __init__(self, student, teacher, weight=1.0):
+        ...         super().__init__()
+        ...         self.weight = weight
+        ...     def forward(self, student, teacher, batch):
+        ...         ours, theirs = student.features.levels[0], teacher.features.levels[0]
+        ...         return {"loss_finest": self.weight * (ours - theirs).square().mean()}
+        >>> student, teacher = (pkdzoo.create_detector("retina_r10w16") for _ in range(2))
+        >>> distiller = pkdzoo.Distiller(student, teacher, {"finest": Finest(student, teacher, weight=0.5)})
+        >>> distiller.depth
+        'features'
     """
 
     teacher_depth: Depth = "features"
@@ -83,6 +103,13 @@ class Frozen(nn.Module):
     The module moves with ``.to()``, ``.cuda()``, ``.half()``, and otherwise stays unseen: it is in no parameters(),
     state_dict() or checkpoint, DistributedDataParallel does not know it, ``train()`` leaves it in eval mode. Its
     parameters require no gradient. That is not no_grad: gradient still passes through to its inputs.
+
+    Example:
+        >>> import pkdzoo
+        >>> from pkdzoo.distill import Frozen
+        >>> frozen = Frozen(pkdzoo.create_detector("retina_r10w16")).train()
+        >>> len(frozen.state_dict()), frozen.module.training
+        (0, False)
     """
 
     module: Detector

@@ -33,9 +33,14 @@ class Distiller(nn.Module):
         ValueError: for an unknown method or option, and for pairs that a method can't work with.
 
     Example:
+        >>> import torch, pkdzoo
+        >>> student, teacher = pkdzoo.create_detector("retina_r10w16"), pkdzoo.create_detector("fcos_r10w16")
         >>> distiller = pkdzoo.Distiller(student, teacher, {"pkd": {"weight": 6.0}})
-        >>> losses = distiller(batch)
+        >>> target = pkdzoo.Instances(torch.tensor([[10.0, 10.0, 60.0, 50.0]]), torch.tensor([3]))
+        >>> losses = distiller(pkdzoo.Batch(torch.rand(1, 3, 64, 96) * 255, [(64, 96)], [target]))
         >>> sum(losses.values()).backward()
+        >>> sorted(losses), sorted(distiller.logs)
+        (['loss_box', 'loss_cls', 'loss_pkd'], ['pkd/r0', 'pkd/r1', 'pkd/r2', 'pkd/r3'])
     """
 
     def __init__(

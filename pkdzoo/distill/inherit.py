@@ -61,6 +61,14 @@ def inherit(student: Detector, teacher: Detector, parts: Sequence[str]) -> Detec
 
     Raises:
         ValueError: for a part that is missing or made differently.
+
+    Example:
+        >>> import pkdzoo, torch
+        >>> from pkdzoo.distill import inherit
+        >>> student, teacher = pkdzoo.create_detector("retina_r10w16"), pkdzoo.create_detector("retina_r10w16")
+        >>> student = inherit(student, teacher, ["neck"])
+        >>> all(torch.equal(a, b) for a, b in zip(student.neck.parameters(), teacher.neck.parameters()))
+        True
     """
     for name in parts:
         inherit_part(student, teacher, name)
@@ -72,6 +80,13 @@ def freeze(model: Detector, parts: Sequence[str]) -> Detector:
 
     A later ``model.train()`` ends the eval mode again: whoever trains has to call this after it, or running
     statistics move.
+
+    Example:
+        >>> import pkdzoo
+        >>> from pkdzoo.distill import freeze
+        >>> student = freeze(pkdzoo.create_detector("retina_r10w16"), ["backbone", "neck"])
+        >>> sorted({name.split(".")[0] for name, p in student.named_parameters() if p.requires_grad})
+        ['head']
     """
     for name in parts:
         part = part_of(model, name)

@@ -42,7 +42,13 @@ METHODS: dict[str, Callable[..., DistillMethod]] = {
 
 
 def list_methods() -> list[str]:
-    """Names of all distillation methods, in alphabetical order."""
+    """Names of all distillation methods, in alphabetical order.
+
+    Example:
+        >>> import pkdzoo
+        >>> pkdzoo.list_methods()[:5]
+        ['crosskd', 'cwd', 'defeat', 'fbkd', 'fgd']
+    """
     return sorted(METHODS)
 
 
@@ -52,6 +58,17 @@ def register_method(name: str, cls: Callable[..., DistillMethod]) -> None:
     Args:
         name: not taken yet, and a Python identifier (it names the method's connectors in checkpoints).
         cls: called as ``cls(student, teacher, **options)``.
+
+    Example:
+        >>> from pkdzoo.distill import METHODS, list_methods, register_method
+        >>> from pkdzoo.distill.pkd import PKD
+        >>> class Louder(PKD):
+        ...     def forward(self, student, teacher, batch):
+        ...         return {"loss_louder": 2 * super().forward(student, teacher, batch)["loss_pkd"]}
+        >>> register_method("louder", Louder)
+        >>> "louder" in list_methods()
+        True
+        >>> _ = METHODS.pop("louder")  # a recipe keeps it
     """
     if name in METHODS:
         raise ValueError(f"there is a method {name!r} already")
@@ -65,6 +82,11 @@ def method_options(name: str) -> dict[str, Any]:
 
     Raises:
         ValueError: for an unknown method, with the nearest that exist and all of them.
+
+    Example:
+        >>> from pkdzoo.distill import method_options
+        >>> method_options("mse")
+        {'weight': None, 'levels': 4, 'pair': 'index', 'resize': 'larger', 'normalize': False, 'sync': False}
     """
     if name not in METHODS:
         raise ValueError(f"no distillation method {name!r}. {nearest(name, METHODS)}. All: {', '.join(list_methods())}")

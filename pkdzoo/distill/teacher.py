@@ -33,9 +33,13 @@ class Teacher(Detector):
         two_stage: True for the pyramid of a two-stage detector; PKD's published weight depends on it.
 
     Example:
-        >>> net = torchvision.models.detection.fasterrcnn_resnet50_fpn(weights="DEFAULT")
+        >>> import pkdzoo, torchvision
+        >>> build = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn
+        >>> net = build(weights=None, weights_backbone=None)  # yours: build(weights="DEFAULT")
         >>> maps = lambda net, images: list(net.backbone(images).values())
-        >>> teacher = Teacher(net, maps, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), two_stage=True)
+        >>> teacher = pkdzoo.Teacher(net, maps, net.transform.image_mean, net.transform.image_std, two_stage=True)
+        >>> print(teacher.pyramid_shape)
+        stride 32 x 256 channels, stride 32 x 256 channels, stride 64 x 256 channels
     """
 
     def __init__(

@@ -21,6 +21,11 @@ class Run:
         ap: in percent, after each of ``epochs``.
         steps: at which r was logged: the mean since the line before.
         r: of each level, at each of ``steps``; without a method that logs it, empty.
+
+    Example:
+        >>> from pkdzoo.figures import Run
+        >>> Run("mine", epochs=[1, 2], ap=[10.5, 14.0]).to_dict()["ap"]
+        [10.5, 14.0]
     """
 
     name: str

@@ -35,6 +35,16 @@ class Look:
         name: of the detector.
         features: raw maps (B, C, h, w), finest first.
         sizes: (height, width) in pixels of each picture inside the padding.
+
+    Example:
+        >>> import torch
+        >>> from pkdzoo import FeaturePyramid
+        >>> from pkdzoo.figures import Look
+        >>> maps = torch.zeros(1, 3, 4, 4)
+        >>> maps[:, 2] = 5.0
+        >>> level = Look("mine", FeaturePyramid([maps], (8,)), [(32, 32)]).numbers()["levels"][0]
+        >>> level["level"], level["before"]["channel"], level["before"]["share"], level["before"]["max"]
+        ('P3', 2, 1.0, 5.0)
     """
 
     name: str
@@ -133,6 +143,16 @@ def pair_numbers(student: Look, teacher: Look, pair: PairBy = "index") -> list[d
 
     Raises:
         ValueError: when no levels can be paired.
+
+    Example:
+        >>> import torch
+        >>> from pkdzoo import FeaturePyramid
+        >>> from pkdzoo.figures import Look, pair_numbers
+        >>> maps = torch.rand(2, 8, 4, 4)
+        >>> student = Look("student", FeaturePyramid([maps], (8,)), [(32, 32)] * 2)
+        >>> teacher = Look("teacher", FeaturePyramid([3 * maps + 7], (8,)), [(32, 32)] * 2)
+        >>> [(row["student"], row["teacher"], round(row["r"], 3)) for row in pair_numbers(student, teacher)]
+        [('P3', 'P3', 1.0)]
     """
     shapes = [
         PyramidShape(tuple(level.shape[1] for level in one.features.levels), one.features.strides)
@@ -172,6 +192,7 @@ def dominant(values: Tensor) -> Tensor:
     """In how many cells each channel is the largest: (C, M) -> (C,). Where several are, the first counts.
 
     >>> import torch
+    >>> from pkdzoo.figures.measure import dominant
     >>> dominant(torch.tensor([[1.0, 5.0, 0.0], [2.0, 4.0, 1.0], [0.0, 0.0, 0.5]])).tolist()
     [1, 2, 0]
     """

@@ -31,6 +31,14 @@ class Detector(nn.Module):
         pixels: statistics and channel order of its input.
         inference: how detections are made of head outputs.
         resize: (short, long) side in pixels that pictures are scaled to.
+
+    Example:
+        >>> import torch, pkdzoo
+        >>> model = pkdzoo.create_detector("retina_r10w16", num_classes=2)
+        >>> batch = pkdzoo.Batch(torch.rand(1, 3, 64, 96) * 255, [(64, 96)])
+        >>> trace = model.trace(batch, upto="head")
+        >>> [tuple(level.shape) for level in trace.features.levels][:2], trace.outputs.cls[0].shape[1]
+        ([(1, 64, 8, 12), (1, 64, 4, 6)], 18)
     """
 
     class_layers: tuple[str, ...] = ()  # modules whose shape depends on the number of classes

@@ -42,6 +42,11 @@ class Data:
         min_size: leave out training pictures whose short side is smaller.
         masks: load segmentations too.
         generate: when no data is given, make this data set: arguments of ``pkdzoo.data.make_shapes``.
+
+    Example:
+        >>> from pkdzoo.training import Data
+        >>> Data(short=(640, 800), long=1333, batch=8).test_size
+        (800, 1333)
     """
 
     short: int | tuple[int, ...] = 800
@@ -84,6 +89,11 @@ class Optim:
         clip: largest norm of the gradient, or None.
         accumulate: passes an optimiser step.
         ema: decay of a moving average of the student, which is then what is evaluated and exported; None for none.
+
+    Example:
+        >>> from pkdzoo.training import Optim
+        >>> Optim("adamw", lr=1e-4, weight_decay=0.05, clip=35.0).kind
+        'adamw'
     """
 
     kind: Literal["sgd", "adamw"] = "sgd"
@@ -104,7 +114,13 @@ class Optim:
 
 @dataclass(frozen=True)
 class Warmup:
-    """The first optimiser steps: from ``factor`` times the rate up (``linear``), or at it until they end."""
+    """The first optimiser steps: from ``factor`` times the rate up (``linear``), or at it until they end.
+
+    Example:
+        >>> from pkdzoo.training import Schedule, Warmup
+        >>> Schedule(warmup=Warmup(steps=1000)).warmup.factor
+        0.001
+    """
 
     kind: Literal["linear", "constant"] = "linear"
     factor: float = 0.001
@@ -122,6 +138,11 @@ class Schedule:
         gamma: see ``milestones``.
         warmup: None for none.
         max_steps: stop after so many optimiser steps, however many epochs that is.
+
+    Example:
+        >>> from pkdzoo.training import Schedule
+        >>> Schedule(epochs=24, milestones=(16, 22)).decay
+        'step'
     """
 
     epochs: int = 12
@@ -143,6 +164,11 @@ class Watch:
         keep: checkpoints that stay on disk.
         best: the metric whose highest value marks the best student.
         patience: stop after so many evaluations without a better one; None never stops early.
+
+    Example:
+        >>> from pkdzoo.training import Watch
+        >>> Watch(evaluate=2, best="AP50", patience=3).log
+        50
     """
 
     log: int = 50
@@ -165,6 +191,11 @@ class Distill:
         teacher_weights: a file to load; None takes the registered weights; ``random`` for none at all (tests).
         inherit: parts the student starts with from its teacher: ``backbone``, ``neck``, ``head``.
         freeze: parts of the student that do not learn.
+
+    Example:
+        >>> from pkdzoo.training import Distill
+        >>> Distill("gfl_r101.coco_ms2x", {"crosskd": {}, "pkd": {"weight": 6.0}}, inherit=("neck",)).methods["pkd"]
+        {'weight': 6.0}
     """
 
     teacher: str
@@ -194,6 +225,12 @@ class Recipe:
         expect: published numbers, e.g. ``{"AP": 41.5, "teacher": 48.2, "plain": 37.4}`` (the latter two are APs, too),
             the ``source`` they come from, and ``rows``: names of the published results that this recipe repeats.
         note: what deviates from the source.
+
+    Example:
+        >>> from pkdzoo.training import Distill, Recipe
+        >>> recipe = Recipe("mine", "retina_r50", init="imagenet", distill=Distill("retina_r101.coco_2x"))
+        >>> Recipe.from_dict(recipe.to_dict()) == recipe
+        True
     """
 
     name: str
@@ -259,6 +296,11 @@ def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
 
     Raises:
         ValueError: for a key that does not exist (with the nearest), or a value of another type.
+
+    Example:
+        >>> from pkdzoo.training import Recipe, override
+        >>> override(Recipe("mine", "retina_r50"), ["optim.lr=0.02", "data.batch=8"]).optim.lr
+        0.02
     """
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -276,6 +318,14 @@ def load_recipe(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:
 
     Raises:
         ValueError: when the file holds several.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from pkdzoo.training import load_recipe
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "mine.py"
+        >>> _ = path.write_text("from pkdzoo.training import Recipe; RECIPE = Recipe('mine', 'retina_r50')")
+        >>> load_recipe(path, ["optim.lr=0.02"]).optim.lr
+        0.02
     """
     recipes = load_recipes(path, assignments)
     if len(recipes) > 1:
@@ -293,6 +343,15 @@ def load_recipes(path: str | Path, assignments: Iterable[str] = (), only: str | 
 
     Raises:
         ValueError: when the file does not exist, or holds no recipe, or none of that name.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from pkdzoo.training import load_recipes
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "arms.py"
+        >>> text = "from pkdzoo.training import Recipe; RECIPES = [Recipe(name, 'retina_r50') for name in ('a', 'b')]"
+        >>> _ = path.write_text(text)
+        >>> [recipe.name for recipe in load_recipes(path)], load_recipes(path, only="b")[0].name
+        (['a', 'b'], 'b')
     """
     path = Path(path)
     if not path.is_file():

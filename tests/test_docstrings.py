@@ -1,0 +1,48 @@
+"""Every example in a docstring runs by itself, and everything public has one."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import pkdzoo
+import pkdzoo.data
+import pkdzoo.distill
+import pkdzoo.figures
+import pkdzoo.training
+
+PUBLIC = (pkdzoo, pkdzoo.data, pkdzoo.distill, pkdzoo.figures, pkdzoo.training)
+
+
+def modules() -> list[ModuleType]:
+    names = [found.name for found in pkgutil.walk_packages(pkdzoo.__path__, "pkdzoo.")]
+    return [importlib.import_module(name) for name in names if not name.endswith("__main__")]
+
+
+def examples() -> list[doctest.DocTest]:
+    """With empty globals: what a reader pastes has to bring its own imports."""
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    found = [test for module in modules() for test in finder.find(module, module.__name__, globs={}) if test.examples]
+    return [doctest.DocTest(t.examples, {"__name__": t.name}, t.name, t.filename, t.lineno, None) for t in found]
+
+
+@pytest.mark.parametrize("example", examples(), ids=lambda example: example.name)
+def test_runs(example: doctest.DocTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    said: list[str] = []
+    result = doctest.DocTestRunner(verbose=False).run(example, out=said.append)
+    assert result.attempted and not result.failed, "".join(said)
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+def test_everything_public_has_one(module: ModuleType) -> None:
+    things = [getattr(module, name) for name in module.__all__]
+    without = [thing.__name__ for thing in things if callable(thing) and ">>>" not in (inspect.getdoc(thing) or "")]
+    assert not without
