@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pkdzoo.cli.common import Parser, Verb, count, show
+from pkdzoo.cli.common import Parser, Verb, count, share, show
 from pkdzoo.data.check import check
 from pkdzoo.data.convert import convert
 from pkdzoo.data.formats import FORMATS
@@ -49,18 +49,24 @@ def convert_arguments(parser: Parser) -> None:
     parser.add_argument("--to", required=True, choices=FORMATS, help="format to write")
     _add_splits(parser)
     parser.add_argument("--link", action="store_true", help="make symbolic links to the pictures instead of copies")
+    parser.add_argument(
+        "--hold-out", type=share, default=0.0, metavar="SHARE", help="of train, to become val where there is none"
+    )
 
 
 def convert_run(args: argparse.Namespace) -> int:
     """Another format, and what it has no place for."""
-    report = convert(args.folder, args.target, args.to, args.split, args.link, progress=True)
+    report = convert(args.folder, args.target, args.to, args.split, args.link, progress=True, hold_out=args.hold_out)
     show(args, report, report.to_dict())
     return 0
 
 
 CONVERT = Verb(
     "write a data set in another format",
-    ("pkdzoo data convert VOC2007 coco --to coco --link", "pkdzoo data convert bccd bccd_yolo --to yolo"),
+    (
+        "pkdzoo data convert VOC2007 coco --to coco --link",
+        "pkdzoo data convert my/data.yaml my_coco --to coco --hold-out 0.2",
+    ),
     convert_arguments,
     convert_run,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import hashlib
 import json
 import os
 import shutil
@@ -74,6 +75,7 @@ def convert(
     splits: Sequence[str] | None = None,
     link: bool = False,
     progress: bool = False,
+    hold_out: float = 0.0,
 ) -> Converted:
     """Write a data set in another format.
 
@@ -86,13 +88,23 @@ def convert(
         splits: only these; None takes all there are.
         link: make symbolic links to the pictures instead of copies.
         progress: show a bar, on a terminal.
+        hold_out: share of the training pictures, 0..1, that become the validation split of a source without one.
+            Their names decide, so a picture keeps its side in a data set that grows by few.
 
     Returns:
         Counts, and what could not be taken along.
 
     Raises:
-        ValueError: nothing is recognised in ``source``, its annotations are broken, a picture is missing, or
-            ``target`` is not empty.
+        ValueError: nothing is recognised in ``source``, its annotations are broken, a picture is missing,
+            ``target`` is not empty, or there is a validation split already.
+
+    Example:
+        >>> import tempfile
+        >>> from pkdzoo.data import make_shapes
+        >>> from pkdzoo.data.convert import convert
+        >>> shapes = make_shapes(tempfile.mkdtemp(), train=5, val=1, size=(64, 96))
+        >>> convert(shapes, f"{tempfile.mkdtemp()}/yolo", "yolo", splits=["train"], hold_out=0.2).pictures
+        {'train': 4, 'val': 1}
     """
     source, target = Path(source), Path(target)
     kind = find_format(source)
@@ -105,6 +117,9 @@ def convert(
     wanted = list(splits) if splits else splits_of(source)
     if not wanted:
         find_split(source, "train")  # says what was looked for
+    if hold_out and (not 0 < hold_out < 1 or "train" not in wanted or "val" in wanted):
+        have = f"{source} has the splits {', '.join(wanted)}"
+        raise ValueError(f"hold_out={hold_out}: a share between 0 and 1 of train where there is no val; {have}")
     if to == "yolo" and set(wanted) - {"train", "val", "test"}:
         raise ValueError(f"YOLO has the splits train, val and test; choose among them instead of {few(wanted)}")
     result = Converted(str(target), kind or "coco", to)
@@ -112,16 +127,41 @@ def convert(
     building = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
     try:
         for split in wanted:
-            _convert_split(source, building, split, result, link, progress)
+            annotations, images = find_split(source, split)
+            coco = read_coco(annotations)
+            parts = {split: coco}
+            if hold_out and split == "train":
+                parts = dict(zip(("train", "val"), _divided(coco, hold_out)))
+            for name, part in parts.items():
+                _write_split(part, images, building, name, result, link, progress)
         os.rename(building, target)  # onto an empty folder too
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return result
 
 
-def _convert_split(source: Path, building: Path, split: str, result: Converted, link: bool, progress: bool) -> None:
-    annotations, images = find_split(source, split)
-    coco = read_coco(annotations)
+def _divided(coco: dict[str, Any], share: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What stays, and a share of the pictures (one at least) with their annotations."""
+
+    def rank(image: Mapping[str, Any]) -> bytes:
+        return hashlib.blake2b(str(image["file_name"]).encode(), digest_size=8).digest()
+
+    ranked = sorted(coco["images"], key=rank)
+    count = min(max(1, round(share * len(ranked))), len(ranked) - 1)
+    if count < 1:
+        raise ValueError(f"{len(ranked)} pictures cannot be divided into two splits")
+    held = {image["id"] for image in ranked[:count]}
+    parts = []
+    for inside_held in (False, True):
+        images = [image for image in coco["images"] if (image["id"] in held) == inside_held]
+        rows = [row for row in coco["annotations"] if (row["image_id"] in held) == inside_held]
+        parts.append({**coco, "images": images, "annotations": rows})
+    return parts[0], parts[1]
+
+
+def _write_split(
+    coco: dict[str, Any], images: Path, building: Path, split: str, result: Converted, link: bool, progress: bool
+) -> None:
     paths = [images / inside(str(image["file_name"])) for image in coco["images"]]
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:

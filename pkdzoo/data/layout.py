@@ -82,9 +82,15 @@ def find_split(
     if found is None:
         looked = " or ".join(str(file.relative_to(root)) for file in files)
         inside = f"; {_listing(root / 'annotations')}" if (root / "annotations").is_dir() else ""
+        labels = (root / "labels").is_dir() or next(root.glob("*.txt"), None) is not None
+        hint = (
+            ". YOLO's labels need a data.yaml beside them, e.g. 'train: images' and 'names: [cat, dog]'"
+            if labels
+            else ""
+        )
         raise ValueError(
             f"no annotations for the {split} split: looked for {looked} (or VOC's ImageSets/Main/, or YOLO's "
-            f"data.yaml), but {_listing(root)}{inside}"
+            f"data.yaml), but {_listing(root)}{inside}{hint}"
         )
     if not found.is_file():
         raise ValueError(f"no annotation file {found}: {_listing(found.parent)}")

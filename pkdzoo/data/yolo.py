@@ -137,7 +137,8 @@ def _entries(description: Description, split: str) -> list[Path]:
     """Folders and lists of a split."""
     if split not in description.splits:
         there = ", ".join(description.splits) or "no split"
-        raise ValueError(f"{description.file} has no {split!r}; it has {there}")
+        hint = ". 'pkdzoo data convert ... --hold-out 0.2' makes one out of train" if split == "val" else ""
+        raise ValueError(f"{description.file} has no {split!r}; it has {there}{hint}")
     found = []
     for entry in description.splits[split]:
         # Roboflow writes ../train/images for a folder beside the file.

@@ -15,6 +15,7 @@ from tiny_coco import annotation, picture
 from pkdzoo.data import find_split, make_shapes, open_dataset
 from pkdzoo.data.convert import convert
 from pkdzoo.data.formats import find_format, splits_of
+from pkdzoo.data.shapes import CLASSES
 
 FORMATS = ("coco", "voc", "yolo")
 
@@ -81,6 +82,59 @@ def test_generated_shapes_in_every_format(tmp_path: Path) -> None:
         report = convert(shapes, tmp_path / to, to)
         assert report.lost["train"] == {"segmentations": report.boxes["train"]}
         assert meaning(tmp_path / to, "train") == expected
+
+
+class TestHoldOut:
+    """A folder of pictures and YOLO labels, nobody has divided it yet."""
+
+    @pytest.fixture
+    def photos(self, tmp_path: Path) -> Path:
+        convert(make_shapes(tmp_path / "shapes", train=10, val=1, size=(64, 96)), tmp_path / "there", "yolo", ["train"])
+        root = tmp_path / "photos"
+        for kind in ("images", "labels"):
+            (root / kind).mkdir(parents=True)
+            for file in (tmp_path / "there" / kind / "train").iterdir():
+                file.rename(root / kind / file.name)
+        return root
+
+    def test_from_a_flat_folder(self, photos: Path, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"need a data.yaml beside them"):
+            open_dataset(photos, "train")
+        (photos / "data.yaml").write_text(f"train: images\nnames: {list(CLASSES)}\n")
+        with pytest.raises(ValueError, match=r"no 'val'; it has train.*--hold-out"):
+            open_dataset(photos, "val")
+        report = convert(photos, tmp_path / "coco", "coco", hold_out=0.3)
+        assert report.pictures == {"train": 7, "val": 3}
+        train, val, before = (open_dataset(*where) for where in self.places(photos, tmp_path / "coco"))
+        assert train.label_names == val.label_names == before.label_names
+        names = [{Path(one.file_name(k)).name for k in range(len(one))} for one in (train, val, before)]
+        assert names[0] | names[1] == names[2] and not names[0] & names[1]
+        assert train.report.boxes + val.report.boxes == before.report.boxes == sum(report.boxes.values())
+        assert len(list((tmp_path / "coco" / "images" / "val").iterdir())) == 3
+
+    @staticmethod
+    def places(photos: Path, coco: Path) -> list[tuple[Path, str]]:
+        return [(coco, "train"), (coco, "val"), (photos, "train")]
+
+    def test_names_decide(self, photos: Path, tmp_path: Path) -> None:
+        (photos / "data.yaml").write_text(f"train: images\nnames: {list(CLASSES)}\n")
+        convert(photos, tmp_path / "a", "coco", hold_out=0.3)
+        for file in sorted((photos / "images").iterdir())[:1]:
+            file.unlink()
+        convert(photos, tmp_path / "b", "coco", hold_out=0.3)
+        a, b = ({path.name for path in (tmp_path / k / "images/val").iterdir()} for k in "ab")
+        assert len(a & b) >= 2
+
+    @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+    def test_no_share(self, photos: Path, tmp_path: Path, share: float) -> None:
+        (photos / "data.yaml").write_text(f"train: images\nnames: {list(CLASSES)}\n")
+        with pytest.raises(ValueError, match="a share between 0 and 1"):
+            convert(photos, tmp_path / "coco", "coco", hold_out=share)
+
+    def test_there_is_a_val(self, coco: Path, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="has the splits train, val"):
+            convert(coco, tmp_path / "yolo", "yolo", hold_out=0.2)
+        assert not (tmp_path / "yolo").exists()
 
 
 def test_links(coco: Path, tmp_path: Path) -> None:
