@@ -187,12 +187,14 @@ class Claim:
         paper: where it stands and its numbers.
         checks: (matrix, arm, arm that it should be above, epoch or None for the last).
         why: where no cells can speak to it yet, what has to be done.
+        maps: the numbers of maps.py speak to it.
     """
 
     text: str
     paper: str
     checks: tuple[tuple[str, str, str, int | None], ...] = ()
     why: str = ""
+    maps: bool = False
 
 
 CLAIMS = (
@@ -236,7 +238,7 @@ CLAIMS = (
         "table 1: FCOS on GFL's 37.6 (its own: 36.5), RetinaNet on FCOS's 35.2 (its own: 36.3)",
         why="needs a matrix with frozen bodies, as recipes/pkd/table_1_frozen_body.py",
     ),
-    Claim("few levels and channels dominate a pyramid", "figures 1, 4 to 7", why="needs numbers of the teachers' maps"),
+    Claim("few levels and channels dominate a pyramid", "figures 1, 4 to 7", why="run maps.py", maps=True),
     Claim("the teacher's head costs nothing", "its head never runs", why="needs times of a step on a quiet machine"),
     Claim(
         "a teacher of other classes and pictures helps through PKD",
@@ -253,7 +255,7 @@ def at_epoch(epoch: int | None) -> str | Callable[[Cell], float]:
     return lambda cell: next(point["AP"] for point in cell["curve"] if point["epoch"] == epoch)
 
 
-def claim_rows(cells: Sequence[Cell]) -> list[str]:
+def claim_rows(cells: Sequence[Cell], maps: Sequence[Mapping[str, Any]] = ()) -> list[str]:
     """One line for each check of each claim."""
     rows = []
     for claim in CLAIMS:
@@ -263,7 +265,9 @@ def claim_rows(cells: Sequence[Cell]) -> list[str]:
             setting = f"{matrix}: {arm} - {than}"
             said = "" if found is None else f"{interval(found)}, {found.count} seeds"
             rows.append(f"| {claim.text} | {claim.paper} | {setting} | {said} | {judged(claim, found)} |")
-        if not claim.checks:
+        if claim.maps and maps:
+            rows.append(f"| {claim.text} | {claim.paper} | the table of maps | | numbers only, see there |")
+        elif not claim.checks:
             rows.append(f"| {claim.text} | {claim.paper} | | | not run: {claim.why} |")
     return rows
 
@@ -274,6 +278,16 @@ def judged(claim: Claim, found: Summary | None) -> str:
     if found is None or found.half is None or not equal:
         return verdict(found)
     return f"within {max(abs(found.low), abs(found.high)):.1f} AP of each other"
+
+
+def maps_table(maps: Sequence[Mapping[str, Any]]) -> str:
+    """What maps.py measured, as Markdown."""
+    lines = ["| pyramid | root mean square of levels | share of the strongest 5 % of channels |", "|---|---|---|"]
+    for each in maps:
+        rms = ", ".join(f"{level['rms']:.2f}" for level in each["levels"])
+        share = ", ".join(f"{level['strongest']:.0%}" for level in each["levels"])
+        lines.append(f"| {each['name']}, {each['pictures']} pictures | {rms} | {share} |")
+    return "\n".join(lines)
 
 
 HEAD = """# Experiments: does it distil?
@@ -296,8 +310,11 @@ def page(results: Path) -> str:
     for matrix in sorted({cell["matrix"] for cell in cells}):
         of_matrix = [cell for cell in cells if cell["matrix"] == matrix]
         parts.append(f"## {matrix}\n\n{source(of_matrix, results)}\n\n{table(cells, matrix)}\n")
+    maps = [json.loads(path.read_text()) for path in sorted((results.parent / "maps").glob("*.json"))]
+    if maps:
+        parts.append(f"## Maps\n\nBy [maps.py](maps.py), from the finest level on.\n\n{maps_table(maps)}\n")
     head = "| claim | the paper | here | AP difference | verdict |\n|---|---|---|---|---|"
-    parts.append("\n".join(["## The paper's claims", "", head, *claim_rows(cells)]))
+    parts.append("\n".join(["## The paper's claims", "", head, *claim_rows(cells, maps)]))
     return "\n".join(parts) + "\n"
 
 

@@ -115,6 +115,20 @@ def test_a_table_compares_with_the_plain_student_of_the_same_rate(report) -> Non
     assert any(row.endswith("| deeppcb: pkd - mse |  | not run |") for row in claims)
 
 
+def test_maps_are_measured_by_level(monkeypatch, shapes, tmp_path, report) -> None:
+    """Of 64 channels four are the strongest 5 %: three mean squares of 100 and one of 40 hold 340 of all 400."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    maps = module("maps")
+    found = maps.level_numbers(torch.tensor([1.0] * 30 + [100.0] * 3 + [40.0] + [1.0] * 30))
+    assert found == {"rms": pytest.approx(2.5), "strongest": pytest.approx(0.85)}
+    maps.main(["fcos_r18w24.shapes", "--data", str(shapes), "--name", "shapes", "--output", str(tmp_path / "maps")])
+    (tmp_path / "results").mkdir()
+    page = report.write(tmp_path / "results").read_text()
+    assert "| shapes, 5 pictures | " in page and "| the table of maps | | numbers only, see there |" in page
+    with pytest.raises(SystemExit, match=r"error: .*nothing_here"):
+        maps.main(["fcos_r18w24.shapes", "--data", str(tmp_path / "nothing_here"), "--name", "x"])
+
+
 # -- cells -----------------------------------------------------------------------------------------------------------
 
 
