@@ -16,8 +16,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
+import torch
+import torch.distributed
 from scripts import script
 
 from pkdzoo.evaluation import CocoEvaluator
@@ -46,6 +49,41 @@ def happening(place: int | str, what: Callable[[], None]) -> Iterator[None]:
         yield
 
 
+def on_each(work: Callable[[], Any], folder: Path, processes: int = 2) -> list[Any]:
+    """What a function returns on each of several processes of one group, in the order of their ranks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    children = [
+        CONTEXT.Process(target=_member, args=(work, rank, processes, port, folder)) for rank in range(processes)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert all(child.exitcode == 0 for child in children), "it failed on a process, see above"
+    return [torch.load(folder / f"{rank}.pt") for rank in range(processes)]
+
+
+def _member(work: Callable[[], Any], rank: int, processes: int, port: int, folder: Path) -> None:
+    _join(rank, processes, port)
+    torch.distributed.init_process_group("gloo")
+    torch.save(work(), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _join(rank: int, processes: int, port: int) -> None:
+    """What a launcher says to a process."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(processes)}
+    torch.set_num_threads(1)
+
+
 class Run:
     """A script on one or several processes.
 
@@ -69,9 +107,7 @@ class Run:
         self.said = said
         said.parent.mkdir(parents=True, exist_ok=True)
         words = [str(word) for word in argv]
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.processes: list[BaseProcess] = [
             CONTEXT.Process(target=_work, args=(name, words, rank, processes, port, str(said), signal_at))
             for rank in range(processes)
@@ -113,6 +149,10 @@ class Run:
             process.join()
         return [process.exitcode for process in self.processes]
 
+    def students(self) -> list[dict[str, torch.Tensor]]:
+        """The trained student of each process, once they have finished."""
+        return [torch.load(f"{self.said}.{rank}.pt") for rank in range(len(self.processes))]
+
     def finish(self, seconds: float = 300) -> None:
         """Wait, and fail with what it said if it did not end well."""
         codes = self.wait(seconds)
@@ -136,12 +176,24 @@ def _work(
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
     os.environ["ACCELERATE_USE_CPU"] = "true"
     if processes > 1:
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(processes)}
-    import torch
-
+        _join(rank, processes, port)
     torch.set_num_threads(1)
     sys.argv = [f"{name}.py", *argv]
     who, place, number = signal_at or (None, "", 0)
     with happening(place if who == rank else "nowhere", lambda: os.kill(os.getpid(), number)):
-        script(name).main(argv)
+        module = script(name)
+        if hasattr(module, "train"):
+            module.train = _keeping(module.train, f"{said}.{rank}.pt")
+        module.main(argv)
+
+
+def _keeping(train: Callable[..., Any], path: str) -> Callable[..., Any]:
+    """The loop of the script, which then writes down the student of this process."""
+
+    def run(*args: Any) -> Any:
+        arm = train(*args)
+        if arm is not None:
+            torch.save(arm.student.state_dict(), path)
+        return arm
+
+    return run

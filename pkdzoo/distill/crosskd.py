@@ -165,7 +165,7 @@ class CrossKD(DistillMethod):
         if not self.settings.by_quality:
             return targets.num_pos + TINY
         assert targets.quality is not None
-        return mean_over_ranks(targets.quality.sum()).clamp(min=1e-6) + TINY
+        return mean_over_ranks(targets.quality.sum(), least=1e-6) + TINY
 
     def box_loss(
         self, student: Trace, reused: Tensor, teacher: Trace, own: Tensor, promise: Tensor, total: Tensor
@@ -175,7 +175,7 @@ class CrossKD(DistillMethod):
         if self.settings.box_loss == "distribution":
             ours, theirs = (x.reshape(*x.shape[:-1], 4, -1) for x in (reused, own))
             per_prior = distilled_distribution(ours, theirs).mean(dim=-1)
-            return (per_prior * promise).sum() / mean_over_ranks(promise.sum()).clamp(min=1e-12)
+            return (per_prior * promise).sum() / mean_over_ranks(promise.sum(), least=1e-12)
         function = giou_loss if self.settings.box_loss == "giou" else iou_log_loss
         boxes, wanted = (teacher.model.decode(x, student.priors) for x in (reused, own))
         return (function(boxes, wanted) * promise).sum() / total

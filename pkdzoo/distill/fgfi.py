@@ -79,5 +79,5 @@ class FGFI(DistillMethod):
             mask = near_anchor_mask(chosen, anchors[level], (ours.shape[-2], ours.shape[-1]), self.share)
             squares = squared_difference(ours, maps.teacher, normalize=False)
             squares = squares.sum(dim=1) if self.original else squares.mean(dim=1)
-            losses.append((squares * mask[:, 0]).sum() / (2 * mean_over_ranks(mask.sum())).clamp(min=1))
+            losses.append((squares * mask[:, 0]).sum() / (2 * mean_over_ranks(mask.sum(), least=0.5)))
         return {"loss_fgfi": self.weight * torch.stack(losses).mean()}

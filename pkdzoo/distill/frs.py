@@ -73,7 +73,7 @@ class FRS(DistillMethod):
         for adapt, (i, j) in zip(self.adapters, self.pairs):
             logits, wanted = student.outputs.cls[i].float(), teacher.outputs.cls[j].float().sigmoid()
             mask = wanted.amax(dim=1, keepdim=True)  # (B, 1, h, w)
-            total = mean_over_ranks(mask.sum()).clamp(min=1e-6)
+            total = mean_over_ranks(mask.sum(), least=1e-6)
             difference = squared_difference(
                 adapt(student.features.levels[i]), teacher.features.levels[j], self.normalize
             )

@@ -106,7 +106,7 @@ class GID(DistillMethod):
         feat, relation = self.imitate(student, teacher, boxes)
         assert student.priors is not None
         near = torch.stack([(box_iou(student.priors.boxes, b) >= NEAR).any(dim=1) for b in boxes])  # (B, P)
-        count = mean_over_ranks(near.sum().float()).clamp(min=1)
+        count = mean_over_ranks(near.sum().float(), least=1)
         entropy = F.binary_cross_entropy_with_logits(cls[near], wanted_cls[near].sigmoid(), reduction="sum")
         difference = (box[near] - wanted_box[near]).abs().sum()
         terms = (feat, relation, entropy / count, difference / count)
@@ -134,7 +134,7 @@ class GID(DistillMethod):
         ours = pool_instances(adapted, strides, boxes)
         theirs = pool_instances([teacher.features.levels[j] for _, j in self.pairs], strides, boxes).detach()
         count = len(ours)
-        mean_count = mean_over_ranks(ours.new_tensor(float(count))).clamp(min=1)
+        mean_count = mean_over_ranks(ours.new_tensor(float(count)), least=1)
         feat = (ours - theirs).square().sum() / (mean_count * CELLS * CELLS)
         if count < 3:
             return feat, feat * 0.0

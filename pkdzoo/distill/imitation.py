@@ -133,7 +133,7 @@ class GTMask(DistillMethod):
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean over the channels of a mask's cells: (B, C, h, w) and (B, 1, h, w) -> (); 0 where the mask is empty."""
-    cells = mean_over_ranks(mask.sum()).clamp(min=1)
+    cells = mean_over_ranks(mask.sum(), least=1)
     return (values.mean(dim=1, keepdim=True) * mask).sum() / cells
 
 
@@ -142,7 +142,7 @@ def halved_mean(squares: Tensor, mask: Tensor) -> Tensor:
 
     As the released codes write it: the sum over ``max(1, 2 * C * sum of the mask)``.
     """
-    return (squares * mask).sum() / (2 * squares.shape[1] * mean_over_ranks(mask.sum())).clamp(min=1)
+    return (squares * mask).sum() / (2 * mean_over_ranks(mask.sum() * squares.shape[1], least=0.5))
 
 
 def default_weight(weight: float | None, normalize: bool, teacher: Detector) -> float:

@@ -99,7 +99,7 @@ class ATSS(DenseDetector):
         per_prior = F.binary_cross_entropy_with_logits(quality[picture, prior], central, reduction="sum")
         return {
             "loss_cls": sigmoid_focal(cls, targets.labels) / targets.num_pos,
-            "loss_box": 2.0 * (per_box * central).sum() / mean_over_ranks(central.sum()).clamp(min=1),
+            "loss_box": 2.0 * (per_box * central).sum() / mean_over_ranks(central.sum(), least=1),
             "loss_centerness": per_prior / targets.num_pos,
         }
 

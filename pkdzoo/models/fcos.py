@@ -144,7 +144,7 @@ class FCOS(DenseDetector):
             boxes.append(found)
             quality.append(torch.where(matched >= 0, central, 0.0))
         stacked = torch.stack(labels)
-        num_pos = mean_over_ranks((stacked < self.num_classes).sum().float()).clamp(min=1)
+        num_pos = mean_over_ranks((stacked < self.num_classes).sum().float(), least=1)
         return DenseTargets(stacked, torch.stack(boxes), torch.stack(quality), num_pos)
 
     def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
@@ -155,7 +155,7 @@ class FCOS(DenseDetector):
         central = targets.quality[picture, prior]
         boxes = decode_distances(distances[picture, prior], priors.centers[prior])
         per_box = self.box_loss(boxes, self.wanted_boxes(targets.boxes[picture, prior], priors.take(prior)))
-        weight = mean_over_ranks(central.sum()).clamp(min=1e-6)
+        weight = mean_over_ranks(central.sum(), least=1e-6)
         per_point = F.binary_cross_entropy_with_logits(quality[picture, prior], central, reduction="sum")
         return {
             "loss_cls": sigmoid_focal(cls, targets.labels) / targets.num_pos,

@@ -87,7 +87,7 @@ class GFL(DenseDetector):
         quality = torch.zeros_like(targets.labels, dtype=cls.dtype)
         quality[picture, prior] = paired_iou(boxes.detach(), wanted)
         weight = cls[picture, prior].detach().sigmoid().amax(dim=-1)  # a box counts as much as its score promises
-        total = mean_over_ranks(weight.sum()).clamp(min=1)
+        total = mean_over_ranks(weight.sum(), least=1)
         strides = encode_distances(wanted, priors.centers) / priors.strides[:, None]
         per_side = distribution_focal(own.reshape(-1, 4, BINS), strides.clamp(0, BINS - 1 - 0.1))  # (K, 4)
         return {

@@ -113,7 +113,7 @@ class MaskRCNN(TwoStageDetector):
             else crop_masks(objects.masks, b, t.matched[index], logits.shape[-1])
             for objects, b, t, index in zip(instances, boxes, targets, positives)
         ]
-        cells = mean_over_ranks(logits.new_tensor(float(logits.numel()))).clamp(min=1)
+        cells = mean_over_ranks(logits.new_tensor(float(logits.numel())), least=1)
         cross_entropy = F.binary_cross_entropy_with_logits(logits, torch.cat(wanted).float(), reduction="sum")
         return {**losses, "loss_mask": cross_entropy / cells}
 

@@ -184,7 +184,7 @@ class TOOD(DenseDetector):
             targets.quality = torch.zeros_like(targets.labels, dtype=torch.float32)
             targets.quality[picture, prior] = centerness(distances)
             count = torch.tensor(float(len(prior)), device=valid.device)
-            return replace(targets, num_pos=mean_over_ranks(count).clamp(min=1))
+            return replace(targets, num_pos=mean_over_ranks(count, least=1))
         cls, box = (rows.detach() for rows in self.flat(outputs))
         found, points = self.decode(box, priors), priors.centers
         quality = torch.zeros(valid.shape, device=valid.device)
@@ -196,7 +196,7 @@ class TOOD(DenseDetector):
             return matched
 
         targets = targets_from(match, instances, valid, self.num_classes)
-        return replace(targets, quality=quality, num_pos=mean_over_ranks(quality.sum()).clamp(min=1))
+        return replace(targets, quality=quality, num_pos=mean_over_ranks(quality.sum(), least=1))
 
     def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
         assert targets.quality is not None
@@ -209,7 +209,7 @@ class TOOD(DenseDetector):
         )
         return {
             "loss_cls": by_class / targets.num_pos,
-            "loss_box": 2.0 * (per_box * weight).sum() / mean_over_ranks(weight.sum()).clamp(min=1),
+            "loss_box": 2.0 * (per_box * weight).sum() / mean_over_ranks(weight.sum(), least=1),
         }
 
     def class_scores(self, cls: Tensor) -> Tensor:

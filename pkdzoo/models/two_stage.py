@@ -295,7 +295,7 @@ class TwoStageDetector(Detector):
         positive = (labels < self.num_classes).nonzero().squeeze(1)
         boxes = torch.cat([t.boxes for t in targets])[positive]
         wanted = encode_deltas(torch.cat([t.objects for t in targets])[positive], boxes, BOX_STDS)
-        count = mean_over_ranks(cls.new_tensor(max(len(labels), 1)))
+        count = mean_over_ranks(cls.new_tensor(float(len(labels))), least=1)
         return {
             "loss_cls": F.cross_entropy(cls, labels, reduction="sum") / count,
             "loss_box": (deltas[positive, labels[positive]] - wanted).abs().sum() / count,

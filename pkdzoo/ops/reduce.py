@@ -12,17 +12,23 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def mean_over_ranks(value: Tensor) -> Tensor:
+def mean_over_ranks(value: Tensor, least: float | None = None) -> Tensor:
     """The mean of a tensor over processes, without gradient.
 
     Normalisers of losses go through here: gradients of processes are averaged, so a loss must be divided by the
     mean count a process, or pictures with few objects would weigh more than others.
+
+    Args:
+        value: of this process.
+        least: of the sum over processes, not of the mean as in mmdetection: where there is less than one object a
+            process, the loss would depend on how many processes share the batch.
     """
-    if world_size() == 1:
-        return value
-    value = value.detach().clone()
-    dist.all_reduce(value)
-    return value / dist.get_world_size()
+    processes = world_size()
+    if processes > 1:
+        value = value.detach().clone()
+        dist.all_reduce(value)
+        value = value / processes
+    return value if least is None else value.clamp(min=least / processes)
 
 
 class _SumOverRanks(torch.autograd.Function):
