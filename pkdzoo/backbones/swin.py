@@ -33,7 +33,9 @@ def next_multiple(side: int, of: int) -> int:
 def pad_to(x: Tensor, multiple: int) -> Tensor:
     """(B, h, w, C) with zeros at the right and the bottom until h and w are multiples of ``multiple``."""
     bottom, right = (next_multiple(side, multiple) - side for side in x.shape[1:3])
-    return F.pad(x, (0, 0, 0, right, 0, bottom)) if bottom or right else x
+    # sides of a graph that is being exported are symbols; asked whether they fit, they would be fixed to what fits
+    whole = isinstance(bottom, int) and isinstance(right, int) and not bottom and not right
+    return x if whole else F.pad(x, (0, 0, 0, right, 0, bottom))
 
 
 def to_windows(x: Tensor, size: int) -> Tensor:
@@ -110,7 +112,7 @@ class WindowAttention(nn.Module):
         q, k, v = self.qkv(x).reshape(count, cells, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         bias = self.bias_table[self.positions].reshape(1, cells, cells, self.heads).permute(0, 3, 1, 2)
         if mask is not None:
-            bias = (bias + mask[:, None]).repeat(count // len(mask), 1, 1, 1)
+            bias = (bias + mask[:, None]).repeat(count // mask.shape[0], 1, 1, 1)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         out: Tensor = self.proj(x.transpose(1, 2).reshape(count, cells, channels))
         return out

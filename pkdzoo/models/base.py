@@ -79,21 +79,29 @@ class Detector(nn.Module):
 
     def normalize(self, batch: Batch) -> Tensor:
         """Raw RGB pixels -> this detector's own statistics and channel order, zeros outside each picture."""
-        images = batch.images
+        images = self.standardize(batch.images)
+        whole = (images.shape[-2], images.shape[-1])
+        if any(size != whole for size in batch.sizes):
+            images = self.blank_padding(images, torch.tensor(batch.sizes, device=images.device))
+        return images
+
+    def standardize(self, images: Tensor) -> Tensor:
+        """Raw RGB pixels (B, 3, H, W) -> this detector's own statistics and channel order, padding included."""
         channels = len(self.pixel_mean)
         if images.shape[1] != channels:
             raise ValueError(f"this detector takes pictures of {channels} channels, got {images.shape[1]}")
         if self.channel_order == "bgr":
             images = images.flip(1)
-        images = (images - self.pixel_mean[:, None, None]) / self.pixel_std[:, None, None]
+        return (images - self.pixel_mean[:, None, None]) / self.pixel_std[:, None, None]
+
+    @staticmethod
+    def blank_padding(images: Tensor, sizes: Tensor) -> Tensor:
+        """Zeros outside each picture of ``sizes`` (B, 2), height and width, of a batch (B, channels, H, W)."""
         height, width = images.shape[-2:]
-        if any(size != (height, width) for size in batch.sizes):
-            sizes = torch.tensor(batch.sizes, device=images.device)[:, :, None]  # (B, 2, 1)
-            rows = torch.arange(height, device=images.device) < sizes[:, 0]
-            columns = torch.arange(width, device=images.device) < sizes[:, 1]
-            # where, not a product: padding may hold anything, NaN too
-            images = torch.where((rows[:, :, None] & columns[:, None, :])[:, None], images, 0.0)
-        return images
+        rows = torch.arange(height, device=images.device) < sizes[:, :1]
+        columns = torch.arange(width, device=images.device) < sizes[:, 1:]
+        # where, not a product: padding may hold anything, NaN too
+        return torch.where((rows[:, :, None] & columns[:, None, :])[:, None], images, 0.0)
 
     def extract_features(self, batch: Batch) -> FeaturePyramid:
         """The pyramid of a batch of raw pictures."""

@@ -64,7 +64,7 @@ class MaskHead(nn.Module):
         """(N, inputs, size, size) and a class of each region -> logits (N, 2 size, 2 size) of that class, float32."""
         x, _ = self.tower(x)
         logits = self.logits(F.relu(self.upsample(x), inplace=True))
-        chosen: Tensor = logits[torch.arange(len(labels), device=labels.device), labels]
+        chosen: Tensor = logits[torch.arange(labels.shape[0], device=labels.device), labels]
         return chosen.float()
 
 

@@ -113,7 +113,7 @@ class RepPointsHead(TowerHead):
         Returns:
             (B, 4, h, w) xyxy in the points' unit.
         """
-        yx = points.reshape(len(points), POINTS, 2, *points.shape[-2:])
+        yx = points.reshape(points.shape[0], POINTS, 2, *points.shape[-2:])
         # an empty spread would have an infinite gradient
         center, spread = yx.mean(dim=1), yx.var(dim=1).clamp(min=1e-12).sqrt()  # (B, 2, h, w)
         half = spread.flip(1) * slowed(self.moment, SLOW_MOMENT).exp()[:, None, None]

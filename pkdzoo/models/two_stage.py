@@ -26,7 +26,7 @@ from pkdzoo.ops.nms import select_candidates, suppress
 from pkdzoo.ops.priors import cell_anchors, grid_priors, valid_cells
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.ops.rois import pool_rois, to_rois
-from pkdzoo.structures import IGNORE, Batch, DenseTargets, Detections, FeaturePyramid, HeadOutputs, Instances
+from pkdzoo.structures import IGNORE, Batch, DenseTargets, Detections, FeaturePyramid, HeadOutputs, Instances, Priors
 
 SCALES = (8.0,)  # of the stride
 RATIOS = (0.5, 1.0, 2.0)
@@ -165,10 +165,13 @@ class TwoStageDetector(Detector):
 
     def run_head(self, trace: Trace, batch: Batch, tap: int | None = None) -> None:
         """Outputs of the RPN, and its anchors."""
-        features = trace.features
-        trace.outputs = self.rpn(features.levels)
+        trace.outputs = self.rpn(trace.features.levels)
+        trace.priors = self.make_anchors(trace.features)
+
+    def make_anchors(self, features: FeaturePyramid) -> Priors:
+        """The RPN's anchors over a pyramid of these sizes."""
         cells = [cell_anchors(stride, SCALES, RATIOS).to(features.levels[0].device) for stride in features.strides]
-        trace.priors = grid_priors(cells, features.sizes, features.strides)
+        return grid_priors(cells, features.sizes, features.strides)
 
     def run_losses(self, trace: Trace, batch: Batch, instances: list[Instances]) -> None:
         """Targets and losses of the RPN; then proposals, and the losses of the heads on a choice of them."""

@@ -52,8 +52,8 @@ def grid_priors(
         x, y = xs.expand(h, w), ys[:, None].expand(h, w)
         level = (torch.stack([x, y, x, y], dim=-1)[:, :, None] + cell).reshape(-1, 4)  # (h, w, A, 4)
         boxes.append(level)
-        steps.append(level.new_full((len(level),), float(stride)))
-        counts.append(len(level))
+        steps.append(level.new_full((level.shape[0],), float(stride)))
+        counts.append(level.shape[0])  # len() would fix the size of a graph that is being exported
     return Priors(torch.cat(boxes), torch.cat(steps), counts)
 
 
