@@ -102,8 +102,8 @@ def fetch(url: str, file: FileIO) -> str:
         free = shutil.disk_usage(folder).free
         if size is not None and size > free:
             raise no_room(url, folder, f"{size / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")
-        digest, arrived = hashlib.sha256(), 0
-        with tqdm(total=size, unit="B", unit_scale=True, desc=Path(urlsplit(url).path).name, leave=False) as bar:
+        digest, arrived, name = hashlib.sha256(), 0, Path(urlsplit(url).path).name
+        with tqdm(total=size, unit="B", unit_scale=True, desc=name, leave=False, disable=None) as bar:
             while block := response.read(1 << 20):
                 rest = memoryview(block)
                 try:

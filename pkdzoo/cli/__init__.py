@@ -11,19 +11,30 @@ import os
 import sys
 from collections.abc import Sequence
 
+import huggingface_hub.utils
+
 from pkdzoo.cli.common import Verb
-from pkdzoo.cli.data import CHECK, CONVERT, PREVIEW
+from pkdzoo.cli.convert import CONVERT
+from pkdzoo.cli.data import CHECK, PREVIEW
+from pkdzoo.cli.data import CONVERT as CONVERT_DATA
+from pkdzoo.cli.evaluate import EVAL
 from pkdzoo.cli.models import INFO, LIST
 from pkdzoo.cli.predict import PREDICT
+from pkdzoo.cli.push import PUSH
 from pkdzoo.download import DownloadError
+from pkdzoo.repository import UploadError
 from pkdzoo.version import __version__
 
 VERBS: dict[str, Verb | dict[str, Verb]] = {
     "list": LIST,
     "info": INFO,
     "predict": PREDICT,
-    "data": {"check": CHECK, "convert": CONVERT, "preview": PREVIEW},
+    "eval": EVAL,
+    "convert": CONVERT,
+    "push": PUSH,
+    "data": {"check": CHECK, "convert": CONVERT_DATA, "preview": PREVIEW},
 }
+EXPECTED = (ValueError, OSError, ImportError, DownloadError, UploadError)  # these say what to do
 GROUPS = {"data": "look over, convert and show data sets"}
 
 
@@ -77,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     verb: Verb = args.verb
+    if not sys.stderr.isatty():
+        huggingface_hub.utils.disable_progress_bars()  # type: ignore[attr-defined]  # the Hub client's; ours look for themselves
     try:
         code = verb.run(args)
         sys.stdout.flush()
@@ -89,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if args.debug:
             raise
-        expected = isinstance(error, (ValueError, OSError, DownloadError)) and not isinstance(error, UnicodeError)
+        expected = isinstance(error, EXPECTED) and not isinstance(error, UnicodeError)
         kind = "" if expected else f"{type(error).__name__}: "
         return _failed(f"{kind}{error}" + ("" if expected else " (--debug shows where)"), 1)
 

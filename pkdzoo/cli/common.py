@@ -15,6 +15,7 @@ import torch
 from pkdzoo.factory import create_detector
 from pkdzoo.loading import load_checkpoint
 from pkdzoo.models.base import Detector
+from pkdzoo.training.evaluate import open_detector as open_trained
 
 Parser = argparse.ArgumentParser
 
@@ -67,38 +68,49 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-def add_detector(parser: Parser) -> None:
-    """Arguments that choose a detector; :func:`open_detector` reads them."""
-    parser.add_argument("model", help="a name out of 'pkdzoo list', a folder that holds a detector, or hf-hub:ORG/NAME")
+def add_detector(parser: Parser, more: str = "", device: bool = True) -> None:
+    """Arguments that choose a detector; :func:`open_detector` reads them.
+
+    Args:
+        parser: of the verb.
+        more: what else the first word may be.
+        device: the verb runs on one device, and asks which.
+    """
+    told = "a name out of 'pkdzoo list', a folder that holds a detector or a run, or hf-hub:ORG/NAME"
+    parser.add_argument("model", help=told + more)
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of one's own (.safetensors, .pth)")
-    parser.add_argument(
-        "--labels",
-        metavar="NAMES",
-        help="with --checkpoint: class names between commas, a text file with one a line, or coco (the default)",
-    )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto takes a GPU if there is one")
+    add_labels(parser, "with --checkpoint: class names")
+    if device:
+        parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto takes a GPU if there is one")
 
 
-def open_detector(args: argparse.Namespace) -> Detector:
+def add_labels(parser: Parser, told: str) -> None:
+    """``--labels``, which :func:`named` reads."""
+    told += " between commas, a text file with one a line, or coco (the default)"
+    parser.add_argument("--labels", metavar="NAMES", help=told)
+
+
+def open_detector(args: argparse.Namespace, device: torch.device | None = None) -> Detector:
     """The detector that the arguments name, with weights, in eval mode, on its device.
 
     Raises:
         ValueError: for an unknown name, weights that do not fit or that cannot be had.
     """
-    name = f"local-dir:{args.model}" if Path(args.model).is_dir() else args.model
     if args.checkpoint is None:
         if args.labels is not None:
             raise ValueError("--labels belongs to --checkpoint; published weights bring their own names")
-        model = create_detector(name, pretrained=True)
+        model = open_trained(args.model)
     else:
-        model = load_checkpoint(create_detector(name, label_names=_labels(args.labels or "coco")), args.checkpoint)
-    device = args.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        name = f"local-dir:{args.model}" if Path(args.model).is_dir() else args.model
+        model = load_checkpoint(create_detector(name, label_names=named(args.labels or "coco")), args.checkpoint)
+    if device is None:
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(auto if args.device == "auto" else args.device)
     return model.to(device)
 
 
-def _labels(text: str) -> str | tuple[str, ...]:
+def named(text: str) -> str | tuple[str, ...]:
+    """Class names out of ``--labels``."""
     if Path(text).is_file():
         return tuple(line.strip() for line in Path(text).read_text(encoding="utf-8").splitlines() if line.strip())
     return text if text == "coco" else words(text)

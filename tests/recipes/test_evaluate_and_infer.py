@@ -1,17 +1,23 @@
-"""The two scripts that use a trained detector."""
+"""``pkdzoo eval`` and the two scripts that are doors to a verb."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState, GradientState
+from commands import fails, run
 from PIL import Image
-from scripts import script
+from scripts import ROOT
 
 import pkdzoo
 from pkdzoo.data.shapes import CLASSES
 from pkdzoo.evaluation import METRICS
+
+HERE = ("--cpu", "--threads", "1", "--workers", "0")
 
 
 @pytest.fixture(scope="module")
@@ -21,78 +27,60 @@ def folder(tmp_path_factory):
     return model.save_pretrained(tmp_path_factory.mktemp("model") / "best")
 
 
-@pytest.fixture
-def evaluate():
-    def run(*argv: object) -> None:
-        AcceleratorState._reset_state(True)
-        GradientState._reset_state()
-        script("evaluate").main([str(word) for word in argv] + ["--cpu", "--threads", "1", "--workers", "0"])
-
-    return run
+def launch(name: str, *argv: object) -> subprocess.CompletedProcess[str]:
+    """A script as a process of its own."""
+    command = [sys.executable, str(ROOT / "recipes" / f"{name}.py"), *map(str, argv)]
+    around = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=around, timeout=300)
 
 
-def infer(*argv: object) -> None:
-    script("infer").main([str(word) for word in argv] + ["--device", "cpu"])
+def test_scripts_are_short() -> None:
+    for name in ("evaluate", "infer"):
+        assert len((ROOT / "recipes" / f"{name}.py").read_text().splitlines()) <= 30
 
 
-def test_evaluate_writes_what_it_prints(evaluate, folder, shapes, tmp_path, capsys) -> None:
-    evaluate(folder, "--data", shapes, "--output", tmp_path / "out" / "metrics.json")
-    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+def test_evaluate_writes_what_it_prints(capsys, folder, shapes, tmp_path) -> None:
+    path = tmp_path / "out" / "metrics.json"
+    code, out, err = run(capsys, "eval", folder, "--data", shapes, "--output", path, *HERE)
+    metrics = json.loads(path.read_text())
+    assert code == 0 and "AP50" in out and str(path) in out and "5 images" in err
     assert set(METRICS) <= set(metrics) and tuple(metrics["per_class"]) == CLASSES
     assert metrics["pictures"] > 0 and len(metrics["annotations_sha256"]) == 64 and metrics["hardware"]
     assert str(folder) in metrics["weights"] and metrics["annotations"].endswith("instances_val2017.json")
-    assert "AP50" in capsys.readouterr().out
-    evaluate(folder.parent, "--data", shapes, "--output", tmp_path / "run.json", "--batch-size", "5")  # a run's folder
-    again = json.loads((tmp_path / "run.json").read_text())
-    assert {key: again[key] for key in METRICS} == pytest.approx({key: metrics[key] for key in METRICS})
+    words = ("--data", shapes, "--output", tmp_path / "run.json", "--batch-size", 5, "--json", *HERE)
+    told = json.loads(run(capsys, "eval", folder.parent, *words)[1])  # a run's folder
+    assert {key: told[key] for key in METRICS} == pytest.approx({key: metrics[key] for key in METRICS})
 
 
-def test_evaluate_reads_the_results_of_others(evaluate, shapes, tmp_path) -> None:
+def test_evaluate_reads_the_results_of_others(shapes, tmp_path) -> None:
     truth = json.loads(next(shapes.rglob("instances_val2017.json")).read_text())
     rows = [{**{k: a[k] for k in ("image_id", "category_id", "bbox")}, "score": 1.0} for a in truth["annotations"]]
     (tmp_path / "found.json").write_text(json.dumps(rows))
-    evaluate(tmp_path / "found.json", "--data", shapes, "--output", tmp_path / "metrics.json")
+    done = launch("evaluate", tmp_path / "found.json", "--data", shapes, "--output", tmp_path / "metrics.json", *HERE)
+    assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "metrics.json").read_text())["AP"] == pytest.approx(100)
 
 
-def test_evaluate_refuses(evaluate, folder, shapes, tmp_path) -> None:
-    with pytest.raises(SystemExit, match="no annotations for the test split"):
-        evaluate(folder, "--data", shapes, "--split", "test")
-    with pytest.raises(SystemExit, match="holds no detector"):
-        evaluate(tmp_path, "--data", shapes)
-    with pytest.raises(SystemExit, match="Did you mean fcos_r10w16"):
-        evaluate("fcos_r10w61", "--data", shapes)
+def test_evaluate_refuses(capsys, folder, shapes, tmp_path) -> None:
+    def why(*words: object) -> str:
+        return fails(capsys, "eval", *words, "--data", shapes, "--output", tmp_path / "none.json", *HERE)
+
+    assert "no annotations for the test split" in why(folder, "--split", "test")
+    assert "holds no detector" in why(tmp_path)
+    assert "Did you mean fcos_r10w16" in why("fcos_r10w61")
     stranger = pkdzoo.create_detector("fcos_r10w16", num_classes=2, label_names=("cat", "dog"))
-    with pytest.raises(SystemExit, match="label_names does not know"):
-        evaluate(stranger.save_pretrained(tmp_path / "pets"), "--data", shapes)
+    assert "label_names does not know" in why(stranger.save_pretrained(tmp_path / "pets"))
+    assert not (tmp_path / "none.json").exists()
 
 
-def test_infer_draws_and_writes(folder, shapes, tmp_path, capsys) -> None:
+def test_infer_draws_and_writes(folder, shapes, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
-    infer(folder, shapes / "val2017", tmp_path / "bad.jpg", tmp_path / "gone.jpg", "--output", tmp_path / "out",
-          "--score", "0.0", "--batch-size", "2")  # fmt: skip
-    rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    assert len(rows) == 7 and [("error" in row) for row in rows] == [False] * 5 + [True] * 2
-    first = rows[0]
-    assert first["size"] == {"height": 64, "width": 96} and first["detections"][0]["name"] in CLASSES
-    assert Image.open(first["drawing"]).size == (96, 64)
-    said = capsys.readouterr()
-    assert "in 5 pictures" in said.out and "bad.jpg" in said.err and "gone.jpg" in said.err
-
-
-def test_infer_keeps_pictures_of_one_name_apart(folder, shapes, tmp_path) -> None:
-    picture = min((shapes / "val2017").iterdir())
-    other = tmp_path / "other" / picture.name
-    other.parent.mkdir()
-    other.write_bytes(picture.read_bytes())
-    infer(folder, picture, other, "--output", tmp_path / "out")
-    assert len(list((tmp_path / "out").glob("*.png"))) == 2
-
-
-def test_infer_refuses(folder, tmp_path) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(SystemExit, match="empty has no pictures"):
-        infer(folder, tmp_path / "empty")
-    (tmp_path / "bad.jpg").write_bytes(b"")
-    with pytest.raises(SystemExit, match="none of the 1 pictures could be read"):
-        infer(folder, tmp_path / "bad.jpg", "--output", tmp_path / "out")
+    words = (folder, shapes / "val2017", tmp_path / "bad.jpg", "--score", "0.0", "--batch-size", 2, "--device", "cpu")
+    done = launch("infer", *words, "--output", tmp_path / "out")
+    assert done.returncode == 1  # one could not be read
+    assert "bad.jpg" in done.stderr and "1 of 6 pictures could not be read" in done.stderr
+    assert "Traceback" not in done.stderr and "%|" not in done.stderr  # no bar where there is no terminal
+    told = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert len(told["images"]) == 5 and {c["name"] for c in told["categories"]} == set(CLASSES)
+    assert len(list((tmp_path / "out").glob("*.png"))) + len(list((tmp_path / "out").glob("*.jpg"))) == 5
+    assert Image.open(next(p for p in (tmp_path / "out").iterdir() if p.suffix != ".json")).size == (480, 320)
