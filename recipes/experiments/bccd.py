@@ -21,7 +21,7 @@ TEACHER = Recipe(
     {"norm": "gn", "frozen_stages": 0, "width": 64, "depth": 2},
     data=DATA,
     optim=OPTIM,
-    schedule=Schedule(epochs=16, milestones=(12, 15), warmup=WARMUP),
+    schedule=Schedule(epochs=12, milestones=(10, 11.5), warmup=WARMUP),
     watch=Watch(evaluate=4, log=20),
 )
 PLAIN = Recipe(
