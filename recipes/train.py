@@ -71,6 +71,7 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -
         project_dir=output,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=args.find_unused)],
     )
+    options.check(accelerator, args.tracker)
     options.share_cores(accelerator, args.threads)
     about = state.about(accelerator.num_processes)
     state.check_output(output, recipe, args.resume)
@@ -91,7 +92,8 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -
     steps = planned_steps(recipe.schedule, steps_per_epoch)
 
     # -- everything that can be wrong before the first step ----------------------------------------------------------
-    report = check_run(recipe, task, train_set, val_set, processes, steps_per_epoch)
+    machine = accelerator.device, accelerator.mixed_precision
+    report = check_run(recipe, task, train_set, val_set, processes, steps_per_epoch, *machine)
     accelerator.print(f"== {recipe.name} -> {output}\n{report}")
     if args.check_teacher and recipe.distill and teacher:
         workers = recipe.data.workers
@@ -159,7 +161,7 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -
                     if not accelerator.sync_gradients:
                         continue
                     norm = accelerator.clip_grad_norm_(task.parameters(), recipe.optim.clip or math.inf)
-                    stop = monitor.guard(losses, norm, asked.by is not None, state.last_good(output))
+                    stop = monitor.guard(norm, asked.by is not None, state.last_good(output))
                     lr = scheduler.get_last_lr()[0]
                     optimizer.step()
                     scheduler.step()

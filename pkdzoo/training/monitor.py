@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import statistics
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +22,8 @@ from tqdm import tqdm
 from pkdzoo.structures import Batch
 from pkdzoo.training.state import Progress
 
+OVERFLOWS = 50  # steps in a row that a gradient scaler may skip; from 65536 it has halved its factor to nothing by then
+MEASURED = 10  # steps, after the first, that a run's time is first told from
 TIMING = ("seconds", "images_per_s", "data_wait", "memory_gb")  # keys of a log line that differ from run to run
 
 
@@ -44,14 +49,23 @@ class Monitor:
         self.zero = torch.zeros((), dtype=torch.float64, device=accelerator.device)
         self.sums: dict[str, Tensor] = {k: self.zero + v for k, v in window.get("sums", {}).items()}
         self.counts: dict[str, int] = dict(window.get("counts", {}))
+        self.skipped: int = window.get("skipped", 0)  # steps without one, by the gradient scaler
+        self.overflows = 0  # of them the last ones in a row
+        self.passes: list[tuple[dict[str, Tensor], str]] = []  # of the step under way: losses, and pictures' names
         self.images, self.waited, self.started = 0, 0.0, time.perf_counter()
-        self.names: list[str] = []
+        self.paces: list[float] = []  # seconds a step of each line so far
+        self.pauses, self.done, self.first = 0.0, 0, 0.0  # seconds; steps of this process; when its first one ended
         self.path = folder / "log.jsonl"
         main = accelerator.is_main_process
         if main:
             _forget_later_lines(self.path, progress)
         self.bar = tqdm(
-            total=steps, initial=progress.step, unit="step", dynamic_ncols=True, disable=None if main else True
+            total=steps,
+            initial=progress.step,
+            unit="step",
+            dynamic_ncols=True,
+            smoothing=0,  # what is left is told from the whole run, not from its last steps
+            disable=None if main else True,
         )
 
     def timed(self, loader: Iterable[Batch]) -> Iterator[Batch]:
@@ -71,20 +85,21 @@ class Monitor:
             logs: further numbers by name, e.g. a Pearson r for each level.
         """
         self.images += len(batch)
-        self.names += [str(meta.get("file_name", "?")) for meta in batch.meta or []]
+        names = ", ".join(str(meta.get("file_name", "?")) for meta in batch.meta or [])
+        self.passes.append(({key: value.detach() for key, value in losses.items()}, names))
         total = torch.stack([value.detach().float() for value in losses.values()]).sum()
         numbers = {"loss": total, **losses, **{f"log/{key}": value for key, value in logs.items()}}
         for key, value in numbers.items():
             self._sum(key, torch.as_tensor(value))
 
-    def guard(self, losses: Mapping[str, Tensor], grad_norm: Tensor, stop: bool, last_good: str) -> bool:
-        """After the backward pass and before the optimiser steps: stop on NaN, and agree on whether to stop at all.
+    def guard(self, grad_norm: Tensor, stop: bool, last_good: str) -> bool:
+        """After the backward passes and before the optimiser steps: stop on NaN, and agree on whether to stop at all.
 
-        Processes that did not agree would wait for each other for ever, so both questions are put to all of them.
-        A gradient that overflows under fp16 is not an error: the scaler skips that step.
+        Processes that did not agree would wait for each other for ever, so both questions are put to all of them. All
+        passes since the last step are looked at. A gradient that overflows under fp16 is not an error: the scaler skips
+        that step; only when it does nothing else any more the run ends.
 
         Args:
-            losses: of this process's last pass.
             grad_norm: of all processes.
             stop: whether this process was asked to stop.
             last_good: what to resume from.
@@ -93,23 +108,31 @@ class Monitor:
             Whether any process was asked to stop.
 
         Raises:
-            Diverged: naming what was not finite, and the pictures of the step.
+            Diverged: naming what was not finite, and the pictures of the pass or the step.
         """
-        values = {key: value.detach() for key, value in losses.items()}
-        bad = [f"{key} became {float(value)}" for key, value in values.items() if not torch.isfinite(value).all()]
-        names, self.names = self.names, []
-        flags = torch.tensor([float(bool(bad)), float(stop)], device=self.accelerator.device)
+        passes, self.passes = self.passes, []
+        values = torch.stack([value.float().mean() for losses, _ in passes for value in losses.values()])
+        overflow = not bool(torch.isfinite(grad_norm))
+        self.overflows = self.overflows + 1 if overflow else 0
+        flags = torch.tensor([float(not torch.isfinite(values).all()), float(stop)], device=self.accelerator.device)
         if self.accelerator.num_processes > 1:
             flags = self.accelerator.reduce(flags, "sum")
-        gradient_bad = self.accelerator.scaler is None and not torch.isfinite(grad_norm)
-        if not flags[0] and not gradient_bad:
+        allowed = OVERFLOWS if self.accelerator.scaler is not None else 0
+        if not flags[0] and self.overflows <= allowed:
             return bool(flags[1])
+        bad = [
+            f"{key} became {float(value.float().mean())} for pictures {names}"
+            for losses, names in passes
+            for key, value in losses.items()
+            if not torch.isfinite(value).all()
+        ]
         if not flags[0]:
-            bad = [f"the gradient's norm became {float(grad_norm)}"]
-        parts = gather_object([f"{', '.join(bad)} for pictures {', '.join(names)}"] if bad else [])
+            times = f" in {self.overflows} steps one after the other" if allowed else ""
+            names = ", ".join(names for _, names in passes)
+            bad = [f"the gradient's norm became {float(grad_norm)}{times} for pictures {names}"]
         raise Diverged(
-            f"{'; '.join(parts)}. The weights of before this step are in {last_good}. A lower learning rate, a longer "
-            "warm-up or clipping usually helps, e.g. --set optim.clip=35"
+            f"{'; '.join(gather_object(bad))}. The weights of before this step are in {last_good}. A lower learning "
+            "rate, a longer warm-up or clipping usually helps, e.g. --set optim.clip=35"
         )
 
     def agreed(self, stop: bool) -> bool:
@@ -120,21 +143,45 @@ class Monitor:
     def step(self, progress: Progress, lr: float, grad_norm: Tensor) -> None:
         """After an optimiser step: write a line if it is time."""
         self.bar.update(1)
-        self._sum("grad_norm", grad_norm)
+        self._tell_time(progress.step)
+        if self.overflows:
+            self.skipped += 1  # no number to take a mean with
+        else:
+            self._sum("grad_norm", grad_norm)
         if progress.step % self.every:
             return
-        means = self._means()
         elapsed = time.perf_counter() - self.started
-        line: dict[str, Any] = {"step": progress.step, "epoch": progress.epoch, "lr": lr, **means}
+        self.paces.append(elapsed / self.every)
+        line: dict[str, Any] = {"step": progress.step, "epoch": progress.epoch, "lr": lr, "grad_norm": None}
+        line |= self._means()
+        if self.accelerator.scaler is not None:
+            line["skipped_steps"] = self.skipped
         line["seconds"] = round(elapsed, 3)
         line["images_per_s"] = round(self.images * self.accelerator.num_processes / elapsed, 2)
         line["data_wait"] = round(self.waited / elapsed, 3)
-        if torch.cuda.is_available():
-            line["memory_gb"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        line["memory_gb"] = peak_memory(self.accelerator.device)
         self.write(line)
         self._show(line)
-        self.sums, self.counts, self.images, self.waited = {}, {}, 0, 0.0
+        self.sums, self.counts, self.skipped, self.images, self.waited = {}, {}, 0, 0, 0.0
         self.started = time.perf_counter()
+
+    def _tell_time(self, step: int) -> None:
+        """What the whole run will take, once, as soon as a few steps were measured; the first is never like others."""
+        self.done += 1
+        if self.done == 1:
+            self.first = time.perf_counter()
+        elif self.done == 1 + MEASURED:
+            pace = (time.perf_counter() - self.first) / MEASURED
+            self.say(
+                f"time      {duration(pace * (self.bar.total - step))} to go: {self.bar.total - step} steps of "
+                f"{pace:.2g} s, measured over {MEASURED} steps; evaluations come on top"
+            )
+
+    def left(self, step: int) -> float:
+        """Seconds to go after ``step``: by the median pace of the lines so far, and pauses as frequent as so far."""
+        paces = self.paces[1:] or self.paces  # while the first one was measured, things were compiled and cached
+        pause = self.pauses / self.done if self.done else 0.0
+        return (statistics.median(paces) + pause) * (self.bar.total - step) if paces else math.nan
 
     def _sum(self, key: str, value: Tensor) -> None:
         self.sums[key] = self.sums.get(key, self.zero) + value.detach().to(self.zero).mean()
@@ -156,13 +203,15 @@ class Monitor:
         if keys and self.accelerator.num_processes > 1:
             means = self.accelerator.reduce(torch.stack([self.sums[key] for key in keys]), "mean")
             self.sums = dict(zip(keys, means.unbind()))
-        return {"sums": {key: float(self.sums[key]) for key in keys}, "counts": dict(self.counts)}
+        sums = {key: float(self.sums[key]) for key in keys}
+        return {"sums": sums, "counts": dict(self.counts), "skipped": self.skipped}
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """One line of the log, and the trackers'."""
+        """One line of the log, and the trackers'; JSON has no NaN, so what is not finite becomes null."""
+        line = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         if self.accelerator.is_main_process:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(line, allow_nan=False) + "\n")
         numbers = {key: value for key, value in line.items() if isinstance(value, (int, float))}
         self.accelerator.log(numbers, step=int(line["step"]))
 
@@ -173,8 +222,7 @@ class Monitor:
             self.bar.set_postfix(words, refresh=False)
         elif self.accelerator.is_main_process:
             shown = " ".join(f"{key} {word}" for key, word in words.items())
-            left = line["seconds"] / self.every * (self.bar.total - line["step"]) / 60
-            speed = f"{line['images_per_s']} img/s, {left:.0f} min left"
+            speed = f"{line['images_per_s']} img/s, {duration(self.left(line['step']))} left"
             print(f"step {line['step']}/{self.bar.total} lr {line['lr']:.2e} {shown} {speed}", flush=True)
 
     @contextmanager
@@ -182,7 +230,8 @@ class Monitor:
         """Leave what happens inside out of the pictures a second."""
         before = time.perf_counter()
         yield
-        self.started += time.perf_counter() - before
+        pause = time.perf_counter() - before
+        self.started, self.first, self.pauses = self.started + pause, self.first + pause, self.pauses + pause
 
     def say(self, text: str) -> None:
         """A line above the bar, once."""
@@ -192,6 +241,26 @@ class Monitor:
     def close(self) -> None:
         """Take the bar away."""
         self.bar.close()
+
+
+def duration(seconds: float) -> str:
+    """A length of time as people say it."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}" if unit == "min" else f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """GiB that this process has had at most: of the GPU's memory, or of the machine's; None where nobody says."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 2)
 
 
 def _forget_later_lines(path: Path, progress: Progress) -> None:

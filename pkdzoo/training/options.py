@@ -14,6 +14,22 @@ from torch.utils.checkpoint import checkpoint
 from pkdzoo.models.base import Detector
 
 
+def check(accelerator: Accelerator, tracker: str | None) -> None:
+    """Refuse what Accelerate passes over in silence.
+
+    Raises:
+        ValueError: for fp16 on a CPU, or a tracker whose package is not there.
+    """
+    if accelerator.mixed_precision == "fp16" and accelerator.scaler is None:
+        raise ValueError(
+            f"--mixed-precision fp16: on {accelerator.device.type} Accelerate would train in full precision without a "
+            "word; write bf16"
+        )
+    if tracker and not accelerator.log_with:
+        package = '"pkdzoo[tensorboard]"' if tracker == "tensorboard" else tracker
+        raise ValueError(f"--tracker {tracker}: its package is not installed, pip install {package}")
+
+
 def share_cores(accelerator: Accelerator, threads: int | None) -> None:
     """Without a GPU, let the processes share all cores: ``accelerate launch`` gives each of them one thread."""
     if threads is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import cast
 
 import torch
@@ -16,11 +16,12 @@ from pkdzoo.distill import Distiller
 from pkdzoo.layers.norm import FrozenBatchNorm2d
 from pkdzoo.models.base import Detector
 from pkdzoo.registry import get_weights, is_detector
-from pkdzoo.structures import Batch, Instances
 from pkdzoo.training.build import batch_per_process, student_of, val_loader
+from pkdzoo.training.dry_run import cost_of_a_pass, memory_of_a_step
 from pkdzoo.training.evaluate import evaluate
+from pkdzoo.training.monitor import duration
 from pkdzoo.training.optim import planned_steps
-from pkdzoo.training.recipe import Recipe
+from pkdzoo.training.recipe import Data, Recipe
 
 
 @dataclass
@@ -35,9 +36,16 @@ class Report:
 
 
 def check_run(
-    recipe: Recipe, task: nn.Module, train: CocoDataset, val: CocoDataset, processes: int, steps_per_epoch: int
+    recipe: Recipe,
+    task: nn.Module,
+    train: CocoDataset,
+    val: CocoDataset,
+    processes: int,
+    steps_per_epoch: int,
+    device: torch.device | None = None,
+    precision: str = "no",
 ) -> Report:
-    """Look at everything before the first step.
+    """Look at everything before the first step, with the models still on the CPU.
 
     Args:
         recipe: of the run.
@@ -46,6 +54,8 @@ def check_run(
         val: validation pictures.
         processes: that train together.
         steps_per_epoch: optimiser steps.
+        device: that will train; None is the CPU.
+        precision: ``no``, ``bf16`` or ``fp16``.
 
     Raises:
         ValueError: for what would end the run, or make it worthless, later.
@@ -56,7 +66,7 @@ def check_run(
     _describe_data(report, train, val)
     _describe_steps(report, recipe, processes, steps_per_epoch)
     warn_of_frozen_random_layers(report, student)
-    dry_pass(task)
+    _describe_costs(report, recipe, task, processes, steps_per_epoch, device or torch.device("cpu"), precision)
     return report
 
 
@@ -74,10 +84,18 @@ def _describe_models(report: Report, recipe: Recipe, task: nn.Module, student: D
         report.lines.append(f"teacher   {teacher.name}, {size:.2f} M parameters, from {origin}, by {methods}")
         if teacher.loaded_from is None:
             report.warnings.append("the teacher has random weights, as the recipe says: nothing can be learnt from it")
+    detectors = {"student": student, **({"teacher": task.teacher} if isinstance(task, Distiller) else {})}
+    report.lines.append("pixels    " + "; ".join(f"{who} {_pixels(model)}" for who, model in detectors.items()))
     if recipe.expect:
         source = recipe.expect.get("source", "")
         numbers = ", ".join(f"{key} {value}" for key, value in recipe.expect.items() if isinstance(value, (int, float)))
         report.lines.append(f"expect    {numbers}" + (f" ({source})" if source else ""))
+
+
+def _pixels(model: Detector) -> str:
+    """How a detector normalises its input."""
+    mean, std = (" ".join(f"{float(v):.4g}" for v in s) for s in (model.pixel_mean, model.pixel_std))
+    return f"{model.channel_order}, mean {mean}, std {std}"
 
 
 def _describe_data(report: Report, train: CocoDataset, val: CocoDataset) -> None:
@@ -130,30 +148,65 @@ def warn_of_frozen_random_layers(report: Report, student: Detector) -> None:
         )
 
 
-def dry_pass(task: nn.Module, size: int = 128) -> None:
-    """One pass over a grey picture with one object: pyramids that cannot be compared fail here, not in step one.
-
-    Raises:
-        ValueError: what the pass raised, or a loss that is not finite.
-    """
-    device = next(task.parameters()).device
-    objects = Instances(
-        torch.tensor([[16.0, 16.0, 96.0, 80.0]], device=device), torch.zeros(1, dtype=torch.int64, device=device)
+def _describe_costs(
+    report: Report,
+    recipe: Recipe,
+    task: nn.Module,
+    processes: int,
+    steps_per_epoch: int,
+    device: torch.device,
+    precision: str,
+) -> None:
+    student, pictures = student_of(task), batch_per_process(recipe, processes)
+    size = largest_picture(recipe.data)
+    autocast = None if precision == "no" else torch.autocast("cpu", torch.bfloat16)
+    cost = cost_of_a_pass(task, size, pictures, autocast)
+    shape = f"{pictures} x {size[1]} x {size[0]} pixels"
+    each = cost.total / pictures
+    report.lines.append(
+        f"costs     {_operations(each)} a picture of {size[1]} x {size[0]}, forward, backward and teacher; "
+        f"{_operations(each * recipe.data.batch)} a step (multiply-adds)"
     )
-    batch = Batch(torch.full((1, 3, size, size), 128.0, device=device), [(size, size)], [objects])
-    training = [module for module in task.modules() if module.training]
-    task.eval()  # batch norms keep their statistics
-    try:
-        with torch.no_grad():
-            losses = task(batch)
-    except (RuntimeError, IndexError) as error:
-        raise ValueError(f"student and teacher do not go together, or the model cannot run: {error}") from error
-    finally:
-        for module in training:
-            module.training = True
-    bad = [name for name, value in losses.items() if not torch.isfinite(value).all()]
-    if bad:
-        raise ValueError(f"{', '.join(bad)} is not finite on a grey picture with one object: are the weights whole?")
+    ema = recipe.optim.ema is not None
+    memory = memory_of_a_step(task, student, cost.memory, recipe.optim.kind, ema, processes)
+    parts = ", ".join(f"{name} {_bytes(value)}" for name, value in asdict(memory).items() if value)
+    report.lines.append(
+        f"memory    about {_bytes(memory.total)} a process: {parts} for {shape} (counted on small pictures and scaled; "
+        "libraries' workspace comes on top)"
+    )
+    free = free_memory(device)
+    if free is not None and memory.total > free:
+        report.warnings.append(
+            f"{_bytes(memory.total)} will hardly fit into the {_bytes(free)} that are free on {device}: "
+            f"--set optim.accumulate={2 * recipe.optim.accumulate}, --checkpoint-activations or --mixed-precision bf16"
+        )
+    guess = "told after a few steps, when it was measured"
+    if device.type == "cpu":
+        passes = planned_steps(recipe.schedule, steps_per_epoch) * recipe.optim.accumulate
+        guess = (
+            f"{duration(cost.seconds * passes)} of training, guessed from one small picture; measured after some steps"
+        )
+    report.lines.append(f"time      {guess}")
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 1e6:.3g} MB" if size < 1e9 else f"{size / 1e9:.3g} GB"
+
+
+def _operations(number: float) -> str:
+    return f"{number / 1e9:.3g} GFLOPs" if number < 1e12 else f"{number / 1e12:.3g} TFLOPs"
+
+
+def largest_picture(data: Data) -> tuple[int, int]:
+    """(height, width) that most training pictures of a recipe come to at most, lying, and padded to 32."""
+    short = data.short if isinstance(data.short, int) else max(data.short)
+    height, width = data.crop or (min(short, data.long), data.long)
+    return -(-height // 32) * 32, -(-width // 32) * 32
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on a GPU; None on a CPU, which can swap and shares its memory with everything else."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
 def check_teacher(
@@ -186,4 +239,8 @@ def check_teacher(
     row = get_weights(name).metrics.get("AP") if is_detector(name) else None
     if not found:
         raise ValueError(f"--check-teacher: {name} finds nothing in {len(part)} pictures (AP {found}): wrong weights?")
-    return f"teacher   AP {found:.1f} on {len(part)} pictures" + (f", {row} in its row on all" if row else "")
+    line = f"teacher   AP {found:.1f} on {len(part)} pictures"
+    if row is None:
+        return line
+    doubt = "; less than half of it: are these its pictures, and enough of them?" if found < row / 2 else ""
+    return f"{line}, {row} in its row on all{doubt}"

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from pkdzoo.structures import Batch
-from pkdzoo.training.monitor import TIMING, Diverged, Monitor
+from pkdzoo.training.monitor import OVERFLOWS, TIMING, Diverged, Monitor, duration
 from pkdzoo.training.state import Progress
 
 
@@ -25,7 +25,7 @@ def monitor(folder, every: int = 2, progress: Progress | None = None) -> Monitor
 def feed(watch: Monitor, step: int, loss: float, norm: float = 1.0) -> None:
     losses = {"loss_a": torch.tensor(loss), "loss_b": torch.tensor(1.0)}
     watch.add(batch("x.jpg"), losses, {"pkd/r0": torch.tensor(0.5)})
-    watch.guard(losses, torch.tensor(norm), False, "somewhere")
+    watch.guard(torch.tensor(norm), False, "somewhere")
     watch.step(Progress(step=step), 0.1, torch.tensor(norm))
 
 
@@ -78,7 +78,7 @@ def test_the_guard_names_loss_pictures_and_checkpoint(tmp_path, value) -> None:
     losses = {"loss_a": torch.tensor(value, requires_grad=True), "loss_b": torch.tensor(1.0)}
     watch.add(batch("a.jpg", "b.jpg"), losses, {})
     with pytest.raises(Diverged, match=rf"loss_a became {value} for pictures a\.jpg, b\.jpg.*runs/x/step_3"):
-        watch.guard(losses, torch.tensor(value), False, "runs/x/step_3")
+        watch.guard(torch.tensor(value), False, "runs/x/step_3")
 
 
 def test_the_guard_sees_a_gradient_without_a_loss(tmp_path) -> None:
@@ -87,24 +87,78 @@ def test_the_guard_sees_a_gradient_without_a_loss(tmp_path) -> None:
     watch.add(batch("a.jpg"), losses, {})
     watch.add(batch("b.jpg"), losses, {})  # an accumulated pass: both are suspects
     with pytest.raises(Diverged, match=r"the gradient's norm became nan for pictures a\.jpg, b\.jpg"):
-        watch.guard(losses, torch.tensor(math.nan), False, "x")
+        watch.guard(torch.tensor(math.nan), False, "x")
 
 
-def test_an_overflow_under_a_scaler_is_the_scalers_business(tmp_path) -> None:
+def test_the_guard_looks_at_every_accumulated_pass(tmp_path) -> None:
+    watch = monitor(tmp_path)
+    watch.add(batch("a.jpg"), {"loss_a": torch.tensor(math.nan)}, {})
+    watch.add(batch("b.jpg"), {"loss_a": torch.tensor(1.0)}, {})
+    with pytest.raises(Diverged, match=r"^loss_a became nan for pictures a\.jpg\. "):
+        watch.guard(torch.tensor(1.0), False, "x")
+    watch.add(batch("c.jpg"), {"loss_a": torch.tensor(1.0)}, {})  # the next step is another one
+    assert watch.guard(torch.tensor(1.0), False, "x") is False
+
+
+@pytest.fixture
+def scaled(tmp_path):
+    """A monitor whose steps a gradient scaler may skip."""
     watch = monitor(tmp_path)
     watch.accelerator.scaler = object()
-    try:
-        assert watch.guard({"loss": torch.tensor(1.0)}, torch.tensor(math.inf), False, "x") is False
-        with pytest.raises(Diverged):
-            watch.guard({"loss": torch.tensor(math.nan)}, torch.tensor(math.nan), False, "x")
-    finally:
-        watch.accelerator.scaler = None
+    yield watch
+    watch.accelerator.scaler = None
+
+
+def test_an_overflow_under_a_scaler_is_the_scalers_business(scaled, tmp_path) -> None:
+    for step, norm in enumerate((math.inf, 2.0, math.nan, math.inf), 1):
+        feed(scaled, step, 1.0, norm)
+    first, second = lines(tmp_path)
+    assert (first["grad_norm"], first["skipped_steps"]) == (2.0, 1)
+    assert (second["grad_norm"], second["skipped_steps"]) == (None, 2)
+    scaled.add(batch("a.jpg"), {"loss_a": torch.tensor(math.nan)}, {})
+    with pytest.raises(Diverged, match="loss_a became nan"):
+        scaled.guard(torch.tensor(math.nan), False, "x")
+
+
+def test_a_scaler_that_only_skips_ends_the_run(scaled) -> None:
+    for step in range(1, OVERFLOWS + 1):
+        feed(scaled, step, 1.0, math.inf)
+    with pytest.raises(Diverged, match=f"norm became inf in {OVERFLOWS + 1} steps one after the other"):
+        feed(scaled, OVERFLOWS + 1, 1.0, math.inf)
 
 
 def test_the_guard_passes_the_wish_to_stop_on(tmp_path) -> None:
     watch = monitor(tmp_path)
-    assert watch.guard({"loss": torch.tensor(1.0)}, torch.tensor(1.0), True, "x") is True
-    assert watch.guard({"loss": torch.tensor(1.0)}, torch.tensor(1.0), False, "x") is False
+    for wish in (True, False):
+        watch.add(batch("a.jpg"), {"loss_a": torch.tensor(1.0)}, {})
+        assert watch.guard(torch.tensor(1.0), wish, "x") is wish
+
+
+def test_a_number_that_is_none_is_null_in_the_log(tmp_path) -> None:
+    watch = monitor(tmp_path, every=1)
+    losses = {"loss_a": torch.tensor(1.0)}
+    watch.add(batch("a.jpg"), losses, {"pkd/r0": torch.tensor(math.nan)})
+    watch.step(Progress(step=1), 0.1, torch.tensor(1.0))
+    (line,) = lines(tmp_path)
+    assert line["log/pkd/r0"] is None and "NaN" not in (tmp_path / "log.jsonl").read_text()
+    assert line["memory_gb"] > 0.05
+
+
+def test_the_time_that_is_left_does_not_hang_on_the_last_interval(tmp_path, monkeypatch, capsys) -> None:
+    """Steps of 2 s, a first one of 60 s, one hiccup of 500 s and an evaluation of 90 s in 30 steps."""
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    watch = Monitor(Accelerator(cpu=True), tmp_path, 2, 230, Progress())
+    for step in range(1, 31):
+        clock[0] += {1: 60.0, 30: 500.0}.get(step, 2.0)
+        feed(watch, step, 1.0)
+        if step == 15:
+            with watch.paused():
+                clock[0] += 90.0
+    assert watch.left(30) == pytest.approx(200 * (2.0 + 90.0 / 30))
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("time")]
+    assert said == ["time      7 min to go: 219 steps of 2 s, measured over 10 steps; evaluations come on top"]
+    assert [duration(s) for s in (90, 3600, 10000, 1e6)] == ["90 s", "60 min", "2.8 h", "11.6 days"]
 
 
 def test_waiting_for_data_is_counted_and_pauses_are_not(tmp_path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -13,8 +12,8 @@ import pkdzoo
 from pkdzoo.data import make_shapes
 from pkdzoo.data.shapes import CLASSES
 from pkdzoo.structures import Detections
-from pkdzoo.training import build
-from pkdzoo.training.preflight import Report, check_run, check_teacher, dry_pass, warn_of_frozen_random_layers
+from pkdzoo.training import build, preflight
+from pkdzoo.training.preflight import Report, check_run, check_teacher, largest_picture, warn_of_frozen_random_layers
 from pkdzoo.training.recipe import Data, Distill, Optim, Recipe, Schedule
 
 RECIPE = Recipe(
@@ -42,6 +41,8 @@ def test_the_summary_says_what_matters(sets) -> None:
     for words in (
         "retina_r10w16, 0.75 M parameters", "fcos_r10w16, 0.66 M parameters", "AP 12.5 (table 1)", "by pkd",
         "4 = 2 processes x 1 passes x 2 pictures", "15 = 3 epochs of 5", "of 6 classes, 6 images",
+        "costs     ", "GFLOPs a picture of 96 x 64", "memory    about ", "teacher 2.65 MB, gradients 5.96 MB",
+        "student rgb, mean 123.7 116.3 103.5, std 58.4 57.12 57.38; teacher rgb", "of training, guessed from",
         "warning: the teacher has random weights", "published for a batch of 16, this run has 4",
     ):  # fmt: skip
         assert words in text
@@ -53,6 +54,23 @@ def test_scaled_rate_is_not_warned_about(sets) -> None:
     task = build.build_student(recipe, CLASSES)
     text = str(check_run(recipe, task, *sets, processes=1, steps_per_epoch=5))
     assert "sgd at 0.0025 (0.01 x 4/16)" in text and "published for" not in text
+
+
+def test_a_gpu_that_is_too_small_is_warned_about(sets, monkeypatch) -> None:
+    task = build.build_student(RECIPE, CLASSES)
+    assert preflight.free_memory(torch.device("cpu")) is None
+    for free, warned in ((10**6, True), (10**12, False)):
+        monkeypatch.setattr(preflight, "free_memory", lambda device, free=free: free)
+        gpu = torch.device("cuda", 0)
+        text = str(check_run(RECIPE, task, *sets, processes=1, steps_per_epoch=5, device=gpu, precision="bf16"))
+        assert ("will hardly fit into the 1 MB that are free on cuda:0: --set optim.accumulate=2" in text) is warned
+        assert "told after a few steps" in text
+
+
+def test_the_picture_that_costs_are_told_for() -> None:
+    assert largest_picture(Data()) == (800, 1344)
+    assert largest_picture(Data(short=(480, 640), long=1333, mode="range")) == (640, 1344)
+    assert largest_picture(Data(crop=(512, 600))) == (512, 608)
 
 
 @pytest.mark.parametrize(("args", "warned"), [
@@ -72,23 +90,6 @@ def test_frozen_layers_that_were_never_loaded(args, warned) -> None:
     assert not report.warnings
 
 
-def test_the_dry_pass_changes_nothing() -> None:
-    model = pkdzoo.create_detector("retina_r10w16", num_classes=2, norm="bn").train()
-    model.backbone.eval()
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    modes = [module.training for module in model.modules()]
-    dry_pass(model)
-    assert [module.training for module in model.modules()] == modes
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-
-
-def test_the_dry_pass_sees_broken_weights() -> None:
-    model = pkdzoo.create_detector("retina_r10w16", num_classes=2)
-    torch.nn.init.constant_(model.head.cls.bias, math.nan)
-    with pytest.raises(ValueError, match="loss_cls is not finite"):
-        dry_pass(model)
-
-
 def test_a_teacher_is_measured_against_its_row(sets, monkeypatch) -> None:
     torch.manual_seed(0)
     teacher = pkdzoo.create_detector("fcos_r10w16", num_classes=6, label_names=CLASSES)
@@ -102,6 +103,17 @@ def test_a_teacher_is_measured_against_its_row(sets, monkeypatch) -> None:
     monkeypatch.setattr(teacher, "detect", perfect)
     line = check_teacher("local-dir:x", teacher, sets[1], 2, 0, accelerator)
     assert line == "teacher   AP 100.0 on 2 pictures"
+    monkeypatch.setattr(
+        teacher, "detect", lambda batch: [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0))]
+    )
+    monkeypatch.setattr(teacher, "detect", perfect)
+    # a registered name with an AP in its row, as if these were the weights
+    line = check_teacher("fcos_r18w24.shapes", teacher, sets[1], 2, 0, accelerator)
+    assert line == "teacher   AP 100.0 on 2 pictures, 57.0 in its row on all"
+    monkeypatch.setattr(preflight, "evaluate", lambda *args, **kwargs: {"AP": 28.0})
+    line = check_teacher("fcos_r18w24.shapes", teacher, sets[1], 2, 0, accelerator)
+    assert line.endswith("57.0 in its row on all; less than half of it: are these its pictures, and enough of them?")
+    monkeypatch.undo()
     monkeypatch.setattr(
         teacher, "detect", lambda batch: [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0))]
     )
