@@ -110,4 +110,4 @@ def run_lengths(mask: Tensor, rows: slice, columns: slice, size: tuple[int, int]
     ends = ends[counts == 1]
     bounds = torch.cat([ends.new_zeros(1), ends, ends.new_tensor([height * width])])
     lengths: list[int] = bounds.diff().tolist()
-    return lengths
+    return lengths[:-1] if len(lengths) > 1 and lengths[-1] == 0 else lengths  # as COCO ends them
