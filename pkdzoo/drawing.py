@@ -70,7 +70,7 @@ def draw_detections(
         boxes = boxes * factor
     draw = ImageDraw.Draw(canvas)
     side = min(canvas.size)
-    line = max(1, round(side / 300))
+    line = max(2, round(side / 300))
     for i in range(len(boxes) - 1, -1, -1):
         _box(draw, boxes[i], class_colour(int(labels[i])), line)
     _captions(draw, boxes, labels, captions, _font(max(LETTERS, round(side / 40))), canvas.size)
@@ -100,25 +100,49 @@ def _captions(
     font: Font,
     limits: tuple[int, int],
 ) -> None:
+    texts = [list(dict.fromkeys((caption, caption.rpartition(" ")[0] or caption))) for caption in captions]
+    edges = [[draw.textbbox((0, 0), text, font=font) for text in few] for few in texts]
+    sizes = [[(right - left + 4, bottom - top + 4) for left, top, right, bottom in few] for few in edges]
+    for i, place in enumerate(place_captions(boxes, sizes, limits)):
+        if place is None:
+            continue
+        k, spot = place
+        colour = class_colour(int(labels[i]))
+        draw.rectangle((spot[0], spot[1], spot[2] - 1, spot[3] - 1), fill=colour)
+        corner = (spot[0] + 2 - edges[i][k][0], spot[1] + 2 - edges[i][k][1])
+        draw.text(corner, texts[i][k], fill=ink_on(colour), font=font)
+
+
+def place_captions(
+    boxes: NDArray[np.float32], sizes: Sequence[Sequence[tuple[float, float]]], limits: tuple[int, int]
+) -> list[tuple[int, NDArray[np.float64]] | None]:
+    """Where captions stand: inside the picture, none on another, and hiding as little of the objects as they can.
+
+    Args:
+        boxes: (N, 4) xyxy, the first chooses first.
+        sizes: of each box, (width, height) of its texts, the preferred one first.
+        limits: (width, height) of the picture.
+
+    Returns:
+        For each box, which of its texts and (4,) xyxy; None where there is no room.
+    """
     placed = np.zeros((0, 4))
-    for i, caption in enumerate(captions):
-        choices: list[tuple[float, str, NDArray[np.float64]]] = []
-        for text in dict.fromkeys((caption, caption.rpartition(" ")[0] or caption)):
-            left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-            size = (right - left + 4, bottom - top + 4)
-            free = [spot for spot in _spots(boxes[i], size, limits) if not _overlap(spot, placed).any()]
-            costs = [float(_hidden(spot, boxes)) + 0.02 * k for k, spot in enumerate(free)]
-            choices += [(cost, text, spot) for cost, spot in zip(costs, free)]
+    places: list[tuple[int, NDArray[np.float64]] | None] = []
+    for box, texts in zip(boxes, sizes):
+        choices: list[tuple[float, int, NDArray[np.float64]]] = []
+        for k, size in enumerate(texts):
+            free = [spot for spot in _spots(box, size, limits) if not _overlap(spot, placed).any()]
+            costs = [_hidden(spot, boxes) + 0.02 * rank for rank, spot in enumerate(free)]
+            choices += [(cost, k, spot) for cost, spot in zip(costs, free)]
             if costs and min(costs) < COVERED:
                 break
-        cost, text, spot = min(choices, key=lambda choice: choice[0], default=(1.0, "", placed))
-        if not text or (cost > HIDDEN and len(placed)):  # the best detection has its caption in any case
+        cost, k, spot = min(choices, key=lambda choice: choice[0], default=(1.0, -1, placed))
+        if k < 0 or (cost > HIDDEN and len(placed)):  # the best detection has its caption in any case
+            places.append(None)
             continue
         placed = np.vstack((placed, spot))
-        colour = class_colour(int(labels[i]))
-        left, top, _, _ = draw.textbbox((0, 0), text, font=font)
-        draw.rectangle((spot[0], spot[1], spot[2] - 1, spot[3] - 1), fill=colour)
-        draw.text((spot[0] + 2 - left, spot[1] + 2 - top), text, fill=ink_on(colour), font=font)
+        places.append((k, spot))
+    return places
 
 
 def _spots(
@@ -149,11 +173,14 @@ def _hidden(spot: NDArray[np.float64], boxes: NDArray[np.float32]) -> float:
 
 
 def _tint(canvas: Image.Image, colour: Colour, region: Region) -> None:
-    """Colour the pixels of a mask; only its part of the picture is touched."""
+    """Colour the pixels of a mask and draw its edge; only its part of the picture is touched."""
     mask, rows, columns = region
     if not mask.any():
         return
     corner = (columns.start, rows.start)
     part = np.array(canvas.crop((*corner, columns.stop, rows.stop))).astype(np.float32)
+    around = np.pad(mask, 1)
+    inside = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
     part[mask] = part[mask] * 0.55 + np.array(colour, np.float32) * 0.45
+    part[mask & ~inside] = colour  # objects of one class that touch stay apart
     canvas.paste(Image.fromarray(part.round().astype(np.uint8)), corner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.ops import box_iou
 
 import pkdzoo
-from pkdzoo.data.reading import UnreadableImage
-from pkdzoo.drawing import class_colour, draw_detections, ink_on
+from pkdzoo.data.reading import UnreadableImage, read_image
+from pkdzoo.drawing import class_colour, draw_detections, ink_on, place_captions
 from pkdzoo.results import Result
 from pkdzoo.structures import Detections
 
@@ -242,8 +244,56 @@ class TestResult:
         boxes = np.array([[0.0, 0.0, 2.0, 2.0]], np.float32)
         region = (mask[0, 5:25, 8:30], slice(5, 25), slice(8, 30))
         drawn = np.asarray(draw_detections(Image.new("RGB", (40, 40)), boxes, [3], ["x"], [region]))
-        assert (drawn[19, 10:20] == drawn[19, 15]).all() and drawn[19, 15].any()  # below the caption
+        assert (drawn[19, 10:20] == class_colour(3)).all()  # below the caption
         assert not drawn[20:].any() and not drawn[19, :10].any() and not drawn[19, 20:].any()
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_captions_leave_each_other_room(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        corners = rng.uniform(0, 150, (60, 2))
+        boxes = np.concatenate([corners, np.minimum(corners + rng.uniform(1, 120, (60, 2)), (200, 160))], axis=1)
+        places = place_captions(boxes.astype(np.float32), [[(70, 14), (40, 14)]] * 60, (200, 160))
+        found = [place for place in places if place is not None]
+        spots = np.array([spot for _, spot in found])
+        assert places[0] is not None and 5 < len(found) < 60  # the rest found no room
+        assert {k for k, _ in found} == {0, 1}  # some were shortened
+        assert spots.min() >= 0 and spots[:, 2].max() <= 200 and spots[:, 3].max() <= 160
+        assert {tuple(spot[2:] - spot[:2]) for spot in spots} <= {(70, 14), (40, 14)}
+        shared = box_iou(torch.from_numpy(spots), torch.from_numpy(spots))
+        assert torch.equal(shared > 1e-9, torch.eye(len(spots), dtype=torch.bool))
+
+    def test_a_caption_does_not_hide_what_it_names(self) -> None:
+        boxes = np.array([[50, 50, 58, 56], [50, 58, 58, 64]], np.float32)  # two objects smaller than a caption
+        (_, first), (_, second) = (place for place in place_captions(boxes, [[(60, 14)]] * 2, (200, 160)) if place)
+        for spot in (first, second):
+            assert not (box_iou(torch.from_numpy(spot[None]).float(), torch.from_numpy(boxes)) > 0).any()
+
+    def test_one_reader_for_predicting_and_drawing(self, tmp_path: Path) -> None:
+        """16 bits, a turned photograph and alpha look as the detector saw them."""
+        deep = np.full((30, 500), 200 << 8, np.uint16)
+        Image.fromarray(deep).save(tmp_path / "deep.png")
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.new("RGB", (30, 500), (10, 200, 30)).save(tmp_path / "turned.jpg", exif=exif)
+        Image.new("RGBA", (500, 30), (10, 200, 30, 0)).save(tmp_path / "alpha.png")
+        for name in ("deep.png", "turned.jpg", "alpha.png"):
+            seen = read_image(tmp_path / name)
+            plain = a_result(path=str(tmp_path / name))[:0].plot()
+            assert torch.equal(torch.from_numpy(np.array(plain)).permute(2, 0, 1), seen), name
+        with pytest.raises(UnreadableImage, match="no such file"):
+            a_result(path=str(tmp_path / "gone.png")).plot()
+
+    def test_in_a_notebook(self, tmp_path: Path) -> None:
+        result = a_result(picture=Image.new("RGB", (3000, 2000)), path="<b>.jpg", frame=3)
+        shown = result._repr_png_()
+        assert shown is not None and Image.open(io.BytesIO(shown)).size == (1024, 683)
+        html = result._repr_html_()
+        assert "data:image/png;base64," in html and "&lt;b&gt;.jpg" in html and "<b>.jpg" not in html
+        assert html.count("<tr>") == 3 and "dog" in html and "0.90" in html
+        many = Result(torch.zeros(30, 4), torch.ones(30), torch.zeros(30).long(), ("<i>",), (9, 9), path="gone.jpg")
+        html = many._repr_html_()
+        assert "and 10 more" in html and "<img" not in html and "&lt;i&gt;" in html
+        assert "no such file" in Result.failed("gone.jpg", "gone.jpg: no such file", ("cat",))._repr_html_()
 
     def test_ink_reads_on_every_class_colour(self) -> None:
         assert ink_on((255, 255, 0)) == (0, 0, 0)
