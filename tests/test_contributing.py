@@ -1,0 +1,106 @@
+"""CONTRIBUTING's examples run, and do what the text around them says."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scripts import ROOT
+
+import pkdzoo
+from pkdzoo import registry
+from pkdzoo.distill import METHODS, register_method
+from pkdzoo.training import Distill, Recipe, build, load_recipe
+
+PAGE = (ROOT / "CONTRIBUTING.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+
+
+def block(words: str) -> str:
+    return next(text for text in BLOCKS if words in text)
+
+
+def run(words: str, folder: Path) -> dict[str, Any]:
+    (folder / "example.py").write_text(block(words))
+    return runpy.run_path(str(folder / "example.py"))
+
+
+@pytest.fixture
+def batch() -> pkdzoo.Batch:
+    target = pkdzoo.Instances(torch.tensor([[10.0, 10.0, 60.0, 50.0], [30.0, 5.0, 90.0, 60.0]]), torch.tensor([0, 2]))
+    return pkdzoo.Batch(torch.rand(1, 3, 64, 96) * 255, [(64, 96)], [target])
+
+
+def test_there_is_nothing_else() -> None:
+    assert len(BLOCKS) == 4
+
+
+def test_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: pkdzoo.Batch) -> None:
+    found = run("class Finest", tmp_path)
+    monkeypatch.setattr("pkdzoo.distill.methods.METHODS", dict(METHODS))
+    register_method("finest", found["Finest"])
+    options = re.search(r'Distill\(".*?", (\{"finest": .*?\}\})\)', PAGE)
+    assert options is not None
+    student, teacher = (pkdzoo.create_detector("retina_r10w16", num_classes=3) for _ in range(2))
+    losses = pkdzoo.Distiller(student, teacher, eval(options[1]))(batch)
+    difference = student.extract_features(batch).levels[0] - teacher.extract_features(batch).levels[0]
+    assert losses["loss_finest"].item() == pytest.approx(2 * difference.square().mean().item(), rel=1e-4)
+    losses["loss_finest"].backward()
+    assert next(student.backbone.parameters()).grad is not None
+
+
+def test_a_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: pkdzoo.Batch) -> None:
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    run("class PlainATSS", tmp_path)
+    assert pkdzoo.list_detectors(family="plain_atss") == ["plain_atss_r10w16", "plain_atss_r50"]
+    model = pkdzoo.create_detector("plain_atss_r10w16", num_classes=3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    totals = []
+    for _ in range(8):
+        total = torch.stack(list(model(batch).values())).sum()
+        totals.append(total.item())
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    assert totals[-1] < 0.8 * totals[0]
+    result = model.predict(np.zeros((64, 96, 3), np.uint8), score=0.0)
+    again = pkdzoo.from_pretrained(model.save_pretrained(tmp_path / "saved"))
+    assert not isinstance(result, list) and len(result) > 0
+    assert torch.equal(again.predict(np.zeros((64, 96, 3), np.uint8), score=0.0).boxes, result.boxes)
+    teacher = pkdzoo.create_detector("gfl_r10w16")
+    assert "loss_pkd" in pkdzoo.Distiller(model, teacher, {"pkd": {}})(batch)
+
+
+def test_a_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = re.search(r'`"(\w+)": (\{.*?\})`', PAGE)
+    assert row is not None and row[1] not in pkdzoo.list_detectors()
+    entry, _ = registry.find("atss_r50")
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    registry.register_family("atss", entry.build, {row[1]: eval(row[2])})
+    assert pkdzoo.create_detector(row[1], num_classes=2).num_classes == 2
+
+
+def test_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "common.py").write_text((ROOT / "recipes" / "common.py").read_text())
+    path = tmp_path / "recipes" / "pkd.py"
+    path.write_text(block("RECIPE = Recipe("))
+    recipe = load_recipe(path)
+    assert recipe.distill is not None and pkdzoo.get_weights(recipe.distill.teacher).has_source
+    small = {"model": "retina_r10w16", "init": None, "distill": None}
+    assert build.build_student(Recipe.from_dict({**recipe.to_dict(), **small}), ["cat"]).num_classes == 1
+    assert isinstance(recipe.distill, Distill)
+
+
+def test_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = run("ROW = Weights(", tmp_path)["ROW"]
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    entry, _ = registry.find("retina_r50")
+    registry.register_family("retina", entry.build, {"retina_mine": entry.args}, {"retina_mine": [row]})
+    assert pkdzoo.get_weights("retina_mine.cells").metrics["AP"] == 61.2
+    assert "retina_mine.cells" in pkdzoo.list_detectors("*mine*", pretrained=True)
