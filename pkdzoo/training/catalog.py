@@ -22,7 +22,19 @@ FOLDERS = {
     "mimicking, CWD.",
     "supervised": "Teachers and plain students.",
 }
-COLUMNS = "| recipe | teacher | plain AP | published AP | source | measured here |"
+COLUMNS = "| recipe | teacher | plain AP | published AP | source | checked here | measured here |"
+# Detectors whose maps, losses, gradients and detections equal mmdetection's in the tests (tests/golden/mmdet), and
+# methods of which losses (of one the prototypes) equal their authors' (tests/golden/kd).
+EQUAL_DETECTORS = (
+    *("atss_r101", "atss_r50", "faster_rcnn_r101", "faster_rcnn_r50", "fcos_r101_caffe", "fcos_r50_caffe"),
+    *("fcos_r50_caffe_tricks", "fcos_x101_64x4d", "gfl_r101", "gfl_r50", "mask_rcnn_swin_s", "mask_rcnn_swin_t"),
+    *("reppoints_r50", "reppoints_x101_dcn", "retina_r101", "retina_r18", "retina_r50", "retina_swin_t"),
+    *("retina_x101_64x4d", "tood_r50", "tood_x101_64x4d"),
+)
+EQUAL_METHODS = {
+    **{method: method for method in ("crosskd", "cwd", "fbkd", "fgd", "pkd")},
+    "global_knowledge": "prototypes",
+}
 HEAD = """# Recipes
 
 One file is one published result, or one table of a paper; it holds what differs from the schedules in
@@ -64,10 +76,12 @@ own. Asked again after five seconds the run ends at once, without saving.
 optim.scale_lr=true` for half the batch at half the rate. Teachers and starting weights are fetched by name.
 
 AP is COCO val2017 box AP in percent, as the source printed it; so are the teacher's and the plain student's. "Measured
-here" is empty where nobody has trained the recipe to its end with this code yet. Checked are the losses of PKD,
-CrossKD, FBKD, FGD and CWD and the prototypes of Global Knowledge against figures of the original programs, the numbers
-of every recipe against its source, and two steps of each on small pictures. What a source leaves open and what was
-chosen stands in a recipe's `note`. This page is generated: `python -m pkdzoo.training.catalog`.
+here" is empty where nobody has trained the recipe to its end with this code yet. "Checked here" names what equals
+figures of the original programs in the tests: the student's and the teacher's maps, losses and detections
+(mmdetection's), the method's loss or prototypes (its authors'). Of every recipe the numbers are compared with its
+source, and two steps are taken on small pictures. What a source leaves open and what was chosen stands in a recipe's
+`note`. mmrazor's, mmdetection's and torchvision's words for things: [MIGRATING.md](MIGRATING.md). This page is
+generated: `python -m pkdzoo.training.catalog`.
 """
 
 
@@ -87,7 +101,7 @@ def page(folder: Path) -> str:
     for path, recipes in published(folder):
         if path.parent.name != section:
             section = path.parent.name
-            lines += [f"\n## {section}\n\n{FOLDERS[section]}\n", COLUMNS, "|---|---|---|---|---|---|"]
+            lines += [f"\n## {section}\n\n{FOLDERS[section]}\n", COLUMNS, "|---|---|---|---|---|---|---|"]
         lines += [row(path, recipe, several=len(recipes) > 1) for recipe in recipes]
     return "\n".join(lines) + "\n"
 
@@ -104,9 +118,21 @@ def row(path: Path, recipe: Recipe, several: bool) -> str:
         number(expect.get("plain")),
         number(expect.get("AP")),
         str(expect["source"]),
+        checked(recipe),
         number(expect.get("measured")),
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def checked(recipe: Recipe) -> str:
+    """What of a recipe equals the original programs' figures."""
+    parts = ["student"] if recipe.model in EQUAL_DETECTORS and not recipe.model_args else []
+    if recipe.distill is not None:
+        parts += ["teacher"] if recipe.distill.teacher.partition(".")[0] in EQUAL_DETECTORS else []
+        for method, options in recipe.distill.methods.items():
+            changed = options.get("normalize") or options.get("target", "features") != "features"  # ours, not theirs
+            parts += [EQUAL_METHODS[method]] if method in EQUAL_METHODS and not changed else []
+    return ", ".join(parts)
 
 
 def number(value: float | None) -> str:

@@ -20,7 +20,7 @@ from pkdzoo.models.trace import Pixels
 from pkdzoo.registry import Entry, entries, find
 from pkdzoo.training import Recipe
 from pkdzoo.training.build import build_task
-from pkdzoo.training.catalog import FOLDERS, page
+from pkdzoo.training.catalog import EQUAL_DETECTORS, EQUAL_METHODS, FOLDERS, page
 from pkdzoo.training.optim import build_optimizer
 
 ALL = list(every_recipe())
@@ -104,6 +104,13 @@ def test_the_page_of_recipes_is_generated() -> None:
     assert len(shown) == sum(is_published(recipe) for _, recipe in ALL)
     launches = re.findall(r"^accelerate launch recipes/train.py (\S+\.py)", text, re.MULTILINE)
     assert launches and all((RECIPES.parent / path).is_file() for path in launches)
+
+
+def test_what_is_called_checked_has_figures() -> None:
+    golden = RECIPES.parent / "tests" / "golden"
+    assert {path.stem for path in (golden / "mmdet").glob("*.json")} == set(EQUAL_DETECTORS)
+    figures = {re.sub("_loss|_prototypes|__.*", "", path.stem) for path in (golden / "kd").glob("*.json")}
+    assert figures - {"crosskd_pkd"} == set(EQUAL_METHODS)
 
 
 def test_every_method_has_a_recipe() -> None:
