@@ -12,6 +12,7 @@ from PIL import Image
 from scripts import script
 
 import pkdzoo
+from pkdzoo import registry
 
 ALL = ["activations", "channels", "convergence", "magnitudes", "pearson"]
 TEACHER = "fcos_r18w24.shapes"  # its weights come with the package
@@ -67,6 +68,18 @@ def test_detectors_and_pictures(main, tmp_path: Path) -> None:
     numbers = json.loads((tmp_path / "figures" / "figures.json").read_text())
     rows = numbers["pairs"]["student"]
     assert [(row["student"], row["teacher"]) for row in rows] == [("P3", "P2"), ("P4", "P3"), ("P5", "P4")]
+
+
+def test_a_pair_by_name_knows_its_teacher(main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    pair = registry.Distilled("fcos_r18w24", TEACHER, ("pkd",))
+    registry.register_distilled("fcos_r18w24_pkd_twin", pair, [pkdzoo.get_weights(TEACHER)])
+    Image.effect_noise((160, 128), 90).convert("RGB").save(tmp_path / "0.png")
+    words = ["--pictures", tmp_path / "0.png", "--levels", 1, "--output", tmp_path / "figures"]
+    main("fcos_r18w24_pkd_twin", *words)
+    numbers = json.loads((tmp_path / "figures" / "figures.json").read_text())
+    (row,) = numbers["pairs"]["fcos_r18w24_pkd_twin"]
+    assert row["r"] == pytest.approx(1, abs=1e-3) and row["magnitude_ratio"] == pytest.approx(1)
 
 
 def test_logs_alone(main, tmp_path: Path) -> None:
