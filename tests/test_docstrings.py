@@ -14,10 +14,11 @@ import pytest
 import pkdzoo
 import pkdzoo.data
 import pkdzoo.distill
+import pkdzoo.evaluation
 import pkdzoo.figures
 import pkdzoo.training
 
-PUBLIC = (pkdzoo, pkdzoo.data, pkdzoo.distill, pkdzoo.figures, pkdzoo.training)
+PUBLIC = (pkdzoo, pkdzoo.data, pkdzoo.distill, pkdzoo.evaluation, pkdzoo.figures, pkdzoo.training)
 
 
 def modules() -> list[ModuleType]:

@@ -48,6 +48,14 @@ def check(
 
     Raises:
         ValueError: no data set is recognised, or it lacks a split.
+
+    Example:
+        >>> import tempfile
+        >>> from pkdzoo.data import make_shapes
+        >>> from pkdzoo.data.check import check
+        >>> report = check(make_shapes(tempfile.mkdtemp(), train=3, val=2, size=(64, 96)))
+        >>> report.errors, [part.pictures for part in report.splits]
+        (0, [3, 2])
     """
     kind = find_format(folder)
     wanted = list(splits) if splits else splits_of(folder)

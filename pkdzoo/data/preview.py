@@ -36,6 +36,13 @@ def preview(
 
     Raises:
         ValueError: no such split, broken annotations, or numbers below 1.
+
+    Example:
+        >>> import tempfile
+        >>> from pkdzoo.data import make_shapes
+        >>> from pkdzoo.data.preview import preview
+        >>> preview(make_shapes(tempfile.mkdtemp(), train=3, val=2, size=(64, 96)), "train", columns=2, tile=96).width
+        210
     """
     if min(count, columns) < 1 or tile < 32:
         raise ValueError(f"preview(count={count}, columns={columns}, tile={tile}): from 1, 1 and 32 up")

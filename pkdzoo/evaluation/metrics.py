@@ -20,6 +20,13 @@ def write_metrics(path: str | Path, metrics: dict[str, Any], **about: Any) -> Pa
 
     Raises:
         ValueError: a key stands in both, or a number is NaN or infinite, which JSON cannot say.
+
+    Example:
+        >>> import json, tempfile
+        >>> from pkdzoo.evaluation import write_metrics
+        >>> path = write_metrics(f"{tempfile.mkdtemp()}/metrics.json", {"AP": 41.5}, detector="retina_r50_pkd_swin")
+        >>> json.loads(path.read_text())["AP"]
+        41.5
     """
     both = sorted(set(metrics) & set(about))
     if both:

@@ -26,6 +26,15 @@ def read_results(path: str | Path, label_of: dict[int, int]) -> dict[int, Detect
     Raises:
         FileNotFoundError: when there is no such file.
         ValueError: for a file that is no list of results, saying which row is wrong.
+
+    Example:
+        >>> import json, pathlib, tempfile
+        >>> from pkdzoo.evaluation import read_results
+        >>> results = pathlib.Path(tempfile.mkdtemp()) / "results.json"
+        >>> row = {"image_id": 7, "category_id": 18, "bbox": [10, 20, 30, 40], "score": 0.9}
+        >>> _ = results.write_text(json.dumps([row]))
+        >>> read_results(results, {18: 0})[7].boxes.tolist()
+        [[10.0, 20.0, 40.0, 60.0]]
     """
     try:
         rows = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -71,6 +80,19 @@ def evaluate_results(path: str | Path, annotations: str | Path, backend: str = "
 
     Raises:
         ValueError: as :func:`read_results`, and for a picture id that the annotation file does not have.
+
+    Example:
+        >>> import json, pathlib, tempfile
+        >>> from pkdzoo.data import make_shapes
+        >>> from pkdzoo.evaluation import evaluate_results
+        >>> root = make_shapes(tempfile.mkdtemp(), train=1, val=2, size=(64, 96))
+        >>> annotations = root / "annotations" / "instances_val2017.json"
+        >>> keys = ("image_id", "category_id", "bbox")
+        >>> truth = json.loads(annotations.read_text())["annotations"]
+        >>> results = pathlib.Path(tempfile.mkdtemp()) / "results.json"
+        >>> _ = results.write_text(json.dumps([{**{key: row[key] for key in keys}, "score": 1.0} for row in truth]))
+        >>> round(evaluate_results(results, annotations)["AP"], 3)
+        100.0
     """
     measured = CocoEvaluator(annotations, backend)
     found = read_results(path, {number: label for label, number in enumerate(measured.truth.label_to_coco_id)})
