@@ -241,3 +241,19 @@ def test_traces_without_a_break() -> None:
     assert torch.allclose(loss, pearson(student, teacher), rtol=1e-6)
     wanted = torch.autograd.grad(pearson(student, teacher), student)[0]
     assert torch.allclose(torch.autograd.grad(loss, student)[0], wanted, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(2, 64, 50, 70), (1, 3, 1, 5), (3, 1, 4, 4)])
+def test_pearson_does_not_depend_on_how_maps_lie_in_memory(shape: tuple[int, ...]) -> None:
+    first, second = torch.randn(shape) + 5, torch.randn(shape)
+    found = []
+    for formats in (("contiguous", "contiguous"), ("channels_last", "channels_last"), ("channels_last", "contiguous")):
+        layouts = [torch.channels_last if name == "channels_last" else torch.contiguous_format for name in formats]
+        student = first.clone(memory_format=layouts[0]).requires_grad_()
+        loss = pearson(student, second.clone(memory_format=layouts[1]))
+        loss.backward()
+        assert student.grad is not None and student.grad.stride() == student.stride()
+        found.append((loss.detach(), student.grad))
+    for loss, grad in found[1:]:
+        assert torch.allclose(loss, found[0][0], rtol=1e-6)
+        assert torch.allclose(grad, found[0][1], rtol=1e-5, atol=1e-6 * float(grad.abs().max()))

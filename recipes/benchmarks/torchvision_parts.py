@@ -1,0 +1,173 @@
+"""The same detectors put together from torchvision's parts, holding the weights of ours.
+
+What differs between the libraries by definition is made equal here, and nowhere else: torchvision's anchors have sides
+of whole pixels and steps of ``picture // cells``, its FCOS points lie on the corners of cells. Its models get our
+anchors, by its own generator's code.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+import pkdzoo
+from pkdzoo.layers.norm import FrozenBatchNorm2d
+from pkdzoo.models.trace import Pixels
+
+STRIDES = (8, 16, 32, 64, 128)
+DENSE: dict[str, dict[str, Any]] = {
+    # as torchvision's: the coarse levels come from P5, with a ReLU between them
+    "retina": {"name": "retina_r50", "extra": "on_output", "relu_before_extra": True},
+    "fcos": {"name": "fcos_r50_tricks", "centerness_from": "reg", "style": "pytorch", "pixels": Pixels()},
+    "faster_rcnn": {"name": "faster_rcnn_r50"},
+}
+RENAMED = (
+    ("backbone.", "backbone.body."),
+    ("neck.lateral.{}.conv.", "backbone.fpn.inner_blocks.{}.0."),
+    ("neck.output.{}.conv.", "backbone.fpn.layer_blocks.{}.0."),
+    ("head.cls_tower.blocks.{}.", "head.classification_head.conv.{}."),
+    ("head.reg_tower.blocks.{}.", "head.regression_head.conv.{}."),
+    ("head.cls.", "head.classification_head.cls_logits."),
+    ("head.box.", "head.regression_head.bbox_reg."),
+    ("head.quality.", "head.regression_head.bbox_ctrness."),
+    ("rpn.conv.", "rpn.head.conv.0.0."),
+    ("rpn.cls.", "rpn.head.cls_logits."),
+    ("rpn.box.", "rpn.head.bbox_pred."),
+    ("box_head.fc1.", "roi_heads.box_head.fc6."),
+    ("box_head.fc2.", "roi_heads.box_head.fc7."),
+    ("box_head.cls.", "roi_heads.box_predictor.cls_score."),
+    ("box_head.box.", "roi_heads.box_predictor.bbox_pred."),
+)
+
+
+class SameAnchors(AnchorGenerator):
+    """torchvision's generator with our cells and steps; the code that lays them out is its own."""
+
+    def __init__(self, cells: list[Tensor], strides: tuple[int, ...], offset: float) -> None:
+        super().__init__(sizes=((1.0,),) * len(cells), aspect_ratios=((1.0,),) * len(cells))
+        self.cell_anchors = [cell + offset * stride for cell, stride in zip(cells, strides)]
+        self.strides = strides
+
+    def num_anchors_per_location(self) -> list[int]:
+        return [len(cell) for cell in self.cell_anchors]
+
+    def forward(self, image_list: Any, feature_maps: list[Tensor]) -> list[Tensor]:
+        device = feature_maps[0].device
+        self.set_cell_anchors(feature_maps[0].dtype, device)
+        steps = [[torch.tensor(stride, device=device)] * 2 for stride in self.strides]
+        levels = self.grid_anchors([m.shape[-2:] for m in feature_maps], steps)
+        return [torch.cat(levels) for _ in image_list.image_sizes]
+
+
+def ours(family: str, num_classes: int = 80) -> pkdzoo.Detector:
+    """Our detector in the variant that torchvision has, nothing in its norms learns, with weights that look trained."""
+    args = dict(DENSE[family])
+    model = pkdzoo.create_detector(args.pop("name"), num_classes=num_classes, frozen_affine=True, **args)
+    return lively(model)
+
+
+def lively(model: pkdzoo.Detector) -> pkdzoo.Detector:
+    """Norms with statistics of their own, and residual branches small enough for maps of ordinary size."""
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, FrozenBatchNorm2d):
+                count = len(layer.weight)
+                layer.weight.copy_(0.5 + torch.rand(count, generator=draw))
+                layer.bias.copy_(0.1 * torch.randn(count, generator=draw))
+                layer.running_mean.copy_(0.1 * torch.randn(count, generator=draw))
+                layer.running_var.copy_(0.5 + torch.rand(count, generator=draw))
+        for layer in model.modules():
+            last = getattr(layer, "last_norm", None)
+            if last is not None:
+                last.weight.mul_(0.2)
+    return model
+
+
+def theirs(family: str, model: Any, size: tuple[int, int]) -> nn.Module:
+    """torchvision's detector with the weights of ours, in eval mode; pictures of ``size`` stay as they are."""
+    classes = model.num_classes
+    more = {"min_size": min(size), "max_size": max(size), "_skip_resize": True, "box_detections_per_img": 100}
+    if family == "faster_rcnn":
+        anchors = SameAnchors(rpn_cells(model), model.neck.strides, 0.0)
+        net: nn.Module = FasterRCNN(
+            body("resnet50", 3, coarse=False), classes + 1, rpn_anchor_generator=anchors, **more
+        )
+    else:
+        anchors = SameAnchors(model.cells, model.neck.strides, model.offset)
+        del more["box_detections_per_img"]
+        kind = {"retina": RetinaNet, "fcos": FCOS}[family]
+        net = kind(body("resnet50", 3), classes, anchor_generator=anchors, detections_per_img=100, **more)
+    net.load_state_dict(renamed(model.state_dict(), family, classes))
+    return net.eval()
+
+
+def rpn_cells(model: Any) -> list[Tensor]:
+    """The anchors of a cell that our region proposal network has."""
+    from pkdzoo.models.two_stage import RATIOS, SCALES
+    from pkdzoo.ops.priors import cell_anchors
+
+    return [cell_anchors(stride, SCALES, RATIOS) for stride in model.neck.strides]
+
+
+def body(name: str, trainable: int, coarse: bool = True) -> nn.Module:
+    """A ResNet with frozen norms and its pyramid: from stride 8 with two coarse levels, or from stride 4 with one."""
+    if not coarse:
+        return resnet_fpn_backbone(backbone_name=name, weights=None, trainable_layers=trainable)
+    levels = {"returned_layers": [2, 3, 4], "extra_blocks": LastLevelP6P7(256, 256)}
+    return resnet_fpn_backbone(backbone_name=name, weights=None, trainable_layers=trainable, **levels)
+
+
+def pyramid_of(model: Any) -> nn.Module:
+    """torchvision's ResNet-101 pyramid with the weights of ours."""
+    net = body("resnet101", 0)
+    state = renamed(model.state_dict(), "retina", model.num_classes)
+    net.load_state_dict({key.removeprefix("backbone."): v for key, v in state.items() if key.startswith("backbone.")})
+    return net.eval()
+
+
+def renamed(state: dict[str, Tensor], family: str, classes: int) -> dict[str, Tensor]:
+    """Our tensors by torchvision's names."""
+    found = {}
+    for key, value in state.items():
+        if "scales" in key:  # torchvision's FCOS has no factor a level; ours starts at 1
+            continue
+        if family == "faster_rcnn" and key.startswith("box_head."):
+            value = with_background(key, value, classes)
+        found[rename(key, family)] = value.clone()
+    return found
+
+
+def rename(key: str, family: str) -> str:
+    """One name."""
+    for ours_, theirs_ in RENAMED:
+        head, _, tail = ours_.partition("{}")
+        if not key.startswith(head):
+            continue
+        if not tail:
+            return theirs_ + key.removeprefix(head)
+        number, _, rest = key.removeprefix(head).partition(".")
+        if ours_.startswith("neck.output") and int(number) > 2 and family != "faster_rcnn":
+            return f"backbone.fpn.extra_blocks.p{int(number) + 3}.{rest.removeprefix('conv.')}"
+        if "tower" in head:
+            kind, _, rest = rest.partition(".")
+            # a sequence of convolution, norm and ReLU in FCOS; RetinaNet nests each block
+            place = f"{3 * int(number) + (kind == 'norm')}." if family == "fcos" else f"{number}.0."
+            return theirs_.replace("{}.", place) + rest
+        return theirs_.format(number) + rest.removeprefix("conv.")
+    raise AssertionError(key)
+
+
+def with_background(key: str, value: Tensor, classes: int) -> Tensor:
+    """The box head's last layers with torchvision's order: background first, and boxes for it too."""
+    if key.startswith("box_head.cls."):
+        return torch.cat([value[-1:], value[:-1]])
+    if key.startswith("box_head.box."):
+        return torch.cat([value.new_zeros(4, *value.shape[1:]), value])
+    return value
