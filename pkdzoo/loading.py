@@ -39,6 +39,7 @@ def load_checkpoint(model: Detector, source: str | Path | Mapping[str, Any]) -> 
         >>> pkdzoo.load_checkpoint(pkdzoo.create_detector("retina_r10w16"), source).loaded_from
         'a state dict'
     """
+    refuse_optimized(model)
     content = source if isinstance(source, Mapping) else read_state_dict(source)
     load_strictly(model, in_our_layout(model, content))
     model.loaded_from = "a state dict" if isinstance(source, Mapping) else str(source)
@@ -66,6 +67,7 @@ def load_backbone(model: Detector, source: str = "imagenet", cache_dir: str | Pa
         >>> model = pkdzoo.create_detector("retina_r50", num_classes=3)
         >>> model = pkdzoo.load_backbone(model)  # doctest: +SKIP
     """
+    refuse_optimized(model)
     entry, _ = find(model.name)
     args = {**entry.args, **model.overrides}
     name, pixels = args.get("backbone", "r50"), entry.args.get("pixels") or Pixels()
@@ -85,6 +87,12 @@ def load_backbone(model: Detector, source: str = "imagenet", cache_dir: str | Pa
     state, _ = find_weights(f"{name}.{row.tag}", row, convert, cache_dir)
     load_strictly(model.backbone, ready(state))
     return model
+
+
+def refuse_optimized(model: Detector) -> None:
+    """Weights belong in a detector that still has its norms."""
+    if model.optimized:
+        raise ValueError(f"{model.name} is optimised for prediction, its norms are gone: load before optimize()")
 
 
 def in_our_layout(model: Detector, content: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -201,9 +201,8 @@ def by_family(table: Mapping[str, T], detector: Detector, otherwise: T) -> T:
 
 def require_logits(model: Detector, method: str) -> None:
     """Refuse a detector without maps of class logits, for methods that compare them."""
-    own = getattr(type(model), "class_scores", None)
     if isinstance(model, DenseDetector):
-        if own is not DenseDetector.class_scores:
+        if not model.class_logits:
             raise ValueError(f"{method} compares class logits, and {model.name} gives probabilities instead")
     elif not model.two_stage or not hasattr(model, "rpn"):
         raise ValueError(f"{method} compares class logits of a dense head, and {model.name} has none")

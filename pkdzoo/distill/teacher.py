@@ -90,6 +90,9 @@ class Teacher(Detector):
             )
         return list(maps)
 
+    def fold(self) -> None:
+        """Nothing: in which order a foreign module runs its layers is its own affair."""
+
     def extract_features(self, batch: Batch) -> FeaturePyramid:
         return FeaturePyramid(self._maps(self.normalize(batch)), self.pyramid_shape.strides)
 

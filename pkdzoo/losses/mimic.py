@@ -223,7 +223,9 @@ class _Pearson(torch.autograd.Function):
         wide = torch.float32 if student.device.type == "mps" else torch.float64
         moments = torch.zeros(5, student.shape[1], dtype=wide, device=student.device)
         for places, c in _blocks(student):
-            moments[:, c] += _moments(_widen(student[places]) - anchor_s[:, c], _widen(teacher[places]) - anchor_t[:, c])
+            moments[:, c] += _moments(
+                _widen(student[places]) - anchor_s[:, c], _widen(teacher[places]) - anchor_t[:, c]
+            )
         count = student.numel() // student.shape[1]
         mean_s, mean_t, (square_s, square_t, product), total = _centre(moments, anchor_s, anchor_t, count, sync)
         free = max(total - 1, 1)

@@ -9,16 +9,20 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from pkdzoo.layers.folding import fold_norms
 from pkdzoo.models.prediction import Asked, predict, predict_stream
 from pkdzoo.models.trace import DEPTHS, Depth, Inference, Pixels, Trace
 from pkdzoo.results import Result
 from pkdzoo.saved import PREPROCESSOR, preprocessor, save_folder
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Detector(nn.Module):
@@ -73,6 +77,7 @@ class Detector(nn.Module):
         self.name = type(self).__name__
         self.overrides: dict[str, Any] = {}  # arguments in which it differs from what its name stands for
         self.label_names: tuple[str, ...] = tuple(f"class_{i}" for i in range(num_classes))
+        self.optimized = False  # True after optimize(): its state dict is not its architecture's any more
         self.loaded_from: str | None = None  # where the weights came from; None as long as they are random
 
     # -- one pass ------------------------------------------------------------------------------------------------
@@ -162,6 +167,35 @@ class Detector(nn.Module):
 
     def set_epoch(self, epoch: int) -> None:
         """Tell the detector how far training is; most do not care. One just built is in its late phase."""
+
+    def optimize(self, channels_last: bool = True) -> Self:
+        """Make prediction faster, in place and for good: frozen norms are folded into the convolutions before them.
+
+        The same detections up to rounding. What is gone is the norms themselves, so an optimised detector can be
+        neither trained, saved nor loaded into: save first. ``torch.compile`` goes well with it.
+
+        Args:
+            channels_last: keep convolutions in NHWC too, which processors and tensor cores compute faster.
+
+        Returns:
+            The same detector, in eval mode, its parameters frozen.
+
+        Example:
+            >>> import pkdzoo
+            >>> model = pkdzoo.create_detector("retina_r10w16", norm="frozen_bn").optimize()
+            >>> model.backbone.bn1
+            Identity()
+        """
+        self.eval().requires_grad_(False)
+        self.fold()
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
+        self.optimized = True
+        return self
+
+    def fold(self) -> None:
+        """What :meth:`optimize` does to the layers; a detector made of foreign layers does nothing."""
+        fold_norms(self)
 
     @torch.inference_mode()
     def detect(self, batch: Batch, inference: Inference | None = None) -> list[Detections]:

@@ -79,6 +79,7 @@ class DenseDetector(Detector):
     """
 
     box_channels = 4  # numbers a prior in HeadOutputs.box
+    class_logits = True  # HeadOutputs.cls holds logits, whose sigmoid is the score; False: probabilities
     clip_before_nms = True
 
     def __init__(self, *, head: nn.Module, cells: list[Tensor], offset: float, **kwargs: Any) -> None:
@@ -110,7 +111,7 @@ class DenseDetector(Detector):
 
     def class_scores(self, cls: Tensor) -> Tensor:
         """Probabilities of rows of the head's class output."""
-        return cls.sigmoid()
+        return cls.sigmoid() if self.class_logits else cls
 
     # -- what all share ------------------------------------------------------------------------------------------
 
@@ -147,12 +148,14 @@ class DenseDetector(Detector):
         candidates: list[list[Detections]] = [[] for _ in batch.sizes]
         for level, start in enumerate(starts):
             count = priors.counts[level]
-            scores = self.class_scores(flatten_level(outputs.cls[level], self.num_classes))  # (B, p, C)
+            cls = flatten_level(outputs.cls[level], self.num_classes)  # (B, p, C)
             box = flatten_level(outputs.box[level], self.box_channels)
             quality = None if outputs.quality is None else flatten_level(outputs.quality[level], 1)[..., 0].sigmoid()
-            assert scores.shape[1] == count
+            assert cls.shape[1] == count
             for i, picture in enumerate(candidates):
-                values, index, labels = select_candidates(scores[i].float(), inference.score, inference.candidates)
+                values, index, labels = select_candidates(
+                    cls[i], inference.score, inference.candidates, sigmoid=self.class_logits
+                )
                 boxes = self.decode(box[i, index].float(), priors.take(index + start))
                 if quality is not None:
                     values = values * quality[i, index]

@@ -21,7 +21,12 @@ def describe(model: Detector) -> dict[str, Any]:
     """Everything but the tensors: enough to build the detector again, in JSON's types.
 
     ``id2label`` and ``label_to_coco_id`` (where the classes are COCO's) are for readers of other libraries.
+
+    Raises:
+        ValueError: for a detector that was optimised for prediction.
     """
+    if model.optimized:
+        raise ValueError(f"{model.name} is optimised for prediction, its norms are gone: save it before optimize()")
     names, ids = model.label_names, coco_ids(model.label_names)
     return {
         "library_name": "pkdzoo",

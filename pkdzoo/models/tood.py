@@ -164,6 +164,7 @@ class TOOD(DenseDetector):
     """One-stage, tasks that agree on the same cells."""
 
     class_layers = ("head.cls",)
+    class_logits = False
     key_rules = KEY_RULES
     clip_before_nms = False
 
@@ -211,9 +212,6 @@ class TOOD(DenseDetector):
             "loss_cls": by_class / targets.num_pos,
             "loss_box": 2.0 * (per_box * weight).sum() / mean_over_ranks(weight.sum(), least=1),
         }
-
-    def class_scores(self, cls: Tensor) -> Tensor:
-        return cls
 
     def decode(self, box: Tensor, priors: Priors) -> Tensor:
         return box * priors.strides[..., None]

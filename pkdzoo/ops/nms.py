@@ -5,6 +5,8 @@ Threshold comes before sorting and suppression sees only what is left: mmdetecti
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
@@ -12,22 +14,34 @@ from torchvision.ops import batched_nms
 from pkdzoo.structures import Detections
 
 
-def select_candidates(scores: Tensor, threshold: float, top: int) -> tuple[Tensor, Tensor, Tensor]:
+def select_candidates(
+    scores: Tensor, threshold: float, top: int, sigmoid: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """The best (prior, class) pairs of one level.
 
     Args:
-        scores: (P, C) in 0..1.
+        scores: (P, C) in 0..1; the answer is float32 whatever their type.
         threshold: pairs must score more than this.
         top: how many to keep at most.
+        sigmoid: ``scores`` are logits. The sigmoid is taken of what may pass alone: nearly everything is background.
 
     Returns:
         Scores, prior indices and labels of the kept pairs, best first; each (K,), ``K <= top``.
     """
-    flat = scores.flatten()
-    kept = (flat > threshold).nonzero().squeeze(1)
-    values, order = flat[kept].sort(descending=True, stable=True)
+    flat, classes = scores.flatten(), scores.shape[1]
+    if sigmoid and 0 < threshold < 1:
+        # a little lower, so that rounding decides nothing here; the exact comparison follows on what is left
+        maybe = (flat > math.log(threshold / (1 - threshold)) - 1e-3).nonzero().squeeze(1)
+        values = flat[maybe].float().sigmoid()
+        passed = values > threshold
+        kept, values = maybe[passed], values[passed]
+    else:
+        flat = flat.float().sigmoid() if sigmoid else flat.float()
+        kept = (flat > threshold).nonzero().squeeze(1)
+        values = flat[kept]
+    values, order = values.sort(descending=True, stable=True)
     pairs = kept[order[:top]]
-    return values[:top], pairs.div(scores.shape[1], rounding_mode="floor"), pairs % scores.shape[1]
+    return values[:top], pairs.div(classes, rounding_mode="floor"), pairs % classes
 
 
 def suppress(detections: Detections, iou: float, top: int) -> Detections:

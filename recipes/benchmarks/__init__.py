@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from recipes.benchmarks import loss, step
+from recipes.benchmarks import loss, predict, step
 from recipes.benchmarks.measure import Row, Settings
 
-ROWS: dict[str, Callable[[Settings], Iterator[Row]]] = {"loss": loss.rows, "step": step.rows}
+ROWS: dict[str, Callable[[Settings], Iterator[Row]]] = {"loss": loss.rows, "step": step.rows, "predict": predict.rows}

@@ -44,7 +44,17 @@ class Settings:
     @property
     def rounds(self) -> int:
         """How often each thing is timed."""
-        return 2 if self.quick else 5
+        return 1 if self.quick else 5
+
+    @property
+    def student(self) -> str:
+        """Backbone of the detectors that are compared."""
+        return "r18" if self.quick else "r50"
+
+    @property
+    def teacher(self) -> str:
+        """Backbone of the teacher."""
+        return "r18" if self.quick else "r101"
 
 
 @dataclass

@@ -47,7 +47,7 @@ RENAMED = (
 
 
 class SameAnchors(AnchorGenerator):
-    """torchvision's generator with our cells and steps; the code that lays them out is its own."""
+    """The generator of torchvision with our cells and steps; the code that lays them out is its own."""
 
     def __init__(self, cells: list[Tensor], strides: tuple[int, ...], offset: float) -> None:
         super().__init__(sizes=((1.0,),) * len(cells), aspect_ratios=((1.0,),) * len(cells))
@@ -65,11 +65,16 @@ class SameAnchors(AnchorGenerator):
         return [torch.cat(levels) for _ in image_list.image_sizes]
 
 
-def ours(family: str, num_classes: int = 80) -> pkdzoo.Detector:
+def ours(family: str, backbone: str = "r50") -> pkdzoo.Detector:
     """Our detector in the variant that torchvision has, nothing in its norms learns, with weights that look trained."""
     args = dict(DENSE[family])
-    model = pkdzoo.create_detector(args.pop("name"), num_classes=num_classes, frozen_affine=True, **args)
-    return lively(model)
+    return lively(pkdzoo.create_detector(args.pop("name"), backbone=backbone, frozen_affine=True, **args))
+
+
+def our_pyramid(backbone: str = "r101") -> pkdzoo.Detector:
+    """A teacher with the pyramid of torchvision's RetinaNet."""
+    args = {"extra": "on_output", "relu_before_extra": True}
+    return lively(pkdzoo.create_detector("retina_r101", backbone=backbone, **args))
 
 
 def lively(model: pkdzoo.Detector) -> pkdzoo.Detector:
@@ -90,20 +95,19 @@ def lively(model: pkdzoo.Detector) -> pkdzoo.Detector:
     return model
 
 
-def theirs(family: str, model: Any, size: tuple[int, int]) -> nn.Module:
-    """torchvision's detector with the weights of ours, in eval mode; pictures of ``size`` stay as they are."""
+def theirs(family: str, model: Any, size: tuple[int, int], backbone: str = "r50") -> nn.Module:
+    """The detector of torchvision with the weights of ours, in eval mode; pictures of ``size`` stay as they are."""
     classes = model.num_classes
     more = {"min_size": min(size), "max_size": max(size), "_skip_resize": True, "box_detections_per_img": 100}
     if family == "faster_rcnn":
         anchors = SameAnchors(rpn_cells(model), model.neck.strides, 0.0)
-        net: nn.Module = FasterRCNN(
-            body("resnet50", 3, coarse=False), classes + 1, rpn_anchor_generator=anchors, **more
-        )
+        net: nn.Module = FasterRCNN(body(backbone, 3, coarse=False), classes + 1, rpn_anchor_generator=anchors, **more)
     else:
         anchors = SameAnchors(model.cells, model.neck.strides, model.offset)
         del more["box_detections_per_img"]
         kind = {"retina": RetinaNet, "fcos": FCOS}[family]
-        net = kind(body("resnet50", 3), classes, anchor_generator=anchors, detections_per_img=100, **more)
+        more |= {"detections_per_img": 100, "score_thresh": 0.05}
+        net = kind(body(backbone, 3), classes, anchor_generator=anchors, **more)
     net.load_state_dict(renamed(model.state_dict(), family, classes))
     return net.eval()
 
@@ -118,15 +122,16 @@ def rpn_cells(model: Any) -> list[Tensor]:
 
 def body(name: str, trainable: int, coarse: bool = True) -> nn.Module:
     """A ResNet with frozen norms and its pyramid: from stride 8 with two coarse levels, or from stride 4 with one."""
+    name = name.replace("r", "resnet")
     if not coarse:
         return resnet_fpn_backbone(backbone_name=name, weights=None, trainable_layers=trainable)
     levels = {"returned_layers": [2, 3, 4], "extra_blocks": LastLevelP6P7(256, 256)}
     return resnet_fpn_backbone(backbone_name=name, weights=None, trainable_layers=trainable, **levels)
 
 
-def pyramid_of(model: Any) -> nn.Module:
-    """torchvision's ResNet-101 pyramid with the weights of ours."""
-    net = body("resnet101", 0)
+def pyramid_of(model: Any, backbone: str = "r101") -> nn.Module:
+    """The pyramid of torchvision with the weights of ours."""
+    net = body(backbone, 0)
     state = renamed(model.state_dict(), "retina", model.num_classes)
     net.load_state_dict({key.removeprefix("backbone."): v for key, v in state.items() if key.startswith("backbone.")})
     return net.eval()

@@ -1,0 +1,143 @@
+"""Target 3: detections of pictures that already have their size, against torchvision's with the same weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import pkdzoo
+from pkdzoo.structures import Batch, Detections
+from recipes.benchmarks import torchvision_parts as parts
+from recipes.benchmarks.measure import Row, Settings, in_turns, ratios, unmeasured
+from recipes.benchmarks.step import batch_of
+
+TITLES = {"retina": ("RetinaNet", 1.2), "fcos": ("FCOS", 1.2), "faster_rcnn": ("Faster R-CNN", 1.0)}
+AGAINST = "torchvision, eager"
+CANDIDATES = 400  # places a picture that score above the threshold, as a trained detector's do
+
+
+def rows(settings: Settings) -> Iterator[Row]:
+    """Three detectors, one picture and eight, eager and compiled."""
+    size = (96, 128) if settings.quick else (480, 640)
+    for family in TITLES:
+        yield from predict_rows(family, settings, size)
+    if settings.device.type != "cuda":
+        for family in ("retina", "fcos"):
+            yield unmeasured(3, f"prediction of {TITLES[family][0]} on a GPU", AGAINST, 1.5, "no GPU")
+
+
+def predict_rows(family: str, settings: Settings, size: tuple[int, int]) -> Iterator[Row]:
+    """One detector."""
+    device, (title, want) = settings.device, TITLES[family]
+    eight = batch_of(size, 8, device)
+    eight.images += 20 * torch.randn(eight.images.shape, generator=torch.Generator().manual_seed(5)).to(device)
+    model = parts.ours(family, settings.student).to(device)
+    look_trained(model, Batch(eight.images[:1], eight.sizes[:1]), family)
+    reference = parts.theirs(family, model, size, settings.student).to(device)
+    fast = copy.deepcopy(model).optimize()
+    for count in (1,) if settings.quick else (1, 8):
+        batch = Batch(eight.images[:count], eight.sizes[:count])
+        images = list((batch.images / 255).unbind())
+        found = compare(family, model, fast, reference, batch, images)
+        runs = {"ours": ours(fast, batch), "theirs": theirs(reference, images)}
+        name = f"prediction of {title}-{settings.student.upper()}, {count} x {size[0]} x {size[1]}"
+        yield Row(3, name, AGAINST, want=want, differences=found, tolerance=1e-3, **ratios(in_turns(runs, settings)))
+        if settings.compiled and family != "faster_rcnn":
+            compiled = compile_body(fast)
+            runs["ours"] = ours(compiled, batch)
+            same = compare(family, model, compiled, reference, batch, images)
+            times = ratios(in_turns(runs, settings))
+            yield Row(3, f"{name}, ours compiled", AGAINST, want=1.4, differences=same, tolerance=1e-3, **times)
+
+
+def compile_body(model: pkdzoo.Detector) -> pkdzoo.Detector:
+    """A copy whose backbone, neck and head are compiled; what follows has as many rows as there are candidates."""
+    copied: Any = copy.deepcopy(model)
+    for part in (copied.backbone, copied.neck, copied.head):
+        part.compile()
+    return copied  # type: ignore[no-any-return]
+
+
+def ours(model: pkdzoo.Detector, batch: Batch) -> Callable[[], Any]:
+    """Our pass."""
+    return lambda: model.detect(batch)
+
+
+def theirs(model: Any, images: list[Tensor]) -> Callable[[], Any]:
+    """The pass of torchvision."""
+
+    def run() -> Any:
+        with torch.inference_mode():
+            return model(images)
+
+    return run
+
+
+@torch.no_grad()
+def look_trained(model: Any, batch: Batch, family: str) -> None:
+    """Scale the last layers so that about ``CANDIDATES`` places score above the threshold, with boxes near priors."""
+    threshold = torch.tensor(0.0025 if family == "fcos" else 0.05)
+    if family == "fcos":  # torchvision reports the root of ours, and holds that against 0.05
+        model.inference = replace(model.inference, score=0.0025)
+    trace = model.trace(batch, upto="head")
+    if family == "faster_rcnn":
+        return
+    head, outputs = model.head, trace.outputs
+    logits = torch.cat([level.flatten() for level in outputs.cls])
+    gain = 1.5 / logits.std()
+    best = logits.topk(CANDIDATES).values[-1]
+    head.cls.weight *= gain
+    head.cls.bias.copy_(head.cls.bias * gain + threshold.logit() - best * gain)
+    raw = torch.cat([level.flatten() for level in outputs.box])
+    head.box.weight *= (1.0 if family == "fcos" else 0.2) / raw.std().clamp(min=1e-6)
+    if family == "fcos":
+        head.box.bias += 4.0
+
+
+def compare(
+    family: str, model: pkdzoo.Detector, fast: pkdzoo.Detector, reference: Any, batch: Batch, images: list[Tensor]
+) -> dict[str, float]:
+    """How far detections are apart: before and after optimising, and from torchvision's.
+
+    Faster R-CNN is compared up to its proposals: torchvision pools regions half a cell elsewhere by definition.
+    """
+    plain, found = model.detect(batch), fast.detect(batch)
+    errors = {"optimised": max(apart(a, b) for a, b in zip(found, plain))}
+    if family == "faster_rcnn":
+        with torch.inference_mode():
+            pictures, _ = reference.transform(images)
+            proposals, _ = reference.rpn(pictures, reference.backbone(pictures.tensors))
+            mine = fast.trace(batch, upto="head").proposals
+        assert mine is not None
+        errors["proposals"] = max(unmatched(a, b) for a, b in zip(mine, proposals))
+        return errors
+    wanted = theirs(reference, images)()
+    power = 2 if family == "fcos" else 1
+    other = [Detections(w["boxes"], w["scores"] ** power, w["labels"]) for w in wanted]
+    if family == "fcos":  # torchvision leaves out by the product of class score and centerness, we by the class score
+        found = [each[each.scores > model.inference.score] for each in found]
+    errors["detections"] = max(apart(a, b) for a, b in zip(found, other))
+    return errors
+
+
+def apart(found: Detections, wanted: Detections) -> float:
+    """Largest relative difference of scores and boxes, each detection against its own class's nearest; inf if alone."""
+    if len(found) != len(wanted):
+        return float("inf")
+    if not len(found):
+        return 0.0
+    far = (found.boxes[:, None] - wanted.boxes).abs().amax(dim=-1) / wanted.boxes.abs().max()
+    far = far.maximum((found.scores[:, None] - wanted.scores).abs())
+    far[found.labels[:, None] != wanted.labels] = float("inf")
+    return float(torch.maximum(far.min(dim=1).values.max(), far.min(dim=0).values.max()))
+
+
+def unmatched(found: Tensor, wanted: Tensor) -> float:
+    """Share of boxes that have no counterpart within a thousandth of the picture."""
+    near = (found[:, None] - wanted).abs().amax(dim=-1) < 1e-3 * wanted.max()
+    return float(1 - torch.cat([near.any(dim=0), near.any(dim=1)]).float().mean())

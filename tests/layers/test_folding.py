@@ -1,0 +1,95 @@
+"""Norms folded into convolutions: the same function, and nothing half done."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import pkdzoo
+from pkdzoo.layers.folding import fold_norms
+from pkdzoo.layers.norm import FrozenBatchNorm2d
+
+
+def detector(name: str = "retina_r10w16", norm: str = "frozen_bn", **args: object) -> pkdzoo.Detector:
+    torch.manual_seed(0)
+    model = pkdzoo.create_detector(name, norm=norm, **args)
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, (FrozenBatchNorm2d, nn.BatchNorm2d)):
+                layer.weight.uniform_(0.5, 1.5)
+                layer.bias.normal_()
+                layer.running_mean.normal_()
+                layer.running_var.uniform_(0.5, 1.5)
+    return model
+
+
+def batch() -> pkdzoo.Batch:
+    pixels = torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(1)) * 255
+    return pkdzoo.Batch(pixels, [(96, 128), (80, 100)])
+
+
+@pytest.mark.parametrize(("norm", "backbone"), [("frozen_bn", "r10w16"), ("bn", "r10w16"), ("frozen_bn", "r50")])
+def test_an_optimised_detector_computes_the_same(norm: str, backbone: str) -> None:
+    plain = detector(norm=norm, backbone=backbone)
+    fast = copy.deepcopy(plain).optimize()
+    assert not any(isinstance(layer, (FrozenBatchNorm2d, nn.BatchNorm2d)) for layer in fast.modules())
+    with torch.no_grad():
+        for mine, other in zip(fast.trace(batch(), "head").outputs.cls, plain.trace(batch(), "head").outputs.cls):
+            assert (mine - other).abs().max() <= 1e-5 * other.abs().max()
+        pyramids = [model.extract_features(batch()).levels for model in (fast, plain)]
+    for mine, other in zip(*pyramids):
+        assert (mine - other).abs().max() <= 1e-5 * other.abs().max()
+
+
+def test_optimising_twice_changes_nothing_more() -> None:
+    fast = detector().optimize()
+    before = copy.deepcopy(fast.state_dict())
+    again = fast.optimize()
+    assert again is fast and fold_norms(fast) == 0
+    assert all(torch.equal(value, before[key]) for key, value in fast.state_dict().items())
+
+
+def test_who_shares_parameters_keeps_them() -> None:
+    model = detector()
+    kept, value = model.backbone.conv1.weight, model.backbone.conv1.weight.detach().clone()
+    model.optimize()
+    assert torch.equal(kept, value) and kept is not model.backbone.conv1.weight
+
+
+def test_an_optimised_detector_is_not_saved_and_not_loaded_into(tmp_path: Path) -> None:
+    fast = detector().optimize()
+    assert not fast.training and not any(p.requires_grad for p in fast.parameters())
+    with pytest.raises(ValueError, match="save it before optimize"):
+        fast.save_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="load before optimize"):
+        pkdzoo.load_checkpoint(fast, detector().state_dict())
+    with pytest.raises(ValueError, match="load before optimize"):
+        pkdzoo.load_backbone(fast)
+
+
+def test_a_norm_that_still_learns_is_refused() -> None:
+    with pytest.raises(ValueError, match="eval"):
+        fold_norms(detector(norm="bn").train().backbone)
+
+
+def test_of_a_foreign_module_nothing_is_folded() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 32), nn.BatchNorm2d(8))
+    teacher = pkdzoo.Teacher(net, lambda net, images: [net(images)], (0.5,) * 3, (0.2,) * 3)
+    assert isinstance(teacher.optimize().backbone[1], nn.BatchNorm2d)
+
+
+def test_an_optimised_teacher_teaches_the_same() -> None:
+    student, teacher = detector(), detector("fcos_r10w16")
+    target = pkdzoo.Instances(torch.tensor([[10.0, 10.0, 60.0, 50.0]]), torch.tensor([3]))
+    pictures = batch()
+    pictures.instances = [target, target]
+    losses = [
+        pkdzoo.Distiller(student, each, {"pkd": {}})(pictures)["loss_pkd"]
+        for each in (copy.deepcopy(teacher), teacher.optimize())
+    ]
+    assert torch.allclose(*losses, rtol=1e-5)
