@@ -126,6 +126,24 @@ class TestDoor:
         assert done.stderr.count("\n") == 1
         assert [row["name"] for row in json.loads((tmp_path / "list.json").read_text())] == pkdzoo.list_detectors()
 
+    @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX's")
+    def test_a_bar_where_there_is_a_terminal_for_it(self, folder: str, photos: Path) -> None:
+        import fcntl
+        import pty
+        import struct
+        import termios
+
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        command = [sys.executable, "-m", "pkdzoo", "predict", folder, str(photos), "--json"]
+        around = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, text=True, env=around, timeout=300)
+        shown = os.read(ours, 1 << 16).decode()
+        os.close(ours)
+        os.close(theirs)
+        assert done.returncode == 0 and len(done.stdout.splitlines()) == 2
+        assert "100%|" in shown and "2/2" in shown  # elsewhere stderr is empty: every other test sees to that
+
     def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(capsys, "--version") == (0, f"pkdzoo {pkdzoo.__version__}\n", "")
 
@@ -162,13 +180,16 @@ class TestListAndInfo:
         assert [row["tag"] for row in told["weights"]] == ["coco_2x"]
         assert told["resize"] == [800, 1333]
 
-    def test_info_of_a_folder(self, capsys: pytest.CaptureFixture[str], folder: str) -> None:
+    def test_info_of_a_folder(self, capsys: pytest.CaptureFixture[str], folder: str, tmp_path: Path) -> None:
         told = json.loads(run(capsys, "info", folder, "--json")[1])
         model = pkdzoo.create_detector(f"local-dir:{folder}")
         assert told["label_names"] == ["cat", "dog", "red fox"]
         assert told["architecture"] == "retina_r10w16"
         assert told["parameters"] == sum(p.numel() for p in model.parameters())
         assert "classes      3: cat, dog, red fox" in run(capsys, "info", folder)[1]
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "best").symlink_to(folder)
+        assert "classes      3: cat, dog, red fox" in run(capsys, "info", tmp_path / "run")[1]
 
 
 class TestPredict:

@@ -18,6 +18,7 @@ from pkdzoo.models.base import Detector
 from pkdzoo.training.evaluate import open_detector as open_trained
 
 Parser = argparse.ArgumentParser
+WHICH = "a name out of 'pkdzoo list', a folder that holds a detector or a run, or hf-hub:ORG/NAME"
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,7 @@ def add_detector(parser: Parser, more: str = "", device: bool = True) -> None:
         more: what else the first word may be.
         device: the verb runs on one device, and asks which.
     """
-    told = "a name out of 'pkdzoo list', a folder that holds a detector or a run, or hf-hub:ORG/NAME"
-    parser.add_argument("model", help=told + more)
+    parser.add_argument("model", help=WHICH + more)
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of one's own (.safetensors, .pth)")
     add_labels(parser, "with --checkpoint: class names")
     if device:

@@ -48,7 +48,10 @@ def eval_run(args: argparse.Namespace) -> int:
         else:
             metrics, about = measured(args, accelerator, place)
     except (ValueError, OSError) as error:  # a loader process sends its traceback along
-        raise error if args.debug else ValueError(options.plainly(error)) from None
+        if args.debug:
+            raise
+        told = options.plainly(error).replace("pass skip_other_classes=True", "write --skip-other-classes")
+        raise ValueError(told) from None
     if accelerator.is_main_process:
         path = write_metrics(args.output, metrics, **about, **state.about(accelerator.num_processes))
         show(args, f"{table(metrics)}\nwritten to {path.resolve()}", {**about, **metrics})

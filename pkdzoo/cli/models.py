@@ -7,11 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pkdzoo.cli.common import Parser, Verb, show
+from pkdzoo.cli.common import WHICH, Parser, Verb, show
 from pkdzoo.factory import PREFIXES, create_detector
 from pkdzoo.labels import label_names
 from pkdzoo.models.base import Detector
 from pkdzoo.registry import Distilled, Weights, find, list_detectors, list_pairs, nearest
+from pkdzoo.training.evaluate import open_detector
 
 # -- list --------------------------------------------------------------------------------------------------------
 
@@ -70,13 +71,13 @@ LIST = Verb(
 
 def info_arguments(parser: Parser) -> None:
     """Arguments of ``info``."""
-    parser.add_argument("model", help="a name out of 'pkdzoo list', a folder that holds a detector, or hf-hub:ORG/NAME")
+    parser.add_argument("model", help=WHICH)
 
 
 def info_run(args: argparse.Namespace) -> int:
     """All that is known about one detector."""
     saved = Path(args.model).is_dir()
-    model = create_detector(f"local-dir:{args.model}" if saved else args.model)
+    model = open_detector(args.model) if saved else create_detector(args.model)
     known: dict[str, Any] = {"name": args.model, "architecture": model.name, **facts(model)}
     if not saved and not args.model.startswith(PREFIXES):
         entry, chosen = find(args.model)
