@@ -118,17 +118,22 @@ def channels(looks: Sequence[Look]) -> Figure:
     columns = max(len(one.level_names) for one in looks)
     rows = [(stage, k, one) for stage in STAGES for k, one in enumerate(looks)]
     with matplotlib.rc_context(STYLE):
-        figure = Figure((WIDTH, 1.45 * len(rows) + 0.3), layout="constrained")
+        figure = Figure((WIDTH, 1.6 * len(rows) + 0.3), layout="constrained")
         grid = figure.subplots(len(rows), columns, squeeze=False, sharex="col", sharey="row")
         for row, (stage, k, one) in zip(grid, rows):
             for axes, name, values in zip(row, one.level_names, one.cells(stage)):
                 count = dominant(values)
                 share = 100 * count.numpy() / int(count.sum())
-                axes.bar(np.arange(len(share)), share, width=1.0, color=COLOURS[k % len(COLOURS)])
+                edges = np.arange(len(share) + 1) - 0.5
+                axes.stairs(share, edges, fill=True, color=COLOURS[k % len(COLOURS)])
                 top = int(share.argmax())
-                axes.set_title(f"{name}: channel {top} in {share[top]:.0f} %", fontsize=9)
+                often = f"{share[top]:.0f}" if share[top] >= 1 else f"{share[top]:.1f}"
+                line = "\n" if axes is row[0] else ""  # room for the row's own title
+                axes.set_title(f"{line}{name}: channel {top} in {often} %", fontsize=9, loc="left")
                 axes.margins(x=0.02)
-            row[0].set_ylabel(f"{one.name},\n{TITLES[stage]}", fontsize=9)
+            said = f"{one.name}, {TITLES[stage]} maps"
+            place = {"xytext": (0, 18), "textcoords": "offset points"}
+            row[0].annotate(said, (0, 1), xycoords="axes fraction", **place).set_in_layout(False)
         figure.supxlabel("channel", fontsize=10)
         figure.supylabel("% of the pixels in which a channel is the largest", fontsize=10)
         return figure
