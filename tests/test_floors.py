@@ -16,7 +16,7 @@ FLOORS: dict[str, int] = {
     "losses": 2, "assigners": 2, "layers": 2, "data": 2, "evaluation": 2,
     "backbones": 3, "necks": 3, "results": 3,
     "models": 4,
-    "loading": 5, "factory": 5, "distill": 5, "results_table": 5,
+    "loading": 5, "factory": 5, "export": 5, "distill": 5, "results_table": 5,
     "training": 6, "figures": 6,
     "cli": 7, "__init__": 7, "__main__": 7,
 }  # fmt: skip

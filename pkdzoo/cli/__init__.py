@@ -18,6 +18,7 @@ from pkdzoo.cli.convert import CONVERT
 from pkdzoo.cli.data import CHECK, PREVIEW
 from pkdzoo.cli.data import CONVERT as CONVERT_DATA
 from pkdzoo.cli.evaluate import EVAL
+from pkdzoo.cli.export import EXPORT
 from pkdzoo.cli.models import INFO, LIST
 from pkdzoo.cli.predict import PREDICT
 from pkdzoo.cli.push import PUSH
@@ -31,6 +32,7 @@ VERBS: dict[str, Verb | dict[str, Verb]] = {
     "predict": PREDICT,
     "eval": EVAL,
     "convert": CONVERT,
+    "export": EXPORT,
     "push": PUSH,
     "data": {"check": CHECK, "convert": CONVERT_DATA, "preview": PREVIEW},
 }

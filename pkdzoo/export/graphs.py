@@ -1,0 +1,302 @@
+"""Detectors as graphs: tensors in, tensors out, every shape known from those of the input.
+
+The same backbone, neck, heads and decoding as everywhere. What is new is the choice of detections: for a whole batch at
+once, with as many rows a picture as there can be, because a graph has no lists of different lengths.
+
+Every graph takes
+
+    images  (B, 3, H, W) uint8, RGB, padded at the right and the bottom; H and W multiples of 32
+    sizes   (B, 2) int64, (height, width) of each picture inside the padding
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from pkdzoo.export.nms import INVALID, survivors
+from pkdzoo.models.base import Detector
+from pkdzoo.models.dense import DenseDetector
+from pkdzoo.models.mask_rcnn import MaskRCNN
+from pkdzoo.models.trace import Inference
+from pkdzoo.models.two_stage import BOX_STDS, TwoStageDetector
+from pkdzoo.ops.boxes import decode_deltas
+from pkdzoo.ops.levels import flatten_level
+from pkdzoo.ops.rois import roi_levels
+from pkdzoo.structures import FeaturePyramid, HeadOutputs, Priors
+
+What = Literal["features", "dense", "detections"]
+WHAT: tuple[What, ...] = ("features", "dense", "detections")
+
+
+@dataclass
+class Found:
+    """The best rows of every picture, best first.
+
+    Attributes:
+        boxes: (B, K, 4); zeros where there is nothing.
+        scores: (B, K); zero where there is nothing.
+        labels: (B, K) int64; -1 where there is nothing.
+        counts: (B,) int64, rows that hold something.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    counts: Tensor
+
+
+class Graph(nn.Module):
+    """What all graphs share.
+
+    Args:
+        model: the detector.
+    """
+
+    outputs: tuple[str, ...] = ()  # names of what forward returns
+
+    def __init__(self, model: Detector) -> None:
+        super().__init__()
+        self.model = model
+
+    def pyramid(self, images: Tensor, sizes: Tensor) -> FeaturePyramid:
+        """The features, with zeros for the padding after normalising."""
+        pixels = self.model.blank_padding(self.model.standardize(images.float()), sizes)
+        return cast(FeaturePyramid, self.model.neck(self.model.backbone(pixels)))
+
+
+class FeatureGraph(Graph):
+    """Backbone and neck: the maps of the pyramid, finest first, each (B, channels, H / stride, W / stride)."""
+
+    def __init__(self, model: Detector) -> None:
+        super().__init__(model)
+        self.outputs = tuple(f"stride_{stride}" for stride in model.neck.strides)  # type: ignore[union-attr]
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.pyramid(images, sizes).levels)
+
+
+class DenseGraph(Graph):
+    """What a dense detector says everywhere, without suppression: boxes (B, P, 4) and scores (B, P, C)."""
+
+    outputs: tuple[str, ...] = ("boxes", "scores")
+
+    def __init__(self, model: DenseDetector) -> None:
+        super().__init__(model)
+        self.dense = model
+
+    def levels(self, images: Tensor, sizes: Tensor) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+        """Of each level boxes (B, p, 4), class scores (B, p, C) and, where the head has it, quality (B, p)."""
+        model, features = self.dense, self.pyramid(images, sizes)
+        outputs, _ = cast(tuple[HeadOutputs, None], model.head(features.levels, None))
+        priors, start, rows = model.make_priors(features), 0, []
+        for i, count in enumerate(priors.counts):
+            own = Priors(priors.boxes[start : start + count], priors.strides[start : start + count], [count])
+            start += count
+            box = model.decode(flatten_level(outputs.box[i], model.box_channels).float(), own)
+            cls = model.class_scores(flatten_level(outputs.cls[i], model.num_classes)).float()
+            quality = None if outputs.quality is None else flatten_level(outputs.quality[i], 1)[..., 0].sigmoid()
+            rows.append((box, cls, quality))
+        return rows
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        levels = self.levels(images, sizes)
+        scores = [cls if quality is None else cls * quality[..., None] for _, cls, quality in levels]
+        return clip(torch.cat([box for box, _, _ in levels], dim=1), sizes), torch.cat(scores, dim=1)
+
+
+class DenseDetections(DenseGraph):
+    """Detections of a dense detector: of each level the best candidates, suppression, the best of all.
+
+    Args:
+        model: the detector.
+        inference: thresholds.
+        lowest: only detections that score more than this.
+    """
+
+    outputs: tuple[str, ...] = ("boxes", "scores", "labels", "counts")
+
+    def __init__(self, model: DenseDetector, inference: Inference, lowest: float = INVALID) -> None:
+        super().__init__(model)
+        self.inference, self.lowest = inference, lowest
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        model, inference = self.dense, self.inference
+        parts = [self.candidates(*level) for level in self.levels(images, sizes)]
+        boxes, scores, labels = (torch.cat(part, dim=1) for part in zip(*parts))
+        if model.clip_before_nms:
+            boxes = clip(boxes, sizes)
+        scores = torch.where(has_area(boxes), scores, INVALID)  # nothing is left of boxes off the picture
+        classes = torch.arange(model.num_classes, device=labels.device)[:, None]
+        by_class = torch.where(labels[:, None] == classes, scores[:, None], INVALID)  # (B, C, N)
+        kept = survivors(boxes, by_class, inference.iou).any(dim=1)
+        found = best(clip(boxes, sizes), torch.where(kept, scores, INVALID), labels, inference.top, self.lowest)
+        return found.boxes, found.scores, found.labels, found.counts
+
+    def candidates(self, boxes: Tensor, cls: Tensor, quality: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes (B, k, 4), scores (B, k) and labels (B, k) of the best pairs of prior and class of one level."""
+        flat = cls.flatten(1)
+        values, pairs = flat.topk(torch.sym_min(self.inference.candidates, flat.shape[1]), dim=1)
+        prior, label = pairs.div(cls.shape[2], rounding_mode="floor"), pairs % cls.shape[2]
+        scores = values if quality is None else values * quality.gather(1, prior)
+        return rows_of(boxes, prior), torch.where(values > self.inference.score, scores, INVALID), label
+
+
+class TwoStageDetections(Graph):
+    """Detections of a two-stage detector.
+
+    Args:
+        model: the detector.
+        inference: thresholds.
+        lowest: only detections that score more than this.
+    """
+
+    outputs: tuple[str, ...] = ("boxes", "scores", "labels", "counts")
+
+    def __init__(self, model: TwoStageDetector, inference: Inference, lowest: float = INVALID) -> None:
+        super().__init__(model)
+        self.stages = model
+        self.inference, self.lowest = inference, lowest
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        features = self.pyramid(images, sizes)
+        found = self.detect(features, self.propose(features, sizes), sizes)
+        return found.boxes, found.scores, found.labels, found.counts
+
+    def propose(self, features: FeaturePyramid, sizes: Tensor) -> Found:
+        """The regions that the RPN believes in."""
+        model, proposing = self.stages, self.stages.test_proposing
+        outputs, priors = model.rpn(features.levels), model.make_anchors(features)
+        boxes, scores, start = [], [], 0
+        for cls, box, count in zip(outputs.cls, outputs.box, priors.counts):
+            logits = flatten_level(cls, 1)[..., 0].float()  # (B, p)
+            values, index = logits.topk(torch.sym_min(proposing.candidates, logits.shape[1]), dim=1)
+            deltas, anchors = rows_of(flatten_level(box, 4).float(), index), priors.boxes[start : start + count][index]
+            start += count
+            own = clip(decode_deltas(deltas, anchors), sizes)
+            valid = torch.where(has_area(own), values.sigmoid(), INVALID)
+            kept = survivors(own, valid[:, None], proposing.iou)[:, 0]
+            boxes.append(own)
+            scores.append(torch.where(kept, valid, INVALID))
+        all_boxes, all_scores = torch.cat(boxes, dim=1), torch.cat(scores, dim=1)
+        top = torch.sym_min(proposing.top, all_scores.shape[1])
+        return best(all_boxes, all_scores, torch.zeros_like(all_scores, dtype=torch.int64), top)
+
+    def detect(self, features: FeaturePyramid, regions: Found, sizes: Tensor) -> Found:
+        """What the box head makes of the regions."""
+        model, inference = self.stages, self.inference
+        cls, deltas = model.box_head(self.pool(features, regions.boxes, model.box_head.size))
+        batch, count = regions.scores.shape
+        scores = cls.softmax(dim=1)[:, :-1].reshape(batch, count, -1)  # background is the last
+        decoded = decode_deltas(deltas.reshape(batch, count, -1, 4), regions.boxes[:, :, None], BOX_STDS)
+        boxes = clip(decoded.flatten(1, 2), sizes).reshape(batch, count, -1, 4).transpose(1, 2)  # (B, C, R, 4)
+        valid = (regions.labels >= 0)[..., None] & (scores > inference.score)
+        by_class = torch.where(valid, scores, INVALID).transpose(1, 2)  # (B, C, R)
+        # every class has boxes of its own, so each is a group
+        kept = survivors(boxes.flatten(0, 1), by_class.flatten(0, 1)[:, None], inference.iou)
+        left = torch.where(kept.reshape(by_class.shape), by_class, INVALID)
+        labels = torch.arange(model.num_classes, device=boxes.device)[:, None].expand(by_class.shape)
+        return best(boxes.flatten(1, 2), left.flatten(1), labels.flatten(1), inference.top, self.lowest)
+
+    def pool(self, features: FeaturePyramid, boxes: Tensor, size: int) -> Tensor:
+        """RoIAlign of (B, R, 4), each box from the level that fits its size: (B * R, channels, size, size).
+
+        As :func:`pkdzoo.ops.rois.pool_rois`, but every box is looked up at every level, as an empty one where the
+        level is not its own: that costs nothing and adds zero, and no shape depends on the data.
+        """
+        batch, count, _ = boxes.shape
+        picture = torch.arange(batch, device=boxes.device)[:, None, None].expand(batch, count, 1).float()
+        picture, boxes = picture.flatten(0, 1), boxes.flatten(0, 1)
+        chosen = roi_levels(boxes, self.stages.roi_levels)
+        pooled = torch.zeros(())
+        for i in range(self.stages.roi_levels):
+            rois = torch.cat([picture, torch.where((chosen == i)[:, None], boxes, 0.0)], dim=1)
+            scale = 1.0 / features.strides[i]
+            pooled = pooled + roi_align(features.levels[i], rois, size, scale, sampling_ratio=0, aligned=True)
+        return pooled
+
+
+class MaskDetections(TwoStageDetections):
+    """Detections with masks: ``masks`` (B, top, 28, 28) are probabilities inside each box."""
+
+    outputs = (*TwoStageDetections.outputs, "masks")
+
+    def __init__(self, model: MaskRCNN, inference: Inference, lowest: float = INVALID) -> None:
+        super().__init__(model, inference, lowest)
+        self.draws = model
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        features = self.pyramid(images, sizes)
+        found = self.detect(features, self.propose(features, sizes), sizes)
+        head = self.draws.mask_head
+        logits = head(self.pool(features, found.boxes, head.size), found.labels.flatten().clamp(min=0))
+        masks = logits.sigmoid().reshape(*found.labels.shape, *logits.shape[1:])
+        return found.boxes, found.scores, found.labels, found.counts, masks
+
+
+def rows_of(rows: Tensor, index: Tensor) -> Tensor:
+    """(B, P, D) rows at (B, k) -> (B, k, D)."""
+    return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[2]))
+
+
+def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
+    """(B, N, 4) limited to the pictures of ``sizes`` (B, 2); :func:`pkdzoo.ops.boxes.clip_boxes` for a batch."""
+    limit = sizes.flip(1).repeat(1, 2)[:, None].to(boxes.dtype)
+    return torch.minimum(boxes.clamp(min=0), limit)
+
+
+def has_area(boxes: Tensor) -> Tensor:
+    """(B, N) bool."""
+    return (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
+
+
+def best(boxes: Tensor, scores: Tensor, labels: Tensor, top: int | torch.SymInt, lowest: float = INVALID) -> Found:
+    """The ``top`` best rows of every picture that score more than ``lowest``; negative scores are no rows.
+
+    Args:
+        boxes: (B, N, 4).
+        scores: (B, N).
+        labels: (B, N) int64.
+        top: rows of the result, also where N is less.
+        lowest: 0..1, or negative for no limit.
+    """
+    spare = scores.new_full((scores.shape[0], 1), INVALID).expand(-1, top)
+    values, index = torch.cat([scores, spare], dim=1).topk(top, dim=1)
+    index = index.clamp(max=scores.shape[1] - 1)
+    found = (values >= 0) & (values > lowest)
+    return Found(
+        torch.where(found[..., None], rows_of(boxes, index), 0.0),
+        torch.where(found, values, 0.0),
+        torch.where(found, labels.gather(1, index), -1),
+        found.sum(dim=1),
+    )
+
+
+def build_graph(model: Detector, what: What, lowest: float | None = None) -> Graph:
+    """The graph of a detector.
+
+    Args:
+        model: in eval mode; its ``inference`` holds the thresholds.
+        what: ``features``, ``dense`` or ``detections``.
+        lowest: only detections that score more than this, beyond the threshold of class scores.
+
+    Raises:
+        ValueError: for another word, or ``dense`` of a detector that is not.
+    """
+    if what not in WHAT:
+        raise ValueError(f"what={what!r}: write one of {', '.join(map(repr, WHAT))}")
+    if what == "features":
+        return FeatureGraph(model)
+    limit = INVALID if lowest is None else lowest
+    if isinstance(model, DenseDetector):
+        return DenseGraph(model) if what == "dense" else DenseDetections(model, model.inference, limit)
+    if not isinstance(model, TwoStageDetector):
+        raise ValueError(f"no graph of detections is known for a {type(model).__name__}: write 'features'")
+    if what == "dense":
+        raise ValueError(f"{model.name} looks at regions and not everywhere: write 'detections' or 'features'")
+    kind = MaskDetections if isinstance(model, MaskRCNN) else TwoStageDetections
+    return kind(model, model.inference, limit)  # type: ignore[arg-type]

@@ -1,0 +1,58 @@
+"""Suppression as one operation of an exported graph, whose result has the shape of its input.
+
+Which boxes survive depends on the data, and so would every shape after it; a mask of the survivors keeps all shapes
+known. In an ONNX file it is NonMaxSuppression, the only operation here that torch has no counterpart of; in a program
+of ``torch.export`` it is ``pkdzoo::survivors``, which ``import pkdzoo.export`` registers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+INVALID = -1.0  # score of a place without a candidate
+EVERYTHING = 2**31 - 1  # boxes that may survive: suppression has no limit, the choice of the best follows
+
+
+@torch.library.custom_op("pkdzoo::survivors", mutates_args=())
+def survivors(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
+    """Greedy suppression inside every class of every group.
+
+    Args:
+        boxes: (B, N, 4) xyxy.
+        scores: (B, C, N); negative where there is no candidate.
+        iou: a box is dropped when it overlaps a better one of its class by more than this.
+
+    Returns:
+        (B, C, N) bool, True for the candidates that stay.
+    """
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    for own, by_class, row in zip(boxes, scores, kept):
+        for values, flags in zip(by_class, row):
+            index = (values >= 0).nonzero().squeeze(1)
+            flags[index[nms(own[index], values[index], iou)]] = True
+    return kept
+
+
+@survivors.register_fake
+def _(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
+    return torch.empty_like(scores, dtype=torch.bool)
+
+
+def onnx_translations() -> dict[Any, Any]:
+    """What ``torch.onnx.export`` needs to know about :func:`survivors`."""
+    import onnxscript
+
+    op: Any = onnxscript.opset18
+
+    def in_onnx(boxes: Any, scores: Any, iou: float) -> Any:
+        limit = op.Constant(value_ints=[EVERYTHING])
+        overlap, lowest = op.Constant(value_floats=[iou]), op.Constant(value_floats=[INVALID / 2])
+        index = op.NonMaxSuppression(boxes, scores, limit, overlap, lowest)  # (K, 3): group, class, box
+        marks = op.Expand(op.Constant(value_floats=[1.0]), op.Shape(index, start=0, end=1))
+        return op.Cast(op.ScatterND(op.Mul(scores, op.Constant(value_float=0.0)), index, marks), to=9)  # 9 is BOOL
+
+    return {torch.ops.pkdzoo.survivors.default: in_onnx}

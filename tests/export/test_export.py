@@ -1,0 +1,302 @@
+"""Exported files: what onnxruntime and torch.export make of them, against the detector itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import pkdzoo
+from pkdzoo.cli import main
+from pkdzoo.data.shapes import draw_picture
+from pkdzoo.export import WHAT, What, build_graph, export_onnx
+from pkdzoo.models.dense import DenseDetector
+from pkdzoo.models.mask_rcnn import MaskRCNN
+from pkdzoo.ops.boxes import clip_boxes
+from pkdzoo.ops.levels import flatten_levels
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+ROOT = Path(__file__).parent.parent.parent
+BATCHES = (
+    [(120, 150), (128, 146)],
+    [(64, 64)],
+    [(200, 250), (224, 240), (210, 256)],
+)
+TOLERANCE = 1e-4  # relative to the largest value
+NARROW: dict[str, Any] = {"num_classes": 5, "neck_norm": "gn"}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "retina": ("retina_r10w16", {}),
+    "fcos": ("fcos_r10w16", {}),
+    "fcos_tricks": ("fcos_r10w16", {"tricks": True}),
+    "gfl": ("gfl_r10w16", {}),
+    "atss": ("atss_r10w16", {}),
+    "tood": ("tood_r10w16", {}),
+    "reppoints": ("reppoints_r10w16", {}),
+    "faster_rcnn": ("faster_rcnn_r10w16", {}),
+    "mask_rcnn": (
+        "mask_rcnn_r50",
+        {"backbone": "r10w16", "norm": "gn", "frozen_stages": 0, "width": 64, "box_width": 64, "mask_width": 32},
+    ),
+}
+
+
+def lively(model: pkdzoo.Detector) -> pkdzoo.Detector:
+    """Weights of unit gain from a fixed seed, so that detections are many, spread out and not saturated."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("cls.bias") or name == "head.agreement.2.bias":
+                parameter.fill_(-2.0)
+            elif parameter.ndim >= 2:
+                gain = 2.0 if ".cls." in name else 1.2
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.copy_(noise * gain / parameter[0].numel() ** 0.5)
+    return model.eval()
+
+
+def tiny(family: str) -> pkdzoo.Detector:
+    name, arguments = FAMILIES[family]
+    return lively(pkdzoo.create_detector(name, **{**NARROW, **arguments}))
+
+
+def pictures(sizes: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """A padded batch of noise, with noise in the padding too."""
+    generator = torch.Generator().manual_seed(1)
+    height, width = (-(-max(size[i] for size in sizes) // 32) * 32 for i in (0, 1))
+    images = torch.randint(0, 256, (len(sizes), 3, height, width), generator=generator, dtype=torch.uint8)
+    return images, torch.tensor(sizes)
+
+
+def open_session(path: Path) -> Any:
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def run(session: Any, images: Tensor, sizes: Tensor) -> dict[str, Tensor]:
+    names = [output.name for output in session.get_outputs()]
+    values = session.run(names, {"images": images.numpy(), "sizes": sizes.numpy()})
+    return {name: torch.from_numpy(value) for name, value in zip(names, values)}
+
+
+def off(got: Tensor, want: Tensor) -> float:
+    """Largest difference relative to the largest value."""
+    assert got.shape == want.shape
+    return float((got.double() - want.double()).abs().max() / want.abs().max())
+
+
+def same_detections(got: dict[str, Tensor], i: int, want: pkdzoo.Detections, size: tuple[int, int]) -> None:
+    """As many, best first, each met by one of its label, score and corners; empty places say so."""
+    count = int(got["counts"][i])
+    assert count == len(want)
+    boxes, scores, labels = (got[name][i] for name in ("boxes", "scores", "labels"))
+    assert (labels[count:] == -1).all() and (scores[count:] == 0).all() and (boxes[count:] == 0).all()
+    assert (scores[:-1] >= scores[1:]).all()
+    met = (boxes[:count, None] - want.boxes).abs().amax(dim=-1) < TOLERANCE * max(size)
+    met &= (scores[:count, None] - want.scores).abs() < TOLERANCE
+    met &= labels[:count, None] == want.labels
+    assert met.any(dim=0).all() and met.any(dim=1).all(), f"{int(met.any(dim=0).sum())} of {count} are met"
+
+
+# -- one family, always ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained() -> pkdzoo.Detector:
+    """The shipped detector, which finds real things."""
+    return pkdzoo.create_detector("fcos_r18w24", pretrained=True)
+
+
+@pytest.fixture(scope="module")
+def file(trained: pkdzoo.Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_onnx(trained, tmp_path_factory.mktemp("export") / "deep" / "shapes.onnx")
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated picture that has to be scaled and padded."""
+    pixels, _ = draw_picture(185, 270, np.random.default_rng(3))
+    path = tmp_path_factory.mktemp("photos") / "shapes.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_a_trained_detector_finds_the_same(trained: pkdzoo.Detector, file: Path) -> None:
+    rng = np.random.default_rng(0)
+    sizes = [(128, 160), (120, 150), (128, 131)]
+    images = torch.full((3, 3, 128, 160), 77, dtype=torch.uint8)
+    for image, (height, width) in zip(images, sizes):
+        image[:, :height, :width] = torch.tensor(draw_picture(height, width, rng)[0]).permute(2, 0, 1)
+    got = run(open_session(file), images, torch.tensor(sizes))
+    for i, want in enumerate(trained.detect(pkdzoo.Batch(images.float(), sizes))):
+        assert (want.scores > 0.3).any()
+        same_detections(got, i, want, (128, 160))
+
+
+def test_the_file_says_what_it_is(trained: pkdzoo.Detector, file: Path) -> None:
+    facts = open_session(file).get_modelmeta().custom_metadata_map
+    assert json.loads(facts["label_names"]) == list(trained.label_names)
+    rule = {"short": 128, "long": 160, "interpolation": "bilinear", "antialias": False, "divisor": 32}
+    assert json.loads(facts["resize"]) == rule
+    assert facts["outputs"] == "detections"
+    config = json.loads(facts["config"])
+    assert config["architecture"] == trained.name
+    assert config["pkdzoo_cfg"]["inference"]["iou"] == trained.inference.iou
+    proto = onnx.load(file)
+    onnx.checker.check_model(proto)
+    sides = [[side.dim_param or side.dim_value for side in v.type.tensor_type.shape.dim] for v in proto.graph.input]
+    assert sides == [["batch", 3, "32*h", "32*w"], ["batch", 2]]
+    assert {o.name: [s.dim_param or s.dim_value for s in o.type.tensor_type.shape.dim] for o in proto.graph.output} == {
+        "boxes": ["batch", 100, 4],
+        "scores": ["batch", 100],
+        "labels": ["batch", 100],
+        "counts": ["batch"],
+    }
+    content = file.read_bytes()
+    assert str(ROOT).encode() not in content and b"graphs.py" not in content, "paths of this machine"
+    assert [path.name for path in file.parent.iterdir()] == ["shapes.onnx"]
+
+
+def test_inference_without_torch(trained: pkdzoo.Detector, file: Path, photo: Path) -> None:
+    """The script of recipes/, in a process where torch, torchvision and pkdzoo cannot be imported."""
+    script = ROOT / "recipes" / "onnx_infer.py"
+    guard = (
+        "import runpy, sys\n"
+        "for name in ('torch', 'torchvision', 'pkdzoo', 'onnx'): sys.modules[name] = None\n"
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "assert not any(n.partition('.')[0] == 'torch' and m for n, m in sys.modules.items())\n"
+    )
+    command = [sys.executable, "-c", guard, str(script), str(file), str(photo)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    want = trained.predict(photo)
+    assert isinstance(want, pkdzoo.Result)
+    firm = [row for row in rows if row["score"] > 0.1]
+    assert len(firm) == int((want.scores > 0.1).sum()) > 1
+    for row in firm:
+        boxes = (want.boxes - torch.tensor(row["box"])).abs().amax(dim=1)
+        named = torch.tensor([name == row["name"] for name in want.names])
+        assert (named & (boxes < 0.5) & ((want.scores - row["score"]).abs() < 0.01)).any(), row
+
+
+def test_what_cannot_be_exported(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = pkdzoo.create_detector("faster_rcnn_r10w16")
+    with pytest.raises(ValueError, match="write 'detections' or 'features'"):
+        build_graph(model, "dense")
+    with pytest.raises(ValueError, match="write one of 'features', 'dense', 'detections'"):
+        build_graph(model, "boxes")  # type: ignore[arg-type]
+    assert main(["export", "fcos_r18w24", "--what", "dense", "--top", "5"]) == 1
+    assert "add --what detections" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    assert main(["export", "fcos_r18w24", "--output", "never.onnx"]) == 1
+    assert 'pip install "pkdzoo[export]"' in capsys.readouterr().err.splitlines()[-1]
+    assert not Path("never.onnx").exists()
+
+
+# -- all families ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_detections_are_the_detectors(family: str, tmp_path: Path) -> None:
+    model = tiny(family)
+    session = open_session(export_onnx(model, tmp_path / "model.onnx"))
+    for sizes in BATCHES:
+        images, tensor = pictures(sizes)
+        got = run(session, images, tensor)
+        found = model.detect(pkdzoo.Batch(images.float(), sizes))
+        for i, want in enumerate(found):
+            assert len(want) >= 5, "the comparison would say nothing"
+            same_detections(got, i, want, (images.shape[2], images.shape[3]))
+        if "masks" in got:
+            assert isinstance(model, MaskRCNN)
+            wanted = model.draw(model.extract_features(pkdzoo.Batch(images.float(), sizes)), found)
+            for i, (masks, want) in enumerate(zip(wanted, found)):
+                order = (got["boxes"][i, : len(want), None] - want.boxes).abs().amax(dim=-1).argmin(dim=0)
+                assert float((got["masks"][i, order] - masks).abs().max()) < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [name for name in FAMILIES if "rcnn" not in name])
+def test_rows_without_suppression(family: str, tmp_path: Path) -> None:
+    model = tiny(family)
+    assert isinstance(model, DenseDetector)
+    session = open_session(export_onnx(model, tmp_path / "model.onnx", what="dense"))
+    for sizes in BATCHES:
+        images, tensor = pictures(sizes)
+        got = run(session, images, tensor)
+        with torch.no_grad():
+            trace = model.trace(pkdzoo.Batch(images.float(), sizes), upto="head")
+        assert trace.outputs is not None and trace.priors is not None
+        cls, box = model.flat(trace.outputs)
+        scores = model.class_scores(cls)
+        if trace.outputs.quality is not None:
+            scores = scores * flatten_levels(trace.outputs.quality, 1).sigmoid()
+        decoded = model.decode(box, trace.priors)
+        assert off(got["scores"], scores) < TOLERANCE
+        assert off(got["boxes"], torch.stack([clip_boxes(b, s) for b, s in zip(decoded, sizes)])) < TOLERANCE
+
+
+BODIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "swin": ("retina_swin_t", {"width": 32, "depth": 1}),
+    "resnext_dcn": ("reppoints_x101_dcn", {"backbone": "r50", "groups": 32, "group_width": 4, "deformable": (2, 3, 4)}),
+    "caffe_bgr": ("fcos_r50_caffe", {"depth": 1, "width": 32}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("body", BODIES)
+def test_pyramids_of_other_bodies(body: str, tmp_path: Path) -> None:
+    name, arguments = BODIES[body]
+    model = lively(pkdzoo.create_detector(name, num_classes=3, **arguments))
+    session = open_session(export_onnx(model, tmp_path / "body.onnx", what="features"))
+    for sizes in BATCHES:
+        images, tensor = pictures(sizes)
+        with torch.no_grad():
+            pyramid = model.extract_features(pkdzoo.Batch(images.float(), sizes))
+        got = run(session, images, tensor)
+        assert list(got) == [f"stride_{stride}" for stride in pyramid.strides]
+        for level, want in zip(got.values(), pyramid.levels):
+            assert off(level, want) < TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", WHAT)
+def test_programs_of_torch_export(what: What, tmp_path: Path) -> None:
+    """From the command line to a process that has no pkdzoo (but for suppression, which it brings)."""
+    folder = tiny("atss").save_pretrained(tmp_path / "model")
+    path = tmp_path / "model.pt2"
+    assert main(["export", str(folder), "--format", "torch", "--what", what, "--output", str(path)]) == 0
+    with zipfile.ZipFile(path) as archive:
+        assert not any(str(ROOT).encode() in archive.read(name) for name in archive.namelist()), "paths of this machine"
+    images, sizes = pictures(BATCHES[0])
+    torch.save([images, sizes], tmp_path / "inputs.pt")
+    code = (
+        "import sys, torch\n"
+        + ("import pkdzoo.export\n" if what == "detections" else "sys.modules['pkdzoo'] = None\n")
+        + "facts = {'label_names': '', 'resize': ''}\n"
+        "module = torch.export.load(sys.argv[1], extra_files=facts).module()\n"
+        "outputs = list(module(*torch.load(sys.argv[2])))\n"
+        "print(facts['label_names']); print(facts['resize'])\n"
+        "torch.save(outputs, sys.argv[3])\n"
+    )
+    command = [sys.executable, "-c", code, str(path), str(tmp_path / "inputs.pt"), str(tmp_path / "outputs.pt")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    names, rule = (json.loads(line) for line in done.stdout.splitlines()[-2:])
+    assert names == [f"class_{i}" for i in range(5)] and rule["divisor"] == 32
+    model = tiny("atss")
+    with torch.no_grad():
+        wanted = build_graph(model, what)(images, sizes)
+    for got, want in zip(torch.load(tmp_path / "outputs.pt"), wanted, strict=True):
+        assert torch.equal(got, want)
