@@ -9,7 +9,7 @@ A matrix is a recipe file (recipes/train.py trains any one of its recipes) that 
 with how many seeds, in the order in which they are worth having: ``(((NAME, NAME), 5), ((NAME,), 1))``. All recipes of
 WAVES have the same data and schedule, so that a difference between them is not one of budgets. A teacher is a recipe
 outside WAVES; a student names it by its folder, ``local-dir:runs/experiments/MATRIX/TEACHER-0/best``, and it is
-trained when the first student needs it.
+trained when the first student needs it; plain students are compared with the first one.
 
 Kill it whenever you like and start it again: a cell with its file of numbers is left alone, one that was cut short
 goes on from its last checkpoint. A cell is ``results/MATRIX/ARM-SEED.json`` beside this file; ARM is the recipe's name
@@ -125,16 +125,16 @@ def teacher_key(matrix: Matrix, cell: Cell) -> str | None:
 
 
 def in_order(matrix: Matrix, wanted: Iterable[str]) -> list[Cell]:
-    """The wanted cells, all without a wish, each teacher before its first student."""
+    """The wanted cells, all without a wish, each teacher before the first cell that learns from it or is compared."""
     known = {cell.key: cell for cell in [*matrix.teachers.values(), *matrix.students]}
     missing = [key for key in wanted if key not in known]
     if missing:
         raise ValueError(f"{matrix.path} has no cell {', '.join(missing)}; it has {', '.join(known)}")
     found: dict[str, Cell] = {}
     for cell in [known[key] for key in wanted] or matrix.students:
-        key = teacher_key(matrix, cell)
-        for each in [matrix.teachers[key]] if key else []:
-            found.setdefault(each.key, each)
+        key = compared_with(matrix, cell)
+        if key in matrix.teachers:
+            found.setdefault(key, matrix.teachers[key])
         found.setdefault(cell.key, cell)
     return list(found.values())
 
@@ -238,11 +238,10 @@ def likeness(matrix: Matrix, cell: Cell, args: argparse.Namespace, output: Path,
     Over at most 100 validation pictures, in the batches of the evaluation. None where there is no teacher, or one with
     a pyramid of another width.
     """
-    own = cell.recipe.distill.teacher if cell.recipe.distill else None
-    key = teacher_key(matrix, cell) or next(iter(matrix.teachers), None)
-    if cell.key in matrix.teachers or (own is None and (key is None or not (args.output / key / "best").is_dir())):
+    compared = compared_with(matrix, cell)
+    if compared is None:
         return None
-    name = f"local-dir:{args.output / key}/best" if own is None or own.startswith("local-dir:") else own
+    name = f"local-dir:{args.output / compared}/best" if compared in matrix.teachers else compared
     student, teacher = create_detector(f"local-dir:{output}/last"), create_detector(name, pretrained=True)
     try:
         method = PKD(student, teacher)
@@ -255,8 +254,16 @@ def likeness(matrix: Matrix, cell: Cell, args: argparse.Namespace, output: Path,
             found.append(torch.stack([method.logs[f"r{level}"] for level in range(len(method.pairs))]))
             if len(found) * cell.recipe.data.test_batch >= 100:
                 break
-    named = key if own is None or own.startswith("local-dir:") else own
-    return {"teacher": named, "r": [round(r, 4) for r in torch.stack(found).mean(0).tolist()]}
+    return {"teacher": compared, "r": [round(r, 4) for r in torch.stack(found).mean(0).tolist()]}
+
+
+def compared_with(matrix: Matrix, cell: Cell) -> str | None:
+    """Whose pyramid a cell's is compared with: the key of a teacher of this matrix, or a detector's name."""
+    if cell.key in matrix.teachers:
+        return None
+    if cell.recipe.distill is None:
+        return next(iter(matrix.teachers), None)
+    return teacher_key(matrix, cell) or cell.recipe.distill.teacher
 
 
 # -- the script ------------------------------------------------------------------------------------------------------

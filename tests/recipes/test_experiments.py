@@ -154,8 +154,8 @@ def test_our_matrices_are_matrices(run, name) -> None:
     cells = run.in_order(matrix, [])
     assert {cell.key for cell in cells} >= {f"{arm}-{seed}" for arm in ("plain", "pkd", "mse") for seed in range(5)}
     for k, each in enumerate(cells):
-        teacher = run.teacher_key(matrix, each)
-        assert teacher is None or teacher in [before.key for before in cells[:k]]
+        teacher = run.compared_with(matrix, each)
+        assert teacher in [None, "fcos_r18w24.shapes", *(before.key for before in cells[:k])]
     assert all(cell.recipe.distill is None for cell in matrix.teachers.values())
 
 
@@ -181,6 +181,8 @@ def test_a_killed_matrix_goes_on_and_finished_cells_stay(run, shapes, tmp_path, 
     found = json.loads((numbers / "pkd-0.json").read_text())
     assert found["budget"] == {"steps": 8, "pictures": 26} and [p["epoch"] for p in found["curve"]] == [1, 2]
     assert found["pearson"]["teacher"] == "teacher-0" and len(found["pearson"]["r"]) == 4
+    plain = json.loads((numbers / "plain-0.json").read_text())
+    assert plain["pearson"]["teacher"] == "teacher-0" and plain["pearson"]["r"] != found["pearson"]["r"]
     assert found["metrics"]["AP"] == found["curve"][-1]["AP"] and len(found["data"]["val"]["annotations_sha256"]) == 64
     assert found["commits"] and found["command"].endswith("recipes/experiments/tiny.py --only tiny_pkd --set seed=0")
     assert not [word for word in (str(tmp_path), str(ROOT), str(Path.home()) + "/") if word in json.dumps(found)]
