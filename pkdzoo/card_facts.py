@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pkdzoo.costs import COSTS
-from pkdzoo.labels import COCO_NAMES, label_names
+from pkdzoo.labels import COCO_NAMES, SHAPES_NAMES, label_names
 from pkdzoo.registry import Distilled, Entry, find
 
 UNKNOWN = "unknown"
@@ -70,12 +70,15 @@ class Card:
         pair: who taught it and how good the three were.
         teacher_license: of the teacher's weights.
         params: millions of parameters.
-        gflops: billions of multiply-adds at 1333 x 800.
-        seconds: of one picture, with what it was measured on, in words.
+        gflops: billions of multiply-adds of a picture of ``size``.
+        size: (width, height) that they were counted for.
+        megabytes: of the file of tensors, once it is written; None means float32 to come.
+        speed: of one picture, with what it was measured on, in words.
         base_model: repository of the backbone it was initialised from.
         repository: ``org/name`` on the Hub, once it is known.
         origin: link to the file that was converted.
-        recipe: file below ``recipes/``.
+        recipe: file below ``recipes/``, or ``recipe.json`` for the one that is published beside the card.
+        launch: the command that trained them, where it is known.
         provenance: further facts by name.
         picture: file in the repository that shows predictions.
         note: what a reader should know.
@@ -92,11 +95,14 @@ class Card:
     teacher_license: str | None = None
     params: float | None = None
     gflops: float | None = None
-    seconds: str = ""
+    size: tuple[int, int] = (1333, 800)
+    megabytes: float | None = None
+    speed: str = ""
     base_model: str | None = None
     repository: str | None = None
     origin: str | None = None
     recipe: str | None = None
+    launch: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     picture: str | None = None
     note: str = ""
@@ -115,12 +121,13 @@ def card_of(name: str, recipe: str | None = None) -> Card:
     params, gflops = costs_of(entry)
     labels = label_names(row.labels)
     pair = entry.distilled
+    begins = " begins with" if len(row.sha256) < 64 else ""
     return Card(
         f"{entry.name}.{row.tag}",
         entry.name,
         row.license,
         labels,
-        COCO if labels == COCO_NAMES else DataSet(row.tag),
+        known_data(row.labels) or DataSet(row.tag),
         row.metrics,
         row.source,
         pair,
@@ -131,9 +138,15 @@ def card_of(name: str, recipe: str | None = None) -> Card:
         repository=row.hub_id,
         origin=row.url,
         recipe=recipe or (f"recipes/{row.recipe}" if row.recipe else None),
-        provenance={"sha256 of the published file begins with": row.sha256} if row.sha256 else {},
+        provenance={f"sha256 of the published file{begins}": row.sha256} if row.sha256 else {},
         note="; ".join(text for text in dict.fromkeys([row.note, pair.note if pair else ""]) if text),
     )
+
+
+def known_data(labels: str | tuple[str, ...]) -> DataSet | None:
+    """The data set that classes belong to, where it is known."""
+    named = label_names(labels)
+    return COCO if named == COCO_NAMES else SHAPES if named == SHAPES_NAMES else None
 
 
 def costs_of(entry: Entry) -> tuple[float | None, float | None]:

@@ -17,8 +17,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from pkdzoo.card_facts import UNKNOWN, Card, card_of
-from pkdzoo.registry import Distilled, Entry, Weights, find, list_detectors
+from pkdzoo.card_facts import SHAPES, UNKNOWN, Card, card_of
+from pkdzoo.registry import Entry, Weights, find, list_detectors
 
 # Names of the evaluator, and those that metric libraries know them by.
 METRICS = {
@@ -42,21 +42,26 @@ def render(card: Card, publish: bool = True) -> str:
         check_licenses(card)
     sections = {
         "front": front_matter(card),
-        "title": card.repository.rpartition("/")[2] if card.repository else card.name,
+        "title": title(card),
         "summary": summary(card),
         "picture": f"![What it finds]({card.picture})" if card.picture else "",
         "load": load_lines(card),
-        "learned": learned(card.pair, card.teacher_license),
+        "learned": learned(card),
         "numbers": numbers(card),
         "per_class": per_class(card.metrics.get("per_class")),
         "cost": cost(card),
         "training": training(card),
-        "provenance": "\n".join(f"- {key}: {in_words(value)}" for key, value in facts(card).items()),
+        "provenance": "\n".join(f"- {key.replace('_', ' ')}: {in_words(value)}" for key, value in facts(card).items()),
         "limits": limits(card),
         "licences": licences(card),
     }
     template = resources.files("pkdzoo").joinpath("templates/card.md").read_text(encoding="utf-8")
     return re.sub(r"\n{3,}", "\n\n", Template(template).substitute(sections)).strip() + "\n"
+
+
+def title(card: Card) -> str:
+    """The repository's own name, or what the weights are called."""
+    return card.repository.rpartition("/")[2] if card.repository else card.name
 
 
 def check_licenses(card: Card) -> None:
@@ -112,7 +117,7 @@ def front_matter(card: Card) -> str:
         datasets=[card.data.hub_id] if card.data.hub_id else None,
         metrics=["map"],
         base_model=card.base_model,
-        model_name=card.name if values else None,
+        model_name=title(card) if values else None,
         eval_results=values or None,
     )
     return f"---\n{data.to_yaml()}\n---\n"
@@ -151,26 +156,37 @@ def load_lines(card: Card) -> str:
     )
 
 
-def learned(pair: Distilled | None, teacher_license: str | None) -> str:
+def learned(card: Card) -> str:
     """Teacher, plain student and distilled student side by side."""
+    pair = card.pair
     if pair is None:
         return ""
     lines = ["## Whom it learned from\n", f"Taught by `{pair.teacher}` with {', '.join(pair.methods)}."]
+    alone = card.provenance.get("teacher_AP")
     if pair.triple is not None:
         rows = zip((f"teacher `{pair.teacher}`", f"plain student `{pair.student}`", "distilled student"), pair.triple)
         lines += ["", "| | AP |", "| --- | ---: |", *(f"| {who} | {value:.1f} |" for who, value in rows)]
         gap = pair.gap_closed
         closed = "" if gap is None else f"{gap:.0%} of the gap from plain student to teacher is closed. "
+        if gap is not None and gap <= 0:
+            closed = "Nothing of the gap from plain student to teacher is closed. "
         lines += ["", f"{closed}Source: {pair.source}."]
+    elif alone is not None:
+        told = card.provenance.get("teacher_AP_source")
+        lines += [
+            "",
+            f"The teacher's AP: {alone:.1f}{f', source: {told}' if told else ''}. Nobody has measured the "
+            "same student without it.",
+        ]
     return "\n".join(lines)
 
 
 def numbers(card: Card) -> str:
     """Overall numbers, and who says so."""
-    known = [key for key in METRICS if card.metrics.get(key) is not None]
-    if not known:
+    if not any(card.metrics.get(key) is not None for key in METRICS):
         return "Nobody has measured these weights yet."
-    rows = [known, ["---:"] * len(known), [f"{card.metrics[key]:.1f}" for key in known]]
+    known = {key: card.metrics[key] for key in METRICS if key in card.metrics}  # None: no object of that size
+    rows = [[*known], ["---:"] * len(known), ["-" if v is None else f"{v:.1f}" for v in known.values()]]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return (
         f"Of boxes on {card.data.name}, {card.data.split}, in percent.\n\n{table}\n\nSource: {card.source or UNKNOWN}."
@@ -186,22 +202,30 @@ def per_class(values: Mapping[str, float | None] | None) -> str:
 
 
 def cost(card: Card) -> str:
-    """How much it weighs and computes."""
+    """How much it weighs, computes and takes."""
     if card.params is None:
         return "Not counted."
     text = f"{card.params:.1f} million parameters"
+    if card.params < 1:
+        text = f"{card.params:.2f} million parameters"
     if card.gflops is not None:
-        text += f", {card.gflops:.1f} billion multiply-adds for a picture of 1333 x 800"
-    return text + (f"; {card.seconds}" if card.seconds else "") + "."
+        gflops = format(card.gflops, ".1f" if card.gflops >= 1 else ".2g")
+        text += f", {gflops} billion multiply-adds for a picture of {card.size[0]} x {card.size[1]}"
+    file = f"about {4 * card.params:.0f} MB in float32" if card.megabytes is None else f"{card.megabytes:.1f} MB"
+    return f"{text}; {file}{f'; {card.speed}' if card.speed else ''}."
 
 
 def training(card: Card) -> str:
     """The recipe and how to start it."""
-    if card.recipe is None and card.provenance.get("recipe"):
-        return f"Trained with pkdzoo by the recipe `{card.provenance['recipe']}`; seed and versions are below."
-    if card.recipe is None:
+    if card.recipe is None and not card.launch:
         return "These weights were trained elsewhere and converted; pkdzoo has no recipe of them."
-    return f"Recipe: `{card.recipe}`.\n\n```\naccelerate launch recipes/train.py {card.recipe} --data DIR\n```"
+    data = "" if card.data is SHAPES else " --data DIR"
+    again = f"```\naccelerate launch recipes/train.py {card.recipe}{data}\n```"
+    own = f"Trained with\n\n```\naccelerate launch {card.launch}\n```"
+    if card.recipe is None:
+        return own
+    text = f"Recipe: `{card.recipe}`.\n\n{again}"
+    return f"{own}\n\n{text}" if card.launch else text
 
 
 def facts(card: Card) -> dict[str, Any]:

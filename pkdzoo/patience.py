@@ -20,25 +20,44 @@ def patiently(act: Callable[[], T]) -> T:
         except Exception as error:
             if not worth_another(error):
                 raise
-            time.sleep(pause(error, attempt))
+            time.sleep(pause(unwrapped(error), attempt))
     return act()
 
 
-def worth_another(error: BaseException | None) -> bool:
+def worth_another(error: Exception) -> bool:
     """Whether the same request may be answered a little later."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx2 from the client's 2.0 on
+    from huggingface_hub.errors import HfHubHTTPError
 
-    if error is None or isinstance(error, OfflineModeIsEnabled):
-        return False
-    if isinstance(error, LocalEntryNotFoundError):  # not in the cache, because the Hub gave no answer
-        return worth_another(error.__cause__)
+    error = unwrapped(error)
     if isinstance(error, HfHubHTTPError):
         code = status_of(error)
         return code in (408, 409, 429) or code >= 500
-    if isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError)):
-        return error.errno is None and "onsistency check" in str(error)  # fewer bytes came than were promised
+    return line_broke(error)
+
+
+def line_broke(error: Exception) -> bool:
+    """Whether an answer stopped half-way or never came."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx2 from the client's 2.0 on
+
+    error = unwrapped(error)
+    if isinstance(error, (OfflineModeIsEnabled, HfHubHTTPError, LocalEntryNotFoundError)) or lacks_xet(error):
+        return False
+    if isinstance(error, OSError) and error.errno is None and "onsistency check" in str(error):
+        return True  # fewer bytes came than were promised
     return isinstance(error, (httpx.TransportError, ConnectionError, TimeoutError))
+
+
+def unwrapped(error: Exception) -> Exception:
+    """What happened: the client packs the errors of an upload into a RuntimeError."""
+    while type(error) is RuntimeError and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
+
+
+def lacks_xet(error: Exception) -> bool:
+    """Whether the client wanted to use the Xet storage, as it does by itself, of a Hub that has none."""
+    return "xet-write-token" in str(error) and "client error" in str(error)
 
 
 def status_of(error: Any) -> int:

@@ -73,11 +73,14 @@ class Distilled:
 
     @property
     def gap_closed(self) -> float | None:
-        """Share of the gap from plain student to teacher that was closed; above 1 the student passed its teacher."""
+        """Share of the gap from plain student to teacher that was closed; above 1 the student passed its teacher.
+
+        None without the three numbers, and for a teacher that is no better than the plain student.
+        """
         if self.triple is None:
             return None
         teacher, plain, distilled = self.triple
-        return (distilled - plain) / (teacher - plain)
+        return (distilled - plain) / (teacher - plain) if teacher > plain else None
 
 
 @dataclass(frozen=True)

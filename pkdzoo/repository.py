@@ -3,7 +3,9 @@
     config.json, model.safetensors    what ``create_detector("hf-hub:...")`` reads
     preprocessor_config.json          sizes and pixel statistics in the words of other libraries
     metrics.json                      what the evaluation wrote, without places on somebody's disk
+    recipe.json                       of a run: what ``recipes/train.py`` repeats it with
     README.md, .eval_results/*.yaml   the card, and its AP for newer pages
+    LICENSE                           of the weights, their data and their teacher, in a line each
     predictions.png                   a picture, where there is one
 
 A folder is written from nothing and holds these files alone: no optimiser states, no logs. Before it is sent it is
@@ -18,23 +20,26 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor
 
 from pkdzoo.card_facts import Card
-from pkdzoo.cards import eval_results, render
-from pkdzoo.patience import first_line, patiently, status_of, worth_another
+from pkdzoo.cards import check_licenses, eval_results, licences, render
+from pkdzoo.patience import first_line, lacks_xet, patiently, status_of, unwrapped, worth_another
 from pkdzoo.saved import CONFIG, PREPROCESSOR, SETTINGS, TENSORS, preprocessor, save_folder, sha256_of
 
-METRICS, README, PICTURE = "metrics.json", "README.md", "predictions.png"
-ALLOWED = (CONFIG, TENSORS, PREPROCESSOR, METRICS, README, PICTURE)
+METRICS, README, PICTURE, RECIPE, LICENSE = "metrics.json", "README.md", "predictions.png", "recipe.json", "LICENSE"
+ALLOWED = (CONFIG, TENSORS, PREPROCESSOR, METRICS, README, PICTURE, RECIPE, LICENSE)
 # Names everybody has, and nobody is recognised by.
 COMMON_USERS = ("root", "user", "runner", "ubuntu", "admin", "nobody", "jovyan", "docker")
-# Two folders deep and more: /a/b and on, C:\a\b, ~/a. A link's path comes after a host and is none.
+# Two folders deep and more: /a/b and on, C:\a\b, ~/a, local-dir:/a/b. A link's path comes after a host and is none.
 REST = r"[^\s\"',;)]"
-PLACE = re.compile(rf"(?<![\w./:<~>\\])(?:~?/[\w.~-]+/{REST}*|~/{REST}+|(?:\.\./)+{REST}+|[A-Za-z]:\\+{REST}+)")
+PLACE = re.compile(
+    rf"(?:(?<![\w./:<~>\\])|(?<=\bfile://)|(?<=:)(?!//))(?:~?/[\w.~-]+/{REST}*|~/{REST}+|(?:\.\./)+{REST}+|[A-Za-z]:\\+{REST}+)"
+)
 TOKEN = re.compile(r"\b(?:hf|ghp|gho|github_pat|sk|glpat)[_-][A-Za-z0-9_-]{16,}|//[^/\s@\"']+:[^/\s@\"']+@")
 
 T = TypeVar("T")
@@ -53,6 +58,7 @@ def write_repository(
     config: Mapping[str, Any],
     card: Card,
     picture: Path | None = None,
+    recipe: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write everything that is published, and nothing else, into an empty folder.
 
@@ -62,6 +68,7 @@ def write_repository(
         config: as ``describe`` gives it.
         card: its metrics become ``metrics.json``, its provenance goes into the config.
         picture: a PNG with predictions.
+        recipe: that trained it, as JSON.
 
     Raises:
         ValueError: for an unknown licence, a folder that is not empty, or something in it that is nobody's business.
@@ -69,13 +76,17 @@ def write_repository(
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty: choose another folder, everything in it would be published")
-    text = render(card)  # first of all: it refuses unknown licences
+    check_licenses(card)  # before anything is written
     extras = eval_results(card)
     save_folder(folder, state, config, {PREPROCESSOR: preprocessor(config)})
     write_json(folder / CONFIG, with_provenance(config, card, sha256_of(folder / TENSORS)))
     if card.metrics:
         write_json(folder / METRICS, {**tidied(dict(card.metrics)), "source": tidied(card.source)})
-    (folder / README).write_text(text, encoding="utf-8")
+    if recipe is not None:
+        write_json(folder / RECIPE, tidied(recipe))
+    card = replace(card, megabytes=(folder / TENSORS).stat().st_size / 1e6)
+    (folder / README).write_text(render(card), encoding="utf-8")
+    (folder / LICENSE).write_text(licences(card) + "\n", encoding="utf-8")
     if extras is not None:
         name, content = extras
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -89,12 +100,14 @@ def write_repository(
 def with_provenance(config: Mapping[str, Any], card: Card, sha256: str) -> dict[str, Any]:
     """The config, with the tensors' hash, their licence and where they come from beside our other settings."""
     about: dict[str, Any] = {**card.provenance}
-    if card.pair is not None:
-        pair = card.pair
+    pair = card.pair
+    if pair is not None:
         about |= {"teacher": pair.teacher, "student": pair.student, "methods": about.get("methods", list(pair.methods))}
-        if pair.triple is not None:
-            about |= {"teacher_AP": pair.triple[0], "source": pair.source}
+    if pair is not None and pair.triple is not None:
+        words = ("teacher", "plain", "distilled")
+        about |= {"AP": dict(zip(words, pair.triple)), "gap_closed": pair.gap_closed, "source": pair.source}
     own = {**config.get(SETTINGS, {}), "sha256": sha256, "license": card.license}
+    own |= {"AP": card.metrics["AP"]} if card.metrics.get("AP") is not None else {}
     own |= {"provenance": tidied(about)} if about else {}
     return {**config, SETTINGS: own}
 
@@ -235,11 +248,13 @@ def sent(repository: str, act: Callable[[], T]) -> T:
     except OfflineModeIsEnabled as error:
         raise UploadError(f"{repository} was not written: HF_HUB_OFFLINE forbids to reach the Hub") from error
     except Exception as error:
-        again = worth_another(error)
-        if isinstance(error, HfHubHTTPError):
-            reason = refusal(repository, status_of(error), error)
+        cause, again = unwrapped(error), worth_another(error)
+        if isinstance(cause, HfHubHTTPError):
+            reason = refusal(repository, status_of(cause), cause)
+        elif lacks_xet(cause):
+            reason = f"{repository} was not written: this Hub has no Xet storage, set HF_HUB_DISABLE_XET=1"
         elif again:
-            reason = f"{repository} was not written, the line broke: {error!r}"
+            reason = f"{repository} was not written, the line broke: {cause!r}"
         else:
             raise
         advice = "; run it again, files that arrived are not sent twice" if again else ""

@@ -15,18 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from pkdzoo.costs import COSTS
 from pkdzoo.factory import create_detector
-from pkdzoo.models.base import Detector
-from pkdzoo.models.trace import Trace
+from pkdzoo.models.counting import count_costs
 from pkdzoo.registry import Entry, find, list_detectors
-from pkdzoo.structures import Batch
 
 SIZE = (800, 1333)  # (height, width) of the picture that costs are counted for, padded to 32
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-PROPOSALS, MASKS = 1000, 100  # regions of a two-stage detector
 
 
 @dataclass(frozen=True)
@@ -163,32 +159,8 @@ def measure(name: str) -> tuple[float, float]:
     """Millions of parameters of an architecture, and billions of multiply-adds, counted without computing anything."""
     with torch.device("meta"):
         model = create_detector(name)
-    height, width = (-(-side // 32) * 32 for side in SIZE)
-    batch = Batch(torch.empty(1, 3, height, width, device="meta"), [(height, width)])
-    sampled = {torch.ops.torchvision.deform_conv2d: deform_conv_flops}
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=sampled) as counter:
-        trace = Trace(model, model.extract_features(batch))
-        model.run_head(trace, batch)
-        run_regions(model)
-    params = sum(parameter.numel() for parameter in model.parameters())
-    return round(params / 1e6, 3), round(counter.get_total_flops() / 2e9, 2)
-
-
-def run_regions(model: Detector) -> None:
-    """The heads of a two-stage detector on as many regions as it looks at; nothing for others."""
-    for name, count, more in (("box_head", PROPOSALS, 0), ("mask_head", MASKS, 1)):
-        head = getattr(model, name, None)
-        if head is None:
-            continue
-        regions = torch.empty((count, model.neck.width, head.size, head.size), device="meta")  # type: ignore[arg-type]
-        labels = [torch.zeros(count, dtype=torch.int64, device="meta")] * more
-        head(regions, *labels)
-
-
-def deform_conv_flops(x_shape: Any, weight_shape: Any, *rest: Any, out_shape: Any = None, **more: Any) -> int:
-    """Two operations for each weight and place, as for an ordinary convolution."""
-    out = torch.Size(out_shape).numel()
-    return int(2 * out * torch.Size(weight_shape[1:]).numel())
+    params, gflops = count_costs(model, SIZE)
+    return params, round(gflops, 2)
 
 
 def write_costs(path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pkdzoo.checkpoints.io import read_state_dict, save_safetensors
 from pkdzoo.download import DownloadError
-from pkdzoo.patience import first_line, patiently, worth_another
+from pkdzoo.patience import first_line, line_broke, patiently, worth_another
 
 CONFIG, TENSORS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
 ACCESS = "check the name; a private one needs a token, by `hf auth login` or HF_TOKEN"
@@ -72,7 +72,7 @@ def fetch_file(
     local_files_only: bool,
 ) -> Path:
     """One file of a repository, by the Hub's own client; its errors in sentences. See :func:`fetch_repository`."""
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     place = None if cache_dir is None else str(cache_dir)
@@ -92,7 +92,10 @@ def fetch_file(
             f"{repository} could not be had from the Hub ({type(error).__name__}, {first_line(error)}): {help}"
         ) from error
     except Exception as error:
-        if worth_another(error):
+        if line_broke(error):
+            kept = try_to_load_from_cache(repo, name, place, revision)
+            if isinstance(kept, str):  # what was had once is had without a Hub
+                return Path(kept)
             raise DownloadError(f"{repository}: the line broke while {name} came: {error!r}; try again") from error
         if isinstance(error, OSError):  # the disk
             folder = place or constants.HF_HUB_CACHE

@@ -1,29 +1,16 @@
-"""Put a detector on the Hub: python recipes/publish.py RUN|NAME.TAG|FILE --repo org/name --license Apache-2.0."""
+"""Put a detector on the Hub, with its card.
 
-import argparse
+    python recipes/publish.py runs/mine --repo you/name --license Apache-2.0 --dry-run       # shows the card
+    python recipes/publish.py runs/mine --repo you/name --license Apache-2.0                 # again goes on after a break
+    python recipes/publish.py retina_r50_pkd_swin --repo you/name                            # converted published weights
+    python recipes/publish.py epoch_12.pth --arch retina_r50.coco_1x --repo you/name         # somebody's checkpoint
+
+Nobody guesses a licence, and no place, user name or token leaves this machine. This is ``pkdzoo push`` as a script.
+"""
+
 import sys
-import tempfile
-from pathlib import Path
 
-from pkdzoo.download import DownloadError
-from pkdzoo.repository import UploadError, listing, push_folder
-from pkdzoo.training.publish import prepare
+from pkdzoo.cli import main
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", help="a run's folder, a registered name, or a checkpoint file (with --arch)")
-    parser.add_argument("--repo", required=True, help="organisation/name; made when missing")
-    parser.add_argument("--dry-run", metavar="FOLDER", type=Path, help="write the folder to look at, send nothing")
-    for word in ("arch", "license", "teacher-license", "data", "data-license"):
-        parser.add_argument(f"--{word}")
-    parser.add_argument("--private", action="store_true", default=None)
-    args = parser.parse_args()
-    words = ("arch", "license", "teacher_license", "data", "data_license")
-    given = {word: getattr(args, word) for word in words if getattr(args, word) is not None}
-    try:
-        with tempfile.TemporaryDirectory() as place:
-            folder = prepare(args.source, args.dry_run or place, args.repo, **given)
-            print(listing(folder))
-            print(folder if args.dry_run else push_folder(folder, args.repo, private=args.private))
-    except (ValueError, OSError, DownloadError, UploadError) as error:
-        sys.exit(f"error: {error}")
+    sys.exit(main(["push", *sys.argv[1:]]))

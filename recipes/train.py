@@ -30,10 +30,11 @@ from pkdzoo.data import TooManyUnreadable
 from pkdzoo.distill import Distiller
 from pkdzoo.training import build, options, signals, state
 from pkdzoo.training.compare import Arm, compare
-from pkdzoo.training.evaluate import evaluate, table
+from pkdzoo.training.evaluate import evaluate, table, time_pictures
 from pkdzoo.training.monitor import Diverged, Monitor
 from pkdzoo.training.optim import build_optimizer, build_schedule, planned_steps
 from pkdzoo.training.preflight import check_run, check_teacher
+from pkdzoo.training.provenance import about_teacher
 from pkdzoo.training.recipe import Recipe, load_recipes
 
 
@@ -81,6 +82,7 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -
 
     # -- what learns, and from what ----------------------------------------------------------------------------------
     train_set, val_set = build.build_datasets(recipe, places)
+    about |= state.about_data(val_set.json_path, len(val_set))
     student = build.build_student(recipe, train_set.label_names)
     teacher = build.build_teacher(recipe.distill, train_set.label_names) if recipe.distill else None
     task = build.build_task(recipe, student, teacher)  # the student, or a Distiller around it: losses = task(batch)
@@ -101,8 +103,9 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -
             check_teacher(recipe.distill.teacher, teacher, val_set, args.check_teacher, workers, accelerator)
         )
     accelerator.wait_for_everyone()  # nobody writes before everybody has looked
+    taught = {"teacher": about_teacher(recipe.distill, task)} if recipe.distill and recipe.distill.methods else {}
     if accelerator.is_main_process:
-        state.open_output(output, recipe, about)
+        state.open_output(output, recipe, {**about, **taught})
 
     # -- optimiser, schedule, and the last checkpoint ----------------------------------------------------------------
     optimizer = build_optimizer(task, recipe.optim, recipe.data.batch)
@@ -190,7 +193,8 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -
                 monitor.say(f"epoch {epoch + 1} of {recipe.schedule.epochs}\n{table(metrics, per_class=False)}")
                 if accelerator.is_main_process:
                     when = {"recipe": recipe.name, "epoch": epoch + 1, "step": progress.step}
-                    state.export(judged, output, metrics, {**when, **about}, better)
+                    timed = time_pictures(judged, val_set, accelerator)
+                    state.export(judged, output, metrics, {**when, **about, **timed}, better)
                 last |= recipe.watch.patience is not None and progress.stale >= recipe.watch.patience
             progress.epoch, progress.step_in_epoch, progress.done = epoch + 1, 0, last
             save()

@@ -30,9 +30,9 @@ from typing import Any
 import torch
 
 from pkdzoo.data import CocoDataset, Sample, collate, find_split, read_image, resize_keep_ratio, test_transform
+from pkdzoo.download import DownloadError
 from pkdzoo.factory import create_teacher
 from pkdzoo.figures import Look, Run, look, pair_numbers, read_run
-from pkdzoo.hub import DownloadError
 from pkdzoo.models.base import Detector
 from pkdzoo.registry import find
 from pkdzoo.structures import Batch, Instances

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -304,3 +305,19 @@ def loopback_hub() -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def a_byte_lost(handler: Handler) -> None:
+    """Take the body as if one bit of it had turned over on the way."""
+    handler.body = handler.body[:-1] + bytes([handler.body[-1] ^ 1])
+    handler.answer()
+
+
+if __name__ == "__main__":  # a process of its own: says its address, then answers one JSON line after another
+    with loopback_hub() as served:
+        print(json.dumps(served.url), flush=True)
+        for line in sys.stdin:
+            served.faults[:] = [(begins, status(code, Retry_After="0")) for begins, code in json.loads(line)]
+            kept = {name: sorted(served.files(name)) for name in served.repositories}
+            print(json.dumps({"requests": served.requests, "files": kept}), flush=True)
+            served.requests.clear()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -225,6 +228,43 @@ def test_cut_and_then_whole(
     server.faults[:] = [cut(content), status(503)]
     assert same(pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=tmp_path), state)
     assert len(server.requests) == download.ATTEMPTS + 3
+
+
+@pytest.mark.parametrize("header", ["many", "-5", "1e6", "\u0661"])
+def test_a_length_that_is_none(server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: str) -> None:
+    def nonsense(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(f"HTTP/1.0 200 OK\r\nContent-Length: {header}\r\n\r\nabc".encode("latin-1", "replace"))
+        handler.close_connection = True
+
+    register(monkeypatch, Weights("coco_1x", url=server.url + FILE))
+    server.faults[:] = [nonsense] * 3
+    refused("test_retina", tmp_path, r"could not be fetched: the host answers nonsense, a Content-Length of")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of folders are POSIX")
+def test_a_cache_that_may_only_be_read(
+    server: Served, monkeypatch: pytest.MonkeyPatch, state: dict[str, torch.Tensor]
+) -> None:
+    """As another user where this one may write everywhere."""
+    url, digest = server.put(FILE, checkpoint(state))
+    register(monkeypatch, Weights("coco_1x", url=url, sha256=digest))
+    place = Path(tempfile.mkdtemp(dir="/tmp"))  # pytest's own folders are closed to others
+    other = os.geteuid() == 0
+    try:
+        pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=place)
+        for folder in (place / ".locks", place):
+            folder.chmod(0o555)
+        if other:
+            os.seteuid(65534)
+        assert same(pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=place), state)  # reading is enough
+        register(monkeypatch, Weights("coco_2x", url=url, sha256=digest))
+        refused("test_retina", place, r"cannot be kept in .*: Permission denied; set PKDZOO_CACHE or cache_dir=")
+    finally:
+        if other:
+            os.seteuid(0)
+        place.chmod(0o755)
+        (place / ".locks").chmod(0o755)
+        shutil.rmtree(place)
 
 
 @pytest.mark.parametrize(("code", "requests"), [(404, 1), (403, 1), (429, 3), (500, 3)])

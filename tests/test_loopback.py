@@ -6,6 +6,7 @@ the address of the loopback Hub; a second one is started for HF_HUB_OFFLINE.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback_hub import TOKEN, Fault, Hub, half_a_file, hang_up, loopback_hub, status
+from loopback_hub import TOKEN, Hub, a_byte_lost, half_a_file, hang_up, loopback_hub, status
 
 ROOT = Path(__file__).parent.parent
 # Reads one JSON line {"code": ...} after another, runs it, and answers with what it left in `answer`.
@@ -100,7 +101,7 @@ def fresh(hub: Hub) -> Iterator[None]:
     assert not hub.faults, "a fault was never met"
 
 
-FILES = ["README.md", "config.json", "metrics.json", "model.safetensors", "preprocessor_config.json"]
+FILES = ["LICENSE", "README.md", "config.json", "metrics.json", "model.safetensors", "preprocessor_config.json"]
 
 
 def pushed(client: Client, hub: Hub, name: str, **more: Any) -> str:
@@ -229,16 +230,42 @@ def test_another_file_than_was_published(client: Client, hub: Hub) -> None:
 # -- what goes wrong on the way --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", [half_a_file, status(500), status(429), hang_up], ids=["half", "500", "429", "cut"])
-def test_downloads_that_break_once(client: Client, hub: Hub, fault: Fault, request: pytest.FixtureRequest) -> None:
-    name = request.node.callspec.id
-    pushed(client, hub, f"down-{name}")
-    hub.faults.append((f"GET /org/down-{name}/resolve", fault))
-    code = f"answer = seen(pkdzoo.create_detector('hf-hub:org/down-{name}')) == seen(model)"
-    answer = client(code)
-    if answer is not True:  # the client gave up: nothing half was kept, and the next call gets it
-        assert answer["error"] == "DownloadError", answer
-        assert client(code) is True
+FAULTS = {"half": half_a_file, "500": status(500), "503": status(503), "429": status(429), "cut": hang_up}
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("kind", FAULTS)
+def test_downloads_that_break_once(client: Client, hub: Hub, kind: str, file: str) -> None:
+    """The one call gets the whole detector: whoever notices asks again, and nothing half stays."""
+    commit = pushed(client, hub, "down")
+    client("import tempfile; place = tempfile.mkdtemp()")
+    revision = "main" if file == "config.json" else commit
+    hub.faults.append((f"GET /org/down/resolve/{revision}/{file}", FAULTS[kind]))
+    assert client("answer = seen(pkdzoo.create_detector('hf-hub:org/down', cache_dir=place)) == seen(model)") is True
+    assert client("answer = [str(p) for p in Path(place).rglob('*.incomplete')]") == []
+
+
+def test_a_line_that_stays_broken(client: Client, hub: Hub) -> None:
+    pushed(client, hub, "stays")
+    load = "answer = seen(pkdzoo.create_detector('hf-hub:org/stays')) == seen(model)"
+    hub.faults += [("GET /org/stays", half_a_file)] * 50
+    refused = client(f"pkdzoo.patience.ATTEMPTS = 1; {load}")  # the client itself tries for five seconds each time
+    client("pkdzoo.patience.ATTEMPTS = 3")
+    hub.faults.clear()
+    assert refused["error"] == "DownloadError"
+    assert "org/stays: the line broke while config.json came" in refused["text"]
+    assert client(load) is True
+    hub.faults += [("HEAD /org/stays", hang_up)] * 50  # what was had once is had without a Hub
+    assert client(load) is True
+    hub.faults.clear()
+
+
+def test_a_cache_that_may_not_be_written(client: Client, hub: Hub, tmp_path: Path) -> None:
+    pushed(client, hub, "full")
+    (tmp_path / "file").write_text("no folder")
+    refused = client(f"pkdzoo.create_detector('hf-hub:org/full', cache_dir={str(tmp_path / 'file')!r})")
+    assert refused["error"] == "DownloadError"
+    assert "org/full cannot be kept in" in refused["text"] and "set cache_dir= or HF_HOME" in refused["text"]
 
 
 def test_repositories_that_are_not_there(client: Client, hub: Hub) -> None:
@@ -305,3 +332,54 @@ def test_tensors_that_break_on_the_way_up(client: Client, hub: Hub) -> None:
     hub.faults.append(("POST /verify", status(503)))
     assert isinstance(client("answer = model.push_to_hub('org/upload', **FACTS)"), str)
     assert sorted(hub.files("org/upload")) == FILES
+
+
+def test_tensors_that_arrive_as_others(client: Client, hub: Hub) -> None:
+    client("model = detector(9)")
+    hub.faults.append(("PUT /objects", a_byte_lost))
+    refused = client("model.push_to_hub('org/turned', **FACTS)")
+    assert refused["error"] == "UploadError"
+    assert "HTTP 400" in refused["text"]
+    assert hub.files("org/turned") == {}
+    assert isinstance(client("answer = model.push_to_hub('org/turned', **FACTS)"), str)
+    assert client("answer = seen(pkdzoo.create_detector('hf-hub:org/turned')) == seen(model)") is True
+
+
+def test_a_repository_that_goes_meanwhile(client: Client, hub: Hub) -> None:
+    hub.faults.append((COMMIT.format("gone"), status(404, X_Error_Code="RepoNotFound")))
+    refused = client("model.push_to_hub('org/gone', **FACTS)")
+    assert (refused["error"], "HTTP 404" in refused["text"]) == ("UploadError", True)
+    assert "no such repository, or the token may not see it" in refused["text"]
+
+
+def test_a_hub_without_xet(hub: Hub, tmp_path: Path) -> None:
+    """By itself the client sends tensors to the Xet storage; loading asks for nothing of the kind."""
+    usual = Client(hub, tmp_path / "home", HF_HUB_DISABLE_XET="0")
+    try:
+        refused = usual("model.push_to_hub('org/xet', **FACTS)")
+        assert refused["error"] == "UploadError"
+        assert "this Hub has no Xet storage, set HF_HUB_DISABLE_XET=1" in refused["text"]
+        assert len([line for line in hub.requests if "xet-write-token" in line]) == 1
+        usual(f"model.save_pretrained({str(tmp_path / 'saved')!r})")
+        hub.put("org/xet", {path.name: path.read_bytes() for path in (tmp_path / "saved").iterdir()})
+        assert usual("answer = seen(pkdzoo.create_detector('hf-hub:org/xet')) == seen(model)") is True
+    finally:
+        usual.close()
+
+
+# -- teachers --------------------------------------------------------------------------------------------------------
+
+
+def test_facts_of_a_teacher_from_the_hub(client: Client, hub: Hub) -> None:
+    commit = pushed(client, hub, "teacher")
+    client("pkdzoo.create_detector('hf-hub:org/teacher')")
+    hub.requests.clear()
+    facts = client(
+        "from pkdzoo.training import Distill\nfrom pkdzoo.training.provenance import about_teacher\n"
+        "answer = about_teacher(Distill('hf-hub:org/teacher', {'pkd': {'weight': 3.0}}))"
+    )
+    assert calls(hub) == []
+    assert (facts["teacher"], facts["teacher_revision"]) == ("org/teacher", commit)
+    assert facts["teacher_sha256"] == hashlib.sha256(hub.files("org/teacher")["model.safetensors"]).hexdigest()
+    assert (facts["teacher_AP"], facts["teacher_license"]) == (12.5, "MIT")
+    assert facts["methods"]["pkd"]["weight"] == 3.0

@@ -107,3 +107,11 @@ def test_registering_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         registry.register(Entry("other", "test", dict, {}, (Weights("a"), Weights("a"))))
     with pytest.raises(ValueError, match="register its student 'nobody' first"):
         registry.register_distilled("x", Distilled("nobody", "retina_r50", ("pkd",)))
+
+
+def test_families_that_nobody_has() -> None:
+    assert pkdzoo.list_detectors(family="retina")
+    with pytest.raises(ValueError, match=r"no family 'retna'\. Did you mean retina"):
+        pkdzoo.list_detectors(family="retna")
+    with pytest.raises(ValueError, match="no family 'yolo'"):
+        pkdzoo.results(family="yolo")

@@ -34,7 +34,7 @@ def publish(model: pkdzoo.Detector, folder: Path, **more: object) -> Path:
 def test_files(model: pkdzoo.Detector, tmp_path: Path) -> None:
     metrics = {"AP": 12.0, "per_class": {"cat": 20.0, "dog": 4.0}, "command": "evaluate.py /home/ann/run --data x"}
     folder = publish(model, tmp_path / "a", metrics=metrics, provenance={"seed": 3})
-    names = ["README.md", "config.json", "metrics.json", "model.safetensors", "preprocessor_config.json"]
+    names = ["LICENSE", "README.md", "config.json", "metrics.json", "model.safetensors", "preprocessor_config.json"]
     assert sorted(p.name for p in folder.rglob("*")) == names
     assert [line.split()[-1] for line in listing(folder).splitlines()] == names
     with safe_open(folder / "model.safetensors", "pt") as file:
@@ -46,6 +46,9 @@ def test_files(model: pkdzoo.Detector, tmp_path: Path) -> None:
     own = config["pkdzoo_cfg"]
     assert own["sha256"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     assert (own["license"], own["provenance"], own["resize"]) == ("MIT", {"seed": 3}, list(model.resize))
+    assert own["AP"] == 12.0
+    licences = "- these weights: MIT\n- data set pets: CC0-1.0\n"
+    assert (folder / "LICENSE").read_text() == licences and licences in (folder / "README.md").read_text()
     assert json.loads((folder / "metrics.json").read_text())["command"] == "evaluate.py run --data x"
     again = pkdzoo.create_detector(f"local-dir:{folder}")
     picture = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
@@ -61,7 +64,8 @@ def test_coco_files(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     assert config["label_to_coco_id"]["79"] == 90
     provenance = config["pkdzoo_cfg"]["provenance"]
-    assert (provenance["teacher"], provenance["teacher_AP"]) == ("mask_rcnn_swin_s.coco_3x", 48.2)
+    assert (provenance["teacher"], provenance["AP"]["teacher"]) == ("mask_rcnn_swin_s.coco_3x", 48.2)
+    assert provenance["AP"] == {"teacher": 48.2, "plain": 37.4, "distilled": 41.5}
     assert provenance["methods"] == ["pkd"]
 
 
@@ -101,6 +105,9 @@ LEAKS = {
     "C:\\\\Users\\\\ann": "a place",
     "key hf_abcdefghijklmnopqrstuv": "a token",
     "https://ann:pass@host/x": "a token",
+    "local-dir:/home/ann/runs/big/best": "a place",
+    "file:///data/zoo/x.pth": "a place",
+    "C:/Users/ann/runs": "a place",
 }
 
 

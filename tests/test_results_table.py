@@ -11,7 +11,8 @@ from torchvision.models import resnet50
 
 import pkdzoo
 from pkdzoo.costs import COSTS
-from pkdzoo.results_table import METRICS, cost_of, deform_conv_flops, measure
+from pkdzoo.models.counting import deform_conv_flops
+from pkdzoo.results_table import METRICS, cost_of, measure
 
 SOME = ("retina_r50", "retina_swin_t", "reppoints_r50", "faster_rcnn_r50", "mask_rcnn_swin_t")
 

@@ -11,8 +11,9 @@ from accelerate import Accelerator
 from pkdzoo.cli.common import Parser, Verb, add_detector, count, note, open_detector, show
 from pkdzoo.data import find_split
 from pkdzoo.evaluation import evaluate_results, write_metrics
+from pkdzoo.evaluation.coco import JsonGroundTruth
 from pkdzoo.training import build, options, state
-from pkdzoo.training.evaluate import evaluate, table
+from pkdzoo.training.evaluate import evaluate, table, time_pictures
 
 
 def eval_arguments(parser: Parser) -> None:
@@ -44,6 +45,7 @@ def eval_run(args: argparse.Namespace) -> int:
         place = find_split(args.data, args.split, args.annotations, args.images)
         if args.model.endswith(".json"):
             about: dict[str, Any] = {"detections": args.model, "annotations": str(place[0])}
+            about |= state.about_data(place[0], len(JsonGroundTruth(place[0]).image_ids))
             metrics = evaluate_results(args.model, place[0], args.backend)
         else:
             metrics, about = measured(args, accelerator, place)
@@ -69,7 +71,8 @@ def measured(
     loader = accelerator.prepare(build.val_loader(dataset, args.batch_size, args.workers))
     metrics = evaluate(model, loader, dataset, accelerator, args.backend)
     about = {"detector": args.model, "weights": model.loaded_from, "annotations": str(place[0])}
-    return metrics, about | state.about_data(dataset.json_path, len(dataset))
+    timed = time_pictures(model, dataset, accelerator)
+    return metrics, about | state.about_data(dataset.json_path, len(dataset)) | timed
 
 
 EVAL = Verb(

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from pkdzoo.card_facts import COCO, Card, DataSet
-from pkdzoo.costs import COSTS
-from pkdzoo.labels import COCO_NAMES, coco_ids
+from pkdzoo.card_facts import Card, DataSet, known_data
+from pkdzoo.labels import coco_ids
 from pkdzoo.models.base import Detector
+from pkdzoo.models.counting import count_costs
 from pkdzoo.models.trace import Inference, Pixels
 from pkdzoo.saved import SETTINGS
 from pkdzoo.version import __version__
@@ -105,15 +105,15 @@ def describe_card(
     Args:
         model: gives architecture, classes and size.
         license: of the weights.
-        data: set they were trained for; None means COCO where the classes are COCO's.
+        data: set they were trained for; None means the one whose classes these are, where that is known.
         data_license: of that set, where ``data`` is only its name.
         more: further fields of :class:`pkdzoo.card_facts.Card`.
     """
     if data is None:
-        data = COCO if model.label_names == COCO_NAMES else "its own data set"
+        data = known_data(model.label_names) or "its own data set"
     if isinstance(data, str):
         data = DataSet(data, data_license or "unknown")
-    gflops = None if model.overrides else COSTS.get(model.name, (None, None))[1]
-    params = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    given = {"name": model.name, "params": params, "gflops": gflops, **more}
+    short, long = model.resize
+    params, gflops = count_costs(model, (short, long))
+    given = {"name": model.name, "params": params, "gflops": gflops, "size": (long, short), **more}
     return Card(architecture=model.name, license=license, labels=model.label_names, data=data, **given)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pkdzoo.card_facts import SHAPES, Card, DataSet, card_of, license_of
+import numpy as np
+from PIL import Image
+
+from pkdzoo.card_facts import SHAPES, UNKNOWN, Card, DataSet, card_of, license_of
 from pkdzoo.factory import create_detector
 from pkdzoo.loading import load_checkpoint
 from pkdzoo.models.base import Detector
 from pkdzoo.models.folder import describe, describe_card
 from pkdzoo.registry import Distilled, find, is_detector
-from pkdzoo.repository import tidied, write_repository
-from pkdzoo.saved import TENSORS, sha256_of
+from pkdzoo.repository import PICTURE, RECIPE, write_repository
+from pkdzoo.saved import sha256_of
 from pkdzoo.training.evaluate import open_detector
+from pkdzoo.training.provenance import about_teacher, command, compared, read
 from pkdzoo.training.recipe import Recipe
 
 # Of a run's numbers: what they were measured with.
@@ -33,6 +39,7 @@ def prepare(
     teacher_license: str | None = None,
     data: str | None = None,
     data_license: str | None = None,
+    picture: str | Path | None = None,
 ) -> Path:
     """Write the folder that is to be published.
 
@@ -45,17 +52,22 @@ def prepare(
         teacher_license: of the teacher; a registered teacher has its own.
         data: name of the data set.
         data_license: of the data set.
+        picture: photograph that the card shows with what is found on it. Without one the card shows those of a run on
+            generated pictures alone: other people's pictures are not published unasked.
 
     Raises:
         ValueError: for an unknown licence or a source that is none of the three.
         FileNotFoundError: for a checkpoint that is not there.
     """
-    picture = None
+    sheet, recipe = None, None
     if Path(source).is_dir():
         model = open_detector(source)
-        card = card_of_run(Path(source), model, license, teacher_license, data, data_license)
-        pictures = [Path(source) / "predictions.png", Path(source).parent / "predictions.png"]
-        picture = next((path for path in pictures if path.is_file()), None)
+        saved = Path(str(model.loaded_from).removeprefix("local-dir:"))
+        run = next((place for place in (saved, saved.parent) if (place / RECIPE).is_file()), saved)
+        card = card_of_run(run, saved, model, license, teacher_license, data, data_license)
+        recipe = without_places(read(run / RECIPE), card) if (run / RECIPE).is_file() else None
+        if card.data is SHAPES:
+            sheet = next((path for path in (run / PICTURE, run.parent / PICTURE) if path.is_file()), None)
     elif is_detector(source):
         model, card = create_detector(source, pretrained=True), card_of(source)
     elif arch is not None:
@@ -65,8 +77,19 @@ def prepare(
         raise ValueError(
             f"{source!r} is no run's folder and no registered name; for a checkpoint file write --arch NAME, too"
         )
-    card = replace(card, repository=repository, picture=None if picture is None else picture.name)
-    return write_repository(folder, model.state_dict(), describe(model), card, picture)
+    with tempfile.TemporaryDirectory() as place:
+        if picture is not None:
+            sheet = drawn(model, Path(picture), Path(place) / PICTURE)
+        card = replace(card, repository=repository, picture=None if sheet is None else PICTURE)
+        return write_repository(folder, model.state_dict(), describe(model), card, sheet, recipe)
+
+
+def drawn(model: Detector, picture: Path, target: Path) -> Path:
+    """A picture with what a detector finds on it, as a PNG of its pixels alone: a camera notes place and owner, too."""
+    result = model.predict(picture)
+    assert not isinstance(result, list)
+    Image.fromarray(np.asarray(result.plot())).save(target)
+    return target
 
 
 def labels_of(arch: str) -> dict[str, Any]:
@@ -92,6 +115,7 @@ def card_of_file(
 
 def card_of_run(
     run: Path,
+    saved: Path,
     model: Detector,
     license: str,
     teacher_license: str | None,
@@ -99,57 +123,45 @@ def card_of_run(
     data_license: str | None,
 ) -> Card:
     """The card of a run's best student; its numbers are those that were measured beside it."""
-    saved = next((run / name for name in ("best", "last", ".") if (run / name / TENSORS).is_file()), run)
     metrics = read(saved / "metrics.json")
-    held = read(run / "recipe.json") or read(run.parent / "recipe.json")
+    held = read(run / "recipe.json")
+    words = command(metrics)
+    more: dict[str, Any] = {"metrics": metrics, "source": f"`{words}`" if words else "", "speed": speed(metrics)}
     if not held:
-        return describe_card(model, license, data, data_license, metrics=metrics, source=command(metrics))
+        return describe_card(model, license, data, data_license, **more)
     recipe = Recipe.from_dict(held)
-    about: dict[str, Any] = {
-        "recipe": recipe.name,
-        "seed": recipe.seed,
-        **{key: metrics[key] for key in MEASURED if key in metrics},
-    }
-    pair = None
+    about: dict[str, Any] = {"recipe": recipe.name, "seed": recipe.seed}
+    about |= {key: metrics[key] for key in MEASURED if key in metrics}
     if recipe.distill is not None and recipe.distill.methods:
-        pair, taught = teacher_facts(recipe, teacher_license)
-        about |= taught
-        teacher_license = teacher_license or license_of(recipe.distill.teacher)
+        noted = read(run / "run.json").get("teacher")
+        facts = dict(noted or about_teacher(recipe.distill))
+        known_license = facts.pop("teacher_license", None)
+        more["teacher_license"] = teacher_license or known_license or license_of(recipe.distill.teacher)
+        plain = Distilled(recipe.model, facts["teacher"], tuple(recipe.distill.methods))
+        more["pair"] = compared(run, recipe, facts["teacher"]) or plain
+        about |= {key: value for key, value in facts.items() if key != "teacher"}
     known: str | DataSet | None = data
     if known is None and recipe.data.generate:
         known = SHAPES
-    more: dict[str, Any] = {"metrics": metrics, "source": command(metrics), "provenance": about}
-    if pair is not None:
-        more |= {"pair": pair, "teacher_license": teacher_license}
-    return describe_card(model, license, known, data_license, name=recipe.name, **more)
+    launch = command(read(run / "run.json"))
+    more |= {"provenance": about, "recipe": RECIPE, "launch": launch, "name": recipe.name}
+    return describe_card(model, license, known, data_license, **more)
 
 
-def teacher_facts(recipe: Recipe, teacher_license: str | None) -> tuple[Distilled, dict[str, Any]]:
-    """Who taught, and which file of whom, without places on this disk."""
-    assert recipe.distill is not None
-    name = recipe.distill.teacher
-    shown = str(tidied(name.removeprefix("hf-hub:"))) if ":" in name else name
-    if name.startswith("local-dir:"):
-        shown = Path(name.removeprefix("local-dir:")).name
-    facts: dict[str, Any] = {"methods": {key: dict(value) for key, value in recipe.distill.methods.items()}}
-    if is_detector(name):
-        entry, row = find(name)
-        row = row or entry.default
-        if row is not None:
-            facts |= {"teacher_sha256": row.sha256, "teacher_AP_published": row.metrics.get("AP")}
-            shown = f"{entry.name}.{row.tag}"
-    folder = Path(name.removeprefix("local-dir:"))
-    if name.startswith("local-dir:") and (folder / TENSORS).is_file():
-        facts["teacher_sha256"] = sha256_of(folder / TENSORS)
-    return Distilled(recipe.model, shown, tuple(recipe.distill.methods)), facts
+def speed(metrics: Mapping[str, Any]) -> str:
+    """How long a picture takes and on what, where it was measured."""
+    if "ms_per_picture" not in metrics:
+        return ""
+    return f"{metrics['ms_per_picture']:.3g} ms a picture, one at a time, on {metrics.get('hardware', UNKNOWN)}"
 
 
-def command(metrics: Mapping[str, Any]) -> str:
-    """The command that measured, without places."""
-    return f"`{tidied(metrics['command'])}`" if metrics.get("command") else ""
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A JSON file; nothing where there is none."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return content
+def without_places(recipe: Mapping[str, Any], card: Card) -> dict[str, Any]:
+    """A recipe as others may see it: a teacher in a folder goes by its name."""
+    held: dict[str, Any] = json.loads(json.dumps(recipe))
+    distill = held.get("distill") or {}
+    if str(distill.get("teacher", "")).startswith("local-dir:") and card.pair is not None:
+        distill["teacher"] = f"local-dir:{card.pair.teacher}"
+    for part, key in ((held, "init"), (distill, "teacher_weights")):
+        if part.get(key) and not is_detector(str(part[key])):
+            part[key] = re.split(r"[/\\]", str(part[key]))[-1]
+    return held

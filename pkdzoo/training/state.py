@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import shutil
 import sys
 import time
@@ -300,7 +301,7 @@ def last_good(output: Path) -> str:
 def about(processes: int) -> dict[str, Any]:
     """What a number should be able to say about where it comes from."""
     return {
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "pkdzoo": __version__,
         "torch": torch.__version__,
         "processes": processes,
@@ -313,7 +314,7 @@ def hardware() -> str:
     """What computes, in words."""
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    return f"{os.cpu_count()} CPU cores, {platform.machine()}"
+    return f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores, {platform.machine()}"
 
 
 def about_data(annotations: Path, pictures: int) -> dict[str, Any]:

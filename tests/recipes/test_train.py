@@ -59,6 +59,9 @@ def test_a_run_leaves_what_people_need(train, recipe, shapes, tmp_path) -> None:
     metrics = json.loads((out / "metrics.json").read_text())
     assert set(METRICS) <= set(metrics) and set(metrics["per_class"]) == set(CLASSES)
     assert metrics["step"] == 8 and metrics["processes"] == 1 and metrics["command"]
+    (annotations,) = (shapes / "annotations").glob("instances_val*.json")
+    assert (metrics["pictures"], metrics["annotations_sha256"]) == (5, state.sha256(annotations))
+    assert metrics["ms_per_picture"] > 0
     lines = log_lines(out)
     assert [line["step"] for line in lines] == [3, 4, 6, 8]
     assert {"loss", "loss_cls", "loss_box", "grad_norm", "lr"} <= set(lines[0])
@@ -83,6 +86,8 @@ def test_distilled_student_is_saved_without_its_teacher(train, recipe, shapes, t
     assert checkpoint is not None
     tensors, _ = state.read_checkpoint(checkpoint[0])
     assert {key.split(".")[1] for key in tensors} == {"student"}
+    taught = json.loads((out / "run.json").read_text())["teacher"]
+    assert taught["methods"]["pkd"]["weight"] in (6.0, 10.0)  # what the method chose by its teacher
     line = log_lines(out)[0]
     assert line["loss_pkd"] > 0 and all(-1 <= line[f"log/pkd/r{i}"] <= 1 for i in range(4))
 

@@ -1,0 +1,113 @@
+"""Where a trained student comes from, in facts that may be published: its teacher, its command, how it compares."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pkdzoo.distill import Distiller
+from pkdzoo.distill.methods import method_options
+from pkdzoo.registry import Distilled, find
+from pkdzoo.repository import tidied
+from pkdzoo.saved import CONFIG, SETTINGS, TENSORS, fetch_repository, sha256_of
+from pkdzoo.training.recipe import Distill, Recipe
+
+
+def about_teacher(distill: Distill, task: Any = None) -> dict[str, Any]:
+    """Who taught and how, without places on this disk.
+
+    Args:
+        distill: of the recipe; its teacher has been loaded once.
+        task: what was trained, where it is at hand: a method may choose its weight by the teacher.
+
+    Returns:
+        ``teacher`` and, where they are known, ``teacher_architecture``, ``teacher_revision``, ``teacher_sha256``,
+        ``teacher_AP`` with ``teacher_AP_source``, ``teacher_license``; and ``methods`` with all their settings.
+    """
+    facts = {f"teacher_{key}" if key != "teacher" else key: value for key, value in _facts(distill).items() if value}
+    return {**facts, "methods": settings(distill, task)}
+
+
+def _facts(distill: Distill) -> dict[str, Any]:
+    name = distill.teacher
+    if name.startswith("local-dir:"):
+        return _of_folder(Path(name.removeprefix("local-dir:")))
+    if name.startswith("hf-hub:"):
+        place = name.removeprefix("hf-hub:")
+        folder = fetch_repository(place, local_files_only=True)
+        return {**_of_folder(folder), "teacher": place.partition("@")[0], "revision": folder.name}
+    entry, row = find(name)
+    row = row or entry.default
+    if distill.teacher_weights == "random":
+        return {"teacher": entry.name, "weights": "random"}
+    if distill.teacher_weights is not None:
+        return {"teacher": entry.name, "sha256": sha256_of(Path(distill.teacher_weights))}
+    if row is None:
+        return {"teacher": entry.name}
+    known = {"sha256": row.sha256, "AP": row.metrics.get("AP"), "AP_source": row.source, "license": row.license}
+    return {"teacher": f"{entry.name}.{row.tag}", **known}
+
+
+def _of_folder(folder: Path) -> dict[str, Any]:
+    """A saved teacher: by the name of its run, not of the folder on somebody's disk."""
+    config = read(folder / CONFIG)
+    own, metrics = config.get(SETTINGS, {}), read(folder / "metrics.json")
+    recipe = read(folder.parent / "recipe.json")
+    measured = command(metrics) if "AP" in metrics else ""
+    return {
+        "teacher": recipe.get("name") or config.get("architecture"),
+        "architecture": config.get("architecture"),
+        "sha256": sha256_of(folder / TENSORS) if (folder / TENSORS).is_file() else None,
+        "AP": metrics.get("AP", own.get("AP")),
+        "AP_source": f"`{measured}`" if measured else None,
+        "license": own.get("license"),
+    }
+
+
+def settings(distill: Distill, task: Any = None) -> dict[str, dict[str, Any]]:
+    """Every option of every method: as the recipe gives it, as the method chose it, or its default."""
+    found = {}
+    for name, given in distill.methods.items():
+        options = {**method_options(name), **given}
+        for key in options:
+            chosen = getattr(task.methods[name], key, None) if isinstance(task, Distiller) else None
+            if options[key] is None and isinstance(chosen, (int, float, str)):
+                options[key] = chosen
+        found[name] = {key: value for key, value in options.items() if value is not None}
+    return found
+
+
+def command(metrics: Mapping[str, Any]) -> str:
+    """The command that trained or measured, as somebody else would write it; empty where it was not noted."""
+    text = re.sub(r"(?:[^\s=]*/)?(recipes/\S+)", r"\1", metrics.get("command") or "")
+    return str(tidied(text))
+
+
+def compared(run: Path, recipe: Recipe, teacher: str) -> Distilled | None:
+    """The three numbers of a run that was one arm of several, from the ``comparison.json`` beside it.
+
+    None unless a plain arm trained the same detector and the teacher was measured on the same pictures.
+    """
+    rows = read(run.parent / "comparison.json")
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows if isinstance(rows, list) else ():
+        own = read(run.parent / row["name"] / "recipe.json")
+        same = own.get("model") == recipe.model and own.get("model_args") == recipe.to_dict()["model_args"]
+        if (row["role"] == "distilled" and row["name"] != recipe.name) or (row["role"] == "plain" and not same):
+            continue
+        found.setdefault(row["role"], row)
+    parts = [found[role]["AP"] for role in ("teacher", "plain", "distilled") if role in found]
+    if recipe.distill is None or len(parts) < 3 or None in parts:
+        return None
+    first, plain, distilled = (round(float(part), 3) for part in parts)
+    words = command(read(run / "run.json"))
+    source = f"measured after the last epoch of one run each, seed {recipe.seed}" + (f", `{words}`" if words else "")
+    return Distilled(recipe.model, teacher, tuple(recipe.distill.methods), (first, plain, distilled), source)
+
+
+def read(path: Path) -> Any:
+    """A JSON file; nothing where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
