@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
-from pkdzoo.results_table import deform_conv_flops
+from pkdzoo.models.counting import deform_conv_flops
 from pkdzoo.structures import Batch, Instances
 
 SMALL, LARGE = 128, 256  # sides in pixels; a pyramid's coarsest level still has a cell or two

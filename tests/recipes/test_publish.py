@@ -156,7 +156,7 @@ def test_pictures_of_others_are_published_only_when_asked(run: Path, tmp_path: P
     Image.new("RGB", (90, 60), "teal").save(tmp_path / "cat.jpg", exif=exif)
     folder = prepare(str(run), tmp_path / "b", **facts, picture=tmp_path / "cat.jpg")
     assert "![What it finds](predictions.png)" in (folder / "README.md").read_text()
-    assert Image.open(folder / "predictions.png").size == (90, 60)
+    assert Image.open(folder / "predictions.png").getpixel((0, 0))[2] > 99
     assert b"Smith" in (tmp_path / "cat.jpg").read_bytes()
     assert b"Smith" not in (folder / "predictions.png").read_bytes()
 
