@@ -224,6 +224,10 @@ def main(argv: list[str] | None = None) -> None:
             compare(arms, output)
     except (ValueError, OSError, Diverged, TooManyUnreadable) as error:
         sys.exit(f"error: {options.plainly(error)}")
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        sys.exit(f"error: {error} Go on with --resume; if memory ran out, with fewer data.workers")
 
 
 if __name__ == "__main__":

@@ -169,6 +169,7 @@ def _work(
     signal_at: tuple[int, int | str, int] | None,
 ) -> None:
     os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # of loader processes; here it would be this file's own
     signal.signal(signal.SIGINT, signal.default_int_handler)
     handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(handle, 1)

@@ -50,8 +50,8 @@ def log_lines(output: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key not in TIMING} for line in lines]
 
 
-def assert_same_run(one: Path, other: Path) -> None:
-    """Weights, optimiser, log and numbers of two finished runs are equal to the last bit."""
+def assert_same_run(one: Path, other: Path) -> dict[str, Any]:
+    """Weights, optimiser, log and numbers of two finished runs are equal to the last bit; returns the numbers."""
     first, second = state.find_checkpoint(one), state.find_checkpoint(other)
     assert first is not None and second is not None
     assert first[1] == second[1]
@@ -71,3 +71,4 @@ def assert_same_run(one: Path, other: Path) -> None:
     for folder in ("last", "best"):
         student, student2 = (load_file(run / folder / "model.safetensors") for run in (one, other))
         assert all(torch.equal(value, student2[key]) for key, value in student.items()), folder
+    return dict(metrics)

@@ -266,6 +266,18 @@ def test_skipping_does_not_depend_on_workers(tmp_path):
     assert dataset.skipped == 3
 
 
+@pytest.mark.slow
+def test_a_picture_of_a_hundred_megapixels(tmp_path):
+    data = content()
+    data["images"][0].update(height=9_000, width=12_000)
+    data["annotations"][0]["bbox"] = [600, 900, 6000, 4500]
+    file, images = write(tmp_path, data, pictures=False)
+    Image.new("1", (12_000, 9_000)).save(images / "a.png")
+    sample = CocoDataset(file, images, transform=train_transform(800, 1333, flip=0.0))[0]
+    assert sample.image.shape == (3, 800, 1067)
+    assert torch.allclose(sample.instances.boxes[0], torch.tensor([53.35, 80.0, 586.85, 480.0]))
+
+
 # ---- real files
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import Run
 from published import every_recipe, family, is_published, named, recipes_of, shrunken
-from scripts import ROOT, launch, log_lines
+from scripts import log_lines
 
 import pkdzoo
 from pkdzoo.training import Recipe
@@ -90,7 +91,12 @@ def test_every_recipe_trains(path, recipe, train, shapes, tmp_path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", pkdzoo.list_methods())
-def test_two_processes(method, shapes, tmp_path) -> None:
+def test_two_processes_end_with_the_same_weights(method, shapes, tmp_path) -> None:
+    """Also where statistics are each process's own, as published."""
     path, recipe = next((p, r) for p, r in ALL if r.distill and method in r.distill.methods)
-    launch(ROOT / "recipes" / "train.py", *words_for(path, recipe, shapes, tmp_path / "run"), "--cpu", processes=2)
+    run = Run("train", *words_for(path, recipe, shapes, tmp_path / "run"), "--cpu", said=tmp_path / "said", processes=2)
+    run.finish()
     check_run(recipe, tmp_path / "run", processes=2)
+    first, second = run.students()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(value, second[key]) for key, value in first.items())

@@ -6,8 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from processes import happening
 
 from pkdzoo.training import state
 
@@ -94,10 +96,54 @@ def test_a_truncated_picture_in_a_large_set_is_skipped_and_counted(train, recipe
     assert "skipped 1 of 118 pictures that cannot be read" in capsys.readouterr().out
 
 
+def test_a_picture_that_turns_unreadable_while_it_trains(train, recipe, copy, tmp_path, capsys) -> None:
+    victims = sorted((copy / "train2017").iterdir())[:3]
+
+    def grow(content) -> None:
+        for k in range(105):
+            content["images"].append({**content["images"][4 + k % 9], "id": 1000 + k})
+            content["annotations"].append({**content["annotations"][-1], "id": 5000 + k, "image_id": 1000 + k})
+
+    edit(copy, "train", grow)
+    words = [recipe, "--data", copy, "--set", "data.batch=8", "--set", "data.short=32"]
+    with happening(15, victims[0].unlink):  # the first epoch is over
+        train(*words, "--output", tmp_path / "run")
+    assert "skipped 1 of 118 pictures that cannot be read" in capsys.readouterr().out
+    with happening(3, lambda: [path.write_bytes(b"") for path in victims[1:]]), pytest.raises(SystemExit) as ended:
+        train(*words, "--output", tmp_path / "stopped", "--set", "schedule.epochs=3")
+    said = str(ended.value.code)
+    assert "pictures cannot be read, more than 1%" in said and victims[1].name in said
+
+
 def test_an_unreadable_validation_picture_is_an_error(says, copy) -> None:
     victim = min((copy / "val2017").iterdir())
     Image.new("F", (96, 64)).save(victim, format="TIFF")
     assert victim.name in says()
+
+
+def test_pictures_of_every_kind_train(train, recipe, copy, tmp_path, capsys) -> None:
+    """One pixel, CMYK, 16 bits, alpha, an animation: none is skipped."""
+    paths = sorted((copy / "train2017").iterdir())
+    pixel = paths[0].name
+    Image.new("RGB", (1, 1), "red").save(paths[0])
+    whole = [Image.open(path).convert("RGB") for path in paths[1:6]]
+    whole[0].convert("CMYK").save(paths[1], format="JPEG")
+    Image.fromarray(np.asarray(whole[1].convert("L")).astype(np.uint16) << 8).save(paths[2], format="PNG")
+    whole[2].convert("RGBA").save(paths[3], format="PNG")
+    whole[3].save(paths[4], format="GIF", save_all=True, append_images=whole[:2])
+    whole[4].quantize(8).save(paths[5], format="PNG", transparency=0)
+
+    def shrink(content) -> None:
+        row = next(row for row in content["images"] if row["file_name"] == pixel)
+        row.update(width=1, height=1)
+        for box in content["annotations"]:
+            if box["image_id"] == row["id"]:
+                box["bbox"] = [0, 0, 1, 1]
+
+    edit(copy, "train", shrink)
+    train(recipe, "--data", copy, "--output", tmp_path / "run", "--set", "schedule.epochs=1")
+    said = capsys.readouterr().out
+    assert "skipped" not in said and "13 images" in said
 
 
 def test_boxes_without_area_or_outside_are_left_out_and_counted(train, recipe, copy, tmp_path, capsys) -> None:
