@@ -70,6 +70,16 @@ SIGTERM and SIGINT save and end, at the end of the step under way; `--resume` go
 nothing is. Launchers of several processes pass the signal on and wait 30 seconds, then report it with an error of their
 own. Asked again after five seconds the run ends at once, without saving.
 
+Before its first step a run says what it will cost: parameters, multiply-adds, memory, steps, time. `--check-teacher
+500` measures the teacher on so many pictures first, beside what its row says. `log.jsonl` holds a line every
+`watch.log` steps: losses by name, rate, norm of the gradient, Pearson r of each level, pictures a second, share of
+the time that was spent waiting for data, peak memory; `--tracker tensorboard` (or another that Accelerate knows)
+holds the same.
+
+These go together: `--mixed-precision bf16` or `fp16`, `--channels-last`, `--compile`, `--checkpoint-activations`, and
+of the recipe `optim.accumulate`, `optim.ema`, `watch.best`, `watch.patience`. Losses are divided by the number of
+objects of a pass, over all processes: accumulated passes are one large batch but for that.
+
 ## Fields
 
 16 pictures a step, on however many GPUs. Any field can be changed from the command line, e.g. `--set data.batch=8 --set
