@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import shutil
 import signal
+from contextlib import contextmanager, nullcontext
+from itertools import count
 from pathlib import Path
+from unittest import mock
 
 import pytest
+import torch
+from accelerate import Accelerator
 from processes import Run, happening
 from safetensors.torch import load_file
 from scripts import assert_same_run, log_lines
@@ -190,6 +196,48 @@ def test_a_full_disk_ends_a_run_that_can_go_on(train, recipe, shapes, whole, tmp
     assert "step_00000004" in str(ended.value.code)
     train(*command, "--output", tmp_path / "cut", "--resume")
     assert_same_run(whole, tmp_path / "cut")
+
+
+@contextmanager
+def nan_in_the_gradient(of: int, scaler: bool = False):
+    """One entry of one parameter's gradient is NaN in one step; ``scaler``: the run scales its losses as with fp16."""
+    clip, init, steps = Accelerator.clip_grad_norm_, Accelerator.__init__, count(1)
+
+    def poisoned(self, parameters, *args):
+        parameters = list(parameters)
+        if next(steps) == of:
+            next(p.grad for p in parameters if p.grad is not None).view(-1)[0] = math.nan
+        return clip(self, parameters, *args)
+
+    def scaled(self, *args, **kwargs) -> None:
+        init(self, *args, **kwargs)
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+    scaling = mock.patch.object(Accelerator, "__init__", scaled) if scaler else nullcontext()
+    with mock.patch.object(Accelerator, "clip_grad_norm_", poisoned), scaling:
+        yield
+
+
+def test_a_nan_in_a_gradient_stops_the_run_before_it_spreads(train, recipe, shapes, tmp_path) -> None:
+    with nan_in_the_gradient(6), pytest.raises(SystemExit) as ended:
+        train(recipe, "--data", shapes, "--output", tmp_path / "run")
+    assert "the gradient's norm became nan" in str(ended.value.code) and "step_00000004" in str(ended.value.code)
+    found = state.find_checkpoint(tmp_path / "run")
+    assert found is not None and found[1].step == 4
+    assert all(value.isfinite().all() for value in state.read_checkpoint(found[0])[0].values())
+
+
+def test_a_nan_in_a_gradient_under_a_scaler_skips_one_step(train, recipe, shapes, tmp_path) -> None:
+    with nan_in_the_gradient(6, scaler=True):
+        train(recipe, "--data", shapes, "--output", tmp_path / "run", "--set", "watch.save=1", "--set", "watch.keep=9")
+    before, after, later = (
+        state.read_checkpoint(tmp_path / "run" / "checkpoints" / f"step_{step:08d}") for step in (5, 6, 7)
+    )
+    assert (before[1]["scaler"]["scale"], after[1]["scaler"]["scale"]) == (1024.0, 512.0)
+    weights = [key for key in before[0] if key.endswith("weight")]
+    assert all(torch.equal(before[0][key], after[0][key]) for key in weights)
+    assert not all(torch.equal(after[0][key], later[0][key]) for key in weights)
+    assert all(value.isfinite().all() for value in later[0].values())
 
 
 def test_patience_ends_a_run_early(train, recipe, shapes, tmp_path) -> None:
