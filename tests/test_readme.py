@@ -117,7 +117,7 @@ def test_from_photos_to_a_distilled_detector(tmp_path: Path) -> None:
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["AP"] is not None
     assert len(list((tmp_path / "out").glob("*.jpg"))) == 14
-    assert (tmp_path / "sheet.png").is_file() and (tmp_path / "figures" / "pearson.png").is_file()
+    assert (tmp_path / "sheet.png").is_file() and (tmp_path / "figures" / "activations.png").is_file()
 
 
 def test_prediction_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
