@@ -36,7 +36,7 @@ def export_onnx(
     Its inputs are ``images`` (B, 3, H, W) uint8, RGB, H and W multiples of 32, and ``sizes`` (B, 2) int64, height and
     width of each picture inside the padding; normalising is inside. Label names and the resize are in the file's
     metadata, see :mod:`pkdzoo.export.program`. TOOD, RepPoints and deformable backbones use DeformConv of opset 19,
-    which onnxruntime's CPU provider learned in 2026.
+    which onnxruntime knows from 1.25 on.
 
     Args:
         model: stays as it is.
@@ -54,7 +54,7 @@ def export_onnx(
         The path.
 
     Raises:
-        ImportError: without the extra ``export``.
+        ImportError: without the extra ``export``, or with torch 2.6.
         ValueError: for something that this kind of detector cannot give.
 
     ``recipes/onnx_infer.py`` shows how the file is used.
@@ -65,6 +65,8 @@ def export_onnx(
     except ImportError as error:
         raise ImportError(f'ONNX files need {error.name}: pip install "pkdzoo[export]"') from None
 
+    if torch.__version__.startswith("2.6."):  # it stops at the pyramid's interpolation to a size that is left open
+        raise ImportError("the ONNX exporter of torch 2.6 cannot leave sizes open: pip install -U torch torchvision")
     graph, facts = graph_of(model, what, score, iou, top)
     program = trace_graph(graph)
     with _quiet():
