@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the folder that holds recipes/
 
 from recipes.benchmarks import ROWS
+from recipes.benchmarks.growth import plot
 from recipes.benchmarks.measure import Row, Settings, about
 from recipes.benchmarks.table import markdown
 
@@ -61,6 +63,8 @@ def main(argv: list[str] | None = None) -> int:
     found["seconds"] = round(time.perf_counter() - started)
     if args.output:
         args.output.write_text(json.dumps(found, indent=1) + "\n")
+        if found["curves"] and find_spec("matplotlib"):
+            plot(found["curves"], args.output.with_suffix(".png"))
     print(markdown(found))
     unequal = [row for row in found["rows"] if not row["equal"]]
     for row in unequal:

@@ -21,6 +21,7 @@ import pkdzoo
 from pkdzoo.data import make_shapes
 from pkdzoo.data.convert import convert
 from pkdzoo.data.shapes import CLASSES
+from recipes.benchmarks.table import recorded
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -28,7 +29,7 @@ README = ROOT / "README.md"
 
 def generated() -> dict[str, str]:
     """The parts between markers, by name."""
-    return {"zoo": pkdzoo.results("*.coco*").to_markdown()}
+    return {"zoo": pkdzoo.results("*.coco*").to_markdown(), "speed": recorded()}
 
 
 def with_generated(text: str) -> str:

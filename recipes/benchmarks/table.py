@@ -10,10 +10,17 @@ from typing import Any
 RESULTS = Path(__file__).resolve().parent.parent / "benchmark_results"
 HEAD = "| | against | ours | theirs | times better | wanted | same numbers to |\n|---|---|---:|---:|---:|---:|---:|"
 
+GROWTH_HEAD = "| a training step over | from | to | growth of time | growth of memory |\n|---|---:|---:|---:|---:|"
+
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """One run: a sentence about the machine and a table."""
-    return "\n".join([describe(found["about"]), "", HEAD, *map(line, found["rows"])]) + "\n"
+    """One run: a sentence about the machine, a table, and how the cost of a step grows."""
+    parts = [describe(found["about"])]
+    if found["rows"]:
+        parts += ["", HEAD, *map(line, found["rows"])]
+    if found["curves"]:
+        parts += ["", GROWTH_HEAD, *map(growth_line, found["curves"])]
+    return "\n".join(parts) + "\n"
 
 
 def describe(about: Mapping[str, Any]) -> str:
@@ -38,6 +45,12 @@ def line(row: Mapping[str, Any]) -> str:
     return f"| {row['name']}{note} | {row['against']} | {sides[0]} | {sides[1]} | {ratio} | {wanted} | {same} |"
 
 
+def growth_line(curve: Mapping[str, Any]) -> str:
+    """One row of the table of growth: slopes on logarithmic axes, of which 1 is linear."""
+    slopes = ("" if (g := curve[f"growth of {what}"]) is None else f"{g:.2f}" for what in ("time", "memory"))
+    return f"| {curve['name']} | {curve['x'][0]:,.0f} | {curve['x'][-1]:,.0f} | {' | '.join(slopes)} |"
+
+
 def amount(value: float | None, unit: str) -> str:
     """A number with its unit, in three digits."""
     if value is None:
@@ -50,4 +63,6 @@ def amount(value: float | None, unit: str) -> str:
 def recorded() -> str:
     """Every run in ``recipes/benchmark_results``, for README.md."""
     found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    if not found:
+        return "No run on a quiet machine is recorded yet.\n"
     return "\n".join(markdown(each) for each in found)

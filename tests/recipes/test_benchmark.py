@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-from scripts import ROOT, script
-
-sys.path.insert(0, str(ROOT))  # `recipes` is a folder beside the package
+from scripts import script
 
 from recipes.benchmarks import ROWS
 from recipes.benchmarks.measure import Row, Settings, in_turns

@@ -1,0 +1,104 @@
+"""Target 4: pictures a second and core from files to a batch, against the reference pipeline of torchvision.
+
+Both decode with PIL, resize to a short side of 800, flip and pad. Pixels differ by definition: ours resizes as the
+published numbers were measured (uint8, rounded), torchvision resizes floats inside its model. What has to agree is
+within two grey levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.transforms import v2
+
+from pkdzoo.data import RandomFlip, Resize, collate
+from pkdzoo.data.reading import read_image
+from pkdzoo.data.transforms import Compose, Sample
+from pkdzoo.structures import Batch, Instances
+from recipes.benchmarks.measure import Row, Settings, in_turns, ratios
+from recipes.benchmarks.step import batch_of
+
+AGAINST = "PIL, v2, resize in the model (torchvision's references)"
+BOXES = torch.tensor([[20.0, 30.0, 200.0, 180.0], [100.0, 50.0, 300.0, 250.0]])
+LABELS = torch.tensor([1, 2])
+
+
+def rows(settings: Settings) -> Iterator[Row]:
+    """One process, one thread, as a worker of a loader has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with TemporaryDirectory() as folder:
+            files = jpegs(Path(folder), 2 if settings.quick else 16)
+            if settings.pictures is not None:
+                files = sorted(settings.pictures.glob("*.jpg"))[:32]
+            if not files:
+                raise ValueError(f"--pictures {settings.pictures}: no *.jpg in it")
+            yield compare(files, settings)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def jpegs(folder: Path, count: int) -> list[Path]:
+    """Pictures near COCO's size, smooth with some noise; 480 x 640 the libraries round differently."""
+    files = []
+    for number in range(count):
+        pixels = batch_of((480, 600), 1, torch.device("cpu")).images[0] + 12 * torch.randn(3, 480, 600)
+        files.append(folder / f"{number}.jpg")
+        Image.fromarray(pixels.clamp(0, 255).byte().permute(1, 2, 0).numpy()).save(files[-1], quality=90)
+    return files
+
+
+def compare(files: list[Path], settings: Settings) -> Row:
+    """Batches of two."""
+    flip = 1.0  # every picture, so that both sides do the same work
+    transform = Compose([Resize(800, 1333), RandomFlip(flip)])
+    rng = torch.Generator().manual_seed(0)
+    reference = v2.Compose([v2.PILToTensor(), v2.RandomHorizontalFlip(flip), v2.ToDtype(torch.float, scale=True)])
+    in_model = GeneralizedRCNNTransform(800, 1333, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]).eval()
+    pairs = [files[i : i + 2] for i in range(0, len(files), 2)]
+
+    def ours() -> list[Batch]:
+        return [
+            collate([transform(Sample(read_image(path), Instances(BOXES, LABELS)), rng) for path in pair])
+            for pair in pairs
+        ]
+
+    def theirs() -> list[tuple[Tensor, list[dict[str, Tensor]]]]:
+        found = []
+        for pair in pairs:
+            images, targets = [], []
+            for path in pair:
+                picture = Image.open(path).convert("RGB")
+                size = (picture.height, picture.width)
+                boxes = tv_tensors.BoundingBoxes(BOXES, format="XYXY", canvas_size=size)
+                image, target = reference(picture, {"boxes": boxes, "labels": LABELS})
+                images.append(image)
+                targets.append({key: value.as_subclass(Tensor) for key, value in target.items()})
+            pictures, targets = in_model(images, targets)
+            found.append((pictures.tensors, targets))
+        return found
+
+    found = {} if settings.pictures else agreement(ours()[0], *theirs()[0], in_model)
+    times = in_turns({"ours": ours, "theirs": theirs}, settings)
+    name = f"loading {len(files)} pictures: decode, resize to 800, flip, pad; one core"
+    return Row(4, name, AGAINST, want=1.5, differences=found, tolerance=2 / 255, **ratios(times))
+
+
+def agreement(
+    batch: Batch, pixels: Tensor, targets: list[dict[str, Tensor]], in_model: GeneralizedRCNNTransform
+) -> dict[str, float]:
+    """How far pixels are apart, of 255, and boxes, of the width."""
+    mean, std = (torch.tensor(v)[:, None, None] for v in (in_model.image_mean, in_model.image_std))
+    assert batch.instances is not None
+    (h, w), wanted = batch.sizes[0], (pixels * std + mean) * 255
+    apart = (batch.images[0, :, :h, :w] - wanted[0, :, :h, :w]).abs().max() / 255
+    boxes = (batch.instances[0].boxes - targets[0]["boxes"]).abs().max() / w
+    return {"pixels": float(apart), "boxes": float(boxes)}
