@@ -124,7 +124,11 @@ def front_matter(card: Card) -> str:
 
 
 def eval_results(card: Card) -> tuple[str, str] | None:
-    """Name and text of the file that newer pages read numbers from; None without an AP or the data set's repository."""
+    """Name and text of the file that newer pages read numbers from; None without an AP or the data set's repository.
+
+    Pages show it for data sets that are registered as benchmarks. COCO is none yet, so the task's id is a proposal; the
+    same number stands in the front matter, which pages do show.
+    """
     import yaml
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 

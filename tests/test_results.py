@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import sys
 from collections.abc import Iterator
@@ -210,6 +211,13 @@ class TestResult:
         assert found.class_id.tolist() == result.labels.tolist()
         assert list(found.data["class_name"]) == result.names
         assert len(result[result.scores > 2].to_supervision()) == 0
+        assert found.confidence.tolist() == result.scores.tolist() and found.mask is None
+        cells = torch.stack([torch.ones(28, 28), torch.zeros(28, 28)])
+        drawn = dataclasses.replace(result, cells=cells).to_supervision()
+        assert drawn.mask.shape == (2, 100, 120)
+        assert drawn.area.tolist() == [pytest.approx(3000, rel=0.1), 0]
+        picture = np.zeros((100, 120, 3), np.uint8)
+        assert supervision.BoxAnnotator().annotate(picture.copy(), found).any()  # its own tools take it
 
     def test_to_supervision_without_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "supervision", None)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -269,13 +270,20 @@ def test_the_script_sends_and_goes_on_after_a_broken_upload(run: Path, tmp_path:
         assert response.read() == (run / "best" / "model.safetensors").read_bytes()
 
 
-def test_dry_runs(run: Path, tmp_path: Path) -> None:
-    words = (run, "--repo", "org/pets", "--license", "MIT", "--teacher-license", "MIT", "--dry-run")
-    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9"}
-    done = publish(*words, **nowhere)
-    assert done.stdout.startswith("---\nlibrary_name: pkdzoo\n") and "## Whom it learned from" in done.stdout
-    publish(*words, tmp_path / "out", **nowhere)
+def test_dry_runs(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def dry(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["publish.py", str(run), "--repo", "org/pets", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / "recipes" / "publish.py"), run_name="__main__")
+        return (int(end.value.code or 0), *capsys.readouterr())
+
+    licensed = ("--license", "MIT", "--teacher-license", "MIT", "--dry-run")
+    code, out, err = dry(*licensed)
+    assert code == 0 and out.startswith("---\nlibrary_name: pkdzoo\n") and "## Whom it learned from" in out
+    assert "model.safetensors" in err
+    assert dry(*licensed, tmp_path / "out")[0] == 0
     assert names_in(tmp_path / "out") == OF_A_RUN
-    refused = publish(run, "--repo", "org/pets", "--dry-run", check=False, **nowhere)
-    assert refused.returncode == 1
-    assert re.search(r"pkdzoo: .*licence of the weights is unknown.*--license", refused.stderr)
+    code, _, err = dry("--dry-run")
+    assert code != 0 and re.search(r"pkdzoo: .*licence of the weights is unknown.*--license", err)
