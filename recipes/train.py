@@ -86,7 +86,8 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -
     student = build.build_student(recipe, train_set.label_names)
     teacher = build.build_teacher(recipe.distill, train_set.label_names) if recipe.distill else None
     task = build.build_task(recipe, student, teacher)  # the student, or a Distiller around it: losses = task(batch)
-    options.apply(student, args.channels_last, args.checkpoint_activations)
+    teaching = teacher if isinstance(task, Distiller) else None  # one that was only inherited from is left alone
+    options.apply(student, args.channels_last, args.checkpoint_activations, teaching)
     processes, accumulate = accelerator.num_processes, recipe.optim.accumulate
     train_loader, sampler = build.train_loader(recipe, train_set, processes)
     val_loader = build.val_loader(val_set, recipe.data.test_batch, recipe.data.workers)
@@ -118,6 +119,8 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -
         accelerator.print(f"resumed from {found[0]}: epoch {progress.epoch}, step {progress.step} of {steps}")
     if args.compile:
         options.compile_body(student)
+        if teaching is not None:
+            options.compile_body(teaching)
     core = task
     task, optimizer, train_loader, val_loader = accelerator.prepare(task, optimizer, train_loader, val_loader)
     if ema is not None:

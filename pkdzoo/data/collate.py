@@ -36,8 +36,9 @@ def collate(items: Sequence[Sample], divisor: int = 32) -> Batch:
         raise ValueError("collate() got no samples: a batch has at least one picture")
     height = -(-max(item.size[0] for item in items) // divisor) * divisor
     width = -(-max(item.size[1] for item in items) // divisor) * divisor
-    images = torch.zeros(len(items), 3, height, width)
+    images = torch.empty(len(items), 3, height, width)
     for row, item in zip(images, items):
         h, w = item.size
         row[:, :h, :w] = item.image  # uint8 until here: a quarter of the memory to move
+        row[:, h:], row[:, :h, w:] = 0.0, 0.0  # the padding alone
     return Batch(images, [i.size for i in items], [i.instances for i in items], [i.meta for i in items])

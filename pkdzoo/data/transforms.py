@@ -89,7 +89,8 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     floats[0, : image.shape[0]] = image
     floats[0, image.shape[0] :] = 0
     resized = interpolate(floats, size=list(size), mode="bilinear", align_corners=False)[:, : image.shape[0]]
-    return resized.sub_(0.125).round_().clamp_(0, 255).to(torch.uint8)[0]
+    # between -0.125 and 254.875 before rounding: nothing to clamp
+    return resized.sub_(0.125).round_().to(torch.uint8)[0]
 
 
 def resize_keep_ratio(image: Tensor, short: int = 800, long: int = 1333) -> tuple[Tensor, tuple[float, float]]:

@@ -39,11 +39,14 @@ def share_cores(accelerator: Accelerator, threads: int | None) -> None:
         torch.set_num_threads(max(1, cores // accelerator.num_processes))
 
 
-def apply(student: Detector, channels_last: bool, checkpoint_activations: bool) -> None:
-    """Change how the student computes, not what.
+def apply(
+    student: Detector, channels_last: bool, checkpoint_activations: bool, teacher: Detector | None = None
+) -> None:
+    """Change how student and teacher compute, not what.
 
     Args:
         student: not wrapped yet.
+        teacher: one that teaches in this run; it never learns, so its norms are folded into its convolutions.
         channels_last: keep its convolutions in NHWC, faster on tensor cores.
         checkpoint_activations: recompute the backbone's stages in the backward pass instead of keeping their maps.
 
@@ -52,6 +55,8 @@ def apply(student: Detector, channels_last: bool, checkpoint_activations: bool) 
     """
     if channels_last:
         student.to(memory_format=torch.channels_last)
+    if teacher is not None:
+        teacher.optimize(channels_last)
     if checkpoint_activations:
         stages = getattr(student.backbone, "stages", None)
         if not stages:

@@ -12,8 +12,10 @@ from recipes.benchmarks import ROWS
 from recipes.benchmarks.measure import Row, Settings, in_turns
 from recipes.benchmarks.table import RESULTS, line, markdown
 
+SLOW = ("step", "predict")
 
-@pytest.mark.parametrize("name", ROWS)
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in ROWS])
 def test_a_row_runs_and_both_sides_compute_the_same(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     output = tmp_path / "results" / "quick.json"
     status = script("benchmark").main(["--rows", name, "--quick", "--no-compile", "--output", str(output)])
