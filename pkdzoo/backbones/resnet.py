@@ -49,7 +49,7 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = self.bn2(self.conv2(out))
-        return F.relu(out + self.downsample(x), inplace=True)
+        return F.relu(out.add_(self.downsample(x)), inplace=True)  # nobody's backward needs the map before the sum
 
 
 class Bottleneck(nn.Module):
@@ -87,7 +87,7 @@ class Bottleneck(nn.Module):
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = F.relu(self.bn2(self.conv2(out)), inplace=True)
         out = self.bn3(self.conv3(out))
-        return F.relu(out + self.downsample(x), inplace=True)
+        return F.relu(out.add_(self.downsample(x)), inplace=True)  # nobody's backward needs the map before the sum
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1, groups: int = 1, deformable: bool = False) -> nn.Module:
