@@ -61,7 +61,6 @@ TOGETHER = {
     "bf16, accumulated, averaged": (BF16 + sets("optim.accumulate=2", "optim.ema=0.9"), ""),
     "recomputed, accumulated, distilled": (CHECKPOINT + sets("optim.accumulate=2"), DISTILL),
     "compiled, bf16, channels last, averaged": (COMPILE + BF16 + NHWC + sets("optim.ema=0.9"), ""),
-    "compiled, recomputed, accumulated, distilled": (COMPILE + CHECKPOINT + sets("optim.accumulate=2"), DISTILL),
 }  # fmt: skip
 FIRST, *REST = TOGETHER
 
@@ -79,18 +78,6 @@ def test_options_that_people_combine_train(case, train, recipe, shapes, tmp_path
     whose = "average.module." if "optim.ema=0.9" in words else "task.student." if more else "task."
     found = {k.removeprefix(whose): v for k, v in tensors.items() if k.startswith(whose)}
     assert_close(weights(tmp_path / "run"), found, 0)  # names as ever, whatever was wrapped around them
-
-
-@pytest.mark.slow
-def test_a_compiled_step_is_the_step(train, recipe, shapes, tmp_path) -> None:
-    recipe.write_text(recipe.read_text() + DISTILL)
-    for name, words in (("plain", []), ("compiled", COMPILE)):
-        train(recipe, "--data", shapes, "--output", tmp_path / name, *words,
-              *sets("watch.log=1", "schedule.epochs=1"))  # fmt: skip
-    for line, other in zip(log_lines(tmp_path / "plain"), log_lines(tmp_path / "compiled")):
-        if "loss" in line:
-            assert other["loss"] == pytest.approx(line["loss"], rel=1e-4)
-            assert other["grad_norm"] == pytest.approx(line["grad_norm"], rel=1e-3)
 
 
 def test_recomputing_activations_changes_nothing(train, recipe, shapes, tmp_path) -> None:
@@ -215,8 +202,9 @@ class Half(Injecting):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self.native_amp, self.scaler = True, torch.amp.GradScaler("cpu", init_scale=2.0**10)
-        self.autocast_handler = AutocastKwargs(enabled=self.autocast_too)
+        if self.mixed_precision == "fp16":
+            self.native_amp, self.scaler = True, torch.amp.GradScaler("cpu", init_scale=2.0**10)
+            self.autocast_handler = AutocastKwargs(enabled=self.autocast_too)
 
 
 class Scaled(Half):
