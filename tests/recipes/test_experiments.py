@@ -129,6 +129,16 @@ def test_maps_are_measured_by_level(monkeypatch, shapes, tmp_path, report) -> No
         maps.main(["fcos_r18w24.shapes", "--data", str(tmp_path / "nothing_here"), "--name", "x"])
 
 
+def test_the_page_is_generated_and_names_no_place(report) -> None:
+    text = (FOLDER / "README.md").read_text()
+    assert text == report.page(FOLDER / "results"), "python recipes/experiments/run.py --report writes it anew"
+    assert all(claim.text in text for claim in report.CLAIMS)
+    for path in (FOLDER / "results").glob("*/*.json"):
+        numbers = json.loads(path.read_text())
+        assert path.stem == f"{numbers['arm']}-{numbers['seed']}" and path.parent.name == numbers["matrix"]
+        assert '"/' not in path.read_text() and " /" not in numbers["command"]
+
+
 # -- cells -----------------------------------------------------------------------------------------------------------
 
 
