@@ -9,6 +9,7 @@ Hub's own client. It has no word for "distilled from": the teacher is a tag, and
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Mapping
@@ -81,6 +82,21 @@ def check_licenses(card: Card) -> None:
             raise ValueError(
                 f"{card.name}: the licence of {whose} is unknown, so nothing is published; "
                 f"write {word}=... once you know it (--{word.replace('_', '-')} on the command line)"
+            )
+
+
+def check_numbers(card: Card) -> None:
+    """Refuse figures that no evaluation writes.
+
+    Raises:
+        ValueError: naming the one that is neither a finite number nor None.
+    """
+    classes = card.metrics.get("per_class") or {}
+    told = {key: card.metrics.get(key) for key in METRICS} | {f"per_class {key}": classes[key] for key in classes}
+    for key, value in told.items():
+        if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):
+            raise ValueError(
+                f"{card.name}: {key} is {value!r} in its metrics, a number or null belongs there: measure it again"
             )
 
 

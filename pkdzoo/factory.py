@@ -347,7 +347,10 @@ def from_folder(
     model = build(entry, {**saved, **overrides}, num_classes or classes, loaded=classes)
     before = config.get("channel_order", model.channel_order)
     given = {*overrides, *(("pixel_mean",) if "pixels" in overrides else ())}
-    set_up(model, {key: value for key, value in config.items() if key not in given})
+    try:
+        set_up(model, {key: value for key, value in config.items() if key not in given})
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"{name}: its config.json is not one that this pkdzoo can read: {error}") from error
     load_strictly(model, adapted(model, state, classes, turn=before != model.channel_order))
     if model.num_classes == classes:
         set_labels(model, config["label_names"])

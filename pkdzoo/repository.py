@@ -27,19 +27,25 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from pkdzoo.card_facts import Card
-from pkdzoo.cards import check_licenses, eval_results, licences, render
+from pkdzoo.cards import check_licenses, check_numbers, eval_results, licences, render
 from pkdzoo.patience import first_line, lacks_xet, patiently, status_of, unwrapped, worth_another
 from pkdzoo.saved import CONFIG, PREPROCESSOR, SETTINGS, TENSORS, preprocessor, save_folder, sha256_of
 
 METRICS, README, PICTURE, RECIPE, LICENSE = "metrics.json", "README.md", "predictions.png", "recipe.json", "LICENSE"
 ALLOWED = (CONFIG, TENSORS, PREPROCESSOR, METRICS, README, PICTURE, RECIPE, LICENSE)
 # Names everybody has, and nobody is recognised by.
-COMMON_USERS = ("root", "user", "runner", "ubuntu", "admin", "nobody", "jovyan", "docker")
+COMMON_USERS = (
+    *("root", "user", "runner", "ubuntu", "admin", "nobody", "jovyan", "docker"),
+    *("data", "model", "student", "teacher", "train", "training", "torch", "research"),  # words of every card
+)
 # Two folders deep and more: /a/b and on, C:\a\b, ~/a, local-dir:/a/b. A link's path comes after a host and is none.
 REST = r"[^\s\"',;)]"
 PLACE = re.compile(
     rf"(?:(?<![\w./:<~>\\])|(?<=\bfile://)|(?<=:)(?!//))(?:~?/[\w.~-]+/{REST}*|~/{REST}+|(?:\.\./)+{REST}+|[A-Za-z]:\\+{REST}+)"
 )
+SPACED = re.compile(
+    PLACE.pattern.replace(REST, ".").replace(r"[\w.~-]+", r"[^/\s][^/]*")
+)  # a place to the end of the text
 TOKEN = re.compile(r"\b(?:hf|ghp|gho|github_pat|sk|glpat)[_-][A-Za-z0-9_-]{16,}|//[^/\s@\"']+:[^/\s@\"']+@")
 
 T = TypeVar("T")
@@ -77,6 +83,7 @@ def write_repository(
     if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty: choose another folder, everything in it would be published")
     check_licenses(card)  # before anything is written
+    check_numbers(card)
     extras = eval_results(card)
     save_folder(folder, state, config, {PREPROCESSOR: preprocessor(config)})
     write_json(folder / CONFIG, with_provenance(config, card, sha256_of(folder / TENSORS)))
@@ -117,10 +124,16 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def tidied(value: Any) -> Any:
-    """A value without places: of each path on this disk only the last name stays."""
+def tidied(value: Any, spaces: bool = False) -> Any:
+    """A value without places: of each path on this disk only the last name stays.
+
+    Args:
+        value: text, or text in lists and mappings.
+        spaces: of one text: a path in it goes on after a space, as one word of a command does.
+    """
     if isinstance(value, str):
-        return PLACE.sub(lambda found: re.split(r"[/\\]", found[0].rstrip("/\\"))[-1], value)
+        place = SPACED if spaces else PLACE
+        return place.sub(lambda found: re.split(r"[/\\]", found[0].rstrip("/\\"))[-1], value)
     if isinstance(value, Mapping):
         return {str(tidied(key)): tidied(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -193,4 +193,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict) or config.get("library_name") != "pkdzoo":
         raise ValueError(f"{path} describes a model of another library, not of pkdzoo; load it with that library")
+    kinds = {"args": dict, SETTINGS: dict, "label_names": list}
+    wrong = [key for key, kind in kinds.items() if not isinstance(config.get(key, kind()), kind)]
+    if wrong:
+        raise ValueError(f"{path}: {', '.join(wrong)} holds something else than save_pretrained() writes")
     return config

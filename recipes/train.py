@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, skip_first_batches
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState, skip_first_batches
 from torch import Tensor
 
 from pkdzoo import Detector
@@ -49,10 +49,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="folder of the run; runs/<recipe> without it")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a field, e.g. optim.lr=0.02")
     parser.add_argument("--resume", action="store_true", help="go on where the run in --output stopped")
-    parser.add_argument("--check-teacher", type=int, metavar="N", help="measure the teacher on N pictures first")
+    parser.add_argument(
+        "--check-teacher", type=options.count, metavar="N", help="measure the teacher on N pictures first"
+    )
     machine = parser.add_argument_group("machine")
     machine.add_argument("--cpu", action="store_true", help="leave the GPU alone")
-    machine.add_argument("--threads", type=int, help="CPU threads a process; without it all cores are shared out")
+    machine.add_argument(
+        "--threads", type=options.count, help="CPU threads a process; without it all cores are shared out"
+    )
     machine.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"))
     machine.add_argument("--channels-last", action="store_true")
     machine.add_argument("--compile", action="store_true", help="compile backbone and neck")
@@ -105,6 +109,7 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -
         )
     accelerator.wait_for_everyone()  # nobody writes before everybody has looked
     taught = {"teacher": about_teacher(recipe.distill, task)} if recipe.distill and recipe.distill.methods else {}
+    state.check_same_teacher(output, taught)
     if accelerator.is_main_process:
         state.open_output(output, recipe, {**about, **taught})
 
@@ -114,7 +119,7 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -
     ema = options.average(student, recipe.optim.ema)
     progress = state.Progress(batch=recipe.data.batch)
     if found is not None:
-        progress = found[1]
+        progress = state.reopened(found[1], steps, recipe.watch.patience)
         state.restore(found[0], task, optimizer, scheduler, accelerator.scaler, ema)
         accelerator.print(f"resumed from {found[0]}: epoch {progress.epoch}, step {progress.step} of {steps}")
     if args.compile:
@@ -178,7 +183,7 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -
                 monitor.step(progress, lr, norm)
                 if stop:
                     save()
-                    monitor.say(f"stopped as asked at step {progress.step} of {steps}; go on with --resume")
+                    monitor.close(f"stopped as asked at step {progress.step} of {steps}; go on with --resume")
                     return None
                 if recipe.watch.save and progress.step % recipe.watch.save == 0:
                     save()
@@ -202,10 +207,9 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -
             progress.epoch, progress.step_in_epoch, progress.done = epoch + 1, 0, last
             save()
             if monitor.agreed(asked.by is not None):  # while it measured
-                monitor.say(f"stopped as asked after epoch {epoch + 1}; go on with --resume")
+                monitor.close(f"stopped as asked after epoch {epoch + 1}; go on with --resume")
                 return None
     monitor.close()
-    accelerator.end_training()
     teacher = teacher if isinstance(core, Distiller) else None  # one that was only inherited from taught nothing
     return Arm(recipe, judged, teacher, metrics or state.read_metrics(output), output, val_set, val_loader, accelerator)
 
@@ -221,10 +225,11 @@ def main(argv: list[str] | None = None) -> None:
         for recipe in recipes:
             arm = train(recipe, args, output if alone else output / recipe.name, output / "data")
             if arm is None:  # asked to stop: the arms that follow wait for --resume
-                return
+                break
             arms.append(arm)
-        if not alone:
+        if not alone and len(arms) == len(recipes):
             compare(arms, output)
+        PartialState().destroy_process_group()
     except (ValueError, OSError, Diverged, TooManyUnreadable) as error:
         sys.exit(f"error: {options.plainly(error)}")
     except RuntimeError as error:

@@ -72,12 +72,16 @@ def set_up(model: Detector, config: Mapping[str, Any]) -> None:
     if len(config.get("pixel_mean", ())) == len(model.pixel_mean):
         model.pixel_mean.copy_(torch.tensor(config["pixel_mean"]))
         model.pixel_std.copy_(torch.tensor(config["pixel_std"]))
+        if not bool((model.pixel_std > 0).all()):
+            raise ValueError(f"pixel_std={config['pixel_std']}: numbers above 0 belong there")
         if config["channel_order"] not in ("rgb", "bgr"):
             raise ValueError(f"channel_order={config['channel_order']!r} in config.json: 'rgb' or 'bgr' belongs there")
         model.channel_order = config["channel_order"]
     if "resize" in config:
-        short, long = config["resize"]
-        model.resize = (int(short), int(long))
+        short, long = (int(side) for side in config["resize"])
+        if min(short, long) < 1:
+            raise ValueError(f"resize={config['resize']}: two lengths in pixels belong there")
+        model.resize = (short, long)
     if "inference" in config:
         model.inference = Inference(**config["inference"])
 

@@ -238,9 +238,16 @@ class Monitor:
         if self.accelerator.is_main_process:
             tqdm.write(text)
 
-    def close(self) -> None:
-        """Take the bar away."""
+    def close(self, text: str = "") -> None:
+        """Say a last line, take the bar away and let the trackers write what they still hold.
+
+        Accelerate's ``end_training`` would end the processes' group, too, and another arm may follow.
+        """
+        if text:
+            self.say(text)
         self.bar.close()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
 
 def duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from argparse import ArgumentTypeError
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 
 from pkdzoo.models.base import Detector
+
+
+def count(text: str) -> int:
+    """A whole number from 1 on, as the command line's parser takes types."""
+    number = int(text)
+    if number < 1:
+        raise ArgumentTypeError(f"{number} is less than 1")
+    return number
 
 
 def check(accelerator: Accelerator, tracker: str | None) -> None:

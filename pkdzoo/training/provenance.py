@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,12 @@ def settings(distill: Distill, task: Any = None) -> dict[str, dict[str, Any]]:
 
 def command(metrics: Mapping[str, Any]) -> str:
     """The command that trained or measured, as somebody else would write it; empty where it was not noted."""
-    text = re.sub(r"(?:[^\s=]*/)?(recipes/\S+)", r"\1", metrics.get("command") or "")
-    return str(tidied(text))
+    text = str(metrics.get("command") or "")
+    try:
+        words = shlex.split(text)  # one by one: a folder's name may have spaces in it
+    except ValueError:  # not written by a run
+        return str(tidied(text))
+    return shlex.join(tidied(re.sub(r"(?:[^=]*/)?(recipes/.+)", r"\1", word), spaces=True) for word in words)
 
 
 def compared(run: Path, recipe: Recipe, teacher: str) -> Distilled | None:
@@ -109,5 +114,12 @@ def compared(run: Path, recipe: Recipe, teacher: str) -> Distilled | None:
 
 
 def read(path: Path) -> Any:
-    """A JSON file; nothing where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """A JSON file; nothing where there is none.
+
+    Raises:
+        ValueError: naming the file, when it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error

@@ -162,6 +162,7 @@ def without_places(recipe: Mapping[str, Any], card: Card) -> dict[str, Any]:
     if str(distill.get("teacher", "")).startswith("local-dir:") and card.pair is not None:
         distill["teacher"] = f"local-dir:{card.pair.teacher}"
     for part, key in ((held, "init"), (distill, "teacher_weights")):
-        if part.get(key) and not is_detector(str(part[key])):
-            part[key] = re.split(r"[/\\]", str(part[key]))[-1]
+        named = str(part.get(key) or "")
+        if named and not named.startswith("hf-hub:") and not is_detector(named):
+            part[key] = re.split(r"[/\\]", named)[-1]
     return held

@@ -8,6 +8,7 @@ misspelt field or a word where a number belongs is refused before anything is bu
 from __future__ import annotations
 
 import json
+import math
 import runpy
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -265,25 +266,31 @@ class Recipe:
 
 def check_ranges(recipe: Recipe) -> None:
     """Refuse what no run can mean, with the field's name."""
-    data, optim, schedule = recipe.data, recipe.optim, recipe.schedule
+    data, optim, schedule, watch = recipe.data, recipe.optim, recipe.schedule, recipe.watch
+    shorts = data.short if isinstance(data.short, tuple) else (data.short,)
     rules = (
         (data.batch >= 1, "data.batch", data.batch, "at least one picture a step"),
         (data.test_batch >= 1, "data.test_batch", data.test_batch, "at least one picture a pass"),
+        (min(shorts, default=0) >= 1, "data.short", data.short, "pixels of the short side"),
+        (data.long >= 1, "data.long", data.long, "pixels of the long side at most"),
         (0 <= data.flip <= 1, "data.flip", data.flip, "a share between 0 and 1"),
         (0 <= data.zoom <= 1, "data.zoom", data.zoom, "a share between 0 and 1"),
         (data.workers >= 0, "data.workers", data.workers, "0 loads in the training process itself"),
-        (optim.lr > 0, "optim.lr", optim.lr, "a rate above 0"),
+        (0 < optim.lr < math.inf, "optim.lr", optim.lr, "a rate above 0"),
+        (0 <= optim.momentum < 1, "optim.momentum", optim.momentum, "0 or more, below 1"),
+        (0 <= optim.weight_decay < math.inf, "optim.weight_decay", optim.weight_decay, "0 or more"),
         (optim.batch >= 1, "optim.batch", optim.batch, "the batch that lr was published with"),
         (optim.accumulate >= 1, "optim.accumulate", optim.accumulate, "1 does not accumulate"),
         (optim.clip is None or optim.clip > 0, "optim.clip", optim.clip, "a norm above 0, or none"),
         (optim.ema is None or 0 < optim.ema < 1, "optim.ema", optim.ema, "a decay between 0 and 1, or none"),
         (schedule.epochs >= 1, "schedule.epochs", schedule.epochs, "at least 1"),
         (schedule.max_steps is None or schedule.max_steps >= 1, "schedule.max_steps", schedule.max_steps, "1 or more"),
-        (recipe.watch.log >= 1, "watch.log", recipe.watch.log, "1 logs every step"),
-        (recipe.watch.evaluate >= 1, "watch.evaluate", recipe.watch.evaluate, "1 evaluates after every epoch"),
-        (recipe.watch.best in METRICS, "watch.best", recipe.watch.best, f"one of {', '.join(METRICS)}"),
-        (recipe.watch.save is None or recipe.watch.save >= 1, "watch.save", recipe.watch.save, "1 or more, or none"),
-        (recipe.watch.keep >= 1, "watch.keep", recipe.watch.keep, "at least one checkpoint stays"),
+        (watch.log >= 1, "watch.log", watch.log, "1 logs every step"),
+        (watch.evaluate >= 1, "watch.evaluate", watch.evaluate, "1 evaluates after every epoch"),
+        (watch.best in METRICS, "watch.best", watch.best, f"one of {', '.join(METRICS)}"),
+        (watch.save is None or watch.save >= 1, "watch.save", watch.save, "1 or more, or none"),
+        (watch.patience is None or watch.patience >= 1, "watch.patience", watch.patience, "1 or more, or none"),
+        (watch.keep >= 1, "watch.keep", watch.keep, "at least one checkpoint stays"),
         (bool(recipe.name) and not set(recipe.name) & set("/\\"), "name", recipe.name, "it becomes a folder's name"),
     )
     for fine, where, value, meaning in rules:
@@ -371,15 +378,17 @@ def load_recipes(path: str | Path, assignments: Iterable[str] = (), only: str | 
         found = [found] if isinstance(found, Recipe) else list(found or ())
     if not found or not all(isinstance(recipe, Recipe) for recipe in found):
         raise ValueError(f"{path} defines no RECIPE (one pkdzoo.training.Recipe) and no RECIPES (several)")
-    names = [recipe.name for recipe in found]
-    if len(set(names)) < len(names):
-        raise ValueError(f"{path}: two recipes of one name among {', '.join(names)}; the name is the run's folder")
     if only is not None:
+        names = [recipe.name for recipe in found]
         found = [recipe for recipe in found if recipe.name == only]
         if not found:
             raise ValueError(f"{path} holds no recipe {only!r}. {nearest(only, names)}")
     assignments = list(assignments)
-    return [override(recipe, assignments) for recipe in found]
+    recipes = [override(recipe, assignments) for recipe in found]
+    names = [recipe.name for recipe in recipes]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{path}: two recipes of one name among {', '.join(names)}; the name is the run's folder")
+    return recipes
 
 
 @contextmanager

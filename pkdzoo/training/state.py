@@ -19,13 +19,14 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import sys
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,18 +121,56 @@ def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
         if output.is_dir() and any(_foreign(entry) for entry in output.iterdir()):
             raise ValueError(f"{output} is not empty and holds no run: choose another --output")
         return
-    old, new = json.loads(held.read_text()), recipe.to_dict()
+    old, new = _read_object(held), recipe.to_dict()
     if not resume:
         raise ValueError(
             f"{output} holds a run of {old.get('name')!r} already: continue it with --resume, "
             "or choose another --output"
         )
     changed = differences(old, new)
-    fatal = [line for line in changed if line.split(".")[0].split(":")[0] in IDENTITY]
+    moved = _moved_teacher(old.get("distill") or {}, new.get("distill") or {})
+    fatal = [line for line in changed if re.split("[.:]", line)[0] in IDENTITY and line.split(":")[0] not in moved]
     if fatal:
         raise ValueError(f"{output} holds another run, --resume cannot continue it: {'; '.join(fatal)}")
     if changed:
         warnings.warn(f"resuming with a changed recipe: {'; '.join(changed)}", stacklevel=2)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object but a {type(content).__name__}")
+    return content
+
+
+def _moved_teacher(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Fields that say where a teacher's file is: it may lie elsewhere on another machine, see check_same_teacher."""
+    folders = all(str(part.get("teacher")).startswith("local-dir:") for part in (old, new))
+    files = all(part.get("teacher_weights") not in (None, "random") for part in (old, new))
+    return ["distill.teacher"] * folders + ["distill.teacher_weights"] * files
+
+
+def check_same_teacher(output: Path, taught: Mapping[str, Any]) -> None:
+    """Refuse to go on with other weights of the teacher than the run began with.
+
+    Args:
+        output: the run's folder; new, or with a ``run.json``.
+        taught: what this run would write there: ``teacher``, if there is one.
+
+    Raises:
+        ValueError: saying the hashes of both.
+    """
+    path = output / "run.json"
+    began = (_read_object(path) if path.is_file() else {}).get("teacher") or {}
+    old, new = (str(facts.get("teacher_sha256") or "") for facts in (began, taught.get("teacher") or {}))
+    if old and new and not (old.startswith(new) or new.startswith(old)):  # rows of published weights know a part
+        raise ValueError(
+            f"{output} began with teacher weights of sha256 {old[:8]}, these have {new[:8]}: --resume needs the same "
+            "file, another teacher another --output"
+        )
 
 
 def _foreign(entry: Path) -> bool:
@@ -197,7 +236,7 @@ def save_checkpoint(
         for file in building.iterdir():
             _sync(file)
         hashes = {file.name: sha256(file) for file in sorted(building.iterdir())}
-        write_json(building / MANIFEST, {"progress": asdict(progress), "sha256": hashes})
+        write_json(building / MANIFEST, _signed({"progress": asdict(progress), "sha256": hashes}))
         _sync(building)
         os.replace(building, final)
         _sync(folder)
@@ -234,11 +273,21 @@ def _listed(output: Path) -> list[tuple[int, int, Path]]:
     found = []
     for manifest in (output / "checkpoints").glob(f"step_*/{MANIFEST}"):
         try:
-            progress = json.loads(manifest.read_text())["progress"]
+            content = json.loads(manifest.read_text(encoding="utf-8"))
+            unsigned = {key: content[key] for key in ("progress", "sha256")}
+            if content not in (unsigned, _signed(unsigned)):  # the first are older than the hash
+                raise ValueError("its own hash differs")
+            progress = content["progress"]
             found.append((int(progress["step"]), int(progress["epoch"]), manifest.parent))
-        except (ValueError, KeyError, TypeError):
-            warnings.warn(f"{manifest} cannot be read; that checkpoint is not used", stacklevel=3)
+        except (ValueError, KeyError, TypeError) as error:
+            warnings.warn(f"{manifest} cannot be read ({error}); that checkpoint is not used", stacklevel=3)
     return sorted(found, reverse=True)
+
+
+def _signed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest with the hash of what it says: one flipped byte in a number is another number."""
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return {**content, "manifest_sha256": digest}
 
 
 def find_checkpoint(output: Path) -> tuple[Path, Progress] | None:
@@ -327,6 +376,18 @@ def note_metrics(progress: Progress, value: float | None) -> bool:
     better = value is not None and (progress.best is None or value > progress.best)
     progress.best, progress.stale = (value, 0) if better else (progress.best, progress.stale + 1)
     return better
+
+
+def reopened(progress: Progress, steps: int, patience: int | None) -> Progress:
+    """The progress of a run that is resumed: one that was through goes on if its recipe asks for more by now.
+
+    Args:
+        progress: as the checkpoint has it.
+        steps: optimiser steps of the whole run.
+        patience: see ``Watch``.
+    """
+    stopped_early = patience is not None and progress.stale >= patience
+    return replace(progress, done=progress.done and (progress.step >= steps or stopped_early))
 
 
 def export(model: Detector, output: Path, metrics: Mapping[str, Any], about: Mapping[str, Any], best: bool) -> None:

@@ -78,6 +78,16 @@ def test_two_processes_learn_what_one_learns(case, recipe, even, tmp_path) -> No
         torch.testing.assert_close(second[key], value, rtol=1e-3, atol=1e-4)
 
 
+def test_arms_follow_each_other_and_are_compared(recipe, shapes, tmp_path) -> None:
+    arms = 'RECIPES = [replace(RECIPE, name="plain", distill=None), replace(RECIPE, name="taught")]\n'
+    recipe.write_text(recipe.read_text() + taught_by(pkd={}) + arms)
+    run(2, recipe, shapes, tmp_path / "run", *sets("schedule.epochs=1")).finish()
+    rows = json.loads((tmp_path / "run" / "comparison.json").read_text())
+    assert [row["name"] for row in rows] == ["plain", "taught"]
+    abouts = [json.loads((tmp_path / "run" / name / "run.json").read_text()) for name in ("plain", "taught")]
+    assert [about["processes"] for about in abouts] == [2, 2]
+
+
 TRAINED = sets("model=fcos_r18w24", "init=fcos_r18w24", "optim.lr=1e-4")  # weights that find something
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from itertools import pairwise
 from pathlib import Path
 
@@ -323,6 +325,16 @@ def test_lines_and_trackers_hold_what_people_watch(train, recipe, shapes, tmp_pa
         seen = {event.step: event.value for event in events.Scalars(name)}
         assert seen == pytest.approx({line["step"]: line[name] for line in lines}, rel=1e-4), name
     assert {event.step for event in events.Scalars("AP")} == {4, 8}
+
+
+def test_a_run_that_is_asked_to_stop_lets_its_trackers_write(train, recipe, shapes, tmp_path, monkeypatch) -> None:
+    from accelerate.tracking import TensorBoardTracker
+
+    ended = []
+    monkeypatch.setattr(TensorBoardTracker, "finish", lambda self: ended.append(self.writer.close()))
+    with happening(2, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+        train(recipe, "--data", shapes, "--output", tmp_path / "run", "--tracker", "tensorboard")
+    assert len(ended) == 1
 
 
 @pytest.mark.filterwarnings("ignore:.log_with=")  # Accelerate warns and goes on

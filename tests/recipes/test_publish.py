@@ -145,6 +145,35 @@ def test_the_published_recipe_runs_again(run: Path, tmp_path: Path) -> None:
     )
 
 
+def test_of_folders_with_spaces_and_weights_on_the_hub(run: Path, tmp_path: Path) -> None:
+    """Whose disk it was must not show in half a path; what others can fetch stays."""
+    about, held = (json.loads((run / name).read_text()) for name in ("run.json", "recipe.json"))
+    place = "'/home/Jane Doe/my pictures'"
+    about["command"] = (
+        f"'/home/Jane Doe/recipes/train.py' mine.py --data {place} --set 'data.generate={{\"train\": 9}}'"
+    )
+    held["init"] = "hf-hub:org/pets@v1"
+    (run / "run.json").write_text(json.dumps(about))
+    (run / "recipe.json").write_text(json.dumps(held))
+    folder = prepare(str(run), tmp_path / "out", license="MIT", teacher_license="MIT")
+    card = (folder / "README.md").read_text()
+    told = "launch recipes/train.py mine.py --data 'my pictures' --set 'data.generate={\"train\": 9}'\n"
+    assert told in card and "Jane" not in card
+    assert load_recipe(folder / "recipe.json").init == "hf-hub:org/pets@v1"
+
+
+@pytest.mark.parametrize("numbers", [{"AP": float("nan")}, {"AR100": "high"}, {"per_class": {"star": float("inf")}}])
+def test_numbers_that_are_none(run: Path, tmp_path: Path, numbers: dict[str, Any]) -> None:
+    held = json.loads((run / "best" / "metrics.json").read_text())
+    (run / "best" / "metrics.json").write_text(json.dumps({**held, **numbers}))
+    with pytest.raises(ValueError, match=r"(AP|AR100|per_class star) is .* in its metrics, a number or null belongs"):
+        prepare(str(run), tmp_path / "out", license="MIT", teacher_license="MIT")
+    assert not (tmp_path / "out").exists()
+    (run / "run.json").write_text("{")
+    with pytest.raises(ValueError, match=r"run\.json is not JSON"):
+        prepare(str(run), tmp_path / "out", license="MIT", teacher_license="MIT")
+
+
 def test_pictures_of_others_are_published_only_when_asked(run: Path, tmp_path: Path) -> None:
     held = json.loads((run / "recipe.json").read_text())
     held["data"]["generate"] = None

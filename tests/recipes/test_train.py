@@ -138,6 +138,14 @@ def test_resume_at_the_end_of_an_epoch_and_of_the_run(train, crash, recipe, shap
     assert (tmp_path / "cut" / "log.jsonl").read_text() == before
 
 
+def test_a_finished_run_goes_on_when_its_recipe_asks_for_more(train, recipe, shapes, whole, tmp_path) -> None:
+    command = [recipe, "--data", shapes, "--output", tmp_path / "run"]
+    train(*command, "--set", "schedule.epochs=1")
+    with pytest.warns(UserWarning, match=r"schedule\.epochs: 1 -> 2"):
+        train(*command, "--resume")
+    assert_same_run(whole, tmp_path / "run")
+
+
 def test_a_damaged_checkpoint_is_passed_over(train, crash, recipe, shapes, whole, tmp_path) -> None:
     command = [recipe, "--data", shapes, "--set", "watch.save=1", "--set", "watch.keep=3"]
     crash(6, *command, "--output", tmp_path / "cut")

@@ -95,6 +95,24 @@ def test_an_unreadable_manifest_is_passed_over(output) -> None:
     assert found is not None and found[1].step == 1
 
 
+def test_a_manifest_that_says_another_step_is_passed_over(output) -> None:
+    for step in (1, 2):
+        save(output, step)
+    path = list_checkpoints(output)[0] / "manifest.json"
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = find_checkpoint(output)
+        assert found is not None and found[1].step == 1, place
+    path.write_bytes(whole.replace(b'"step": 2', b'"step": 3'))
+    with pytest.warns(UserWarning, match="its own hash differs"):
+        assert find_checkpoint(output)[1].step == 1
+    path.write_bytes(whole)
+    assert find_checkpoint(output)[1].step == 2
+
+
 @contextmanager
 def small_disk(limit: int):
     """Inside, no file grows beyond ``limit`` bytes: what a full disk says, anybody can have it said."""
@@ -205,6 +223,27 @@ def test_whose_folder_it_is(output, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file"):
         state.check_output(tmp_path / "file", RECIPE, resume=False)
+
+
+def test_a_teacher_may_lie_elsewhere_but_must_be_the_same(output, tmp_path) -> None:
+    def taught(teacher: str, **more) -> Recipe:
+        return replace(RECIPE, distill=Distill(teacher, **more))
+
+    run = tmp_path / "taught"
+    state.open_output(run, taught("local-dir:/here/best"), {"teacher": {"teacher_sha256": "ab" * 32}})
+    with pytest.warns(UserWarning, match=r"distill\.teacher: .*here/best.*there/best"):
+        state.check_output(run, taught("local-dir:/there/best"), resume=True)
+    for other in ("retina_r101.coco_2x", "local-dir:/there/best"):
+        more = {"methods": {"fgd": {}}} if other.startswith("local") else {}
+        with pytest.raises(ValueError, match="holds another run"):
+            state.check_output(run, taught(other, **more), resume=True)
+    for same in ({"teacher": {"teacher_sha256": "ab" * 32}}, {"teacher": {"teacher_sha256": "abababab"}}, {}):
+        state.check_same_teacher(run, same)
+    with pytest.raises(ValueError, match="teacher weights of sha256 abababab, these have cdcdcdcd"):
+        state.check_same_teacher(run, {"teacher": {"teacher_sha256": "cd" * 32}})
+    (run / "recipe.json").write_text('{"name": 3')
+    with pytest.raises(ValueError, match=r"recipe\.json is not JSON"):
+        state.check_output(run, RECIPE, resume=True)
 
 
 def test_differences_names_fields_with_dots() -> None:
