@@ -31,20 +31,20 @@ class Curve:
         name: detector and what was varied.
         x: its values.
         seconds: of a step, at each.
-        megabytes: beyond what is held before, at each; None where nothing tells.
+        megabytes: beyond what is held before, at each.
     """
 
     name: str
     x: list[float]
     seconds: list[float] = field(default_factory=list)
-    megabytes: list[float | None] = field(default_factory=list)
+    megabytes: list[float] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, with the growth of both."""
         return {
             **asdict(self),
             "seconds": [float(f"{s:.4g}") for s in self.seconds],
-            "megabytes": [None if m is None else round(m, 1) for m in self.megabytes],
+            "megabytes": [round(m, 1) for m in self.megabytes],
             "growth of time": growth(self.x, self.seconds),
             "growth of memory": growth(self.x, self.megabytes),
         }
@@ -52,7 +52,7 @@ class Curve:
 
 def growth(x: list[float], y: list[Any]) -> float | None:
     """Slope between the last two points on logarithmic axes."""
-    if len(x) < 2 or None in y or min(y[-2:]) <= 0:
+    if len(x) < 2 or min(y[-2:]) <= 0:
         return None
     return round(math.log(y[-1] / y[-2]) / math.log(x[-1] / x[-2]), 2)
 
@@ -124,7 +124,7 @@ def plot(found: list[dict[str, Any]], path: Path) -> None:
         for row, (key, unit) in enumerate((("seconds", "s"), ("megabytes", "MB"))):
             axis = axes[row][kinds.index(kind)]
             axis.set(xlabel=kind, ylabel=unit)
-            if None in curve[key] or min(curve[key]) <= 0:
+            if min(curve[key]) <= 0:
                 continue
             axis.loglog(curve["x"], curve[key], marker="o", label=f"{detector}, slope {curve[GROWTH[key]]}")
             axis.legend(fontsize=7)

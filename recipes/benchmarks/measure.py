@@ -8,6 +8,7 @@ falsifies less.
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import platform
 import statistics
@@ -167,11 +168,11 @@ def ratios(times: Mapping[str, Times], ours: str = "ours", theirs: str = "theirs
     }
 
 
-def peak_memory(run: Run, device: torch.device) -> float | None:
-    """Megabytes that a call needs beyond what was held before it, at its highest; None where nothing tells.
+def peak_memory(run: Run, device: torch.device) -> float:
+    """Megabytes of tensors that a call needs beyond what was held before it, at its highest.
 
-    On a GPU the allocator knows. On Linux the kernel keeps the highest resident size since it was last reset; big
-    tensors come from pages of their own and go back at once, so it follows what is allocated.
+    The allocator says so itself, on a GPU by its counters, on a CPU by the profiler's events: the resident size of
+    a process hides what goes into pages that were freed before.
     """
     run()
     gc.collect()
@@ -182,18 +183,14 @@ def peak_memory(run: Run, device: torch.device) -> float | None:
         run()
         wait(device)
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _status("VmRSS")
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profile:
         run()
-        return max(_status("VmHWM") - before, 0.0) / 1024
-    except OSError:
-        return None
-
-
-def _status(key: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return float(next(line for line in lines if line.startswith(key)).split()[1])
+    assert profile.profiler is not None and profile.profiler.kineto_results is not None
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
+    return max(held, default=0) / 2**20
 
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> float:
