@@ -76,9 +76,10 @@ Before its first step a run says what it will cost: parameters, multiply-adds, m
 the time that was spent waiting for data, peak memory; `--tracker tensorboard` (or another that Accelerate knows)
 holds the same.
 
-These go together: `--mixed-precision bf16` or `fp16`, `--channels-last`, `--compile`, `--checkpoint-activations`, and
-of the recipe `optim.accumulate`, `optim.ema`, `watch.best`, `watch.patience`. Losses are divided by the number of
-objects of a pass, over all processes: accumulated passes are one large batch but for that.
+These go together: `--mixed-precision bf16` or `fp16`, `--channels-last`, `--checkpoint-activations`, and of the recipe
+`optim.accumulate`, `optim.ema`, `watch.best`, `watch.patience`. `--compile` needs minutes before the first step; it is
+tested with bf16, `--channels-last` and `optim.ema`, not with recomputed activations. Losses are divided by the number
+of objects of a pass, over all processes: accumulated passes are one large batch but for that.
 
 ## Fields
 
