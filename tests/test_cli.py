@@ -180,6 +180,12 @@ class TestListAndInfo:
         assert [row["tag"] for row in told["weights"]] == ["coco_2x"]
         assert told["resize"] == [800, 1333]
 
+    def test_info_counts_the_weights_classes(self, capsys: pytest.CaptureFixture[str]) -> None:
+        told = json.loads(run(capsys, "info", "fcos_r18w24", "--json")[1])
+        model = pkdzoo.create_detector("fcos_r18w24", pretrained=True)
+        assert told["label_names"] == list(model.label_names) and told["num_classes"] == 6
+        assert told["parameters"] == sum(p.numel() for p in model.parameters())
+
     def test_info_of_a_folder(self, capsys: pytest.CaptureFixture[str], folder: str, tmp_path: Path) -> None:
         told = json.loads(run(capsys, "info", folder, "--json")[1])
         model = pkdzoo.create_detector(f"local-dir:{folder}")
@@ -217,6 +223,7 @@ class TestPredict:
         assert set(names()) == {"cat", "dog", "red fox"}
         assert set(names("--classes", "red fox,cat")) == {"red fox", "cat"}
         assert len(names("--iou", 0.1)) < len(names("--iou", 0.9))
+        assert "names none" in fails(capsys, "predict", folder, photos, "--classes", ",")
         out = run(capsys, "predict", folder, photos / "a.png", "--score", 1)[1]
         assert out.endswith("0 detections\n")
 
@@ -230,6 +237,38 @@ class TestPredict:
         assert found(photos / "more" / "c.bmp", photos, photos / "a.png") == ["more/c.bmp", "a.png", "b.jpg"]
         (photos / "odd [1].png").write_bytes((photos / "a.png").read_bytes())
         assert found(photos / "odd [1].png") == ["odd [1].png"]  # a file's name goes before a wildcard
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every file name is Unicode")
+    @pytest.mark.parametrize(
+        ("save", "around"), [("a.jsonl", {"LC_ALL": "C.UTF-8"}), ("a.json", {"PYTHONIOENCODING": "ascii"})]
+    )
+    def test_a_name_that_is_no_utf8(self, folder: str, photos: Path, save: str, around: dict[str, str]) -> None:
+        (photos / "b.jpg").rename(os.fsdecode(os.fsencode(photos / "ü") + b"\xff.jpg"))
+        command = [sys.executable, "-m", "pkdzoo", "predict", folder, str(photos), "--score", "0", "--top", "1"]
+        command += ["--json", "--save", str(photos / save)]
+        told = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **around}
+        done = subprocess.run(command, capture_output=True, env=told, timeout=300)
+        assert (done.returncode, done.stderr) == (0, b"")
+        printed = [json.loads(line)["path"] for line in done.stdout.decode().splitlines()]
+        saved = (photos / save).read_text(encoding="utf-8")
+        if save == "a.jsonl":
+            names = [json.loads(line)["path"] for line in saved.splitlines()]
+        else:
+            names = [image["file_name"] for image in json.loads(saved)["images"]]
+        assert printed == names == [str(photos / "a.png"), str(photos / "ü\udcff.jpg")]
+
+    def test_a_broken_link_does_not_stop_the_others(
+        self, capsys: pytest.CaptureFixture[str], folder: str, photos: Path
+    ) -> None:
+        code, out, err = run(capsys, "predict", folder, "http://[", photos / "a.png", "--output", photos / "drawn")
+        assert code == 1 and str(photos / "a.png") in out
+        assert err.splitlines() == ["pkdzoo: http://[: Invalid IPv6 URL", "pkdzoo: 1 of 2 pictures could not be read"]
+
+    def test_devices(self, capsys: pytest.CaptureFixture[str], folder: str, photos: Path) -> None:
+        start = ("predict", folder, photos / "a.png", "--device")
+        assert "write cpu, cuda, cuda:1 or mps" in fails(capsys, *start, "gpu")
+        if not torch.cuda.is_available():
+            assert fails(capsys, *start, "cuda").endswith("write --device cpu\n")
 
     def test_nothing_is_loaded_for_a_slip(
         self, capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -7,13 +7,14 @@ command line that cannot be understood. An error is one line; ``--debug`` shows 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
 
 import huggingface_hub.utils
 
-from pkdzoo.cli.common import Verb
+from pkdzoo.cli.common import ESCAPED, Verb
 from pkdzoo.cli.convert import CONVERT
 from pkdzoo.cli.data import CHECK, PREVIEW
 from pkdzoo.cli.data import CONVERT as CONVERT_DATA
@@ -90,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     verb: Verb = args.verb
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8" if args.json else None, errors=ESCAPED)  # JSON is UTF-8 everywhere
     if not sys.stderr.isatty():
         huggingface_hub.utils.disable_progress_bars()  # type: ignore[attr-defined]  # the Hub client's; ours look for themselves
     try:

@@ -18,6 +18,8 @@ from pkdzoo.models.base import Detector
 from pkdzoo.training.evaluate import open_detector as open_trained
 
 Parser = argparse.ArgumentParser
+# File names need not be UTF-8; what is not stands as \udcXX, which is how JSON escapes it, too.
+ESCAPED = "backslashreplace"
 WHICH = "a name out of 'pkdzoo list', a folder that holds a detector or a run, or hf-hub:ORG/NAME"
 
 
@@ -103,10 +105,25 @@ def open_detector(args: argparse.Namespace, device: torch.device | None = None) 
     else:
         name = f"local-dir:{args.model}" if Path(args.model).is_dir() else args.model
         model = load_checkpoint(create_detector(name, label_names=named(args.labels or "coco")), args.checkpoint)
-    if device is None:
-        auto = "cuda" if torch.cuda.is_available() else "cpu"
-        device = torch.device(auto if args.device == "auto" else args.device)
-    return model.to(device)
+    return model.to(device or device_of(args.device))
+
+
+def device_of(text: str) -> torch.device:
+    """The device behind ``--device``.
+
+    Raises:
+        ValueError: there is none of that name, or not here.
+    """
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if text == "auto" else text)
+    except RuntimeError:
+        raise ValueError(f"--device {text}: write cpu, cuda, cuda:1 or mps") from None
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch that was built without it
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(f"--device {text} cannot be used here ({reason}): write --device cpu") from None
+    return device
 
 
 def named(text: str) -> str | tuple[str, ...]:

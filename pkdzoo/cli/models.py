@@ -77,17 +77,18 @@ def info_arguments(parser: Parser) -> None:
 def info_run(args: argparse.Namespace) -> int:
     """All that is known about one detector."""
     saved = Path(args.model).is_dir()
-    model = open_detector(args.model) if saved else create_detector(args.model)
-    known: dict[str, Any] = {"name": args.model, "architecture": model.name, **facts(model)}
-    if not saved and not args.model.startswith(PREFIXES):
+    if saved or args.model.startswith(PREFIXES):
+        model = open_detector(args.model) if saved else create_detector(args.model)
+        known: dict[str, Any] = {"name": args.model, "architecture": model.name, **facts(model)}
+    else:
         entry, chosen = find(args.model)
+        row = chosen or entry.default
+        # of as many classes as its weights have: they are part of its size
+        model = create_detector(args.model, label_names=None if row is None else label_names(row.labels))
+        known = {"name": args.model, "architecture": model.name, **facts(model)}
         known["family"] = entry.family
         known["distilled"] = distilled_facts(entry.distilled) if entry.distilled else None
         known["weights"] = [asdict(w) for w in entry.weights if chosen in (None, w)]
-        row = chosen or entry.default
-        if row is not None:
-            known["label_names"] = list(label_names(row.labels))
-            known["num_classes"] = len(known["label_names"])
     show(args, "\n".join(info_lines(known)), known)
     return 0
 

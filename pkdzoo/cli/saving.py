@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
-from urllib.parse import urlsplit
 
 from pycocotools import mask as coco_mask
 
-from pkdzoo.data.remote import is_link
+from pkdzoo.cli.common import ESCAPED
+from pkdzoo.data.remote import is_link, path_in
 from pkdzoo.data.video import VideoWriter, frame_rate, is_video, writing_video
 from pkdzoo.labels import coco_ids
 from pkdzoo.results import Result
@@ -52,7 +52,7 @@ class Coco:
     def __init__(self, file: TextIO, label_names: tuple[str, ...]) -> None:
         self.file, self.label_names = file, label_names
         self.ids = coco_ids(label_names) or {label: label + 1 for label in range(len(label_names))}
-        self.waiting = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - lives until end()
+        self.waiting = tempfile.TemporaryFile("w+", encoding="utf-8", errors=ESCAPED)  # noqa: SIM115 - lives until end()
         self.pictures = self.rows = 0
         file.write('{"annotations": [')
 
@@ -90,7 +90,7 @@ def writing(path: Path, label_names: tuple[str, ...]) -> Iterator[Lines | Coco]:
     lines = path.suffix == ".jsonl"
     beside = path if lines else path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("w", encoding="utf-8") as file:
+        with beside.open("w", encoding="utf-8", errors=ESCAPED) as file:
             writer = Lines(file, label_names) if lines else Coco(file, label_names)
             yield writer
             writer.end()
@@ -114,7 +114,7 @@ def drawing_places(paths: list[str], folder: Path) -> dict[str, Path]:
     places: dict[str, Path] = {}
     taken: set[str] = set()
     for path in paths:
-        told = Path(urlsplit(path).path if is_link(path) else path)
+        told = Path(path_in(path) if is_link(path) else path)
         stem, suffix = told.stem or "picture", told.suffix
         suffix = suffix if suffix.lower() in DRAWN_AS else ".mp4" if is_video(path) and not is_link(path) else ".png"
         name, again = f"{stem}{suffix}", 2

@@ -236,6 +236,8 @@ class _Seen:
 
 
 def _look_at(path: Path, told: tuple[int, int], decode: bool) -> _Seen:
+    if path.exists() and not path.is_file():  # a device may have no end
+        return _Seen(broken=f"{path}: it is no file")
     try:
         digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     except FileNotFoundError:

@@ -171,7 +171,7 @@ def read_size(path: str | Path) -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
+            with Image.open(path, formats=known_formats()) as file:
                 height, width = file.height, file.width
                 # Asked for its EXIF, PIL decodes a whole PNG in case the tag stands behind the pixels.
                 bare = file.format == "PNG" and not any(key in file.info for key in _PNG_EXIF)

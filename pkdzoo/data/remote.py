@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from PIL import Image
 
@@ -24,6 +24,23 @@ BLOCK = 1 << 16
 def is_link(text: object) -> bool:
     """Whether it is a link that :func:`fetch_image` opens."""
     return isinstance(text, str) and text.lower().startswith(("http://", "https://"))
+
+
+def path_in(link: str) -> str:
+    """The path in a link; empty where it cannot be read, which :func:`fetch_image` will say."""
+    try:
+        return urlsplit(link).path
+    except ValueError:
+        return ""
+
+
+def _quoted(link: str) -> str:
+    """A link as it is sent: blanks and letters beyond ASCII in their %XX form, those of a host's name by IDNA."""
+    if link.isascii() and " " not in link:
+        return link
+    scheme, host, *rest = urlsplit(link)
+    host = host if host.isascii() else host.encode("idna").decode()
+    return urlunsplit((scheme, host, *(quote(part, safe="!#$%&'()*+,/:;=?@[]~") for part in rest)))
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -49,12 +66,12 @@ def fetch_image(link: str, limit: int | None = None, timeout: float | None = Non
     limit, timeout = LIMIT if limit is None else limit, TIMEOUT if timeout is None else timeout
     opener = urllib.request.build_opener(_Redirects)
     try:
-        request = urllib.request.Request(link, headers={"User-Agent": f"pkdzoo/{__version__}"})
+        request = urllib.request.Request(_quoted(link), headers={"User-Agent": f"pkdzoo/{__version__}"})
         with opener.open(request, timeout=timeout) as response:
             content = _read(response, limit)
     except urllib.error.HTTPError as error:
         error.close()
-        raise UnreadableImage(link, f"HTTP {error.code} {error.reason}") from None
+        raise UnreadableImage(link, " ".join(f"HTTP {error.code} {error.reason}".split())) from None  # of several lines
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise UnreadableImage(link, str(getattr(error, "reason", error)) or type(error).__name__) from None
     return open_image(link, io.BytesIO(content))

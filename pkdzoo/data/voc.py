@@ -39,6 +39,7 @@ from pkdzoo.data.foreign import (
 from pkdzoo.data.report import few
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+LARGEST = 10**9  # pixels; 1e999999999 is a Decimal, too, and fills the memory as a whole number
 NO, YES = ("0", "", "false", "no", "unspecified"), ("1", "true", "yes")
 
 
@@ -212,6 +213,8 @@ def _number(element: ET.Element, key: str, where: str) -> Decimal:
         value = Decimal("NaN")
     if not value.is_finite():
         raise ValueError(f"{where} has <{key}> = {element.findtext(key)!r}, which is not a number")
+    if not -LARGEST <= value <= LARGEST:  # abs() of a Decimal may overflow
+        raise ValueError(f"{where} has <{key}> = {element.findtext(key)!r}, which is too large for pixels")
     return value
 
 

@@ -95,12 +95,12 @@ def describe(file: str | Path) -> Description:
         raise ValueError(f"{file} holds {type(told).__name__}, not 'names' and the paths of the splits")
     bases = [file.parent]
     if told.get("path"):
-        bases.insert(0, file.parent / str(told["path"]))  # an absolute path stays what it is
+        bases.insert(0, file.parent / _path(told["path"], file))  # an absolute path stays what it is
     splits = {}
     for split in ("train", "val", "test"):
         value = next((told[key] for key in SPLIT_KEYS.get(split, (split,)) if told.get(key)), None)
         if value is not None:
-            splits[split] = [str(v) for v in (value if isinstance(value, list) else [value])]
+            splits[split] = [_path(v, file) for v in (value if isinstance(value, list) else [value])]
     return Description(file, tuple(bases), _names(told, file), splits)
 
 
@@ -116,8 +116,21 @@ def _names(told: Mapping[str, Any], file: Path) -> list[str]:
         raise ValueError(f"{file} has no 'names': write the list of classes, e.g. names: [cat, dog]")
     odd = [name for name in names if isinstance(name, (bool, dict, list)) or name is None]
     if odd:
-        raise ValueError(f"{file}: the class name {odd[0]!r} is no text; YAML reads yes, no, on, off so: quote it")
+        raise ValueError(
+            f"{file}: the class name {_shown(odd[0])} is no text; YAML reads yes, no, on, off so: quote it"
+        )
     return [str(name) for name in names]
+
+
+def _shown(value: Any) -> str:
+    """A value as it stands, or its kind: aliases make a list of lists longer than any memory."""
+    return type(value).__name__ if isinstance(value, (dict, list)) else repr(value)
+
+
+def _path(value: Any, file: Path) -> str:
+    if isinstance(value, (dict, list)):
+        raise ValueError(f"{file}: a path is a text, not {_shown(value)}")
+    return str(value)
 
 
 def listed(split_path: str | Path) -> tuple[Description, str]:
@@ -215,7 +228,7 @@ def _object(
             f"{where}: {len(fields)} numbers; a box has 5 (class, centre x, centre y, width, height), a polygon 7 or "
             "more (class, then x and y of each corner)"
         )
-    if first != int(first) or not 0 <= first < classes:
+    if not 0 <= first < classes or first != int(first):
         raise ValueError(f"{where}: class {fields[0]}; 'names' has the classes 0 to {classes - 1}")
     if not all(math.isfinite(value) and abs(value) <= FAR for value in values):
         raise ValueError(f"{where}: {' '.join(fields[1:]):.60} are no shares of the picture; they lie in 0..1")

@@ -101,9 +101,11 @@ def class_indices(model: Detector, classes: Sequence[str | int]) -> Tensor:
     """Label numbers of class names or numbers.
 
     Raises:
-        ValueError: for a class the detector does not know.
+        ValueError: for a class the detector does not know, or none at all.
     """
     indices = []
+    if not len(classes):
+        raise ValueError(f"classes={classes!r} names none: leave it out to have all of them")
     for wanted in [classes] if isinstance(classes, str) else classes:
         index = model.label_names.index(wanted) if wanted in model.label_names else wanted
         if not isinstance(index, int) or not 0 <= index < model.num_classes:

@@ -181,6 +181,15 @@ class TestPictures:
         assert report.errors == 3
         assert "it has 40 x 30 pixels (h x w), but its boxes were drawn on 40 x 60" in str(report)
 
+    @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device")
+    def test_a_device_is_no_picture(self, tmp_path: Path) -> None:
+        root = write(tmp_path, train=clean())
+        file = root / "annotations" / "instances_train.json"
+        data = json.loads(file.read_text())
+        data["images"][0]["file_name"] = "/dev/zero"  # has no end
+        file.write_text(json.dumps(data))
+        assert "it is no file" in str(check(root, decode=False))
+
     def test_only_decoding_finds_a_cut_file(self, tmp_path: Path) -> None:
         root = write(tmp_path, train=clean())
         file = root / "images/train/a.png"

@@ -106,6 +106,11 @@ class TestLinks:
         assert "refused" in decode("http://127.0.0.1:9/a.png").error.lower()
         assert decode("http://[::1/a.png").error
 
+    def test_blanks_and_letters_beyond_ascii(self, server: Served) -> None:
+        server.put("/%C3%BCn%C3%AF%20%E6%97%A5.png?q=%C3%A4", png())
+        assert decode(f"{server.url}/ünï 日.png?q=ä").error is None
+        assert "ordinal" not in decode("http://ünï.invalid/a.png").error  # the host's name is what is wrong
+
     @pytest.mark.parametrize("place", ["ftp://127.0.0.1/a.png", "file:///etc/hostname"])
     def test_a_redirection_stays_on_the_web(self, server: Served, place: str) -> None:
         link, _ = server.put("/a.png", png())
@@ -121,6 +126,9 @@ class TestLinks:
         assert "neither http nor https" in error or "is not allowed" in error
         server.faults.append(lambda handler: elsewhere(handler, link))
         assert decode(link).error is None
+        server.faults.extend([lambda handler: elsewhere(handler, link)] * 5)
+        error = decode(link).error
+        assert "infinite loop" in error and "\n" not in error
 
     def test_a_file_link_is_a_file_name(self, tmp_path: Path) -> None:
         (tmp_path / "a.png").write_bytes(png())

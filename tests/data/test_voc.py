@@ -98,6 +98,8 @@ class TestRefusals:
             (SIZE + CAT + "<object><bndbox/></object>", "object 2 has no <name>"),
             (SIZE + CAT.replace("<xmin>1<", "<xmin>one<"), "<xmin> = 'one', which is not a number"),
             (SIZE + CAT.replace("<xmin>1<", "<xmin>Infinity<"), "not a number"),
+            (SIZE + CAT.replace("<xmin>1<", "<xmin>1e400<"), "too large for pixels"),
+            (SIZE.replace("60", "1e999999999") + CAT, "too large for pixels"),
             (SIZE + CAT.replace("<difficult>0<", "<difficult>perhaps<"), "'perhaps'; it is 0 or 1"),
         ],
     )

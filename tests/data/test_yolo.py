@@ -141,6 +141,8 @@ class TestDescriptions:
             ("train: images/train\nnames: {1: cat, 2: dog}", "write 0 to 1"),
             ("train: images/elsewhere\nnames: [cat]", "does not exist; looked for"),
             ("val: images/train\nnames: [cat]", "has no 'train'; it has val"),
+            ("train: images/train\nnames: [[cat]]", "the class name list is no text"),
+            ("train: [[images/train]]\nnames: [cat]", "a path is a text, not list"),
             ("!!python/object/apply:os.system ['exit 1']", "is not a YAML file"),
         ],
     )
@@ -153,6 +155,8 @@ class TestDescriptions:
         [
             ("2 0.5 0.5 0.5 0.5", "class 2; 'names' has the classes 0 to 1"),
             ("0.5 0.5 0.5 0.5 0.5", "class 0.5"),
+            ("nan 0.5 0.5 0.5 0.5", "class nan"),
+            ("inf 0.5 0.5 0.5 0.5", "class inf"),
             ("0 0.5 0.5 0.5", "4 numbers; a box has 5"),
             ("0 0.5 0.5 0.5 0.5 0.9", "6 numbers"),
             ("0 x 0.5 0.5 0.5", "not all numbers"),
@@ -165,6 +169,12 @@ class TestDescriptions:
         with pytest.raises(ValueError, match=message) as caught:
             read(root)
         assert "a.txt, object 2" in str(caught.value)
+
+    def test_aliases_that_would_fill_the_memory(self, tmp_path: Path) -> None:
+        nine = "".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]\n" for k in range(1, 20))
+        root = write_yolo(tmp_path, {"a": ""}, f"a0: &a0 [lol]\n{nine}train: images/train\nnames: *a19\n")
+        with pytest.raises(ValueError, match="the class name list is no text"):
+            read(root)
 
     def test_no_labels_at_all(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"no picture of .* has a label file; looked for .*labels.train.a\.txt"):
