@@ -194,6 +194,8 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -
             # -- the end of an epoch -----------------------------------------------------------------------------
             last = progress.step >= steps
             if last or (epoch + 1) % recipe.watch.evaluate == 0:
+                if not recipe.watch.save or progress.step % recipe.watch.save:
+                    save()  # whoever asks the run to stop may not wait as long as it measures
                 with monitor.paused():
                     metrics = evaluate(judged, val_loader, val_set, accelerator)
                 better = state.note_metrics(progress, metrics[recipe.watch.best])

@@ -161,7 +161,7 @@ class Watch:
     Attributes:
         log: optimiser steps between two lines of the log.
         evaluate: epochs between two evaluations; the last epoch is always evaluated.
-        save: optimiser steps between two checkpoints, besides the one at the end of each epoch.
+        save: optimiser steps between two checkpoints, besides those before an evaluation and at the end of each epoch.
         keep: checkpoints that stay on disk.
         best: the metric whose highest value marks the best student.
         patience: stop after so many evaluations without a better one; None never stops early.

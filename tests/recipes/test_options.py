@@ -141,7 +141,8 @@ def test_the_best_by_another_metric_is_kept_and_patience_ends(train, recipe, sha
     best, last = (json.loads((run / folder / "metrics.json").read_text()) for folder in ("best", "last"))
     assert (best["epoch"], best["AP75"]) == (2, 3.0) and (last["epoch"], last["AP75"]) == (4, 2.5)
     for folder, step in (("best", 8), ("last", 16)):
-        tensors = state.read_checkpoint(run / "checkpoints" / f"step_{step:08d}")[0]
+        place = next(path for path in state.list_checkpoints(run) if path.name.startswith(f"step_{step:08d}"))
+        tensors = state.read_checkpoint(place)[0]
         average = {k.removeprefix("average.module."): v for k, v in tensors.items() if "average.module." in k}
         assert_close(average, weights(run, folder), 0)
 

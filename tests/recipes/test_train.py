@@ -130,7 +130,10 @@ def test_resumed_run_equals_the_uninterrupted_one(case, train, crash, recipe, sh
 
 def test_resume_at_the_end_of_an_epoch_and_of_the_run(train, crash, recipe, shapes, whole, tmp_path) -> None:
     command = [recipe, "--data", shapes]
-    crash(5, *command, "--output", tmp_path / "cut")  # the only checkpoint is that of the first epoch's end
+    crash("evaluation", *command, "--output", tmp_path / "cut")
+    found = state.find_checkpoint(tmp_path / "cut")  # the epoch's steps are not lost, however long it would measure
+    assert found is not None and (found[1].epoch, found[1].step_in_epoch) == (0, 4)
+    crash(5, *command, "--output", tmp_path / "cut", "--resume")  # the only checkpoint is that of the first epoch's end
     train(*command, "--output", tmp_path / "cut", "--resume")
     assert_same_run(whole, tmp_path / "cut")
     before = (tmp_path / "cut" / "log.jsonl").read_text()
