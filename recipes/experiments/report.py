@@ -323,6 +323,8 @@ def source(cells: Sequence[Cell], results: Path) -> str:
     first = next((cell for cell in cells if cell["role"] == "student"), cells[0])
     data, budget = first["data"], first["budget"]
     path = f"{first['matrix']}.py"
+    if first["role"] == "teacher":
+        return f"[{path}]({path}): no student yet. On {first['hardware']}, torch {first['versions']['torch']}."
     return (
         f"[{path}]({path}): {data['train']['pictures']} pictures to train, {data['val']['pictures']} to judge; a "
         f"student ({first['recipe']['model']}) takes {budget['steps']} steps, {budget['pictures']} pictures. "
