@@ -19,6 +19,8 @@ def stretch(picture, size, axis):
     return picture.take(low, axis) * (1 - share) + picture.take(np.minimum(low + 1, last), axis) * share
 
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 session = onnxruntime.InferenceSession(sys.argv[1])
 facts = session.get_modelmeta().custom_metadata_map
 names, rule = json.loads(facts["label_names"]), json.loads(facts["resize"])

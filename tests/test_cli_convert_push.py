@@ -75,6 +75,7 @@ class TestConvert:
         assert "Did you mean retina_r10w16" in fails(capsys, "convert", file, out, "--arch", "retina_r10w61")
         assert "head." in fails(capsys, "convert", file, out, "--arch", "retina_r10w16", "--labels", "cat")
         assert "is no file" in fails(capsys, "convert", tmp_path / "none.pth", out, "--arch", "retina_r10w16")
+        assert "FILE.safetensors" in fails(capsys, "convert", file, tmp_path / "out.pth", "--arch", "retina_r10w16")
         file.write_bytes(b"no checkpoint")
         assert "epoch_12.pth" in fails(capsys, "convert", file, out, "--arch", "retina_r10w16")
         assert not out.exists()

@@ -13,6 +13,8 @@ from pkdzoo.models.base import Detector
 from pkdzoo.training.evaluate import open_detector
 from pkdzoo.training.publish import labels_of
 
+FOREIGN = (".pth", ".pt", ".pt2", ".bin", ".ckpt", ".pkl", ".onnx")  # what convert does not write
+
 
 def convert_arguments(parser: Parser) -> None:
     """Arguments of ``convert``."""
@@ -27,6 +29,8 @@ def convert_arguments(parser: Parser) -> None:
 
 def convert_run(args: argparse.Namespace) -> int:
     """Read strictly, write whole."""
+    if args.target.suffix in FOREIGN:
+        raise ValueError(f"{args.target}: only tensors are written: name a folder or FILE.safetensors")
     if args.target.suffix != ".safetensors" and args.target.is_dir() and any(args.target.iterdir()):
         raise ValueError(f"{args.target} holds something already: choose a new folder")
     if args.target.suffix == ".safetensors" and args.target.exists():

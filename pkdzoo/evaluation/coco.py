@@ -50,8 +50,11 @@ class JsonGroundTruth:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        with self.path.open() as file:
-            self.data = json.load(file)
+        try:
+            self.data = json.loads(self.path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            told = "results files are compared with COCO's annotations, which pkdzoo data convert makes"
+            raise ValueError(f"{path} is not JSON ({error}): {told}") from None
         lacking = [key for key in ("images", "annotations", "categories") if key not in self.data]
         if lacking:
             raise ValueError(f"{path} is not a COCO annotation file: it has no {', '.join(map(repr, lacking))}")

@@ -63,3 +63,10 @@ def test_nothing_found_is_nothing_right(truth: Path, tmp_path: Path) -> None:
 def test_what_is_no_results_file(truth: Path, tmp_path: Path, rows: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate_results(save(tmp_path, rows), truth)
+
+
+def test_annotations_that_are_no_json_are_named(tmp_path: Path) -> None:
+    found = save(tmp_path, [ROW])
+    (tmp_path / "train.txt").write_text("000001\n000002\n")
+    with pytest.raises(ValueError, match=r"train\.txt is not JSON.*pkdzoo data convert"):
+        evaluate_results(found, tmp_path / "train.txt")

@@ -193,6 +193,9 @@ def test_inference_without_torch(trained: pkdzoo.Detector, file: Path, photo: Pa
         boxes = (want.boxes - torch.tensor(row["box"])).abs().amax(dim=1)
         named = torch.tensor([name == row["name"] for name in want.names])
         assert (named & (boxes < 0.5) & ((want.scores - row["score"]).abs() < 0.01)).any(), row
+    alone = subprocess.run(command[:-1], capture_output=True, text=True, timeout=120)
+    assert alone.returncode == 1 and "onnx_infer.py retina_r50.onnx street.jpg" in alone.stderr
+    assert "Traceback" not in alone.stderr
 
 
 def test_what_cannot_be_exported(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
