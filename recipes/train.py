@@ -18,6 +18,7 @@ import argparse
 import json
 import math
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -> Arm | None:
-    """One run, from an empty folder or from its last checkpoint; None if it was asked to stop."""
+def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path, held: ExitStack) -> Arm | None:
+    """One run, from an empty folder or from its last checkpoint; None if it was asked to stop.
+
+    Its folder stays this run's own until ``held`` is left.
+    """
     accelerator = Accelerator(
         cpu=args.cpu,
         mixed_precision=args.mixed_precision,
@@ -79,6 +83,7 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path) -
     options.check(accelerator, args.tracker)
     options.share_cores(accelerator, args.threads)
     about = state.about(accelerator.num_processes)
+    held.enter_context(state.hold(output, accelerator))
     state.check_output(output, recipe, args.resume)
     found = state.find_checkpoint(output) if args.resume else None
     with accelerator.main_process_first():  # a recipe may generate its data
@@ -224,13 +229,14 @@ def main(argv: list[str] | None = None) -> None:
         alone = len(recipes) == 1
         output = args.output or Path("runs") / (recipes[0].name if alone else args.recipe.stem)
         arms = []
-        for recipe in recipes:
-            arm = train(recipe, args, output if alone else output / recipe.name, output / "data")
-            if arm is None:  # asked to stop: the arms that follow wait for --resume
-                break
-            arms.append(arm)
-        if not alone and len(arms) == len(recipes):
-            compare(arms, output)
+        with ExitStack() as held:
+            for recipe in recipes:
+                arm = train(recipe, args, output if alone else output / recipe.name, output / "data", held)
+                if arm is None:  # asked to stop: the arms that follow wait for --resume
+                    break
+                arms.append(arm)
+            if not alone and len(arms) == len(recipes):
+                compare(arms, output)
         PartialState().destroy_process_group()
     except (ValueError, OSError, Diverged, TooManyUnreadable) as error:
         sys.exit(f"error: {options.plainly(error)}")

@@ -7,6 +7,7 @@
     OUTPUT/metrics.json       the numbers of the last evaluation; best/metrics.json those of the best
     OUTPUT/checkpoints/step_N everything that resuming needs, with a manifest of hashes
     OUTPUT/last, OUTPUT/best  the student alone: model.safetensors and config.json
+    OUTPUT/.lock              held by the run while it runs
 
 A checkpoint is written beside its place, forced to the disk and renamed: it is there as a whole or not at all. How far
 the run is stands in its manifest, not in the folder's name. Randomness needs no saving: every step is seeded by
@@ -25,22 +26,29 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pkdzoo.checkpoints.io import save_archive, save_safetensors
 from pkdzoo.evaluation import write_metrics
 from pkdzoo.models.base import Detector
+from pkdzoo.saved import TENSORS
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.version import __version__
 
 MANIFEST = "manifest.json"
+LOCK = ".lock"
+ORPHANS = 8.0  # seconds: loader processes share the lock of the run that was killed, and look after it every 5
 IDENTITY = ("name", "model", "model_args", "distill")  # what may not change when a run is resumed
 
 
@@ -108,18 +116,63 @@ def _sync(path: Path) -> None:
 # -- the folder of a run ---------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def hold(output: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Be the only run that writes to a folder. Every process calls it, the main one holds the lock.
+
+    The system lets go of the lock when the process ends, however it ends: nothing has to be cleaned up after a kill.
+
+    Args:
+        output: the run's folder; made when missing.
+        accelerator: of the run.
+
+    Raises:
+        ValueError: on every process, when another run holds it, or it is no place for a run.
+    """
+    lock, refused = FileLock(output / LOCK), ""
+    if accelerator.is_main_process:
+        try:
+            check_place(output)
+            output.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=ORPHANS)
+        except Timeout:
+            refused = f"another run is writing to {output}: wait until it has ended, or choose another --output"
+        except NotImplementedError as error:
+            warnings.warn(f"nothing keeps a second run out of {output}: its disk has no locks ({error})", stacklevel=3)
+        except (ValueError, OSError) as error:
+            refused = str(error)
+    (refused,) = broadcast_object_list([refused])
+    if refused:
+        raise ValueError(refused)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_place(output: Path) -> None:
+    """Refuse a folder that is none or holds something else than a run; nothing is written.
+
+    Raises:
+        ValueError: saying so.
+    """
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{output} is a file: --output names a folder")
+    if (output / "recipe.json").is_file() or not output.is_dir():
+        return
+    if any(_foreign(entry) for entry in output.iterdir()):
+        raise ValueError(f"{output} is not empty and holds no run: choose another --output")
+
+
 def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
     """Refuse a folder that holds something else; nothing is written.
 
     Raises:
         ValueError: it holds another run, this run without ``resume``, or no run at all.
     """
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"{output} is a file: --output names a folder")
+    check_place(output)
     held = output / "recipe.json"
     if not held.is_file():
-        if output.is_dir() and any(_foreign(entry) for entry in output.iterdir()):
-            raise ValueError(f"{output} is not empty and holds no run: choose another --output")
         return
     old, new = _read_object(held), recipe.to_dict()
     if not resume:
@@ -177,7 +230,9 @@ def _foreign(entry: Path) -> bool:
     """Whether a run that was killed before it had written its recipe cannot have left this."""
     if entry.name == "checkpoints" and entry.is_dir():
         return any(entry.iterdir())
-    return entry.name != "data" and not entry.name.startswith(".recipe.json.")  # data may have been generated
+    return entry.name not in ("data", LOCK) and not entry.name.startswith(
+        ".recipe.json."
+    )  # data may have been generated
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:
@@ -393,11 +448,12 @@ def reopened(progress: Progress, steps: int, patience: int | None) -> Progress:
 def export(model: Detector, output: Path, metrics: Mapping[str, Any], about: Mapping[str, Any], best: bool) -> None:
     """The student alone as ``last`` and, if it is the best so far, as ``best``, each with its numbers.
 
-    Each folder is what ``create_detector("local-dir:FOLDER")`` loads.
+    Each folder is what ``create_detector("local-dir:FOLDER")`` loads. The numbers name the weights by their hash: a run
+    that is killed between the two leaves new weights beside old numbers, and who publishes them is told.
     """
     for folder in [output / "last", output / "best"] if best else [output / "last"]:
         model.save_pretrained(folder)
-        write_metrics(folder / "metrics.json", dict(metrics), **about)
+        write_metrics(folder / "metrics.json", dict(metrics), **about, weights_sha256=sha256(folder / TENSORS))
     write_metrics(output / "metrics.json", dict(metrics), **about)
 
 

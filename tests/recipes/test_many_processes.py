@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from processes import Run
 from safetensors.torch import load_file
 from scripts import ROOT, assert_same_run, launch, log_lines
@@ -86,6 +87,18 @@ def test_arms_follow_each_other_and_are_compared(recipe, shapes, tmp_path) -> No
     assert [row["name"] for row in rows] == ["plain", "taught"]
     abouts = [json.loads((tmp_path / "run" / name / "run.json").read_text()) for name in ("plain", "taught")]
     assert [about["processes"] for about in abouts] == [2, 2]
+
+
+def test_every_process_ends_when_the_folder_is_another_runs(recipe, shapes, tmp_path) -> None:
+    arms = 'RECIPES = [RECIPE, replace(RECIPE, name="other")]\n'
+    recipe.write_text(recipe.read_text() + "from dataclasses import replace\n" + arms)
+    (tmp_path / "run" / "tiny").mkdir(parents=True)
+    with FileLock(tmp_path / "run" / "tiny" / state.LOCK):
+        refused = run(2, recipe, shapes, tmp_path / "run")
+        assert refused.wait() == [1, 1], refused.text()
+    assert refused.text().count("error: another run is writing to") == 2 and "Traceback" not in refused.text()
+    run(2, recipe, shapes, tmp_path / "run", *sets("schedule.max_steps=1")).finish()
+    assert (tmp_path / "run" / "comparison.json").is_file()
 
 
 TRAINED = sets("model=fcos_r18w24", "init=fcos_r18w24", "optim.lr=1e-4")  # weights that find something

@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import signal
+import time
 from contextlib import contextmanager, nullcontext
 from itertools import count
 from pathlib import Path
@@ -147,6 +148,24 @@ def test_a_finished_run_goes_on_when_its_recipe_asks_for_more(train, recipe, sha
     with pytest.warns(UserWarning, match=r"schedule\.epochs: 1 -> 2"):
         train(*command, "--resume")
     assert_same_run(whole, tmp_path / "run")
+
+
+def test_a_second_run_in_the_same_folder_is_refused_until_the_first_is_gone(recipe, shapes, tmp_path) -> None:
+    out = tmp_path / "run"
+    words = [recipe, "--data", shapes, "--output", out, "--cpu", "--threads", 1]
+    for more in ("data.workers=1", "schedule.epochs=999", "watch.evaluate=999", "watch.save=2"):
+        words += ["--set", more]
+    first = Run("train", *words, said=tmp_path / "first")
+    while first.alive and not state.list_checkpoints(out):
+        time.sleep(0.05)
+    second = Run("train", *words, "--resume", said=tmp_path / "second")
+    assert second.wait() == [1]
+    assert second.text().startswith(f"error: another run is writing to {out}: ") and second.text().count("\n") == 1
+    assert first.alive, first.text()
+    os.kill(first.processes[0].pid, signal.SIGKILL)  # it alone: its loader process outlives it for a while
+    first.processes[0].join()
+    Run("train", *words, "--resume", "--set", "schedule.max_steps=1", said=tmp_path / "third").finish()
+    assert "resumed from" in (tmp_path / "third").read_text()
 
 
 def test_a_damaged_checkpoint_is_passed_over(train, crash, recipe, shapes, whole, tmp_path) -> None:

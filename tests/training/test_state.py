@@ -167,7 +167,7 @@ def test_killed_at_any_moment_of_a_save_a_whole_checkpoint_is_there(output) -> N
     assert within >= 5 and newest >= 3
 
 
-@pytest.mark.parametrize("left", [".recipe.json.123", "checkpoints", "data"])
+@pytest.mark.parametrize("left", [".recipe.json.123", "checkpoints", "data", ".lock"])
 def test_a_run_that_was_killed_before_it_began_can_begin_again(tmp_path, left) -> None:
     run = tmp_path / "run"
     (run / left).mkdir(parents=True)
