@@ -89,9 +89,14 @@ def check_numbers(card: Card) -> None:
     """Refuse figures that no evaluation writes.
 
     Raises:
-        ValueError: naming the one that is neither a finite number nor None.
+        ValueError: naming the one that is neither a finite number nor None, or ``per_class`` without names.
     """
     classes = card.metrics.get("per_class") or {}
+    if not isinstance(classes, Mapping):
+        raise ValueError(
+            f"{card.name}: per_class is a {type(classes).__name__} in its metrics, an AP for each class belongs there: "
+            "measure it again"
+        )
     told = {key: card.metrics.get(key) for key in METRICS} | {f"per_class {key}": classes[key] for key in classes}
     for key, value in told.items():
         if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):
@@ -217,8 +222,13 @@ def per_class(values: Mapping[str, float | None] | None) -> str:
     """AP of each class."""
     if not values:
         return ""
-    lines = [f"| {name} | {'-' if value is None else format(value, '.1f')} |" for name, value in values.items()]
+    lines = [f"| {cell(name)} | {'-' if value is None else format(value, '.1f')} |" for name, value in values.items()]
     return "\n".join(["| class | AP |", "| --- | ---: |", *lines])
+
+
+def cell(text: str) -> str:
+    """Text on one line that ends no column."""
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def cost(card: Card) -> str:

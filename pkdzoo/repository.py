@@ -162,7 +162,16 @@ def check_private(folder: Path, words: set[str] | frozenset[str] = frozenset()) 
                 found = re.search(rf"(?<![\w-]){re.escape(user)}(?![\w-])", line)
             if found is not None:
                 kind = "a token" if TOKEN.search(line) else f"{found[0]!r}, a place or a user of this machine"
-                raise ValueError(f"nothing is published: {name} has {kind} in line {number}; take it out and try again")
+                raise ValueError(f"nothing is published: {name} has {kind} in line {number}; {cure(kind)}")
+
+
+def cure(kind: str) -> str:
+    """What to do about something private."""
+    told = (
+        "it comes from the run's recipe.json, run.json or metrics.json, from the class names, or from what was given "
+        "here. Change it there and publish again into an empty folder"
+    )
+    return f"{told}, and revoke the token: others may have read it" if kind == "a token" else told
 
 
 def current_user() -> str:

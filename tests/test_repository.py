@@ -118,7 +118,8 @@ def test_leaks_are_found(model: pkdzoo.Detector, tmp_path: Path, text: str, kind
         file.write(f"\n{text}\n")
     with pytest.raises(ValueError, match=rf"README\.md has .*{kind}"):
         check_private(folder)
-    with pytest.raises(ValueError, match="nothing is published"):
+    advice = "Change it there and publish again" + (".*, and revoke the token" if kind == "a token" else "")
+    with pytest.raises(ValueError, match=f"nothing is published: .*{advice}"):
         push_folder(folder, "org/name")
 
 

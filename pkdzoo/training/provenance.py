@@ -16,6 +16,8 @@ from pkdzoo.repository import tidied
 from pkdzoo.saved import CONFIG, SETTINGS, TENSORS, fetch_repository, sha256_of
 from pkdzoo.training.recipe import Distill, Recipe
 
+WEIGHTS = "weights_sha256"  # of the tensors that the numbers beside them belong to
+
 
 def about_teacher(distill: Distill, task: Any = None) -> dict[str, Any]:
     """Who taught and how, without places on this disk.
@@ -54,14 +56,17 @@ def _facts(distill: Distill) -> dict[str, Any]:
 
 def _of_folder(folder: Path) -> dict[str, Any]:
     """A saved teacher: by the name of its run, not of the folder on somebody's disk."""
-    config = read(folder / CONFIG)
-    own, metrics = config.get(SETTINGS, {}), read(folder / "metrics.json")
-    recipe = read(folder.parent / "recipe.json")
+    config, metrics = read_object(folder / CONFIG), read_object(folder / "metrics.json")
+    own = config.get(SETTINGS, {})
+    sha256 = sha256_of(folder / TENSORS) if (folder / TENSORS).is_file() else None
+    if metrics.get(WEIGHTS, sha256) != sha256:  # of weights that were there before
+        metrics = {}
+    recipe = read_object(folder.parent / "recipe.json")
     measured = command(metrics) if "AP" in metrics else ""
     return {
         "teacher": recipe.get("name") or config.get("architecture"),
         "architecture": config.get("architecture"),
-        "sha256": sha256_of(folder / TENSORS) if (folder / TENSORS).is_file() else None,
+        "sha256": sha256,
         "AP": metrics.get("AP", own.get("AP")),
         "AP_source": f"`{measured}`" if measured else None,
         "license": own.get("license"),
@@ -99,7 +104,7 @@ def compared(run: Path, recipe: Recipe, teacher: str) -> Distilled | None:
     rows = read(run.parent / "comparison.json")
     found: dict[str, dict[str, Any]] = {}
     for row in rows if isinstance(rows, list) else ():
-        own = read(run.parent / row["name"] / "recipe.json")
+        own = read_object(run.parent / row["name"] / "recipe.json")
         same = own.get("model") == recipe.model and own.get("model_args") == recipe.to_dict()["model_args"]
         if (row["role"] == "distilled" and row["name"] != recipe.name) or (row["role"] == "plain" and not same):
             continue
@@ -108,7 +113,7 @@ def compared(run: Path, recipe: Recipe, teacher: str) -> Distilled | None:
     if recipe.distill is None or len(parts) < 3 or None in parts:
         return None
     first, plain, distilled = (round(float(part), 3) for part in parts)
-    words = command(read(run / "run.json"))
+    words = command(read_object(run / "run.json"))
     source = f"measured after the last epoch of one run each, seed {recipe.seed}" + (f", `{words}`" if words else "")
     return Distilled(recipe.model, teacher, tuple(recipe.distill.methods), (first, plain, distilled), source)
 
@@ -123,3 +128,31 @@ def read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file that holds names and values; nothing where there is none.
+
+    Raises:
+        ValueError: naming the file, when it is not JSON or holds something else.
+    """
+    content = read(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object but a {type(content).__name__}: it is not as a run wrote it")
+    return content
+
+
+def numbers_of(folder: Path) -> dict[str, Any]:
+    """The numbers that were measured with the weights beside them; none where nothing was measured.
+
+    Raises:
+        ValueError: when they belong to other weights: the run was killed between writing the two.
+    """
+    metrics = read_object(folder / "metrics.json")
+    noted = metrics.pop(WEIGHTS, None)
+    if noted is not None and noted != sha256_of(folder / TENSORS):
+        raise ValueError(
+            f"{folder / 'metrics.json'} was measured with other weights than {TENSORS} beside it: continue the run "
+            f"with --resume, or measure again, pkdzoo eval {folder} --data DIR --output {folder / 'metrics.json'}"
+        )
+    return metrics

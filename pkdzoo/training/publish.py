@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from pkdzoo.registry import Distilled, find, is_detector
 from pkdzoo.repository import PICTURE, RECIPE, write_repository
 from pkdzoo.saved import sha256_of
 from pkdzoo.training.evaluate import open_detector
-from pkdzoo.training.provenance import about_teacher, command, compared, read
+from pkdzoo.training.provenance import about_teacher, command, compared, numbers_of, read_object
 from pkdzoo.training.recipe import Recipe
 
 # Of a run's numbers: what they were measured with.
@@ -65,7 +66,7 @@ def prepare(
         saved = Path(str(model.loaded_from).removeprefix("local-dir:"))
         run = next((place for place in (saved, saved.parent) if (place / RECIPE).is_file()), saved)
         card = card_of_run(run, saved, model, license, teacher_license, data, data_license)
-        recipe = without_places(read(run / RECIPE), card) if (run / RECIPE).is_file() else None
+        recipe = without_places(read_object(run / RECIPE), card) if (run / RECIPE).is_file() else None
         if card.data is SHAPES:
             sheet = next((path for path in (run / PICTURE, run.parent / PICTURE) if path.is_file()), None)
     elif is_detector(source):
@@ -123,8 +124,8 @@ def card_of_run(
     data_license: str | None,
 ) -> Card:
     """The card of a run's best student; its numbers are those that were measured beside it."""
-    metrics = read(saved / "metrics.json")
-    held = read(run / "recipe.json")
+    metrics = numbers_of(saved)
+    held = read_object(run / "recipe.json")
     words = command(metrics)
     more: dict[str, Any] = {"metrics": metrics, "source": f"`{words}`" if words else "", "speed": speed(metrics)}
     if not held:
@@ -133,7 +134,7 @@ def card_of_run(
     about: dict[str, Any] = {"recipe": recipe.name, "seed": recipe.seed}
     about |= {key: metrics[key] for key in MEASURED if key in metrics}
     if recipe.distill is not None and recipe.distill.methods:
-        noted = read(run / "run.json").get("teacher")
+        noted = read_object(run / "run.json").get("teacher")
         facts = dict(noted or about_teacher(recipe.distill))
         known_license = facts.pop("teacher_license", None)
         more["teacher_license"] = teacher_license or known_license or license_of(recipe.distill.teacher)
@@ -143,16 +144,23 @@ def card_of_run(
     known: str | DataSet | None = data
     if known is None and recipe.data.generate:
         known = SHAPES
-    launch = command(read(run / "run.json"))
+    launch = command(read_object(run / "run.json"))
     more |= {"provenance": about, "recipe": RECIPE, "launch": launch, "name": recipe.name}
     return describe_card(model, license, known, data_license, **more)
 
 
 def speed(metrics: Mapping[str, Any]) -> str:
-    """How long a picture takes and on what, where it was measured."""
-    if "ms_per_picture" not in metrics:
+    """How long a picture takes and on what, where it was measured.
+
+    Raises:
+        ValueError: for a time that is no number.
+    """
+    time = metrics.get("ms_per_picture")
+    if time is None:
         return ""
-    return f"{metrics['ms_per_picture']:.3g} ms a picture, one at a time, on {metrics.get('hardware', UNKNOWN)}"
+    if not (isinstance(time, (int, float)) and math.isfinite(time)):
+        raise ValueError(f"ms_per_picture is {time!r} in its metrics, a number belongs there: measure it again")
+    return f"{time:.3g} ms a picture, one at a time, on {metrics.get('hardware', UNKNOWN)}"
 
 
 def without_places(recipe: Mapping[str, Any], card: Card) -> dict[str, Any]:

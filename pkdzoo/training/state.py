@@ -43,6 +43,7 @@ from pkdzoo.checkpoints.io import save_archive, save_safetensors
 from pkdzoo.evaluation import write_metrics
 from pkdzoo.models.base import Detector
 from pkdzoo.saved import TENSORS
+from pkdzoo.training.provenance import WEIGHTS
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.version import __version__
 
@@ -453,7 +454,7 @@ def export(model: Detector, output: Path, metrics: Mapping[str, Any], about: Map
     """
     for folder in [output / "last", output / "best"] if best else [output / "last"]:
         model.save_pretrained(folder)
-        write_metrics(folder / "metrics.json", dict(metrics), **about, weights_sha256=sha256(folder / TENSORS))
+        write_metrics(folder / "metrics.json", dict(metrics), **about, **{WEIGHTS: sha256(folder / TENSORS)})
     write_metrics(output / "metrics.json", dict(metrics), **about)
 
 
