@@ -9,7 +9,7 @@
 
 DIR holds annotations/instances_{train,val}2017.json with train2017/ and val2017/ (COCO's own layout), or
 annotations/instances_{train,val}.json with images/. Read this file from top to bottom: the loop is all here; what a
-recipe says is in pkdzoo/training/recipe.py, what is saved and how in pkdzoo/training/state.py.
+recipe says is in pkdzoo/training/recipe.py, what is saved and how in run_folder.py and state.py beside it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch import Tensor
 from pkdzoo import Detector
 from pkdzoo.data import TooManyUnreadable
 from pkdzoo.distill import Distiller
-from pkdzoo.training import build, options, signals, state
+from pkdzoo.training import build, options, run_folder, signals, state
 from pkdzoo.training.compare import Arm, compare
 from pkdzoo.training.evaluate import evaluate, table, time_pictures
 from pkdzoo.training.monitor import Diverged, Monitor
@@ -82,16 +82,16 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path, h
     )
     options.check(accelerator, args.tracker)
     options.share_cores(accelerator, args.threads)
-    about = state.about(accelerator.num_processes)
-    held.enter_context(state.hold(output, accelerator))
-    state.check_output(output, recipe, args.resume)
+    about = run_folder.about(accelerator.num_processes)
+    held.enter_context(run_folder.hold(output, accelerator))
+    run_folder.check_output(output, recipe, args.resume)
     found = state.find_checkpoint(output) if args.resume else None
     with accelerator.main_process_first():  # a recipe may generate its data
         places = build.find_data(recipe.data, args.data, args.train_json, args.val_json, args.images, cache)
 
     # -- what learns, and from what ----------------------------------------------------------------------------------
     train_set, val_set = build.build_datasets(recipe, places)
-    about |= state.about_data(val_set.json_path, len(val_set))
+    about |= run_folder.about_data(val_set.json_path, len(val_set))
     student = build.build_student(recipe, train_set.label_names)
     teacher = build.build_teacher(recipe.distill, train_set.label_names) if recipe.distill else None
     task = build.build_task(recipe, student, teacher)  # the student, or a Distiller around it: losses = task(batch)
@@ -114,9 +114,9 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path, h
         )
     accelerator.wait_for_everyone()  # nobody writes before everybody has looked
     taught = {"teacher": about_teacher(recipe.distill, task)} if recipe.distill and recipe.distill.methods else {}
-    state.check_same_teacher(output, taught)
+    run_folder.check_same_teacher(output, taught)
     if accelerator.is_main_process:
-        state.open_output(output, recipe, {**about, **taught})
+        run_folder.open_output(output, recipe, {**about, **taught})
 
     # -- optimiser, schedule, and the last checkpoint ----------------------------------------------------------------
     optimizer = build_optimizer(task, recipe.optim, recipe.data.batch)
@@ -209,7 +209,7 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path, h
                 if accelerator.is_main_process:
                     when = {"recipe": recipe.name, "epoch": epoch + 1, "step": progress.step}
                     timed = time_pictures(judged, val_set, accelerator)
-                    state.export(judged, output, metrics, {**when, **about, **timed}, better)
+                    run_folder.export(judged, output, metrics, {**when, **about, **timed}, better)
                 last |= recipe.watch.patience is not None and progress.stale >= recipe.watch.patience
             progress.epoch, progress.step_in_epoch, progress.done = epoch + 1, 0, last
             save()
@@ -218,7 +218,8 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path, h
                 return None
     monitor.close()
     teacher = teacher if isinstance(core, Distiller) else None  # one that was only inherited from taught nothing
-    return Arm(recipe, judged, teacher, metrics or state.read_metrics(output), output, val_set, val_loader, accelerator)
+    metrics = metrics or run_folder.read_metrics(output)
+    return Arm(recipe, judged, teacher, metrics, output, val_set, val_loader, accelerator)
 
 
 def main(argv: list[str] | None = None) -> None:

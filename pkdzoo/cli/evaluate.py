@@ -12,7 +12,7 @@ from pkdzoo.cli.common import Parser, Verb, add_detector, count, note, open_dete
 from pkdzoo.data import find_split
 from pkdzoo.evaluation import evaluate_results, write_metrics
 from pkdzoo.evaluation.coco import JsonGroundTruth
-from pkdzoo.training import build, options, state
+from pkdzoo.training import build, options, run_folder
 from pkdzoo.training.evaluate import evaluate, table, time_pictures
 
 
@@ -45,7 +45,7 @@ def eval_run(args: argparse.Namespace) -> int:
         place = find_split(args.data, args.split, args.annotations, args.images)
         if args.model.endswith(".json"):
             about: dict[str, Any] = {"detections": args.model, "annotations": str(place[0])}
-            about |= state.about_data(place[0], len(JsonGroundTruth(place[0]).image_ids))
+            about |= run_folder.about_data(place[0], len(JsonGroundTruth(place[0]).image_ids))
             metrics = evaluate_results(args.model, place[0], args.backend)
         else:
             metrics, about = measured(args, accelerator, place)
@@ -55,7 +55,7 @@ def eval_run(args: argparse.Namespace) -> int:
         told = options.plainly(error).replace("pass skip_other_classes=True", "write --skip-other-classes")
         raise ValueError(told) from None
     if accelerator.is_main_process:
-        path = write_metrics(args.output, metrics, **about, **state.about(accelerator.num_processes))
+        path = write_metrics(args.output, metrics, **about, **run_folder.about(accelerator.num_processes))
         show(args, f"{table(metrics)}\nwritten to {path.resolve()}", {**about, **metrics})
     return 0
 
@@ -72,7 +72,7 @@ def measured(
     metrics = evaluate(model, loader, dataset, accelerator, args.backend)
     about = {"detector": args.model, "weights": model.loaded_from, "annotations": str(place[0])}
     timed = time_pictures(model, dataset, accelerator)
-    return metrics, about | state.about_data(dataset.json_path, len(dataset)) | timed
+    return metrics, about | run_folder.about_data(dataset.json_path, len(dataset)) | timed
 
 
 EVAL = Verb(

@@ -36,7 +36,7 @@ import torchvision
 
 from pkdzoo import create_detector
 from pkdzoo.distill.pkd import PKD
-from pkdzoo.training import build, options, state
+from pkdzoo.training import build, options, run_folder, state
 from pkdzoo.training.recipe import Recipe, load_recipes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,7 +101,7 @@ def check_budgets(recipes: Sequence[Recipe]) -> None:
     """Refuse students that see other pictures, or for longer, than the first."""
     first = budget(recipes[0])
     for recipe in recipes[1:]:
-        unequal = state.differences(first, budget(recipe))
+        unequal = run_folder.differences(first, budget(recipe))
         if unequal:
             raise ValueError(
                 f"{recipe.name} and {recipes[0].name} have unequal budgets: {'; '.join(unequal)}. Write another matrix"
@@ -155,7 +155,7 @@ def run_cell(matrix: Matrix, cell: Cell, args: argparse.Namespace) -> bool:
     """Train what is missing of a cell and write its file; whether it is finished."""
     file = args.results / cell.matrix / f"{cell.key}.json"
     if file.is_file():
-        changed = state.differences(json.loads(file.read_text())["recipe"], cell.recipe.to_dict())
+        changed = run_folder.differences(json.loads(file.read_text())["recipe"], cell.recipe.to_dict())
         if changed:
             raise ValueError(f"{file} holds another recipe ({'; '.join(changed)}): move it away, or rename the new one")
         return True
@@ -169,7 +169,7 @@ def run_cell(matrix: Matrix, cell: Cell, args: argparse.Namespace) -> bool:
     found = state.find_checkpoint(output)
     if found is None or not found[1].done:
         return False
-    about = state.about(1)
+    about = run_folder.about(1)
     content = {
         "matrix": cell.matrix,
         "arm": cell.arm,
@@ -218,7 +218,7 @@ def measured(
     places = build.find_data(cell.recipe.data, args.data)
     train_set, val_set = build.build_datasets(cell.recipe, places)
     data = {
-        name: {"annotations": each.json_path.name, **state.about_data(each.json_path, len(each))}
+        name: {"annotations": each.json_path.name, **run_folder.about_data(each.json_path, len(each))}
         for name, each in (("train", train_set), ("val", val_set))
     }
     whole = cell.recipe.schedule.max_steps is None  # epochs are: their last batch is short

@@ -15,7 +15,7 @@ from scripts import ROOT, assert_same_run, launch, log_lines
 
 from pkdzoo.data import make_shapes
 from pkdzoo.evaluation import METRICS
-from pkdzoo.training import state
+from pkdzoo.training import run_folder, state
 
 pytestmark = pytest.mark.slow
 
@@ -93,7 +93,7 @@ def test_every_process_ends_when_the_folder_is_another_runs(recipe, shapes, tmp_
     arms = 'RECIPES = [RECIPE, replace(RECIPE, name="other")]\n'
     recipe.write_text(recipe.read_text() + "from dataclasses import replace\n" + arms)
     (tmp_path / "run" / "tiny").mkdir(parents=True)
-    with FileLock(tmp_path / "run" / "tiny" / state.LOCK):
+    with FileLock(tmp_path / "run" / "tiny" / run_folder.LOCK):
         refused = run(2, recipe, shapes, tmp_path / "run")
         assert refused.wait() == [1, 1], refused.text()
     assert refused.text().count("error: another run is writing to") == 2 and "Traceback" not in refused.text()

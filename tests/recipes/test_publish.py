@@ -28,7 +28,7 @@ from pkdzoo.checkpoints import save_safetensors
 from pkdzoo.evaluation import write_metrics
 from pkdzoo.registry import Weights
 from pkdzoo.repository import text_of
-from pkdzoo.training import Data, Distill, Recipe, load_recipe, state
+from pkdzoo.training import Data, Distill, Recipe, load_recipe, run_folder
 from pkdzoo.training.provenance import about_teacher
 from pkdzoo.training.publish import prepare
 
@@ -170,7 +170,7 @@ def test_numbers_of_other_weights_are_not_published(run: Path, tmp_path: Path) -
 
     def export() -> None:
         model = pkdzoo.create_detector("retina_r10w16", label_names=NAMES, resize=(64, 96))
-        state.export(model, run, {"AP": 31.5}, {"command": "train.py"}, best=False)
+        run_folder.export(model, run, {"AP": 31.5}, {"command": "train.py"}, best=False)
 
     def published(folder: Path) -> dict[str, Any]:
         prepare(str(run / "last"), folder, license="MIT", teacher_license="MIT")
@@ -179,7 +179,10 @@ def test_numbers_of_other_weights_are_not_published(run: Path, tmp_path: Path) -
     export()
     numbers = published(tmp_path / "a")
     assert numbers["AP"] == 31.5 and "weights_sha256" not in numbers
-    with mock.patch.object(state, "write_metrics", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+    with (
+        mock.patch.object(run_folder, "write_metrics", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
         export()
     with pytest.raises(ValueError, match=r"metrics\.json was measured with other weights .* --resume, or measure"):
         published(tmp_path / "b")

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or absent, the newest sound one is found, and folders of other runs are left alone."""
+"""Checkpoints are whole or absent, and the newest sound one is found."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import signal
 import time
 import warnings
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
 import torch
 
-from pkdzoo.training import state
-from pkdzoo.training.recipe import Distill, Optim, Recipe
+from pkdzoo.training import run_folder, state
+from pkdzoo.training.recipe import Recipe
 from pkdzoo.training.state import Progress, find_checkpoint, list_checkpoints, read_checkpoint, save_checkpoint
 
 RECIPE = Recipe("run", "retina_r18")
@@ -30,7 +29,7 @@ def save(output, step: int, keep: int = 2, **fields) -> None:
 
 @pytest.fixture
 def output(tmp_path):
-    state.open_output(tmp_path / "run", RECIPE, ABOUT)
+    run_folder.open_output(tmp_path / "run", RECIPE, ABOUT)
     return tmp_path / "run"
 
 
@@ -161,22 +160,10 @@ def test_killed_at_any_moment_of_a_save_a_whole_checkpoint_is_there(output) -> N
             found = find_checkpoint(output)
         assert found is not None and found[1].step >= newest
         newest = found[1].step
-        state.open_output(output, RECIPE, ABOUT)
+        run_folder.open_output(output, RECIPE, ABOUT)
         assert len(list((output / "checkpoints").iterdir())) <= 2
     print(f"{within} of 20 kills within a save, {newest} steps saved")
     assert within >= 5 and newest >= 3
-
-
-@pytest.mark.parametrize("left", [".recipe.json.123", "checkpoints", "data", ".lock"])
-def test_a_run_that_was_killed_before_it_began_can_begin_again(tmp_path, left) -> None:
-    run = tmp_path / "run"
-    (run / left).mkdir(parents=True)
-    state.check_output(run, RECIPE, resume=False)
-    state.check_output(run, RECIPE, resume=True)
-    (run / left / "something").write_text("")
-    (run / "notes.txt").write_text("")
-    with pytest.raises(ValueError, match="is not empty and holds no run"):
-        state.check_output(run, RECIPE, resume=True)
 
 
 def test_the_rest_of_a_killed_save_is_cleared_away(output) -> None:
@@ -186,7 +173,7 @@ def test_the_rest_of_a_killed_save_is_cleared_away(output) -> None:
     (rest / "model.safetensors").write_bytes(b"half")
     (output / "best").mkdir()
     (output / "best" / ".model.safetensors.ab12").write_bytes(b"half")
-    state.open_output(output, RECIPE, ABOUT)
+    run_folder.open_output(output, RECIPE, ABOUT)
     assert not list((output / "best").iterdir())
     assert [path.name for path in (output / "checkpoints").iterdir()] == ["step_00000001"]
 
@@ -204,54 +191,6 @@ def test_no_checkpoint(output) -> None:
     assert "start again" in state.last_good(output)
     save(output, 4)
     assert state.last_good(output).endswith("step_00000004")
-
-
-def test_whose_folder_it_is(output, tmp_path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        state.check_output(output, RECIPE, resume=True)
-        state.check_output(tmp_path / "new", RECIPE, resume=False)
-        state.check_output(tmp_path / "new", RECIPE, resume=True)
-    with pytest.raises(ValueError, match="continue it with --resume"):
-        state.check_output(output, RECIPE, resume=False)
-    with pytest.raises(ValueError, match='model: "retina_r18" -> "retina_r50"'):
-        state.check_output(output, replace(RECIPE, model="retina_r50"), resume=True)
-    with pytest.raises(ValueError, match=r"distill: null -> \{"):
-        state.check_output(output, replace(RECIPE, distill=Distill("retina_r50")), resume=True)
-    with pytest.warns(UserWarning, match=r"optim\.lr: 0\.01 -> 0\.02"):
-        state.check_output(output, replace(RECIPE, optim=Optim(lr=0.02)), resume=True)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="is a file"):
-        state.check_output(tmp_path / "file", RECIPE, resume=False)
-
-
-def test_a_teacher_may_lie_elsewhere_but_must_be_the_same(output, tmp_path) -> None:
-    def taught(teacher: str, **more) -> Recipe:
-        return replace(RECIPE, distill=Distill(teacher, **more))
-
-    run = tmp_path / "taught"
-    state.open_output(run, taught("local-dir:/here/best"), {"teacher": {"teacher_sha256": "ab" * 32}})
-    with pytest.warns(UserWarning, match=r"distill\.teacher: .*here/best.*there/best"):
-        state.check_output(run, taught("local-dir:/there/best"), resume=True)
-    for other in ("retina_r101.coco_2x", "local-dir:/there/best"):
-        more = {"methods": {"fgd": {}}} if other.startswith("local") else {}
-        with pytest.raises(ValueError, match="holds another run"):
-            state.check_output(run, taught(other, **more), resume=True)
-    for same in ({"teacher": {"teacher_sha256": "ab" * 32}}, {"teacher": {"teacher_sha256": "abababab"}}, {}):
-        state.check_same_teacher(run, same)
-    with pytest.raises(ValueError, match="teacher weights of sha256 abababab, these have cdcdcdcd"):
-        state.check_same_teacher(run, {"teacher": {"teacher_sha256": "cd" * 32}})
-    (run / "recipe.json").write_text('{"name": 3')
-    with pytest.raises(ValueError, match=r"recipe\.json is not JSON"):
-        state.check_output(run, RECIPE, resume=True)
-
-
-def test_differences_names_fields_with_dots() -> None:
-    old = {"a": {"b": 1, "c": [1, 2]}, "gone": None, "x": 1}
-    assert state.differences(old, {"a": {"b": 2, "c": [1, 2]}, "x": 1, "new": "w"}) == [
-        "a.b: 1 -> 2",
-        'new: null -> "w"',
-    ]
 
 
 def test_best_and_stale_evaluations() -> None:
