@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import signal
 import socket
 import sys
@@ -21,7 +22,7 @@ from unittest import mock
 
 import torch
 import torch.distributed
-from scripts import script
+from scripts import ROOT, script
 
 from pkdzoo.evaluation import CocoEvaluator
 from pkdzoo.training.monitor import Monitor
@@ -182,9 +183,11 @@ def _work(
     sys.argv = [f"{name}.py", *argv]
     who, place, number = signal_at or (None, "", 0)
     with happening(place if who == rank else "nowhere", lambda: os.kill(os.getpid(), number)):
+        if name != "train":
+            runpy.run_path(str(ROOT / "recipes" / f"{name}.py"), run_name="__main__")
+            return
         module = script(name)
-        if hasattr(module, "train"):
-            module.train = _keeping(module.train, f"{said}.{rank}.pt")
+        module.train = _keeping(module.train, f"{said}.{rank}.pt")
         module.main(argv)
 
 

@@ -67,9 +67,11 @@ sbatch recipes/train.sbatch RECIPE.py --data DIR --output runs/NAME
 ```
 
 SIGTERM and SIGINT save and end, at the end of the step under way; `--resume` goes on from there, and starts anew where
-nothing is. Launchers of several processes pass the signal on and wait 30 seconds, then report it with an error of their
-own. Asked again after five seconds the run ends at once, without saving. A folder is one run's at a
-time: a second start ends with a sentence within seconds, and what was killed leaves nothing locked.
+nothing is. A resumed run equals one that was never stopped to the last bit wherever the same step computes the same
+bits twice: with `--threads 1` on a CPU always, with more threads or on a GPU as far as torch's own kernels do.
+Launchers of several processes pass the signal on and wait 30 seconds, then report it with an error of their own. Asked
+again after five seconds the run ends at once, without saving. A folder is one run's at a time: a second start ends
+with a sentence within seconds, and what was killed leaves nothing locked.
 
 Before its first step a run says what it will cost: parameters, multiply-adds, memory, steps, time. `--check-teacher
 500` measures the teacher on so many pictures first, beside what its row says. `log.jsonl` holds a line every

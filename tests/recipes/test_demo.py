@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import resource
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,16 +54,24 @@ def test_nothing_else_lies_among_the_weights() -> None:
     assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) <= 4_000_000
 
 
+def launch_and_weigh(*command: object) -> tuple[str, int]:
+    """What the script said, and the kilobytes of the largest process that this one has waited for."""
+    return launch(*command).stdout, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+
+
 @pytest.mark.slow
 def test_one_line_with_nothing_at_hand(tmp_path) -> None:
     """Shortened; the measured time and table of the whole stand in the README."""
     words = ["--output", tmp_path / "demo", "--set", "schedule.epochs=1", "--set", "data.generate.train=64"]
-    done = launch(DEMO.parent / "train.py", DEMO, *words)
+    # in a process that waits for nothing else: its largest child is the demo's
+    command = [DEMO.parent / "train.py", DEMO, *words]
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+        said, peak = alone.submit(launch_and_weigh, *command).result()
     rows = json.loads((tmp_path / "demo" / "comparison.json").read_text())
     assert [row["role"] for row in rows] == ["teacher", "plain", "distilled"]
     assert rows[0]["AP"] == pytest.approx(get_weights("fcos_r18w24.shapes").metrics["AP"], abs=0.3)
-    assert "gap closed" in done.stdout and "predictions.png" in done.stdout
+    assert "gap closed" in said and "predictions.png" in said
     assert (tmp_path / "demo" / "predictions.png").is_file()
     for arm in ("plain", "distilled"):
         assert (tmp_path / "demo" / arm / "best" / "model.safetensors").is_file()
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 3_000_000  # kilobytes
+    assert peak < 3_000_000  # kilobytes
