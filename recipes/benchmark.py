@@ -68,7 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     print(markdown(found))
     unequal = [row for row in found["rows"] if not row["equal"]]
     for row in unequal:
-        print(f"not equal: {row['name']}: {row['differences']} (up to {row['tolerance']} passes)", file=sys.stderr)
+        passes = f"up to {row['tolerance']} passes, of single ones {row['wider']}"
+        print(f"not equal: {row['name']}: {row['differences']} ({passes})", file=sys.stderr)
     return 1 if unequal else 0
 
 

@@ -76,6 +76,7 @@ class Row:
         cpu_ratio: the ratio of processor times.
         differences: how far results are apart that ought to be equal, by what they are, relative to the largest value.
         tolerance: the largest difference that passes.
+        wider: the largest that passes for single ones among them.
         note: what a reader has to know.
     """
 
@@ -92,12 +93,13 @@ class Row:
     cpu_ratio: float | None = None
     differences: dict[str, float] = field(default_factory=dict)
     tolerance: float = 1e-5
+    wider: dict[str, float] = field(default_factory=dict)
     note: str = ""
 
     @property
     def equal(self) -> bool:
-        """Whether everything compared is within the tolerance."""
-        return all(value <= self.tolerance for value in self.differences.values())
+        """Whether everything compared is within its tolerance."""
+        return all(value <= self.wider.get(name, self.tolerance) for name, value in self.differences.items())
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, numbers to four digits."""

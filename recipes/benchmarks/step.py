@@ -110,7 +110,8 @@ def step_rows(family: str, title: str, settings: Settings, size: tuple[int, int]
 
     name = f"PKD step of {title}-{settings.student.upper()} from {settings.teacher.upper()}, 2 x {size[0]} x {size[1]}"
     times = in_turns({"ours": run_ours, "theirs": run_theirs}, settings)
-    yield Row(2, name, AGAINST, want=1.1, differences=differences, tolerance=1e-3, **ratios(times))
+    wider = {"gradient": 1e-3}  # rounding, through a hundred layers of folded and unfolded norms; losses keep 1e-5
+    yield Row(2, name, AGAINST, want=1.1, differences=differences, wider=wider, **ratios(times))
     if settings.compiled:
         options.compile_body(student)
         options.compile_body(distiller.teacher)

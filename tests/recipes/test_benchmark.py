@@ -32,6 +32,9 @@ def test_a_row_runs_and_both_sides_compute_the_same(name: str, tmp_path: Path, c
 def test_a_difference_fails_the_run() -> None:
     assert not Row(1, "a", "b", differences={"value": 2e-5, "gradients": 0.0}).equal
     assert Row(1, "a", "b", differences={"value": 2e-6}).equal
+    wider = {"gradients": 1e-3}
+    assert Row(1, "a", "b", differences={"value": 2e-6, "gradients": 2e-4}, wider=wider).equal
+    assert not Row(1, "a", "b", differences={"value": 2e-4, "gradients": 2e-4}, wider=wider).equal
 
 
 def test_things_take_turns() -> None:
