@@ -175,7 +175,9 @@ def run_cell(matrix: Matrix, cell: Cell, args: argparse.Namespace) -> bool:
         "arm": cell.arm,
         "seed": cell.seed,
         "role": "teacher" if cell.key in matrix.teachers else "student",
-        "command": " ".join(["accelerate launch recipes/train.py", f"recipes/experiments/{matrix.path.name}", *words]),
+        "command": " ".join(
+            ["accelerate launch recipes/train.py", f"recipes/experiments/{matrix.path.name}", *words, *args.train]
+        ),
         "commits": commits,
         "versions": {**versions(), "pkdzoo": about["pkdzoo"]},
         "hardware": f"{about['hardware']}, {torch.get_num_threads()} threads",

@@ -194,7 +194,9 @@ def test_a_killed_matrix_goes_on_and_finished_cells_stay(run, shapes, tmp_path, 
     plain = json.loads((numbers / "plain-0.json").read_text())
     assert plain["pearson"]["teacher"] == "teacher-0" and plain["pearson"]["r"] != found["pearson"]["r"]
     assert found["metrics"]["AP"] == found["curve"][-1]["AP"] and len(found["data"]["val"]["annotations_sha256"]) == 64
-    assert found["commits"] and found["command"].endswith("recipes/experiments/tiny.py --only tiny_pkd --set seed=0")
+    assert found["commits"] and found["command"].endswith(
+        "recipes/experiments/tiny.py --only tiny_pkd --set seed=0 --cpu --threads 1"
+    )
     assert not [word for word in (str(tmp_path), str(ROOT), str(Path.home()) + "/") if word in json.dumps(found)]
     assert "| pkd | 1 |" in done.stdout and "(one seed)" in done.stdout
 
