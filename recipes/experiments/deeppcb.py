@@ -20,7 +20,7 @@ PLAIN = Recipe(
     data=DATA,
     optim=Optim(lr=0.01, batch=4, clip=10.0),
     schedule=Schedule(epochs=4, milestones=(3, 3.75), warmup=Warmup(steps=100)),
-    watch=Watch(evaluate=1, log=50),
+    watch=Watch(evaluate=2, log=50),
 )
 LONGER = Schedule(epochs=6, milestones=(4.5, 5.5), warmup=Warmup(steps=100))
 FCOS = replace(
@@ -38,13 +38,13 @@ def taught(name: str, methods: dict[str, Any], teacher: Recipe = FCOS, student: 
 
 
 SINGLE = [
+    FCOS_STUDENT, taught("fcos_pkd", {"pkd": {}}, FCOS, FCOS_STUDENT), taught("norm_kl", {"norm_kl": {}}),
+    taught("fbkd", {"fbkd": {}}), taught("fgd", {"fgd": {}}), taught("pkd_weight_3", {"pkd": {"weight": 3.0}}),
     taught("pkd_retina", {"pkd": {}}, RETINA), taught("mse_retina", {"mse": {}}, RETINA),
     taught("crosskd_retina", {"crosskd": {}}, RETINA), taught("crosskd_pkd_retina", {"crosskd": {}, "pkd": {}}, RETINA),
     taught("pkd_faster", {"pkd": {}}, FASTER), taught("mse_faster", {"mse": {}}, FASTER),
-    FCOS_STUDENT, taught("fcos_pkd", {"pkd": {}}, FCOS, FCOS_STUDENT),
-    taught("fcos_mse", {"mse": {}}, FCOS, FCOS_STUDENT), taught("norm_kl", {"norm_kl": {}}),
-    taught("fbkd", {"fbkd": {}}), taught("fgd", {"fgd": {}}), taught("pkd_weight_3", {"pkd": {"weight": 3.0}}),
+    taught("fcos_mse", {"mse": {}}, FCOS, FCOS_STUDENT),
 ]  # fmt: skip
 SHAPES = replace(PLAIN, name="deeppcb_pkd_from_shapes", distill=Distill("fcos_r18w24.shapes", {"pkd": {}}))
 RECIPES = [FCOS, RETINA, FASTER, PLAIN, taught("pkd", {"pkd": {}}), taught("mse", {"mse": {}}), *SINGLE, SHAPES]
-WAVES = ((("deeppcb_plain", "deeppcb_pkd", "deeppcb_mse"), 5), ((*(r.name for r in SINGLE), SHAPES.name), 1))
+WAVES = ((("deeppcb_plain", "deeppcb_pkd", "deeppcb_mse"), 5), ((SHAPES.name, *(r.name for r in SINGLE)), 1))
