@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pkdzoo.costs import COSTS
-from pkdzoo.labels import COCO_NAMES, SHAPES_NAMES, label_names
+from pkdzoo.labels import BCCD_NAMES, COCO_NAMES, SHAPES_NAMES, label_names
 from pkdzoo.registry import Distilled, Entry, find
 
 UNKNOWN = "unknown"
@@ -53,6 +53,13 @@ SHAPES = DataSet(
     "Apache-2.0",
     limits="The pictures are drawn by the program: this detector shows that training works and knows no photographs.",
 )
+BCCD = DataSet(
+    "BCCD",
+    "MIT",
+    limits="BCCD shows stained blood smears under one microscope, 364 pictures in all, and not every cell in them is "
+    "marked. This is a demonstration: nothing in it was made or tested for diagnosis.",
+)
+KNOWN = {COCO_NAMES: COCO, SHAPES_NAMES: SHAPES, BCCD_NAMES: BCCD}
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ class Card:
         repository: ``org/name`` on the Hub, once it is known.
         origin: link to the file that was converted.
         recipe: file below ``recipes/``, or ``recipe.json`` for the one that is published beside the card.
-        launch: the command that trained them, where it is known.
+        launch: the command that trained them, where it is known; ``python ...``, or what ``accelerate launch`` starts.
         provenance: further facts by name.
         picture: file in the repository that shows predictions.
         note: what a reader should know.
@@ -138,6 +145,7 @@ def card_of(name: str, recipe: str | None = None) -> Card:
         repository=row.hub_id,
         origin=row.url,
         recipe=recipe or (f"recipes/{row.recipe}" if row.recipe else None),
+        launch=row.launch,
         provenance={f"sha256 of the published file{begins}": row.sha256} if row.sha256 else {},
         note="; ".join(text for text in dict.fromkeys([row.note, pair.note if pair else ""]) if text),
     )
@@ -145,8 +153,7 @@ def card_of(name: str, recipe: str | None = None) -> Card:
 
 def known_data(labels: str | tuple[str, ...]) -> DataSet | None:
     """The data set that classes belong to, where it is known."""
-    named = label_names(labels)
-    return COCO if named == COCO_NAMES else SHAPES if named == SHAPES_NAMES else None
+    return KNOWN.get(label_names(labels))
 
 
 def costs_of(entry: Entry) -> tuple[float | None, float | None]:

@@ -251,7 +251,8 @@ def training(card: Card) -> str:
         return "These weights were trained elsewhere and converted; pkdzoo has no recipe of them."
     data = "" if card.data is SHAPES else " --data DIR"
     again = f"```\naccelerate launch recipes/train.py {card.recipe}{data}\n```"
-    own = f"Trained with\n\n```\naccelerate launch {card.launch}\n```"
+    launch = card.launch if card.launch.startswith("python ") else f"accelerate launch {card.launch}"
+    own = f"Trained with\n\n```\n{launch}\n```"
     if card.recipe is None:
         return own
     text = f"Recipe: `{card.recipe}`.\n\n{again}"

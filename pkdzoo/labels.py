@@ -17,8 +17,9 @@ COCO_NAMES: tuple[str, ...] = (
 COCO_IDS: tuple[int, ...] = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 
 SHAPES_NAMES: tuple[str, ...] = ("circle", "square", "triangle", "star", "cross", "moon")  # of pkdzoo.data.make_shapes
+BCCD_NAMES: tuple[str, ...] = ("RBC", "WBC", "Platelets")  # blood cells: red, white, platelets
 
-KNOWN: dict[str, tuple[str, ...]] = {"coco": COCO_NAMES, "shapes": SHAPES_NAMES}
+KNOWN: dict[str, tuple[str, ...]] = {"coco": COCO_NAMES, "shapes": SHAPES_NAMES, "bccd": BCCD_NAMES}
 
 
 def label_names(labels: str | tuple[str, ...]) -> tuple[str, ...]:

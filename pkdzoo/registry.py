@@ -23,11 +23,12 @@ class Weights:
         hub_id: repository on the Hub.
         file: name inside the package's ``weights`` folder, for embedded weights.
         sha256: start of the file's hash, as many digits as are known.
-        metrics: ``AP`` and its kin on the data set's validation split, in percent.
+        metrics: ``AP`` and its kin on the data set's validation split, in percent; ``per_class`` by name, if known.
         source: where the metrics were printed, or the command that measured them.
         license: of the weights.
         labels: names of the classes: a known set ("coco") or the names themselves.
         recipe: file below ``recipes/`` that trains them.
+        launch: the line that trains them, where naming the recipe is not enough.
         direct: False when the link has to be opened by hand.
         note: what a reader should know, e.g. where sources disagree.
     """
@@ -37,11 +38,12 @@ class Weights:
     hub_id: str | None = None
     file: str | None = None
     sha256: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
     license: str = "unknown"
     labels: str | tuple[str, ...] = "coco"
     recipe: str | None = None
+    launch: str = ""
     direct: bool = True
     note: str = ""
 

@@ -46,7 +46,8 @@ def test_card_table_and_registry_agree(name: str) -> None:
     assert found == {key: value for key, value in row.metrics.items() if key in METRICS}
     assert found.get("AP") == line.AP
     assert f"Source: {row.source}." in text
-    assert f"{line.params:.1f} million parameters, {line.gflops:.1f} billion" in text
+    size = f"{line.params:.1f}" if line.params >= 1 else f"{line.params:.2f}"
+    assert f"{size} million parameters, {line.gflops:.1f} billion" in text
     if line.teacher is None:
         assert "Whom it learned from" not in text
         return

@@ -21,6 +21,7 @@ import pkdzoo
 from pkdzoo.data import make_shapes
 from pkdzoo.data.convert import convert
 from pkdzoo.data.shapes import CLASSES
+from pkdzoo.training.catalog import experiments
 from recipes.benchmarks.table import recorded
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +30,12 @@ README = ROOT / "README.md"
 
 def generated() -> dict[str, str]:
     """The parts between markers, by name."""
-    return {"zoo": pkdzoo.results("*.coco*").to_markdown(), "speed": recorded()}
+    return {
+        "zoo": pkdzoo.results("*.coco*").to_markdown(),
+        "package": pkdzoo.results(["*.bccd", "*.shapes"]).to_markdown(),
+        "experiments": experiments(ROOT / "recipes"),
+        "speed": recorded(),
+    }
 
 
 def with_generated(text: str) -> str:

@@ -98,6 +98,23 @@ source, and two steps are taken on small pictures. What a source leaves open and
 generated: `python -m pkdzoo.training.catalog`.
 """
 
+EXPERIMENTS = """
+## Experiments
+
+What was trained here, on data sets that two CPU cores can learn in minutes; AP in percent, ± over seeds, differences to
+the plain student with their 95 % interval. [experiments/](experiments/README.md) has every arm, the paper's claims
+against them, and how to run it all again.
+
+"""
+# What recipes/experiments/report.py writes between, this page and README.md show, too.
+BEGIN, END = "<!-- short:begin -->\n", "<!-- short:end -->\n"
+
+
+def experiments(folder: Path) -> str:
+    """The short table of ``folder/experiments/README.md``; nothing without that file."""
+    path = folder / "experiments" / "README.md"
+    return path.read_text().partition(BEGIN)[2].partition(END)[0] if path.is_file() else ""
+
 
 def published(folder: Path) -> Iterator[tuple[Path, list[Recipe]]]:
     """The recipe files below ``folder`` that say what to expect and who printed it."""
@@ -110,7 +127,8 @@ def published(folder: Path) -> Iterator[tuple[Path, list[Recipe]]]:
 
 def page(folder: Path) -> str:
     """The text of README.md for a folder of recipes."""
-    lines = [HEAD]
+    shown = experiments(folder)
+    lines = [f"{HEAD}{EXPERIMENTS}{shown.rstrip()}" if shown else HEAD]
     section = ""
     for path, recipes in published(folder):
         if path.parent.name != section:

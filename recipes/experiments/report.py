@@ -1,170 +1,60 @@
-"""Tables and claims from the cells' numbers, and the statistics behind them.
-
-Everything is paired by seed: a student and the plain student of its seed start from the same weights and see the same
-pictures in the same order, so their difference is free of what seeds do to both. The interval is Student's t at 95 %
-over those differences. It says nothing about other data sets, teachers or budgets, and a difference whose interval
-holds 0 is none.
-"""
+"""The page of the experiments, from the numbers of the cells: tables, curves, claims."""
 
 from __future__ import annotations
 
+import ast
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pkdzoo.evaluation import METRICS
+from pkdzoo.training.catalog import BEGIN, END
+from recipes.experiments import claims
+from recipes.experiments.cells import Cell, arms_of, at_epoch, by_seed, load, plain_of
+from recipes.experiments.intervals import interval, paired, spread, summarise
 
-Cell = Mapping[str, Any]
-# Quantiles of Student's t at 97.5 %, by degrees of freedom 1 to 30.
-T_975 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
+COMPARED = ("plain", "mse", "pkd")  # arms of the short table and of the curves
 
-__all__ = ["CLAIMS", "METRICS", "Claim", "Summary", "load", "paired", "summarise", "table", "verdict", "write"]
+HEAD = """# Experiments: does it distil?
 
+What [run.py](run.py) measured, from the files below `results/`, one for each cell (recipe x seed): command, commits,
+versions, hardware, data by hash, the twelve COCO numbers, AP as it rose, and Pearson's r with the teacher's pyramid.
+This page is generated: `python recipes/experiments/run.py --report`.
 
-# -- statistics ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Numbers of several seeds.
-
-    Attributes:
-        count: how many.
-        mean: of them.
-        deviation: with n - 1; None for a single number.
-        half: half the width of the 95 % interval of the mean; None for a single number.
-    """
-
-    count: int
-    mean: float
-    deviation: float | None
-    half: float | None
-
-    @property
-    def low(self) -> float:
-        """Lower end of the interval."""
-        return -math.inf if self.half is None else self.mean - self.half
-
-    @property
-    def high(self) -> float:
-        """Upper end of the interval."""
-        return math.inf if self.half is None else self.mean + self.half
+A student and the plain student that it is compared with have the same pictures, batches, epochs and rates. AP is in
+percent, of the last epoch, on the validation pictures; ± is the deviation over seeds. "Minus plain" is the mean
+difference to the plain student of the same seed with its 95 % interval (Student's t). One whose interval holds 0 is no
+difference, one seed shows nothing. r is over validation pictures, from the finest level on; a plain student's is with
+the matrix's first teacher. A teacher is trained once, so what another seed of the teacher would do is not in any ±.
+"""
 
 
-def t_quantile(freedom: int) -> float:
-    """Of Student's t at 97.5 %; beyond 30 degrees of freedom that of 30, which is on the safe side."""
-    if freedom < 1:
-        raise ValueError(f"{freedom} degrees of freedom: an interval takes two numbers or more")
-    return T_975[min(freedom, len(T_975)) - 1]
-
-
-def summarise(values: Sequence[float]) -> Summary:
-    """Mean, deviation and interval.
-
-    Raises:
-        ValueError: without any number.
-    """
-    if not values:
-        raise ValueError("no number to summarise")
-    count, mean = len(values), math.fsum(values) / len(values)
-    if count == 1:
-        return Summary(1, mean, None, None)
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
-    return Summary(count, mean, deviation, t_quantile(count - 1) * deviation / math.sqrt(count))
-
-
-def paired(ours: Mapping[int, float], than: Mapping[int, float]) -> Summary | None:
-    """Differences of the seeds that both have; None where they share none."""
-    seeds = sorted(set(ours) & set(than))
-    return summarise([ours[seed] - than[seed] for seed in seeds]) if seeds else None
-
-
-def verdict(difference: Summary | None) -> str:
-    """What a difference that was said to be above 0 allows to say."""
-    if difference is None:
-        return "not run"
-    if difference.half is None:
-        return "one seed: undecided"
-    if difference.low > 0:
-        return "seen"
-    return "the opposite was seen" if difference.high < 0 else "undecided: the interval holds 0"
-
-
-# -- cells -----------------------------------------------------------------------------------------------------------
-
-
-def load(results: Path) -> list[Cell]:
-    """Every cell below a folder, by matrix, arm and seed."""
-    cells = [json.loads(path.read_text()) for path in sorted(results.glob("*/*.json"))]
-    return sorted(cells, key=lambda cell: (cell["matrix"], cell["arm"], cell["seed"]))
-
-
-def by_seed(
-    cells: Sequence[Cell], matrix: str, arm: str, metric: str | Callable[[Cell], float] = "AP"
-) -> dict[int, float]:
-    """One number of an arm by seed."""
-    of_cell = metric if callable(metric) else lambda cell: cell["metrics"][metric]
-    return {cell["seed"]: of_cell(cell) for cell in cells if (cell["matrix"], cell["arm"]) == (matrix, arm)}
-
-
-def arms_of(cells: Sequence[Cell], matrix: str, role: str) -> dict[str, Cell]:
-    """The first cell of each arm."""
-    found: dict[str, Cell] = {}
-    for cell in cells:
-        if cell["matrix"] == matrix and cell["role"] == role:
-            found.setdefault(cell["arm"], cell)
-    return found
-
-
-def plain_of(cells: Sequence[Cell], cell: Cell) -> str | None:
-    """The arm that an arm is compared with: the same student without a teacher, at the same rate if there is one."""
-    plain = [
-        (other["recipe"]["optim"] == cell["recipe"]["optim"], name)
-        for name, other in arms_of(cells, cell["matrix"], "student").items()
-        if other["recipe"]["distill"] is None
-        and all(other["recipe"][key] == cell["recipe"][key] for key in ("model", "model_args", "init"))
-    ]
-    return max(plain, key=lambda each: each[0])[1] if plain and cell["recipe"]["distill"] else None
-
-
-# -- words -----------------------------------------------------------------------------------------------------------
-
-
-def spread(summary: Summary) -> str:
-    """Mean and deviation."""
-    return f"{summary.mean:.1f}" + ("" if summary.deviation is None else f" ± {summary.deviation:.1f}")
-
-
-def interval(difference: Summary | None) -> str:
-    """A difference and its interval."""
-    if difference is None:
-        return ""
-    if difference.half is None:
-        return f"{difference.mean:+.1f} (one seed)"
-    return f"{difference.mean:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]"
+# -- tables ----------------------------------------------------------------------------------------------------------
 
 
 def table(cells: Sequence[Cell], matrix: str) -> str:
     """The matrix as Markdown: teachers, then students in the order of their mean AP."""
     lines = [
-        "| | seeds | AP | AP50 | AP75 | minus plain, same seeds | Pearson's r of levels |",
-        "|---|---:|---:|---:|---:|---:|---|",
+        "| | seeds | steps | AP | AP50 | AP75 | minus plain, same seeds | Pearson's r of levels |",
+        "|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     rows = [("teacher", arms_of(cells, matrix, "teacher")), ("student", arms_of(cells, matrix, "student"))]
     for role, arms in rows:
         for arm in sorted(arms, key=lambda name: -summarise(list(by_seed(cells, matrix, name).values())).mean):
             numbers = [summarise(list(by_seed(cells, matrix, arm, key).values())) for key in ("AP", "AP50", "AP75")]
-            plain = plain_of(cells, arms[arm])
-            gain = paired(by_seed(cells, matrix, arm), by_seed(cells, matrix, plain)) if plain else None
-            shown = [f"{arm} ({role})" if role == "teacher" else arm, str(numbers[0].count), *map(spread, numbers)]
-            lines.append("| " + " | ".join([*shown, interval(gain), likeness(cells, matrix, arm)]) + " |")
+            steps = f"{arms[arm]['budget']['steps']:,}"
+            shown = [f"{arm} ({role})" if role == "teacher" else arm, str(numbers[0].count), steps]
+            shown += [*map(spread, numbers), gain(cells, arms[arm]), likeness(cells, matrix, arm)]
+            lines.append("| " + " | ".join(shown) + " |")
     return "\n".join(lines)
+
+
+def gain(cells: Sequence[Cell], cell: Cell) -> str:
+    """How far the arm of a cell is above its plain student."""
+    matrix, plain = cell["matrix"], plain_of(cells, cell)
+    if plain is None:
+        return ""
+    return interval(paired(by_seed(cells, matrix, cell["arm"]), by_seed(cells, matrix, plain)))
 
 
 def likeness(cells: Sequence[Cell], matrix: str, arm: str) -> str:
@@ -175,109 +65,45 @@ def likeness(cells: Sequence[Cell], matrix: str, arm: str) -> str:
     return ", ".join(f"{sum(level) / len(level):.2f}" for level in zip(*found, strict=True))
 
 
-# -- claims ----------------------------------------------------------------------------------------------------------
+def short(cells: Sequence[Cell]) -> str:
+    """Of each matrix with a plain student and PKD: its teacher, plain, MSE, PKD."""
+    lines = ["| | seeds | AP | AP50 | AP75 | minus plain |", "|---|---:|---:|---:|---:|---:|"]
+    for matrix in matrices(cells):
+        students = arms_of(cells, matrix, "student")
+        if "plain" not in students or "pkd" not in students:
+            continue
+        of = students["pkd"]["pearson"]["teacher"].rpartition("-")[0]
+        teachers = arms_of(cells, matrix, "teacher")
+        rows = [("teacher", of, teachers[of])] if of in teachers else []
+        rows += [("student", arm, students[arm]) for arm in COMPARED if arm in students]
+        for role, arm, cell in rows:
+            numbers = [summarise(list(by_seed(cells, matrix, arm, key).values())) for key in ("AP", "AP50", "AP75")]
+            name = f"{matrix}: {f'teacher {arm}' if role == 'teacher' else arm} ({cell['recipe']['model']})"
+            shown = [name, str(numbers[0].count), *map(spread, numbers), gain(cells, cell)]
+            lines.append("| " + " | ".join(shown) + " |")
+    return "\n".join(lines) if len(lines) > 2 else "No matrix has been run yet."
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A sentence of the paper, and the cells that speak to it.
-
-    Attributes:
-        text: the sentence.
-        paper: where it stands and its numbers.
-        checks: (matrix, arm, arm that it should be above, epoch or None for the last).
-        why: where no cells can speak to it yet, what has to be done.
-        maps: the numbers of maps.py speak to it.
-    """
-
-    text: str
-    paper: str
-    checks: tuple[tuple[str, str, str, int | None], ...] = ()
-    why: str = ""
-    maps: bool = False
+def curve(cells: Sequence[Cell], matrix: str) -> dict[str, dict[int, float]]:
+    """Mean AP by epoch of the compared arms, over the seeds that all of them have."""
+    arms = [arm for arm in COMPARED if arm in arms_of(cells, matrix, "student")]
+    seeds = set.intersection(*(set(by_seed(cells, matrix, arm)) for arm in arms)) if len(arms) > 1 else set()
+    if not seeds:
+        return {}
+    epochs = [point["epoch"] for point in arms_of(cells, matrix, "student")[arms[0]]["curve"]]
+    found: dict[str, dict[int, float]] = {}
+    for arm in arms:
+        by_epoch = {epoch: by_seed(cells, matrix, arm, at_epoch(epoch)) for epoch in epochs}
+        found[arm] = {epoch: summarise([values[s] for s in seeds]).mean for epoch, values in by_epoch.items()}
+    return found
 
 
-CLAIMS = (
-    Claim(
-        "PKD beats the plain student, teacher and student of one family",
-        "table 2: RetinaNet 37.4 to 40.8, FCOS 39.1 to 42.8, Faster R-CNN 38.4 to 40.5",
-        (("deeppcb", "pkd_retina", "plain", None),),
-    ),
-    Claim(
-        "PKD beats the plain student, teacher of another family",
-        "table 3: RetinaNet from Swin 37.4 to 41.5, FCOS from GFL 39.1 to 43.5; table 5: RetinaNet from FCOS 41.3",
-        (("bccd", "pkd", "plain", None), ("deeppcb", "pkd", "plain", None), ("deeppcb", "pkd_faster", "plain", None)),
-    ),
-    Claim(
-        "PKD beats MSE, most where magnitudes differ",
-        "table 5, FCOS to RetinaNet: 41.3 against 36.3 (plain: 37.4); RetinaNet to RetinaNet: 40.8 against 40.4",
-        (("bccd", "pkd", "mse", None), ("deeppcb", "pkd", "mse", None)),
-    ),
-    Claim(
-        "MSE from another family harms the student",
-        "table 5, FCOS to RetinaNet: 36.3, plain 37.4",
-        (("bccd", "plain", "mse", None), ("deeppcb", "plain", "mse", None)),
-    ),
-    Claim(
-        "the weight hardly matters between 3 and 13",
-        "table 6: 41.0 to 41.3",
-        (("bccd", "pkd", "pkd_weight_3", None), ("deeppcb", "pkd", "pkd_weight_3", None)),
-    ),
-    Claim(
-        "Norm + KL at T = 50 gives about the same",
-        "table 7: RetinaNet 40.9 (PKD 40.8), GFL 43.1 (PKD 43.3)",
-        (("bccd", "pkd", "norm_kl", None), ("deeppcb", "pkd", "norm_kl", None)),
-    ),
-    Claim(
-        "with PKD a student converges faster (AP after a quarter of the epochs)",
-        "figure 3, a curve",
-        (("bccd", "pkd", "plain", 2), ("deeppcb", "pkd", "plain", 1)),
-    ),
-    Claim(
-        "a head learns about as much on another detector's frozen pyramid",
-        "table 1: FCOS on GFL's 37.6 (its own: 36.5), RetinaNet on FCOS's 35.2 (its own: 36.3)",
-        why="needs a matrix with frozen bodies, as recipes/pkd/table_1_frozen_body.py",
-    ),
-    Claim("few levels and channels dominate a pyramid", "figures 1, 4 to 7", why="run maps.py", maps=True),
-    Claim("the teacher's head costs nothing", "its head never runs", why="needs times of a step on a quiet machine"),
-    Claim(
-        "a teacher of other classes and pictures helps through PKD",
-        "not in the paper: our own",
-        (("bccd", "pkd_from_shapes", "plain", None), ("deeppcb", "pkd_from_shapes", "plain", None)),
-    ),
-)
-
-
-def at_epoch(epoch: int | None) -> str | Callable[[Cell], float]:
-    """AP after an epoch; at the end for None."""
-    if epoch is None:
-        return "AP"
-    return lambda cell: next(point["AP"] for point in cell["curve"] if point["epoch"] == epoch)
-
-
-def claim_rows(cells: Sequence[Cell], maps: Sequence[Mapping[str, Any]] = ()) -> list[str]:
-    """One line for each check of each claim."""
-    rows = []
-    for claim in CLAIMS:
-        for matrix, arm, than, epoch in claim.checks:
-            ours, others = (by_seed(cells, matrix, name, at_epoch(epoch)) for name in (arm, than))
-            found = paired(ours, others)
-            setting = f"{matrix}: {arm} - {than}"
-            said = "" if found is None else f"{interval(found)}, {found.count} seeds"
-            rows.append(f"| {claim.text} | {claim.paper} | {setting} | {said} | {judged(claim, found)} |")
-        if claim.maps and maps:
-            rows.append(f"| {claim.text} | {claim.paper} | the table of maps | | numbers only, see there |")
-        elif not claim.checks:
-            rows.append(f"| {claim.text} | {claim.paper} | | | not run: {claim.why} |")
-    return rows
-
-
-def judged(claim: Claim, found: Summary | None) -> str:
-    """The verdict; a claim of equality is not settled by an interval that holds 0."""
-    equal = "about the same" in claim.text or "hardly matters" in claim.text
-    if found is None or found.half is None or not equal:
-        return verdict(found)
-    return f"within {max(abs(found.low), abs(found.high)):.1f} AP of each other"
+def curve_table(found: Mapping[str, Mapping[int, float]]) -> str:
+    """The curves as Markdown."""
+    epochs = list(next(iter(found.values())))
+    lines = [f"| AP after epoch | {' | '.join(map(str, epochs))} |", f"|---{'|---:' * len(epochs)}|"]
+    lines += [f"| {arm} | {' | '.join(f'{points[e]:.1f}' for e in epochs)} |" for arm, points in found.items()]
+    return "\n".join(lines)
 
 
 def maps_table(maps: Sequence[Mapping[str, Any]]) -> str:
@@ -290,50 +116,108 @@ def maps_table(maps: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-HEAD = """# Experiments: does it distil?
+def costs_table(costs: Sequence[Mapping[str, Any]]) -> str:
+    """What head_cost.py measured, as Markdown."""
 
-What [run.py](run.py) measured, from the files below `results/`, one for each cell (recipe x seed): command, commits,
-versions, hardware, data by hash, the twelve COCO numbers, AP as it rose, and Pearson's r with the teacher's pyramid.
-This page is generated: `python recipes/experiments/run.py --report`.
+    def ratio(found: Mapping[str, float]) -> str:
+        return f"{found['median']:.2f} ({found['low']:.2f}-{found['high']:.2f})"
 
-Students of one matrix have the same pictures, batches, epochs and rates. AP is in percent, of the last epoch, on the
-validation pictures; ± is the deviation over seeds. "Minus plain" is the mean difference to the plain student of the
-same seed with its 95 % interval (Student's t). One whose interval holds 0 is no difference, one seed shows nothing.
-r is over validation pictures, from the finest level on; a plain student's is with the matrix's first teacher.
-"""
+    lines = [
+        "| recipe, pictures of a step | plain step | PKD's step / plain step | with the teacher's head / PKD's step |",
+        "|---|---:|---:|---:|",
+    ]
+    for each in costs:
+        about = each["about"]
+        named = f"{each['name']}: {each['student']} from {each['teacher']}, {each['pictures']}"
+        where = f"{about['threads']} of {about['cores']} cores of {about['machine']}, torch {about['torch']}"
+        first = f"{named}; {each['rounds']} rounds on {where}, load {about['load before']}"
+        plain = f"{1000 * each['plain']['median']:.0f} ms"
+        lines.append(f"| {first} | {plain} | {ratio(each['cut / plain'])} | {ratio(each['whole / cut'])} |")
+    return "\n".join(lines)
+
+
+# -- the page --------------------------------------------------------------------------------------------------------
+
+
+def matrices(cells: Sequence[Cell]) -> list[str]:
+    """Names of the matrices that have a cell."""
+    return sorted({cell["matrix"] for cell in cells})
+
+
+def measured(folder: Path) -> list[dict[str, Any]]:
+    """The files of numbers of another script."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
 def page(results: Path) -> str:
     """The text of README.md."""
     cells = load(results)
-    parts = [HEAD]
-    for matrix in sorted({cell["matrix"] for cell in cells}):
+    maps, costs = (measured(results.parent / name) for name in ("maps", "costs"))
+    parts = [HEAD, f"## In short\n\n{BEGIN}{short(cells)}\n{END}"]
+    parts.append("\n".join(["## The paper's claims", "", claims.HEAD, *claims.claim_rows(cells, maps, costs), ""]))
+    for matrix in matrices(cells):
         of_matrix = [cell for cell in cells if cell["matrix"] == matrix]
-        parts.append(f"## {matrix}\n\n{source(of_matrix, results)}\n\n{table(cells, matrix)}\n")
-    maps = [json.loads(path.read_text()) for path in sorted((results.parent / "maps").glob("*.json"))]
+        told = f"{subject(results.parent / f'{matrix}.py')}\n\n{source(of_matrix)}".strip()
+        parts.append(f"## {matrix}\n\n{told}\n\n{table(cells, matrix)}\n")
+        found = curve(cells, matrix)
+        if found:
+            parts.append(f"{curve_table(found)}\n")
+        picture = results.parent / "curves" / f"{matrix}.png"
+        if picture.is_file():
+            parts.append(f"![AP over epochs of {matrix}]({picture.parent.name}/{picture.name})\n")
     if maps:
         parts.append(f"## Maps\n\nBy [maps.py](maps.py), from the finest level on.\n\n{maps_table(maps)}\n")
-    head = "| claim | the paper | here | AP difference | verdict |\n|---|---|---|---|---|"
-    parts.append("\n".join(["## The paper's claims", "", head, *claim_rows(cells, maps)]))
-    return "\n".join(parts) + "\n"
+    if costs:
+        told = "Median and quartiles of rounds in which the three steps take turns, by [head_cost.py](head_cost.py)."
+        parts.append(f"## What the teacher's head would cost\n\n{told}\n\n{costs_table(costs)}\n")
+    return "\n".join(parts).rstrip("\n") + "\n"
 
 
-def source(cells: Sequence[Cell], results: Path) -> str:
+def subject(path: Path) -> str:
+    """The first sentence of a matrix file; nothing where there is no such file."""
+    said = ast.get_docstring(ast.parse(path.read_text())) if path.is_file() else None
+    return (said or "").partition("\n")[0]
+
+
+def source(cells: Sequence[Cell]) -> str:
     """What all cells of a matrix have in common, in a sentence or two."""
     first = next((cell for cell in cells if cell["role"] == "student"), cells[0])
-    data, budget = first["data"], first["budget"]
+    data = first["data"]
     path = f"{first['matrix']}.py"
+    where = f"On {first['hardware']}, torch {first['versions']['torch']}."
     if first["role"] == "teacher":
-        return f"[{path}]({path}): no student yet. On {first['hardware']}, torch {first['versions']['torch']}."
+        return f"[{path}]({path}): no student yet. {where}"
+    pictures = sorted({cell["budget"]["pictures"] for cell in cells if cell["role"] == "student"})
     return (
         f"[{path}]({path}): {data['train']['pictures']} pictures to train, {data['val']['pictures']} to judge; a "
-        f"student ({first['recipe']['model']}) takes {budget['steps']} steps, {budget['pictures']} pictures. "
-        f"On {first['hardware']}, torch {first['versions']['torch']}."
+        f"student takes {' or '.join(f'{count:,}' for count in pictures)} pictures. {where}"
     )
 
 
 def write(results: Path) -> Path:
-    """Write README.md beside the folder of the numbers."""
+    """Write README.md beside the folder of the numbers, and where matplotlib is there the curves' figures."""
+    draw_curves(results)
     path = results.parent / "README.md"
     path.write_text(page(results))
     return path
+
+
+def draw_curves(results: Path) -> list[Path]:
+    """A figure for each matrix that was evaluated more than twice; without matplotlib none."""
+    try:
+        from pkdzoo.figures import Run, draw
+    except ImportError:
+        return []
+    cells, written = load(results), []
+    for matrix in matrices(cells):
+        found = curve(cells, matrix)
+        if not found or len(next(iter(found.values()))) < 3:
+            continue
+        runs = [Run(arm, epochs=list(points), ap=list(points.values())) for arm, points in found.items()]
+        teachers = arms_of(cells, matrix, "teacher")
+        levels = {f"teacher {arm}": summarise(list(by_seed(cells, matrix, arm).values())).mean for arm in teachers}
+        path = results.parent / "curves" / f"{matrix}.png"
+        path.parent.mkdir(exist_ok=True)
+        draw.save(draw.convergence(runs, levels), path)
+        written.append(path)
+    return written

@@ -6,10 +6,11 @@
     python recipes/experiments/run.py --report                       # recipes/experiments/README.md from the numbers
 
 A matrix is a recipe file (recipes/train.py trains any one of its recipes) that also says in WAVES which recipes run
-with how many seeds, in the order in which they are worth having: ``(((NAME, NAME), 5), ((NAME,), 1))``. All recipes of
-WAVES have the same data and schedule, so that a difference between them is not one of budgets. A teacher is a recipe
-outside WAVES; a student names it by its folder, ``local-dir:runs/experiments/MATRIX/TEACHER-0/best``, and it is
-trained when the first student needs it; plain students are compared with the first one.
+with how many seeds, in the order in which they are worth having: ``(((NAME, NAME), 5), ((NAME,), 1))``. They have the
+same data and schedule, or each that is taught has a plain one of its own budget among them, so that a difference is not
+one of budgets. A teacher is a recipe outside WAVES; a student names it by its folder,
+``local-dir:runs/experiments/MATRIX/TEACHER-0/best``, and it is trained when the first student needs it; plain students
+are compared with the first one.
 
 Kill it whenever you like and start it again: a cell with its file of numbers is left alone, one that was cut short
 goes on from its last checkpoint. A cell is ``results/MATRIX/ARM-SEED.json`` beside this file; ARM is the recipe's name
@@ -30,14 +31,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import report  # beside this file
 import torch
 import torchvision
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the folder that holds recipes/
+
 from pkdzoo import create_detector
 from pkdzoo.distill.pkd import PKD
+from pkdzoo.evaluation import METRICS
 from pkdzoo.training import build, options, run_folder, state
 from pkdzoo.training.recipe import Recipe, load_recipes
+from recipes.experiments import report
+from recipes.experiments.cells import SAME, load
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = "runs/experiments"  # where recipes expect their teachers
@@ -98,20 +103,30 @@ def load_matrix(path: Path) -> Matrix:
 
 
 def check_budgets(recipes: Sequence[Recipe]) -> None:
-    """Refuse students that see other pictures, or for longer, than the first."""
-    first = budget(recipes[0])
-    for recipe in recipes[1:]:
-        unequal = run_folder.differences(first, budget(recipe))
-        if unequal:
+    """Refuse students that see other pictures, or for longer, than the plain one they are compared with.
+
+    Where all have one budget there is nothing to refuse, and no plain one is needed.
+    """
+    for recipe in recipes:
+        unequal = [(r.name, run_folder.differences(budget(r), budget(recipe))) for r in recipes]
+        name, differences = next((each for each in unequal if each[1]), ("", []))
+        if differences and recipe.distill and not any(is_plain_of(other, recipe) for other in recipes):
             raise ValueError(
-                f"{recipe.name} and {recipes[0].name} have unequal budgets: {'; '.join(unequal)}. Write another matrix"
+                f"{recipe.name} and {name} have unequal budgets: {'; '.join(differences)}. Add the same student "
+                "without a teacher on that budget, or write another matrix"
             )
 
 
 def budget(recipe: Recipe) -> dict[str, Any]:
-    """What all students of a matrix share."""
+    """What students share that may be compared."""
     content = recipe.to_dict()
     return {key: content[key] for key in ("data", "schedule", "watch")}
+
+
+def is_plain_of(plain: Recipe, taught: Recipe) -> bool:
+    """Whether two students differ in nothing but the teacher and the rate."""
+    one, other = plain.to_dict(), taught.to_dict()
+    return plain.distill is None and all(one[key] == other[key] for key in SAME)
 
 
 def teacher_key(matrix: Matrix, cell: Cell) -> str | None:
@@ -213,7 +228,7 @@ def measured(
 ) -> dict[str, Any]:
     """Numbers of the last epoch, AP as it rose, how alike the pyramids of student and teacher are, what was spent."""
     numbers = json.loads((output / "metrics.json").read_text())
-    metrics = {key: numbers[key] for key in [*report.METRICS, "per_class"]}
+    metrics = {key: numbers[key] for key in [*METRICS, "per_class"]}
     lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     keys = ("epoch", "step", "AP", "AP50", "AP75")
     curve = [{key: line[key] for key in keys} for line in lines if "AP" in line]
@@ -304,7 +319,7 @@ def main(argv: list[str] | None = None) -> None:
             print(f"== {cell.key} is there, {number} of {len(cells)}", flush=True)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {options.plainly(error)}")
-    print(report.table(report.load(args.results), matrix.path.stem))
+    print(report.table(load(args.results), matrix.path.stem))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,63 @@
+"""The files of numbers that ``run.py`` writes, read again: by arm and seed, and which plain student is whose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Cell = Mapping[str, Any]
+# What two students share that may be compared; the rate may differ, if none of the same rate is there.
+SAME = ("model", "model_args", "init", "data", "schedule")
+
+
+def load(results: Path) -> list[Cell]:
+    """Every cell below a folder, by matrix, arm and seed."""
+    cells = [json.loads(path.read_text()) for path in sorted(results.glob("*/*.json"))]
+    return sorted(cells, key=lambda cell: (cell["matrix"], cell["arm"], cell["seed"]))
+
+
+def by_seed(
+    cells: Sequence[Cell], matrix: str, arm: str, metric: str | Callable[[Cell], float] = "AP"
+) -> dict[int, float]:
+    """One number of an arm by seed."""
+    of_cell = metric if callable(metric) else lambda cell: cell["metrics"][metric]
+    return {cell["seed"]: of_cell(cell) for cell in cells if (cell["matrix"], cell["arm"]) == (matrix, arm)}
+
+
+def at_epoch(epoch: int | None) -> str | Callable[[Cell], float]:
+    """AP after an epoch; at the end for None.
+
+    The function raises ValueError for a cell that was not evaluated then.
+    """
+    if epoch is None:
+        return "AP"
+
+    def found(cell: Cell) -> float:
+        points = {point["epoch"]: point["AP"] for point in cell["curve"]}
+        if epoch not in points:
+            told = ", ".join(map(str, points))
+            raise ValueError(f"{cell['matrix']}/{cell['arm']} was evaluated after epochs {told}, not {epoch}")
+        return float(points[epoch])
+
+    return found
+
+
+def arms_of(cells: Sequence[Cell], matrix: str, role: str) -> dict[str, Cell]:
+    """The first cell of each arm."""
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        if cell["matrix"] == matrix and cell["role"] == role:
+            found.setdefault(cell["arm"], cell)
+    return found
+
+
+def plain_of(cells: Sequence[Cell], cell: Cell) -> str | None:
+    """The arm that an arm is compared with: the same student without a teacher and with the same budget."""
+    plain = [
+        (other["recipe"]["optim"] == cell["recipe"]["optim"], name)
+        for name, other in arms_of(cells, cell["matrix"], "student").items()
+        if other["recipe"]["distill"] is None and all(other["recipe"][key] == cell["recipe"][key] for key in SAME)
+    ]
+    return max(plain, key=lambda each: each[0])[1] if plain and cell["recipe"]["distill"] else None

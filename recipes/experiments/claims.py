@@ -1,0 +1,206 @@
+"""The PKD paper's claims, one by one, and what the cells have to say to each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from recipes.experiments.cells import Cell, at_epoch, by_seed
+from recipes.experiments.intervals import Summary, interval, minus, spread, summarise, verdict
+
+HEAD = "| claim | the paper | who learned from whom | here | difference | verdict |\n|---|---|---|---|---|---|"
+
+
+@dataclass(frozen=True)
+class Check:
+    """Two arms, of which the first should have the higher AP.
+
+    Attributes:
+        matrix: of both.
+        arm: the one.
+        than: the other.
+        who: student and teacher, in words.
+        epoch: compare after this one; None for the last.
+        over: two further arms, the difference of which is taken off.
+    """
+
+    matrix: str
+    arm: str
+    than: str
+    who: str
+    epoch: int | None = None
+    over: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper, and what speaks to it.
+
+    Attributes:
+        text: the sentence.
+        paper: where it stands and its numbers.
+        checks: differences of cells that should be above 0.
+        equal: they should rather be small.
+        numbers: ``maps`` or ``costs`` where those speak to it instead of cells.
+    """
+
+    text: str
+    paper: str
+    checks: tuple[Check, ...] = ()
+    equal: bool = False
+    numbers: str = ""
+
+
+BCCD, PCB = "RetinaNet from GFL", "RetinaNet from FCOS"
+HOME, FASTER, FCOS = "RetinaNet from RetinaNet", "RetinaNet from Faster R-CNN", "FCOS from FCOS"
+CLAIMS = (
+    Claim(
+        "PKD beats the plain student, teacher of the same family",
+        "table 2: RetinaNet 37.4 to 40.8, FCOS 39.1 to 42.8, Faster R-CNN 38.4 to 40.5",
+        (Check("deeppcb", "pkd_retina", "plain", HOME), Check("deeppcb", "fcos_pkd", "fcos_plain", FCOS)),
+    ),
+    Claim(
+        "PKD beats the plain student, teacher of another family",
+        "table 3: RetinaNet from Swin 37.4 to 41.5, FCOS from GFL 39.1 to 43.5; table 5: RetinaNet from FCOS 41.3",
+        (
+            Check("bccd", "pkd", "plain", BCCD),
+            Check("deeppcb", "pkd", "plain", PCB),
+            Check("deeppcb", "pkd_faster", "plain", FASTER),
+        ),
+    ),
+    Claim(
+        "PKD beats MSE",
+        "table 5: RetinaNet from FCOS 41.3 against 36.3, RetinaNet from RetinaNet 40.8 against 40.4",
+        (
+            Check("bccd", "pkd", "mse", BCCD),
+            Check("deeppcb", "pkd", "mse", PCB),
+            Check("deeppcb", "pkd_faster", "mse_faster", FASTER),
+            Check("deeppcb", "pkd_retina", "mse_retina", HOME),
+            Check("deeppcb", "fcos_pkd", "fcos_mse", FCOS),
+        ),
+    ),
+    Claim(
+        "... most where magnitudes differ: by more from another family than from its own",
+        "table 5: by 5.0 from FCOS, by 0.4 from RetinaNet",
+        (
+            Check("deeppcb", "pkd", "mse", "RetinaNet from FCOS, from RetinaNet", over=("pkd_retina", "mse_retina")),
+            Check(
+                "deeppcb",
+                "pkd_faster",
+                "mse_faster",
+                "RetinaNet from Faster R-CNN, from RetinaNet",
+                over=("pkd_retina", "mse_retina"),
+            ),
+        ),
+    ),
+    Claim(
+        "MSE from another family harms the student",
+        "table 5: RetinaNet from FCOS 36.3, plain 37.4",
+        (
+            Check("bccd", "plain", "mse", BCCD),
+            Check("deeppcb", "plain", "mse", PCB),
+            Check("deeppcb", "plain", "mse_faster", FASTER),
+        ),
+    ),
+    Claim(
+        "the weight hardly matters between 3 and 13 (PKD's own is 10)",
+        "table 6: 41.0 to 41.3",
+        (Check("bccd", "pkd", "pkd_weight_3", BCCD), Check("deeppcb", "pkd", "pkd_weight_3", PCB)),
+        equal=True,
+    ),
+    Claim(
+        "Norm + KL at T = 50 gives about the same",
+        "table 7: RetinaNet 40.9 (PKD 40.8), GFL 43.1 (PKD 43.3)",
+        (Check("bccd", "pkd", "norm_kl", BCCD), Check("deeppcb", "pkd", "norm_kl", PCB)),
+        equal=True,
+    ),
+    Claim(
+        "with PKD a student converges faster",
+        "figure 3, curves without numbers",
+        (
+            Check("bccd", "pkd", "plain", f"{BCCD}, after 3 of 12 epochs", epoch=3),
+            Check("deeppcb", "pkd", "plain", f"{PCB}, after 2 of 4 epochs", epoch=2),
+        ),
+    ),
+    Claim(
+        "a head learns about as well on another detector's frozen pyramid as on its own kind's",
+        "table 1: FCOS on GFL's 37.6, on its own 36.5; RetinaNet on FCOS's 35.2, on its own 36.3",
+        (
+            Check("frozen", "fcos_on_gfl", "fcos_on_fcos", "FCOS's head, GFL's pyramid"),
+            Check("frozen", "retina_on_fcos", "retina_on_retina", "RetinaNet's head, FCOS's pyramid"),
+            Check("frozen", "fcos_on_retina", "fcos_on_fcos", "FCOS's head, RetinaNet's pyramid"),
+        ),
+        equal=True,
+    ),
+    Claim("few levels and channels dominate a pyramid", "figures 1, 4 to 7, pictures", numbers="maps"),
+    Claim("the teacher's head costs nothing", "it never runs; no time is printed", numbers="costs"),
+    Claim(
+        "a teacher of other classes and pictures helps through PKD",
+        "not in the paper: our own",
+        (
+            Check("bccd", "pkd_from_shapes", "plain", "RetinaNet from an FCOS of generated shapes"),
+            Check("deeppcb", "pkd_from_shapes", "plain", "RetinaNet from an FCOS of generated shapes"),
+        ),
+    ),
+)
+
+
+def claim_rows(
+    cells: Sequence[Cell], maps: Sequence[Mapping[str, Any]] = (), costs: Sequence[Mapping[str, Any]] = ()
+) -> list[str]:
+    """One line for each check of each claim."""
+    rows = []
+    for claim in CLAIMS:
+        found = [check_row(cells, check, claim.equal) for check in claim.checks]
+        if claim.numbers == "maps":
+            found = [maps_row(each) for each in maps] or [("", "", "", "not run: maps.py")]
+        if claim.numbers == "costs":
+            found = [cost_row(each) for each in costs] or [("", "", "", "not run: head_cost.py")]
+        rows += [f"| {claim.text} | {claim.paper} | {' | '.join(row)} |" for row in found]
+    return rows
+
+
+def check_row(cells: Sequence[Cell], check: Check, equal: bool) -> tuple[str, str, str, str]:
+    """Who, the numbers, the difference and the verdict of one check."""
+
+    def of(arm: str) -> dict[int, float]:
+        return by_seed(cells, check.matrix, arm, at_epoch(check.epoch))
+
+    ours, other = of(check.arm), of(check.than)
+    seeds = minus(ours, other)
+    if check.over is not None:
+        seeds = minus(seeds, minus(*map(of, check.over)))
+    who = f"{check.matrix}: {check.who}"
+    if not seeds:
+        return who, "", "", verdict(None)
+    sides = [f"{arm} {spread(summarise([of(arm)[k] for k in seeds]))}" for arm in (check.arm, check.than)]
+    if check.over is not None:
+        sides += [f"{arm} {spread(summarise([of(arm)[k] for k in seeds]))}" for arm in check.over]
+    found = summarise(list(seeds.values()))
+    count = "" if found.count == 1 else f", {found.count} seeds"
+    return who, ", ".join(sides), f"{interval(found)}{count}", judged(found, equal)
+
+
+def judged(found: Summary, equal: bool) -> str:
+    """The verdict; a claim of equality is not settled by an interval that holds 0."""
+    if not equal or found.half is None:
+        return verdict(found)
+    return f"within {max(abs(found.low), abs(found.high)):.1f} AP of each other"
+
+
+def maps_row(found: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """What maps.py measured of one pyramid."""
+    shares = [level["strongest"] for level in found["levels"]]
+    sizes = [level["rms"] for level in found["levels"]]
+    said = f"the strongest 5 % of channels hold {min(shares):.0%} to {max(shares):.0%} of a level's energy"
+    between = f"the strongest level is {max(sizes) / min(sizes):.1f} times the weakest"
+    return found["name"], said, between, f"{min(shares) / 0.05:.1f} to {max(shares) / 0.05:.1f} times an equal share"
+
+
+def cost_row(found: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """What head_cost.py measured of one pair."""
+    cut, whole = (f"{1000 * found[name]['median']:.0f} ms" for name in ("cut", "whole"))
+    median, low, high = (f"{100 * (found['whole / cut'][key] - 1):+.0f}" for key in ("median", "low", "high"))
+    said, times = f"PKD's step takes {cut}, with the teacher's head {whole}", f"{median} % [{low}, {high}], quartiles"
+    return found["name"].replace("_", ": ", 1), said, times, "seen: it does not run, and would cost that"

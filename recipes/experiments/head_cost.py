@@ -1,0 +1,149 @@
+"""What the teacher's head would cost: a step of PKD without it, as it is, and with it, beside a plain step.
+
+    python recipes/experiments/head_cost.py --threads 1          # a minute; writes costs/RECIPE.json, then run --report
+
+Student, teacher, optimiser, size and number of pictures are those of the recipes; pictures are generated and weights
+random, neither of which changes what is computed. The three steps take turns (recipes/benchmarks/measure.py), so what
+else the machine does falls on all of them. PKD reads the teacher's pyramid alone, so nothing of it changes when the
+head runs too; that its loss is the same is checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the folder that holds recipes/
+
+from pkdzoo.distill import Distiller
+from pkdzoo.distill.pkd import PKD
+from pkdzoo.training import build, options, state
+from pkdzoo.training.optim import build_optimizer
+from pkdzoo.training.recipe import Recipe, load_recipes
+from recipes.benchmarks.measure import Settings, Times, about, difference, in_turns
+from recipes.benchmarks.step import batch_of
+
+FOLDER = Path(__file__).parent
+PAIRS = ("bccd_pkd", "deeppcb_pkd", "deeppcb_pkd_faster")  # the matrix's name, then its recipe's
+CLASSES = {"bccd": 3, "deeppcb": 6}
+
+
+class WithHead(PKD):
+    """PKD whose teacher runs its head, too; nobody looks at what it gives."""
+
+    teacher_depth = "head"
+
+
+def pair_of(name: str) -> tuple[Recipe, Recipe]:
+    """A taught recipe and its teacher's."""
+    matrix = name.partition("_")[0]
+    recipes = {recipe.name: recipe for recipe in load_recipes(FOLDER / f"{matrix}.py")}
+    if name not in recipes or recipes[name].distill is None:
+        raise ValueError(f"{matrix}.py has no {name} with a teacher; it has {', '.join(recipes)}")
+    taught = recipes[name]
+    assert taught.distill is not None
+    key = taught.distill.teacher.removeprefix(f"local-dir:runs/experiments/{matrix}/").partition("/")[0]
+    return taught, recipes[f"{matrix}_{key.rpartition('-')[0]}"]
+
+
+def steps_of(recipe: Recipe, teaching: Recipe, classes: int) -> tuple[dict[str, Callable[[], Any]], str]:
+    """The three steps by name, and what a step sees in words."""
+    names = [f"class_{k}" for k in range(classes)]
+    student, teacher = build.build_student(recipe, names), build.build_student(teaching, names)
+    options.apply(student, channels_last=True, checkpoint_activations=False, teacher=teacher)
+    tasks = {
+        "plain": student,
+        "cut": Distiller(student, teacher, {"pkd": PKD(student, teacher)}),
+        "whole": Distiller(student, teacher, {"pkd": WithHead(student, teacher)}),
+    }
+    size = recipe.data.crop or recipe.data.test_size
+    batch = batch_of(size, recipe.data.batch, torch.device("cpu"), boxes=12)
+    for objects in batch.instances or []:
+        objects.labels %= classes
+    optimizer = build_optimizer(student, recipe.optim, recipe.data.batch)
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-6  # the course of the losses is not what is looked at
+
+    def step(name: str) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            losses: dict[str, torch.Tensor] = tasks[name](batch)
+        torch.stack(list(losses.values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(student.parameters(), recipe.optim.clip or float("inf"))
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for task in tasks.values():
+        task.train()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        apart = difference(*(tasks[name](batch)["loss_pkd"] for name in ("whole", "cut")))
+    assert apart == 0, f"PKD's loss changed by {apart} when the head ran"
+    said = f"{recipe.data.batch} x {size[0]} x {size[1]}"
+    return {name: lambda name=name: step(name) for name in tasks}, said
+
+
+def quartiles(values: list[float]) -> dict[str, float]:
+    """Median and quartiles, to four digits."""
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {key: float(f"{value:.4g}") for key, value in (("median", median), ("low", low), ("high", high))}
+
+
+def measure(name: str, rounds: int) -> dict[str, Any]:
+    """The numbers of one pair."""
+    recipe, teaching = pair_of(name)
+    steps, pictures = steps_of(recipe, teaching, CLASSES[name.partition("_")[0]])
+    settings = Settings()
+    told = about(settings)
+    times = in_turns(steps, settings, rounds=rounds, warmup=2)
+
+    def ratio(one: str, other: str) -> dict[str, float]:
+        return quartiles([a / b for a, b in zip(times[one].wall, times[other].wall)])
+
+    def seconds(of: Times) -> dict[str, float]:
+        return {**quartiles(of.wall), "cpu": float(f"{statistics.median(of.cpu):.4g}")}
+
+    return {
+        "name": name,
+        "student": recipe.model,
+        "teacher": teaching.name.removeprefix(f"{name.partition('_')[0]}_"),
+        "pictures": pictures,
+        "arithmetic": "bf16, channels last",
+        "rounds": rounds,
+        **{key: seconds(times[key]) for key in times},
+        "cut / plain": ratio("cut", "plain"),
+        "whole / cut": ratio("whole", "cut"),
+        "about": told,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=PAIRS, metavar="RECIPE", help=f"default: {' '.join(PAIRS)}")
+    parser.add_argument("--rounds", type=int, default=15, help="how often each step is timed (default: 15)")
+    parser.add_argument("--threads", type=options.count, help="CPU threads; all cores without it")
+    parser.add_argument("--output", type=Path, default=FOLDER / "costs", help="folder of the numbers")
+    args = parser.parse_args(argv)
+    if args.rounds < 2:
+        parser.error(f"--rounds {args.rounds}: quartiles take two or more")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    args.output.mkdir(parents=True, exist_ok=True)
+    try:
+        for name in args.only:
+            found = measure(name, args.rounds)
+            state.write_json(args.output / f"{name}.json", found)
+            ratios = (f"{key} {found[key]['median']:.2f}" for key in ("cut / plain", "whole / cut"))
+            print(f"{name}: plain {1000 * found['plain']['median']:.0f} ms, {', '.join(ratios)}", flush=True)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {options.plainly(error)}")
+
+
+if __name__ == "__main__":
+    main()
