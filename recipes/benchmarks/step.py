@@ -7,7 +7,8 @@ RetinaNet divides by the positives of each picture and ours by those of the batc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -92,31 +93,37 @@ def step_rows(family: str, title: str, settings: Settings, size: tuple[int, int]
     assert batch.instances is not None
     targets = [{"boxes": objects.boxes, "labels": objects.labels} for objects in batch.instances]
 
-    optim = Optim(lr=1e-5)  # small: both sides go on computing nearly the same
-    mine = build_optimizer(student, optim, 2)
+    optim = Optim(lr=1e-5)  # small: all sides go on computing nearly the same
     learning = [p for p in reference.parameters() if p.requires_grad]
     other = torch.optim.SGD(learning, optim.lr, optim.momentum, weight_decay=optim.weight_decay)
     differences = compare_losses(distiller, reference, batch, images, targets)
-
-    def run_ours() -> None:
-        torch.stack(list(distiller(batch).values())).sum().backward()
-        mine.step()
-        mine.zero_grad()
-
-    def run_theirs() -> None:
-        torch.stack(list(reference(images, targets).values())).sum().backward()
-        other.step()
-        other.zero_grad()
+    runs = {
+        "ours": one_step(distiller, build_optimizer(student, optim, 2), batch),
+        "theirs": one_step(reference, other, images, targets),
+    }
+    if settings.compiled:
+        compiled = copy.deepcopy(distiller)
+        for body in (compiled.student, compiled.teacher):
+            options.compile_body(body)
+        runs["compiled"] = one_step(compiled, build_optimizer(compiled.student, optim, 2), batch)
 
     name = f"PKD step of {title}-{settings.student.upper()} from {settings.teacher.upper()}, 2 x {size[0]} x {size[1]}"
-    times = in_turns({"ours": run_ours, "theirs": run_theirs}, settings)
+    times = in_turns(runs, settings, warmup=2)
     wider = {"gradient": 1e-3}  # rounding, through a hundred layers of folded and unfolded norms; losses keep 1e-5
     yield Row(2, name, AGAINST, want=1.1, differences=differences, wider=wider, **ratios(times))
     if settings.compiled:
-        options.compile_body(student)
-        options.compile_body(distiller.teacher)
-        times = in_turns({"ours": run_ours, "theirs": run_theirs}, settings, warmup=2)
-        yield Row(2, f"{name}, ours compiled", AGAINST, **ratios(times))
+        yield Row(2, f"{name}, ours compiled", AGAINST, **ratios(times, "compiled"))
+
+
+def one_step(task: Any, optimizer: torch.optim.Optimizer, *words: Any) -> Callable[[], None]:
+    """Losses, gradient, new weights."""
+
+    def run() -> None:
+        torch.stack(list(task(*words).values())).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run
 
 
 def compare_losses(

@@ -10,6 +10,7 @@ from typing import Any
 RESULTS = Path(__file__).resolve().parent.parent / "benchmark_results"
 HEAD = "| | against | ours | theirs | times better | wanted | same numbers to |\n|---|---|---:|---:|---:|---:|---:|"
 
+LINEAR = 1.1
 GROWTH_HEAD = "| a training step over | from | to | growth of time | growth of memory |\n|---|---:|---:|---:|---:|"
 
 
@@ -47,8 +48,15 @@ def line(row: Mapping[str, Any]) -> str:
 
 def growth_line(curve: Mapping[str, Any]) -> str:
     """One row of the table of growth: slopes on logarithmic axes, of which 1 is linear."""
-    slopes = ("" if (g := curve[f"growth of {what}"]) is None else f"{g:.2f}" for what in ("time", "memory"))
+    slopes = [slope(curve[f"growth of {what}"]) for what in ("time", "memory")]
     return f"| {curve['name']} | {curve['x'][0]:,.0f} | {curve['x'][-1]:,.0f} | {' | '.join(slopes)} |"
+
+
+def slope(value: float | None) -> str:
+    """Growth, and whether it is worse than linear by more than timing varies."""
+    if value is None:
+        return ""
+    return f"{value:.2f}" if value <= LINEAR else f"{value:.2f}, missed"
 
 
 def amount(value: float | None, unit: str) -> str:

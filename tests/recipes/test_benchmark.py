@@ -11,7 +11,7 @@ from scripts import script
 
 from recipes.benchmarks import ROWS, load
 from recipes.benchmarks.measure import Row, Settings, in_turns
-from recipes.benchmarks.table import RESULTS, line, markdown
+from recipes.benchmarks.table import RESULTS, growth_line, line, markdown
 
 SLOW = ("step", "predict")
 
@@ -63,6 +63,8 @@ def test_a_missed_target_is_said() -> None:
     met, missed = (Row(1, "a", "b", ratio, 0.9 * ratio, 1.1 * ratio, want=2.0).to_dict() for ratio in (2.5, 1.5))
     assert "**2.50 (2.25-2.75)**" in line(met)
     assert "1.50 (1.35-1.65), missed" in line(missed)
+    curve = {"name": "boxes", "x": [1.0, 500.0], "growth of time": 1.05, "growth of memory": 1.3}
+    assert growth_line(curve) == "| boxes | 1 | 500 | 1.05 | 1.30, missed |"
 
 
 def test_recorded_runs_are_whole() -> None:
