@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, overload
 
-import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from pkdzoo.backbones import backbone_arguments
 from pkdzoo.checkpoints import fitting, load_strictly
 from pkdzoo.hub import find_weights
 from pkdzoo.labels import label_names as names_of
+from pkdzoo.layers.init import InitOnce
 from pkdzoo.loading import adapted, in_our_layout
 from pkdzoo.models import atss, faster_rcnn, fcos, gfl, mask_rcnn, reppoints, retina, tood  # noqa: F401 - registers the families
 from pkdzoo.models.base import Detector
@@ -168,20 +166,6 @@ def teacher_of(name: str) -> Distilled:
 # -- building --------------------------------------------------------------------------------------------------------
 
 
-class NoInit(TorchFunctionMode):
-    """While this is on, parameters keep whatever their memory held: drawing numbers takes most of the time of building
-    a detector, and all of them would be overwritten by weights.
-    """
-
-    RANDOM = (torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.erfinv_)
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in self.RANDOM or getattr(func, "__module__", None) == "torch.nn.init":
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
-
-
 def build(entry: Entry, overrides: Mapping[str, Any], num_classes: int | None, loaded: int | None = None) -> Detector:
     """A detector of an entry.
 
@@ -205,7 +189,7 @@ def build(entry: Entry, overrides: Mapping[str, Any], num_classes: int | None, l
         fixed = {key: value for key, value in fixed.items() if key in known}
     args = {**fixed, **changes}
     everything_follows = loaded is not None and num_classes == loaded
-    with NoInit() if everything_follows else nullcontext():
+    with InitOnce(follow=everything_follows):
         model: Detector = entry.build(**args)
     model.name = entry.name
     model.overrides = changes

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from drawing import poisoned_memory
 from kd_reference import tiny_batch, tiny_detector
 
 import pkdzoo
@@ -16,6 +17,7 @@ from pkdzoo.distill import METHODS, Distiller, method_options
 
 NAMES = pkdzoo.list_methods()
 WITH_LOGITS = ("crosskd", "frs", "gid", "rank_mimic", "global_knowledge")
+SAME_WIDTH = ("crosskd", "cwd", "norm_kl", "pkd", "rank_mimic")  # no connectors between unequal maps
 ONE_STAGE = ("crosskd", "gid", "rank_mimic")
 
 
@@ -42,6 +44,19 @@ def test_options_are_plain_documented_values(name: str) -> None:
     documentation = inspect.getdoc(METHODS[name])
     assert documentation
     assert all(f"{option}:" in documentation for option in options), "an option without a word about it"
+
+
+@pytest.mark.parametrize("width", [64, 48])
+def test_every_connector_is_initialised(width: int) -> None:
+    student, teacher = tiny_detector("gfl_r10w16"), tiny_detector("gfl_r10w16", seed=1, width=width)
+    for name, method in METHODS.items():
+        if width == 48 and name in SAME_WIDTH:
+            with pytest.raises(ValueError, match="width"):
+                method(student, teacher)
+            continue
+        with poisoned_memory():
+            connectors = method(student, teacher).state_dict()
+        assert all(value.isfinite().all() for value in connectors.values()), name
 
 
 @pytest.mark.parametrize("name", NAMES)

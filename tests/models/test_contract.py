@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from drawing import same_start
 from torch import Tensor
 from torchvision.ops import box_iou
 
@@ -123,6 +124,19 @@ def test_every_entry_builds_at_full_size(name: str) -> None:
     assert all(p.is_meta for p in model.parameters())
     assert any(p.requires_grad for p in model.parameters())
     assert model.class_parameters(), "no tensor depends on the number of classes?"
+
+
+@every
+def test_every_parameter_starts_by_its_own_rule(name: str) -> None:
+    entry, small = find(name)[0], shrunken(find(name)[0])
+    same_start(lambda: pkdzoo.create_detector(name, **small), lambda: entry.build(**{**entry.args, **small}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", pkdzoo.list_detectors())
+def test_every_parameter_starts_by_its_own_rule_at_full_size(name: str) -> None:
+    entry = find(name)[0]
+    same_start(lambda: pkdzoo.create_detector(name), lambda: entry.build(**entry.args))
 
 
 @every

@@ -1,0 +1,71 @@
+"""How parameters start: memory in which the forgotten ones show, and a count of the random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class Draws(TorchDispatchMode):
+    """Counts the random numbers that are drawn."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default):
+            self.count += args[0].numel()
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def poisoned_memory() -> Iterator[None]:
+    """Memory that nobody has written to holds NaN."""
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(3).isnan().all()
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def drawn(parameters: dict[str, Tensor]) -> int:
+    """Numbers among parameters that are not constant."""
+    return sum(value.numel() for value in parameters.values() if value.min() < value.max())
+
+
+def same_start(make: Callable[[], nn.Module], plain: Callable[[], nn.Module]) -> int:
+    """Assert that two ways of making a module start it by the same rules, and that the first leaves nothing out.
+
+    Constants are equal; of what is drawn, mean and deviation differ by no more than six deviations of samples of
+    this size, and the largest is as far out (which tells uniform from normal numbers).
+
+    Returns:
+        How many numbers the first one drew.
+    """
+    torch.manual_seed(0)
+    wanted = dict(plain().state_dict())
+    torch.manual_seed(1)
+    with poisoned_memory(), Draws() as draws:
+        found = dict(make().state_dict())
+    assert list(found) == list(wanted)
+    for key, value in found.items():
+        a, b = value.float().flatten(), wanted[key].float().flatten()
+        assert a.isfinite().all(), f"{key}: nobody initialises it"
+        if b.min() == b.max():
+            assert torch.equal(a, b), f"{key}: {a.unique()[:5]} instead of {b[0]}"
+            continue
+        assert len(a) > 7, f"{key}: too few numbers to tell"
+        (std, mean), (b_std, b_mean) = torch.std_mean(a), torch.std_mean(b)
+        error = max(float(std), float(b_std)) * (2 / len(a)) ** 0.5
+        assert abs(float(mean - b_mean)) < 6 * error, f"{key}: mean"
+        assert abs(float(std - b_std)) < 6 * error, f"{key}: deviation"
+        if len(a) > 1000:
+            assert (a.abs().max() / std < 1.8) == (b.abs().max() / b_std < 1.8), f"{key}: uniform or normal"
+    assert drawn(found) <= draws.count
+    return draws.count
