@@ -12,10 +12,11 @@ ground truth of that size or class), where pycocotools says -1.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -200,7 +201,8 @@ class CocoEvaluator:
         wanted = self.truth.image_ids[self._seen] if seen_only else self.truth.image_ids
         if len(wanted) == 0:
             raise ValueError("nothing to measure: no detections were given, not even empty ones")
-        results = {kind: self._measure(kind, state, np.asarray(wanted)) for kind in self.kinds}
+        with _without_collector():
+            results = {kind: self._measure(kind, state, np.asarray(wanted)) for kind in self.kinds}
         if len(self.kinds) == 1:
             return results[self.kinds[0]]
         return {**results["bbox"], "segm": results["segm"]}
@@ -286,6 +288,20 @@ def _backend(name: str) -> tuple[Any, Any]:
     from pycocotools.cocoeval import COCOeval
 
     return SlowCOCO, COCOeval
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """No search for garbage: a dict and a list for each detection would set it off again and again, and each time it
+    walks over all of them and all of torch, which takes as long as measuring. What is made here refers to no cycles.
+    """
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
 
 
 def _percent(value: float) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import math
@@ -302,6 +303,26 @@ def test_it_says_nothing(tmp_path, capsys):
     evaluate(file, found)
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_garbage_collector_rests_and_is_left_as_it_was(tmp_path, monkeypatch, before):
+    file, found = random_case(2, tmp_path)
+    evaluator = CocoEvaluator(file)
+    evaluator.update(range(5, 5 + len(found)), found)
+    measure, during = evaluator._measure, []
+    monkeypatch.setattr(evaluator, "_measure", lambda *args: during.append(gc.isenabled()) or measure(*args))
+    try:
+        (gc.enable if before else gc.disable)()
+        assert evaluator.compute()["AP"] is not None
+        assert gc.isenabled() == before
+        monkeypatch.setattr(evaluator, "_measure", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            evaluator.compute()
+        assert gc.isenabled() == before
+    finally:
+        gc.enable()
+    assert during == [False]
 
 
 def test_results_are_cocos_list(tmp_path):
