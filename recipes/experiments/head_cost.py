@@ -103,10 +103,12 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     times = in_turns(steps, settings, rounds=rounds, warmup=2)
 
     def ratio(one: str, other: str) -> dict[str, float]:
-        return quartiles([a / b for a, b in zip(times[one].wall, times[other].wall)])
+        wall = [a / b for a, b in zip(times[one].wall, times[other].wall)]
+        cpu = [a / b for a, b in zip(times[one].cpu, times[other].cpu)]  # what a busy machine falsifies less
+        return {**quartiles(wall), "cpu": quartiles(cpu)["median"]}
 
     def seconds(of: Times) -> dict[str, float]:
-        return {**quartiles(of.wall), "cpu": float(f"{statistics.median(of.cpu):.4g}")}
+        return {**quartiles(of.wall), "cpu": quartiles(of.cpu)["median"]}
 
     return {
         "name": name,

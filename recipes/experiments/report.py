@@ -84,10 +84,16 @@ def short(cells: Sequence[Cell]) -> str:
     return "\n".join(lines) if len(lines) > 2 else "No matrix has been run yet."
 
 
-def curve(cells: Sequence[Cell], matrix: str) -> dict[str, dict[int, float]]:
-    """Mean AP by epoch of the compared arms, over the seeds that all of them have."""
+def common_seeds(cells: Sequence[Cell], matrix: str) -> tuple[list[str], set[int]]:
+    """The compared arms, and the seeds that all of them have; nothing of a matrix with only one of them."""
     arms = [arm for arm in COMPARED if arm in arms_of(cells, matrix, "student")]
     seeds = set.intersection(*(set(by_seed(cells, matrix, arm)) for arm in arms)) if len(arms) > 1 else set()
+    return arms, seeds
+
+
+def curve(cells: Sequence[Cell], matrix: str) -> dict[str, dict[int, float]]:
+    """Mean AP by epoch of the compared arms."""
+    arms, seeds = common_seeds(cells, matrix)
     if not seeds:
         return {}
     epochs = [point["epoch"] for point in arms_of(cells, matrix, "student")[arms[0]]["curve"]]
@@ -98,10 +104,11 @@ def curve(cells: Sequence[Cell], matrix: str) -> dict[str, dict[int, float]]:
     return found
 
 
-def curve_table(found: Mapping[str, Mapping[int, float]]) -> str:
+def curve_table(found: Mapping[str, Mapping[int, float]], seeds: int) -> str:
     """The curves as Markdown."""
     epochs = list(next(iter(found.values())))
-    lines = [f"| AP after epoch | {' | '.join(map(str, epochs))} |", f"|---{'|---:' * len(epochs)}|"]
+    over = "one seed" if seeds == 1 else f"mean of {seeds} seeds"
+    lines = [f"| AP after epoch, {over} | {' | '.join(map(str, epochs))} |", f"|---{'|---:' * len(epochs)}|"]
     lines += [f"| {arm} | {' | '.join(f'{points[e]:.1f}' for e in epochs)} |" for arm, points in found.items()]
     return "\n".join(lines)
 
@@ -120,7 +127,7 @@ def costs_table(costs: Sequence[Mapping[str, Any]]) -> str:
     """What head_cost.py measured, as Markdown."""
 
     def ratio(found: Mapping[str, float]) -> str:
-        return f"{found['median']:.2f} ({found['low']:.2f}-{found['high']:.2f})"
+        return f"{found['median']:.2f} ({found['low']:.2f}-{found['high']:.2f}), processor time {found['cpu']:.2f}"
 
     lines = [
         "| recipe, pictures of a step | plain step | PKD's step / plain step | with the teacher's head / PKD's step |",
@@ -161,7 +168,7 @@ def page(results: Path) -> str:
         parts.append(f"## {matrix}\n\n{told}\n\n{table(cells, matrix)}\n")
         found = curve(cells, matrix)
         if found:
-            parts.append(f"{curve_table(found)}\n")
+            parts.append(f"{curve_table(found, len(common_seeds(cells, matrix)[1]))}\n")
         picture = results.parent / "curves" / f"{matrix}.png"
         if picture.is_file():
             parts.append(f"![AP over epochs of {matrix}]({picture.parent.name}/{picture.name})\n")

@@ -146,7 +146,7 @@ def test_the_page_shows_curves_and_what_belongs_on_other_pages(tmp_path) -> None
     for each in found:
         (folder / f"{each['arm']}-{each['seed']}.json").write_text(json.dumps(each))
     text = report.write(tmp_path / "results").read_text()
-    assert "| AP after epoch | 3 | 6 | 9 | 12 |" in text and "| pkd | 2.6 | 5.2 | 7.9 | 10.5 |" in text
+    assert "| AP after epoch, mean of 2 seeds | 3 | 6 | 9 | 12 |" in text and "| pkd | 2.6 | 5.2 | 7.9 | 10.5 |" in text
     assert (tmp_path / "curves" / "bccd.png").stat().st_size < 60_000 and "(curves/bccd.png)" in text
     assert "## bccd\n\nBlood cells.\n\n[bccd.py](bccd.py): 205 pictures to train, 87 to judge" in text
     quoted = text.partition(report.BEGIN)[2].partition(report.END)[0].splitlines()
@@ -183,6 +183,7 @@ def test_the_head_that_does_not_run_is_timed(tmp_path) -> None:
     assert found["about"]["threads"] == 1 and found["about"]["torch"] and found["about"]["machine"]
     for name in ("plain", "cut", "whole", "cut / plain", "whole / cut"):
         assert 0 < found[name]["low"] <= found[name]["median"] <= found[name]["high"]
+    assert found["whole / cut"]["cpu"] > 0
     assert "| bccd: pkd | PKD's step takes " in report.write(tmp_path / "results").read_text()
 
 
