@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 PACKAGES = ("torch", "torchvision", "pycocotools", "faster-coco-eval", "numpy", "pillow")
+LOAD = "load before"
 Run = Callable[[], Any]
 
 
@@ -223,7 +224,7 @@ def about(settings: Settings) -> dict[str, Any]:
         except PackageNotFoundError:
             found[name] = None
     if hasattr(os, "getloadavg"):
-        found["load before"] = round(os.getloadavg()[0], 2)
+        found[LOAD] = round(os.getloadavg()[0], 2)
     return found
 
 

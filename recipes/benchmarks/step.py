@@ -68,12 +68,11 @@ def batch_of(size: tuple[int, int], count: int, device: torch.device, boxes: int
     return Batch(images, [size] * count, [Instances(found.clone(), labels.clone()) for _ in range(count)])
 
 
-def rows(settings: Settings) -> Iterator[Row]:
-    """RetinaNet and FCOS, eager and compiled."""
+def rows(family: str, settings: Settings) -> Iterator[Row]:
+    """One detector, eager and compiled."""
     size = (96, 128) if settings.quick else (320, 416)
-    for family, title in TITLES.items():
-        yield from step_rows(family, title, settings, size)
-    if settings.device.type != "cuda":
+    yield from step_rows(family, TITLES[family], settings, size)
+    if settings.device.type != "cuda" and family == "retina":
         against = "torchvision's eager float32 step"
         yield unmeasured(2, "PKD step at 800 x 1344, bf16, compiled, on a GPU", against, 1.8, "no GPU")
         yield unmeasured(2, "PKD step at 800 x 1344, the teacher's share, on a GPU", "35 % of the step", None, "no GPU")

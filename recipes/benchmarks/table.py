@@ -16,12 +16,11 @@ GROWTH_HEAD = "| a training step over | from | to | growth of time | growth of m
 
 def markdown(found: Mapping[str, Any]) -> str:
     """One run: a sentence about the machine, a table, and how the cost of a step grows."""
-    parts = [describe(found["about"])]
-    if found["rows"]:
-        parts += ["", HEAD, *map(line, found["rows"])]
-    if found["curves"]:
-        parts += ["", GROWTH_HEAD, *map(growth_line, found["curves"])]
-    return "\n".join(parts) + "\n"
+    text = [describe(found["about"])]
+    for key, head, form in (("rows", HEAD, line), ("curves", GROWTH_HEAD, growth_line)):
+        items = [item for part in found["parts"].values() for item in part[key]]
+        text += ["", head, *map(form, items)] if items else []
+    return "\n".join(text) + "\n"
 
 
 def describe(about: Mapping[str, Any]) -> str:

@@ -257,3 +257,19 @@ def test_pearson_does_not_depend_on_how_maps_lie_in_memory(shape: tuple[int, ...
     for loss, grad in found[1:]:
         assert torch.allclose(loss, found[0][0], rtol=1e-6)
         assert torch.allclose(grad, found[0][1], rtol=1e-5, atol=1e-6 * float(grad.abs().max()))
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("noise", [3.0, 1.0, 0.4, 0.3, 0.25, 0.2, 0.03, 1e-3])
+def test_near_and_far_the_loss_has_all_its_digits(noise: float, last: bool) -> None:
+    """Maps that hardly agree are judged by their moments, those that nearly do by the sum of their differences."""
+    draw = torch.Generator().manual_seed(0)
+    student = torch.randn(2, 6, 60, 90, generator=draw) + 50
+    # channels that are more and less alike side by side
+    teacher = student + noise * torch.linspace(0.8, 1.2, 6)[:, None, None] * torch.randn(2, 6, 60, 90, generator=draw)
+    wide = [m.double().transpose(0, 1).flatten(1) for m in (student, teacher)]
+    normed = [(m - m.mean(1, keepdim=True)) / (m.std(1, keepdim=True) + EPS) for m in wide]
+    exact = 0.5 * (normed[0] - normed[1]).square().mean()
+    if last:
+        student = student.contiguous(memory_format=torch.channels_last)
+    assert float(pearson(student, teacher)) == pytest.approx(float(exact), rel=1e-6)

@@ -4,30 +4,69 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from scripts import script
 
-from recipes.benchmarks import ROWS, load
+from pkdzoo.structures import Detections
+from recipes.benchmarks import PARTS, load, parts_of
 from recipes.benchmarks.measure import Row, Settings, in_turns
+from recipes.benchmarks.predict import apart
 from recipes.benchmarks.table import RESULTS, growth_line, line, markdown
 
-SLOW = ("step", "predict")
+
+def quickly(output: Path, rows: str, *words: str) -> dict[str, Any]:
+    """A quick run of the script and the file that it leaves."""
+    assert script("benchmark").main(["--rows", rows, "--quick", "--no-compile", "--output", str(output), *words]) == 0
+    found: dict[str, Any] = json.loads(output.read_text())
+    return found
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in ROWS])
-def test_a_row_runs_and_both_sides_compute_the_same(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    output = tmp_path / "results" / "quick.json"
-    status = script("benchmark").main(["--rows", name, "--quick", "--no-compile", "--output", str(output)])
-    found = json.loads(output.read_text())
-    assert status == 0, capsys.readouterr().err
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if "-" in n else n for n in PARTS])
+def test_a_part_runs_and_both_sides_compute_the_same(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    found = quickly(tmp_path / "results" / "quick.json", name)
     assert found["about"]["torch"] and found["about"]["machine"] and found["quick"]
-    measured = [row for row in found["rows"] if row["ratio"] is not None]
-    assert measured or found["curves"]
+    (part,) = found["parts"].values()
+    measured = [row for row in part["rows"] if row["ratio"] is not None]
+    assert measured or part["curves"]
     assert all(row["ratio"] > 0 and row["target"] in range(1, 8) for row in measured)
-    assert all(row["note"].startswith("unmeasured: ") for row in found["rows"] if row["ratio"] is None)
+    assert all(row["note"].startswith("unmeasured: ") for row in part["rows"] if row["ratio"] is None)
     assert markdown(found) in capsys.readouterr().out
+
+
+def test_parts_are_measured_anew_in_the_file_of_an_earlier_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "quick.json"
+    before = quickly(path, "loss")
+    both = quickly(path, "load", "--update")
+    assert list(both["parts"]) == ["loss", "load"]
+    assert both["parts"]["loss"] == before["parts"]["loss"]
+    assert quickly(path, "loss", "--update")["parts"]["load"] == both["parts"]["load"]
+    path.write_text(json.dumps({**both, "about": {**both["about"], "torch": "1.0"}}))
+    with pytest.raises(SystemExit, match=r"quick\.json was measured with another torch: write a new file"):
+        quickly(path, "loss", "--update")
+    with pytest.raises(SystemExit):
+        quickly(tmp_path / "none.json", "loss", "--update")
+    assert "--output has to be the file of an earlier run" in capsys.readouterr().err
+
+
+def test_parts_go_by_their_beginning() -> None:
+    assert parts_of(["step", "loss"]) == ["loss", "step-retina", "step-fcos"]
+    with pytest.raises(ValueError, match="no stepp; there are loss, step-retina"):
+        parts_of(["stepp"])
+
+
+def test_which_of_two_equal_scores_is_the_last_is_left_to_rounding() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [20.0, 0.0, 29.0, 9.0], [0.0, 50.0, 9.0, 59.0]])
+    labels = torch.zeros(2, dtype=torch.long)
+    scores = torch.tensor([0.9, 0.5])
+    a, b = (Detections(boxes[[0, k]], scores, labels) for k in (1, 2))
+    assert apart(a, b) == 0.0
+    higher = Detections(boxes[[0, 2]], torch.tensor([0.9, 0.6]), labels)
+    assert apart(a, higher) > 0.1
+    assert apart(Detections(boxes[[1, 0]], scores, labels), a) > 0.1
 
 
 def test_a_difference_fails_the_run() -> None:
@@ -71,5 +110,6 @@ def test_recorded_runs_are_whole() -> None:
     for path in RESULTS.glob("*.json"):
         found = json.loads(path.read_text())
         assert not found["quick"], f"{path.name}: a quick run measures nothing"
-        assert all(row["equal"] for row in found["rows"]), path.name
+        assert list(found["parts"]) == list(PARTS), path.name
+        assert all(row["equal"] for part in found["parts"].values() for row in part["rows"]), path.name
         assert {"torch", "machine", "python", "device"} <= set(found["about"])
