@@ -1,6 +1,6 @@
 """How fast is it? Ours beside theirs, as ratios, each with a check that both compute the same numbers.
 
-    python recipes/benchmark.py                                   # every row: a quarter of an hour on two cores
+    python recipes/benchmark.py                                   # every row: under twenty minutes on two cores
     python recipes/benchmark.py --rows loss,predict --threads 2
     python recipes/benchmark.py --quick                           # does the instrument work? under a minute
     python recipes/benchmark.py --output recipes/benchmark_results/two_cores.json

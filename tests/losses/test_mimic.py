@@ -11,7 +11,7 @@ from kd_reference import PKD, pkd_pyramids, sampled_error
 from reference import load, uniform
 from torch import Tensor
 
-from pkdzoo.losses.mimic import cwd, norm_kl, normalize, pearson, pearson_correlation
+from pkdzoo.losses.mimic import EPS, cwd, norm_kl, normalize, pearson, pearson_correlation
 
 CWD = load("kd/cwd_loss")["cases"]
 
