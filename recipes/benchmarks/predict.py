@@ -129,7 +129,7 @@ def compare(
 def apart(found: Detections, wanted: Detections) -> float:
     """Largest relative difference of scores and boxes, each detection against its own class's nearest; inf if alone.
 
-    Which of two equal scores is the last that is kept is left to rounding: detections at the lowest score don't count.
+    Which of two equal scores is the last that is kept is left to rounding: what is at the other's lowest doesn't count.
     """
     if len(found) != len(wanted):
         return float("inf")
@@ -138,8 +138,8 @@ def apart(found: Detections, wanted: Detections) -> float:
     far = (found.boxes[:, None] - wanted.boxes).abs().amax(dim=-1) / wanted.boxes.abs().max()
     far = far.maximum((found.scores[:, None] - wanted.scores).abs())
     far[found.labels[:, None] != wanted.labels] = float("inf")
-    last = max(float(found.scores.min()), float(wanted.scores.min())) * (1 + SAME)
-    kept = far.min(dim=1).values[found.scores > last], far.min(dim=0).values[wanted.scores > last]
+    ours, theirs = (each.scores.min() * (1 + SAME) for each in (found, wanted))
+    kept = far.min(dim=1).values[found.scores > theirs], far.min(dim=0).values[wanted.scores > ours]
     return float(torch.cat(kept).max()) if len(torch.cat(kept)) else float("inf")
 
 
