@@ -63,7 +63,7 @@ class InitOnce(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        super().__exit__(kind, error, traceback)
+        super().__exit__(kind, error, traceback)  # type: ignore[no-untyped-call, unused-ignore]
         for number in [] if kind else list(self.waiting):
             self.carry_out(number)
 
