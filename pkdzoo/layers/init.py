@@ -19,7 +19,8 @@ class InitOnce(TorchFunctionMode):
 
     An initialisation waits: until another one replaces it, until anything but the parameter's shape is asked for, or
     until the end. So every parameter starts by the same rule as without this, torch's own where nobody has another;
-    only the random numbers are others. It holds for parameters in the thread that entered it.
+    only the random numbers are others. It holds for parameters in the thread that entered it, and knows a parameter as
+    an object: whoever changes one through another tensor on the same memory does so before the initialisation.
 
     Args:
         follow: every parameter is overwritten afterwards: until then they hold whatever their memory held.
@@ -52,7 +53,9 @@ class InitOnce(TorchFunctionMode):
         kwargs = kwargs or {}
         first = args[0] if args else kwargs.get("tensor")
         initialises = func in self.WHOLE or getattr(func, "__module__", None) == "torch.nn.init"
-        if initialises and isinstance(first, nn.Parameter) and (self.follow or id(first) not in self.used):
+        # what a value is drawn from may change before the end: only numbers wait
+        plain = not any(isinstance(value, Tensor) for value in (*args[1:], *kwargs.values()) if value is not first)
+        if initialises and plain and isinstance(first, nn.Parameter) and (self.follow or id(first) not in self.used):
             self.waiting.pop(id(first), None)  # the new one goes to the end
             self.waiting[id(first)] = (func, args, kwargs)
             return first
@@ -64,7 +67,7 @@ class InitOnce(TorchFunctionMode):
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         super().__exit__(kind, error, traceback)  # type: ignore[no-untyped-call, unused-ignore]
-        for number in [] if kind else list(self.waiting):
+        for number in list(self.waiting):  # after an error too: who catches it may go on with a part of the model
             self.carry_out(number)
 
     def carry_out(self, number: int) -> None:

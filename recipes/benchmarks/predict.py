@@ -126,10 +126,11 @@ def compare(
     return errors
 
 
-def apart(found: Detections, wanted: Detections) -> float:
+def apart(found: Detections, wanted: Detections, top: int = 100) -> float:
     """Largest relative difference of scores and boxes, each detection against its own class's nearest; inf if alone.
 
-    Which of two equal scores is the last that is kept is left to rounding: what is at the other's lowest doesn't count.
+    Where ``top`` were kept and others cut off, which of two equal scores is the last is left to rounding: what is at
+    the other's lowest score doesn't count.
     """
     if len(found) != len(wanted):
         return float("inf")
@@ -138,9 +139,11 @@ def apart(found: Detections, wanted: Detections) -> float:
     far = (found.boxes[:, None] - wanted.boxes).abs().amax(dim=-1) / wanted.boxes.abs().max()
     far = far.maximum((found.scores[:, None] - wanted.scores).abs())
     far[found.labels[:, None] != wanted.labels] = float("inf")
-    ours, theirs = (each.scores.min() * (1 + SAME) for each in (found, wanted))
-    kept = far.min(dim=1).values[found.scores > theirs], far.min(dim=0).values[wanted.scores > ours]
-    return float(torch.cat(kept).max()) if len(torch.cat(kept)) else float("inf")
+    nearest = far.min(dim=1).values, far.min(dim=0).values
+    if len(found) == top:
+        ours, theirs = (each.scores.min() * (1 + SAME) for each in (found, wanted))
+        nearest = nearest[0][found.scores > theirs], nearest[1][wanted.scores > ours]
+    return float(torch.cat(nearest).max()) if len(torch.cat(nearest)) else float("inf")
 
 
 def unmatched(found: Tensor, wanted: Tensor) -> float:

@@ -104,6 +104,7 @@ def step_rows(family: str, title: str, settings: Settings, size: tuple[int, int]
         compiled = copy.deepcopy(distiller)
         for body in (compiled.student, compiled.teacher):
             options.compile_body(body)
+        same = compare_losses(compiled, reference, batch, images, targets)
         runs["compiled"] = one_step(compiled, build_optimizer(compiled.student, optim, 2), batch)
 
     name = f"PKD step of {title}-{settings.student.upper()} from {settings.teacher.upper()}, 2 x {size[0]} x {size[1]}"
@@ -111,7 +112,7 @@ def step_rows(family: str, title: str, settings: Settings, size: tuple[int, int]
     wider = {"gradient": 1e-3}  # rounding, through a hundred layers of folded and unfolded norms; losses keep 1e-5
     yield Row(2, name, AGAINST, want=1.1, differences=differences, wider=wider, **ratios(times))
     if settings.compiled:
-        yield Row(2, f"{name}, ours compiled", AGAINST, **ratios(times, "compiled"))
+        yield Row(2, f"{name}, ours compiled", AGAINST, differences=same, wider=wider, **ratios(times, "compiled"))
 
 
 def one_step(task: Any, optimizer: torch.optim.Optimizer, *words: Any) -> Callable[[], None]:

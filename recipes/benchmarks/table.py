@@ -11,14 +11,6 @@ RESULTS = Path(__file__).resolve().parent.parent / "benchmark_results"
 HEAD = "| | against | ours | theirs | times better | wanted | same numbers to |\n|---|---|---:|---:|---:|---:|---:|"
 
 LINEAR = 1.1
-# By a part of a row's or a curve's name, why it may miss its target: what was tried, what the profile says.
-WHY = {
-    "1 x 480 x 640, ours compiled": "One picture, compiled: 85 % of the time is convolutions, which both sides take "
-    "from oneDNN. Folding removes the norms in eager mode already; inductor's `freezing` gave another 3 %.",
-    "retina_r10w16: ": "Growth is the slope between the two largest sizes. glibc takes tensors over 32 MB from the "
-    "system anew each time, which RetinaNet's largest pass: with MALLOC_MMAP_THRESHOLD_=4000000000 and "
-    "MALLOC_TRIM_THRESHOLD_=8000000000 the time grows by 0.78 from 800 to 1,200 classes.",
-}
 GROWTH_HEAD = "| a training step over | from | to | growth of time | growth of memory |\n|---|---:|---:|---:|---:|"
 
 
@@ -28,8 +20,6 @@ def markdown(found: Mapping[str, Any]) -> str:
     for key, head, form in (("rows", HEAD, line), ("curves", GROWTH_HEAD, growth_line)):
         items = [item for part in found["parts"].values() for item in part[key]]
         text += ["", head, *map(form, items)] if items else []
-    whys = [why for name, why in WHY.items() if any("missed" in row and name in row for row in text)]
-    text += ["", " ".join(whys)] if whys else []
     return "\n".join(text) + "\n"
 
 
@@ -82,6 +72,8 @@ def recorded() -> str:
     parts = []
     for path in sorted(RESULTS.glob("*.json")):
         parts.append(markdown(json.loads(path.read_text())))
+        if path.with_suffix(".md").is_file():  # why something missed its target there: what was tried
+            parts.append(path.with_suffix(".md").read_text())
         if path.with_suffix(".png").is_file():
             parts.append(f"[The curves](recipes/benchmark_results/{path.stem}.png) of this run.\n")
     return "\n".join(parts) or "No run on a quiet machine is recorded yet.\n"

@@ -63,10 +63,12 @@ def test_which_of_two_equal_scores_is_the_last_is_left_to_rounding() -> None:
     labels = torch.zeros(2, dtype=torch.long)
     scores = torch.tensor([0.9, 0.5])
     a, b = (Detections(boxes[[0, k]], scores, labels) for k in (1, 2))
-    assert apart(a, b) == 0.0
+    assert apart(a, b, top=2) == 0.0
+    assert apart(a, b) > 0.1  # nothing was cut off
     higher = Detections(boxes[[0, 2]], torch.tensor([0.9, 0.6]), labels)
-    assert apart(a, higher) > 0.1
-    assert apart(Detections(boxes[[1, 0]], scores, labels), a) > 0.1
+    assert apart(a, higher, top=2) > 0.1
+    assert apart(Detections(boxes[[1, 0]], scores, labels), a, top=2) > 0.1
+    assert apart(a, a) == 0.0
 
 
 def test_a_difference_fails_the_run() -> None:
