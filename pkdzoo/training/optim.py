@@ -51,9 +51,9 @@ def build_optimizer(model: nn.Module, optim: Optim, batch: int) -> torch.optim.O
         optim: see Optim.
         batch: pictures an optimiser step, for ``optim.scale_lr``.
     """
-    # Not fused, which would save 1.5 % of a step of RetinaNet-R50: on a CPU it takes the memory of weights and momentum
-    # by position, and a checkpoint does not give the momentum of channels-last weights back in their layout; and the
-    # steps that a gradient scaler skips happen inside it, where Accelerate does not see them.
+    # Not fused, which would save 1.5 % of a step of FCOS-R50: on a CPU it takes weights and momentum by their place
+    # in memory, which are two orders in a run that is resumed with --channels-last and began without, and then learns
+    # nonsense; and the steps that a gradient scaler skips happen inside it, where Accelerate does not see them.
     lr = optim.lr * batch / optim.batch if optim.scale_lr else optim.lr
     groups = param_groups(model, optim, lr)
     if optim.kind == "adamw":
