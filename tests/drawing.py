@@ -26,12 +26,13 @@ class Draws(TorchDispatchMode):
 def poisoned_memory() -> Iterator[None]:
     """Memory that nobody has written to holds NaN."""
     assert torch.utils.deterministic.fill_uninitialized_memory
+    before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
         assert torch.empty(3).isnan().all()
         yield
     finally:
-        torch.use_deterministic_algorithms(False)
+        torch.use_deterministic_algorithms(before)
 
 
 def drawn(parameters: dict[str, Tensor]) -> int:

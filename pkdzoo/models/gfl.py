@@ -165,7 +165,7 @@ WEIGHTS: dict[str, list[Weights]] = {
             license="Apache-2.0",
             labels="bccd",
             launch=f"{BCCD_LAUNCH} --cells gfl_r18w64-0 -- {BCCD_OPTIONS}",
-            note="not shipped, 23 MB in float16: trained in half an hour on one core",
+            note="not shipped: 23 MB in float16",
         )
     ],
 }

@@ -11,6 +11,7 @@ from kd_reference import PKD, pkd_pyramids, sampled_error
 from reference import load, uniform
 from torch import Tensor
 
+from pkdzoo.losses import mimic
 from pkdzoo.losses.mimic import EPS, cwd, norm_kl, normalize, pearson, pearson_correlation
 
 CWD = load("kd/cwd_loss")["cases"]
@@ -261,8 +262,12 @@ def test_pearson_does_not_depend_on_how_maps_lie_in_memory(shape: tuple[int, ...
 
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("noise", [3.0, 1.0, 0.4, 0.3, 0.25, 0.2, 0.03, 1e-3])
-def test_near_and_far_the_loss_has_all_its_digits(noise: float, last: bool) -> None:
+def test_near_and_far_the_loss_has_all_its_digits(noise: float, last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Maps that hardly agree are judged by their moments, those that nearly do by the sum of their differences."""
+    sums: list[Any] = []
+    affine = mimic._affine
+    monkeypatch.setattr(mimic, "_affine", lambda *args: sums.append(args) or affine(*args))
+    monkeypatch.setattr(mimic, "_BLOCK", 2 * 2 * 60 * 90)  # two channels, or a few rows: three blocks or more
     draw = torch.Generator().manual_seed(0)
     student = torch.randn(2, 6, 60, 90, generator=draw) + 50
     # channels that are more and less alike side by side
@@ -273,3 +278,7 @@ def test_near_and_far_the_loss_has_all_its_digits(noise: float, last: bool) -> N
     if last:
         student = student.contiguous(memory_format=torch.channels_last)
     assert float(pearson(student, teacher)) == pytest.approx(float(exact), rel=1e-6)
+    if noise >= 1:
+        assert not sums
+    elif noise <= 0.2:  # in between it is some channels' blocks
+        assert len(sums) >= 3

@@ -60,7 +60,7 @@ def test_the_architectures_are_those_of_the_cells() -> None:
             shapes = [{key: value.shape for key, value in model.state_dict().items()} for model in (trained, ours)]
             assert shapes[0] == shapes[1]
     assert pkdzoo.create_detector(NAME).resize == recipes["bccd_pkd"].data.test_size
-    words = find(f"{NAME}.bccd")[1].launch.split()  # type: ignore[union-attr]
+    words = pkdzoo.get_weights(NAME).launch.split()
     args = run.parse_arguments(words[2:])
     assert (ROOT / words[1]).is_file() and (ROOT / args.matrix).is_file()
     keys = [each.key for each in run.in_order(run.load_matrix(ROOT / args.matrix), args.cells)]
