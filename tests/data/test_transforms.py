@@ -83,9 +83,16 @@ def test_sizes(size, wanted):
 
 
 def test_flat_pictures_stay_flat():
-    for value in (0, 1, 128, 254, 255):
-        flat = torch.full((3, 17, 23), value, dtype=torch.uint8)
-        assert transforms.resize_image(flat, (31, 40)).unique().tolist() == [value]
+    for value in range(256):
+        flat = torch.full((3, 18, 24), value, dtype=torch.uint8)
+        for size in ((31, 40), (7, 13), (9, 12)):
+            assert transforms.resize_image(flat, size).unique().tolist() == [value]
+
+
+def test_half_the_size_is_opencvs_mean_of_four_pixels():
+    image = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    four = image.int().unfold(1, 2, 2).unfold(2, 2, 2).sum((-1, -2))
+    assert torch.equal(transforms.resize_image(image, (20, 30)).int(), (four + 2) // 4)
 
 
 def test_the_same_size_is_the_same_picture():
