@@ -139,8 +139,13 @@ CLAIMS = (
         "a teacher of other classes and pictures helps through PKD",
         "not in the paper: our own",
         (
-            Check("bccd", "pkd_from_shapes", "plain", "RetinaNet from an FCOS of generated shapes"),
             Check("deeppcb", "pkd_from_shapes", "plain", "RetinaNet from an FCOS of generated shapes"),
+            Check("bccd", "pkd_from_shapes", "plain", "RetinaNet from an FCOS of generated shapes"),
+            Check("foreign", "shapes", "plain", "RetinaNet of BCCD from an FCOS of generated shapes"),
+            Check("foreign", "shapes_weight_3", "plain", "the same with a third of the weight"),
+            Check("foreign", "shapes_fading", "plain", "the same, PKD fading away over the run"),
+            Check("foreign", "boards", "plain", "RetinaNet of BCCD from DeepPCB's FCOS"),
+            Check("foreign", "boards_fading", "plain", "the same, PKD fading away over the run"),
         ),
     ),
 )

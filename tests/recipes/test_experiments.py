@@ -205,7 +205,7 @@ def test_the_page_is_generated_and_names_no_place() -> None:
 
 
 def test_claims_name_cells_that_the_matrices_have() -> None:
-    matrices = {name: run.load_matrix(FOLDER / f"{name}.py") for name in ("bccd", "deeppcb", "frozen")}
+    matrices = {name: run.load_matrix(FOLDER / f"{name}.py") for name in ("bccd", "deeppcb", "frozen", "foreign")}
     for check in (check for claim in claims.CLAIMS for check in claim.checks):
         students = [cell for cell in matrices[check.matrix].students if cell.seed == 0]
         arms = {cell.arm: cell.recipe for cell in students}
@@ -241,7 +241,11 @@ def test_unequal_budgets_and_misspelt_names_are_refused(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "arms", "seeds"),
-    [*((name, report.COMPARED, 5) for name in ("bccd", "deeppcb")), ("frozen", ("fcos_on_gfl", "retina_on_fcos"), 3)],
+    [
+        *((name, report.COMPARED, 5) for name in ("bccd", "deeppcb")),
+        ("frozen", ("fcos_on_gfl", "retina_on_fcos"), 3),
+        ("foreign", ("plain", "shapes", "boards"), 3),
+    ],
 )
 def test_our_matrices_are_matrices(name, arms, seeds) -> None:
     matrix = run.load_matrix(FOLDER / f"{name}.py")
@@ -249,7 +253,8 @@ def test_our_matrices_are_matrices(name, arms, seeds) -> None:
     assert {cell.key for cell in cells} >= {f"{arm}-{seed}" for arm in arms for seed in range(seeds)}
     for k, each in enumerate(cells):
         teacher = run.compared_with(matrix, each)
-        assert teacher in [None, "fcos_r18w24.shapes", *(before.key for before in cells[:k])]
+        abroad = ["fcos_r18w24.shapes", "local-dir:runs/experiments/deeppcb/fcos_r18-0/best"]
+        assert teacher in [None, *abroad, *(before.key for before in cells[:k])]
     assert all(cell.recipe.distill is None for cell in matrix.teachers.values())
 
 
