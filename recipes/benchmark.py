@@ -23,9 +23,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the folder that holds recipes/
 
+from pkdzoo.training.state import write_json
 from recipes.benchmarks import PARTS, parts_of
 from recipes.benchmarks.growth import plot
-from recipes.benchmarks.measure import LOAD, Row, Settings, about
+from recipes.benchmarks.measure import LOAD, Row, Settings, about, commit, load
 from recipes.benchmarks.table import markdown
 
 
@@ -67,14 +68,14 @@ def main(argv: list[str] | None = None) -> int:
     found = earlier(args, settings) if args.update else {"about": about(settings), "quick": args.quick, "parts": {}}
     for name in args.rows:
         before = time.perf_counter()
-        part: dict[str, Any] = {"rows": [], "curves": []}
+        part: dict[str, Any] = {"rows": [], "curves": [], "load": load(), "commit": commit()}
         for item in PARTS[name](settings):
             part["rows" if isinstance(item, Row) else "curves"].append(item.to_dict())
         part["seconds"] = round(time.perf_counter() - before)
         found["parts"] = {key: {**found["parts"], name: part}[key] for key in PARTS if key in {*found["parts"], name}}
         if args.output:  # after every part: a run that is cut off still leaves what it measured
             args.output.parent.mkdir(parents=True, exist_ok=True)
-            args.output.write_text(json.dumps(found, indent=1) + "\n")
+            write_json(args.output, found)
         print(f"{name}: {part['seconds']} s", file=sys.stderr, flush=True)
     curves = [curve for part in found["parts"].values() for curve in part["curves"]]
     if args.output and curves and find_spec("matplotlib"):

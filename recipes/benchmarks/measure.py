@@ -14,7 +14,8 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -204,6 +205,17 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max().clamp(min=1e-30)) if a.numel() else 0.0
 
 
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """While numbers are compared, a GPU convolves in float32 to the last digit; times keep torch's default, TF32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 def about(settings: Settings) -> dict[str, Any]:
     """Hardware and versions."""
     found: dict[str, Any] = {
@@ -223,9 +235,22 @@ def about(settings: Settings) -> dict[str, Any]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = None
-    if hasattr(os, "getloadavg"):
-        found[LOAD] = round(os.getloadavg()[0], 2)
+    found[LOAD] = load()
     return found
+
+
+def load() -> float | None:
+    """How many processes wanted a core in the last minute, on average."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def commit() -> str:
+    """The commit of this code; ``+`` marks Python files with changes that were not committed."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    told = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+    changes = [*git, "status", "--porcelain", "-uno", "--", ":(top)*.py"]  # results are written while it runs
+    changed = subprocess.run(changes, capture_output=True, text=True).stdout.strip()
+    return f"{told.stdout.strip() or 'unknown'}{'+' if changed else ''}"
 
 
 def cpu_name() -> str:

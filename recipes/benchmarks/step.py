@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,13 +23,21 @@ from pkdzoo.training import Optim, options
 from pkdzoo.training.optim import build_optimizer
 from recipes.benchmarks import torchvision_parts as parts
 from recipes.benchmarks.loss import literature
-from recipes.benchmarks.measure import Row, Settings, difference, in_turns, ratios, unmeasured
+from recipes.benchmarks.measure import Row, Settings, Times, difference, full_precision, in_turns, ratios, unmeasured
 
 LEVELS = 4  # PKD's published number of level pairs
 WEIGHT = 10.0  # and its weight with a one-stage teacher
 NAMES = {"loss_cls": "classification", "loss_box": "bbox_regression", "loss_centerness": "bbox_ctrness"}
 AGAINST = "the same step from torchvision's parts"
 TITLES = {"retina": "RetinaNet", "fcos": "FCOS"}
+EAGER = "torchvision's eager float32 step"
+SHARE = 0.35  # of a step, that a teacher may take at most
+PART = f"{100 * SHARE:.0f} % of the step"
+OPTIM = Optim(lr=1e-5)  # small: all sides go on computing nearly the same
+NOTES = {
+    "fcos": "torchvision's box loss has no centerness weights: to be compared, ours is computed again without them, by "
+    "the compiled body where the step is compiled; the weighted one that is trained and gradients are not compared"
+}
 
 
 class Assembled(nn.Module):
@@ -69,17 +78,40 @@ def batch_of(size: tuple[int, int], count: int, device: torch.device, boxes: int
 
 
 def rows(family: str, settings: Settings) -> Iterator[Row]:
-    """One detector, eager and compiled."""
-    size = (96, 128) if settings.quick else (320, 416)
-    yield from step_rows(family, TITLES[family], settings, size)
-    if settings.device.type != "cuda" and family == "retina":
-        against = "torchvision's eager float32 step"
-        yield unmeasured(2, "PKD step at 800 x 1344, bf16, compiled, on a GPU", against, 1.8, "no GPU")
-        yield unmeasured(2, "PKD step at 800 x 1344, the teacher's share, on a GPU", "35 % of the step", None, "no GPU")
+    """One detector, eager and compiled; on a GPU also at the size of COCO."""
+    small, large = ((96, 128), (96, 128)) if settings.quick else ((320, 416), (800, 1344))
+    yield from step_rows(family, TITLES[family], settings, small)
+    if family != "retina":
+        return
+    if settings.device.type == "cuda":
+        yield from large_rows(settings, large)
+    else:
+        name, share = large_names(settings, large)
+        yield unmeasured(2, f"{name}, on a GPU", EAGER, 1.8, "no GPU")
+        yield unmeasured(2, f"{share}, on a GPU", PART, 1.0, "no GPU")
 
 
-def step_rows(family: str, title: str, settings: Settings, size: tuple[int, int]) -> Iterator[Row]:
-    """One detector."""
+@dataclass(frozen=True)
+class Sides:
+    """The same step twice, in eager mode, and what each is given.
+
+    Attributes:
+        ours: folded teacher, NHWC.
+        theirs: from torchvision's parts, with the same weights.
+        batch: two pictures, for ours.
+        images: the same, for theirs.
+        targets: and theirs.
+    """
+
+    ours: pkdzoo.Distiller
+    theirs: Assembled
+    batch: Batch
+    images: list[Tensor]
+    targets: list[dict[str, Tensor]]
+
+
+def sides_of(family: str, settings: Settings, size: tuple[int, int]) -> Sides:
+    """Both sides of a step with one detector."""
     device = settings.device
     batch = batch_of(size, 2, device)
     student, teacher = parts.ours(family, settings.student), parts.our_pyramid(settings.teacher)
@@ -91,28 +123,89 @@ def step_rows(family: str, title: str, settings: Settings, size: tuple[int, int]
     images = list((batch.images / 255).unbind())
     assert batch.instances is not None
     targets = [{"boxes": objects.boxes, "labels": objects.labels} for objects in batch.instances]
+    return Sides(distiller, reference, batch, images, targets)
 
-    optim = Optim(lr=1e-5)  # small: all sides go on computing nearly the same
-    learning = [p for p in reference.parameters() if p.requires_grad]
-    other = torch.optim.SGD(learning, optim.lr, optim.momentum, weight_decay=optim.weight_decay)
-    differences = compare_losses(distiller, reference, batch, images, targets)
-    runs = {
-        "ours": one_step(distiller, build_optimizer(student, optim, 2), batch),
-        "theirs": one_step(reference, other, images, targets),
-    }
+
+def step_rows(family: str, title: str, settings: Settings, size: tuple[int, int]) -> Iterator[Row]:
+    """One detector, in float32."""
+    sides = sides_of(family, settings, size)
+    differences = compare_losses(sides.ours, sides)
+    runs = {"ours": our_step(sides.ours, sides.ours.student, sides.batch), "theirs": their_step(sides)}
     if settings.compiled:
-        compiled = copy.deepcopy(distiller)
+        compiled = copy.deepcopy(sides.ours)
         for body in (compiled.student, compiled.teacher):
             options.compile_body(body)
-        same = compare_losses(compiled, reference, batch, images, targets)
-        runs["compiled"] = one_step(compiled, build_optimizer(compiled.student, optim, 2), batch)
+        same = compare_losses(compiled, sides)
+        runs["compiled"] = our_step(compiled, compiled.student, sides.batch)
 
     name = f"PKD step of {title}-{settings.student.upper()} from {settings.teacher.upper()}, 2 x {size[0]} x {size[1]}"
+    note = NOTES.get(family, "")
     times = in_turns(runs, settings, warmup=2)
     wider = {"gradient": 1e-3}  # rounding, through a hundred layers of folded and unfolded norms; losses keep 1e-5
-    yield Row(2, name, AGAINST, want=1.1, differences=differences, wider=wider, **ratios(times))
+    want = None if settings.device.type == "cuda" else 1.1  # the target is one of two cores
+    yield Row(2, name, AGAINST, want=want, differences=differences, wider=wider, note=note, **ratios(times))
     if settings.compiled:
-        yield Row(2, f"{name}, ours compiled", AGAINST, differences=same, wider=wider, **ratios(times, "compiled"))
+        name = f"{name}, ours compiled"
+        yield Row(2, name, AGAINST, differences=same, wider=wider, note=note, **ratios(times, "compiled"))
+
+
+def large_names(settings: Settings, size: tuple[int, int]) -> tuple[str, str]:
+    """What the rows of :func:`large_rows` are called."""
+    pair = f"RetinaNet-{settings.student.upper()} from {settings.teacher.upper()}, 2 x {size[0]} x {size[1]}"
+    how = "bf16, channels last" + (", compiled" if settings.compiled else "")
+    return f"PKD step of {pair}, ours in {how}", f"the teacher's pass in the PKD step of {pair}, {how}"
+
+
+def large_rows(settings: Settings, size: tuple[int, int]) -> Iterator[Row]:
+    """Ours with all that a GPU is for against torchvision's eager float32, and the teacher's part of ours.
+
+    Losses and the gradient are compared in float32 and eager mode first, then the losses of the step that is timed.
+    """
+    sides = sides_of("retina", settings, size)
+    ours = sides.ours
+    found = compare_losses(ours, sides)
+    if settings.compiled:
+        for body in (ours.student, ours.teacher):
+            options.compile_body(body)
+    short = in_bf16(ours, settings.device)
+    with full_precision():
+        losses = losses_apart(short(sides.batch), sides.theirs(sides.images, sides.targets))
+    found |= {f"{key}, bf16": value for key, value in losses.items()}
+    wider = {"gradient": 1e-3, **{key: 1e-2 for key in found if key.endswith(", bf16")}}
+    teacher = in_bf16(lambda batch: ours.frozen.trace(batch, ours.depth, ours.tap), settings.device)
+    runs = {
+        "ours": our_step(short, ours.student, sides.batch),
+        "theirs": their_step(sides),
+        "teacher": lambda: teacher(sides.batch),
+    }
+    times = in_turns(runs, settings, warmup=2)
+    name, share = large_names(settings, size)
+    want = 1.8 if settings.compiled else None
+    yield Row(2, name, EAGER, want=want, differences=found, wider=wider, **ratios(times))
+    allowed = Times([SHARE * s for s in times["ours"].wall], [SHARE * s for s in times["ours"].cpu])
+    yield Row(2, share, PART, want=1.0, **ratios({"ours": times["teacher"], "theirs": allowed}))
+
+
+def in_bf16(task: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    """The same under autocast."""
+
+    def run(*words: Any) -> Any:
+        with torch.autocast(device.type, torch.bfloat16):
+            return task(*words)
+
+    return run
+
+
+def our_step(task: Callable[..., Any], student: pkdzoo.Detector, batch: Batch) -> Callable[[], None]:
+    """One with our optimiser."""
+    return one_step(task, build_optimizer(student, OPTIM, 2), batch)
+
+
+def their_step(sides: Sides) -> Callable[[], None]:
+    """One with torch's optimiser as it is commonly used."""
+    learning = [p for p in sides.theirs.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(learning, OPTIM.lr, OPTIM.momentum, weight_decay=OPTIM.weight_decay)
+    return one_step(sides.theirs, optimizer, sides.images, sides.targets)
 
 
 def one_step(task: Any, optimizer: torch.optim.Optimizer, *words: Any) -> Callable[[], None]:
@@ -126,27 +219,32 @@ def one_step(task: Any, optimizer: torch.optim.Optimizer, *words: Any) -> Callab
     return run
 
 
-def compare_losses(
-    distiller: pkdzoo.Distiller, reference: nn.Module, batch: Batch, images: list[Tensor], targets: Any
-) -> dict[str, float]:
-    """How far losses and the gradient of the first trained layer are apart.
+@full_precision()
+def compare_losses(distiller: pkdzoo.Distiller, sides: Sides) -> dict[str, float]:
+    """How far losses and the gradient of the first trained layer are from torchvision's.
 
-    FCOS weighs boxes by centerness and torchvision's does not: ours is computed again without weights for that.
+    FCOS weighs boxes by centerness and torchvision's does not: ours is computed again without weights for that, and
+    gradients, which differ then, are not compared.
     """
-    ours, theirs = distiller(batch), reference(images, targets)
-    found = {key: difference(ours[key], theirs[NAMES[key]]) for key in ours if key in NAMES}
-    found["loss_pkd"] = difference(ours["loss_pkd"], theirs["pkd"])
+    ours, theirs = distiller(sides.batch), sides.theirs(sides.images, sides.targets)
+    found = losses_apart(ours, theirs)
     student: Any = distiller.student
     if "loss_centerness" in ours:
-        found["loss_box"] = difference(unweighted_boxes(student, batch), theirs["bbox_regression"])
+        found["loss_box"] = difference(unweighted_boxes(student, sides.batch), theirs["bbox_regression"])
     else:
         torch.stack(list(ours.values())).sum().backward()
         torch.stack(list(theirs.values())).sum().backward()
-        first = reference.student.backbone.body.layer2[0].conv1.weight  # type: ignore[union-attr, index]
+        first = sides.theirs.student.backbone.body.layer2[0].conv1.weight
         found["gradient"] = difference(student.backbone.layer2[0].conv1.weight.grad, first.grad)
         student.zero_grad()
-        reference.zero_grad()
+        sides.theirs.zero_grad()
     return found
+
+
+def losses_apart(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, float]:
+    """How far each loss is from torchvision's."""
+    found = {key: difference(ours[key], theirs[NAMES[key]]) for key in ours if key in NAMES}
+    return {**found, "loss_pkd": difference(ours["loss_pkd"], theirs["pkd"])}
 
 
 def unweighted_boxes(student: Any, batch: Batch) -> Tensor:

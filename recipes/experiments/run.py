@@ -24,7 +24,6 @@ import importlib.util
 import json
 import platform
 import runpy
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +40,7 @@ from pkdzoo.distill.pkd import PKD
 from pkdzoo.evaluation import METRICS
 from pkdzoo.training import build, options, run_folder, state
 from pkdzoo.training.recipe import Recipe, load_recipes
+from recipes.benchmarks.measure import commit
 from recipes.experiments import report
 from recipes.experiments.cells import SAME, load
 
@@ -206,11 +206,8 @@ def run_cell(matrix: Matrix, cell: Cell, args: argparse.Namespace) -> bool:
 
 
 def note_commit(path: Path) -> list[str]:
-    """Every commit that a cell was trained at, this one included; ``+`` marks changes that were not committed."""
-    git = ["git", "-C", str(ROOT)]
-    told = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
-    changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout.strip()
-    now = f"{told.stdout.strip() or 'unknown'}{'+' if changes else ''}"
+    """Every commit that a cell was trained at, this one included."""
+    now = commit()
     before = json.loads(path.read_text()) if path.is_file() else []
     commits = before if now in before else [*before, now]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from PIL import Image
 from scripts import script
 
 from pkdzoo.structures import Detections
-from recipes.benchmarks import PARTS, load, parts_of
-from recipes.benchmarks.measure import Row, Settings, in_turns
+from recipes.benchmarks import PARTS, load, loss, parts_of, predict, step
+from recipes.benchmarks.measure import Row, Settings, full_precision, in_turns
 from recipes.benchmarks.predict import apart
 from recipes.benchmarks.table import RESULTS, growth_line, line, markdown
 
@@ -30,6 +31,10 @@ def test_a_part_runs_and_both_sides_compute_the_same(name: str, tmp_path: Path, 
     found = quickly(tmp_path / "results" / "quick.json", name)
     assert found["about"]["torch"] and found["about"]["machine"] and found["quick"]
     (part,) = found["parts"].values()
+    assert part["seconds"] >= 0 and "load" in part and len(part["commit"].rstrip("+")) == 40
+    assert all(
+        "no centerness weights" in row["note"] for row in part["rows"] if "FCOS" in row["name"] and "step" in name
+    )
     measured = [row for row in part["rows"] if row["ratio"] is not None]
     assert measured or part["curves"]
     assert all(row["ratio"] > 0 and row["target"] in range(1, 8) for row in measured)
@@ -69,6 +74,77 @@ def test_which_of_two_equal_scores_is_the_last_is_left_to_rounding() -> None:
     assert apart(a, higher, top=2) > 0.1
     assert apart(Detections(boxes[[1, 0]], scores, labels), a, top=2) > 0.1
     assert apart(a, a) == 0.0
+
+
+TINY = Settings(quick=True, compiled=False)
+
+
+def test_the_loss_as_a_gpu_measures_it_runs_here_at_a_small_size() -> None:
+    *times, share = loss.on_a_gpu(TINY, (200, 336), 8)
+    assert [row.unit for row in times] == ["s", "MB", "s"]
+    assert all("bfloat16" in row.name for row in times if row.unit == "s")
+    assert {"value", "gradients", "value, float32", "gradients, float32"} <= set(times[2].differences)
+    for row in (*times, share):
+        assert row.equal, (row.name, row.differences)
+        assert row.ratio > 0
+
+
+@pytest.mark.slow
+def test_the_step_as_a_gpu_measures_it_runs_here_at_a_small_size() -> None:
+    row, teacher = step.large_rows(TINY, (96, 128))
+    assert {"loss_pkd", "gradient", "loss_cls, bf16", "loss_box, bf16", "loss_pkd, bf16"} <= set(row.differences)
+    assert row.equal, row.differences
+    assert row.ratio > 0
+    # how many times it goes into 35 % of the step
+    assert teacher.theirs == pytest.approx(step.SHARE * row.ours)
+    assert teacher.ratio == pytest.approx(teacher.theirs / teacher.ours)
+
+
+def test_a_gpu_measures_what_a_cpu_calls_unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(loss, "on_a_gpu", lambda settings, *words: asked.append(words) or iter(()))
+    monkeypatch.setattr(step, "large_rows", lambda settings, *words: asked.append(words) or iter(()))
+    for module in (step, predict):
+        monkeypatch.setattr(module, f"{module.__name__.rpartition('.')[2]}_rows", lambda *words: iter(()))
+    settings = Settings(torch.device("cuda"))
+    left = [row for name in PARTS if name.startswith(("loss", "step", "predict")) for row in PARTS[name](settings)]
+    assert not left
+    assert asked == [((800, 1344), 256), ((800, 1344),)]
+    assert predict.wanted("retina", settings.device) == (1.5, 1.5)
+    assert predict.wanted("retina", torch.device("cpu")) == (1.2, 1.4)
+
+
+def test_numbers_are_compared_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    with full_precision():
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_a_run_that_is_cut_off_leaves_a_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "quick.json"
+
+    def broken(settings: Settings) -> Any:
+        yield Row(7, "a", "b", 1.0)
+        raise KeyboardInterrupt
+
+    row = Row(1, "a", "b", 1.0)
+    monkeypatch.setitem(PARTS, "loss", lambda settings: iter([row]))
+    monkeypatch.setitem(PARTS, "start", broken)
+    with pytest.raises(KeyboardInterrupt):
+        quickly(path, "loss,start")
+    found = json.loads(path.read_text())
+    assert list(found["parts"]) == ["loss"]
+    assert found["parts"]["loss"]["rows"] == [row.to_dict()]
+    assert list(tmp_path.iterdir()) == [path]
+
+    def cut(file: int) -> None:  # ... and while it writes
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", cut)
+    with pytest.raises(KeyboardInterrupt):
+        quickly(path, "loss", "--update")
+    assert json.loads(path.read_text()) == found
 
 
 def test_a_difference_fails_the_run() -> None:
