@@ -59,7 +59,7 @@ class SameAnchors(AnchorGenerator):
 
     def forward(self, image_list: Any, feature_maps: list[Tensor]) -> list[Tensor]:
         device = feature_maps[0].device
-        self.set_cell_anchors(feature_maps[0].dtype, device)
+        self.set_cell_anchors(torch.float32, device)  # as ours, for maps of any type: equal overlaps stay equal
         steps = [[torch.tensor(stride, device=device)] * 2 for stride in self.strides]
         levels = self.grid_anchors([m.shape[-2:] for m in feature_maps], steps)
         return [torch.cat(levels) for _ in image_list.image_sizes]
