@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
+from pkdzoo.losses import focal
 from pkdzoo.losses.focal import cross_entropy_of, focal_of, sigmoid_focal
 
 LABELS = torch.tensor([0, 3, 4, -1, 2])  # of 4 classes: two ends, background, ignored, middle
@@ -66,6 +67,53 @@ def test_gradients() -> None:
     x = logits().double().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: sigmoid_focal(x, LABELS), x)
     assert torch.autograd.gradcheck(lambda x: focal_of(x.sigmoid(), LABELS), x)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.5, 2.0])
+@pytest.mark.parametrize("block", [1, 2 * 4, 3 * 4, 1 << 18])
+def test_blocks_are_of_any_size(monkeypatch, block: int, gamma: float) -> None:
+    """Number and gradient are those of autograd on torchvision's loss, pictures first."""
+    monkeypatch.setattr(focal, "_BLOCK", block)
+    x, same = (logits().repeat(2, 1, 1).requires_grad_() for _ in range(2))
+    counted = LABELS.repeat(2, 1) >= 0
+    wanted = sigmoid_focal_loss(same[counted], one_hot().repeat(2, 1, 1)[counted], gamma=gamma, reduction="sum")
+    found = sigmoid_focal(x, LABELS.repeat(2, 1), gamma=gamma)
+    torch.testing.assert_close(found, wanted)
+    (3 * found).backward()
+    (3 * wanted).backward()
+    torch.testing.assert_close(x.grad, same.grad)
+
+
+@pytest.mark.parametrize("size", [1.0, 15.0, 100.0, 1e6])
+def test_sure_logits_keep_their_digits(size: float) -> None:
+    """Sure and right, sure and wrong: against the same in twice the digits."""
+    x = torch.tensor([[size, -size], [-size, size], [size, size], [-size, -size]], requires_grad=True)
+    double = x.detach().double().requires_grad_()
+    labels = torch.tensor([0, 0, 2, 1])
+    found = sigmoid_focal(x, labels)
+    wanted = sigmoid_focal_loss(double, torch.tensor([[1.0, 0], [1, 0], [0, 0], [0, 1]]).double(), reduction="sum")
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=0)
+    found.backward()
+    wanted.backward()
+    assert wanted.isfinite() and double.grad.isfinite().all()
+    torch.testing.assert_close(x.grad.double(), double.grad, rtol=2e-5, atol=1e-30)
+
+
+def test_few_bits_are_widened_for_the_sum() -> None:
+    x = logits().bfloat16().requires_grad_()
+    wide = x.detach().float().requires_grad_()
+    for loss in (sigmoid_focal(x, LABELS), sigmoid_focal(wide, LABELS)):
+        assert loss.dtype == torch.float32
+        loss.backward()
+    assert x.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(x.grad, wide.grad.bfloat16())
+
+
+def test_compiles_as_one_graph() -> None:
+    x, same = logits().requires_grad_(), logits().requires_grad_()
+    torch.compile(sigmoid_focal, fullgraph=True, backend="aot_eager")(x, LABELS).backward()
+    sigmoid_focal(same, LABELS).backward()
+    torch.testing.assert_close(x.grad, same.grad)
 
 
 def test_cross_entropy_of_probabilities_is_torchs() -> None:
