@@ -31,6 +31,7 @@ class DataSet:
         hub_id: repository on the Hub, where there is one.
         split: that the numbers were measured on.
         limits: what a reader should know of its pictures.
+        example: what a picture of it might be called.
     """
 
     name: str
@@ -38,6 +39,7 @@ class DataSet:
     hub_id: str | None = None
     split: str = "val"
     limits: str = ""
+    example: str = "picture"
 
 
 COCO = DataSet(
@@ -47,6 +49,7 @@ COCO = DataSet(
     "val2017",
     "COCO shows everyday scenes, mostly of North America and Europe, in photographs that people found worth sharing: "
     "other places, cameras, weather and points of view are found less well, and only its 80 classes are found at all.",
+    "street",
 )
 SHAPES = DataSet(
     "generated shapes",
@@ -55,9 +58,10 @@ SHAPES = DataSet(
 )
 BCCD = DataSet(
     "BCCD",
-    "MIT",
+    "MIT, © 2017 shenggan (https://github.com/Shenggan/BCCD_Dataset)",
     limits="BCCD shows stained blood smears under one microscope, 364 pictures in all, and not every cell in them is "
     "marked. This is a demonstration: nothing in it was made or tested for diagnosis.",
+    example="smear",
 )
 KNOWN = {COCO_NAMES: COCO, SHAPES_NAMES: SHAPES, BCCD_NAMES: BCCD}
 

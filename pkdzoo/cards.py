@@ -174,10 +174,11 @@ def summary(card: Card) -> str:
 def load_lines(card: Card) -> str:
     """How to use it, in code."""
     name = f'"hf-hub:{card.repository}"' if card.repository else f'"{card.name}", pretrained=True'
+    picture = card.data.example
     return (
         f"```python\nimport pkdzoo\n\nmodel = pkdzoo.create_detector({name})\n"
-        'result = model.predict("street.jpg", score=0.3)  # a path, PIL, numpy or tensor\n'
-        'print(result)\nresult.plot().save("street_out.png")\n```'
+        f'result = model.predict("{picture}.jpg", score=0.3)  # a path, PIL, numpy or tensor\n'
+        f'print(result)\nresult.plot().save("{picture}_out.png")\n```'
     )
 
 

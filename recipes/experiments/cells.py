@@ -53,11 +53,49 @@ def arms_of(cells: Sequence[Cell], matrix: str, role: str) -> dict[str, Cell]:
     return found
 
 
+def model_of(cell: Cell) -> str:
+    """The registered name, and the backbone where it is another than the name says."""
+    backbone = cell["recipe"]["model_args"].get("backbone")
+    return cell["recipe"]["model"] + (f" on {backbone}" if backbone else "")
+
+
+def teacher_of(cell: Cell) -> str | None:
+    """The arm that teaches an arm, another matrix's with that matrix's name, or a detector's name."""
+    distill = cell["recipe"]["distill"]
+    if distill is None:
+        return None
+    name: str = distill["teacher"]
+    parts = name.removeprefix("local-dir:").split("/")
+    if parts[0] == name or len(parts) < 3:
+        return name
+    arm = parts[-2].rpartition("-")[0]
+    return arm if parts[-3] == cell["matrix"] else f"{parts[-3]}'s {arm}"
+
+
+def made_of(cell: Cell) -> str:
+    """Student, teacher and methods with the options that are not their own."""
+    model, distill = model_of(cell), cell["recipe"]["distill"]
+    if distill is None:
+        return model
+    if not distill["methods"]:
+        return f"{model}, {' and '.join(distill['freeze'])} of {teacher_of(cell)}, frozen"
+    methods = (
+        " ".join([name, *(f"{key} {value}" for key, value in told.items())])
+        for name, told in distill["methods"].items()
+    )
+    return f"{model} from {teacher_of(cell)}: {' + '.join(methods)}"
+
+
 def plain_of(cells: Sequence[Cell], cell: Cell) -> str | None:
-    """The arm that an arm is compared with: the same student without a teacher and with the same budget."""
+    """The arm that an arm is compared with: the same student without a teacher, with the same budget and spent alike.
+
+    What was spent is compared too, since options of one call (``-- --set schedule.epochs=1``) are in no recipe.
+    """
     plain = [
         (other["recipe"]["optim"] == cell["recipe"]["optim"], name)
         for name, other in arms_of(cells, cell["matrix"], "student").items()
-        if other["recipe"]["distill"] is None and all(other["recipe"][key] == cell["recipe"][key] for key in SAME)
+        if other["recipe"]["distill"] is None
+        and other["budget"] == cell["budget"]
+        and all(other["recipe"][key] == cell["recipe"][key] for key in SAME)
     ]
     return max(plain, key=lambda each: each[0])[1] if plain and cell["recipe"]["distill"] else None

@@ -106,7 +106,10 @@ CLAIMS = (
     Claim(
         "the weight hardly matters between 3 and 13 (PKD's own is 10)",
         "table 6: 41.0 to 41.3",
-        (Check("bccd", "pkd", "pkd_weight_3", BCCD), Check("deeppcb", "pkd", "pkd_weight_3", PCB)),
+        (
+            Check("bccd", "pkd", "pkd_weight_3", f"{BCCD}, weights 10 and 3"),
+            Check("deeppcb", "pkd", "pkd_weight_3", f"{PCB}, weights 10 and 3"),
+        ),
         equal=True,
     ),
     Claim(
@@ -172,35 +175,47 @@ def check_row(cells: Sequence[Cell], check: Check, equal: bool) -> tuple[str, st
     def of(arm: str) -> dict[int, float]:
         return by_seed(cells, check.matrix, arm, at_epoch(check.epoch))
 
+    who = f"{check.matrix}: {check.who}"
+    arms = (check.arm, check.than, *(check.over or ()))
+    spent = [cell["budget"] for cell in cells if cell["matrix"] == check.matrix and cell["arm"] in arms]
+    if any(budget != spent[0] for budget in spent):
+        return who, "", "", "not comparable: unequal budgets"
     ours, other = of(check.arm), of(check.than)
     seeds = minus(ours, other)
     if check.over is not None:
         seeds = minus(seeds, minus(*map(of, check.over)))
-    who = f"{check.matrix}: {check.who}"
     if not seeds:
         return who, "", "", verdict(None)
-    sides = [f"{arm} {spread(summarise([of(arm)[k] for k in seeds]))}" for arm in (check.arm, check.than)]
-    if check.over is not None:
-        sides += [f"{arm} {spread(summarise([of(arm)[k] for k in seeds]))}" for arm in check.over]
+    sides = [f"{arm} {spread(summarise([of(arm)[k] for k in seeds]))}" for arm in arms]
     found = summarise(list(seeds.values()))
     count = "" if found.count == 1 else f", {found.count} seeds"
     return who, ", ".join(sides), f"{interval(found)}{count}", judged(found, equal)
 
 
 def judged(found: Summary, equal: bool) -> str:
-    """The verdict; a claim of equality is not settled by an interval that holds 0."""
+    """The verdict; a claim of equality is not settled by an interval that holds 0, which only bounds the difference."""
     if not equal or found.half is None:
         return verdict(found)
-    return f"within {max(abs(found.low), abs(found.high)):.1f} AP of each other"
+    least, most = sorted((abs(found.low), abs(found.high)))
+    if found.low <= 0 <= found.high:
+        return f"no difference shown, it is at most {most:.1f} AP"
+    return f"they differ, by {least:.1f} to {most:.1f} AP"
 
 
 def maps_row(found: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """What maps.py measured of one pyramid."""
-    shares = [level["strongest"] for level in found["levels"]]
-    sizes = [level["rms"] for level in found["levels"]]
-    said = f"the strongest 5 % of channels hold {min(shares):.0%} to {max(shares):.0%} of a level's energy"
+    """What maps.py measured of one pyramid; channels dominate where they hold half of a level's energy."""
+    levels = found["levels"]
+    shares, sizes = ([level[key] for level in levels] for key in ("strongest", "rms"))
+    times = [level["strongest"] * level["channels"] / level["counted"] for level in levels]
+    said = f"the strongest {counted(found)} channels hold {min(shares):.0%} to {max(shares):.0%} of a level's energy"
     between = f"the strongest level is {max(sizes) / min(sizes):.1f} times the weakest"
-    return found["name"], said, between, f"{min(shares) / 0.05:.1f} to {max(shares) / 0.05:.1f} times an equal share"
+    seen = "seen" if max(shares) >= 0.5 else "in part, they nowhere hold half"
+    return found["name"], said, between, f"{seen}: {min(times):.1f} to {max(times):.1f} times an equal share"
+
+
+def counted(found: Mapping[str, Any]) -> str:
+    """How many channels count as the strongest 5 %, of how many."""
+    return ", ".join(dict.fromkeys(f"{level['counted']} of {level['channels']}" for level in found["levels"]))
 
 
 def cost_row(found: Mapping[str, Any]) -> tuple[str, str, str, str]:

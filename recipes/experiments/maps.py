@@ -3,8 +3,8 @@
     python recipes/experiments/maps.py runs/experiments/bccd/gfl_r18w64-0 --data bccd/ --name bccd-gfl_r18w64
 
 For each level over the validation pictures: the root mean square of its activations, and which share of the sum of
-their squares lies in the strongest 5 % of the channels (with equal channels 5 %, whatever the level's size). What
-plain imitation minimises is weighed by these; PKD gives every channel the same deviation. The numbers go to
+their squares lies in the strongest 5 % of the channels, rounded up: 4 of 64, which would hold 6 % if all were equal.
+What plain imitation minimises is weighed by these; PKD gives every channel the same deviation. The numbers go to
 ``maps/NAME.json`` beside this file, and from there onto the page that ``run.py --report`` writes.
 """
 
@@ -29,8 +29,10 @@ SHARE = 0.05
 
 def level_numbers(squares: Tensor) -> dict[str, float]:
     """Of one level, from the mean square of each channel (C,)."""
-    strongest = squares.topk(max(1, math.ceil(SHARE * squares.numel()))).values
-    return {"rms": float(squares.mean().sqrt()), "strongest": float(strongest.sum() / squares.sum())}
+    channels = squares.numel()
+    counted = math.ceil(SHARE * channels)
+    share = float(squares.topk(counted).values.sum() / squares.sum())
+    return {"rms": float(squares.mean().sqrt()), "strongest": share, "counted": counted, "channels": channels}
 
 
 @torch.no_grad()
@@ -63,7 +65,8 @@ def main(argv: list[str] | None = None) -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     state.write_json(args.output / f"{args.name}.json", {"name": args.name, "pictures": len(dataset), "levels": levels})
     for number, level in enumerate(levels):
-        print(f"level {number}: rms {level['rms']:.3f}, strongest 5 % of channels hold {level['strongest']:.0%}")
+        counted = f"{level['counted']} of {level['channels']}"
+        print(f"level {number}: rms {level['rms']:.3f}, the strongest {counted} channels hold {level['strongest']:.0%}")
 
 
 if __name__ == "__main__":

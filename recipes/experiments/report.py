@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pkdzoo.training.catalog import BEGIN, END
 from recipes.experiments import claims
-from recipes.experiments.cells import Cell, arms_of, at_epoch, by_seed, load, plain_of
+from recipes.experiments.cells import Cell, arms_of, at_epoch, by_seed, load, made_of, model_of, plain_of, teacher_of
 from recipes.experiments.intervals import interval, paired, spread, summarise
 
 COMPARED = ("plain", "mse", "pkd")  # arms of the short table and of the curves
@@ -21,11 +21,19 @@ What [run.py](run.py) measured, from the files below `results/`, one for each ce
 versions, hardware, data by hash, the twelve COCO numbers, AP as it rose, and Pearson's r with the teacher's pyramid.
 This page is generated: `python recipes/experiments/run.py --report`.
 
-A student and the plain student that it is compared with have the same pictures, batches, epochs and rates. AP is in
-percent, of the last epoch, on the validation pictures; ± is the deviation over seeds. "Minus plain" is the mean
-difference to the plain student of the same seed with its 95 % interval (Student's t). One whose interval holds 0 is no
-difference, one seed shows nothing. r is over validation pictures, from the finest level on; a plain student's is with
-the matrix's first teacher. A teacher is trained once, so what another seed of the teacher would do is not in any ±.
+A student and the plain student that it is compared with have the same pictures, batches, epochs and rates; not the
+same time, since a step with a teacher takes longer (the last table). AP is in percent, of the last epoch, on the
+validation pictures; ± is the deviation over seeds. "Minus plain" is the mean difference to the plain student of the
+same seed with its 95 % interval (Student's t). A claim's "difference" is what stands first under "here" minus what
+stands second, over the seeds that both have; of four, minus the difference of the last two. An interval that holds 0
+shows no difference, one seed shows nothing, and of twenty intervals one may miss the truth by chance. r is over at most
+100 validation pictures, of the levels that PKD compares, from the finest on; a plain student's is with the matrix's
+first teacher. A teacher is trained once, so what another seed of the teacher would do is not in any ±. It teaches with
+its best evaluated epoch by those same pictures; a student's epoch is never chosen.
+
+Data: [BCCD](https://github.com/Shenggan/BCCD_Dataset) (MIT, © 2017 shenggan) and
+[DeepPCB](https://github.com/tangsanli5201/DeepPCB) (MIT, © 2018 tangsanli5201; its page says "research purpose"). None
+of their pictures is in this repository.
 """
 
 
@@ -35,15 +43,15 @@ the matrix's first teacher. A teacher is trained once, so what another seed of t
 def table(cells: Sequence[Cell], matrix: str) -> str:
     """The matrix as Markdown: teachers, then students in the order of their mean AP."""
     lines = [
-        "| | seeds | steps | AP | AP50 | AP75 | minus plain, same seeds | Pearson's r of levels |",
-        "|---|---:|---:|---:|---:|---:|---:|---|",
+        "| | student, teacher, method | seeds | steps | AP | AP50 | AP75 | minus plain, same seeds | Pearson's r |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     rows = [("teacher", arms_of(cells, matrix, "teacher")), ("student", arms_of(cells, matrix, "student"))]
     for role, arms in rows:
         for arm in sorted(arms, key=lambda name: -summarise(list(by_seed(cells, matrix, name).values())).mean):
             numbers = [summarise(list(by_seed(cells, matrix, arm, key).values())) for key in ("AP", "AP50", "AP75")]
             steps = f"{arms[arm]['budget']['steps']:,}"
-            shown = [f"{arm} ({role})" if role == "teacher" else arm, str(numbers[0].count), steps]
+            shown = [f"{arm} ({role})" if role == "teacher" else arm, made_of(arms[arm]), str(numbers[0].count), steps]
             shown += [*map(spread, numbers), gain(cells, arms[arm]), likeness(cells, matrix, arm)]
             lines.append("| " + " | ".join(shown) + " |")
     return "\n".join(lines)
@@ -54,7 +62,9 @@ def gain(cells: Sequence[Cell], cell: Cell) -> str:
     matrix, plain = cell["matrix"], plain_of(cells, cell)
     if plain is None:
         return ""
-    return interval(paired(by_seed(cells, matrix, cell["arm"]), by_seed(cells, matrix, plain)))
+    same = arms_of(cells, matrix, "student")[plain]["recipe"]["optim"] == cell["recipe"]["optim"]
+    found = interval(paired(by_seed(cells, matrix, cell["arm"]), by_seed(cells, matrix, plain)))
+    return found if same or not found else f"{found}, of another rate"
 
 
 def likeness(cells: Sequence[Cell], matrix: str, arm: str) -> str:
@@ -72,13 +82,13 @@ def short(cells: Sequence[Cell]) -> str:
         students = arms_of(cells, matrix, "student")
         if "plain" not in students or "pkd" not in students:
             continue
-        of = students["pkd"]["pearson"]["teacher"].rpartition("-")[0]
+        of = teacher_of(students["pkd"])
         teachers = arms_of(cells, matrix, "teacher")
-        rows = [("teacher", of, teachers[of])] if of in teachers else []
+        rows = [("teacher", of, teachers[of])] if of is not None and of in teachers else []
         rows += [("student", arm, students[arm]) for arm in COMPARED if arm in students]
         for role, arm, cell in rows:
             numbers = [summarise(list(by_seed(cells, matrix, arm, key).values())) for key in ("AP", "AP50", "AP75")]
-            name = f"{matrix}: {f'teacher {arm}' if role == 'teacher' else arm} ({cell['recipe']['model']})"
+            name = f"{matrix}: {f'teacher {arm}' if role == 'teacher' else arm} ({model_of(cell)})"
             shown = [name, str(numbers[0].count), *map(spread, numbers), gain(cells, cell)]
             lines.append("| " + " | ".join(shown) + " |")
     return "\n".join(lines) if len(lines) > 2 else "No matrix has been run yet."
@@ -115,11 +125,15 @@ def curve_table(found: Mapping[str, Mapping[int, float]], seeds: int) -> str:
 
 def maps_table(maps: Sequence[Mapping[str, Any]]) -> str:
     """What maps.py measured, as Markdown."""
-    lines = ["| pyramid | root mean square of levels | share of the strongest 5 % of channels |", "|---|---|---|"]
+    lines = [
+        "| pyramid | root mean square of levels | share of the strongest channels | how many |",
+        "|---|---|---|---|",
+    ]
     for each in maps:
         rms = ", ".join(f"{level['rms']:.2f}" for level in each["levels"])
         share = ", ".join(f"{level['strongest']:.0%}" for level in each["levels"])
-        lines.append(f"| {each['name']}, {each['pictures']} pictures | {rms} | {share} |")
+        counted = claims.counted(each)
+        lines.append(f"| {each['name']}, {each['pictures']} pictures | {rms} | {share} | {counted} |")
     return "\n".join(lines)
 
 
@@ -187,11 +201,11 @@ def subject(path: Path) -> str:
 
 
 def source(cells: Sequence[Cell]) -> str:
-    """What all cells of a matrix have in common, in a sentence or two."""
+    """Pictures, budget, and everything that cells of a matrix were trained on, in a sentence or two."""
     first = next((cell for cell in cells if cell["role"] == "student"), cells[0])
     data = first["data"]
     path = f"{first['matrix']}.py"
-    where = f"On {first['hardware']}, torch {first['versions']['torch']}."
+    where = trained_on(cells)
     if first["role"] == "teacher":
         return f"[{path}]({path}): no student yet. {where}"
     pictures = sorted({cell["budget"]["pictures"] for cell in cells if cell["role"] == "student"})
@@ -199,6 +213,19 @@ def source(cells: Sequence[Cell]) -> str:
         f"[{path}]({path}): {data['train']['pictures']} pictures to train, {data['val']['pictures']} to judge; a "
         f"student takes {' or '.join(f'{count:,}' for count in pictures)} pictures. {where}"
     )
+
+
+def trained_on(cells: Sequence[Cell]) -> str:
+    """Every hardware, torch, set of options of recipes/train.py, and commit of some cells."""
+
+    def every(told: Iterable[str]) -> str:
+        return " or ".join(dict.fromkeys(told))
+
+    after = (cell["command"].partition(f" --set seed={cell['seed']}")[2].strip() for cell in cells)
+    options = every(f"`{words}`" if words else "none" for words in after)
+    code = every(commit[:7] + "+" * commit.endswith("+") for cell in cells for commit in cell["commits"])
+    hardware, torch = every(cell["hardware"] for cell in cells), every(cell["versions"]["torch"] for cell in cells)
+    return f"On {hardware}, torch {torch}, options {options}, code of {code}."
 
 
 def write(results: Path) -> Path:

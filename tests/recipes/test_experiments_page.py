@@ -1,0 +1,247 @@
+"""What the page of the experiments says: statistics by hand, tables, claims and their verdicts."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+import torch
+from scripts import ROOT
+
+from recipes.experiments import cells as numbers
+from recipes.experiments import claims, head_cost, intervals, maps, report, run
+
+FOLDER = ROOT / "recipes" / "experiments"
+
+
+# -- statistics ------------------------------------------------------------------------------------------------------
+
+
+def test_the_quantiles_are_those_of_students_t() -> None:
+    """0.95 of the area under the density lies between -t and t, for a t that rounds to the table's three digits."""
+    for freedom in (1, 2, 4, 9, 29):
+        t, areas = intervals.t_quantile(freedom), []
+        for end in (t - 0.0005, t + 0.0005):
+            x = torch.linspace(-end, end, 200_001, dtype=torch.float64)
+            density = torch.distributions.StudentT(torch.tensor(float(freedom), dtype=torch.float64)).log_prob(x).exp()
+            areas.append(float(torch.trapezoid(density, x)))
+        assert areas[0] <= 0.95 <= areas[1]
+    assert intervals.t_quantile(100) == intervals.t_quantile(30) > 1.96
+    assert list(intervals.T_975) == sorted(intervals.T_975, reverse=True)
+    with pytest.raises(ValueError, match="two numbers or more"):
+        intervals.t_quantile(0)
+
+
+def test_differences_are_paired_by_seed() -> None:
+    """By hand: 1, 2, 3 have mean 2, deviation 1, and half the interval is 4.303 / sqrt(3)."""
+    found = intervals.paired({0: 11.0, 1: 22.0, 2: 33.0, 7: 99.0}, {0: 10.0, 1: 20.0, 2: 30.0})
+    assert (found.count, found.mean, found.deviation) == (3, 2.0, 1.0)
+    assert found.half == pytest.approx(4.303 / math.sqrt(3)) and found.low < 0 < found.high
+    assert intervals.verdict(found) == "undecided: the interval holds 0"
+    five = intervals.summarise([1.0, 2.0, 3.0, 4.0, 5.0])  # deviation sqrt(2.5), 2.776 with 4 degrees of freedom
+    assert (five.mean, five.low) == (3.0, pytest.approx(3 - 2.776 * math.sqrt(2.5 / 5)))
+    assert intervals.verdict(five) == "seen" and intervals.interval(five) == "+3.0 [+1.0, +5.0]"
+    assert intervals.verdict(intervals.paired({0: 1.0, 1: 2.0}, {0: 5.0, 1: 6.1})) == "the opposite was seen"
+    one = intervals.summarise([4.0])
+    assert (one.deviation, one.half, intervals.verdict(one)) == (None, None, "one seed: undecided")
+    assert intervals.paired({0: 1.0}, {1: 1.0}) is None and intervals.verdict(None) == "not run"
+
+
+SCHEDULE = {"epochs": 12}
+
+
+def cell(arm: str, seed: int, ap: float, distill: Any = None, lr: float = 0.01, **changed: Any) -> dict[str, Any]:
+    """What run.py writes of a student, as far as the page reads it."""
+    recipe = {"model": "m", "model_args": {}, "init": None, "data": {}, "schedule": SCHEDULE, "distill": distill}
+    curve = [{"epoch": epoch, "AP": ap * epoch / 12} for epoch in (3, 6, 9, 12)]
+    return {
+        "matrix": "bccd", "arm": arm, "seed": seed, "role": "student", "recipe": {**recipe, "optim": {"lr": lr}},
+        "metrics": {"AP": ap, "AP50": ap + 20, "AP75": ap - 5}, "pearson": {"teacher": "t-0", "r": [0.5, 0.25]},
+        "data": {"train": {"pictures": 205}, "val": {"pictures": 87}}, "budget": {"steps": 624, "pictures": 2460},
+        "hardware": "1 core", "versions": {"torch": "2"}, "curve": curve,
+        "command": f"train.py --set seed={seed} --cpu", "commits": ["0123456789+"], **changed,
+    }  # fmt: skip
+
+
+TAUGHT = {"teacher": "t", "methods": {"pkd": {}}}
+
+
+def test_a_table_compares_with_the_plain_student_of_the_same_rate_and_budget() -> None:
+    cells = [cell("plain", s, ap) for s, ap in enumerate((10.0, 12.0))]
+    cells += [cell("plain_fast", s, ap, lr=0.02) for s, ap in enumerate((20.0, 21.0))]
+    cells += [cell("pkd", s, ap, TAUGHT) for s, ap in enumerate((11.0, 14.0))]
+    cells += [cell("pkd_fast", 0, 23.0, TAUGHT, lr=0.02)]
+    long = cell("pkd_long", 0, 30.0, TAUGHT)
+    long["recipe"]["schedule"] = {"epochs": 24}
+    rows = {line.split("|")[1].strip(): line for line in report.table([*cells, long], "bccd").splitlines()[2:]}
+    assert list(rows) == ["pkd_long", "pkd_fast", "plain_fast", "pkd", "plain"]
+    assert "| 2 | 624 | 12.5 ± 2.1 |" in rows["pkd"] and "| +1.5 [-4.9, +7.9] |" in rows["pkd"]
+    assert "+3.0 (one seed)" in rows["pkd_fast"] and rows["plain"].count("[") == 0
+    assert rows["pkd_long"].count("+") == 0, "there is no plain student of its budget"
+    assert rows["pkd"].endswith("| 0.50, 0.25 |")
+    other_rate, shorter = cell("mse", 0, 11.0, TAUGHT, lr=0.005), cell("fgd", 0, 11.0, TAUGHT)
+    shorter["budget"] = {"steps": 52, "pictures": 205}  # by an option of the call, of which the recipe knows nothing
+    rows = {
+        line.split("|")[1].strip(): line for line in report.table([*cells, other_rate, shorter], "bccd").splitlines()
+    }
+    assert "(one seed), of another rate |" in rows["mse"] and "+" not in rows["fgd"]
+
+
+def test_a_table_says_who_learned_what_from_whom() -> None:
+    home, abroad = (f"local-dir:runs/experiments/{name}-0/best" for name in ("bccd/fcos_r18", "deeppcb/retina"))
+    frozen = {"teacher": home, "methods": {}, "inherit": ["backbone"], "freeze": ["backbone", "neck"]}
+    for distill, said in (
+        (None, "m on r18"),
+        (
+            {"teacher": home, "methods": {"pkd": {"weight": 3.0}, "crosskd": {}}},
+            "m on r18 from fcos_r18: pkd weight 3.0 + crosskd",
+        ),
+        ({"teacher": abroad, "methods": {"pkd": {}}}, "m on r18 from deeppcb's retina: pkd"),
+        ({"teacher": "fcos_r18w24.shapes", "methods": {"mse": {}}}, "m on r18 from fcos_r18w24.shapes: mse"),
+        (frozen, "m on r18, backbone and neck of fcos_r18, frozen"),
+    ):
+        each = cell("arm", 0, 10.0, distill)
+        each["recipe"]["model_args"] = {"backbone": "r18"}
+        assert f"| arm | {said} | 1 |" in report.table([each], "bccd")
+
+
+def test_a_page_names_everything_that_its_cells_were_trained_on() -> None:
+    cells = [cell("plain", 0, 10.0), cell("plain", 1, 10.0, hardware="a GPU", command="train.py --set seed=1")]
+    assert report.source(cells).endswith("On 1 core or a GPU, torch 2, options `--cpu` or none, code of 0123456+.")
+
+
+def test_claims_are_judged_by_the_cells() -> None:
+    cells = [cell("plain", s, ap) for s, ap in enumerate((10.0, 12.0))]
+    cells += [cell("pkd", s, ap, TAUGHT) for s, ap in enumerate((11.0, 14.0))]
+    cells += [cell("pkd_weight_3", s, ap, TAUGHT) for s, ap in enumerate((11.5, 14.5))]
+    rows = claims.claim_rows(cells)
+    who = "bccd: RetinaNet from GFL"
+    assert f"| {who} | pkd 12.5 ± 2.1, plain 11.0 ± 1.4 | +1.5 [-4.9, +7.9], 2 seeds | undecided" in "".join(rows)
+    early = next(row for row in rows if "converges" in row)
+    assert "after 3 of 12 epochs | pkd 3.1 ± 0.5, plain 2.8 ± 0.4 | +0.4 [-1.2, +2.0], 2 seeds |" in early
+    assert "| -0.5 [-0.5, -0.5], 2 seeds | they differ, by 0.5 to 0.5 AP |" in "".join(rows)
+    assert any(row.endswith("| deeppcb: RetinaNet from FCOS |  |  | not run |") for row in rows)
+    for found in cells:
+        found["budget"] = {"steps": 624 if found["arm"] == "pkd" else 52, "pictures": 2460}
+    unequal = next(row for row in claims.claim_rows(cells) if f"| {who} |" in row)
+    assert unequal.endswith(f"| {who} |  |  | not comparable: unequal budgets |")
+    with pytest.raises(ValueError, match=r"bccd/pkd was evaluated after epochs 3, 6, 9, 12, not 4"):
+        numbers.by_seed(cells, "bccd", "pkd", numbers.at_epoch(4))
+
+
+def test_equality_is_bounded_and_never_claimed_of_what_differs() -> None:
+    def said(*values: float) -> str:
+        return claims.judged(intervals.summarise(values), equal=True)
+
+    assert said(-1.0, 0.0, 1.0) == "no difference shown, it is at most 2.5 AP"  # half is 4.303 / sqrt(3)
+    assert said(-9.0, -10.0, -11.0) == "they differ, by 7.5 to 12.5 AP" and said(4.0) == "one seed: undecided"
+    assert claims.judged(intervals.summarise([9.0, 10.0, 11.0]), equal=False) == "seen"
+
+
+def test_channels_dominate_where_they_hold_half() -> None:
+    levels = [
+        {"rms": rms, "strongest": share, "counted": 4, "channels": 64} for rms, share in ((3.0, 0.25), (1.0, 0.4))
+    ]
+    _, said, between, verdict = claims.maps_row({"name": "t", "levels": levels})
+    assert (said, between) == (
+        "the strongest 4 of 64 channels hold 25% to 40% of a level's energy",
+        "the strongest level is 3.0 times the weakest",
+    )
+    assert verdict == "in part, they nowhere hold half: 4.0 to 6.4 times an equal share"
+    levels[0]["strongest"] = 0.5
+    assert claims.maps_row({"name": "t", "levels": levels})[3] == "seen: 6.4 to 8.0 times an equal share"
+
+
+def test_by_how_much_more_pkd_beats_mse_where_magnitudes_differ() -> None:
+    """By hand, of the seed that all four have: (30 - 20) - (28 - 27) = 9."""
+    arms = {"pkd": 30.0, "mse": 20.0, "pkd_retina": 28.0, "mse_retina": 27.0}
+    there: dict[str, Any] = {"matrix": "deeppcb", "curve": [{"epoch": 2, "AP": 5.0}, {"epoch": 4, "AP": 6.0}]}
+    cells = [cell(arm, 0, ap, TAUGHT, **there) for arm, ap in arms.items()]
+    cells += [cell(arm, 1, 50.0, TAUGHT, **there) for arm in ("pkd", "mse")]
+    row = next(row for row in claims.claim_rows(cells) if row.startswith("| ... most"))
+    assert row.endswith(
+        "pkd 30.0, mse 20.0, pkd_retina 28.0, mse_retina 27.0 | +9.0 (one seed) | one seed: undecided |"
+    )
+
+
+def test_the_page_shows_curves_and_what_belongs_on_other_pages(tmp_path) -> None:
+    folder = tmp_path / "results" / "bccd"
+    folder.mkdir(parents=True)
+    teacher = cell("t", 0, 40.0, role="teacher")
+    found = [
+        teacher,
+        *(cell(arm, s, 10.0 + s, None if arm == "plain" else TAUGHT) for arm in report.COMPARED for s in (0, 1)),
+    ]
+    (tmp_path / "bccd.py").write_text('"""Blood cells.\n\nMore."""\nRECIPES = []\n')
+    for each in found:
+        (folder / f"{each['arm']}-{each['seed']}.json").write_text(json.dumps(each))
+    text = report.write(tmp_path / "results").read_text()
+    assert "| AP after epoch, mean of 2 seeds | 3 | 6 | 9 | 12 |" in text and "| pkd | 2.6 | 5.2 | 7.9 | 10.5 |" in text
+    assert (tmp_path / "curves" / "bccd.png").stat().st_size < 60_000 and "(curves/bccd.png)" in text
+    assert "## bccd\n\nBlood cells.\n\n[bccd.py](bccd.py): 205 pictures to train, 87 to judge" in text
+    quoted = text.partition(report.BEGIN)[2].partition(report.END)[0].splitlines()
+    assert quoted[2:4] == [
+        "| bccd: teacher t (m) | 1 | 40.0 | 60.0 | 35.0 |  |",
+        "| bccd: plain (m) | 2 | 10.5 ± 0.7 | 30.5 ± 0.7 | 5.5 ± 0.7 |  |",
+    ]
+    assert "| +0.0 [+0.0, +0.0] |" in quoted[-1]
+
+
+def test_maps_are_measured_by_level(shapes, tmp_path) -> None:
+    """Of 64 channels four are the strongest 5 %: three mean squares of 100 and one of 40 hold 340 of all 400."""
+    found = maps.level_numbers(torch.tensor([1.0] * 30 + [100.0] * 3 + [40.0] + [1.0] * 30))
+    assert found == {"rms": pytest.approx(2.5), "strongest": pytest.approx(0.85), "counted": 4, "channels": 64}
+    maps.main(["fcos_r18w24.shapes", "--data", str(shapes), "--name", "shapes", "--output", str(tmp_path / "maps")])
+    (tmp_path / "results").mkdir()
+    page = report.write(tmp_path / "results").read_text()
+    assert "| shapes, 5 pictures | " in page and "| shapes | the strongest 4 of 64 channels hold " in page
+    with pytest.raises(SystemExit, match=r"error: .*nothing_here"):
+        maps.main(["fcos_r18w24.shapes", "--data", str(tmp_path / "nothing_here"), "--name", "x"])
+
+
+@pytest.mark.slow
+def test_the_head_that_does_not_run_is_timed(tmp_path) -> None:
+    threads = torch.get_num_threads()
+    (tmp_path / "results").mkdir()
+    try:
+        words = ["--only", "bccd_pkd", "--rounds", "2", "--threads", "1", "--output", str(tmp_path / "costs")]
+        head_cost.main(words)
+    finally:
+        torch.set_num_threads(threads)
+    found = json.loads((tmp_path / "costs" / "bccd_pkd.json").read_text())
+    assert (found["student"], found["teacher"], found["pictures"]) == ("retina_r10w16", "gfl_r18w64", "4 x 192 x 256")
+    assert found["about"]["threads"] == 1 and found["about"]["torch"] and found["about"]["machine"]
+    for name in ("plain", "cut", "whole", "cut / plain", "whole / cut"):
+        assert 0 < found[name]["low"] <= found[name]["median"] <= found[name]["high"]
+    assert found["whole / cut"]["cpu"] > 0
+    assert "| bccd: pkd | PKD's step takes " in report.write(tmp_path / "results").read_text()
+
+
+def test_pairs_whose_head_is_timed() -> None:
+    found = [head_cost.pair_of(name)[1].name for name in head_cost.PAIRS]
+    assert found == ["bccd_gfl_r18w64", "deeppcb_fcos_r18", "deeppcb_faster_r18"]
+    with pytest.raises(ValueError, match=r"bccd\.py has no bccd_plain with a teacher"):
+        head_cost.pair_of("bccd_plain")
+
+
+def test_the_page_is_generated_and_names_no_place() -> None:
+    text = (FOLDER / "README.md").read_text()
+    assert text == report.page(FOLDER / "results"), "python recipes/experiments/run.py --report writes it anew"
+    assert all(claim.text in text for claim in claims.CLAIMS)
+    for path in (FOLDER / "results").glob("*/*.json"):
+        found = json.loads(path.read_text())
+        assert path.stem == f"{found['arm']}-{found['seed']}" and path.parent.name == found["matrix"]
+        assert '"/' not in path.read_text() and " /" not in found["command"]
+
+
+def test_claims_name_cells_that_the_matrices_have() -> None:
+    matrices = {name: run.load_matrix(FOLDER / f"{name}.py") for name in ("bccd", "deeppcb", "frozen", "foreign")}
+    for check in (check for claim in claims.CLAIMS for check in claim.checks):
+        students = [cell for cell in matrices[check.matrix].students if cell.seed == 0]
+        arms = {cell.arm: cell.recipe for cell in students}
+        assert {check.arm, check.than, *(check.over or ())} <= set(arms)
+        if check.epoch is not None:
+            watch = arms[check.arm].watch
+            assert check.epoch % watch.evaluate == 0 and check.epoch < arms[check.arm].schedule.epochs
