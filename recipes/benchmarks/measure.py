@@ -230,12 +230,19 @@ def about(settings: Settings) -> dict[str, Any]:
     if settings.device.type == "cuda":
         found["gpu"] = torch.cuda.get_device_name(settings.device)
         found["cuda"] = torch.version.cuda
+    found |= packages()
+    found[LOAD] = load()
+    return found
+
+
+def packages() -> dict[str, str | None]:
+    """Versions of what decides about numbers; None for what is not installed."""
+    found: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = None
-    found[LOAD] = load()
     return found
 
 

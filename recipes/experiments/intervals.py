@@ -101,4 +101,6 @@ def interval(difference: Summary | None) -> str:
         return ""
     if difference.half is None:
         return f"{difference.mean:+.1f} (one seed)"
-    return f"{difference.mean:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]"
+    ends = (difference.low, difference.high)
+    digits = 1 if all(end == 0 or abs(end) >= 0.05 for end in ends) else 2  # an end near 0 shows on which side it is
+    return f"{difference.mean:+.{digits}f} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"

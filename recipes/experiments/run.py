@@ -41,6 +41,7 @@ from pkdzoo.evaluation import METRICS
 from pkdzoo.training import build, options, run_folder, state
 from pkdzoo.training.recipe import Recipe, load_recipes
 from recipes.benchmarks.measure import commit
+from recipes.benchmarks.measure import packages
 from recipes.experiments import report
 from recipes.experiments.cells import SAME, load
 
@@ -215,9 +216,10 @@ def note_commit(path: Path) -> list[str]:
     return commits
 
 
-def versions() -> dict[str, str]:
-    """Of what decides about numbers."""
-    return {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__}
+def versions() -> dict[str, str | None]:
+    """Of what decides about numbers; torch says of itself for which accelerator it was built."""
+    told = {"torch": torch.__version__, "torchvision": torchvision.__version__}
+    return {"python": platform.python_version(), **packages(), **told}
 
 
 def measured(

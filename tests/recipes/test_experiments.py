@@ -106,6 +106,9 @@ def test_a_killed_matrix_goes_on_and_finished_cells_stay(shapes, tmp_path, monke
     plain = json.loads((numbers / "plain-0.json").read_text())
     assert plain["pearson"]["teacher"] == "teacher-0" and plain["pearson"]["r"] != found["pearson"]["r"]
     assert found["metrics"]["AP"] == found["curve"][-1]["AP"] and len(found["data"]["val"]["annotations_sha256"]) == 64
+    assert (
+        found["versions"]["torch"] == torch.__version__ and found["versions"]["pillow"] and found["versions"]["numpy"]
+    )
     assert found["commits"] and found["command"].endswith(
         "recipes/experiments/tiny.py --only tiny_pkd --set seed=0 --cpu --threads 1"
     )

@@ -44,6 +44,8 @@ def test_differences_are_paired_by_seed() -> None:
     assert (five.mean, five.low) == (3.0, pytest.approx(3 - 2.776 * math.sqrt(2.5 / 5)))
     assert intervals.verdict(five) == "seen" and intervals.interval(five) == "+3.0 [+1.0, +5.0]"
     assert intervals.verdict(intervals.paired({0: 1.0, 1: 2.0}, {0: 5.0, 1: 6.1})) == "the opposite was seen"
+    near = intervals.Summary(5, 1.1, 0.9, 1.08)
+    assert intervals.verdict(near) == "seen" and intervals.interval(near) == "+1.10 [+0.02, +2.18]"
     one = intervals.summarise([4.0])
     assert (one.deviation, one.half, intervals.verdict(one)) == (None, None, "one seed: undecided")
     assert intervals.paired({0: 1.0}, {1: 1.0}) is None and intervals.verdict(None) == "not run"
