@@ -40,8 +40,7 @@ from pkdzoo.distill.pkd import PKD
 from pkdzoo.evaluation import METRICS
 from pkdzoo.training import build, options, run_folder, state
 from pkdzoo.training.recipe import Recipe, load_recipes
-from recipes.benchmarks.measure import commit
-from recipes.benchmarks.measure import packages
+from recipes.benchmarks.measure import commit, packages
 from recipes.experiments import report
 from recipes.experiments.cells import SAME, load
 
