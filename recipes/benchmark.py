@@ -45,6 +45,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         args.rows = parts_of(args.rows.split(","))
     except ValueError as error:
         parser.error(f"--rows: {error}")
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error(f"--device {args.device}: this torch sees no GPU")
     if args.update and not (args.output and args.output.is_file()):
         parser.error("--update: --output has to be the file of an earlier run")
     return args
@@ -68,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     found = earlier(args, settings) if args.update else {"about": about(settings), "quick": args.quick, "parts": {}}
     for name in args.rows:
         before = time.perf_counter()
+        torch.manual_seed(0)  # whichever parts are measured, each has the same weights
         part: dict[str, Any] = {"rows": [], "curves": [], "load": load(), "commit": commit()}
         for item in PARTS[name](settings):
             part["rows" if isinstance(item, Row) else "curves"].append(item.to_dict())

@@ -101,6 +101,13 @@ def test_the_step_as_a_gpu_measures_it_runs_here_at_a_small_size() -> None:
     assert teacher.ratio == pytest.approx(teacher.theirs / teacher.ours)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_refused(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        script("benchmark").main(["--device", "cuda:0", "--rows", "loss"])
+    assert "--device cuda:0: this torch sees no GPU" in capsys.readouterr().err
+
+
 def test_a_gpu_measures_what_a_cpu_calls_unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(loss, "on_a_gpu", lambda settings, *words: asked.append(words) or iter(()))
