@@ -199,3 +199,6 @@ def test_recorded_runs_are_whole() -> None:
         assert list(found["parts"]) == list(PARTS), path.name
         assert all(row["equal"] for part in found["parts"].values() for row in part["rows"]), path.name
         assert {"torch", "machine", "python", "device"} <= set(found["about"])
+        for name, part in found["parts"].items():
+            unsaid = [key for key in ("seconds", "load", "commit") if part.get(key) is None]
+            assert not unsaid, f"{path.name}: {name} does not say {', '.join(unsaid)}"
