@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent.parent / "benchmark_results"
-HEAD = "| | against | ours | theirs | times better | wanted | same numbers to |\n|---|---|---:|---:|---:|---:|---:|"
+HEAD = "| | against | times better | wanted | same numbers to |\n|---|---|---:|---:|---:|"
+TIMED = "| | against | ours | theirs | times better | wanted | same numbers to |\n|---|---|---:|---:|---:|---:|---:|"
 
 # Growth up to which a step counts as linear. Chosen, not measured: the last two points of a curve are 1.5 to 2 times
 # apart, so a slope is 0.1 off where one of their times is 4 to 7 % off, as medians of three rounds can be.
@@ -17,11 +18,16 @@ GROWTH_HEAD = "| a training step over | from | to | growth of time | growth of m
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """One run: a sentence about the machine, a table, and how the cost of a step grows."""
+    """One run: a sentence about the machine, a table with its notes, and how the cost of a step grows."""
     text = [describe(found["about"])]
-    for key, head, form in (("rows", HEAD, line), ("curves", GROWTH_HEAD, growth_line)):
-        items = [item for part in found["parts"].values() for item in part[key]]
-        text += ["", head, *map(form, items)] if items else []
+    rows, curves = ([item for part in found["parts"].values() for item in part[key]] for key in ("rows", "curves"))
+    notes = list(dict.fromkeys(row["note"] for row in rows if row["note"] and row["ratio"] is not None))
+    timed = bool(found["about"].get("gpu"))  # a CPU's times say little about another's
+    if rows:
+        text += ["", TIMED if timed else HEAD, *(line(row, notes, timed) for row in rows)]
+        text += ["", *(f"{number}. {note}" for number, note in enumerate(notes, 1))] if notes else []
+    if curves:
+        text += ["", GROWTH_HEAD, *map(growth_line, curves)]
     return "\n".join(text) + "\n"
 
 
@@ -32,19 +38,21 @@ def describe(about: Mapping[str, Any]) -> str:
     return f"{where}, {versions}, Python {about['python']}."
 
 
-def line(row: Mapping[str, Any]) -> str:
-    """One row of the table."""
+def line(row: Mapping[str, Any], notes: Sequence[str] = (), timed: bool = False) -> str:
+    """One row of the table; which of the notes is its own, as a number; both amounts, too, where ``timed``."""
     ratio = "unmeasured"
     if row["ratio"] is not None:
+        missed = row["want"] is not None and row["ratio"] < row["want"]
         spread = "" if row["low"] is None else f" ({row['low']:.2f}-{row['high']:.2f})"
-        ratio = f"{row['ratio']:.2f}{spread}"
+        digits = 3 if missed and round(row["ratio"], 2) >= row["want"] else 2  # 1.396 is not 1.4
+        ratio = f"{row['ratio']:.{digits}f}{spread}"
         if row["want"] is not None:
-            ratio = f"**{ratio}**" if row["ratio"] >= row["want"] else f"{ratio}, missed"
+            ratio = f"{ratio}, missed" if missed else f"**{ratio}**"
     wanted = "" if row["want"] is None else f"{row['want']:g}"
     same = f"{max(row['differences'].values()):.0e}" if row["differences"] else ""
-    note = f"; {row['note']}" if row["note"] and row["ratio"] is not None else ""
-    sides = (amount(row["ours"], row["unit"]), amount(row["theirs"], row["unit"]))
-    return f"| {row['name']}{note} | {row['against']} | {sides[0]} | {sides[1]} | {ratio} | {wanted} | {same} |"
+    note = f" ({notes.index(row['note']) + 1})" if row["note"] in notes else ""
+    sides = [amount(row[side], row["unit"]) for side in ("ours", "theirs")] if timed else []
+    return f"| {' | '.join([row['name'] + note, row['against'], *sides, ratio, wanted, same])} |"
 
 
 def growth_line(curve: Mapping[str, Any]) -> str:

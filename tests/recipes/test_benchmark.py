@@ -188,8 +188,20 @@ def test_a_missed_target_is_said() -> None:
     met, missed = (Row(1, "a", "b", ratio, 0.9 * ratio, 1.1 * ratio, want=2.0).to_dict() for ratio in (2.5, 1.5))
     assert "**2.50 (2.25-2.75)**" in line(met)
     assert "1.50 (1.35-1.65), missed" in line(missed)
+    assert "1.997 (1.80-2.20), missed" in line(Row(1, "a", "b", 1.997, 1.8, 2.2, want=2.0).to_dict())
     curve = {"name": "boxes", "x": [1.0, 500.0], "growth of time": 1.05, "growth of memory": 1.3}
     assert growth_line(curve) == "| boxes | 1 | 500 | 1.05 | 1.30, missed |"
+
+
+def test_notes_stand_below_the_table() -> None:
+    rows = [Row(1, name, "b", 1.0, note=note).to_dict() for name, note in (("x", "why"), ("y", ""), ("z", "why"))]
+    found = {"about": {"gpu": "a GPU", "python": "3"}, "parts": {"loss": {"rows": rows, "curves": []}}}
+    table = markdown(found).splitlines()
+    assert [row.split("|")[1] for row in table[4:7]] == [" x (1) ", " y ", " z (1) "]
+    assert table[7:] == ["", "1. why"]
+    assert table[2].count("|") == table[4].count("|") == 8  # a GPU's times are told, a CPU's only as ratios
+    on_a_cpu = {**found["about"], "gpu": None, "threads": 2, "machine": "a CPU", "vectors": "AVX2"}
+    assert markdown({**found, "about": on_a_cpu}).splitlines()[4] == "| x (1) | b | 1.00 |  |  |"
 
 
 def test_recorded_runs_are_whole() -> None:
