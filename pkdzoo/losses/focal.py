@@ -43,7 +43,7 @@ class _SigmoidFocal(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
         rows, wanted = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
         wide = torch.promote_types(logits.dtype, torch.float32)
-        grad, total = torch.empty_like(rows), torch.zeros((), dtype=wide, device=logits.device)
+        grad, total = torch.empty_like(rows, dtype=wide), torch.zeros((), dtype=wide, device=logits.device)
         whole = logits.device.type != "cpu" or torch.compiler.is_compiling()
         step = max(1, len(rows) if whole else _BLOCK // rows.shape[1])
         for start in range(0, len(rows), step):
@@ -51,13 +51,15 @@ class _SigmoidFocal(torch.autograd.Function):
             loss, grad[part] = _focal_of_rows(rows[part].to(wide), wanted[part], alpha, gamma)
             total = total + loss
         ctx.save_for_backward(grad.view_as(logits))
+        ctx.dtype = logits.dtype
         return total
 
     @staticmethod
     @once_differentiable  # type: ignore[misc, untyped-decorator, unused-ignore]
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (grad,) = ctx.saved_tensors
-        return grad * grads[0].to(grad.dtype), None, None, None
+        # rounded to the logits' type once it is scaled: what a scaler of losses lifts above float16's smallest stays
+        return (grad * grads[0]).to(ctx.dtype), None, None, None
 
 
 def _focal_of_rows(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
@@ -70,7 +72,8 @@ def _focal_of_rows(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -
     own, slope = _as_background(-logits.gather(1, at), gamma)  # a class is missed as background is hit
     loss.scatter_(1, at, torch.where(positive, 0.0, loss.gather(1, at)))
     grad.scatter_(1, at, torch.where(positive, -alpha * slope, grad.gather(1, at)))
-    return loss.sum(1) @ weight + alpha * torch.where(positive, own, 0.0).sum(), grad
+    # sums, not a product of vectors, which autocast would compute in half precision: over 65,504 infinite in float16
+    return (loss.sum(1) * weight).sum() + alpha * torch.where(positive, own, 0.0).sum(), grad
 
 
 def _as_background(logits: Tensor, gamma: float) -> tuple[Tensor, Tensor]:

@@ -109,6 +109,26 @@ def test_few_bits_are_widened_for_the_sum() -> None:
     torch.testing.assert_close(x.grad, wide.grad.bfloat16())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_costs_the_sum_no_digits(dtype: torch.dtype) -> None:
+    """Over 65,504 too, which is all that float16 holds."""
+    x, labels = 9 * logits().repeat(20_000, 1), LABELS.repeat(20_000)
+    with torch.autocast("cpu", dtype):
+        found = sigmoid_focal(x, labels, alpha=0.3)
+    assert found > 1e5
+    torch.testing.assert_close(found, sigmoid_focal(x, labels, alpha=0.3), rtol=1e-6, atol=0)
+
+
+def test_what_a_scaler_lifts_is_not_rounded_to_zero_before() -> None:
+    """Sure background in float16: its gradient is under the smallest number of that type, the scaled one is not."""
+    x = torch.full((3, 4), -9.0, dtype=torch.float16, requires_grad=True)
+    wide = x.detach().float().requires_grad_()
+    for loss in (sigmoid_focal(x, torch.full((3,), 4)), sigmoid_focal(wide, torch.full((3,), 4))):
+        (65536.0 * loss).backward()  # a scaler's first factor, more than float16 holds
+    assert 0 < wide.grad.max() / 65536 < 2**-25
+    torch.testing.assert_close(x.grad, wide.grad.half())
+
+
 def test_compiles_as_one_graph() -> None:
     x, same = logits().requires_grad_(), logits().requires_grad_()
     torch.compile(sigmoid_focal, fullgraph=True, backend="aot_eager")(x, LABELS).backward()
