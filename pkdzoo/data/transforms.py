@@ -3,7 +3,8 @@
 The keep-ratio resize is the one the published scores were measured with: mmdetection's, which is OpenCV's
 bilinear on uint8 **without** antialiasing. OpenCV computes in fixed point that loses an eighth of a grey
 level on average; taking that eighth off before rounding brings the mean difference from 0.13 grey levels
-to 0.05. At exactly half the size OpenCV averages four pixels and loses nothing: there every pixel is equal.
+to 0.05. Where both sides shrink by a whole number (half the size is the mean of four pixels) OpenCV loses
+nothing: there every pixel is equal.
 torchvision's own uint8 kernel (0.29 grey levels off) is five times faster and serves pictures too large to
 be held as floats. Sizes are ``int(side * scale + 0.5)``.
 
@@ -90,7 +91,8 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     floats[0, : image.shape[0]] = image
     floats[0, image.shape[0] :] = 0
     # What rounds is added before, where there are fewer pixels: weights sum to one, and uint8 cuts the fraction off.
-    floats += 0.5 if image.shape[-2:] == (2 * size[0], 2 * size[1]) else 0.5 - 0.125
+    exact = image.shape[-2] % size[0] == 0 and image.shape[-1] % size[1] == 0
+    floats += 0.5 if exact else 0.5 - 0.125
     resized = interpolate(floats, size=list(size), mode="bilinear", align_corners=False)[:, : image.shape[0]]
     return resized.to(torch.uint8)[0]  # between 0.375 and 255.5: nothing to clamp
 

@@ -89,10 +89,18 @@ def test_flat_pictures_stay_flat():
             assert transforms.resize_image(flat, size).unique().tolist() == [value]
 
 
-def test_half_the_size_is_opencvs_mean_of_four_pixels():
-    image = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    four = image.int().unfold(1, 2, 2).unfold(2, 2, 2).sum((-1, -2))
-    assert torch.equal(transforms.resize_image(image, (20, 30)).int(), (four + 2) // 4)
+def middle(values, factor, axis):
+    """Twice what bilinear sampling reads of each ``factor`` values: the one in the middle, or the two there."""
+    groups = values.unfold(axis, factor, factor)
+    return groups[..., (factor - 1) // 2] + groups[..., factor // 2]
+
+
+@pytest.mark.parametrize("size", [(24, 30), (12, 15), (16, 20), (8, 60), (48, 30), (24, 20), (1, 1)])
+def test_sides_that_shrink_by_a_whole_number_have_opencvs_pixels(size):
+    """Half the size is the mean of four pixels; a tie goes up."""
+    image = torch.randint(0, 256, (3, 48, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    four = middle(middle(image.int(), 48 // size[0], 1), 60 // size[1], 2)
+    assert torch.equal(transforms.resize_image(image, size).int(), (four + 2) // 4)
 
 
 def test_the_same_size_is_the_same_picture():
