@@ -52,7 +52,7 @@ def predict_rows(family: str, settings: Settings, size: tuple[int, int]) -> Iter
         runs = {"ours": ours(fast, batch), "theirs": theirs(reference, images)}
         found = {"ours": compare(family, model, fast, reference, batch, images)}
         if settings.compiled and family != "faster_rcnn":
-            compiled = compile_body(fast)  # anew for each batch: a second shape would be compiled for any number
+            compiled = compile_body(fast)  # for each batch its own
             runs["compiled"] = ours(compiled, batch)
             found["compiled"] = compare(family, model, compiled, reference, batch, images)
         want, want_compiled = wanted(family, device)
@@ -68,6 +68,7 @@ def predict_rows(family: str, settings: Settings, size: tuple[int, int]) -> Iter
 
 def compile_body(model: pkdzoo.Detector) -> pkdzoo.Detector:
     """A copy whose backbone, neck and head are compiled; what follows has as many rows as there are candidates."""
+    torch.compiler.reset()  # code that any copy has run with another size would be compiled for any size
     copied: Any = copy.deepcopy(model)
     for part in (copied.backbone, copied.neck, copied.head):
         part.compile()

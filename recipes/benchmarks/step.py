@@ -144,8 +144,7 @@ def step_rows(family: str, title: str, settings: Settings, size: tuple[int, int]
     runs = {"ours": our_step(sides.ours, sides.ours.student, sides.batch), "theirs": their_step(sides)}
     if settings.compiled:
         compiled = copy.deepcopy(sides.ours)
-        for body in (compiled.student, compiled.teacher):
-            options.compile_body(body)
+        compile_bodies(compiled)
         same = {**compare_losses(compiled, sides), "gradient": compare_gradients(compiled, sides)}
         runs["compiled"] = our_step(compiled, compiled.student, sides.batch)
 
@@ -175,8 +174,7 @@ def large_rows(settings: Settings, size: tuple[int, int]) -> Iterator[Row]:
     ours = sides.ours
     found = compare_in_eager_mode(sides)
     if settings.compiled:
-        for body in (ours.student, ours.teacher):
-            options.compile_body(body)
+        compile_bodies(ours)
     short = in_bf16(ours, settings.device)
     with full_precision():
         losses = losses_apart(short(sides.batch), sides.theirs(sides.images, sides.targets))
@@ -194,6 +192,13 @@ def large_rows(settings: Settings, size: tuple[int, int]) -> Iterator[Row]:
     yield Row(2, name, EAGER, want=want, differences=found, wider=wider, **ratios(times))
     allowed = Times([SHARE * s for s in times["ours"].wall], [SHARE * s for s in times["ours"].cpu])
     yield Row(2, share, PART, want=1.0, **ratios({"ours": times["teacher"], "theirs": allowed}))
+
+
+def compile_bodies(distiller: pkdzoo.Distiller) -> None:
+    """Student's and teacher's, for the one size that follows."""
+    torch.compiler.reset()  # code that another model has run with another size would be compiled for any size
+    for body in (distiller.student, distiller.teacher):
+        options.compile_body(body)
 
 
 def in_bf16(task: Callable[..., Any], device: torch.device) -> Callable[..., Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from PIL import Image
 from scripts import script
 
+import pkdzoo
 from pkdzoo.structures import Detections
 from recipes.benchmarks import PARTS, load, loss, parts_of, predict, step
 from recipes.benchmarks.measure import Row, Settings, full_precision, in_turns
@@ -87,6 +90,33 @@ def test_the_loss_as_a_gpu_measures_it_runs_here_at_a_small_size() -> None:
     for row in (*times, share):
         assert row.equal, (row.name, row.differences)
         assert row.ratio > 0
+
+
+@pytest.mark.slow
+def test_every_level_and_type_may_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More programs of one function than torch allows by itself."""
+    monkeypatch.setattr(torch._dynamo.config, "cache_size_limit", 8)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    rows = list(loss.on_a_gpu(replace(TINY, compiled=True), (200, 336), 2))
+    compiled = [row for row in rows if row.name.endswith(", compiled")]
+    assert len(compiled) == 3 and all(row.equal for row in rows), rows
+
+
+@pytest.mark.slow
+def test_models_are_compiled_for_the_size_they_run_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one copy ran with another size makes no program for any size."""
+    sizes: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        sizes.extend(value for value in inputs if not isinstance(value, torch.Tensor))
+        return graph
+
+    whole = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: whole(module, backend=backend))
+    model = pkdzoo.create_detector("retina_r10w16")
+    for count in (1, 2):
+        predict.compile_body(model).detect(step.batch_of((64, 64), count, TINY.device))
+    assert not sizes
 
 
 @pytest.mark.slow
