@@ -13,8 +13,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from pkdzoo.losses.analytic import refuse_second_derivative
 from pkdzoo.structures import IGNORE
 
 _BLOCK = 1 << 18  # logits a CPU takes at once
@@ -55,8 +55,8 @@ class _SigmoidFocal(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc, untyped-decorator, unused-ignore]
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        refuse_second_derivative("the focal loss")
         (grad,) = ctx.saved_tensors
         # rounded to the logits' type once it is scaled: what a scaler of losses lifts above float16's smallest stays
         return (grad * grads[0]).to(ctx.dtype), None, None, None

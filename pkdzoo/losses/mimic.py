@@ -21,9 +21,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import Parameter
 
+from pkdzoo.losses.analytic import refuse_second_derivative
 from pkdzoo.ops.reduce import sum_over_ranks, world_size
 
 EPS = 1e-6
@@ -269,8 +269,8 @@ class _Pearson(torch.autograd.Function):
         return loss.to(dtype), correlation
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc, untyped-decorator, unused-ignore]
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
+        refuse_second_derivative("PKD's loss")
         student, teacher, anchor_s, anchor_t, p, q, offset = ctx.saved_tensors
         p, q, offset = (x * grads[0] for x in (p, q, offset))
         out = torch.empty_like(student)

@@ -129,6 +129,12 @@ def test_what_a_scaler_lifts_is_not_rounded_to_zero_before() -> None:
     torch.testing.assert_close(x.grad, wide.grad.half())
 
 
+def test_a_second_derivative_is_refused_and_not_wrong() -> None:
+    x = logits().requires_grad_()
+    with pytest.raises(RuntimeError, match=r"gradient of the focal loss .* leave create_graph=True out"):
+        torch.autograd.grad(sigmoid_focal(x, LABELS), x, create_graph=True)
+
+
 def test_compiles_as_one_graph() -> None:
     x, same = logits().requires_grad_(), logits().requires_grad_()
     torch.compile(sigmoid_focal, fullgraph=True, backend="aot_eager")(x, LABELS).backward()
