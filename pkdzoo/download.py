@@ -82,7 +82,7 @@ def with_patience(url: str, target: Path) -> str:
         time.sleep(WAIT * 2 ** (attempt - 1))
     raise DownloadError(
         f"{url} could not be fetched: {problem} ({attempt} {'attempt' if attempt == 1 else 'attempts'}). Fetch it by "
-        "hand and write pkdzoo.load_checkpoint(model, 'the file'), or set PKDZOO_MIRROR"
+        "hand and write pkdzoo.load_checkpoint(model, 'the file'), in a recipe init='the file', or set PKDZOO_MIRROR"
     )
 
 

@@ -2,7 +2,7 @@
 
     python recipes/benchmark.py                                   # every row: under twenty minutes on two cores
     python recipes/benchmark.py --rows loss,predict --threads 2
-    python recipes/benchmark.py --quick                           # does the instrument work? under a minute
+    python recipes/benchmark.py --quick --no-compile              # does the instrument work? about a minute
     python recipes/benchmark.py --output recipes/benchmark_results/two_cores.json
 
 The table of README.md is generated from recipes/benchmark_results/*.json (PYTHONPATH=. python tests/test_readme.py).

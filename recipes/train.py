@@ -29,6 +29,7 @@ from torch import Tensor
 from pkdzoo import Detector
 from pkdzoo.data import TooManyUnreadable
 from pkdzoo.distill import Distiller
+from pkdzoo.download import DownloadError
 from pkdzoo.training import build, options, run_folder, signals, state
 from pkdzoo.training.compare import Arm, compare
 from pkdzoo.training.evaluate import evaluate, table, time_pictures
@@ -239,7 +240,7 @@ def main(argv: list[str] | None = None) -> None:
             if not alone and len(arms) == len(recipes):
                 compare(arms, output)
         PartialState().destroy_process_group()
-    except (ValueError, OSError, Diverged, TooManyUnreadable) as error:
+    except (ValueError, OSError, DownloadError, Diverged, TooManyUnreadable) as error:
         sys.exit(f"error: {options.plainly(error)}")
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):

@@ -50,6 +50,12 @@ def test_no_data(train, capsys, recipe, tmp_path) -> None:
     assert "nowhere does not exist" in said
 
 
+def test_weights_that_cannot_be_had(says, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("PKDZOO_CACHE", str(tmp_path / "empty"))
+    assert "HF_HUB_OFFLINE forbids to fetch it" in says("--set", "model=retina_r18", "--set", "init=imagenet")
+
+
 def test_a_file_that_is_not_coco(says, copy) -> None:
     (copy / "annotations" / "instances_train2017.json").write_text("[1, 2]")
     assert "instances_train2017.json" in says()
