@@ -2,6 +2,7 @@
 
 python recipes/experiments/run.py recipes/experiments/deeppcb.py --data deeppcb/ --cells fcos_r18-0     # a teacher
 python recipes/experiments/run.py recipes/experiments/foreign.py --data bccd/
+accelerate launch recipes/train.py recipes/experiments/foreign.py --data bccd/ --only foreign_shapes
 
 Students, pictures and budget are bccd.py's, where one seed of PKD from generated shapes lost to the plain student. The
 tries to find out why: a third of the weight, PKD that fades away over the run (a good start, then the data alone), and
