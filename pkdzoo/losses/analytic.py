@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+from torch.nn import Parameter
 
 
 def refuse_second_derivative(loss: str) -> None:
@@ -19,3 +21,10 @@ def refuse_second_derivative(loss: str) -> None:
     """
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         raise RuntimeError(f"the gradient of {loss} cannot be differentiated again: leave create_graph=True out")
+
+
+def traced(x: Tensor) -> bool:
+    """Whether a program is made of what is computed, or only shapes are: values must not decide anything then."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call, unused-ignore]
+        return True
+    return type(x) not in (Tensor, Parameter)  # fake tensors and others that only stand for one

@@ -21,9 +21,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import Parameter
 
-from pkdzoo.losses.analytic import refuse_second_derivative
+from pkdzoo.losses.analytic import refuse_second_derivative, traced
 from pkdzoo.ops.reduce import sum_over_ranks, world_size
 
 EPS = 1e-6
@@ -190,20 +189,13 @@ def _layout(x: Tensor) -> torch.memory_format:
     return torch.channels_last if last else torch.contiguous_format
 
 
-def _traced(x: Tensor) -> bool:
-    """Whether a program is made of what is computed, or only shapes are: values must not decide anything then."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call, unused-ignore]
-        return True
-    return type(x) not in (Tensor, Parameter)  # fake tensors and others that only stand for one
-
-
 def _blocks(x: Tensor) -> Iterator[Block]:
     """A map in parts: a CPU computes several times faster on what fits its cache; others take the map at once.
 
     Some channels at a time, or some rows where the channels of a cell lie together.
     """
     whole = slice(None)
-    if x.device.type != "cpu" or _traced(x):
+    if x.device.type != "cpu" or traced(x):
         return iter([((whole,), whole)])
     pictures, channels, height, _ = x.shape
     if _layout(x) == torch.channels_last:
@@ -254,7 +246,7 @@ class _Pearson(torch.autograd.Function):
         squares = ends - 2 * product / (a * b)
         # where the two nearly agree that difference has few digits left: there it is summed up. One process's share of
         # joint statistics is not known from them either, and asking a GPU whether it is needed would take longer.
-        always = sync or student.device.type != "cpu" or _traced(student)
+        always = sync or student.device.type != "cpu" or traced(student)
         unsure, summed = squares < CLOSE * ends, torch.zeros_like(squares)
         for block in _blocks(student):
             c = block[1]
