@@ -3,7 +3,7 @@
 The number equals torchvision's ``sigmoid_focal_loss`` on one-hot targets. Nearly every logit of a dense detector is
 background, so all are taken for it and the few that are a class put right: neither a (P, C) target nor a mask is made.
 The gradient is written down with the loss, block by block in a CPU's cache, instead of keeping what autograd needs to
-find it again: in about a quarter of the time and of the memory.
+find it again: a quarter of the time and of the memory, or less.
 """
 
 from __future__ import annotations
