@@ -1,18 +1,18 @@
 """pkdzoo: a model zoo of distilled object detectors."""
 
 from pkdzoo.distill import Distiller, Teacher, list_methods
-from pkdzoo.factory import (
+from pkdzoo.inference.result import Result
+from pkdzoo.models._factory import (
     create_detector,
     create_pair,
     create_student,
     create_teacher,
     from_pretrained,
 )
-from pkdzoo.loading import load_backbone, load_checkpoint
-from pkdzoo.models.base import Detector
-from pkdzoo.registry import get_weights, is_detector, list_detectors, list_pairs
-from pkdzoo.results import Result
-from pkdzoo.results_table import results
+from pkdzoo.models._loading import load_backbone, load_checkpoint
+from pkdzoo.models._registry import get_weights, is_detector, list_detectors, list_pairs
+from pkdzoo.models._zoo_table import results
+from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances
 from pkdzoo.version import __version__
 

@@ -1,9 +1,9 @@
-"""The few things detectors hand to each other: pictures, boxes, pyramids, targets, detections.
+"""The few things detectors hand to each other: images, boxes, pyramids, targets, detections.
 
 Letters, used in every shape comment of the package:
 
     B images in a batch      L pyramid levels        C classes
-    A priors in a cell       P priors of all levels  G objects of one picture
+    A priors in a cell       P priors of all levels  G objects of one image
     h, w cells of a level    H, W pixels of the padded batch
 
 Boxes are ``xyxy`` in pixels, with ``0 <= x1 <= x2 <= W``. Labels are contiguous, ``0 .. C-1``; in
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -49,16 +49,48 @@ class _Movable:
         return replace(self, **{n: _each(getattr(self, n), change) for n in names})  # type: ignore[type-var]
 
 
+@dataclass(frozen=True)
+class PixelNorm:
+    """How a detector normalises its input: per-channel statistics of raw pixels (0-255), in its own channel order.
+
+    Attributes:
+        mean: subtracted, one value a channel.
+        std: divided by, one value a channel.
+        channel_order: order of the channels that the network takes; batches always hold RGB.
+    """
+
+    mean: tuple[float, ...] = (123.675, 116.28, 103.53)
+    std: tuple[float, ...] = (58.395, 57.12, 57.375)
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+
+
+@dataclass(frozen=True)
+class PostProcess:
+    """How detections are made of head outputs.
+
+    Attributes:
+        score_threshold: candidates must score more than this, 0..1.
+        pre_nms_top_k: at most so many candidates of each level go into non-maximum suppression (NMS).
+        nms_threshold: IoU above which the lower-scoring box of the same class is dropped, 0..1.
+        max_detections: detections kept in an image.
+    """
+
+    score_threshold: float = 0.05
+    pre_nms_top_k: int = 1000
+    nms_threshold: float = 0.5
+    max_detections: int = 100
+
+
 @dataclass
 class Instances(_Movable):
-    """The objects of one picture.
+    """The objects of one image.
 
     Attributes:
         boxes: (G, 4) float, xyxy pixels.
         labels: (G,) int64 in ``0 .. C-1``.
         crowd: (G,) bool, True for a region of many objects; None means no crowd. Crowd regions are
             never a target; the evaluator does not count detections inside them.
-        masks: (G, h, w) bool in the picture's own pixels, or None.
+        masks: (G, h, w) bool in the image's own pixels, or None.
 
     Example:
         >>> import torch, pkdzoo
@@ -99,14 +131,14 @@ class Instances(_Movable):
 
 @dataclass
 class Batch(_Movable):
-    """Pictures padded once to one size.
+    """Images padded once to one size.
 
     Attributes:
         images: (B, 3, H, W) float, raw RGB 0-255. What stands outside ``sizes`` does not matter:
             every detector writes zeros there after its own normalisation.
-        sizes: (height, width) in pixels of each picture inside the padding, B of them.
-        instances: the objects of each picture, or None when there is nothing to learn from.
-        meta: per picture, free: ``image_id``, ``file_name``, ``original_size`` (height, width),
+        sizes: (height, width) in pixels of each image inside the padding, B of them.
+        instances: the objects of each image, or None when there is nothing to learn from.
+        meta: per image, free: ``image_id``, ``file_name``, ``original_size`` (height, width),
             whatever the data set knows. ``original_size`` is where detections are scaled back to.
 
     Example:
@@ -133,7 +165,7 @@ class Batch(_Movable):
         for h, w in self.sizes:
             if not (0 < h <= height and 0 < w <= width):
                 raise ValueError(
-                    f"a picture of {h} x {w} does not fit its batch of {height} x {width}: sizes are (height, width)"
+                    f"an image of {h} x {w} does not fit its batch of {height} x {width}: sizes are (height, width)"
                 )
 
     def __len__(self) -> int:
@@ -236,15 +268,15 @@ class DenseTargets(_Movable):
 
 @dataclass
 class Detections(_Movable):
-    """What a detector found in one picture, best first.
+    """What a detector found in one image, best first.
 
     Attributes:
-        boxes: (N, 4) xyxy in pixels of the picture they refer to.
+        boxes: (N, 4) xyxy in pixels of the image they refer to.
         scores: (N,) in 0..1.
         labels: (N,) int64 in ``0 .. C-1``.
-        masks: (N, h, w) bool in pixels of the picture, where they have been drawn.
-        cells: (N, m, m) in 0..1, probabilities inside each box, where the detector has masks:
-            ``ops.masks.paste_masks(cells, boxes, size)`` draws them into a picture of any size.
+        masks: (N, h, w) bool in pixels of the image, where they have been drawn.
+        mask_probabilities: (N, m, m) in 0..1, probabilities inside each box, where the detector has masks:
+            ``ops.masks.paste_masks(mask_probabilities, boxes, size)`` draws them into an image of any size.
 
     Example:
         >>> import torch, pkdzoo
@@ -257,12 +289,12 @@ class Detections(_Movable):
     scores: Tensor
     labels: Tensor
     masks: Tensor | None = None
-    cells: Tensor | None = None
+    mask_probabilities: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def __getitem__(self, index: Tensor | slice) -> Detections:
         masks = None if self.masks is None else self.masks[index]
-        cells = None if self.cells is None else self.cells[index]
-        return Detections(self.boxes[index], self.scores[index], self.labels[index], masks, cells)
+        probabilities = None if self.mask_probabilities is None else self.mask_probabilities[index]
+        return Detections(self.boxes[index], self.scores[index], self.labels[index], masks, probabilities)

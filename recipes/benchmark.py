@@ -23,7 +23,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the folder that holds recipes/
 
-from pkdzoo.training.state import write_json
+from pkdzoo.utils.files import write_json
 from recipes.benchmarks import PARTS, parts_of
 from recipes.benchmarks.growth import plot
 from recipes.benchmarks.measure import LOAD, Row, Settings, about, commit, load
@@ -37,7 +37,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="CPU threads; all cores without it")
     parser.add_argument("--quick", action="store_true", help="small sizes and few rounds: shows that it works")
     parser.add_argument("--no-compile", action="store_true", help="leave the rows of torch.compile out")
-    parser.add_argument("--pictures", type=Path, help="folder of JPEG files for the row of loading")
+    parser.add_argument("--images", type=Path, help="folder of JPEG files for the row of loading")
     parser.add_argument("--output", type=Path, help="file for the JSON")
     parser.add_argument("--update", action="store_true", help="measure --rows anew in that file, keep its other ones")
     args = parser.parse_args(argv)
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
-    settings = Settings(torch.device(args.device), args.quick, not args.no_compile, args.pictures)
+    settings = Settings(torch.device(args.device), args.quick, not args.no_compile, args.images)
     found = earlier(args, settings) if args.update else {"about": about(settings), "quick": args.quick, "parts": {}}
     for name in args.rows:
         before = time.perf_counter()

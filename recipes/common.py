@@ -1,7 +1,7 @@
 """The published schedules, as fields that a recipe spreads: ``Recipe(NAME, MODEL, init="imagenet", **ONE_X, ...)``.
 
-From mmdetection's configs and those of the methods' authors, which share: 16 pictures a step, SGD with momentum 0.9 and
-weight decay 1e-4 (AdamW for Swin), the rate divided by 10 twice, pictures without a box left out, half of them
+From mmdetection's configs and those of the methods' authors, which share: 16 images a step, SGD with momentum 0.9 and
+weight decay 1e-4 (AdamW for Swin), the rate divided by 10 twice, images without a box left out, half of them
 mirrored, 1333 x 800 in the test. "1x" is 12 epochs of COCO, "2x" 24, "3x" 36; "ms" is training at several sizes.
 """
 

@@ -5,8 +5,8 @@
     accelerate launch --num_processes 8 recipes/evaluate.py runs/mine/last --data DIR
     python recipes/evaluate.py detections.json --data DIR          # a COCO results file, whoever wrote it
 
-Pictures go through one at a time, as published numbers were measured; --batch-size 8 is faster, and the same where all
-pictures have one size. This is ``pkdzoo eval`` as a script, for launchers that want one.
+Images go through one at a time, as published numbers were measured; --batch-size 8 is faster, and the same where all
+images have one size. This is ``pkdzoo eval`` as a script, for launchers that want one.
 """
 
 import sys

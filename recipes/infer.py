@@ -1,9 +1,9 @@
-"""Draw what a detector sees: annotated pictures or videos, and all detections in one COCO file.
+"""Draw what a detector sees: annotated images or videos, and all detections in one COCO file.
 
     python recipes/infer.py retina_r50_pkd_swin street.jpg --output out/
-    python recipes/infer.py runs/mine holiday/ --output out/ --score 0.5
+    python recipes/infer.py runs/mine holiday/ --output out/ --threshold 0.5
 
-A picture that cannot be read is named and left out; the others are done. This is ``pkdzoo predict`` as a script, with
+An image that cannot be read is named and left out; the others are done. This is ``pkdzoo predict`` as a script, with
 ``--output predictions`` and ``--save OUTPUT/predictions.json`` unless they are given.
 """
 

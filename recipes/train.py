@@ -9,7 +9,7 @@
 
 DIR holds annotations/instances_{train,val}2017.json with train2017/ and val2017/ (COCO's own layout), or
 annotations/instances_{train,val}.json with images/. Read this file from top to bottom: the loop is all here; what a
-recipe says is in pkdzoo/training/recipe.py, what is saved and how in run_folder.py and state.py beside it.
+recipe says is in pkdzoo/training/recipe.py, what is saved and how in run_folder.py and checkpoint.py beside it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from torch import Tensor
 from pkdzoo import Detector
 from pkdzoo.data import TooManyUnreadable
 from pkdzoo.distill import Distiller
-from pkdzoo.download import DownloadError
-from pkdzoo.training import build, options, run_folder, signals, state
-from pkdzoo.training.compare import Arm, compare
-from pkdzoo.training.evaluate import evaluate, table, time_pictures
-from pkdzoo.training.monitor import Diverged, Monitor
+from pkdzoo.hub.download import DownloadError
+from pkdzoo.training import build, checkpoint, machine, run_folder, signals
+from pkdzoo.training.compare import TrainedRun, compare
+from pkdzoo.training.evaluate import evaluate, table, time_images
+from pkdzoo.training.log import Diverged, Monitor
 from pkdzoo.training.optim import build_optimizer, build_schedule, planned_steps
 from pkdzoo.training.preflight import check_run, check_teacher
 from pkdzoo.training.provenance import about_teacher
@@ -47,28 +47,28 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of the data set")
     parser.add_argument("--train-json", type=Path, help="annotation file, if it is elsewhere")
     parser.add_argument("--val-json", type=Path, help="likewise")
-    parser.add_argument("--images", type=Path, help="picture folder, if it is elsewhere")
+    parser.add_argument("--images", type=Path, help="image folder, if it is elsewhere")
     parser.add_argument("--output", type=Path, help="folder of the run; runs/<recipe> without it")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a field, e.g. optim.lr=0.02")
     parser.add_argument("--resume", action="store_true", help="go on where the run in --output stopped")
     parser.add_argument(
-        "--check-teacher", type=options.count, metavar="N", help="measure the teacher on N pictures first"
+        "--check-teacher", type=machine.count, metavar="N", help="measure the teacher on N images first"
     )
-    machine = parser.add_argument_group("machine")
-    machine.add_argument("--cpu", action="store_true", help="leave the GPU alone")
-    machine.add_argument(
-        "--threads", type=options.count, help="CPU threads a process; without it all cores are shared out"
+    group = parser.add_argument_group("machine")
+    group.add_argument("--cpu", action="store_true", help="leave the GPU alone")
+    group.add_argument(
+        "--threads", type=machine.count, help="CPU threads a process; without it all cores are shared out"
     )
-    machine.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"))
-    machine.add_argument("--channels-last", action="store_true")
-    machine.add_argument("--compile", action="store_true", help="compile backbone and neck")
-    machine.add_argument("--checkpoint-activations", action="store_true", help="less memory for a third more time")
-    machine.add_argument("--find-unused", action="store_true", help="for models that leave parameters out of a step")
-    machine.add_argument("--tracker", help="tensorboard, wandb, ... as Accelerate knows them")
+    group.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"))
+    group.add_argument("--channels-last", action="store_true")
+    group.add_argument("--compile", action="store_true", help="compile backbone and neck")
+    group.add_argument("--checkpoint-activations", action="store_true", help="less memory for a third more time")
+    group.add_argument("--find-unused", action="store_true", help="for models that leave parameters out of a step")
+    group.add_argument("--tracker", help="tensorboard, wandb, ... as Accelerate knows them")
     return parser.parse_args(argv)
 
 
-def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path, held: ExitStack) -> Arm | None:
+def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path, held: ExitStack) -> TrainedRun | None:
     """One run, from an empty folder or from its last checkpoint; None if it was asked to stop.
 
     Its folder stays this run's own until ``held`` is left.
@@ -81,12 +81,12 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path, h
         project_dir=output,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=args.find_unused)],
     )
-    options.check(accelerator, args.tracker)
-    options.share_cores(accelerator, args.threads)
+    machine.check(accelerator, args.tracker)
+    machine.share_cores(accelerator, args.threads)
     about = run_folder.about(accelerator.num_processes)
     held.enter_context(run_folder.hold(output, accelerator))
     run_folder.check_output(output, recipe, args.resume)
-    found = state.find_checkpoint(output) if args.resume else None
+    found = checkpoint.find_checkpoint(output) if args.resume else None
     with accelerator.main_process_first():  # a recipe may generate its data
         places = build.find_data(recipe.data, args.data, args.train_json, args.val_json, args.images, cache)
 
@@ -97,16 +97,17 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path, h
     teacher = build.build_teacher(recipe.distill, train_set.label_names) if recipe.distill else None
     task = build.build_task(recipe, student, teacher)  # the student, or a Distiller around it: losses = task(batch)
     teaching = teacher if isinstance(task, Distiller) else None  # one that was only inherited from is left alone
-    options.apply(student, args.channels_last, args.checkpoint_activations, teaching)
+    machine.apply(student, args.channels_last, args.checkpoint_activations, teaching)
     processes, accumulate = accelerator.num_processes, recipe.optim.accumulate
     train_loader, sampler = build.train_loader(recipe, train_set, processes)
-    val_loader = build.val_loader(val_set, recipe.data.test_batch, recipe.data.workers)
+    val_loader = build.val_loader(val_set, recipe.data.eval_batch_size, recipe.data.workers)
     steps_per_epoch = math.ceil(math.ceil(len(train_loader) / processes) / accumulate)
     steps = planned_steps(recipe.schedule, steps_per_epoch)
 
     # -- everything that can be wrong before the first step ----------------------------------------------------------
-    machine = accelerator.device, accelerator.mixed_precision
-    report = check_run(recipe, task, train_set, val_set, processes, steps_per_epoch, *machine)
+    report = check_run(
+        recipe, task, train_set, val_set, processes, steps_per_epoch, accelerator.device, accelerator.mixed_precision
+    )
     accelerator.print(f"== {recipe.name} -> {output}\n{report}")
     if args.check_teacher and recipe.distill and teacher:
         workers = recipe.data.workers
@@ -120,32 +121,32 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path, h
         run_folder.open_output(output, recipe, {**about, **taught})
 
     # -- optimiser, schedule, and the last checkpoint ----------------------------------------------------------------
-    optimizer = build_optimizer(task, recipe.optim, recipe.data.batch)
+    optimizer = build_optimizer(task, recipe.optim, recipe.data.batch_size)
     scheduler = build_schedule(optimizer, recipe.schedule, steps_per_epoch)
-    ema = options.average(student, recipe.optim.ema)
-    progress = state.Progress(batch=recipe.data.batch)
+    ema = machine.average(student, recipe.optim.ema)
+    progress = checkpoint.Progress(batch=recipe.data.batch_size)
     if found is not None:
-        progress = state.reopened(found[1], steps, recipe.watch.patience)
-        state.restore(found[0], task, optimizer, scheduler, accelerator.scaler, ema)
+        progress = checkpoint.reopened(found[1], steps, recipe.logging.patience)
+        checkpoint.restore(found[0], task, optimizer, scheduler, accelerator.scaler, ema)
         accelerator.print(f"resumed from {found[0]}: epoch {progress.epoch}, step {progress.step} of {steps}")
     if args.compile:
-        options.compile_body(student)
+        machine.compile_body(student)
         if teaching is not None:
-            options.compile_body(teaching)
+            machine.compile_body(teaching)
     core = task
     task, optimizer, train_loader, val_loader = accelerator.prepare(task, optimizer, train_loader, val_loader)
     if ema is not None:
         ema.to(accelerator.device)
     judged: Detector = student if ema is None else ema.module  # who is evaluated and exported
-    monitor = Monitor(accelerator, output, recipe.watch.log, steps, progress)
+    monitor = Monitor(accelerator, output, recipe.logging.log_every, steps, progress)
     if args.tracker:
         accelerator.init_trackers("pkdzoo", {"name": recipe.name, "recipe": json.dumps(recipe.to_dict())})
 
     def save() -> None:
         progress.window = monitor.window()
         if accelerator.is_main_process:
-            content = state.snapshot(core, optimizer, scheduler, accelerator.scaler, ema)
-            state.save_checkpoint(output, progress, *content, recipe.watch.keep)
+            content = checkpoint.snapshot(core, optimizer, scheduler, accelerator.scaler, ema)
+            checkpoint.save_checkpoint(output, progress, *content, recipe.logging.keep)
         accelerator.wait_for_everyone()
 
     # -- the loop ----------------------------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path, h
         while not progress.done:
             epoch = progress.epoch
             build.train_mode(core, recipe)
-            state.seed_step(recipe.seed, -1 - epoch, accelerator.process_index)
+            checkpoint.seed_step(recipe.seed, -1 - epoch, accelerator.process_index)
             core.set_epoch(epoch)
             build.set_epoch(epoch, train_loader, train_set, sampler)
             if isinstance(core, Distiller) and not progress.step_in_epoch:  # else the checkpoint has what it prepared
@@ -166,7 +167,7 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path, h
             for number, batch in enumerate(monitor.timed(batches)):
                 if progress.step >= steps:
                     break
-                state.seed_step(
+                checkpoint.seed_step(
                     recipe.seed, progress.step * accumulate + number % accumulate, accelerator.process_index
                 )
                 if isinstance(core, Distiller):
@@ -178,7 +179,7 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path, h
                     if not accelerator.sync_gradients:
                         continue
                     norm = accelerator.clip_grad_norm_(task.parameters(), recipe.optim.clip or math.inf)
-                    stop = monitor.guard(norm, asked.by is not None, state.last_good(output))
+                    stop = monitor.guard(norm, asked.by is not None, checkpoint.last_good(output))
                     lr = scheduler.get_last_lr()[0]
                     optimizer.step()
                     scheduler.step()
@@ -191,27 +192,27 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path, h
                     save()
                     monitor.close(f"stopped as asked at step {progress.step} of {steps}; go on with --resume")
                     return None
-                if recipe.watch.save and progress.step % recipe.watch.save == 0:
+                if recipe.logging.save_every and progress.step % recipe.logging.save_every == 0:
                     save()
             train_set.check_skipped()
             if train_set.skipped:
-                monitor.say(f"skipped {train_set.skipped} of {len(train_set)} pictures that cannot be read")
+                monitor.say(f"skipped {train_set.skipped} of {len(train_set)} images that cannot be read")
 
             # -- the end of an epoch -----------------------------------------------------------------------------
             last = progress.step >= steps
-            if last or (epoch + 1) % recipe.watch.evaluate == 0:
-                if not recipe.watch.save or progress.step % recipe.watch.save:
+            if last or (epoch + 1) % recipe.logging.eval_every == 0:
+                if not recipe.logging.save_every or progress.step % recipe.logging.save_every:
                     save()  # whoever asks the run to stop may not wait as long as it measures
                 with monitor.paused():
                     metrics = evaluate(judged, val_loader, val_set, accelerator)
-                better = state.note_metrics(progress, metrics[recipe.watch.best])
+                better = checkpoint.note_metrics(progress, metrics[recipe.logging.best])
                 monitor.write({"step": progress.step, "epoch": epoch + 1, **metrics})
                 monitor.say(f"epoch {epoch + 1} of {recipe.schedule.epochs}\n{table(metrics, per_class=False)}")
                 if accelerator.is_main_process:
                     when = {"recipe": recipe.name, "epoch": epoch + 1, "step": progress.step}
-                    timed = time_pictures(judged, val_set, accelerator)
+                    timed = time_images(judged, val_set, accelerator)
                     run_folder.export(judged, output, metrics, {**when, **about, **timed}, better)
-                last |= recipe.watch.patience is not None and progress.stale >= recipe.watch.patience
+                last |= recipe.logging.patience is not None and progress.stale >= recipe.logging.patience
             progress.epoch, progress.step_in_epoch, progress.done = epoch + 1, 0, last
             save()
             if monitor.agreed(asked.by is not None):  # while it measured
@@ -220,7 +221,7 @@ def train(recipe: Recipe, args: argparse.Namespace, output: Path, cache: Path, h
     monitor.close()
     teacher = teacher if isinstance(core, Distiller) else None  # one that was only inherited from taught nothing
     metrics = metrics or run_folder.read_metrics(output)
-    return Arm(recipe, judged, teacher, metrics, output, val_set, val_loader, accelerator)
+    return TrainedRun(recipe, judged, teacher, metrics, output, val_set, val_loader, accelerator)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -241,7 +242,7 @@ def main(argv: list[str] | None = None) -> None:
                 compare(arms, output)
         PartialState().destroy_process_group()
     except (ValueError, OSError, DownloadError, Diverged, TooManyUnreadable) as error:
-        sys.exit(f"error: {options.plainly(error)}")
+        sys.exit(f"error: {machine.plainly(error)}")
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise

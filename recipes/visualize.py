@@ -2,7 +2,7 @@
 
     python recipes/visualize.py runs/demo                                     # the arms of an experiment, their teacher
     python recipes/visualize.py runs/mine --data DIR --output figures/mine     # a run on data of one's own
-    python recipes/visualize.py retina_r50_pkd_swin --pictures street.jpg      # a pair by name: it knows its teacher
+    python recipes/visualize.py retina_r50_pkd_swin --images street.jpg      # a pair by name: it knows its teacher
     python recipes/visualize.py retina_r50 gfl_r50 --teacher gfl_r101 --data coco/ --count 8
     python recipes/visualize.py runs/plain runs/pkd runs/fgd --curves          # logs alone: nothing is loaded
 
@@ -15,7 +15,7 @@ Writes into --output, without a screen:
     convergence.png   AP over epochs, of runs
     figures.json      the same as numbers
 
-The pictures go through as one batch, as in training: normalisation takes its statistics from all of them.
+The images go through as one batch, as in training: normalisation takes its statistics from all of them.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from typing import Any
 import torch
 
 from pkdzoo.data import CocoDataset, Sample, collate, find_split, read_image, resize_keep_ratio, test_transform
-from pkdzoo.download import DownloadError
-from pkdzoo.factory import create_teacher
 from pkdzoo.figures import Look, Run, look, pair_numbers, read_run
-from pkdzoo.models.base import Detector
-from pkdzoo.registry import find
+from pkdzoo.hub.download import DownloadError
+from pkdzoo.models._factory import create_teacher
+from pkdzoo.models._registry import find
+from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch, Instances
-from pkdzoo.training import Recipe, load_recipe, options
+from pkdzoo.training import Recipe, load_recipe, machine
 from pkdzoo.training.build import build_teacher
 from pkdzoo.training.evaluate import open_detector
 
@@ -47,8 +47,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--teacher", help="likewise; without it the first student's own")
     parser.add_argument("--data", type=Path, help="folder of a data set; of a run without it, what the run generated")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--pictures", nargs="+", type=Path, metavar="FILE", help="pictures instead of a data set")
-    parser.add_argument("--count", type=int, default=4, metavar="N", help="pictures out of --data (default: 4)")
+    parser.add_argument("--images", nargs="+", type=Path, metavar="FILE", help="images instead of a data set")
+    parser.add_argument("--count", type=int, default=4, metavar="N", help="images out of --data (default: 4)")
     parser.add_argument("--show", type=int, default=0, metavar="K", help="the one of them to show, from 0 (default)")
     parser.add_argument("--levels", type=int, default=4, metavar="N", help="finest levels (default: 4, as PKD's)")
     parser.add_argument("--curves", action="store_true", help="draw only what the logs tell")
@@ -96,23 +96,23 @@ def subjects_of(source: str) -> list[Subject]:
 
 
 def open_batch(args: argparse.Namespace, subjects: list[Subject], size: tuple[int, int]) -> Batch:
-    """The pictures, scaled to (short, long) pixels as the first student wants them."""
-    if args.pictures:
-        images = [resize_keep_ratio(read_image(path), *size)[0] for path in args.pictures]
+    """The images, scaled to (short, long) pixels as the first student wants them."""
+    if args.images:
+        images = [resize_keep_ratio(read_image(path), *size)[0] for path in args.images]
         nothing = Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
-        return collate([Sample(i, nothing, {"file_name": str(p)}) for i, p in zip(images, args.pictures)])
+        return collate([Sample(i, nothing, {"file_name": str(p)}) for i, p in zip(images, args.images)])
     folder = args.data
     if folder is None:  # a run that generated its data left it in its own folder, or its experiment's
         near = [place / "data" / "shapes" for s in subjects if s.run for place in (s.run, s.run.resolve().parent)]
         folder = next((place for place in near if place.is_dir()), None)
     if folder is None:
-        raise ValueError("no pictures: write --pictures and files, or --data and the folder of a data set")
+        raise ValueError("no images: write --images and files, or --data and the folder of a data set")
     dataset = CocoDataset(*find_split(folder, args.split), transform=test_transform(*size))
     return collate([dataset[k] for k in range(min(args.count, len(dataset)))])
 
 
 def see(args: argparse.Namespace, subjects: list[Subject]) -> tuple[list[Look], Batch] | None:
-    """Teacher and students on the same pictures; None where nobody says who teaches and there are logs to draw."""
+    """Teacher and students on the same images; None where nobody says who teaches and there are logs to draw."""
     students = [(s, open_detector(s.source)) for s in subjects if s.has_weights()]
     if args.teacher:
         teacher: Detector | None = open_detector(args.teacher)
@@ -124,7 +124,7 @@ def see(args: argparse.Namespace, subjects: list[Subject]) -> tuple[list[Look], 
         raise ValueError(f"{subjects[0].name} does not say who taught it: write --teacher and a name or a folder")
     batch = open_batch(args, subjects, students[0][1].resize).to(args.device)
     if not 0 <= args.show < len(batch):
-        raise ValueError(f"--show {args.show}: there are {len(batch)} pictures, counted from 0")
+        raise ValueError(f"--show {args.show}: there are {len(batch)} images, counted from 0")
     models = [(f"teacher {teacher.name}", teacher), *((s.name, model) for s, model in students)]
     return [look(model.to(args.device), batch, args.levels, name) for name, model in models], batch
 
@@ -158,13 +158,13 @@ def main(argv: list[str] | None = None) -> None:
         figures = curves(draw, runs, references(subjects), seen[0][-1].level_names if seen else ())
         if seen:
             looks, batch = seen
-            picture = draw.pixels_of(batch.images, batch.sizes[args.show], args.show)
+            image = draw.pixels_of(batch.images, batch.sizes[args.show], args.show)
             figures |= {
-                "activations": draw.activations(looks, picture, args.show),
+                "activations": draw.activations(looks, image, args.show),
                 "magnitudes": draw.magnitudes(looks),
                 "channels": draw.channels(looks),
             }
-            numbers["pictures"] = [str(meta["file_name"]) for meta in batch.meta or []]
+            numbers["images"] = [str(meta["file_name"]) for meta in batch.meta or []]
             numbers["detectors"] = {one.name: one.numbers() for one in looks}
             numbers["pairs"] = {one.name: pair_numbers(one, looks[0]) for one in looks[1:]}
         args.output.mkdir(parents=True, exist_ok=True)
@@ -172,7 +172,7 @@ def main(argv: list[str] | None = None) -> None:
             draw.save(figure, args.output / f"{name}.png")
         (args.output / "figures.json").write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n")
     except (ValueError, OSError, DownloadError) as error:
-        sys.exit(f"error: {options.plainly(error)}")
+        sys.exit(f"error: {machine.plainly(error)}")
     if not seen and not args.curves:
         print("only curves: none of these runs had a teacher; --teacher NAME says which to look at", file=sys.stderr)
     print("\n".join(str(args.output / name) for name in [*(f"{name}.png" for name in figures), "figures.json"]))

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scripts import ROOT
+from helpers.scripts import ROOT
 
 import pkdzoo
-from pkdzoo import registry
 from pkdzoo.distill import METHODS, register_method
+from pkdzoo.models import _registry
 from pkdzoo.training import Distill, Recipe, build, load_recipe
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
@@ -42,7 +42,7 @@ def test_there_is_nothing_else() -> None:
 
 def test_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: pkdzoo.Batch) -> None:
     found = run("class Finest", tmp_path)
-    monkeypatch.setattr("pkdzoo.distill.methods.METHODS", dict(METHODS))
+    monkeypatch.setattr("pkdzoo.distill.registry.METHODS", dict(METHODS))
     register_method("finest", found["Finest"])
     options = re.search(r'Distill\(".*?", (\{"finest": .*?\}\})\)', PAGE)
     assert options is not None
@@ -55,7 +55,7 @@ def test_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: pkdzoo
 
 
 def test_a_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: pkdzoo.Batch) -> None:
-    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    monkeypatch.setattr(_registry, "_ENTRIES", dict(_registry._ENTRIES))
     run("class PlainATSS", tmp_path)
     assert pkdzoo.list_detectors(family="plain_atss") == ["plain_atss_r10w16", "plain_atss_r50"]
     model = pkdzoo.create_detector("plain_atss_r10w16", num_classes=3)
@@ -68,10 +68,10 @@ def test_a_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: pkdz
         total.backward()
         optimizer.step()
     assert totals[-1] < 0.8 * totals[0]
-    result = model.predict(np.zeros((64, 96, 3), np.uint8), score=0.0)
+    result = model.predict(np.zeros((64, 96, 3), np.uint8), threshold=0.0)
     again = pkdzoo.from_pretrained(model.save_pretrained(tmp_path / "saved"))
     assert not isinstance(result, list) and len(result) > 0
-    assert torch.equal(again.predict(np.zeros((64, 96, 3), np.uint8), score=0.0).boxes, result.boxes)
+    assert torch.equal(again.predict(np.zeros((64, 96, 3), np.uint8), threshold=0.0).boxes, result.boxes)
     teacher = pkdzoo.create_detector("gfl_r10w16")
     assert "loss_pkd" in pkdzoo.Distiller(model, teacher, {"pkd": {}})(batch)
 
@@ -79,9 +79,9 @@ def test_a_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: pkdz
 def test_a_variant(monkeypatch: pytest.MonkeyPatch) -> None:
     row = re.search(r'`"(\w+)": (\{.*?\})`', PAGE)
     assert row is not None and row[1] not in pkdzoo.list_detectors()
-    entry, _ = registry.find("atss_r50")
-    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
-    registry.register_family("atss", entry.build, {row[1]: eval(row[2])})
+    entry, _ = _registry.find("atss_r50")
+    monkeypatch.setattr(_registry, "_ENTRIES", dict(_registry._ENTRIES))
+    _registry.register_family("atss", entry.build, {row[1]: eval(row[2])})
     assert pkdzoo.create_detector(row[1], num_classes=2).num_classes == 2
 
 
@@ -99,8 +99,8 @@ def test_a_recipe(tmp_path: Path) -> None:
 
 def test_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = run("ROW = Weights(", tmp_path)["ROW"]
-    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
-    entry, _ = registry.find("retina_r50")
-    registry.register_family("retina", entry.build, {"retina_mine": entry.args}, {"retina_mine": [row]})
+    monkeypatch.setattr(_registry, "_ENTRIES", dict(_registry._ENTRIES))
+    entry, _ = _registry.find("retina_r50")
+    _registry.register_family("retina", entry.build, {"retina_mine": entry.args}, {"retina_mine": [row]})
     assert pkdzoo.get_weights("retina_mine.cells").metrics["AP"] == 61.2
     assert "retina_mine.cells" in pkdzoo.list_detectors("*mine*", pretrained=True)

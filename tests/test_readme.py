@@ -19,9 +19,9 @@ import torch
 
 import pkdzoo
 from pkdzoo.data import make_shapes
-from pkdzoo.data.convert import convert
-from pkdzoo.data.shapes import CLASSES
-from pkdzoo.training.catalog import experiments
+from pkdzoo.data.synthetic import CLASSES
+from pkdzoo.dataset_tools.convert import convert
+from pkdzoo.maintain.recipes_page import experiments
 from recipes.benchmarks.table import recorded
 
 ROOT = Path(__file__).parent.parent
@@ -85,7 +85,7 @@ def test_the_recipe_loads(tmp_path: Path) -> None:
 
 
 def labelled_photos(folder: Path) -> None:
-    """What a labelling tool leaves behind: pictures, labels, and nobody divided them."""
+    """What a labelling tool leaves behind: images, labels, and nobody divided them."""
     shapes = make_shapes(folder / "shapes", train=14, val=1, size=(64, 96))
     convert(shapes, folder / "yolo", "yolo", ["train"])
     for kind in ("images", "labels"):
@@ -97,7 +97,7 @@ def labelled_photos(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_from_photos_to_a_distilled_detector(tmp_path: Path) -> None:
-    """Every command of the section as it stands there, on small pictures and with small detectors."""
+    """Every command of the section as it stands there, on small images and with small detectors."""
     labelled_photos(tmp_path)
     recipe = own_recipe()
     for old, new in (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pkdzoo.checkpoints.pth import Placeholder, read_pth
+from pkdzoo.utils.files import atomic_path
 
 
 def read_state_dict(path: str | Path) -> dict[str, Any]:
@@ -73,9 +73,7 @@ def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Ma
         place = tensor.untyped_storage().data_ptr()
         tensors[key] = tensor.clone() if place in seen else tensor  # safetensors refuses memory of two names
         seen.add(place)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
+    with atomic_path(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={"format": "pt", **(metadata or {})})
         except SafetensorError as error:  # a full disk is among them, and its number stands in the text alone
@@ -83,13 +81,6 @@ def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Ma
             if number is None:
                 raise
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
 
 
 def save_archive(content: Any, path: str | Path) -> None:

@@ -23,8 +23,8 @@ from pkdzoo.cli.export import EXPORT
 from pkdzoo.cli.models import INFO, LIST
 from pkdzoo.cli.predict import PREDICT
 from pkdzoo.cli.push import PUSH
-from pkdzoo.download import DownloadError
-from pkdzoo.repository import UploadError
+from pkdzoo.hub.download import DownloadError
+from pkdzoo.hub.upload import UploadError
 from pkdzoo.version import __version__
 
 VERBS: dict[str, Verb | dict[str, Verb]] = {

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from pkdzoo.factory import create_detector
-from pkdzoo.loading import load_checkpoint
-from pkdzoo.models.base import Detector
+from pkdzoo.models._factory import create_detector
+from pkdzoo.models._loading import load_checkpoint
+from pkdzoo.models.detector import Detector
 from pkdzoo.training.evaluate import open_detector as open_trained
 
 Parser = argparse.ArgumentParser

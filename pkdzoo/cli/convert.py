@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pkdzoo.checkpoints.io import save_safetensors
 from pkdzoo.cli.common import Parser, Verb, add_labels, named, show
-from pkdzoo.factory import create_detector
-from pkdzoo.loading import load_checkpoint
-from pkdzoo.models.base import Detector
+from pkdzoo.models._factory import create_detector
+from pkdzoo.models._loading import load_checkpoint
+from pkdzoo.models.detector import Detector
 from pkdzoo.training.evaluate import open_detector
 from pkdzoo.training.publish import labels_of
 
@@ -70,7 +70,8 @@ def opened(args: argparse.Namespace) -> Detector:
     if args.arch is None:
         raise ValueError(f"{args.source} does not say which detector it is: write --arch NAME ('pkdzoo list' has them)")
     labels = {"label_names": named(args.labels)} if args.labels else labels_of(args.arch)
-    return load_checkpoint(create_detector(args.arch.partition(".")[0], **labels), args.source)
+    model: Detector = create_detector(args.arch.partition(".")[0], **labels)
+    return load_checkpoint(model, args.source)
 
 
 CONVERT = Verb(

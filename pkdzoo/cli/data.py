@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 
 from pkdzoo.cli.common import Parser, Verb, count, share, show
-from pkdzoo.data.check import check
-from pkdzoo.data.convert import convert
-from pkdzoo.data.formats import FORMATS
-from pkdzoo.data.preview import preview
+from pkdzoo.data.formats.read import FORMATS
+from pkdzoo.dataset_tools.check import check
+from pkdzoo.dataset_tools.convert import convert
+from pkdzoo.dataset_tools.preview import preview
 
 
 def _add_folder(parser: Parser) -> None:
@@ -24,7 +24,7 @@ def check_arguments(parser: Parser) -> None:
     """Arguments of ``data check``."""
     _add_folder(parser)
     _add_splits(parser)
-    parser.add_argument("--headers", action="store_true", help="read pictures' headers only: faster, misses cut files")
+    parser.add_argument("--headers", action="store_true", help="read images' headers only: faster, misses cut files")
 
 
 def check_run(args: argparse.Namespace) -> int:
@@ -35,7 +35,7 @@ def check_run(args: argparse.Namespace) -> int:
 
 
 CHECK = Verb(
-    "look over a data set: counts, suspicious boxes, broken pictures, pictures that splits share",
+    "look over a data set: counts, suspicious boxes, broken images, images that splits share",
     ("pkdzoo data check bccd", "pkdzoo data check my/data.yaml --split train --json"),
     check_arguments,
     check_run,
@@ -48,7 +48,7 @@ def convert_arguments(parser: Parser) -> None:
     parser.add_argument("target", type=Path, help="a new folder")
     parser.add_argument("--to", required=True, choices=FORMATS, help="format to write")
     _add_splits(parser)
-    parser.add_argument("--link", action="store_true", help="make symbolic links to the pictures instead of copies")
+    parser.add_argument("--link", action="store_true", help="make symbolic links to the images instead of copies")
     parser.add_argument(
         "--hold-out", type=share, default=0.0, metavar="SHARE", help="of train, to become val where there is none"
     )
@@ -78,9 +78,9 @@ def preview_arguments(parser: Parser) -> None:
     told = "(default: %(default)s)"
     sheet = Path("preview.png")
     parser.add_argument("--split", default="train", metavar="NAME", help=f"split to draw from {told}")
-    parser.add_argument("--output", type=Path, default=sheet, metavar="FILE", help=f"picture to write {told}")
-    parser.add_argument("--count", type=count, default=12, metavar="N", help=f"pictures {told}")
-    parser.add_argument("--columns", type=count, default=4, metavar="N", help=f"pictures in a row {told}")
+    parser.add_argument("--output", type=Path, default=sheet, metavar="FILE", help=f"image to write {told}")
+    parser.add_argument("--count", type=count, default=12, metavar="N", help=f"images {told}")
+    parser.add_argument("--columns", type=count, default=4, metavar="N", help=f"images in a row {told}")
     parser.add_argument("--tile", type=count, default=400, metavar="N", help=f"pixels of a longer side {told}")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help=f"of the choice {told}")
 
@@ -95,7 +95,7 @@ def preview_run(args: argparse.Namespace) -> int:
 
 
 PREVIEW = Verb(
-    "draw a contact sheet of annotated pictures",
+    "draw a contact sheet of annotated images",
     ("pkdzoo data preview bccd --split val --output sheet.png",),
     preview_arguments,
     preview_run,

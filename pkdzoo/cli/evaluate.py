@@ -12,8 +12,8 @@ from pkdzoo.cli.common import Parser, Verb, add_detector, count, note, open_dete
 from pkdzoo.data import find_split
 from pkdzoo.evaluation import evaluate_results, write_metrics
 from pkdzoo.evaluation.coco import JsonGroundTruth
-from pkdzoo.training import build, options, run_folder
-from pkdzoo.training.evaluate import evaluate, table, time_pictures
+from pkdzoo.training import build, machine, run_folder
+from pkdzoo.training.evaluate import evaluate, table, time_images
 
 
 def eval_arguments(parser: Parser) -> None:
@@ -23,11 +23,11 @@ def eval_arguments(parser: Parser) -> None:
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="data set in COCO's, VOC's or YOLO's layout")
     parser.add_argument("--split", default="val", metavar="NAME", help=f"of the data set {told}")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="annotation file, if it is elsewhere")
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="picture folder, if it is elsewhere")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="image folder, if it is elsewhere")
     metrics = Path("metrics.json")
     parser.add_argument("--output", type=Path, default=metrics, metavar="FILE", help=f"where the numbers go {told}")
-    parser.add_argument("--batch-size", type=count, default=1, metavar="N", help="pictures in one pass; 1 as published")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help=f"processes that read pictures {told}")
+    parser.add_argument("--batch-size", type=count, default=1, metavar="N", help="images in one pass; 1 as published")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help=f"processes that read images {told}")
     parser.add_argument("--skip-other-classes", action="store_true", help="leave out classes the detector lacks")
     parser.add_argument(
         "--backend", choices=("auto", "pycocotools", "faster"), default="auto", help=f"evaluator {told}"
@@ -40,7 +40,7 @@ def eval_arguments(parser: Parser) -> None:
 def eval_run(args: argparse.Namespace) -> int:
     """Measure, print and write."""
     accelerator = Accelerator(cpu=args.cpu, mixed_precision=args.mixed_precision)
-    options.share_cores(accelerator, args.threads)
+    machine.share_cores(accelerator, args.threads)
     try:
         place = find_split(args.data, args.split, args.annotations, args.images)
         if args.model.endswith(".json"):
@@ -52,7 +52,7 @@ def eval_run(args: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:  # a loader process sends its traceback along
         if args.debug:
             raise
-        told = options.plainly(error).replace("pass skip_other_classes=True", "write --skip-other-classes")
+        told = machine.plainly(error).replace("pass skip_other_classes=True", "write --skip-other-classes")
         raise ValueError(told) from None
     if accelerator.is_main_process:
         path = write_metrics(args.output, metrics, **about, **run_folder.about(accelerator.num_processes))
@@ -71,7 +71,7 @@ def measured(
     loader = accelerator.prepare(build.val_loader(dataset, args.batch_size, args.workers))
     metrics = evaluate(model, loader, dataset, accelerator, args.backend)
     about = {"detector": args.model, "weights": model.loaded_from, "annotations": str(place[0])}
-    timed = time_pictures(model, dataset, accelerator)
+    timed = time_images(model, dataset, accelerator)
     return metrics, about | run_folder.about_data(dataset.json_path, len(dataset)) | timed
 
 

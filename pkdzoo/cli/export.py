@@ -26,21 +26,26 @@ def export_arguments(parser: Parser) -> None:
         "detectors), or detections; onnx: detections, torch: features",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: NAME.onnx or NAME.pt2")
-    parser.add_argument("--score", type=share, help="lowest score of a detection; default: the detector's own")
-    parser.add_argument("--iou", type=share, help="overlap above which a worse box of the same class is dropped")
-    parser.add_argument("--top", type=count, help="detections a picture at most")
+    parser.add_argument("--threshold", type=share, help="lowest score of a detection; default: the detector's own")
+    parser.add_argument(
+        "--nms-threshold", type=share, help="overlap above which a worse box of the same class is dropped"
+    )
+    parser.add_argument("--max-detections", type=count, help="detections an image at most")
 
 
 def export_run(args: argparse.Namespace) -> int:
     """Write the file and say what is in it."""
     write, suffix, usual = FORMATS[args.format]
     what: What = args.what or usual
-    if what != "detections" and not (args.score is args.iou is args.top is None):
-        raise ValueError(f"--score, --iou and --top choose detections, and {what} are none: add --what detections")
+    if what != "detections" and not (args.threshold is args.nms_threshold is args.max_detections is None):
+        raise ValueError(
+            f"--threshold, --nms-threshold and --max-detections belong to detections, and --what is {what}: write "
+            "--what detections"
+        )
     model = open_detector(args)
     path = args.output or Path(f"{Path(args.model).name}{suffix}")
     note(f"writing {what} of {args.model} to {path}, which takes a minute")
-    write(model, path, what, args.score, args.iou, args.top)
+    write(model, path, what, args.threshold, args.nms_threshold, args.max_detections)
     size = path.stat().st_size
     content = {"path": str(path), "format": args.format, "what": what, "bytes": size}
     show(args, f"{path}  {size / 1e6:.1f} MB", content)
@@ -50,7 +55,7 @@ def export_run(args: argparse.Namespace) -> int:
 EXPORT = Verb(
     "write a detector as an ONNX file or a program of torch.export",
     (
-        "pkdzoo export retina_r50_pkd_swin --score 0.3",
+        "pkdzoo export retina_r50_pkd_swin --threshold 0.3",
         "pkdzoo export runs/mine/best --what dense --output mine.onnx",
         "pkdzoo export retina_r50 --format torch",
     ),

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from pkdzoo.cli.common import WHICH, Parser, Verb, show
-from pkdzoo.factory import PREFIXES, create_detector
-from pkdzoo.labels import label_names
-from pkdzoo.models.base import Detector
-from pkdzoo.registry import Distilled, Weights, find, list_detectors, list_pairs, nearest
+from pkdzoo.data.labels import label_names
+from pkdzoo.hub.weights import Distilled, Weights
+from pkdzoo.models._builder import PREFIXES
+from pkdzoo.models._factory import create_detector
+from pkdzoo.models._registry import find, list_detectors, list_pairs
+from pkdzoo.models.detector import Detector
 from pkdzoo.training.evaluate import open_detector
+from pkdzoo.utils.suggest import did_you_mean
 
 # -- list --------------------------------------------------------------------------------------------------------
 
@@ -34,7 +37,7 @@ def list_run(args: argparse.Namespace) -> int:
     if not names:
         asked = " ".join([*args.pattern, *(["--family", args.family] if args.family else [])])
         word = args.pattern[0].strip("*") if args.pattern else asked
-        raise ValueError(f"no detector fits {asked!r}. {nearest(word, list_detectors())}")
+        raise ValueError(f"no detector fits {asked!r}. {did_you_mean(word, list_detectors())}")
     rows = [list_row(name) for name in names]
     width = max(len(name) for name in names)
     lines = [f"{'name':<{width}}  {'AP':>5}  learned from"]
@@ -101,7 +104,7 @@ def facts(model: Detector) -> dict[str, Any]:
         "label_names": list(model.label_names),
         "resize": list(model.resize),
         "channel_order": model.channel_order,
-        "inference": asdict(model.inference),
+        "postprocess": asdict(model.postprocess_config),
     }
 
 
@@ -118,7 +121,7 @@ def info_lines(known: dict[str, Any]) -> list[str]:
         known["name"],
         f"  parameters   {known['parameters'] / 1e6:.1f} million",
         f"  classes      {known['num_classes']}: {shown}",
-        f"  pictures     short side {known['resize'][0]}, long side up to {known['resize'][1]} pixels",
+        f"  images     short side {known['resize'][0]}, long side up to {known['resize'][1]} pixels",
     ]
     if known.get("family"):
         lines.insert(1, f"  family       {known['family']}")

@@ -1,4 +1,4 @@
-"""``pkdzoo predict``: pictures in, detections out, however many there are."""
+"""``pkdzoo predict``: images in, detections out, however many there are."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from pkdzoo.cli.common import Parser, Verb, add_detector, count, note, open_detector, share, words
 from pkdzoo.cli.saving import Drawings, drawing_places, writing
-from pkdzoo.data.inputs import files_like, frames, is_wildcard, pictures_in
-from pkdzoo.data.remote import is_link
-from pkdzoo.data.video import is_video
-from pkdzoo.results import Result
+from pkdzoo.inference.result import Result
+from pkdzoo.inference.sources import files_like, frames, images_in, is_wildcard
+from pkdzoo.inference.video import is_video
+from pkdzoo.inference.web import is_link
 
 SCORE = 0.3  # for people; AP is measured down to 0.05
 
@@ -31,39 +31,49 @@ def predict_arguments(parser: Parser) -> None:
     """Arguments of ``predict``."""
     add_detector(parser)
     told = "files, folders, videos, http(s) links, and wildcards in quotes ('**' goes into folders)"
-    parser.add_argument("pictures", nargs="+", help=told)
-    parser.add_argument("--score", type=share, default=SCORE, help="lowest score (default: %(default)s)")
-    parser.add_argument("--iou", type=share, help="overlap above which a worse box of the same class is dropped")
-    parser.add_argument("--top", type=count, help="detections a picture at most")
+    parser.add_argument("images", nargs="+", help=told)
+    parser.add_argument("--threshold", type=share, default=SCORE, help="lowest score (default: %(default)s)")
+    parser.add_argument(
+        "--nms-threshold", type=share, help="overlap above which a worse box of the same class is dropped"
+    )
+    parser.add_argument("--max-detections", type=count, help="detections an image at most")
     parser.add_argument("--classes", type=words, metavar="NAMES", help="only these, between commas")
-    parser.add_argument("--batch-size", type=count, default=1, metavar="N", help="pictures in one pass")
+    parser.add_argument("--batch-size", type=count, default=1, metavar="N", help="images in one pass")
     parser.add_argument("--flip", action="store_true", help="look at the mirror image too, and unite what is found")
     parser.add_argument("--sizes", type=sides, metavar="PIXELS", help="look at these short sides: 640,800,960")
     parser.add_argument("--every", type=count, default=1, metavar="N", help="of a video, each so many-th frame")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="write annotated pictures and videos here")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="write annotated images and videos here")
     parser.add_argument(
         "--save",
         type=Path,
         metavar="FILE",
-        help="write detections: FILE.jsonl, one picture a line; FILE.json, COCO's format with scores",
+        help="write detections: FILE.jsonl, one image a line; FILE.json, COCO's format with scores",
     )
 
 
 def predict_run(args: argparse.Namespace) -> int:
-    """Detections of each picture, one batch in memory at a time."""
-    paths = gather(args.pictures)
+    """Detections of each image, one batch in memory at a time."""
+    paths = gather(args.images)
     places = drawing_places(paths, args.output) if args.output else {}
     if args.save is not None and args.save.suffix not in (".json", ".jsonl"):
         raise ValueError(f"--save {args.save}: write a name that ends in .jsonl or .json")
     model = open_detector(args)
-    pictures = pictures_of(paths, args.every)
-    asked = (args.score, args.iou, args.top, args.classes, args.batch_size, args.flip, args.sizes)
+    images = images_of(paths, args.every)
+    asked = (
+        args.threshold,
+        args.nms_threshold,
+        args.max_detections,
+        args.classes,
+        args.batch_size,
+        args.flip,
+        args.sizes,
+    )
     total = None if any(map(video_file, paths)) else len(paths)
     done = failed = 0
     with ExitStack() as stack:
         writers: list[Any] = [stack.enter_context(writing(args.save, model.label_names))] if args.save else []
         drawings = stack.enter_context(Drawings(places, args.every)) if places else None
-        for result in with_bar(model.predict_stream(pictures, *asked), total):
+        for result in with_bar(model.predict_stream(images, *asked), total):
             done += 1
             if args.json:
                 print(json.dumps(result.to_json(), ensure_ascii=False), flush=True)
@@ -77,7 +87,7 @@ def predict_run(args: argparse.Namespace) -> int:
             elif drawings is not None:
                 drawings.add(result)
     if failed:
-        note(f"{failed} of {done} pictures could not be read")
+        note(f"{failed} of {done} images could not be read")
     return 1 if failed else 0
 
 
@@ -87,7 +97,7 @@ def video_file(path: str) -> bool:
 
 
 def gather(given: Iterable[str]) -> list[str]:
-    """Pictures and videos behind files, folders, links and wildcards, each once, in the order given.
+    """Images and videos behind files, folders, links and wildcards, each once, in the order given.
 
     Raises:
         ValueError: a name leads to nothing.
@@ -97,7 +107,7 @@ def gather(given: Iterable[str]) -> list[str]:
         if is_link(text):
             found.append(text)
         elif Path(text).is_dir():
-            found += map(str, pictures_in(text))
+            found += map(str, images_in(text))
         elif is_wildcard(text):
             found += map(str, files_like(text))
         elif Path(text).exists():
@@ -107,8 +117,8 @@ def gather(given: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def pictures_of(paths: Iterable[str], every: int) -> Iterator[Any]:
-    """Single pictures; of a video the frames that are wanted."""
+def images_of(paths: Iterable[str], every: int) -> Iterator[Any]:
+    """Single images; of a video the frames that are wanted."""
     for path in paths:
         if video_file(path):
             yield from frames(path, every)
@@ -119,12 +129,12 @@ def pictures_of(paths: Iterable[str], every: int) -> Iterator[Any]:
 def with_bar(results: Iterator[Result], total: int | None) -> Iterable[Result]:
     """A progress bar, where there is a terminal for it that results are not printed on."""
     hidden = not sys.stderr.isatty() or sys.stdout.isatty()
-    bar: Iterable[Result] = tqdm(results, total=total, unit="picture", disable=hidden)
+    bar: Iterable[Result] = tqdm(results, total=total, unit="image", disable=hidden)
     return bar
 
 
 PREDICT = Verb(
-    "detect objects in pictures and videos",
+    "detect objects in images and videos",
     (
         "pkdzoo predict retina_r50_pkd_swin street.jpg --output annotated",
         "pkdzoo predict retina_r50_pkd_swin photos 'more/**/*.png' --classes person,dog --save found.json",

@@ -6,7 +6,7 @@ import argparse
 import tempfile
 
 from pkdzoo.cli.common import Parser, Verb, note, show
-from pkdzoo.repository import README, listing, push_folder
+from pkdzoo.hub.upload import README, listing, push_folder
 from pkdzoo.training.publish import prepare
 
 WORDS = (
@@ -15,7 +15,7 @@ WORDS = (
     "teacher_license",
     "data",
     "data_license",
-    "picture",
+    "image",
 )  # of ``prepare``, where they are given
 
 
@@ -33,7 +33,7 @@ def push_arguments(parser: Parser) -> None:
     parser.add_argument("--teacher-license", metavar="ID", help="of the teacher's weights")
     parser.add_argument("--data", metavar="NAME", help="data set it was trained on")
     parser.add_argument("--data-license", metavar="ID", help="of the data set")
-    parser.add_argument("--picture", metavar="FILE", help="photograph that the card shows with what is found on it")
+    parser.add_argument("--image", metavar="FILE", help="photograph that the card shows with what is found on it")
     parser.add_argument("--private", action="store_true", default=None, help="of a new repository")
 
 

@@ -1,4 +1,4 @@
-"""Files that detections go into while they are found: JSON lines, COCO's format, annotated pictures and videos.
+"""Files that detections go into while they are found: JSON lines, COCO's format, annotated images and videos.
 
 None of them holds a list in memory: what COCO's format wants at the end waits on the disk.
 """
@@ -6,7 +6,6 @@ None of them holds a list in memory: what COCO's format wants at the end waits o
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,24 +16,25 @@ from typing import Any, TextIO
 from pycocotools import mask as coco_mask
 
 from pkdzoo.cli.common import ESCAPED
-from pkdzoo.data.remote import is_link, path_in
-from pkdzoo.data.video import VideoWriter, frame_rate, is_video, writing_video
-from pkdzoo.labels import coco_ids
-from pkdzoo.results import Result
+from pkdzoo.data.labels import coco_ids
+from pkdzoo.inference.result import Result
+from pkdzoo.inference.video import VideoWriter, frame_rate, is_video, writing_video
+from pkdzoo.inference.web import is_link, path_in
+from pkdzoo.utils.files import atomic_path
 
-DRAWN_AS = (".jpg", ".jpeg", ".png", ".webp")  # other pictures are drawn as PNG
+DRAWN_AS = (".jpg", ".jpeg", ".png", ".webp")  # other images are drawn as PNG
 
 # -- detections --------------------------------------------------------------------------------------------------
 
 
 class Lines:
-    """One JSON object a picture, one picture a line."""
+    """One JSON object an image, one image a line."""
 
     def __init__(self, file: TextIO, label_names: tuple[str, ...]) -> None:
         self.file = file
 
     def add(self, result: Result) -> None:
-        """Write a picture's line."""
+        """Write an image's line."""
         self.file.write(json.dumps(result.to_json(), ensure_ascii=False) + "\n")
         self.file.flush()
 
@@ -45,7 +45,7 @@ class Lines:
 class Coco:
     """A whole COCO file whose annotations have scores; it loads as a data set, and its annotations are results.
 
-    Annotations are written as they come; records of pictures wait in a temporary file until the end. A frame of a
+    Annotations are written as they come; records of images wait in a temporary file until the end. A frame of a
     video is ``VIDEO#NUMBER``, with ``frame`` and ``time`` beside it.
     """
 
@@ -53,20 +53,20 @@ class Coco:
         self.file, self.label_names = file, label_names
         self.ids = coco_ids(label_names) or {label: label + 1 for label in range(len(label_names))}
         self.waiting = tempfile.TemporaryFile("w+", encoding="utf-8", errors=ESCAPED)  # noqa: SIM115 - lives until end()
-        self.pictures = self.rows = 0
+        self.images = self.rows = 0
         file.write('{"annotations": [')
 
     def add(self, result: Result) -> None:
-        """Write a picture's detections; one that could not be read has no size and is left out."""
+        """Write an image's detections; one that could not be read has no size and is left out."""
         if result.error is not None:
             return
-        self.pictures += 1
+        self.images += 1
         height, width = result.size
-        record: dict[str, Any] = {"id": self.pictures, "file_name": result.path, "height": height, "width": width}
+        record: dict[str, Any] = {"id": self.images, "file_name": result.path, "height": height, "width": width}
         if result.frame is not None:
             record |= {"file_name": f"{result.path}#{result.frame}", "frame": result.frame, "time": result.time}
-        self.waiting.write((",\n" if self.pictures > 1 else "\n") + json.dumps(record, ensure_ascii=False))
-        for row in result.to_coco(self.pictures, self.ids):
+        self.waiting.write((",\n" if self.images > 1 else "\n") + json.dumps(record, ensure_ascii=False))
+        for row in result.to_coco(self.images, self.ids):
             self.rows += 1
             runs = row.get("segmentation")
             area = row["bbox"][2] * row["bbox"][3] if runs is None else float(coco_mask.area(runs))
@@ -74,7 +74,7 @@ class Coco:
             self.file.write(("\n" if self.rows == 1 else ",\n") + text)
 
     def end(self) -> None:
-        """Write pictures and classes."""
+        """Write images and classes."""
         categories = [{"id": self.ids[label], "name": name} for label, name in enumerate(self.label_names)]
         self.file.write(f'\n], "categories": {json.dumps(categories, ensure_ascii=False)}, "images": [')
         self.waiting.seek(0)
@@ -87,35 +87,31 @@ class Coco:
 def writing(path: Path, label_names: tuple[str, ...]) -> Iterator[Lines | Coco]:
     """The writer of a file of detections. Lines stand in their file at once; a COCO file appears when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = path.suffix == ".jsonl"
-    beside = path if lines else path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("w", encoding="utf-8", errors=ESCAPED) as file:
-            writer = Lines(file, label_names) if lines else Coco(file, label_names)
-            yield writer
-            writer.end()
-        if not lines:
-            os.replace(beside, path)
-    finally:
-        if not lines:
-            beside.unlink(missing_ok=True)
+    if path.suffix == ".jsonl":
+        with path.open("w", encoding="utf-8", errors=ESCAPED) as file:
+            yield Lines(file, label_names)
+        return
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", errors=ESCAPED) as file:
+        writer = Coco(file, label_names)
+        yield writer
+        writer.end()
 
 
-# -- annotated pictures ------------------------------------------------------------------------------------------
+# -- annotated images ------------------------------------------------------------------------------------------
 
 
 def drawing_places(paths: list[str], folder: Path) -> dict[str, Path]:
-    """Where the annotated picture or video of each path goes; the folder is made.
+    """Where the annotated image or video of each path goes; the folder is made.
 
     Raises:
-        ValueError: an annotated picture would replace a picture that is read.
+        ValueError: an annotated image would replace an image that is read.
     """
     sources = {Path(path).resolve() for path in paths if not is_link(path)}
     places: dict[str, Path] = {}
     taken: set[str] = set()
     for path in paths:
         told = Path(path_in(path) if is_link(path) else path)
-        stem, suffix = told.stem or "picture", told.suffix
+        stem, suffix = told.stem or "image", told.suffix
         suffix = suffix if suffix.lower() in DRAWN_AS else ".mp4" if is_video(path) and not is_link(path) else ".png"
         name, again = f"{stem}{suffix}", 2
         while name.lower() in taken:  # some file systems take A and a for one
@@ -129,7 +125,7 @@ def drawing_places(paths: list[str], folder: Path) -> dict[str, Path]:
 
 
 class Drawings(ExitStack):
-    """Annotated pictures, and annotated videos frame by frame: one at a time is open.
+    """Annotated images, and annotated videos frame by frame: one at a time is open.
 
     Args:
         places: as :func:`drawing_places` gives them.
@@ -146,11 +142,11 @@ class Drawings(ExitStack):
         """Draw what was found; the threshold has been applied."""
         assert result.path is not None
         if result.frame is None:
-            return result.save(self.places[result.path], score=0.0)
+            return result.save(self.places[result.path], threshold=0.0)
         if self.open != result.path:
             self.close()
             place, rate = self.places[result.path], frame_rate(result.path) / self.every
             self.video = self.enter_context(writing_video(place, rate))
             self.open = result.path
         assert self.video is not None
-        self.video.add(result.plot(score=0.0))
+        self.video.add(result.plot(threshold=0.0))

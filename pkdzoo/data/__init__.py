@@ -1,13 +1,12 @@
-"""Data sets (COCO, Pascal VOC, YOLO), transforms, batches, and a generated data set. Never imports a model."""
+"""Data sets (COCO, Pascal VOC, YOLO), transforms, batches, and a generated data set."""
 
-from pkdzoo.data.coco import CocoDataset, TooManyUnreadable
 from pkdzoo.data.collate import collate
-from pkdzoo.data.inputs import Picture
-from pkdzoo.data.layout import find_split, open_dataset
-from pkdzoo.data.reading import UnreadableImage, read_image
-from pkdzoo.data.report import LoadReport
+from pkdzoo.data.dataset import CocoDataset, TooManyUnreadable
+from pkdzoo.data.image_io import UnreadableImage, read_image
+from pkdzoo.data.load_report import LoadReport
+from pkdzoo.data.locate import find_split, open_dataset
 from pkdzoo.data.sampler import AspectBatchSampler
-from pkdzoo.data.shapes import make_shapes
+from pkdzoo.data.synthetic import make_shapes
 from pkdzoo.data.transforms import (
     Compose,
     RandomCrop,
@@ -19,15 +18,12 @@ from pkdzoo.data.transforms import (
     test_transform,
     train_transform,
 )
-from pkdzoo.data.video import Frame, read_video
 
 __all__ = [
     "AspectBatchSampler",
     "CocoDataset",
     "Compose",
-    "Frame",
     "LoadReport",
-    "Picture",
     "RandomCrop",
     "RandomFlip",
     "RandomZoom",
@@ -40,7 +36,6 @@ __all__ = [
     "make_shapes",
     "open_dataset",
     "read_image",
-    "read_video",
     "resize_keep_ratio",
     "test_transform",
     "train_transform",

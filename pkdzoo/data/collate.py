@@ -33,7 +33,7 @@ def collate(items: Sequence[Sample], divisor: int = 32) -> Batch:
         ((2, 3, 96, 96), [(70, 90), (70, 90)])
     """
     if not items:
-        raise ValueError("collate() got no samples: a batch has at least one picture")
+        raise ValueError("collate() got no samples: a batch has at least one image")
     height = -(-max(item.size[0] for item in items) // divisor) * divisor
     width = -(-max(item.size[1] for item in items) // divisor) * divisor
     images = torch.empty(len(items), 3, height, width)

@@ -1,4 +1,4 @@
-"""COCO segmentations (polygons, run lengths) in one flat block of bytes, decoded when a picture is loaded.
+"""COCO segmentations (polygons, run lengths) in one flat block of bytes, decoded when an image is loaded.
 
 Coordinates stay float64: COCO rasterises ``int(5 x + 0.5)``, and coordinates with one decimal lie exactly on
 that boundary, so float32 would move mask edges by a pixel.
@@ -67,7 +67,7 @@ class Segments:
         return len(self.ends)
 
     def rle(self, index: int, height: int, width: int) -> dict[str, Any] | None:
-        """Compressed run lengths of one annotation on a picture of that size; None where it has no mask."""
+        """Compressed run lengths of one annotation on an image of that size; None where it has no mask."""
         kind = self.kinds[index]
         data = bytes(self.blob[self.ends[index - 1] if index else 0 : self.ends[index]])
         if kind == NONE:

@@ -1,4 +1,4 @@
-"""Batches of pictures that lie alike, so that little of a batch is padding; the same ones on every machine.
+"""Batches of images that lie alike, so that little of a batch is padding; the same ones on every machine.
 
 The rule is mmdetection's ``AspectRatioBatchSampler``: two groups (wider than high, or not), a batch leaves
 when its group has gathered enough, what is left over at the end is joined. Here the order is a function of
@@ -23,8 +23,8 @@ class AspectBatchSampler(Sampler[list[int]]):
     (``loader.set_epoch(epoch)``).
 
     Args:
-        groups: group of each picture, e.g. ``dataset.aspect_groups()``.
-        batch_size: pictures a batch.
+        groups: group of each image, e.g. ``dataset.aspect_groups()``.
+        batch_size: images a batch.
         shuffle: draw a new order each epoch; otherwise the order of the data set.
         drop_last: leave out the last batch where it is short. It may not leave out everything.
         seed: together with the epoch, decides the order.
@@ -50,10 +50,10 @@ class AspectBatchSampler(Sampler[list[int]]):
         self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
         self.seed, self.epoch = seed, 0
         if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: a batch has at least one picture")
+            raise ValueError(f"batch_size={batch_size}: a batch has at least one image")
         if len(self) == 0:
             raise ValueError(
-                f"{len(self.groups)} pictures make no full batch of {batch_size}: lower batch_size, or drop_last=False"
+                f"{len(self.groups)} images make no full batch of {batch_size}: lower batch_size, or drop_last=False"
             )
 
     def set_epoch(self, epoch: int) -> None:
@@ -65,7 +65,7 @@ class AspectBatchSampler(Sampler[list[int]]):
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
 
     def order(self) -> list[int]:
-        """The pictures of this epoch in the order they are drawn, before they are grouped."""
+        """The images of this epoch in the order they are drawn, before they are grouped."""
         count = len(self.groups)
         if not self.shuffle:
             return list(range(count))

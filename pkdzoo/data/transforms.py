@@ -5,7 +5,7 @@ bilinear on uint8 **without** antialiasing. OpenCV computes in fixed point that 
 level on average; taking that eighth off before rounding brings the mean difference from 0.13 grey levels
 to 0.05. Where both sides shrink by a whole number (half the size is the mean of four pixels) OpenCV loses
 nothing: there every pixel is equal.
-torchvision's own uint8 kernel (0.29 grey levels off) is five times faster and serves pictures too large to
+torchvision's own uint8 kernel (0.29 grey levels off) is five times faster and serves images too large to
 be held as floats. Sizes are ``int(side * scale + 0.5)``.
 
 What differs from mmdetection: flips and scales are drawn from ``(seed, epoch, image id)``, so a resumed run
@@ -30,7 +30,7 @@ FLOAT_LIMIT = 32_000_000  # pixels of source or target above which the resize st
 
 @dataclass
 class Sample:
-    """One picture on its way to a batch.
+    """One image on its way to a batch.
 
     Attributes:
         image: uint8 (3, H, W) RGB.
@@ -54,7 +54,7 @@ class Sample:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the picture as it is now."""
+        """(height, width) of the image as it is now."""
         return self.image.shape[-2], self.image.shape[-1]
 
 
@@ -69,7 +69,7 @@ def keep_ratio_size(size: tuple[int, int], short: int, long: int) -> tuple[int, 
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """OpenCV's bilinear resize of a uint8 picture, without antialiasing.
+    """OpenCV's bilinear resize of a uint8 image, without antialiasing.
 
     Args:
         image: uint8 (3, H, W).
@@ -85,7 +85,7 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
         return small
     # Channels-last is what PIL gives, and seven times faster here than planes. With several threads torch takes another
     # kernel for three channels than with one, whose last bits differ: a fourth channel keeps it to the same one, so
-    # that a loader's workers (one thread) and the main process draw the same pictures.
+    # that a loader's workers (one thread) and the main process draw the same images.
     channels = image.shape[0] if torch.get_num_threads() == 1 else max(4, image.shape[0])
     floats = torch.empty((1, channels, *image.shape[-2:]), memory_format=torch.channels_last)
     floats[0, : image.shape[0]] = image
@@ -106,7 +106,7 @@ def resize_keep_ratio(image: Tensor, short: int = 800, long: int = 1333) -> tupl
         long: length the long side may not pass.
 
     Returns:
-        The uint8 picture and its (width, height) factors, which differ by rounding: boxes of the
+        The uint8 image and its (width, height) factors, which differ by rounding: boxes of the
         original times (w, h, w, h) are boxes of the result.
 
     Example:
@@ -129,7 +129,7 @@ def _resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
-    """The sample with picture, boxes and masks brought to (height, width)."""
+    """The sample with image, boxes and masks brought to (height, width)."""
     height, width = sample.size
     factors = (size[1] / width, size[0] / height)
     boxes = sample.instances.boxes * torch.tensor(factors * 2)
@@ -177,7 +177,7 @@ class Compose:
 
 
 class Resize:
-    """Keep-ratio resize, to one scale or to one drawn anew for each picture and epoch.
+    """Keep-ratio resize, to one scale or to one drawn anew for each image and epoch.
 
     Args:
         short: length of the short side: a number; or several, of which one is drawn
@@ -245,7 +245,7 @@ class RandomFlip:
 
 
 class RandomCrop:
-    """A window of a fixed size at a random place; a smaller picture stays as it is on that side.
+    """A window of a fixed size at a random place; a smaller image stays as it is on that side.
 
     Objects keep the part of their box inside the window and are dropped where it is thinner than a
     pixel or holds less than ``keep`` of the box's area.
@@ -276,14 +276,14 @@ class RandomCrop:
 
 
 class RandomZoom:
-    """In a share of the cases only a window, of which the resize that follows makes a whole picture.
+    """In a share of the cases only a window, of which the resize that follows makes a whole image.
 
     As DETR and mmdetection's Swin configurations train ("ms-crop"): the short side is brought to one of three lengths,
     then each side of the window is drawn anew. Objects keep the part of their box inside the window, however small;
     a window without any object is as good as another.
 
     Args:
-        share: of the pictures, 0..1.
+        share: of the images, 0..1.
         short: the short side before the cut, one of these.
         long: limit of the long side before the cut.
         window: least and greatest length of each side of the window.

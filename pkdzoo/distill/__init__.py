@@ -3,7 +3,7 @@
 from pkdzoo.distill.base import DistillMethod, Frozen, Progress
 from pkdzoo.distill.distiller import Distiller
 from pkdzoo.distill.inherit import freeze, inherit
-from pkdzoo.distill.methods import METHODS, list_methods, method_options, register_method
+from pkdzoo.distill.registry import METHODS, list_methods, method_options, register_method
 from pkdzoo.distill.teacher import Teacher
 
 __all__ = [

@@ -13,8 +13,8 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from pkdzoo.models.base import Detector
 from pkdzoo.models.dense import DenseDetector
+from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Depth, Trace
 from pkdzoo.structures import Batch
 
@@ -92,7 +92,7 @@ class DistillMethod(nn.Module):
             student: ran up to its losses, with gradient.
             teacher: ran up to ``teacher_depth`` at least, without gradient. Its parameters never get one, but what
                 is sent through its modules here passes gradient on.
-            batch: raw pictures and objects.
+            batch: raw images and objects.
         """
         raise NotImplementedError
 
@@ -219,7 +219,7 @@ def require_same_heads(student: Detector, teacher: Detector, method: str) -> Non
     if not student.two_stage:  # an RPN knows one class whatever the detector's
         require_same_classes(student, teacher, method)
     ours, theirs = (
-        (tuple(cast(Any, model.neck).strides), [len(cell) for cell in getattr(model, "cells", [])])
+        (tuple(cast(Any, model.neck).strides), [len(cell) for cell in getattr(model, "base_anchors", [])])
         for model in (student, teacher)
     )
     if ours != theirs:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pkdzoo.distill.base import DistillMethod, Frozen, Progress, schedule_factor
-from pkdzoo.distill.methods import build_method
-from pkdzoo.models.base import Detector
+from pkdzoo.distill.registry import build_method
+from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import DEPTHS, Depth
 from pkdzoo.structures import Batch
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from pkdzoo.models.base import Detector
+from pkdzoo.models.detector import Detector
 
 HEADS = ("rpn", "box_head", "mask_head")  # what "head" means in a two-stage detector
 

@@ -14,7 +14,7 @@ FINEST = 56.0  # boxes of a side below twice this belong to the finest level
 
 
 def objects_of(batch: Batch) -> list[Instances]:
-    """The objects of each picture without crowds; no objects where the batch has no instances."""
+    """The objects of each image without crowds; no objects where the batch has no instances."""
     if batch.instances is None:
         none = Instances(batch.images.new_zeros(0, 4), torch.zeros(0, dtype=torch.int64, device=batch.images.device))
         return [none for _ in batch.sizes]
@@ -81,7 +81,7 @@ def near_anchor_mask(
     """FGFI's mask: cells with an anchor that overlaps an object nearly as well as the best anchor does.
 
     Args:
-        objects: of each picture.
+        objects: of each image.
         anchors: (h*w*A, 4) xyxy of one level, cell by cell.
         size: (h, w).
         share: an anchor counts from more than this share of the object's best overlap.
@@ -100,13 +100,13 @@ def near_anchor_mask(
 
 
 def spatial_attention(maps: Tensor, temperature: float) -> Tensor:
-    """Where a map is strong: (B, C, h, w) -> (B, 1, h, w), summing to h*w in each picture."""
+    """Where a map is strong: (B, C, h, w) -> (B, 1, h, w), summing to h*w in each image."""
     b, _, h, w = maps.shape
     strength = maps.float().abs().mean(dim=1).flatten(1)
     return (h * w * (strength / temperature).softmax(dim=1)).view(b, 1, h, w)
 
 
 def channel_attention(maps: Tensor, temperature: float) -> Tensor:
-    """Which channels are strong: (B, C, h, w) -> (B, C, 1, 1), summing to C in each picture."""
+    """Which channels are strong: (B, C, h, w) -> (B, C, 1, 1), summing to C in each image."""
     strength = maps.float().abs().mean(dim=(2, 3))
     return (maps.shape[1] * (strength / temperature).softmax(dim=1))[..., None, None]

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
-from pkdzoo.models.base import Detector
+from pkdzoo.models.detector import Detector
 from pkdzoo.structures import FeaturePyramid
 
 PairBy = Literal["index", "stride"]

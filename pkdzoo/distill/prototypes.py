@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pkdzoo.distill.masks import objects_of
-from pkdzoo.models.base import Detector
+from pkdzoo.models.detector import Detector
 from pkdzoo.ops.reduce import world_size
 from pkdzoo.structures import Batch
 
@@ -82,7 +82,7 @@ def pool_boxes(maps: Tensor, boxes: Tensor, scale: tuple[float, float]) -> Tenso
     """The mean of a map over each box, from the cell of its first corner to that of its last, both included.
 
     Args:
-        maps: (C, h, w) of one picture.
+        maps: (C, h, w) of one image.
         boxes: (G, 4) xyxy pixels.
         scale: cells a pixel, in x and y.
 
@@ -107,7 +107,7 @@ class Candidates:
 
     student: list[Tensor] = field(default_factory=list)
     teacher: list[Tensor] = field(default_factory=list)
-    pictures: int = 0
+    num_images: int = 0
 
 
 @torch.no_grad()
@@ -116,29 +116,29 @@ def collect(
     teacher: Detector,
     loader: Iterable[Batch],
     pairs: list[tuple[int, int]],
-    pictures: int,
+    num_images: int,
     smallest: float,
     batches: int | None,
 ) -> list[Candidates]:
-    """Run both networks over batches until every class was seen in enough pictures.
+    """Run both networks over batches until every class was seen in enough images.
 
     Args:
         student: in eval mode.
         teacher: in eval mode.
         loader: gives batches with instances.
         pairs: level numbers of student and teacher.
-        pictures: of each class, over all processes, at most.
-        smallest: objects must be wider and higher than this, in pixels of the original picture.
+        num_images: of each class, over all processes, at most.
+        smallest: objects must be wider and higher than this, in pixels of the original image.
         batches: look at no more than so many.
 
     Returns:
-        One a class of the student, of this process's pictures.
+        One a class of the student, of this process's images.
     """
     found = [Candidates() for _ in range(student.num_classes)]
-    enough = -(-pictures // world_size())
+    enough = -(-num_images // world_size())
     device = student.pixel_mean.device
     for number, batch in enumerate(loader):
-        if (batches is not None and number >= batches) or all(c.pictures >= enough for c in found):
+        if (batches is not None and number >= batches) or all(c.num_images >= enough for c in found):
             break
         wanted = [wanted_objects(batch, i, found, enough, smallest) for i in range(len(batch))]
         useful = [i for i, objects in enumerate(wanted) if objects.any()]
@@ -158,22 +158,22 @@ def collect(
                 of_class = (kept.labels == label).cpu()
                 found[label].student.extend(vectors[0][of_class])
                 found[label].teacher.extend(vectors[1][of_class])
-                found[label].pictures += 1
+                found[label].num_images += 1
     return found
 
 
 def wanted_objects(batch: Batch, index: int, found: list[Candidates], enough: int, smallest: float) -> Tensor:
-    """Which objects of one picture are candidates: (G,) bool."""
+    """Which objects of one image are candidates: (G,) bool."""
     objects = objects_of(batch)[index]
     original = (batch.meta[index] if batch.meta else {}).get("original_size", batch.sizes[index])
     scale = [float(o) / s for o, s in zip(original, batch.sizes[index])]  # of height and width
     side = (objects.boxes[:, 2:] - objects.boxes[:, :2]) * objects.boxes.new_tensor([scale[1], scale[0]])
-    missing = torch.tensor([c.pictures < enough for c in found], device=objects.labels.device)
+    missing = torch.tensor([c.num_images < enough for c in found], device=objects.labels.device)
     return (side > smallest).all(dim=1) & missing[objects.labels]
 
 
 def part_of_batch(batch: Batch, index: list[int]) -> Batch:
-    """Only some pictures of a batch."""
+    """Only some images of a batch."""
     instances = None if batch.instances is None else [batch.instances[i] for i in index]
     return Batch(batch.images[index], [batch.sizes[i] for i in index], instances)
 
@@ -187,5 +187,7 @@ def of_all_ranks(found: list[Candidates]) -> list[Candidates]:
     joined = []
     for parts in zip(*gathered):
         student = [vector for part in parts for vector in part.student]
-        joined.append(Candidates(student, [v for part in parts for v in part.teacher], sum(p.pictures for p in parts)))
+        joined.append(
+            Candidates(student, [v for part in parts for v in part.teacher], sum(p.num_images for p in parts))
+        )
     return joined

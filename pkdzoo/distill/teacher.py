@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from pkdzoo.distill.pairing import PyramidShape
-from pkdzoo.models.base import Detector
-from pkdzoo.models.trace import Pixels, Trace
-from pkdzoo.structures import Batch, FeaturePyramid
+from pkdzoo.models.detector import Detector
+from pkdzoo.models.trace import Trace
+from pkdzoo.structures import Batch, FeaturePyramid, PixelNorm
 
-PROBE = 256  # side of the picture that a module without stated strides is tried on
+PROBE = 256  # side of the image that a module without stated strides is tried on
 
 
 class Teacher(Detector):
@@ -21,7 +21,7 @@ class Teacher(Detector):
 
     Args:
         module: the network; it is frozen and stays in eval mode once a Distiller has it.
-        features: called as ``features(module, images)`` with normalised pictures (B, 3, H, W), gives a list of maps
+        features: called as ``features(module, images)`` with normalised images (B, 3, H, W), gives a list of maps
             (B, C, h, w), finest first.
         mean: of each channel, in the module's channel order.
         std: likewise.
@@ -29,7 +29,7 @@ class Teacher(Detector):
         scale: raw pixels, 0-255, are divided by it before mean and std are applied, so the default fits statistics of
             0-1 pixels such as torchvision's (0.485, ...). Statistics above 1 can only be of 0-255 pixels and are
             used as such; write ``scale=1`` for a module that takes raw pixels with mean 0 and std 1.
-        strides: pixels a cell of each map; None finds out by trying the module on a black picture of 256 x 256.
+        strides: pixels a cell of each map; None finds out by trying the module on a black image of 256 x 256.
         two_stage: True for the pyramid of a two-stage detector; PKD's published weight depends on it.
 
     Example:
@@ -58,15 +58,15 @@ class Teacher(Detector):
         if len(mean) != len(std) or not all(s > 0 for s in std):
             raise ValueError(f"mean={tuple(mean)}, std={tuple(std)}: one of each a channel, and every std above 0")
         factor = _range_of(mean, std, scale)
-        pixels = Pixels(tuple(m * factor for m in mean), tuple(s * factor for s in std), channel_order)
-        super().__init__(backbone=module, neck=nn.Identity(), num_classes=1, pixels=pixels)
+        pixel_norm = PixelNorm(tuple(m * factor for m in mean), tuple(s * factor for s in std), channel_order)
+        super().__init__(backbone=module, neck=nn.Identity(), num_classes=1, pixel_norm=pixel_norm)
         self.name = type(module).__name__
         self.two_stage = two_stage
         self.features = features
         self.pyramid_shape = self._probe(strides)
 
     def _probe(self, strides: Sequence[int] | None) -> PyramidShape:
-        """Run once on a black picture to learn how many channels, and where not told, which strides."""
+        """Run once on a black image to learn how many channels, and where not told, which strides."""
         training = self.backbone.training
         self.backbone.eval()
         side = max(PROBE, 2 * max(strides)) if strides else PROBE

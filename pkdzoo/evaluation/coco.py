@@ -47,7 +47,7 @@ class GroundTruth(Protocol):
 
 
 class JsonGroundTruth:
-    """A COCO annotation file as ground truth, for evaluation without pictures."""
+    """A COCO annotation file as ground truth, for evaluation without images."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -98,10 +98,10 @@ def _as_runs(segmentation: Any, size: list[int] | None) -> dict[str, Any] | None
 
 
 class CocoEvaluator:
-    """Gathers detections picture by picture, then measures them.
+    """Gathers detections image by image, then measures them.
 
-    A picture counts once: what a second ``update`` or ``load`` says about it is dropped, which is what
-    becomes of the pictures that Accelerate repeats to even out the last batch.
+    An image counts once: what a second ``update`` or ``load`` says about it is dropped, which is what
+    becomes of the images that Accelerate repeats to even out the last batch.
 
     Args:
         source: a ``CocoDataset``, or the path of a COCO annotation file.
@@ -151,22 +151,22 @@ class CocoEvaluator:
 
     @property
     def seen(self) -> int:
-        """Pictures that detections have been given for."""
+        """Images that detections have been given for."""
         return int(self._seen.sum())
 
     def update(self, image_ids: Iterable[int | Tensor], detections: Sequence[Detections]) -> None:
-        """Take in the detections of some pictures.
+        """Take in the detections of some images.
 
         Args:
-            image_ids: ids of the pictures, as in the annotation file.
-            detections: their detections, boxes in pixels of the **original** picture.
+            image_ids: ids of the images, as in the annotation file.
+            detections: their detections, boxes in pixels of the **original** image.
 
         Raises:
             ValueError: an id that is not in the data set, or numbers that do not belong together.
         """
         numbers = [int(number) for number in image_ids]
         if len(numbers) != len(detections):
-            raise ValueError(f"{len(numbers)} image ids but detections of {len(detections)} pictures")
+            raise ValueError(f"{len(numbers)} image ids but detections of {len(detections)} images")
         self.load([_pack(numbers, detections, "segm" in self.kinds)])
 
     def state(self) -> State:
@@ -174,12 +174,12 @@ class CocoEvaluator:
         return _join(self._parts, "segm" in self.kinds)
 
     def load(self, states: Iterable[State]) -> None:
-        """Take in what other evaluators' ``state()`` holds; pictures already seen are dropped."""
+        """Take in what other evaluators' ``state()`` holds; images already seen are dropped."""
         for state in states:
             fresh = []
             for number in state["image_ids"].tolist():
                 if number not in self._place:
-                    raise ValueError(f"picture id {number} is not in the data set that is evaluated")
+                    raise ValueError(f"image id {number} is not in the data set that is evaluated")
                 place = self._place[number]
                 fresh.append(not self._seen[place])
                 self._seen[place] = True
@@ -189,7 +189,7 @@ class CocoEvaluator:
         """Measure.
 
         Args:
-            seen_only: measure on the pictures that detections were given for, instead of counting every
+            seen_only: measure on the images that detections were given for, instead of counting every
                 object of the others as missed.
 
         Returns:
@@ -322,7 +322,7 @@ def _no_pixels(size: list[int]) -> dict[str, Any]:
 
 
 def _pack(numbers: list[int], detections: Sequence[Detections], with_masks: bool) -> State:
-    """``image_ids`` and ``counts`` by picture; ``boxes``, ``scores``, ``labels`` (and masks) by detection."""
+    """``image_ids`` and ``counts`` by image; ``boxes``, ``scores``, ``labels`` (and masks) by detection."""
     parts = [d for d in detections if len(d)]
     state = {
         "image_ids": torch.tensor(numbers, dtype=torch.int64),
@@ -358,10 +358,10 @@ def _join(parts: list[State], with_masks: bool) -> State:
 
 
 def _select(state: State, keep: Tensor) -> State:
-    """The pictures that ``keep`` (bool) picks, with their detections."""
+    """The images that ``keep`` (bool) picks, with their detections."""
     rows = keep.repeat_interleave(state["counts"])
-    per_picture = ("image_ids", "counts")
-    chosen = {k: v[keep] if k in per_picture else v[rows] for k, v in state.items() if k != "runs"}
+    per_image = ("image_ids", "counts")
+    chosen = {k: v[keep] if k in per_image else v[rows] for k, v in state.items() if k != "runs"}
     if "runs" in state:
         chosen["runs"] = state["runs"][rows.repeat_interleave(state["run_bytes"])]
     return chosen

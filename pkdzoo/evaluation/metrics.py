@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from pkdzoo.utils.files import write_text
 
 
 def write_metrics(path: str | Path, metrics: dict[str, Any], **about: Any) -> Path:
@@ -37,13 +38,5 @@ def write_metrics(path: str | Path, metrics: dict[str, Any], **about: Any) -> Pa
     except ValueError as error:
         raise ValueError(f"metrics for {path} cannot be written: {error}; write None for what is not known") from None
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_text(path, text + "\n")
     return path

@@ -14,14 +14,14 @@ from pkdzoo.structures import Detections
 
 
 def read_results(path: str | Path, label_of: dict[int, int]) -> dict[int, Detections]:
-    """The detections of each picture, whatever program wrote them.
+    """The detections of each image, whatever program wrote them.
 
     Args:
         path: of the JSON file.
         label_of: our label by the data set's category id.
 
     Returns:
-        Detections by picture id, boxes as xyxy.
+        Detections by image id, boxes as xyxy.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -68,7 +68,7 @@ def read_results(path: str | Path, label_of: dict[int, int]) -> dict[int, Detect
 
 
 def evaluate_results(path: str | Path, annotations: str | Path, backend: str = "auto") -> dict[str, Any]:
-    """COCO's numbers of a results file; pictures without a row count as pictures without a detection.
+    """COCO's numbers of a results file; images without a row count as images without a detection.
 
     Args:
         path: of the results.
@@ -79,7 +79,7 @@ def evaluate_results(path: str | Path, annotations: str | Path, backend: str = "
         The twelve numbers in percent and ``per_class``.
 
     Raises:
-        ValueError: as :func:`read_results`, and for a picture id that the annotation file does not have.
+        ValueError: as :func:`read_results`, and for an image id that the annotation file does not have.
 
     Example:
         >>> import json, pathlib, tempfile

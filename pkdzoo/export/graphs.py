@@ -1,12 +1,12 @@
 """Detectors as graphs: tensors in, tensors out, every shape known from those of the input.
 
 The same backbone, neck, heads and decoding as everywhere. What is new is the choice of detections: for a whole batch at
-once, with as many rows a picture as there can be, because a graph has no lists of different lengths.
+once, with as many rows an image as there can be, because a graph has no lists of different lengths.
 
 Every graph takes
 
     images  (B, 3, H, W) uint8, RGB, padded at the right and the bottom; H and W multiples of 32
-    sizes   (B, 2) int64, (height, width) of each picture inside the padding
+    sizes   (B, 2) int64, (height, width) of each image inside the padding
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from pkdzoo.export.nms import INVALID, survivors
-from pkdzoo.models.base import Detector
 from pkdzoo.models.dense import DenseDetector
+from pkdzoo.models.detector import Detector
 from pkdzoo.models.mask_rcnn import MaskRCNN
-from pkdzoo.models.trace import Inference
 from pkdzoo.models.two_stage import BOX_STDS, TwoStageDetector
 from pkdzoo.ops.boxes import decode_deltas
 from pkdzoo.ops.levels import flatten_level
 from pkdzoo.ops.rois import roi_levels
-from pkdzoo.structures import FeaturePyramid, HeadOutputs, Priors
+from pkdzoo.structures import FeaturePyramid, HeadOutputs, PostProcess, Priors
 
 What = Literal["features", "dense", "detections"]
 WHAT: tuple[What, ...] = ("features", "dense", "detections")
@@ -35,7 +34,7 @@ WHAT: tuple[What, ...] = ("features", "dense", "detections")
 
 @dataclass
 class Found:
-    """The best rows of every picture, best first.
+    """The best rows of every image, best first.
 
     Attributes:
         boxes: (B, K, 4); zeros where there is nothing.
@@ -114,36 +113,40 @@ class DenseDetections(DenseGraph):
 
     Args:
         model: the detector.
-        inference: thresholds.
+        config: thresholds.
         lowest: only detections that score more than this.
     """
 
     outputs: tuple[str, ...] = ("boxes", "scores", "labels", "counts")
 
-    def __init__(self, model: DenseDetector, inference: Inference, lowest: float = INVALID) -> None:
+    def __init__(self, model: DenseDetector, config: PostProcess, lowest: float = INVALID) -> None:
         super().__init__(model)
-        self.inference, self.lowest = inference, lowest
+        self.postprocess_config, self.lowest = config, lowest
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
-        model, inference = self.dense, self.inference
+        model, config = self.dense, self.postprocess_config
         parts = [self.candidates(*level) for level in self.levels(images, sizes)]
         boxes, scores, labels = (torch.cat(part, dim=1) for part in zip(*parts))
         if model.clip_before_nms:
             boxes = clip(boxes, sizes)
-        scores = torch.where(has_area(boxes), scores, INVALID)  # nothing is left of boxes off the picture
+        scores = torch.where(has_area(boxes), scores, INVALID)  # nothing is left of boxes off the image
         classes = torch.arange(model.num_classes, device=labels.device)[:, None]
         by_class = torch.where(labels[:, None] == classes, scores[:, None], INVALID)  # (B, C, N)
-        kept = survivors(boxes, by_class, inference.iou).any(dim=1)
-        found = best(clip(boxes, sizes), torch.where(kept, scores, INVALID), labels, inference.top, self.lowest)
+        kept = survivors(boxes, by_class, config.nms_threshold).any(dim=1)
+        found = best(clip(boxes, sizes), torch.where(kept, scores, INVALID), labels, config.max_detections, self.lowest)
         return found.boxes, found.scores, found.labels, found.counts
 
     def candidates(self, boxes: Tensor, cls: Tensor, quality: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes (B, k, 4), scores (B, k) and labels (B, k) of the best pairs of prior and class of one level."""
         flat = cls.flatten(1)
-        values, pairs = flat.topk(torch.sym_min(self.inference.candidates, flat.shape[1]), dim=1)
+        values, pairs = flat.topk(torch.sym_min(self.postprocess_config.pre_nms_top_k, flat.shape[1]), dim=1)
         prior, label = pairs.div(cls.shape[2], rounding_mode="floor"), pairs % cls.shape[2]
         scores = values if quality is None else values * quality.gather(1, prior)
-        return rows_of(boxes, prior), torch.where(values > self.inference.score, scores, INVALID), label
+        return (
+            rows_of(boxes, prior),
+            torch.where(values > self.postprocess_config.score_threshold, scores, INVALID),
+            label,
+        )
 
 
 class TwoStageDetections(Graph):
@@ -151,16 +154,16 @@ class TwoStageDetections(Graph):
 
     Args:
         model: the detector.
-        inference: thresholds.
+        config: thresholds.
         lowest: only detections that score more than this.
     """
 
     outputs: tuple[str, ...] = ("boxes", "scores", "labels", "counts")
 
-    def __init__(self, model: TwoStageDetector, inference: Inference, lowest: float = INVALID) -> None:
+    def __init__(self, model: TwoStageDetector, config: PostProcess, lowest: float = INVALID) -> None:
         super().__init__(model)
         self.stages = model
-        self.inference, self.lowest = inference, lowest
+        self.postprocess_config, self.lowest = config, lowest
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         features = self.pyramid(images, sizes)
@@ -174,33 +177,33 @@ class TwoStageDetections(Graph):
         boxes, scores, start = [], [], 0
         for cls, box, count in zip(outputs.cls, outputs.box, priors.counts):
             logits = flatten_level(cls, 1)[..., 0].float()  # (B, p)
-            values, index = logits.topk(torch.sym_min(proposing.candidates, logits.shape[1]), dim=1)
+            values, index = logits.topk(torch.sym_min(proposing.pre_nms_top_k, logits.shape[1]), dim=1)
             deltas, anchors = rows_of(flatten_level(box, 4).float(), index), priors.boxes[start : start + count][index]
             start += count
             own = clip(decode_deltas(deltas, anchors), sizes)
             valid = torch.where(has_area(own), values.sigmoid(), INVALID)
-            kept = survivors(own, valid[:, None], proposing.iou)[:, 0]
+            kept = survivors(own, valid[:, None], proposing.nms_threshold)[:, 0]
             boxes.append(own)
             scores.append(torch.where(kept, valid, INVALID))
         all_boxes, all_scores = torch.cat(boxes, dim=1), torch.cat(scores, dim=1)
-        top = torch.sym_min(proposing.top, all_scores.shape[1])
+        top = torch.sym_min(proposing.max_proposals, all_scores.shape[1])
         return best(all_boxes, all_scores, torch.zeros_like(all_scores, dtype=torch.int64), top)
 
     def detect(self, features: FeaturePyramid, regions: Found, sizes: Tensor) -> Found:
         """What the box head makes of the regions."""
-        model, inference = self.stages, self.inference
+        model, config = self.stages, self.postprocess_config
         cls, deltas = model.box_head(self.pool(features, regions.boxes, model.box_head.size))
         batch, count = regions.scores.shape
         scores = cls.softmax(dim=1)[:, :-1].reshape(batch, count, -1)  # background is the last
         decoded = decode_deltas(deltas.reshape(batch, count, -1, 4), regions.boxes[:, :, None], BOX_STDS)
         boxes = clip(decoded.flatten(1, 2), sizes).reshape(batch, count, -1, 4).transpose(1, 2)  # (B, C, R, 4)
-        valid = (regions.labels >= 0)[..., None] & (scores > inference.score)
+        valid = (regions.labels >= 0)[..., None] & (scores > config.score_threshold)
         by_class = torch.where(valid, scores, INVALID).transpose(1, 2)  # (B, C, R)
         # every class has boxes of its own, so each is a group
-        kept = survivors(boxes.flatten(0, 1), by_class.flatten(0, 1)[:, None], inference.iou)
+        kept = survivors(boxes.flatten(0, 1), by_class.flatten(0, 1)[:, None], config.nms_threshold)
         left = torch.where(kept.reshape(by_class.shape), by_class, INVALID)
         labels = torch.arange(model.num_classes, device=boxes.device)[:, None].expand(by_class.shape)
-        return best(boxes.flatten(1, 2), left.flatten(1), labels.flatten(1), inference.top, self.lowest)
+        return best(boxes.flatten(1, 2), left.flatten(1), labels.flatten(1), config.max_detections, self.lowest)
 
     def pool(self, features: FeaturePyramid, boxes: Tensor, size: int) -> Tensor:
         """RoIAlign of (B, R, 4), each box from the level that fits its size: (B * R, channels, size, size).
@@ -209,12 +212,12 @@ class TwoStageDetections(Graph):
         level is not its own: that costs nothing and adds zero, and no shape depends on the data.
         """
         batch, count, _ = boxes.shape
-        picture = torch.arange(batch, device=boxes.device)[:, None, None].expand(batch, count, 1).float()
-        picture, boxes = picture.flatten(0, 1), boxes.flatten(0, 1)
+        image = torch.arange(batch, device=boxes.device)[:, None, None].expand(batch, count, 1).float()
+        image, boxes = image.flatten(0, 1), boxes.flatten(0, 1)
         chosen = roi_levels(boxes, self.stages.roi_levels)
         pooled = torch.zeros(())
         for i in range(self.stages.roi_levels):
-            rois = torch.cat([picture, torch.where((chosen == i)[:, None], boxes, 0.0)], dim=1)
+            rois = torch.cat([image, torch.where((chosen == i)[:, None], boxes, 0.0)], dim=1)
             scale = 1.0 / features.strides[i]
             pooled = pooled + roi_align(features.levels[i], rois, size, scale, sampling_ratio=0, aligned=True)
         return pooled
@@ -225,8 +228,8 @@ class MaskDetections(TwoStageDetections):
 
     outputs = (*TwoStageDetections.outputs, "masks")
 
-    def __init__(self, model: MaskRCNN, inference: Inference, lowest: float = INVALID) -> None:
-        super().__init__(model, inference, lowest)
+    def __init__(self, model: MaskRCNN, config: PostProcess, lowest: float = INVALID) -> None:
+        super().__init__(model, config, lowest)
         self.draws = model
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
@@ -244,7 +247,7 @@ def rows_of(rows: Tensor, index: Tensor) -> Tensor:
 
 
 def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
-    """(B, N, 4) limited to the pictures of ``sizes`` (B, 2); :func:`pkdzoo.ops.boxes.clip_boxes` for a batch."""
+    """(B, N, 4) limited to the images of ``sizes`` (B, 2); :func:`pkdzoo.ops.boxes.clip_boxes` for a batch."""
     limit = sizes.flip(1).repeat(1, 2)[:, None].to(boxes.dtype)
     return torch.minimum(boxes.clamp(min=0), limit)
 
@@ -255,7 +258,7 @@ def has_area(boxes: Tensor) -> Tensor:
 
 
 def best(boxes: Tensor, scores: Tensor, labels: Tensor, top: int | torch.SymInt, lowest: float = INVALID) -> Found:
-    """The ``top`` best rows of every picture that score more than ``lowest``; negative scores are no rows.
+    """The ``top`` best rows of every image that score more than ``lowest``; negative scores are no rows.
 
     Args:
         boxes: (B, N, 4).
@@ -293,10 +296,10 @@ def build_graph(model: Detector, what: What, lowest: float | None = None) -> Gra
         return FeatureGraph(model)
     limit = INVALID if lowest is None else lowest
     if isinstance(model, DenseDetector):
-        return DenseGraph(model) if what == "dense" else DenseDetections(model, model.inference, limit)
+        return DenseGraph(model) if what == "dense" else DenseDetections(model, model.postprocess_config, limit)
     if not isinstance(model, TwoStageDetector):
         raise ValueError(f"no graph of detections is known for a {type(model).__name__}: write 'features'")
     if what == "dense":
         raise ValueError(f"{model.name} looks at regions and not everywhere: write 'detections' or 'features'")
     kind = MaskDetections if isinstance(model, MaskRCNN) else TwoStageDetections
-    return kind(model, model.inference, limit)  # type: ignore[arg-type]
+    return kind(model, model.postprocess_config, limit)  # type: ignore[arg-type]

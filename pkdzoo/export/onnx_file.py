@@ -1,4 +1,4 @@
-"""A detector as one ONNX file, for any number and size of pictures."""
+"""A detector as one ONNX file, for any number and size of images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import torch
 
 from pkdzoo.export.graphs import What
 from pkdzoo.export.nms import onnx_translations
-from pkdzoo.export.program import DIVISOR, graph_of, trace_graph, whole_file
-from pkdzoo.models.base import Detector
+from pkdzoo.export.program import DIVISOR, graph_of, trace_graph
+from pkdzoo.models.detector import Detector
+from pkdzoo.utils.files import atomic_path
 
 if TYPE_CHECKING:
     import onnx
@@ -27,28 +28,29 @@ def export_onnx(
     model: Detector,
     path: str | Path,
     what: What = "detections",
-    score: float | None = None,
-    iou: float | None = None,
-    top: int | None = None,
+    threshold: float | None = None,
+    nms_threshold: float | None = None,
+    max_detections: int | None = None,
 ) -> Path:
     """Write a detector as an ONNX file.
 
     Its inputs are ``images`` (B, 3, H, W) uint8, RGB, H and W multiples of 32, and ``sizes`` (B, 2) int64, height and
-    width of each picture inside the padding; normalising is inside. Label names and the resize are in the file's
+    width of each image inside the padding; normalising is inside. Label names and the resize are in the file's
     metadata, see :mod:`pkdzoo.export.program`. TOOD, RepPoints and deformable backbones use DeformConv of opset 19,
     which onnxruntime knows from 1.25 on.
 
     Args:
         model: stays as it is.
         path: of the file.
-        what: ``detections`` gives ``boxes`` (B, top, 4) xyxy in pixels of ``images``, ``scores``, ``labels`` and
-            ``counts`` (B,), how many rows of each picture mean something; best first, the rest zeros and label -1.
-            Mask R-CNN adds ``masks`` (B, top, 28, 28), probabilities inside each box. ``dense`` gives ``boxes``
-            (B, P, 4) and ``scores`` (B, P, C) without suppression, for one-stage detectors. ``features`` gives the
-            pyramid's maps.
-        score: lowest score, 0..1; None means the detector's own threshold.
-        iou: overlap above which a worse box of the same class is dropped.
-        top: rows of detections a picture.
+        what: ``detections`` gives ``boxes`` (B, max_detections, 4) xyxy in pixels of ``images``, ``scores``,
+            ``labels`` and ``counts`` (B,), how many rows of each image mean something; best first, the
+            rest zeros and label -1.
+            Mask R-CNN adds ``masks`` (B, max_detections, 28, 28), probabilities inside each box. ``dense`` gives
+            ``boxes`` (B, P, 4) and ``scores`` (B, P, C) without suppression, for one-stage detectors. ``features``
+            gives the pyramid's maps.
+        threshold: lowest score, 0..1; None means the detector's own threshold.
+        nms_threshold: IoU above which a worse box of the same class is dropped.
+        max_detections: rows of detections an image.
 
     Returns:
         The path.
@@ -67,7 +69,7 @@ def export_onnx(
 
     if torch.__version__.startswith("2.6."):  # it stops at the pyramid's interpolation to a size that is left open
         raise ImportError("the ONNX exporter of torch 2.6 cannot leave sizes open: pip install -U torch torchvision")
-    graph, facts = graph_of(model, what, score, iou, top)
+    graph, facts = graph_of(model, what, threshold, nms_threshold, max_detections)
     program = trace_graph(graph)
     with _quiet():
         exported = torch.onnx.export(
@@ -83,7 +85,8 @@ def export_onnx(
     file = exported.model_proto
     _clean(file)
     onnx.helper.set_model_props(file, facts)
-    with whole_file(path) as arriving:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as arriving:
         onnx.save(file, arriving)
     return Path(path)
 

@@ -1,4 +1,4 @@
-"""A detector's graph as a program of ``torch.export``, for any number and size of pictures, and what a file says of it.
+"""A detector's graph as a program of ``torch.export``, for any number and size of images, and what a file says of it.
 
 A file carries these facts, each a text of its own (``metadata_props`` of ONNX, ``extra_files`` of a .pt2):
 
@@ -14,10 +14,7 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,9 +24,10 @@ from torch.fx.experimental import _config
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pkdzoo.export.graphs import Graph, What, build_graph
-from pkdzoo.models.base import Detector
-from pkdzoo.models.folder import describe
-from pkdzoo.models.trace import Inference
+from pkdzoo.models._config import describe
+from pkdzoo.models.detector import Detector
+from pkdzoo.structures import PostProcess
+from pkdzoo.utils.files import atomic_path
 
 DIVISOR = 32
 # Sides from which no level of the pyramid is one cell high or as wide as it is high: torch takes either for a fact that
@@ -75,13 +73,14 @@ def _open_sizes() -> AbstractContextManager[None]:
 
 
 def graph_of(
-    model: Detector, what: What, score: float | None, iou: float | None, top: int | None
+    model: Detector, what: What, threshold: float | None, nms_threshold: float | None, max_detections: int | None
 ) -> tuple[Graph, dict[str, str]]:
     """A graph of a copy of the detector, on the CPU and in eval mode, and the facts that belong to it."""
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    changes = {key: value for key, value in (("score", score), ("iou", iou), ("top", top)) if value is not None}
-    model.inference = Inference(**{**vars(model.inference), **changes})
-    return build_graph(model, what, lowest=score).eval(), facts_of(model, what)
+    given = {"score_threshold": threshold, "nms_threshold": nms_threshold, "max_detections": max_detections}
+    changes = {key: value for key, value in given.items() if value is not None}
+    model.postprocess_config = PostProcess(**{**vars(model.postprocess_config), **changes})
+    return build_graph(model, what, lowest=threshold).eval(), facts_of(model, what)
 
 
 def facts_of(model: Detector, what: What) -> dict[str, str]:
@@ -96,28 +95,17 @@ def facts_of(model: Detector, what: What) -> dict[str, str]:
     }
 
 
-@contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
-    """A name to write to beside ``path``, which takes its place when all went well."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        arriving = Path(folder) / path.name
-        yield arriving
-        os.replace(arriving, path)
-
-
 def export_program(
     model: Detector,
     path: str | Path,
     what: What = "features",
-    score: float | None = None,
-    iou: float | None = None,
-    top: int | None = None,
+    threshold: float | None = None,
+    nms_threshold: float | None = None,
+    max_detections: int | None = None,
 ) -> Path:
     """Write a detector as a ``.pt2`` file, which ``torch.export.load(path).module()`` opens without pkdzoo.
 
-    Programs with a head refuse pictures of at most 128 x 128 pixels: torch keeps it for a rule that the
+    Programs with a head refuse images of at most 128 x 128 pixels: torch keeps it for a rule that the
     coarsest level has more than one cell. One of ``detections`` needs ``import pkdzoo.export`` first, which
     brings the suppression.
 
@@ -126,9 +114,9 @@ def export_program(
         path: of the file.
         what: ``features`` (backbone and neck), ``dense`` (boxes and scores everywhere, no suppression; one-stage
             detectors) or ``detections``. See :mod:`pkdzoo.export.graphs` for inputs and outputs.
-        score: lowest score, 0..1; None means the detector's own threshold.
-        iou: overlap above which a worse box of the same class is dropped.
-        top: rows of detections a picture.
+        threshold: lowest score, 0..1; None means the detector's own threshold.
+        nms_threshold: IoU above which a worse box of the same class is dropped.
+        max_detections: rows of detections an image.
 
     Returns:
         The path.
@@ -146,8 +134,9 @@ def export_program(
         >>> [tuple(level.shape[1:]) for level in body(images, sizes)]
         [(64, 8, 12), (64, 4, 6), (64, 2, 3), (64, 1, 2), (64, 1, 1)]
     """
-    graph, facts = graph_of(model, what, score, iou, top)
+    graph, facts = graph_of(model, what, threshold, nms_threshold, max_detections)
     program = trace_graph(graph)
-    with whole_file(path) as arriving:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as arriving:
         torch.export.save(program, arriving, extra_files=dict[str, Any](facts))
     return Path(path)

@@ -1,4 +1,4 @@
-"""Pictures and numbers of what distillation works on: the PKD paper's figures for any teacher and any students."""
+"""Images and numbers of what distillation works on: the PKD paper's figures for any teacher and any students."""
 
 from pkdzoo.figures.curves import Run, read_run
 from pkdzoo.figures.measure import Look, look, pair_numbers

@@ -44,18 +44,18 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def activations(looks: Sequence[Look], picture: NDArray[np.uint8], index: int = 0) -> Figure:
+def activations(looks: Sequence[Look], image: NDArray[np.uint8], index: int = 0) -> Figure:
     """Activation patterns of each level, before and after the normalisation (figures 1 and 2 of the paper).
 
     Bright is large; each row has its own scale, from its smallest to its largest value, shared by all its levels.
 
     Args:
-        looks: detectors that saw the same pictures, the teacher first.
-        picture: (H, W, 3) RGB of the picture that is shown.
+        looks: detectors that saw the same images, the teacher first.
+        image: (H, W, 3) RGB of the image that is shown.
         index: its place in the batch.
     """
     columns = 1 + max(len(one.level_names) for one in looks)
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     rows = [(stage, one) for stage in STAGES for one in looks]
     tall = len(rows) * (WIDTH / columns * height / width + 0.32)
     with matplotlib.rc_context(STYLE | {"axes.grid": False}):
@@ -66,7 +66,7 @@ def activations(looks: Sequence[Look], picture: NDArray[np.uint8], index: int = 
         for row, (stage, one) in zip(grid, rows):
             maps = [pattern.numpy() for pattern in one.patterns(stage, index)]
             low, high = min(m.min() for m in maps), max(m.max() for m in maps)
-            row[0].imshow(picture, aspect="auto")
+            row[0].imshow(image, aspect="auto")
             row[0].set_box_aspect(height / width)
             said = f"{one.name}, {TITLES[stage]} maps: {low:.2g} (dark) to {high:.2g}"
             row[0].text(0, 1.05, said, transform=row[0].transAxes).set_in_layout(False)  # it reaches over the next ones
@@ -84,7 +84,7 @@ def magnitudes(looks: Sequence[Look]) -> Figure:
     The largest 0.05 % of the level that reaches farthest lie beyond the right edge; ``Look.numbers`` has them.
 
     Args:
-        looks: detectors that saw the same pictures, the teacher first.
+        looks: detectors that saw the same images, the teacher first.
     """
     columns = max(len(one.level_names) for one in looks)
     with matplotlib.rc_context(STYLE):
@@ -113,7 +113,7 @@ def channels(looks: Sequence[Look]) -> Figure:
     """In which share of the pixels each channel is the largest (figures 1, 6 and 7).
 
     Args:
-        looks: detectors that saw the same pictures, the teacher first.
+        looks: detectors that saw the same images, the teacher first.
     """
     columns = max(len(one.level_names) for one in looks)
     rows = [(stage, k, one) for stage in STAGES for k, one in enumerate(looks)]
@@ -175,7 +175,7 @@ def convergence(runs: Sequence[Run], references: Mapping[str, float] | None = No
         for name, ap in (references or {}).items():
             axes.axhline(ap, color="#555555", linewidth=1.4, linestyle=(0, (6, 3)), label=f"{name}: {ap:.1f}")
         axes.set_xlabel("epoch")
-        axes.set_ylabel("AP on the validation pictures, %")
+        axes.set_ylabel("AP on the validation images, %")
         axes.set_ylim(bottom=0)
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
         return figure
@@ -188,7 +188,7 @@ def _curve(axes: Axes, x: ArrayLike, y: ArrayLike, k: int, label: str) -> None:
 
 
 def pixels_of(images: Tensor, size: tuple[int, int], index: int = 0) -> NDArray[np.uint8]:
-    """One picture of a batch's images (B, 3, H, W) without its padding: (h, w, 3) uint8."""
+    """One image of a batch's images (B, 3, H, W) without its padding: (h, w, 3) uint8."""
     height, width = size
     shown: NDArray[np.uint8] = images[index, :3, :height, :width].round().byte().permute(1, 2, 0).cpu().numpy()
     return shown

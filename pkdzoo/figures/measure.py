@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from pkdzoo.distill.pairing import PairBy, PyramidShape, match_levels, pair_maps
-from pkdzoo.losses.mimic import normalize, pearson_correlation
-from pkdzoo.models.base import Detector
+from pkdzoo.losses.distillation import normalize, pearson_correlation
+from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch, FeaturePyramid
 
 STAGES = ("before", "after")  # PKD's normalisation
@@ -29,12 +29,12 @@ FEW = 5  # the most frequent channels that are counted together
 
 @dataclass(frozen=True)
 class Look:
-    """The pyramid of one detector on some pictures.
+    """The pyramid of one detector on some images.
 
     Attributes:
         name: of the detector.
         features: raw maps (B, C, h, w), finest first.
-        sizes: (height, width) in pixels of each picture inside the padding.
+        sizes: (height, width) in pixels of each image inside the padding.
 
     Example:
         >>> import torch
@@ -61,15 +61,15 @@ class Look:
         levels = self.features.levels
         return [level.float() if stage == "before" else normalize(level) for level in levels]
 
-    def patterns(self, stage: str, picture: int) -> list[Tensor]:
+    def patterns(self, stage: str, image: int) -> list[Tensor]:
         """Activation pattern (h, w) of each level: the largest value over channels, without the padding."""
         return [
-            _inside(level, self.sizes, stride)[picture].amax(0)
+            _inside(level, self.sizes, stride)[image].amax(0)
             for level, stride in zip(self.maps(stage), self.features.strides)
         ]
 
     def cells(self, stage: str) -> list[Tensor]:
-        """Values (C, M) of each level in the M cells of all pictures, without the padding."""
+        """Values (C, M) of each level in the M cells of all images, without the padding."""
         return [
             torch.cat([part.flatten(1) for part in _inside(level, self.sizes, stride)], 1)
             for level, stride in zip(self.maps(stage), self.features.strides)
@@ -104,7 +104,7 @@ def look(model: Detector, batch: Batch, levels: int | None = 4, name: str | None
 
     Args:
         model: any detector.
-        batch: raw pictures, together as one batch of PKD.
+        batch: raw images, together as one batch of PKD.
         levels: only so many of the finest; None keeps all. The paper's figures, and PKD, have four.
         name: to write on figures; None takes the model's.
 
@@ -205,7 +205,7 @@ def level_name(stride: int) -> str:
 
 
 def _inside(level: Tensor, sizes: Sequence[tuple[int, int]], stride: int) -> list[Tensor]:
-    """The part (C, h, w) of each picture's map (B, C, h, w) that shows the picture."""
+    """The part (C, h, w) of each image's map (B, C, h, w) that shows the image."""
     return [
         maps[:, : math.ceil(height / stride), : math.ceil(width / stride)]
         for maps, (height, width) in zip(level, sizes)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 
-class InitOnce(TorchFunctionMode):
+class DeferredInit(TorchFunctionMode):
     """While this is on, the last of a parameter's initialisations alone is carried out, or none where weights follow.
 
     An initialisation waits: until another one replaces it, until anything but the parameter's shape is asked for, or
@@ -23,13 +23,13 @@ class InitOnce(TorchFunctionMode):
     an object: whoever changes one through another tensor on the same memory does so before the initialisation.
 
     Args:
-        follow: every parameter is overwritten afterwards: until then they hold whatever their memory held.
+        weights_follow: every parameter is overwritten afterwards: until then they hold whatever their memory held.
 
     Example:
         >>> import torch
         >>> from torch import nn
-        >>> from pkdzoo.layers.init import InitOnce
-        >>> with InitOnce():
+        >>> from pkdzoo.layers.init import DeferredInit
+        >>> with DeferredInit():
         ...     layer = nn.Linear(3, 2)  # waits
         ...     _ = nn.init.ones_(layer.weight)  # instead of torch's own rule, which stays for the bias
         >>> layer.weight.sum().item(), 0 < layer.bias.abs().max().item() < 3**-0.5
@@ -43,9 +43,9 @@ class InitOnce(TorchFunctionMode):
         | {getattr(Tensor, name).__get__ for name in ("shape", "is_meta", "requires_grad", "grad_fn")}
     )
 
-    def __init__(self, follow: bool = False) -> None:
+    def __init__(self, weights_follow: bool = False) -> None:
         super().__init__()
-        self.follow = follow
+        self.weights_follow = weights_follow
         self.waiting: dict[int, tuple[Callable[..., Any], Any, dict[str, Any]]] = {}  # by id; the arguments hold it
         self.used: dict[int, nn.Parameter] = {}  # there may be views of them, which see every change at once
 
@@ -55,7 +55,12 @@ class InitOnce(TorchFunctionMode):
         initialises = func in self.WHOLE or getattr(func, "__module__", None) == "torch.nn.init"
         # what a value is drawn from may change before the end: only numbers wait
         plain = not any(isinstance(value, Tensor) for value in (*args[1:], *kwargs.values()) if value is not first)
-        if initialises and plain and isinstance(first, nn.Parameter) and (self.follow or id(first) not in self.used):
+        if (
+            initialises
+            and plain
+            and isinstance(first, nn.Parameter)
+            and (self.weights_follow or id(first) not in self.used)
+        ):
             self.waiting.pop(id(first), None)  # the new one goes to the end
             self.waiting[id(first)] = (func, args, kwargs)
             return first
@@ -73,7 +78,7 @@ class InitOnce(TorchFunctionMode):
     def carry_out(self, number: int) -> None:
         """What waits for a parameter, if anything does."""
         func, args, kwargs = self.waiting.pop(number, (None, (), {}))
-        if func is not None and not self.follow:
+        if func is not None and not self.weights_follow:
             with torch.no_grad():  # as all callers have it, who may have left it by now
                 func(*args, **kwargs)
 

@@ -66,7 +66,7 @@ class NonLocal(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, h, w) -> the same shape."""
         batch, _, h, w = x.shape
-        pool = (min(self.pool, h), min(self.pool, w))  # a coarse map of a small picture still gives one key
+        pool = (min(self.pool, h), min(self.pool, w))  # a coarse map of a small image still gives one key
         key, value = (F.max_pool2d(conv(x), pool).flatten(2) for conv in (self.key, self.value))  # (B, inner, keys)
         # (query^T key / n) value = query^T (key value^T) / n: the small product first saves the (h*w, keys) matrix
         mixed = torch.matmul(key, value.transpose(1, 2)) / key.shape[-1]  # (B, inner, inner)

@@ -12,26 +12,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pkdzoo.assigners.atss import atss_targets
-from pkdzoo.assigners.fcos import centerness
-from pkdzoo.backbones import build_backbone
 from pkdzoo.checkpoints.keymap import Rule
 from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules
+from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses.boxes import giou_loss
 from pkdzoo.losses.focal import sigmoid_focal
+from pkdzoo.models._published import CROSSKD_README, crosskd, mmdetection
+from pkdzoo.models._registry import register_distilled, register_family
+from pkdzoo.models._tiny import TINY_DENSE
+from pkdzoo.models.assigners.atss import atss_targets
+from pkdzoo.models.assigners.fcos import centerness
+from pkdzoo.models.backbones import build_backbone
 from pkdzoo.models.dense import DenseDetector, TowerHead
-from pkdzoo.models.published import CROSSKD_README, crosskd, mmdetection
-from pkdzoo.models.tiny import TINY_DENSE
-from pkdzoo.models.trace import Inference, Pixels
-from pkdzoo.necks.fpn import FPN
+from pkdzoo.models.necks.fpn import FPN
 from pkdzoo.ops.boxes import decode_deltas, encode_distances
 from pkdzoo.ops.levels import flatten_levels
-from pkdzoo.ops.priors import cell_anchors
+from pkdzoo.ops.priors import base_anchors
 from pkdzoo.ops.reduce import mean_over_ranks
-from pkdzoo.registry import Distilled, Weights, register_distilled, register_family
-from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, Priors
+from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, PostProcess, Priors
 
 KEY_RULES: list[Rule] = [
     *tower_rules("bbox_head.cls_convs", "head.cls_tower"),
@@ -82,21 +82,21 @@ class ATSS(DenseDetector):
 
     def assign(self, outputs: HeadOutputs, priors: Priors, instances: list[Instances], valid: Tensor) -> DenseTargets:
         targets = atss_targets(priors, instances, valid, self.num_classes)
-        picture, prior = self.positives(targets)
+        image, prior = self.positives(targets)
         targets.quality = torch.zeros_like(targets.labels, dtype=torch.float32)
-        distances = encode_distances(targets.boxes[picture, prior], priors.centers[prior])
-        targets.quality[picture, prior] = centerness(distances)
+        distances = encode_distances(targets.boxes[image, prior], priors.centers[prior])
+        targets.quality[image, prior] = centerness(distances)
         return targets
 
     def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
         assert outputs.quality is not None and targets.quality is not None
         cls, box = self.flat(outputs)
         quality = flatten_levels(outputs.quality, 1)[..., 0].float()
-        picture, prior = self.positives(targets)
-        central = targets.quality[picture, prior]
-        boxes = self.decode(box[picture, prior], priors.take(prior))
-        per_box = giou_loss(boxes, targets.boxes[picture, prior])
-        per_prior = F.binary_cross_entropy_with_logits(quality[picture, prior], central, reduction="sum")
+        image, prior = self.positives(targets)
+        central = targets.quality[image, prior]
+        boxes = self.decode(box[image, prior], priors.take(prior))
+        per_box = giou_loss(boxes, targets.boxes[image, prior])
+        per_prior = F.binary_cross_entropy_with_logits(quality[image, prior], central, reduction="sum")
         return {
             "loss_cls": sigmoid_focal(cls, targets.labels) / targets.num_pos,
             "loss_box": 2.0 * (per_box * central).sum() / mean_over_ranks(central.sum(), least=1),
@@ -116,7 +116,7 @@ def build(
     depth: int = 4,
     neck_norm: Norm | None = None,
     head_norm: Norm | None = "gn",
-    pixels: Pixels | None = None,
+    pixel_norm: PixelNorm | None = None,
     resize: tuple[int, int] = (800, 1333),
     **backbone_args: Any,
 ) -> ATSS:
@@ -131,8 +131,8 @@ def build(
         depth: convolutions a tower.
         neck_norm: norm in the pyramid, None as published.
         head_norm: norm in the towers.
-        pixels: statistics of the input.
-        resize: (short, long) side pictures are scaled to.
+        pixel_norm: statistics of the input.
+        resize: (short, long) side images are scaled to.
         backbone_args: further arguments of the backbone.
     """
     body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
@@ -141,11 +141,11 @@ def build(
         backbone=body,
         neck=neck,
         head=ATSSHead(width, num_classes, len(neck.strides), width, depth, head_norm),
-        cells=[cell_anchors(stride, (8.0,), (1.0,)) for stride in neck.strides],
+        base_anchors=[base_anchors(stride, (8.0,), (1.0,)) for stride in neck.strides],
         offset=0.0,
         num_classes=num_classes,
-        pixels=pixels,
-        inference=Inference(score=0.05, candidates=1000, iou=0.6, top=100),
+        pixel_norm=pixel_norm,
+        postprocess_config=PostProcess(score_threshold=0.05, pre_nms_top_k=1000, nms_threshold=0.6, max_detections=100),
         resize=resize,
     )
 

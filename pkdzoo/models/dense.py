@@ -15,13 +15,22 @@ from torch import Tensor, nn
 
 from pkdzoo.layers.norm import Norm
 from pkdzoo.layers.towers import Tower
-from pkdzoo.models.base import Detector
-from pkdzoo.models.trace import Inference, Taps, Trace
+from pkdzoo.models.detector import Detector
+from pkdzoo.models.trace import Taps, Trace
 from pkdzoo.ops.boxes import clip_boxes
 from pkdzoo.ops.levels import flatten_level, flatten_levels
 from pkdzoo.ops.nms import concatenate, select_candidates, suppress
-from pkdzoo.ops.priors import grid_priors, valid_cells
-from pkdzoo.structures import Batch, DenseTargets, Detections, FeaturePyramid, HeadOutputs, Instances, Priors
+from pkdzoo.ops.priors import grid_priors, valid_prior_mask
+from pkdzoo.structures import (
+    Batch,
+    DenseTargets,
+    Detections,
+    FeaturePyramid,
+    HeadOutputs,
+    Instances,
+    PostProcess,
+    Priors,
+)
 
 
 class TowerHead(nn.Module):
@@ -73,7 +82,7 @@ class DenseDetector(Detector):
 
     Args:
         head: callable as ``head(levels, tap) -> (HeadOutputs, taps)``.
-        cells: for each level the priors of one cell, (A, 4) xyxy centred on zero.
+        base_anchors: for each level the priors of one location, (A, 4) xyxy centred on zero.
         offset: place of the first cell's centre in strides, 0 or 0.5.
         kwargs: as :class:`Detector`.
     """
@@ -82,10 +91,10 @@ class DenseDetector(Detector):
     class_logits = True  # HeadOutputs.cls holds logits, whose sigmoid is the score; False: probabilities
     clip_before_nms = True
 
-    def __init__(self, *, head: nn.Module, cells: list[Tensor], offset: float, **kwargs: Any) -> None:
+    def __init__(self, *, head: nn.Module, base_anchors: list[Tensor], offset: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.head = head
-        self.cells = cells
+        self.base_anchors = base_anchors
         self.offset = offset
 
     # -- what a family writes ------------------------------------------------------------------------------------
@@ -96,8 +105,8 @@ class DenseDetector(Detector):
         Args:
             outputs: the head's, for detectors whose targets depend on predictions.
             priors: P of them.
-            instances: objects of each picture, no crowds.
-            valid: (B, P) bool, False for priors beyond the picture's own padded size.
+            instances: objects of each image, no crowds.
+            valid: (B, P) bool, False for priors beyond the image's own padded size.
         """
         raise NotImplementedError
 
@@ -118,7 +127,9 @@ class DenseDetector(Detector):
     def make_priors(self, features: FeaturePyramid) -> Priors:
         """The priors of a pyramid of these sizes."""
         device = features.levels[0].device
-        return grid_priors([cell.to(device) for cell in self.cells], features.sizes, features.strides, self.offset)
+        return grid_priors(
+            [cell.to(device) for cell in self.base_anchors], features.sizes, features.strides, self.offset
+        )
 
     def run_head(self, trace: Trace, batch: Batch, tap: int | None = None) -> None:
         """Outputs and priors."""
@@ -133,17 +144,19 @@ class DenseDetector(Detector):
         trace.losses = self.loss(trace.outputs, trace.priors, trace.targets)
 
     def valid_priors(self, features: FeaturePyramid, batch: Batch) -> Tensor:
-        """(B, P) bool: priors inside each picture's own size rounded up to 32."""
-        device, cell = features.levels[0].device, len(self.cells[0])
-        masks = {size: valid_cells(features.sizes, features.strides, size, cell, device=device) for size in batch.sizes}
+        """(B, P) bool: priors inside each image's own size rounded up to 32."""
+        device, cell = features.levels[0].device, len(self.base_anchors[0])
+        masks = {
+            size: valid_prior_mask(features.sizes, features.strides, size, cell, device=device) for size in batch.sizes
+        }
         return torch.stack([masks[size] for size in batch.sizes])
 
-    def postprocess(self, trace: Trace, batch: Batch, inference: Inference | None = None) -> list[Detections]:
+    def postprocess(self, trace: Trace, batch: Batch, config: PostProcess | None = None) -> list[Detections]:
         """Per level: threshold, best candidates, decode; then clip, suppress, keep the best."""
         outputs, priors = trace.outputs, trace.priors
         if outputs is None or priors is None:
             raise ValueError('this trace stops at the features: write model.trace(batch, upto="head")')
-        inference = inference or self.inference
+        config = config or self.postprocess_config
         starts = [sum(priors.counts[:i]) for i in range(len(priors.counts))]
         candidates: list[list[Detections]] = [[] for _ in batch.sizes]
         for level, start in enumerate(starts):
@@ -152,27 +165,27 @@ class DenseDetector(Detector):
             box = flatten_level(outputs.box[level], self.box_channels)
             quality = None if outputs.quality is None else flatten_level(outputs.quality[level], 1)[..., 0].sigmoid()
             assert cls.shape[1] == count
-            for i, picture in enumerate(candidates):
+            for i, image in enumerate(candidates):
                 values, index, labels = select_candidates(
-                    cls[i], inference.score, inference.candidates, sigmoid=self.class_logits
+                    cls[i], config.score_threshold, config.pre_nms_top_k, sigmoid=self.class_logits
                 )
                 boxes = self.decode(box[i, index].float(), priors.take(index + start))
                 if quality is not None:
                     values = values * quality[i, index]
-                picture.append(Detections(boxes, values, labels))
-        return [self._finish(concatenate(parts), size, inference) for parts, size in zip(candidates, batch.sizes)]
+                image.append(Detections(boxes, values, labels))
+        return [self._finish(concatenate(parts), size, config) for parts, size in zip(candidates, batch.sizes)]
 
-    def _finish(self, found: Detections, size: tuple[int, int], inference: Inference) -> Detections:
+    def _finish(self, found: Detections, size: tuple[int, int], config: PostProcess) -> Detections:
         if self.clip_before_nms:
             found = replace(found, boxes=clip_boxes(found.boxes, size))
-        found = found[(found.boxes[:, 2:] > found.boxes[:, :2]).all(dim=1)]  # nothing is left of boxes off the picture
-        found = suppress(found, inference.iou, inference.top)
+        found = found[(found.boxes[:, 2:] > found.boxes[:, :2]).all(dim=1)]  # nothing is left of boxes off the image
+        found = suppress(found, config.nms_threshold, config.max_detections)
         return found if self.clip_before_nms else replace(found, boxes=clip_boxes(found.boxes, size))
 
     def positives(self, targets: DenseTargets) -> tuple[Tensor, Tensor]:
-        """Picture and prior index of everything that stands for an object, (K,) each."""
-        picture, prior = ((targets.labels >= 0) & (targets.labels < self.num_classes)).nonzero(as_tuple=True)
-        return picture, prior
+        """Image and prior index of everything that stands for an object, (K,) each."""
+        image, prior = ((targets.labels >= 0) & (targets.labels < self.num_classes)).nonzero(as_tuple=True)
+        return image, prior
 
     def flat(self, outputs: HeadOutputs) -> tuple[Tensor, Tensor]:
         """Class rows (B, P, C) and box rows (B, P, D), in float32 whatever the autocast."""

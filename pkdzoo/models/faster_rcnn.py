@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from pkdzoo.backbones import build_backbone
 from pkdzoo.checkpoints.keymap import Rule
 from pkdzoo.checkpoints.mmdet import BODY_RULES
+from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.norm import Norm
-from pkdzoo.models.published import FBKD_README, PKD_README, PKD_TABLE_2, mmdetection, mmrazor
-from pkdzoo.models.tiny import TINY_BODY
-from pkdzoo.models.trace import Inference, Pixels
+from pkdzoo.models._published import FBKD_README, PKD_README, PKD_TABLE_2, mmdetection, mmrazor
+from pkdzoo.models._registry import register_distilled, register_family
+from pkdzoo.models._tiny import TINY_BODY
+from pkdzoo.models.backbones import build_backbone
+from pkdzoo.models.necks.fpn import FPN
 from pkdzoo.models.two_stage import RPN, BoxHead, TwoStageDetector
-from pkdzoo.necks.fpn import FPN
-from pkdzoo.registry import Distilled, Weights, register_distilled, register_family
+from pkdzoo.structures import PixelNorm, PostProcess
 
 KEY_RULES: list[Rule] = [
     (r"rpn_head\.rpn_conv\.(.*)", r"rpn.conv.\1"),
@@ -47,7 +48,7 @@ def build(
     box_width: int = 1024,
     neck_norm: Norm | None = None,
     sample: bool = True,
-    pixels: Pixels | None = None,
+    pixel_norm: PixelNorm | None = None,
     resize: tuple[int, int] = (800, 1333),
     **backbone_args: Any,
 ) -> FasterRCNN:
@@ -62,8 +63,8 @@ def build(
         box_width: of the box head's two layers.
         neck_norm: norm in the pyramid, None as published.
         sample: learn from a random choice of anchors and proposals, as published; False takes all of them.
-        pixels: statistics of the input.
-        resize: (short, long) side pictures are scaled to.
+        pixel_norm: statistics of the input.
+        resize: (short, long) side images are scaled to.
         backbone_args: further arguments of the backbone.
     """
     body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
@@ -74,8 +75,8 @@ def build(
         box_head=BoxHead(width, num_classes, box_width),
         sample=sample,
         num_classes=num_classes,
-        pixels=pixels,
-        inference=Inference(score=0.05, iou=0.5, top=100),
+        pixel_norm=pixel_norm,
+        postprocess_config=PostProcess(score_threshold=0.05, nms_threshold=0.5, max_detections=100),
         resize=resize,
     )
 

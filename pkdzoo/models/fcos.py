@@ -25,26 +25,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pkdzoo.assigners.fcos import RANGES, centerness, match_points
-from pkdzoo.assigners.max_iou import labels_of
-from pkdzoo.backbones import build_backbone
 from pkdzoo.checkpoints.keymap import Rule
 from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules
+from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses.boxes import giou_loss, iou_log_loss
 from pkdzoo.losses.focal import sigmoid_focal
+from pkdzoo.models._published import CROSSKD_README, crosskd, mmdetection
+from pkdzoo.models._registry import register_distilled, register_family
+from pkdzoo.models._tiny import TINY_DENSE
+from pkdzoo.models.assigners.fcos import RANGES, centerness, match_points
+from pkdzoo.models.assigners.max_iou import labels_of
+from pkdzoo.models.backbones import build_backbone
 from pkdzoo.models.dense import DenseDetector, TowerHead
-from pkdzoo.models.published import CROSSKD_README, crosskd, mmdetection
-from pkdzoo.models.tiny import TINY_DENSE
-from pkdzoo.models.trace import Inference, Pixels
-from pkdzoo.necks.fpn import FPN
+from pkdzoo.models.necks.fpn import FPN
 from pkdzoo.ops.boxes import decode_distances, encode_distances
 from pkdzoo.ops.levels import flatten_levels
-from pkdzoo.ops.priors import point_cells
+from pkdzoo.ops.priors import point_base_anchors
 from pkdzoo.ops.reduce import mean_over_ranks
-from pkdzoo.registry import Distilled, Weights, register_distilled, register_family
-from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, Priors
+from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, PostProcess, Priors
 
 # mmdetection renames the predictors of FCOS' first releases when it loads them: both spellings exist in files.
 KEY_RULES: list[Rule] = [
@@ -151,12 +151,12 @@ class FCOS(DenseDetector):
         assert outputs.quality is not None and targets.quality is not None
         cls, distances = self.flat(outputs)
         quality = flatten_levels(outputs.quality, 1)[..., 0].float()
-        picture, prior = self.positives(targets)
-        central = targets.quality[picture, prior]
-        boxes = decode_distances(distances[picture, prior], priors.centers[prior])
-        per_box = self.box_loss(boxes, self.wanted_boxes(targets.boxes[picture, prior], priors.take(prior)))
+        image, prior = self.positives(targets)
+        central = targets.quality[image, prior]
+        boxes = decode_distances(distances[image, prior], priors.centers[prior])
+        per_box = self.box_loss(boxes, self.wanted_boxes(targets.boxes[image, prior], priors.take(prior)))
         weight = mean_over_ranks(central.sum(), least=1e-6)
-        per_point = F.binary_cross_entropy_with_logits(quality[picture, prior], central, reduction="sum")
+        per_point = F.binary_cross_entropy_with_logits(quality[image, prior], central, reduction="sum")
         return {
             "loss_cls": sigmoid_focal(cls, targets.labels) / targets.num_pos,
             "loss_box": (per_box * central).sum() / weight,
@@ -185,7 +185,7 @@ def build(
     relu_before_extra: bool = True,
     neck_norm: Norm | None = None,
     head_norm: Norm | None = "gn",
-    pixels: Pixels | None = None,
+    pixel_norm: PixelNorm | None = None,
     resize: tuple[int, int] = (800, 1333),
     **backbone_args: Any,
 ) -> FCOS:
@@ -204,8 +204,8 @@ def build(
         relu_before_extra: ReLU before the pyramid's coarsest level, as published; False for a pyramid of GFL or ATSS.
         neck_norm: norm in the pyramid, None as published.
         head_norm: norm in the towers.
-        pixels: statistics of the input.
-        resize: (short, long) side pictures are scaled to.
+        pixel_norm: statistics of the input.
+        resize: (short, long) side images are scaled to.
         backbone_args: further arguments of the backbone.
     """
     body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
@@ -215,21 +215,23 @@ def build(
         backbone=body,
         neck=neck,
         head=FCOSHead(width, num_classes, neck.strides, width, depth, head_norm, tricks, centerness_from, bias),
-        cells=point_cells(neck.strides),
+        base_anchors=point_base_anchors(neck.strides),
         offset=0.5,
         box_loss=giou_loss if tricks else iou_log_loss,
         center_radius=1.5 if tricks else None,
         num_classes=num_classes,
-        pixels=pixels,
-        inference=Inference(score=0.05, candidates=1000, iou=0.6 if tricks else 0.5, top=100),
+        pixel_norm=pixel_norm,
+        postprocess_config=PostProcess(
+            score_threshold=0.05, pre_nms_top_k=1000, nms_threshold=0.6 if tricks else 0.5, max_detections=100
+        ),
         resize=resize,
     )
 
 
 CAFFE: dict[str, Any] = {"style": "caffe", "frozen_affine": True}
-DETECTRON = Pixels((102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), "bgr")
-DETECTRON2 = Pixels((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), "bgr")
-TRICKS: dict[str, Any] = {**CAFFE, "tricks": True, "pixels": DETECTRON2}
+DETECTRON = PixelNorm((102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), "bgr")
+DETECTRON2 = PixelNorm((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), "bgr")
+TRICKS: dict[str, Any] = {**CAFFE, "tricks": True, "pixel_norm": DETECTRON2}
 
 CENTER = "fcos_center-normbbox-centeronreg-giou_r50_caffe_fpn_gn-head_1x_coco"
 WEIGHTS: dict[str, list[Weights]] = {
@@ -263,8 +265,8 @@ register_family(
     "fcos",
     build,
     {
-        "fcos_r50_caffe": {"backbone": "r50", **CAFFE, "pixels": DETECTRON},
-        "fcos_r101_caffe": {"backbone": "r101", **CAFFE, "pixels": DETECTRON},
+        "fcos_r50_caffe": {"backbone": "r50", **CAFFE, "pixel_norm": DETECTRON},
+        "fcos_r101_caffe": {"backbone": "r101", **CAFFE, "pixel_norm": DETECTRON},
         "fcos_x101_64x4d": {"backbone": "x101_64x4d"},
         "fcos_r50_tricks": {"backbone": "r50", **TRICKS},
         "fcos_r101_tricks": {"backbone": "r101", **TRICKS},

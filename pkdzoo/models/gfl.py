@@ -11,24 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pkdzoo.assigners.atss import atss_targets
-from pkdzoo.backbones import build_backbone
 from pkdzoo.checkpoints.keymap import Rule
 from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules
+from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses.boxes import giou_loss
 from pkdzoo.losses.quality import distribution_focal, quality_focal
+from pkdzoo.models._published import CROSSKD_README, crosskd, mmdetection
+from pkdzoo.models._registry import register_distilled, register_family
+from pkdzoo.models._tiny import BCCD_LAUNCH, BCCD_OPTIONS, TINY_DENSE
+from pkdzoo.models.assigners.atss import atss_targets
+from pkdzoo.models.backbones import build_backbone
 from pkdzoo.models.dense import DenseDetector, TowerHead
-from pkdzoo.models.published import CROSSKD_README, crosskd, mmdetection
-from pkdzoo.models.tiny import BCCD_LAUNCH, BCCD_OPTIONS, TINY_DENSE
-from pkdzoo.models.trace import Inference, Pixels
-from pkdzoo.necks.fpn import FPN
+from pkdzoo.models.necks.fpn import FPN
 from pkdzoo.ops.boxes import decode_distances, encode_distances, paired_iou
-from pkdzoo.ops.priors import cell_anchors
+from pkdzoo.ops.priors import base_anchors
 from pkdzoo.ops.reduce import mean_over_ranks
-from pkdzoo.registry import Distilled, Weights, register_distilled, register_family
-from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, Priors
+from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, PostProcess, Priors
 
 KEY_RULES: list[Rule] = [
     *tower_rules("bbox_head.cls_convs", "head.cls_tower"),
@@ -81,12 +81,12 @@ class GFL(DenseDetector):
 
     def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
         cls, box = self.flat(outputs)
-        picture, prior = self.positives(targets)
-        own, wanted, priors = box[picture, prior], targets.boxes[picture, prior], priors.take(prior)
+        image, prior = self.positives(targets)
+        own, wanted, priors = box[image, prior], targets.boxes[image, prior], priors.take(prior)
         boxes = self.decode(own, priors)
         quality = torch.zeros_like(targets.labels, dtype=cls.dtype)
-        quality[picture, prior] = paired_iou(boxes.detach(), wanted)
-        weight = cls[picture, prior].detach().sigmoid().amax(dim=-1)  # a box counts as much as its score promises
+        quality[image, prior] = paired_iou(boxes.detach(), wanted)
+        weight = cls[image, prior].detach().sigmoid().amax(dim=-1)  # a box counts as much as its score promises
         total = mean_over_ranks(weight.sum(), least=1)
         strides = encode_distances(wanted, priors.centers) / priors.strides[:, None]
         per_side = distribution_focal(own.reshape(-1, 4, BINS), strides.clamp(0, BINS - 1 - 0.1))  # (K, 4)
@@ -112,7 +112,7 @@ def build(
     depth: int = 4,
     neck_norm: Norm | None = None,
     head_norm: Norm | None = "gn",
-    pixels: Pixels | None = None,
+    pixel_norm: PixelNorm | None = None,
     resize: tuple[int, int] = (800, 1333),
     **backbone_args: Any,
 ) -> GFL:
@@ -127,8 +127,8 @@ def build(
         depth: convolutions a tower.
         neck_norm: norm in the pyramid, None as published.
         head_norm: norm in the towers.
-        pixels: statistics of the input.
-        resize: (short, long) side pictures are scaled to.
+        pixel_norm: statistics of the input.
+        resize: (short, long) side images are scaled to.
         backbone_args: further arguments of the backbone.
     """
     body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
@@ -137,11 +137,11 @@ def build(
         backbone=body,
         neck=neck,
         head=GFLHead(width, num_classes, len(neck.strides), width, depth, head_norm),
-        cells=[cell_anchors(stride, (8.0,), (1.0,)) for stride in neck.strides],
+        base_anchors=[base_anchors(stride, (8.0,), (1.0,)) for stride in neck.strides],
         offset=0.0,
         num_classes=num_classes,
-        pixels=pixels,
-        inference=Inference(score=0.05, candidates=1000, iou=0.6, top=100),
+        pixel_norm=pixel_norm,
+        postprocess_config=PostProcess(score_threshold=0.05, pre_nms_top_k=1000, nms_threshold=0.6, max_detections=100),
         resize=resize,
     )
 

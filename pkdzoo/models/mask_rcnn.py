@@ -14,20 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pkdzoo.backbones import build_backbone
 from pkdzoo.checkpoints.keymap import Rule
 from pkdzoo.checkpoints.mmdet import tower_rules
+from pkdzoo.hub.weights import Weights
 from pkdzoo.layers.norm import Norm
 from pkdzoo.layers.towers import Tower
 from pkdzoo.models import faster_rcnn
-from pkdzoo.models.published import PKD_TABLE_3, mmdetection
-from pkdzoo.models.trace import Inference, Pixels, Trace
+from pkdzoo.models._published import PKD_TABLE_3, mmdetection
+from pkdzoo.models._registry import register_family
+from pkdzoo.models.backbones import build_backbone
+from pkdzoo.models.necks.fpn import FPN
+from pkdzoo.models.trace import Trace
 from pkdzoo.models.two_stage import RPN, BoxHead, RoITargets, TwoStageDetector
-from pkdzoo.necks.fpn import FPN
 from pkdzoo.ops.masks import crop_masks
 from pkdzoo.ops.reduce import mean_over_ranks
-from pkdzoo.registry import Weights, register_family
-from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances
+from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, PixelNorm, PostProcess
 
 KEY_RULES: list[Rule] = [
     *tower_rules("roi_head.mask_head.convs", "mask_head.tower"),
@@ -93,8 +94,8 @@ class MaskRCNN(TwoStageDetector):
                 )
             if objects.masks is not None and objects.masks.shape != (len(objects), *size):
                 raise ValueError(
-                    f"masks of shape {tuple(objects.masks.shape)} for {len(objects)} objects of a picture of "
-                    f"{size[0]} x {size[1]}: they are (G, height, width) of the picture without padding"
+                    f"masks of shape {tuple(objects.masks.shape)} for {len(objects)} objects of an image of "
+                    f"{size[0]} x {size[1]}: they are (G, height, width) of the image without padding"
                 )
         super().run_losses(trace, batch, instances)
 
@@ -117,16 +118,18 @@ class MaskRCNN(TwoStageDetector):
         cross_entropy = F.binary_cross_entropy_with_logits(logits, torch.cat(wanted).float(), reduction="sum")
         return {**losses, "loss_mask": cross_entropy / cells}
 
-    def postprocess(self, trace: Trace, batch: Batch, inference: Inference | None = None) -> list[Detections]:
-        """Boxes as Faster R-CNN finds them, then a mask in each: ``cells`` (N, 28, 28), to be drawn at any size."""
-        found = super().postprocess(trace, batch, inference)
-        return [replace(picture, cells=cells) for picture, cells in zip(found, self.draw(trace.features, found))]
+    def postprocess(self, trace: Trace, batch: Batch, config: PostProcess | None = None) -> list[Detections]:
+        """Boxes as Faster R-CNN finds them, then a mask in each: ``mask_probabilities`` (N, 28, 28)."""
+        found = super().postprocess(trace, batch, config)
+        return [
+            replace(image, mask_probabilities=cells) for image, cells in zip(found, self.draw(trace.features, found))
+        ]
 
     def draw(self, features: FeaturePyramid, found: list[Detections]) -> list[Tensor]:
-        """Mask probabilities inside each detection's box, for each picture (N, 28, 28)."""
-        pooled = self.pool(features, [picture.boxes for picture in found], self.mask_head.size)
-        logits = self.mask_head(pooled, torch.cat([picture.labels for picture in found]))
-        return list(torch.split(logits.sigmoid(), [len(picture) for picture in found]))
+        """Mask probabilities inside each detection's box, for each image (N, 28, 28)."""
+        pooled = self.pool(features, [image.boxes for image in found], self.mask_head.size)
+        logits = self.mask_head(pooled, torch.cat([image.labels for image in found]))
+        return list(torch.split(logits.sigmoid(), [len(image) for image in found]))
 
 
 def build(
@@ -139,7 +142,7 @@ def build(
     mask_width: int = 256,
     neck_norm: Norm | None = None,
     sample: bool = True,
-    pixels: Pixels | None = None,
+    pixel_norm: PixelNorm | None = None,
     resize: tuple[int, int] = (800, 1333),
     **backbone_args: Any,
 ) -> MaskRCNN:
@@ -155,8 +158,8 @@ def build(
         mask_width: channels of the mask head.
         neck_norm: norm in the pyramid, None as published.
         sample: learn from a random choice of anchors and proposals, as published; False takes all of them.
-        pixels: statistics of the input.
-        resize: (short, long) side pictures are scaled to.
+        pixel_norm: statistics of the input.
+        resize: (short, long) side images are scaled to.
         backbone_args: further arguments of the backbone.
     """
     body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
@@ -169,8 +172,8 @@ def build(
         low_quality=0.5,
         sample=sample,
         num_classes=num_classes,
-        pixels=pixels,
-        inference=Inference(score=0.05, iou=0.5, top=100),
+        pixel_norm=pixel_norm,
+        postprocess_config=PostProcess(score_threshold=0.05, nms_threshold=0.5, max_detections=100),
         resize=resize,
     )
 

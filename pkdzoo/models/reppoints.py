@@ -17,25 +17,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pkdzoo.assigners.dense import targets_from
-from pkdzoo.assigners.max_iou import match_by_iou
-from pkdzoo.assigners.points import match_nearest
-from pkdzoo.backbones import build_backbone
 from pkdzoo.checkpoints.keymap import Rule
 from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules
+from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import init_class_bias, init_convs
 from pkdzoo.layers.deform import SampledConv
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses.focal import sigmoid_focal
+from pkdzoo.models._published import PKD_README, PKD_TABLE_2, mmdetection, mmrazor
+from pkdzoo.models._registry import register_distilled, register_family
+from pkdzoo.models._tiny import TINY_DENSE
+from pkdzoo.models.assigners.dense import targets_from
+from pkdzoo.models.assigners.max_iou import match_by_iou
+from pkdzoo.models.assigners.points import match_nearest
+from pkdzoo.models.backbones import build_backbone
 from pkdzoo.models.dense import DenseDetector, TowerHead
-from pkdzoo.models.published import PKD_README, PKD_TABLE_2, mmdetection, mmrazor
-from pkdzoo.models.tiny import TINY_DENSE
-from pkdzoo.models.trace import Inference, Pixels
-from pkdzoo.necks.fpn import FPN
+from pkdzoo.models.necks.fpn import FPN
 from pkdzoo.ops.levels import flatten_levels
-from pkdzoo.ops.priors import point_cells
-from pkdzoo.registry import Distilled, Weights, register_distilled, register_family
-from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, Priors
+from pkdzoo.ops.priors import point_base_anchors
+from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, PostProcess, Priors
 
 KEY_RULES: list[Rule] = [
     *tower_rules("bbox_head.cls_convs", "head.cls_tower"),
@@ -141,11 +141,11 @@ class RepPoints(DenseDetector):
         points = priors.centers
         found = self.decode(flatten_levels(outputs.extra["first"], 4).detach().float(), priors)
 
-        def near(picture: int, inside: Tensor, objects: Instances) -> Tensor:
+        def near(image: int, inside: Tensor, objects: Instances) -> Tensor:
             return match_nearest(points[inside], priors.strides[inside], objects.boxes, SCALE)
 
-        def overlapping(picture: int, inside: Tensor, objects: Instances) -> Tensor:
-            return match_by_iou(found[picture, inside], objects.boxes, 0.5, 0.4, low_quality=0.0)
+        def overlapping(image: int, inside: Tensor, objects: Instances) -> Tensor:
+            return match_by_iou(found[image, inside], objects.boxes, 0.5, 0.4, low_quality=0.0)
 
         first = targets_from(near, instances, valid, self.num_classes)
         refined = targets_from(overlapping, instances, valid, self.num_classes)
@@ -163,10 +163,10 @@ class RepPoints(DenseDetector):
 
     def box_loss(self, box: Tensor, priors: Priors, targets: DenseTargets) -> Tensor:
         """Smooth L1 of positive boxes (B, P, 4), corners in units of the level's typical object."""
-        picture, prior = self.positives(targets)
-        found = self.decode(box[picture, prior], priors.take(prior))
+        image, prior = self.positives(targets)
+        found = self.decode(box[image, prior], priors.take(prior))
         unit = SCALE * priors.strides[prior, None]
-        wanted = targets.boxes[picture, prior]
+        wanted = targets.boxes[image, prior]
         return F.smooth_l1_loss(found / unit, wanted / unit, beta=BETA, reduction="sum") / targets.num_pos
 
     def decode(self, box: Tensor, priors: Priors) -> Tensor:
@@ -182,7 +182,7 @@ def build(
     depth: int = 3,
     neck_norm: Norm | None = "gn",
     head_norm: Norm | None = "gn",
-    pixels: Pixels | None = None,
+    pixel_norm: PixelNorm | None = None,
     resize: tuple[int, int] = (800, 1333),
     **backbone_args: Any,
 ) -> RepPoints:
@@ -197,8 +197,8 @@ def build(
         depth: convolutions a tower.
         neck_norm: norm in the pyramid.
         head_norm: norm in the towers.
-        pixels: statistics of the input.
-        resize: (short, long) side pictures are scaled to.
+        pixel_norm: statistics of the input.
+        resize: (short, long) side images are scaled to.
         backbone_args: further arguments of the backbone.
     """
     body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
@@ -207,11 +207,11 @@ def build(
         backbone=body,
         neck=neck,
         head=RepPointsHead(width, num_classes, width, depth, head_norm),
-        cells=point_cells(neck.strides),
+        base_anchors=point_base_anchors(neck.strides),
         offset=0.0,
         num_classes=num_classes,
-        pixels=pixels,
-        inference=Inference(score=0.05, candidates=1000, iou=0.5, top=100),
+        pixel_norm=pixel_norm,
+        postprocess_config=PostProcess(score_threshold=0.05, pre_nms_top_k=1000, nms_threshold=0.5, max_detections=100),
         resize=resize,
     )
 

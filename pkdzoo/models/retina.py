@@ -1,7 +1,7 @@
 """RetinaNet: focal loss for dense object detection (Lin et al. 2017, arXiv:1708.02002).
 
 As mmdetection's retinanet_*_fpn_*_coco: nine anchors a cell, two towers of four convolutions without norm, focal and
-L1 loss over max(positives, 1) summed over pictures. Differs from the paper in L1 for smooth L1 and in taking the
+L1 loss over max(positives, 1) summed over images. Differs from the paper in L1 for smooth L1 and in taking the
 pyramid's P6 from the backbone's last map (``extra="on_input"``); CrossKD's students take it from P5 (``on_output``).
 """
 
@@ -11,16 +11,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pkdzoo.assigners.dense import targets_from
-from pkdzoo.assigners.max_iou import match_by_iou
-from pkdzoo.backbones import build_backbone
 from pkdzoo.checkpoints.keymap import Rule
 from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules
+from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses.focal import sigmoid_focal
-from pkdzoo.models.dense import DenseDetector, TowerHead
-from pkdzoo.models.published import (
+from pkdzoo.models._published import (
     CROSSKD_README,
     GLOBAL_README,
     PKD_README,
@@ -29,13 +26,16 @@ from pkdzoo.models.published import (
     mmdetection,
     mmrazor,
 )
-from pkdzoo.models.tiny import BCCD_LAUNCH, BCCD_OPTIONS, TINY_DENSE
-from pkdzoo.models.trace import Inference, Pixels
-from pkdzoo.necks.fpn import FPN, Extra
+from pkdzoo.models._registry import register_distilled, register_family
+from pkdzoo.models._tiny import BCCD_LAUNCH, BCCD_OPTIONS, TINY_DENSE
+from pkdzoo.models.assigners.dense import targets_from
+from pkdzoo.models.assigners.max_iou import match_by_iou
+from pkdzoo.models.backbones import build_backbone
+from pkdzoo.models.dense import DenseDetector, TowerHead
+from pkdzoo.models.necks.fpn import FPN, Extra
 from pkdzoo.ops.boxes import decode_deltas, encode_deltas
-from pkdzoo.ops.priors import cell_anchors
-from pkdzoo.registry import Distilled, Weights, register_distilled, register_family
-from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, Priors
+from pkdzoo.ops.priors import base_anchors
+from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, PostProcess, Priors
 
 KEY_RULES: list[Rule] = [
     *tower_rules("bbox_head.cls_convs", "head.cls_tower"),
@@ -80,18 +80,18 @@ class RetinaNet(DenseDetector):
     def assign(self, outputs: HeadOutputs, priors: Priors, instances: list[Instances], valid: Tensor) -> DenseTargets:
         """Positive from IoU 0.5, background below 0.4, and every object gets its best anchors."""
 
-        def match(picture: int, inside: Tensor, objects: Instances) -> Tensor:
+        def match(image: int, inside: Tensor, objects: Instances) -> Tensor:
             return match_by_iou(priors.boxes[inside], objects.boxes, 0.5, 0.4, low_quality=0.0)
 
         return targets_from(match, instances, valid, self.num_classes)
 
     def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
         cls, deltas = self.flat(outputs)
-        picture, prior = self.positives(targets)
-        wanted = encode_deltas(targets.boxes[picture, prior], priors.boxes[prior])
+        image, prior = self.positives(targets)
+        wanted = encode_deltas(targets.boxes[image, prior], priors.boxes[prior])
         return {
             "loss_cls": sigmoid_focal(cls, targets.labels) / targets.num_pos,
-            "loss_box": (deltas[picture, prior] - wanted).abs().sum() / targets.num_pos,
+            "loss_box": (deltas[image, prior] - wanted).abs().sum() / targets.num_pos,
         }
 
     def decode(self, box: Tensor, priors: Priors) -> Tensor:
@@ -110,7 +110,7 @@ def build(
     relu_before_extra: bool = False,
     neck_norm: Norm | None = None,
     head_norm: Norm | None = None,
-    pixels: Pixels | None = None,
+    pixel_norm: PixelNorm | None = None,
     resize: tuple[int, int] = (800, 1333),
     **backbone_args: Any,
 ) -> RetinaNet:
@@ -128,8 +128,8 @@ def build(
         relu_before_extra: ReLU before the coarsest of them, as in a pyramid of FCOS.
         neck_norm: norm in the pyramid, None as published.
         head_norm: norm in the towers, None as published.
-        pixels: statistics of the input.
-        resize: (short, long) side pictures are scaled to.
+        pixel_norm: statistics of the input.
+        resize: (short, long) side images are scaled to.
         backbone_args: further arguments of the backbone.
     """
     body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
@@ -138,11 +138,11 @@ def build(
         backbone=body,
         neck=neck,
         head=RetinaHead(width, num_classes, len(SCALES) * len(RATIOS), width, depth, head_norm),
-        cells=[cell_anchors(stride, SCALES, RATIOS) for stride in neck.strides],
+        base_anchors=[base_anchors(stride, SCALES, RATIOS) for stride in neck.strides],
         offset=0.0,
         num_classes=num_classes,
-        pixels=pixels,
-        inference=Inference(score=0.05, candidates=1000, iou=0.5, top=100),
+        pixel_norm=pixel_norm,
+        postprocess_config=PostProcess(score_threshold=0.05, pre_nms_top_k=1000, nms_threshold=0.5, max_detections=100),
         resize=resize,
     )
 

@@ -18,13 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pkdzoo.assigners.atss import atss_targets
-from pkdzoo.assigners.dense import targets_from
-from pkdzoo.assigners.fcos import centerness
-from pkdzoo.assigners.task_aligned import match_task_aligned
-from pkdzoo.backbones import build_backbone
 from pkdzoo.checkpoints.keymap import Rule
 from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules
+from pkdzoo.hub.weights import Weights
 from pkdzoo.layers.conv import ConvBlock, Scale, init_class_bias, init_convs
 from pkdzoo.layers.deform import sampled_conv
 from pkdzoo.layers.norm import Norm
@@ -32,16 +28,21 @@ from pkdzoo.layers.towers import Tower
 from pkdzoo.losses.boxes import giou_loss
 from pkdzoo.losses.focal import focal_of
 from pkdzoo.losses.quality import quality_focal_of
+from pkdzoo.models._published import PKD_TABLE_2, mmdetection
+from pkdzoo.models._registry import register_family
+from pkdzoo.models._tiny import TINY_DENSE
+from pkdzoo.models.assigners.atss import atss_targets
+from pkdzoo.models.assigners.dense import targets_from
+from pkdzoo.models.assigners.fcos import centerness
+from pkdzoo.models.assigners.task_aligned import match_task_aligned
+from pkdzoo.models.backbones import build_backbone
 from pkdzoo.models.dense import DenseDetector
-from pkdzoo.models.published import PKD_TABLE_2, mmdetection
-from pkdzoo.models.tiny import TINY_DENSE
-from pkdzoo.models.trace import Inference, Pixels, Taps
-from pkdzoo.necks.fpn import FPN
+from pkdzoo.models.necks.fpn import FPN
+from pkdzoo.models.trace import Taps
 from pkdzoo.ops.boxes import encode_distances
-from pkdzoo.ops.priors import cell_anchors
+from pkdzoo.ops.priors import base_anchors
 from pkdzoo.ops.reduce import mean_over_ranks
-from pkdzoo.registry import Weights, register_family
-from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, Priors
+from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, PostProcess, Priors
 
 KEY_RULES: list[Rule] = [
     *tower_rules("bbox_head.inter_convs", "head.shared"),
@@ -180,19 +181,19 @@ class TOOD(DenseDetector):
         """Early by ATSS with centerness for a quality, late by alignment; ``num_pos`` is the sum of class targets."""
         if self.early:
             targets = atss_targets(priors, instances, valid, self.num_classes)
-            picture, prior = self.positives(targets)
-            distances = encode_distances(targets.boxes[picture, prior], priors.centers[prior])
+            image, prior = self.positives(targets)
+            distances = encode_distances(targets.boxes[image, prior], priors.centers[prior])
             targets.quality = torch.zeros_like(targets.labels, dtype=torch.float32)
-            targets.quality[picture, prior] = centerness(distances)
+            targets.quality[image, prior] = centerness(distances)
             count = torch.tensor(float(len(prior)), device=valid.device)
             return replace(targets, num_pos=mean_over_ranks(count, least=1))
         cls, box = (rows.detach() for rows in self.flat(outputs))
         found, points = self.decode(box, priors), priors.centers
         quality = torch.zeros(valid.shape, device=valid.device)
 
-        def match(picture: int, inside: Tensor, objects: Instances) -> Tensor:
-            matched, quality[picture, inside] = match_task_aligned(
-                points[inside], cls[picture, inside], found[picture, inside], objects.boxes, objects.labels
+        def match(image: int, inside: Tensor, objects: Instances) -> Tensor:
+            matched, quality[image, inside] = match_task_aligned(
+                points[inside], cls[image, inside], found[image, inside], objects.boxes, objects.labels
             )
             return matched
 
@@ -202,9 +203,9 @@ class TOOD(DenseDetector):
     def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
         assert targets.quality is not None
         cls, box = self.flat(outputs)
-        picture, prior = self.positives(targets)
-        weight = targets.quality[picture, prior]
-        per_box = giou_loss(self.decode(box[picture, prior], priors.take(prior)), targets.boxes[picture, prior])
+        image, prior = self.positives(targets)
+        weight = targets.quality[image, prior]
+        per_box = giou_loss(self.decode(box[image, prior], priors.take(prior)), targets.boxes[image, prior])
         by_class = (
             focal_of(cls, targets.labels) if self.early else quality_focal_of(cls, targets.labels, targets.quality)
         )
@@ -226,7 +227,7 @@ def build(
     depth: int = 6,
     neck_norm: Norm | None = None,
     head_norm: Norm | None = "gn",
-    pixels: Pixels | None = None,
+    pixel_norm: PixelNorm | None = None,
     resize: tuple[int, int] = (800, 1333),
     **backbone_args: Any,
 ) -> TOOD:
@@ -241,8 +242,8 @@ def build(
         depth: shared convolutions.
         neck_norm: norm in the pyramid, None as published.
         head_norm: norm in the head.
-        pixels: statistics of the input.
-        resize: (short, long) side pictures are scaled to.
+        pixel_norm: statistics of the input.
+        resize: (short, long) side images are scaled to.
         backbone_args: further arguments of the backbone.
     """
     body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
@@ -251,11 +252,11 @@ def build(
         backbone=body,
         neck=neck,
         head=TOODHead(width, num_classes, len(neck.strides), width, depth, head_norm),
-        cells=[cell_anchors(stride, (8.0,), (1.0,)) for stride in neck.strides],
+        base_anchors=[base_anchors(stride, (8.0,), (1.0,)) for stride in neck.strides],
         offset=0.0,
         num_classes=num_classes,
-        pixels=pixels,
-        inference=Inference(score=0.05, candidates=1000, iou=0.6, top=100),
+        pixel_norm=pixel_norm,
+        postprocess_config=PostProcess(score_threshold=0.05, pre_nms_top_k=1000, nms_threshold=0.6, max_detections=100),
         resize=resize,
     )
 

@@ -1,45 +1,16 @@
-"""What one pass through a detector takes and leaves behind: pixels, thresholds, tapped maps, the trace."""
+"""What one pass through a detector computes: pyramid, head outputs, tapped maps, targets, losses."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
 from pkdzoo.structures import DenseTargets, FeaturePyramid, HeadOutputs, Instances, Priors
 
-if TYPE_CHECKING:
-    from pkdzoo.models.base import Detector
-
 Depth = Literal["features", "head", "loss"]
 DEPTHS: tuple[Depth, ...] = ("features", "head", "loss")
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """How a detector wants its pixels: statistics in its own channel order, of values 0-255."""
-
-    mean: tuple[float, ...] = (123.675, 116.28, 103.53)
-    std: tuple[float, ...] = (58.395, 57.12, 57.375)
-    order: Literal["rgb", "bgr"] = "rgb"
-
-
-@dataclass(frozen=True)
-class Inference:
-    """From head outputs to detections.
-
-    Attributes:
-        score: candidates must score more than this.
-        candidates: of each level, at most so many go into suppression.
-        iou: overlap at which a worse box of the same class is dropped.
-        top: detections a picture.
-    """
-
-    score: float = 0.05
-    candidates: int = 1000
-    iou: float = 0.5
-    top: int = 100
 
 
 @dataclass
@@ -61,13 +32,13 @@ class Trace:
         outputs: raw outputs of the dense head (two-stage: of the RPN).
         taps: tower maps, when ``tap`` was given.
         priors: where the dense head looked.
-        proposals: two-stage: (N, 4) boxes of each picture for the RoI heads.
-        regions: two-stage: of each picture the regions that the heads learned objects from, with their labels.
+        proposals: two-stage: (N, 4) boxes of each image for the RoI heads.
+        regions: two-stage: of each image the regions that the heads learned objects from, with their labels.
         targets: what each prior should have said.
         losses: weighted losses by name.
     """
 
-    model: Detector
+    model: Any
     features: FeaturePyramid
     outputs: HeadOutputs | None = None
     taps: Taps | None = None

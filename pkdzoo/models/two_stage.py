@@ -15,18 +15,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from pkdzoo.assigners.max_iou import labels_of, match_by_iou
-from pkdzoo.assigners.sampling import Sampling, sample
 from pkdzoo.layers.conv import init_convs
-from pkdzoo.models.base import Detector
-from pkdzoo.models.trace import Depth, Inference, Trace
+from pkdzoo.models.assigners.max_iou import labels_of, match_by_iou
+from pkdzoo.models.assigners.sampling import Sampling, sample
+from pkdzoo.models.detector import Detector
+from pkdzoo.models.trace import Depth, Trace
 from pkdzoo.ops.boxes import clip_boxes, decode_deltas, encode_deltas
 from pkdzoo.ops.levels import flatten_level, flatten_levels
 from pkdzoo.ops.nms import select_candidates, suppress
-from pkdzoo.ops.priors import cell_anchors, grid_priors, valid_cells
+from pkdzoo.ops.priors import base_anchors, grid_priors, valid_prior_mask
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.ops.rois import pool_rois, to_rois
-from pkdzoo.structures import IGNORE, Batch, DenseTargets, Detections, FeaturePyramid, HeadOutputs, Instances, Priors
+from pkdzoo.structures import (
+    IGNORE,
+    Batch,
+    DenseTargets,
+    Detections,
+    FeaturePyramid,
+    HeadOutputs,
+    Instances,
+    PostProcess,
+    Priors,
+)
 
 SCALES = (8.0,)  # of the stride
 RATIOS = (0.5, 1.0, 2.0)
@@ -38,16 +48,16 @@ OBJECT, BACKGROUND = 0, 1  # labels of anchors: the RPN knows one class
 
 @dataclass(frozen=True)
 class Proposing:
-    """From outputs to proposals: of each level the best ``candidates``, after suppression the best ``top``."""
+    """From outputs to proposals: of each level the best ``pre_nms_top_k``, after NMS the best ``max_proposals``."""
 
-    candidates: int = 1000
-    iou: float = 0.7
-    top: int = 1000
+    pre_nms_top_k: int = 1000
+    nms_threshold: float = 0.7
+    max_proposals: int = 1000
 
 
 @dataclass
 class RoITargets:
-    """What the regions of one picture should say.
+    """What the regions of one image should say.
 
     Attributes:
         boxes: (N, 4) xyxy, the regions; positives first.
@@ -128,8 +138,8 @@ class TwoStageDetector(Detector):
     """
 
     two_stage = True
-    train_proposing = Proposing(candidates=2000)
-    test_proposing = Proposing(candidates=1000)
+    train_proposing = Proposing(pre_nms_top_k=2000)
+    test_proposing = Proposing(pre_nms_top_k=1000)
 
     def __init__(
         self,
@@ -170,7 +180,7 @@ class TwoStageDetector(Detector):
 
     def make_anchors(self, features: FeaturePyramid) -> Priors:
         """The RPN's anchors over a pyramid of these sizes."""
-        cells = [cell_anchors(stride, SCALES, RATIOS).to(features.levels[0].device) for stride in features.strides]
+        cells = [base_anchors(stride, SCALES, RATIOS).to(features.levels[0].device) for stride in features.strides]
         return grid_priors(cells, features.sizes, features.strides)
 
     def run_losses(self, trace: Trace, batch: Batch, instances: list[Instances]) -> None:
@@ -183,11 +193,11 @@ class TwoStageDetector(Detector):
         trace.regions = [Instances(t.boxes[kept], t.labels[kept]) for t, kept in zip(targets, positive)]
         trace.losses = {**losses, **self.roi_losses(trace.features, targets, instances)}
 
-    def postprocess(self, trace: Trace, batch: Batch, inference: Inference | None = None) -> list[Detections]:
+    def postprocess(self, trace: Trace, batch: Batch, config: PostProcess | None = None) -> list[Detections]:
         """Run the box head over the proposals; then threshold, decode, clip, suppress, keep the best."""
         if trace.outputs is None:
             raise ValueError('this trace stops at the features: write model.trace(batch, upto="head")')
-        inference = inference or self.inference
+        config = config or self.postprocess_config
         proposals = trace.proposals
         if proposals is None or trace.losses:  # proposals of a loss are not those of detection
             proposals = self.propose(trace, batch, self.test_proposing)
@@ -196,9 +206,9 @@ class TwoStageDetector(Detector):
         found = []
         for boxes, logits, delta, size in zip(proposals, cls.split(counts), deltas.split(counts), batch.sizes):
             scores = logits.softmax(dim=1)[:, :-1]  # background is the last
-            values, region, labels = select_candidates(scores, inference.score, scores.numel())
+            values, region, labels = select_candidates(scores, config.score_threshold, scores.numel())
             decoded = clip_boxes(decode_deltas(delta[region, labels], boxes[region], BOX_STDS), size)
-            found.append(suppress(Detections(decoded, values, labels), inference.iou, inference.top))
+            found.append(suppress(Detections(decoded, values, labels), config.nms_threshold, config.max_detections))
         return found
 
     # -- first stage ---------------------------------------------------------------------------------------------
@@ -207,7 +217,7 @@ class TwoStageDetector(Detector):
     def assign_anchors(self, trace: Trace, batch: Batch, instances: list[Instances]) -> DenseTargets:
         """Positive from IoU 0.7, background below 0.3, every object gets its best anchors; then a random choice.
 
-        ``num_pos`` counts positives and negatives, each at least 1 a picture: the RPN's losses are a mean over both.
+        ``num_pos`` counts positives and negatives, each at least 1 an image: the RPN's losses are a mean over both.
         """
         assert trace.priors is not None
         priors, features = trace.priors, trace.features
@@ -215,7 +225,7 @@ class TwoStageDetector(Detector):
         boxes = priors.boxes.new_zeros(*labels.shape, 4)
         for i, (objects, size) in enumerate(zip(instances, batch.sizes)):
             cells = len(SCALES) * len(RATIOS)
-            valid = valid_cells(features.sizes, features.strides, size, cells, device=labels.device)
+            valid = valid_prior_mask(features.sizes, features.strides, size, cells, device=labels.device)
             inside = valid.nonzero().squeeze(1)
             matched = match_by_iou(priors.boxes[inside], objects.boxes, 0.7, 0.3, low_quality=0.3)
             positives, negatives = sample(matched, self.anchor_sampling)
@@ -234,12 +244,12 @@ class TwoStageDetector(Detector):
         deltas = flatten_levels(outputs.box, 4)
         chosen = targets.labels != IGNORE
         is_object = (targets.labels[chosen] == OBJECT).float()
-        picture, prior = (targets.labels == OBJECT).nonzero(as_tuple=True)
-        wanted = encode_deltas(targets.boxes[picture, prior], priors.boxes[prior])
+        image, prior = (targets.labels == OBJECT).nonzero(as_tuple=True)
+        wanted = encode_deltas(targets.boxes[image, prior], priors.boxes[prior])
         cross_entropy = F.binary_cross_entropy_with_logits(logits[chosen], is_object, reduction="sum")
         return {
             "loss_rpn_cls": cross_entropy / targets.num_pos,
-            "loss_rpn_box": (deltas[picture, prior].float() - wanted).abs().sum() / targets.num_pos,
+            "loss_rpn_box": (deltas[image, prior].float() - wanted).abs().sum() / targets.num_pos,
         }
 
     @torch.no_grad()
@@ -247,14 +257,14 @@ class TwoStageDetector(Detector):
         """The regions that the RPN believes in, best first.
 
         Returns:
-            For each picture (N, 4) xyxy inside the picture, of positive size, without gradient.
+            For each image (N, 4) xyxy inside the image, of positive size, without gradient.
         """
         assert trace.outputs is not None and trace.priors is not None
         anchors = torch.split(trace.priors.boxes, trace.priors.counts)
         boxes, scores, levels = [], [], []
         for i, (cls, box) in enumerate(zip(trace.outputs.cls, trace.outputs.box)):
             logits = flatten_level(cls, 1)[..., 0].float()  # (B, p)
-            best, index = logits.topk(min(proposing.candidates, logits.shape[1]), dim=1)
+            best, index = logits.topk(min(proposing.pre_nms_top_k, logits.shape[1]), dim=1)
             deltas = flatten_level(box, 4).float().gather(1, index[..., None].expand(-1, -1, 4))
             boxes.append(decode_deltas(deltas, anchors[i][index]))
             scores.append(best.sigmoid())
@@ -265,13 +275,15 @@ class TwoStageDetector(Detector):
             found = clip_boxes(found, size)
             real = (found[:, 2:] > found[:, :2]).all(dim=1)
             found = found[real]
-            proposals.append(found[batched_nms(found, score[real], level[real], proposing.iou)[: proposing.top]])
+            proposals.append(
+                found[batched_nms(found, score[real], level[real], proposing.nms_threshold)[: proposing.max_proposals]]
+            )
         return proposals
 
     # -- second stage --------------------------------------------------------------------------------------------
 
     def pool(self, features: FeaturePyramid, boxes: list[Tensor], size: int) -> Tensor:
-        """Features of regions of all pictures: (N, channels, size, size)."""
+        """Features of regions of all images: (N, channels, size, size)."""
         used = slice(self.roi_levels)
         return pool_rois(features.levels[used], features.strides[used], to_rois(boxes), size)
 

@@ -34,7 +34,7 @@ def encode_deltas(boxes: Tensor, anchors: Tensor, stds: Sequence[float] = UNIT_S
 
 
 def decode_deltas(deltas: Tensor, anchors: Tensor, stds: Sequence[float] = UNIT_STDS) -> Tensor:
-    """Boxes from deltas; log-scales are limited to ``+-MAX_LOG_RATIO``. Not clipped to the picture.
+    """Boxes from deltas; log-scales are limited to ``+-MAX_LOG_RATIO``. Not clipped to the image.
 
     Args:
         deltas: (..., 4) as :func:`encode_deltas` writes them.
@@ -70,7 +70,7 @@ def encode_distances(boxes: Tensor, points: Tensor) -> Tensor:
 
 
 def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes limited to a picture of ``size`` (height, width)."""
+    """Boxes limited to an image of ``size`` (height, width)."""
     height, width = size
     return torch.stack([boxes[..., i].clamp(0, (width, height)[i % 2]) for i in range(4)], dim=-1)
 

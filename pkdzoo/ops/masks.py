@@ -1,4 +1,4 @@
-"""Masks of objects: cut out below a region to learn from, and pasted from a region back into the picture."""
+"""Masks of objects: cut out below a region to learn from, and pasted from a region back into the image."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
-PIXELS_AT_ONCE = 2**24  # of masks that are cut: as float32 64 MB, where all masks of a crowded picture fill a gigabyte
+PIXELS_AT_ONCE = 2**24  # of masks that are cut: as float32 64 MB, where all masks of a crowded image fill a gigabyte
 
 
 @torch.no_grad()
 def crop_masks(masks: Tensor, boxes: Tensor, matched: Tensor, size: int) -> Tensor:
     """The part of an object's mask that lies in a region, resampled by RoIAlign and cut at a half.
 
-    mmdetection's BitmapMasks.crop_and_resize. There masks were padded like the picture, so a target at the picture's
-    edge could depend on the other pictures of the batch; here the edge is the edge.
+    mmdetection's BitmapMasks.crop_and_resize. There masks were padded like the image, so a target at the image's
+    edge could depend on the other images of the batch; here the edge is the edge.
 
     Args:
         masks: (G, h, w) bool.
@@ -45,11 +45,11 @@ def paste_mask(
     Args:
         cells: (m, m) in 0..1.
         box: (4,) xyxy pixels, which the mask fills.
-        size: (height, width) of the picture.
+        size: (height, width) of the image.
         threshold: a pixel belongs to the object from this probability on.
 
     Returns:
-        (h, w) bool, and the rows and columns of the picture that it covers; the picture outside is not the object.
+        (h, w) bool, and the rows and columns of the image that it covers; the image outside is not the object.
     """
     left, top, right, bottom = (*box[:2].floor().tolist(), *box[2:].ceil().tolist())
     rows = slice(min(size[0], max(0, int(top))), min(size[0], max(0, int(bottom))))
@@ -68,43 +68,43 @@ def paste_mask(
 
 
 def paste_masks(cells: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Tensor:
-    """Masks of regions drawn into the picture, one after the other; see :func:`paste_mask`.
+    """Masks of regions drawn into the image, one after the other; see :func:`paste_mask`.
 
     Args:
         cells: (N, m, m) in 0..1.
         boxes: (N, 4) xyxy pixels, which the masks fill.
-        size: (height, width) of the picture.
+        size: (height, width) of the image.
         threshold: a pixel belongs to the object from this probability on.
 
     Returns:
         (N, height, width) bool.
     """
     drawn = torch.zeros(len(boxes), *size, dtype=torch.bool, device=boxes.device)
-    for picture, mine, box in zip(drawn, cells, boxes):
+    for image, mine, box in zip(drawn, cells, boxes):
         mask, rows, columns = paste_mask(mine, box, size, threshold)
-        picture[rows, columns] = mask
+        image[rows, columns] = mask
     return drawn
 
 
 def run_lengths(mask: Tensor, rows: slice, columns: slice, size: tuple[int, int]) -> list[int]:
-    """COCO's run lengths of a mask that covers a part of a picture: column by column, first those outside the object.
+    """COCO's run lengths of a mask that covers a part of an image: column by column, first those outside the object.
 
-    A mask on a picture of 12,000 x 9,000 pixels costs what its own pixels cost.
+    A mask on an image of 12,000 x 9,000 pixels costs what its own pixels cost.
 
     Args:
         mask: (h, w) bool.
-        rows: of the picture that it covers.
+        rows: of the image that it covers.
         columns: likewise.
-        size: (height, width) of the picture.
+        size: (height, width) of the image.
 
     Returns:
-        Lengths, whose sum is the number of the picture's pixels.
+        Lengths, whose sum is the number of the image's pixels.
     """
     height, width = size
     above = torch.zeros(mask.shape[1], 1, dtype=torch.int8, device=mask.device)
     edges = torch.cat([above, mask.T.to(torch.int8), above], dim=1).diff(dim=1)  # (w, h + 1)
     x, y = edges.nonzero(as_tuple=True)
-    places = (x + columns.start) * height + y + rows.start  # where the answer changes, in the picture's order
+    places = (x + columns.start) * height + y + rows.start  # where the answer changes, in the image's order
     # An object that reaches the lower edge and goes on at the top of the next column does not change there.
     ends, counts = places.unique_consecutive(return_counts=True)
     ends = ends[counts == 1]

@@ -48,9 +48,9 @@ def suppress(detections: Detections, iou: float, top: int) -> Detections:
     """Greedy per-class non-maximum suppression, then the best ``top``.
 
     Args:
-        detections: candidates of one picture in any order.
+        detections: candidates of one image in any order.
         iou: a box is dropped when it overlaps a better one of its class by more than this.
-        top: how many detections a picture may have.
+        top: how many detections an image may have.
     """
     # float32 whatever the autocast: half precision moves large coordinates by whole pixels
     kept = batched_nms(detections.boxes.float(), detections.scores.float(), detections.labels, iou)
@@ -58,7 +58,7 @@ def suppress(detections: Detections, iou: float, top: int) -> Detections:
 
 
 def concatenate(parts: list[Detections]) -> Detections:
-    """Detections of several levels or views as one; masks only as ``cells``, in all parts or in none."""
+    """Detections of several levels or views as one; masks only as ``mask_probabilities``, in all parts or in none."""
     boxes, scores, labels = (torch.cat([getattr(p, name) for p in parts]) for name in ("boxes", "scores", "labels"))
-    cells = [p.cells for p in parts if p.cells is not None]
-    return Detections(boxes, scores, labels, cells=torch.cat(cells) if cells else None)
+    cells = [p.mask_probabilities for p in parts if p.mask_probabilities is not None]
+    return Detections(boxes, scores, labels, mask_probabilities=torch.cat(cells) if cells else None)

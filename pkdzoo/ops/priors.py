@@ -14,7 +14,7 @@ from torch import Tensor
 from pkdzoo.structures import Priors
 
 
-def cell_anchors(base: float, scales: Sequence[float], ratios: Sequence[float]) -> Tensor:
+def base_anchors(base: float, scales: Sequence[float], ratios: Sequence[float]) -> Tensor:
     """The anchors of one cell, centred on zero.
 
     Args:
@@ -57,27 +57,27 @@ def grid_priors(
     return Priors(torch.cat(boxes), torch.cat(steps), counts)
 
 
-def point_cells(strides: Sequence[int]) -> list[Tensor]:
+def point_base_anchors(strides: Sequence[int]) -> list[Tensor]:
     """One cell prior a level: a box one stride wide, for heads that look at points."""
     return [torch.tensor([[-stride, -stride, stride, stride]], dtype=torch.float32) / 2 for stride in strides]
 
 
-def valid_cells(
+def valid_prior_mask(
     sizes: Sequence[tuple[int, int]],
     strides: Sequence[int],
-    picture: tuple[int, int],
+    image: tuple[int, int],
     priors_a_cell: int = 1,
     divisor: int = 32,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Which priors lie on the picture and not on padding that other pictures of the batch forced on it.
+    """Which priors lie on the image and not on padding that other images of the batch forced on it.
 
-    A picture's own size counts rounded up to ``divisor``, as a batch of it alone would have been padded.
+    An image's own size counts rounded up to ``divisor``, as a batch of it alone would have been padded.
 
     Args:
         sizes: (h, w) of each level.
         strides: pixels a cell at each level.
-        picture: (height, width) of the picture without padding.
+        image: (height, width) of the image without padding.
         priors_a_cell: A.
         divisor: what batches are padded to.
         device: where the answer goes.
@@ -85,7 +85,7 @@ def valid_cells(
     Returns:
         (P,) bool.
     """
-    height, width = (-(-side // divisor) * divisor for side in picture)
+    height, width = (-(-side // divisor) * divisor for side in image)
     flags = []
     for (h, w), stride in zip(sizes, strides):
         rows = torch.arange(h, device=device) < -(-height // stride)

@@ -16,7 +16,7 @@ def mean_over_ranks(value: Tensor, least: float | None = None) -> Tensor:
     """The mean of a tensor over processes, without gradient.
 
     Normalisers of losses go through here: gradients of processes are averaged, so a loss must be divided by the
-    mean count a process, or pictures with few objects would weigh more than others.
+    mean count a process, or images with few objects would weigh more than others.
 
     Args:
         value: of this process.

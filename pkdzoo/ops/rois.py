@@ -16,13 +16,13 @@ FINEST = 56.0  # a box of twice this side moves from the finest level to the nex
 
 
 def to_rois(boxes: Sequence[Tensor]) -> Tensor:
-    """Boxes of several pictures in one tensor.
+    """Boxes of several images in one tensor.
 
     Args:
-        boxes: for each picture (N_i, 4) xyxy.
+        boxes: for each image (N_i, 4) xyxy.
 
     Returns:
-        (N, 5): index of the picture, then xyxy.
+        (N, 5): index of the image, then xyxy.
     """
     return torch.cat([torch.cat([b.new_full((len(b), 1), float(i)), b], dim=1) for i, b in enumerate(boxes)])
 

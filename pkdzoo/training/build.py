@@ -26,17 +26,17 @@ from pkdzoo.data import (
 )
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.inherit import freeze, inherit
-from pkdzoo.factory import create_detector
-from pkdzoo.loading import load_backbone, load_checkpoint
-from pkdzoo.models.base import Detector
-from pkdzoo.models.folder import from_json
+from pkdzoo.models._config import from_json
+from pkdzoo.models._factory import create_detector
+from pkdzoo.models._loading import load_backbone, load_checkpoint
+from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
 from pkdzoo.training.recipe import Data, Distill, Recipe
 
 
 @dataclass(frozen=True)
 class Places:
-    """Annotation file and picture folder of the two splits."""
+    """Annotation file and image folder of the two splits."""
 
     train: tuple[Path, Path]
     val: tuple[Path, Path]
@@ -57,7 +57,7 @@ def find_data(
         folder: in one of the layouts of :func:`pkdzoo.data.find_split`.
         train_json: annotation file, if it is elsewhere.
         val_json: likewise.
-        images: picture folder of both splits, if it is elsewhere.
+        images: image folder of both splits, if it is elsewhere.
         cache: folder that a generated data set goes to.
 
     Raises:
@@ -85,14 +85,14 @@ def train_transform(data: Data) -> Compose:
 
 
 def build_datasets(recipe: Recipe, places: Places) -> tuple[CocoDataset, CocoDataset]:
-    """Training pictures (unreadable ones are skipped and counted) and validation pictures (they are an error)."""
+    """Training images (unreadable ones are skipped and counted) and validation images (they are an error)."""
     data = recipe.data
     train = CocoDataset(
         *places.train,
         transform=train_transform(data),
         with_masks=data.masks,
         drop_empty=data.drop_empty,
-        min_size=data.min_size,
+        min_size=data.min_image_size,
         seed=recipe.seed,
         on_error="skip",
     )
@@ -102,24 +102,25 @@ def build_datasets(recipe: Recipe, places: Places) -> tuple[CocoDataset, CocoDat
 def val_dataset(
     place: tuple[Path, Path], size: tuple[int, int], label_names: Sequence[str], skip_other_classes: bool = False
 ) -> CocoDataset:
-    """Pictures to measure on, at (short, long) pixels, with the model's own order of classes."""
+    """Images to measure on, at (short, long) pixels, with the model's own order of classes."""
     transform = test_transform(*size)
     return CocoDataset(*place, transform=transform, label_names=label_names, skip_other_classes=skip_other_classes)
 
 
 def batch_per_process(recipe: Recipe, processes: int) -> int:
-    """Pictures of one pass of one process.
+    """Images of one pass of one process.
 
     Raises:
         ValueError: when the recipe's total batch cannot be divided evenly.
     """
     parts = processes * recipe.optim.accumulate
-    if recipe.data.batch % parts:
+    if recipe.data.batch_size % parts:
         raise ValueError(
-            f"a batch of {recipe.data.batch} cannot be shared by {processes} processes x {recipe.optim.accumulate} "
-            f"accumulated passes: write e.g. --set data.batch={-(-recipe.data.batch // parts) * parts}"
+            f"a batch of {recipe.data.batch_size} cannot be shared by {processes} processes x "
+            f"{recipe.optim.accumulate} accumulated passes: write e.g. --set data.batch_size="
+            f"{-(-recipe.data.batch_size // parts) * parts}"
         )
-    return recipe.data.batch // parts
+    return recipe.data.batch_size // parts
 
 
 def train_loader(recipe: Recipe, dataset: CocoDataset, processes: int) -> tuple[DataLoader[Batch], AspectBatchSampler]:
@@ -162,7 +163,7 @@ def _loader(dataset: CocoDataset, workers: int, **kwargs: Any) -> DataLoader[Bat
 
 
 def _detector(name: str, pretrained: bool = False, **args: Any) -> Detector:
-    # what a recipe writes down is JSON: lists stand for tuples, a dict of statistics for Pixels
+    # what a recipe writes down is JSON: lists stand for tuples, a dict of statistics for PixelNorm
     return create_detector(name, pretrained, **{key: from_json(value) for key, value in args.items()})
 
 

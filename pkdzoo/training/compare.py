@@ -1,4 +1,4 @@
-"""Several arms of one experiment side by side: a table, and a picture of what each of them sees."""
+"""Several arms of one experiment side by side: a table, and an image of what each of them sees."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from PIL import Image, ImageDraw, ImageFont
 from torch.utils.data import DataLoader
 
 from pkdzoo.data import CocoDataset
-from pkdzoo.data.reading import read_image
-from pkdzoo.drawing import draw_detections
-from pkdzoo.models.base import Detector
+from pkdzoo.data.image_io import read_image
+from pkdzoo.inference.draw import draw_detections
+from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
 from pkdzoo.training.evaluate import evaluate
 from pkdzoo.training.recipe import Recipe
-from pkdzoo.training.state import write_json
+from pkdzoo.utils.files import write_json
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 
 
 @dataclass
-class Arm:
+class TrainedRun:
     """A finished run.
 
     Attributes:
@@ -48,11 +48,11 @@ class Arm:
     accelerator: Accelerator
 
 
-def compare(arms: Sequence[Arm], output: Path) -> list[dict[str, Any]]:
+def compare(arms: Sequence[TrainedRun], output: Path) -> list[dict[str, Any]]:
     """Measure the teacher, print one table and write ``comparison.json`` and ``predictions.png``.
 
     Args:
-        arms: all measured on the same pictures; the first one without a teacher is what the others are compared to.
+        arms: all measured on the same images; the first one without a teacher is what the others are compared to.
         output: folder of the experiment.
 
     Returns:
@@ -71,7 +71,7 @@ def compare(arms: Sequence[Arm], output: Path) -> list[dict[str, Any]]:
         text = table(rows)
         write_json(output / "comparison.json", rows)
         predictions(shown, arms[0].val_set).save(output / "predictions.png")
-        print(f"\n{text}\n\nweights, metrics and the picture predictions.png: {output.resolve()}", flush=True)
+        print(f"\n{text}\n\nweights, metrics and the image predictions.png: {output.resolve()}", flush=True)
     return rows
 
 
@@ -108,25 +108,25 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def predictions(
-    models: Sequence[tuple[str, Detector]], dataset: CocoDataset, count: int = 4, score: float = 0.3
+    models: Sequence[tuple[str, Detector]], dataset: CocoDataset, count: int = 4, threshold: float = 0.3
 ) -> Image.Image:
-    """A sheet of pictures: a row each, first the truth, then what each model sees.
+    """A sheet of images: a row each, first the truth, then what each model sees.
 
     Args:
         models: with the names that stand above their columns.
-        dataset: the first ``count`` of its pictures are shown.
+        dataset: the first ``count`` of its images are shown.
         count: rows.
-        score: detections below it are not drawn.
+        threshold: detections below it are not drawn.
     """
     rows = []
     for index in range(min(count, len(dataset))):
         truth = dataset.load_instances(index)
         names = [dataset.label_names[label] for label in truth.labels.tolist()]
         pixels = read_image(dataset.image_dir / dataset.file_name(index))
-        picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-        cells = [draw_detections(picture, truth.boxes.numpy(), truth.labels.tolist(), names, enlarge=True)]
+        image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+        cells = [draw_detections(image, truth.boxes.numpy(), truth.labels.tolist(), names, enlarge=True)]
         for _, model in models:
-            result = model.predict(picture, score=score)
+            result = model.predict(image, threshold=threshold)
             assert not isinstance(result, list)
             cells.append(result.plot())
         rows.append(cells)
@@ -134,7 +134,7 @@ def predictions(
 
 
 def sheet(titles: Sequence[str], rows: Sequence[Sequence[Image.Image]], margin: int = 6) -> Image.Image:
-    """Pictures in rows and columns on white, a title above each column."""
+    """Images in rows and columns on white, a title above each column."""
     widths = [max(row[k].width for row in rows) for k in range(len(titles))]
     heights = [max(cell.height for cell in row) for row in rows]
     head = 22

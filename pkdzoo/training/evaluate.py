@@ -16,9 +16,9 @@ from tqdm import tqdm
 from pkdzoo.data import CocoDataset
 from pkdzoo.data.collate import collate
 from pkdzoo.evaluation import METRICS, CocoEvaluator
-from pkdzoo.factory import create_detector
-from pkdzoo.models.base import Detector
-from pkdzoo.models.prediction import to_original
+from pkdzoo.inference.predictor import to_original
+from pkdzoo.models._factory import create_detector
+from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
 
 
@@ -53,7 +53,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """COCO's numbers of a detector.
 
-    Processes keep their own detections and exchange them once, at the end; the pictures that Accelerate repeats to
+    Processes keep their own detections and exchange them once, at the end; the images that Accelerate repeats to
     even out the last batch are counted once. Every process returns the same numbers.
 
     Args:
@@ -89,20 +89,20 @@ def evaluate(
 
 
 @torch.inference_mode()
-def time_pictures(
+def time_images(
     model: Detector, dataset: CocoDataset, accelerator: Accelerator, count: int = 10, budget: float = 2.0
 ) -> dict[str, float]:
-    """How long a picture takes from memory to its detections, one at a time, after two that do not count.
+    """How long an image takes from memory to its detections, one at a time, after two that do not count.
 
     Args:
         model: not wrapped, on its device.
-        dataset: its first pictures are taken.
+        dataset: its first images are taken.
         accelerator: of the run.
         count: at most so many.
         budget: seconds after which the rest is left out.
 
     Returns:
-        ``ms_per_picture``, the median; nothing of an empty data set.
+        ``ms_per_image``, the median; nothing of an empty data set.
     """
     times: list[float] = []
     begin = time.perf_counter()
@@ -118,7 +118,7 @@ def time_pictures(
         times.append(1000 * took)
         if time.perf_counter() - begin > budget:
             break
-    return {"ms_per_picture": round(statistics.median(times), 3)} if times else {}
+    return {"ms_per_image": round(statistics.median(times), 3)} if times else {}
 
 
 def table(metrics: dict[str, Any], per_class: bool = True) -> str:

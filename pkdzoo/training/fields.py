@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
-from pkdzoo.registry import nearest
+from pkdzoo.utils.suggest import did_you_mean
 
 
 def typed(value: Any, hint: Any, where: str) -> Any:
@@ -65,7 +65,7 @@ def _built(kind: type[Any], content: Mapping[str, Any], where: str) -> Any:
     for key in content:
         if key not in known:
             dotted = f"{where}.{key}" if where else key
-            raise ValueError(f"a recipe has no field {dotted!r}. {nearest(key, known)}")
+            raise ValueError(f"a recipe has no field {dotted!r}. {did_you_mean(key, known)}")
     values = {key: typed(value, hints[key], f"{where}.{key}" if where else key) for key, value in content.items()}
     try:
         return kind(**values)
@@ -107,7 +107,7 @@ def with_field(owner: Any, path: list[str], text: str, where: str = "") -> Any:
     if is_dataclass(owner) and not isinstance(owner, type):
         known = [f.name for f in fields(owner)]
         if key not in known:
-            raise ValueError(f"a recipe has no field {dotted!r}. {nearest(key, known)}")
+            raise ValueError(f"a recipe has no field {dotted!r}. {did_you_mean(key, known)}")
         kind, old = get_type_hints(type(owner))[key], getattr(owner, key)
         new = with_field(old, rest, text, dotted) if rest else parse_word(text, kind)
         return replace(owner, **{key: typed(new, kind, dotted)})

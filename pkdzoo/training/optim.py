@@ -49,12 +49,12 @@ def build_optimizer(model: nn.Module, optim: Optim, batch: int) -> torch.optim.O
     Args:
         model: what learns.
         optim: see Optim.
-        batch: pictures an optimiser step, for ``optim.scale_lr``.
+        batch: images an optimiser step, for ``optim.scale_lr``.
     """
     # Not fused, which would save 1.5 % of a step of FCOS-R50: on a CPU it takes weights and momentum by their place
     # in memory, which are two orders in a run that is resumed with --channels-last and began without, and then learns
     # nonsense; and the steps that a gradient scaler skips happen inside it, where Accelerate does not see them.
-    lr = optim.lr * batch / optim.batch if optim.scale_lr else optim.lr
+    lr = optim.lr * batch / optim.base_batch_size if optim.scale_lr else optim.lr
     groups = param_groups(model, optim, lr)
     if optim.kind == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=optim.betas, weight_decay=optim.weight_decay)

@@ -14,12 +14,12 @@ from torch.utils.data import Subset
 from pkdzoo.data import CocoDataset
 from pkdzoo.distill import Distiller
 from pkdzoo.layers.norm import FrozenBatchNorm2d
-from pkdzoo.models.base import Detector
-from pkdzoo.registry import get_weights, is_detector
+from pkdzoo.models._registry import get_weights, is_detector
+from pkdzoo.models.detector import Detector
 from pkdzoo.training.build import batch_per_process, student_of, val_loader
-from pkdzoo.training.dry_run import cost_of_a_pass, memory_of_a_step
+from pkdzoo.training.cost_estimate import cost_of_a_pass, memory_of_a_step
 from pkdzoo.training.evaluate import evaluate
-from pkdzoo.training.monitor import duration
+from pkdzoo.training.log import duration
 from pkdzoo.training.optim import planned_steps
 from pkdzoo.training.recipe import Data, Recipe
 
@@ -50,8 +50,8 @@ def check_run(
     Args:
         recipe: of the run.
         task: a detector or a Distiller, not wrapped.
-        train: training pictures.
-        val: validation pictures.
+        train: training images.
+        val: validation images.
         processes: that train together.
         steps_per_epoch: optimiser steps.
         device: that will train; None is the CPU.
@@ -109,27 +109,27 @@ def _describe_data(report: Report, train: CocoDataset, val: CocoDataset) -> None
             continue
         allowed = train.max_unreadable * len(train) if dataset is train else 0
         few = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        line = f"{len(missing)} of {len(dataset)} {name} pictures are not in {dataset.image_dir}: {few}"
+        line = f"{len(missing)} of {len(dataset)} {name} images are not in {dataset.image_dir}: {few}"
         if len(missing) > allowed:
             raise ValueError(line)
         report.warnings.append(f"{line}; they are skipped")
 
 
 def _describe_steps(report: Report, recipe: Recipe, processes: int, steps_per_epoch: int) -> None:
-    batch, optim = recipe.data.batch, recipe.optim
+    batch, optim = recipe.data.batch_size, recipe.optim
     each = batch_per_process(recipe, processes)
-    lr = optim.lr * batch / optim.batch if optim.scale_lr else optim.lr
+    lr = optim.lr * batch / optim.base_batch_size if optim.scale_lr else optim.lr
     report.lines.append(
-        f"batch     {batch} = {processes} processes x {optim.accumulate} passes x {each} pictures; "
-        f"{optim.kind} at {lr:g}" + (f" ({optim.lr:g} x {batch}/{optim.batch})" if optim.scale_lr else "")
+        f"batch     {batch} = {processes} processes x {optim.accumulate} passes x {each} images; "
+        f"{optim.kind} at {lr:g}" + (f" ({optim.lr:g} x {batch}/{optim.base_batch_size})" if optim.scale_lr else "")
     )
     steps = planned_steps(recipe.schedule, steps_per_epoch)
     epochs = math.ceil(steps / steps_per_epoch)
     report.lines.append(f"steps     {steps} = {epochs} epochs of {steps_per_epoch}")
-    if batch != optim.batch and not optim.scale_lr:
+    if batch != optim.base_batch_size and not optim.scale_lr:
         report.warnings.append(
-            f"the rate {optim.lr:g} was published for a batch of {optim.batch}, this run has {batch}: "
-            "--set optim.scale_lr=true scales it, --set optim.batch=... says it is meant"
+            f"the rate {optim.lr:g} was published for a batch of {optim.base_batch_size}, this run has {batch}: "
+            "--set optim.scale_lr=true scales it, --set optim.base_batch_size=... says it is meant"
         )
 
 
@@ -157,21 +157,21 @@ def _describe_costs(
     device: torch.device,
     precision: str,
 ) -> None:
-    student, pictures = student_of(task), batch_per_process(recipe, processes)
-    size = largest_picture(recipe.data)
+    student, images = student_of(task), batch_per_process(recipe, processes)
+    size = largest_image(recipe.data)
     autocast = None if precision == "no" else torch.autocast("cpu", torch.bfloat16)
-    cost = cost_of_a_pass(task, size, pictures, autocast)
-    shape = f"{pictures} x {size[1]} x {size[0]} pixels"
-    each = cost.total / pictures
+    cost = cost_of_a_pass(task, size, images, autocast)
+    shape = f"{images} x {size[1]} x {size[0]} pixels"
+    each = cost.total / images
     report.lines.append(
-        f"costs     {_operations(each)} a picture of {size[1]} x {size[0]}, forward, backward and teacher; "
-        f"{_operations(each * recipe.data.batch)} a step (multiply-adds)"
+        f"costs     {_operations(each)} an image of {size[1]} x {size[0]}, forward, backward and teacher; "
+        f"{_operations(each * recipe.data.batch_size)} a step (multiply-adds)"
     )
     ema = recipe.optim.ema is not None
     memory = memory_of_a_step(task, student, cost.memory, recipe.optim.kind, ema, processes)
     parts = ", ".join(f"{name} {_bytes(value)}" for name, value in asdict(memory).items() if value)
     report.lines.append(
-        f"memory    about {_bytes(memory.total)} a process: {parts} for {shape} (counted on small pictures and scaled; "
+        f"memory    about {_bytes(memory.total)} a process: {parts} for {shape} (counted on small images and scaled; "
         "libraries' workspace comes on top)"
     )
     free = free_memory(device)
@@ -184,7 +184,7 @@ def _describe_costs(
     if device.type == "cpu":
         passes = planned_steps(recipe.schedule, steps_per_epoch) * recipe.optim.accumulate
         guess = (
-            f"{duration(cost.seconds * passes)} of training, guessed from one small picture; measured after some steps"
+            f"{duration(cost.seconds * passes)} of training, guessed from one small image; measured after some steps"
         )
     report.lines.append(f"time      {guess}")
 
@@ -197,8 +197,8 @@ def _operations(number: float) -> str:
     return f"{number / 1e9:.3g} GFLOPs" if number < 1e12 else f"{number / 1e12:.3g} TFLOPs"
 
 
-def largest_picture(data: Data) -> tuple[int, int]:
-    """(height, width) that most training pictures of a recipe come to at most, lying, and padded to 32."""
+def largest_image(data: Data) -> tuple[int, int]:
+    """(height, width) that most training images of a recipe come to at most, lying, and padded to 32."""
     short = data.short if isinstance(data.short, int) else max(data.short)
     height, width = data.crop or (min(short, data.long), data.long)
     return -(-height // 32) * 32, -(-width // 32) * 32
@@ -212,13 +212,13 @@ def free_memory(device: torch.device) -> int | None:
 def check_teacher(
     name: str, teacher: Detector, dataset: CocoDataset, count: int, workers: int, accelerator: Accelerator
 ) -> str:
-    """Measure a teacher on the first pictures of the validation set, beside what its row says.
+    """Measure a teacher on the first images of the validation set, beside what its row says.
 
     Args:
         name: as the recipe names it.
         teacher: the detector itself.
-        dataset: validation pictures; the labels have to be the teacher's.
-        count: pictures.
+        dataset: validation images; the labels have to be the teacher's.
+        count: images.
         workers: loader processes.
         accelerator: of the run.
 
@@ -238,9 +238,9 @@ def check_teacher(
     found = evaluate(teacher.to(accelerator.device), loader, dataset, accelerator, seen_only=True)["AP"]
     row = get_weights(name).metrics.get("AP") if is_detector(name) else None
     if not found:
-        raise ValueError(f"--check-teacher: {name} finds nothing in {len(part)} pictures (AP {found}): wrong weights?")
-    line = f"teacher   AP {found:.1f} on {len(part)} pictures"
+        raise ValueError(f"--check-teacher: {name} finds nothing in {len(part)} images (AP {found}): wrong weights?")
+    line = f"teacher   AP {found:.1f} on {len(part)} images"
     if row is None:
         return line
-    doubt = "; less than half of it: are these its pictures, and enough of them?" if found < row / 2 else ""
+    doubt = "; less than half of it: are these its images, and enough of them?" if found < row / 2 else ""
     return f"{line}, {row} in its row on all{doubt}"

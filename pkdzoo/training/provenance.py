@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pkdzoo.distill import Distiller
-from pkdzoo.distill.methods import method_options
-from pkdzoo.registry import Distilled, find
-from pkdzoo.repository import tidied
-from pkdzoo.saved import CONFIG, SETTINGS, TENSORS, fetch_repository, sha256_of
+from pkdzoo.distill.registry import method_options
+from pkdzoo.hub.files import CONFIG, SETTINGS, TENSORS, fetch_repository
+from pkdzoo.hub.upload import strip_local_paths
+from pkdzoo.hub.weights import Distilled
+from pkdzoo.models._registry import find
 from pkdzoo.training.recipe import Distill, Recipe
+from pkdzoo.utils.files import sha256_of_file
 
 WEIGHTS = "weights_sha256"  # of the tensors that the numbers beside them belong to
 
@@ -47,7 +49,7 @@ def _facts(distill: Distill) -> dict[str, Any]:
     if distill.teacher_weights == "random":
         return {"teacher": entry.name, "weights": "random"}
     if distill.teacher_weights is not None:
-        return {"teacher": entry.name, "sha256": sha256_of(Path(distill.teacher_weights))}
+        return {"teacher": entry.name, "sha256": sha256_of_file(Path(distill.teacher_weights))}
     if row is None:
         return {"teacher": entry.name}
     known = {"sha256": row.sha256, "AP": row.metrics.get("AP"), "AP_source": row.source, "license": row.license}
@@ -58,7 +60,7 @@ def _of_folder(folder: Path) -> dict[str, Any]:
     """A saved teacher: by the name of its run, not of the folder on somebody's disk."""
     config, metrics = read_object(folder / CONFIG), read_object(folder / "metrics.json")
     own = config.get(SETTINGS, {})
-    sha256 = sha256_of(folder / TENSORS) if (folder / TENSORS).is_file() else None
+    sha256 = sha256_of_file(folder / TENSORS) if (folder / TENSORS).is_file() else None
     if metrics.get(WEIGHTS, sha256) != sha256:  # of weights that were there before
         metrics = {}
     recipe = read_object(folder.parent / "recipe.json")
@@ -92,14 +94,14 @@ def command(metrics: Mapping[str, Any]) -> str:
     try:
         words = shlex.split(text)  # one by one: a folder's name may have spaces in it
     except ValueError:  # not written by a run
-        return str(tidied(text))
-    return shlex.join(tidied(re.sub(r"(?:[^=]*/)?(recipes/.+)", r"\1", word), spaces=True) for word in words)
+        return str(strip_local_paths(text))
+    return shlex.join(strip_local_paths(re.sub(r"(?:[^=]*/)?(recipes/.+)", r"\1", word), spaces=True) for word in words)
 
 
 def compared(run: Path, recipe: Recipe, teacher: str) -> Distilled | None:
     """The three numbers of a run that was one arm of several, from the ``comparison.json`` beside it.
 
-    None unless a plain arm trained the same detector and the teacher was measured on the same pictures.
+    None unless a plain arm trained the same detector and the teacher was measured on the same images.
     """
     rows = read(run.parent / "comparison.json")
     found: dict[str, dict[str, Any]] = {}
@@ -150,7 +152,7 @@ def numbers_of(folder: Path) -> dict[str, Any]:
     """
     metrics = read_object(folder / "metrics.json")
     noted = metrics.pop(WEIGHTS, None)
-    if noted is not None and noted != sha256_of(folder / TENSORS):
+    if noted is not None and noted != sha256_of_file(folder / TENSORS):
         raise ValueError(
             f"{folder / 'metrics.json'} was measured with other weights than {TENSORS} beside it: continue the run "
             f"with --resume, or measure again, pkdzoo eval {folder} --data DIR --output {folder / 'metrics.json'}"

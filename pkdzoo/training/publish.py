@@ -14,20 +14,22 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pkdzoo.card_facts import SHAPES, UNKNOWN, Card, DataSet, card_of, license_of
-from pkdzoo.factory import create_detector
-from pkdzoo.loading import load_checkpoint
-from pkdzoo.models.base import Detector
-from pkdzoo.models.folder import describe, describe_card
-from pkdzoo.registry import Distilled, find, is_detector
-from pkdzoo.repository import PICTURE, RECIPE, write_repository
-from pkdzoo.saved import sha256_of
+from pkdzoo.hub.card import SHAPES, UNKNOWN, Card, DataSet
+from pkdzoo.hub.upload import IMAGE, RECIPE, write_repository
+from pkdzoo.hub.weights import Distilled
+from pkdzoo.models._card import card_of, describe_card, license_of
+from pkdzoo.models._config import describe
+from pkdzoo.models._factory import create_detector
+from pkdzoo.models._loading import load_checkpoint
+from pkdzoo.models._registry import find, is_detector
+from pkdzoo.models.detector import Detector
 from pkdzoo.training.evaluate import open_detector
 from pkdzoo.training.provenance import about_teacher, command, compared, numbers_of, read_object
 from pkdzoo.training.recipe import Recipe
+from pkdzoo.utils.files import sha256_of_file
 
 # Of a run's numbers: what they were measured with.
-MEASURED = ("pkdzoo", "torch", "processes", "hardware", "date", "epoch", "step", "pictures", "annotations_sha256")
+MEASURED = ("pkdzoo", "torch", "processes", "hardware", "date", "epoch", "step", "images", "annotations_sha256")
 
 
 def prepare(
@@ -40,7 +42,7 @@ def prepare(
     teacher_license: str | None = None,
     data: str | None = None,
     data_license: str | None = None,
-    picture: str | Path | None = None,
+    image: str | Path | None = None,
 ) -> Path:
     """Write the folder that is to be published.
 
@@ -53,8 +55,8 @@ def prepare(
         teacher_license: of the teacher; a registered teacher has its own.
         data: name of the data set.
         data_license: of the data set.
-        picture: photograph that the card shows with what is found on it. Without one the card shows those of a run on
-            generated pictures alone: other people's pictures are not published unasked.
+        image: photograph that the card shows with what is found on it. Without one the card shows those of a run on
+            generated images alone: other people's images are not published unasked.
 
     Raises:
         ValueError: for an unknown licence or a source that is none of the three.
@@ -68,7 +70,7 @@ def prepare(
         card = card_of_run(run, saved, model, license, teacher_license, data, data_license)
         recipe = without_places(read_object(run / RECIPE), card) if (run / RECIPE).is_file() else None
         if card.data is SHAPES:
-            sheet = next((path for path in (run / PICTURE, run.parent / PICTURE) if path.is_file()), None)
+            sheet = next((path for path in (run / IMAGE, run.parent / IMAGE) if path.is_file()), None)
     elif is_detector(source):
         model, card = create_detector(source, pretrained=True), card_of(source)
     elif arch is not None:
@@ -79,15 +81,15 @@ def prepare(
             f"{source!r} is no run's folder and no registered name; for a checkpoint file write --arch NAME, too"
         )
     with tempfile.TemporaryDirectory() as place:
-        if picture is not None:
-            sheet = drawn(model, Path(picture), Path(place) / PICTURE)
-        card = replace(card, repository=repository, picture=None if sheet is None else PICTURE)
+        if image is not None:
+            sheet = drawn(model, Path(image), Path(place) / IMAGE)
+        card = replace(card, repository=repository, image=None if sheet is None else IMAGE)
         return write_repository(folder, model.state_dict(), describe(model), card, sheet, recipe)
 
 
-def drawn(model: Detector, picture: Path, target: Path) -> Path:
-    """A picture with what a detector finds on it, as a PNG of its pixels alone: a camera notes place and owner, too."""
-    result = model.predict(picture)
+def drawn(model: Detector, image: Path, target: Path) -> Path:
+    """An image with what a detector finds on it, as a PNG of its pixels alone: a camera notes place and owner, too."""
+    result = model.predict(image)
     assert not isinstance(result, list)
     Image.fromarray(np.asarray(result.plot())).save(target)
     return target
@@ -105,7 +107,7 @@ def card_of_file(
 ) -> Card:
     """The card of a checkpoint: a row's where it is named and the file has its hash, else of the file alone."""
     _, row = find(arch)
-    digest = sha256_of(path)
+    digest = sha256_of_file(path)
     about = {"converted from a file of sha256": digest}
     if row is None:
         return describe_card(model, license, data, data_license, provenance=about)
@@ -150,17 +152,17 @@ def card_of_run(
 
 
 def speed(metrics: Mapping[str, Any]) -> str:
-    """How long a picture takes and on what, where it was measured.
+    """How long an image takes and on what, where it was measured.
 
     Raises:
         ValueError: for a time that is no number.
     """
-    time = metrics.get("ms_per_picture")
+    time = metrics.get("ms_per_image")
     if time is None:
         return ""
     if not (isinstance(time, (int, float)) and math.isfinite(time)):
-        raise ValueError(f"ms_per_picture is {time!r} in its metrics, a number belongs there: measure it again")
-    return f"{time:.3g} ms a picture, one at a time, on {metrics.get('hardware', UNKNOWN)}"
+        raise ValueError(f"ms_per_image is {time!r} in its metrics, a number belongs there: measure it again")
+    return f"{time:.3g} ms an image, one at a time, on {metrics.get('hardware', UNKNOWN)}"
 
 
 def without_places(recipe: Mapping[str, Any], card: Card) -> dict[str, Any]:

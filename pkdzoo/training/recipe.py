@@ -18,35 +18,35 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from pkdzoo.evaluation import METRICS
-from pkdzoo.registry import nearest
 from pkdzoo.training.fields import typed, with_field
+from pkdzoo.utils.suggest import did_you_mean
 
 
 @dataclass(frozen=True)
 class Data:
-    """Pictures of a run.
+    """Images of a run.
 
     Attributes:
         short: length the short side is scaled to in training; several: see ``mode``.
         long: limit of the long side.
         mode: what several ``short`` mean: ``choice`` one of them, ``range`` any between the smallest and the largest.
-        flip: share of pictures mirrored left to right.
+        flip: share of images mirrored left to right.
         crop: (height, width) of a random window after the resize, or None.
-        zoom: share of training pictures that are a window enlarged, as Swin detectors were trained with; see
+        zoom: share of training images that are a window enlarged, as Swin detectors were trained with; see
             ``pkdzoo.data.RandomZoom``.
         test: (short, long) in evaluation and prediction; None means the largest ``short`` and ``long``.
-        batch: pictures an optimiser step, over all processes and accumulated passes together.
-        test_batch: pictures a pass in evaluation. They share one padded size, which shows at a picture's edge: 1 is
-            how published numbers were measured; pictures of one size can go together.
+        batch_size: images an optimiser step, over all processes and accumulated passes together.
+        eval_batch_size: images a pass in evaluation. They share one padded size, which shows at an image's edge: 1 is
+            how published numbers were measured; images of one size can go together.
         workers: loader processes of each process.
-        drop_empty: leave out training pictures without a box, as published.
-        min_size: leave out training pictures whose short side is smaller.
+        drop_empty: leave out training images without a box, as published.
+        min_image_size: leave out training images whose short side is smaller.
         masks: load segmentations too.
         generate: when no data is given, make this data set: arguments of ``pkdzoo.data.make_shapes``.
 
     Example:
         >>> from pkdzoo.training import Data
-        >>> Data(short=(640, 800), long=1333, batch=8).test_size
+        >>> Data(short=(640, 800), long=1333, batch_size=8).test_size
         (800, 1333)
     """
 
@@ -57,11 +57,11 @@ class Data:
     crop: tuple[int, int] | None = None
     zoom: float = 0.0
     test: tuple[int, int] | None = None
-    batch: int = 16
-    test_batch: int = 1
+    batch_size: int = 16
+    eval_batch_size: int = 1
     workers: int = 2
     drop_empty: bool = True
-    min_size: int = 32
+    min_image_size: int = 32
     masks: bool = False
     generate: Mapping[str, Any] | None = None
 
@@ -77,9 +77,9 @@ class Optim:
 
     Attributes:
         kind: ``sgd`` or ``adamw``.
-        lr: for a step over ``batch`` pictures.
-        batch: total batch that ``lr`` was published with.
-        scale_lr: multiply ``lr`` by ``data.batch / batch``.
+        lr: for a step over ``base_batch_size`` images.
+        base_batch_size: total batch that ``lr`` was published with.
+        scale_lr: multiply ``lr`` by ``data.batch_size / base_batch_size``.
         momentum: of SGD.
         betas: of AdamW.
         weight_decay: of every parameter, times the factors below.
@@ -99,7 +99,7 @@ class Optim:
 
     kind: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.01
-    batch: int = 16
+    base_batch_size: int = 16
     scale_lr: bool = False
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
@@ -133,7 +133,7 @@ class Schedule:
     """How long, and at which rate.
 
     Attributes:
-        epochs: passes over the training pictures.
+        epochs: passes over the training images.
         decay: ``step`` at the milestones, as everything published; ``cosine`` falls to 0 over the whole run.
         milestones: epochs (fractions allowed) after which the rate is multiplied by ``gamma``.
         gamma: see ``milestones``.
@@ -155,26 +155,27 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Watch:
+class Logging:
     """What is written while a run goes on.
 
     Attributes:
-        log: optimiser steps between two lines of the log.
-        evaluate: epochs between two evaluations; the last epoch is always evaluated.
-        save: optimiser steps between two checkpoints, besides those before an evaluation and at the end of each epoch.
+        log_every: optimiser steps between two lines of the log.
+        eval_every: epochs between two evaluations; the last epoch is always evaluated.
+        save_every: optimiser steps between two checkpoints, besides those before an evaluation and at
+            the end of each epoch.
         keep: checkpoints that stay on disk.
         best: the metric whose highest value marks the best student.
         patience: stop after so many evaluations without a better one; None never stops early.
 
     Example:
-        >>> from pkdzoo.training import Watch
-        >>> Watch(evaluate=2, best="AP50", patience=3).log
+        >>> from pkdzoo.training import Logging
+        >>> Logging(eval_every=2, best="AP50", patience=3).log_every
         50
     """
 
-    log: int = 50
-    evaluate: int = 1
-    save: int | None = None
+    log_every: int = 50
+    eval_every: int = 1
+    save_every: int | None = None
     keep: int = 2
     best: str = "AP"
     patience: int | None = None
@@ -221,7 +222,7 @@ class Recipe:
         optim: see Optim.
         schedule: see Schedule.
         distill: None trains without a teacher.
-        watch: see Watch.
+        logging: see Logging.
         seed: of weights, order and augmentation.
         expect: published numbers, e.g. ``{"AP": 41.5, "teacher": 48.2, "plain": 37.4}`` (the latter two are APs, too),
             the ``source`` they come from, and ``rows``: names of the published results that this recipe repeats.
@@ -242,7 +243,7 @@ class Recipe:
     optim: Optim = field(default_factory=Optim)
     schedule: Schedule = field(default_factory=Schedule)
     distill: Distill | None = None
-    watch: Watch = field(default_factory=Watch)
+    logging: Logging = field(default_factory=Logging)
     seed: int = 0
     expect: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
@@ -266,11 +267,11 @@ class Recipe:
 
 def check_ranges(recipe: Recipe) -> None:
     """Refuse what no run can mean, with the field's name."""
-    data, optim, schedule, watch = recipe.data, recipe.optim, recipe.schedule, recipe.watch
+    data, optim, schedule, logging = recipe.data, recipe.optim, recipe.schedule, recipe.logging
     shorts = data.short if isinstance(data.short, tuple) else (data.short,)
     rules = (
-        (data.batch >= 1, "data.batch", data.batch, "at least one picture a step"),
-        (data.test_batch >= 1, "data.test_batch", data.test_batch, "at least one picture a pass"),
+        (data.batch_size >= 1, "data.batch_size", data.batch_size, "at least one image a step"),
+        (data.eval_batch_size >= 1, "data.eval_batch_size", data.eval_batch_size, "at least one image a pass"),
         (min(shorts, default=0) >= 1, "data.short", data.short, "pixels of the short side"),
         (data.long >= 1, "data.long", data.long, "pixels of the long side at most"),
         (0 <= data.flip <= 1, "data.flip", data.flip, "a share between 0 and 1"),
@@ -279,18 +280,28 @@ def check_ranges(recipe: Recipe) -> None:
         (0 < optim.lr < math.inf, "optim.lr", optim.lr, "a rate above 0"),
         (0 <= optim.momentum < 1, "optim.momentum", optim.momentum, "0 or more, below 1"),
         (0 <= optim.weight_decay < math.inf, "optim.weight_decay", optim.weight_decay, "0 or more"),
-        (optim.batch >= 1, "optim.batch", optim.batch, "the batch that lr was published with"),
+        (
+            optim.base_batch_size >= 1,
+            "optim.base_batch_size",
+            optim.base_batch_size,
+            "the batch that lr was published with",
+        ),
         (optim.accumulate >= 1, "optim.accumulate", optim.accumulate, "1 does not accumulate"),
         (optim.clip is None or optim.clip > 0, "optim.clip", optim.clip, "a norm above 0, or none"),
         (optim.ema is None or 0 < optim.ema < 1, "optim.ema", optim.ema, "a decay between 0 and 1, or none"),
         (schedule.epochs >= 1, "schedule.epochs", schedule.epochs, "at least 1"),
         (schedule.max_steps is None or schedule.max_steps >= 1, "schedule.max_steps", schedule.max_steps, "1 or more"),
-        (watch.log >= 1, "watch.log", watch.log, "1 logs every step"),
-        (watch.evaluate >= 1, "watch.evaluate", watch.evaluate, "1 evaluates after every epoch"),
-        (watch.best in METRICS, "watch.best", watch.best, f"one of {', '.join(METRICS)}"),
-        (watch.save is None or watch.save >= 1, "watch.save", watch.save, "1 or more, or none"),
-        (watch.patience is None or watch.patience >= 1, "watch.patience", watch.patience, "1 or more, or none"),
-        (watch.keep >= 1, "watch.keep", watch.keep, "at least one checkpoint stays"),
+        (logging.log_every >= 1, "logging.log_every", logging.log_every, "1 logs every step"),
+        (logging.eval_every >= 1, "logging.eval_every", logging.eval_every, "1 evaluates after every epoch"),
+        (logging.best in METRICS, "logging.best", logging.best, f"one of {', '.join(METRICS)}"),
+        (
+            logging.save_every is None or logging.save_every >= 1,
+            "logging.save_every",
+            logging.save_every,
+            "1 or more, or none",
+        ),
+        (logging.patience is None or logging.patience >= 1, "logging.patience", logging.patience, "1 or more, or none"),
+        (logging.keep >= 1, "logging.keep", logging.keep, "at least one checkpoint stays"),
         (bool(recipe.name) and not set(recipe.name) & set("/\\"), "name", recipe.name, "it becomes a folder's name"),
     )
     for fine, where, value, meaning in rules:
@@ -306,7 +317,7 @@ def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
 
     Example:
         >>> from pkdzoo.training import Recipe, override
-        >>> override(Recipe("mine", "retina_r50"), ["optim.lr=0.02", "data.batch=8"]).optim.lr
+        >>> override(Recipe("mine", "retina_r50"), ["optim.lr=0.02", "data.batch_size=8"]).optim.lr
         0.02
     """
     for assignment in assignments:
@@ -363,7 +374,7 @@ def load_recipes(path: str | Path, assignments: Iterable[str] = (), only: str | 
     path = Path(path)
     if not path.is_file():
         beside = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        hint = nearest(path.name, beside) if beside else f"the folder {path.parent} does not exist"
+        hint = did_you_mean(path.name, beside) if beside else f"the folder {path.parent} does not exist"
         raise ValueError(f"no recipe file {path}. {hint}")
     if path.suffix == ".json":
         try:
@@ -382,7 +393,7 @@ def load_recipes(path: str | Path, assignments: Iterable[str] = (), only: str | 
         names = [recipe.name for recipe in found]
         found = [recipe for recipe in found if recipe.name == only]
         if not found:
-            raise ValueError(f"{path} holds no recipe {only!r}. {nearest(only, names)}")
+            raise ValueError(f"{path} holds no recipe {only!r}. {did_you_mean(only, names)}")
     assignments = list(assignments)
     recipes = [override(recipe, assignments) for recipe in found]
     names = [recipe.name for recipe in recipes]

@@ -2,7 +2,7 @@
 
 OUTPUT/recipe.json        the recipe, overrides included
 OUTPUT/run.json           command, versions, data files
-OUTPUT/data               generated pictures, where a recipe makes its own
+OUTPUT/data               generated images, where a recipe makes its own
 OUTPUT/log.jsonl          one line every few steps
 OUTPUT/metrics.json       the numbers of the last evaluation; best/metrics.json those of the best
 OUTPUT/checkpoints/step_N everything that resuming needs, see pkdzoo/training/state.py
@@ -32,11 +32,11 @@ from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
 from pkdzoo.evaluation import write_metrics
-from pkdzoo.models.base import Detector
-from pkdzoo.saved import TENSORS
+from pkdzoo.hub.files import TENSORS
+from pkdzoo.models.detector import Detector
 from pkdzoo.training.provenance import WEIGHTS, read_object
 from pkdzoo.training.recipe import Recipe
-from pkdzoo.training.state import sha256, write_json
+from pkdzoo.utils.files import sha256_of_file, write_json
 from pkdzoo.version import __version__
 
 LOCK = ".lock"
@@ -201,9 +201,9 @@ def hardware() -> str:
     return f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores, {platform.machine()}"
 
 
-def about_data(annotations: Path, pictures: int) -> dict[str, Any]:
-    """Which pictures a number was measured on: how many, and the hash of their annotations where they are one file."""
-    return {"pictures": pictures, **({"annotations_sha256": sha256(annotations)} if annotations.is_file() else {})}
+def about_data(annotations: Path, images: int) -> dict[str, Any]:
+    """Which images a number was measured on: how many, and the hash of their annotations where they are one file."""
+    return {"images": images, **({"annotations_sha256": sha256_of_file(annotations)} if annotations.is_file() else {})}
 
 
 def export(model: Detector, output: Path, metrics: Mapping[str, Any], about: Mapping[str, Any], best: bool) -> None:
@@ -214,7 +214,7 @@ def export(model: Detector, output: Path, metrics: Mapping[str, Any], about: Map
     """
     for folder in [output / "last", output / "best"] if best else [output / "last"]:
         model.save_pretrained(folder)
-        write_metrics(folder / "metrics.json", dict(metrics), **about, **{WEIGHTS: sha256(folder / TENSORS)})
+        write_metrics(folder / "metrics.json", dict(metrics), **about, **{WEIGHTS: sha256_of_file(folder / TENSORS)})
     write_metrics(output / "metrics.json", dict(metrics), **about)
 
 

@@ -1,6 +1,6 @@
 """Target 5: COCO's twelve numbers of many detections, by our evaluator and by pycocotools as it is commonly used.
 
-Both begin with the detections of each picture as tensors and with the annotations read.
+Both begin with the detections of each image as tensors and with the annotations read.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from recipes.benchmarks.measure import Row, Settings, in_turns, ratios, unmeasur
 
 AGAINST = "pycocotools: loadRes and COCOeval"
 CLASSES = 80
-NAME = "evaluation of {} pictures, {} detections"
+NAME = "evaluation of {} images, {} detections"
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    """5,000 pictures with 52 detections each."""
+    """5,000 images with 52 detections each."""
     count, found_each = (60, 20) if settings.quick else (5000, 52)
     name = NAME.format(f"{count:,}", f"{count * found_each:,}")
     if importlib.util.find_spec("faster_coco_eval") is None:
         yield unmeasured(5, name, AGAINST, 8.0, "faster-coco-eval is not installed")
         return
     truth, found = crowd_of(count, found_each)
-    ids = [picture["id"] for picture in truth["images"]]
+    ids = [image["id"] for image in truth["images"]]
     with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         path = Path(folder) / "truth.json"
         path.write_text(json.dumps(truth))
@@ -74,7 +74,7 @@ def by_pycocotools(truth: COCO, ids: Sequence[int], found: Sequence[Detections])
 
 
 def crowd_of(count: int, found_each: int) -> tuple[dict[str, Any], list[Detections]]:
-    """Annotations of about seven objects a picture, and detections of which some lie near them."""
+    """Annotations of about seven objects an image, and detections of which some lie near them."""
     draw = torch.Generator().manual_seed(0)
     images = [{"id": i + 1, "height": 480, "width": 640, "file_name": f"{i}.jpg"} for i in range(count)]
     annotations: list[dict[str, Any]] = []

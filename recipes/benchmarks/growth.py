@@ -1,4 +1,4 @@
-"""Target 6: how time and memory of a training step grow with pixels, pictures, boxes and classes, each varied alone.
+"""Target 6: how time and memory of a training step grow with pixels, images, boxes and classes, each varied alone.
 
 A narrow detector, so that what is not a convolution shows: assignment and losses. Growth is the slope between the last
 two points on logarithmic axes: 1 is linear, and a fixed cost only lowers it.
@@ -64,7 +64,7 @@ def curves(settings: Settings) -> Iterator[Curve]:
 
 
 def curves_of(name: str, settings: Settings) -> Iterator[Curve]:
-    """Pixels, pictures, boxes and classes."""
+    """Pixels, images, boxes and classes."""
     device = settings.device
     side, few = (64, 8) if settings.quick else (256, 100)
     sides = (64, 96) if settings.quick else (320, 640, 960, 1280)
@@ -74,7 +74,7 @@ def curves_of(name: str, settings: Settings) -> Iterator[Curve]:
     model = pkdzoo.create_detector(name).to(device)
     pixels = [s * s for s in sides]
     yield measure(f"{name}: pixels", pixels, lambda i: (model, scene(sides[i], 1, 7, device)), settings)
-    yield measure(f"{name}: pictures", batches, lambda i: (model, scene(side, batches[i], 7, device)), settings)
+    yield measure(f"{name}: images", batches, lambda i: (model, scene(side, batches[i], 7, device)), settings)
     yield measure(f"{name}: boxes", boxes, lambda i: (model, scene(side, 2, boxes[i], device)), settings)
 
     def with_classes(i: int) -> tuple[pkdzoo.Detector, Batch]:
@@ -88,7 +88,7 @@ def curves_of(name: str, settings: Settings) -> Iterator[Curve]:
 
 
 def scene(side: int, count: int, boxes: int, device: torch.device) -> Batch:
-    """Square pictures with so many objects."""
+    """Square images with so many objects."""
     batch = batch_of((side, side), count, device, boxes)
     assert batch.instances is not None
     batch.instances = [Instances(o.boxes, o.labels) for o in batch.instances]

@@ -1,6 +1,6 @@
-"""Target 4: pictures a second and core from files to a batch, against the reference pipeline of torchvision.
+"""Target 4: images a second and core from files to a batch, against the reference pipeline of torchvision.
 
-Both decode with PIL, resize to a short side of 800, flip and pad. Pixels differ by definition: ours resizes as the
+Both decode with PIL, resize to a short side of 800, flip and pad. PixelNorm differ by definition: ours resizes as the
 published numbers were measured (uint8, rounded), torchvision resizes floats inside its model. What has to agree is
 within two grey levels.
 """
@@ -21,7 +21,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms import v2
 
 from pkdzoo.data import RandomFlip, Resize, collate
-from pkdzoo.data.reading import read_image
+from pkdzoo.data.image_io import read_image
 from pkdzoo.data.transforms import Compose, Sample
 from pkdzoo.structures import Batch, Instances
 from recipes.benchmarks.measure import Row, Settings, in_turns, ratios
@@ -30,7 +30,7 @@ from recipes.benchmarks.step import batch_of
 AGAINST = "PIL, v2, resize in the model (torchvision's references)"
 BOXES = torch.tensor([[20.0, 30.0, 200.0, 180.0], [100.0, 50.0, 300.0, 250.0]])
 LABELS = torch.tensor([1, 2])
-# What torchvision's model makes of a batch: padded pictures, (height, width) of each, targets.
+# What torchvision's model makes of a batch: padded images, (height, width) of each, targets.
 Theirs = tuple[Tensor, list[tuple[int, int]], list[dict[str, Tensor]]]
 
 
@@ -41,17 +41,17 @@ def rows(settings: Settings) -> Iterator[Row]:
     try:
         with TemporaryDirectory() as folder:
             files = jpegs(Path(folder), 2 if settings.quick else 16)
-            if settings.pictures is not None:
-                files = sorted(settings.pictures.glob("*.jpg"))[:32]
+            if settings.images is not None:
+                files = sorted(settings.images.glob("*.jpg"))[:32]
             if not files:
-                raise ValueError(f"--pictures {settings.pictures}: no *.jpg in it")
+                raise ValueError(f"--images {settings.images}: no *.jpg in it")
             yield compare(files, settings)
     finally:
         torch.set_num_threads(threads)
 
 
 def jpegs(folder: Path, count: int) -> list[Path]:
-    """Pictures near COCO's size, smooth with some noise; 480 x 640 the libraries round differently."""
+    """Images near COCO's size, smooth with some noise; 480 x 640 the libraries round differently."""
     files = []
     for number in range(count):
         pixels = batch_of((480, 600), 1, torch.device("cpu")).images[0] + 12 * torch.randn(3, 480, 600)
@@ -62,7 +62,7 @@ def jpegs(folder: Path, count: int) -> list[Path]:
 
 def compare(files: list[Path], settings: Settings) -> Row:
     """Batches of two."""
-    flip = 1.0  # every picture, so that both sides do the same work
+    flip = 1.0  # every image, so that both sides do the same work
     transform = Compose([Resize(800, 1333), RandomFlip(flip)])
     rng = torch.Generator().manual_seed(0)
     reference = v2.Compose([v2.PILToTensor(), v2.RandomHorizontalFlip(flip), v2.ToDtype(torch.float, scale=True)])
@@ -79,28 +79,28 @@ def compare(files: list[Path], settings: Settings) -> Row:
         for pair in pairs:
             images, targets = [], []
             for path in pair:
-                picture = Image.open(path).convert("RGB")
-                size = (picture.height, picture.width)
+                opened = Image.open(path).convert("RGB")
+                size = (opened.height, opened.width)
                 boxes = tv_tensors.BoundingBoxes(BOXES, format="XYXY", canvas_size=size)
-                image, target = reference(picture, {"boxes": boxes, "labels": LABELS})
+                image, target = reference(opened, {"boxes": boxes, "labels": LABELS})
                 images.append(image)
                 targets.append({key: value.as_subclass(Tensor) for key, value in target.items()})
-            pictures, targets = in_model(images, targets)
-            yield pictures.tensors, pictures.image_sizes, targets
+            padded, targets = in_model(images, targets)
+            yield padded.tensors, padded.image_sizes, targets
 
     found = agreement(zip(ours(), theirs()))
     times = in_turns({"ours": lambda: deque(ours(), 0), "theirs": lambda: deque(theirs(), 0)}, settings)
-    name = f"loading {len(files)} pictures: decode, resize to 800, flip, pad; one core"
+    name = f"loading {len(files)} images: decode, resize to 800, flip, pad; one core"
     return Row(4, name, AGAINST, want=1.5, differences=found, tolerance=2 / 255, **ratios(times))
 
 
 def agreement(batches: Iterable[tuple[Batch, Theirs]]) -> dict[str, float]:
-    """How far pixels are apart, of 255, and boxes, of the width; the worst of all pictures both bring to one size.
+    """How far pixels are apart, of 255, and boxes, of the width; the worst of all images both bring to one size.
 
     Torchvision cuts the fraction of a side where ours rounds: the column more of 480 x 640 moves every pixel.
 
     Raises:
-        ValueError: for pictures of which none can be compared.
+        ValueError: for images of which none can be compared.
     """
     found = {"pixels": -1.0, "boxes": -1.0}
     for batch, (images, sizes, targets) in batches:
@@ -113,5 +113,5 @@ def agreement(batches: Iterable[tuple[Batch, Theirs]]) -> dict[str, float]:
             boxes = (batch.instances[row].boxes - targets[row]["boxes"]).abs().max() / w
             found = {"pixels": max(found["pixels"], float(apart)), "boxes": max(found["boxes"], float(boxes))}
     if found["pixels"] < 0:
-        raise ValueError("torchvision brings none of these pictures to our size: there is nothing to compare")
+        raise ValueError("torchvision brings none of these images to our size: there is nothing to compare")
     return found

@@ -1,4 +1,4 @@
-"""Target 1: PKD's loss against the form of the literature, on a pyramid of 2 x 3 x 800 x 1344 pictures."""
+"""Target 1: PKD's loss against the form of the literature, on a pyramid of 2 x 3 x 800 x 1344 images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pkdzoo.losses.mimic import EPS, pearson
+from pkdzoo.losses.distillation import EPS, pearson
 from recipes.benchmarks.measure import Row, Settings, difference, in_turns, peak_memory, ratios, unmeasured, wait
 
 STRIDES = (8, 16, 32, 64, 128)
@@ -33,7 +33,7 @@ def literature(student: Tensor, teacher: Tensor) -> Tensor:
 def maps_of(
     size: tuple[int, int], channels: int, seed: int, device: torch.device, dtype: torch.dtype, own: float = 1.0
 ) -> list[Tensor]:
-    """Maps of two pictures at all strides, correlated between seeds by ``1 / (1 + own**2)``."""
+    """Maps of two images at all strides, correlated between seeds by ``1 / (1 + own**2)``."""
     found = []
     for level, stride in enumerate(STRIDES):
         shape = (2, channels, -(-size[0] // stride), -(-size[1] // stride))
@@ -79,7 +79,7 @@ def loss_rows(
 
     Args:
         settings: device and rounds.
-        size: of the pictures.
+        size: of the images.
         channels: of the maps.
         dtype: of the maps.
         want: how many times faster ours ought to be on maps of ordinary likeness.

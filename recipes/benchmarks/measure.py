@@ -36,13 +36,13 @@ class Settings:
         device: where it runs.
         quick: small sizes and few rounds: shows that the instrument works and that numbers agree, not how fast it is.
         compiled: measure ``torch.compile`` too.
-        pictures: folder of JPEG files for the loading row, instead of generated ones.
+        images: folder of JPEG files for the loading row, instead of generated ones.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     quick: bool = False
     compiled: bool = True
-    pictures: Path | None = None
+    images: Path | None = None
 
     @property
     def rounds(self) -> int:

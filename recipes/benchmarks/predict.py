@@ -1,4 +1,4 @@
-"""Target 3: detections of pictures that already have their size, against torchvision's with the same weights."""
+"""Target 3: detections of images that already have their size, against torchvision's with the same weights."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from recipes.benchmarks.step import batch_of
 TITLES = {"retina": "RetinaNet", "fcos": "FCOS", "faster_rcnn": "Faster R-CNN"}
 AGAINST = "torchvision, eager"
 SAME = 1e-5  # scores closer than this are equal
-CANDIDATES = 400  # places a picture that score above the threshold, as a trained detector's do
+CANDIDATES = 400  # places an image that score above the threshold, as a trained detector's do
 
 
 def rows(family: str, settings: Settings) -> Iterator[Row]:
-    """One detector, one picture and eight, eager and compiled."""
+    """One detector, one image and eight, eager and compiled."""
     size = (96, 128) if settings.quick else (480, 640)
     yield from predict_rows(family, settings, size)
     if settings.device.type != "cuda" and family != "faster_rcnn":
@@ -95,7 +95,7 @@ def look_trained(model: Any, batch: Batch, family: str) -> None:
     """Scale the last layers so that about ``CANDIDATES`` places score above the threshold, with boxes near priors."""
     threshold = torch.tensor(0.0025 if family == "fcos" else 0.05)
     if family == "fcos":  # torchvision reports the root of ours, and holds that against 0.05
-        model.inference = replace(model.inference, score=0.0025)
+        model.postprocess_config = replace(model.postprocess_config, score_threshold=0.0025)
     trace = model.trace(batch, upto="head")
     if family == "faster_rcnn":
         return
@@ -123,8 +123,8 @@ def compare(
     errors = {"optimised": max(apart(a, b) for a, b in zip(found, plain))}
     if family == "faster_rcnn":
         with torch.inference_mode():
-            pictures, _ = reference.transform(images)
-            proposals, _ = reference.rpn(pictures, reference.backbone(pictures.tensors))
+            padded, _ = reference.transform(images)
+            proposals, _ = reference.rpn(padded, reference.backbone(padded.tensors))
             mine = fast.trace(batch, upto="head").proposals
         assert mine is not None
         errors["proposals"] = max(unmatched(a, b) for a, b in zip(mine, proposals))
@@ -133,7 +133,7 @@ def compare(
     power = 2 if family == "fcos" else 1
     other = [Detections(w["boxes"], w["scores"] ** power, w["labels"]) for w in said]
     if family == "fcos":  # torchvision leaves out by the product of class score and centerness, we by the class score
-        found = [each[each.scores > model.inference.score] for each in found]
+        found = [each[each.scores > model.postprocess_config.score_threshold] for each in found]
     errors["detections"] = max(apart(a, b) for a, b in zip(found, other))
     return errors
 
@@ -159,6 +159,6 @@ def apart(found: Detections, wanted: Detections, top: int = 100) -> float:
 
 
 def unmatched(found: Tensor, wanted: Tensor) -> float:
-    """Share of boxes that have no counterpart within a thousandth of the picture."""
+    """Share of boxes that have no counterpart within a thousandth of the image."""
     near = (found[:, None] - wanted).abs().amax(dim=-1) < 1e-3 * wanted.max()
     return float(1 - torch.cat([near.any(dim=0), near.any(dim=1)]).float().mean())

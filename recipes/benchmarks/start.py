@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from torchvision.models.detection import retinanet_resnet50_fpn
 
 import pkdzoo
-from pkdzoo.factory import build
-from pkdzoo.registry import find
+from pkdzoo.models._builder import build
+from pkdzoo.models._registry import find
 from recipes.benchmarks.measure import Row, Settings, in_turns, ratios
 
 AGAINST = "torchvision's retinanet_resnet50_fpn, no weights"

@@ -1,8 +1,8 @@
 """Target 2: a training step of PKD against the same step put together from torchvision's parts.
 
 RetinaNet and FCOS on a ResNet-50 learn from a ResNet-101 pyramid: frozen norms, stem and first stage frozen, SGD. Both
-sides hold the same weights and see the same two pictures. The pictures have the same objects, because torchvision's
-RetinaNet divides by the positives of each picture and ours by those of the batch.
+sides hold the same weights and see the same two images. The images have the same objects, because torchvision's
+RetinaNet divides by the positives of each image and ours by those of the batch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pkdzoo
 from pkdzoo.losses.boxes import giou_loss
 from pkdzoo.ops.boxes import decode_distances
 from pkdzoo.structures import Batch, Instances
-from pkdzoo.training import Optim, options
+from pkdzoo.training import Optim, machine
 from pkdzoo.training.optim import build_optimizer
 from recipes.benchmarks import torchvision_parts as parts
 from recipes.benchmarks.loss import literature
@@ -54,20 +54,20 @@ class Assembled(nn.Module):
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         student = self.student
-        pictures, targets = student.transform(images, targets)
-        features = list(student.backbone(pictures.tensors).values())
+        padded, targets = student.transform(images, targets)
+        features = list(student.backbone(padded.tensors).values())
         outputs = student.head(features)
-        anchors = student.anchor_generator(pictures, features)
+        anchors = student.anchor_generator(padded, features)
         counts = [[m.shape[-2] * m.shape[-1] for m in features]] if hasattr(student, "center_sampling_radius") else []
         losses = student.compute_loss(targets, outputs, anchors, *counts)
         with torch.no_grad():
-            wanted = list(self.teacher(pictures.tensors).values())
+            wanted = list(self.teacher(padded.tensors).values())
         losses["pkd"] = WEIGHT * torch.stack([literature(s, t) for s, t in zip(features[:LEVELS], wanted)]).sum()
         return dict(losses)
 
 
 def batch_of(size: tuple[int, int], count: int, device: torch.device, boxes: int = 7) -> Batch:
-    """Smooth random pictures, all with the same objects: boxes of many sizes that hardly overlap."""
+    """Smooth random images, all with the same objects: boxes of many sizes that hardly overlap."""
     height, width = size
     draw = torch.Generator().manual_seed(3)
     coarse = torch.rand(count, 3, height // 16, width // 16, generator=draw) * 255
@@ -103,7 +103,7 @@ class Sides:
     Attributes:
         ours: folded teacher, NHWC.
         theirs: from torchvision's parts, with the same weights.
-        batch: two pictures, for ours.
+        batch: two images, for ours.
         images: the same, for theirs.
         targets: and theirs.
     """
@@ -129,7 +129,7 @@ def sides_of(family: str, settings: Settings, size: tuple[int, int]) -> Sides:
     net = parts.theirs(family, student, size, settings.student)
     reference = Assembled(net.train(), parts.pyramid_of(teacher, settings.teacher)).to(device)
     distiller = pkdzoo.Distiller(student, teacher.optimize(), {"pkd": {"weight": WEIGHT}})
-    options.apply(student, channels_last=True, checkpoint_activations=False)
+    machine.apply(student, channels_last=True, checkpoint_activations=False)
     distiller.to(device).train()
     images = list((batch.images / 255).unbind())
     assert batch.instances is not None
@@ -198,7 +198,7 @@ def compile_bodies(distiller: pkdzoo.Distiller) -> None:
     """Student's and teacher's, for the one size that follows."""
     torch.compiler.reset()  # code that another model has run with another size would be compiled for any size
     for body in (distiller.student, distiller.teacher):
-        options.compile_body(body)
+        machine.compile_body(body)
 
 
 def in_bf16(task: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
@@ -277,7 +277,7 @@ def losses_apart(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str
 def unweighted_boxes(student: Any, batch: Batch) -> Tensor:
     """FCOS' box loss as torchvision defines it: the mean over positives."""
     trace = student.trace(batch)
-    picture, prior = student.positives(trace.targets)
-    distances = student.flat(trace.outputs)[1][picture, prior]
+    image, prior = student.positives(trace.targets)
+    distances = student.flat(trace.outputs)[1][image, prior]
     boxes = decode_distances(distances, trace.priors.centers[prior])
-    return giou_loss(boxes, trace.targets.boxes[picture, prior]).sum() / len(prior)
+    return giou_loss(boxes, trace.targets.boxes[image, prior]).sum() / len(prior)

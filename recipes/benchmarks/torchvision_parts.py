@@ -1,7 +1,7 @@
 """The same detectors put together from torchvision's parts, holding the weights of ours.
 
 What differs between the libraries by definition is made equal here, and nowhere else: torchvision's anchors have sides
-of whole pixels and steps of ``picture // cells``, its FCOS points lie on the corners of cells. Its models get our
+of whole pixels and steps of ``image // cells``, its FCOS points lie on the corners of cells. Its models get our
 anchors, by its own generator's code.
 """
 
@@ -18,13 +18,13 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 import pkdzoo
 from pkdzoo.layers.norm import FrozenBatchNorm2d
-from pkdzoo.models.trace import Pixels
+from pkdzoo.structures import PixelNorm
 
 STRIDES = (8, 16, 32, 64, 128)
 DENSE: dict[str, dict[str, Any]] = {
     # as torchvision's: the coarse levels come from P5, with a ReLU between them
     "retina": {"name": "retina_r50", "extra": "on_output", "relu_before_extra": True},
-    "fcos": {"name": "fcos_r50_tricks", "centerness_from": "reg", "style": "pytorch", "pixels": Pixels()},
+    "fcos": {"name": "fcos_r50_tricks", "centerness_from": "reg", "style": "pytorch", "pixel_norm": PixelNorm()},
     "faster_rcnn": {"name": "faster_rcnn_r50"},
 }
 RENAMED = (
@@ -51,11 +51,11 @@ class SameAnchors(AnchorGenerator):
 
     def __init__(self, cells: list[Tensor], strides: tuple[int, ...], offset: float) -> None:
         super().__init__(sizes=((1.0,),) * len(cells), aspect_ratios=((1.0,),) * len(cells))
-        self.cell_anchors = [cell + offset * stride for cell, stride in zip(cells, strides)]
+        self.base_anchors = [cell + offset * stride for cell, stride in zip(cells, strides)]
         self.strides = strides
 
     def num_anchors_per_location(self) -> list[int]:
-        return [len(cell) for cell in self.cell_anchors]
+        return [len(cell) for cell in self.base_anchors]
 
     def forward(self, image_list: Any, feature_maps: list[Tensor]) -> list[Tensor]:
         device = feature_maps[0].device
@@ -96,7 +96,7 @@ def lively(model: pkdzoo.Detector) -> pkdzoo.Detector:
 
 
 def theirs(family: str, model: Any, size: tuple[int, int], backbone: str = "r50") -> nn.Module:
-    """The detector of torchvision with the weights of ours, in eval mode; pictures of ``size`` stay as they are."""
+    """The detector of torchvision with the weights of ours, in eval mode; images of ``size`` stay as they are."""
     classes = model.num_classes
     more = {"min_size": min(size), "max_size": max(size), "_skip_resize": True, "box_detections_per_img": 100}
     if family == "faster_rcnn":
@@ -115,9 +115,9 @@ def theirs(family: str, model: Any, size: tuple[int, int], backbone: str = "r50"
 def rpn_cells(model: Any) -> list[Tensor]:
     """The anchors of a cell that our region proposal network has."""
     from pkdzoo.models.two_stage import RATIOS, SCALES
-    from pkdzoo.ops.priors import cell_anchors
+    from pkdzoo.ops.priors import base_anchors
 
-    return [cell_anchors(stride, SCALES, RATIOS) for stride in model.neck.strides]
+    return [base_anchors(stride, SCALES, RATIOS) for stride in model.neck.strides]
 
 
 def body(name: str, trainable: int, coarse: bool = True) -> nn.Module:

@@ -12,6 +12,6 @@ RECIPE = Recipe(
     init="imagenet",
     distill=Distill("atss_r101.coco_1x", {"crosskd": {}}),
     expect=published("CrossKD's readme", 41.8, teacher=41.5, plain=39.4, rows=["crosskd_atss"]),
-    note="CrossKD's configuration has 8 pictures a GPU and scales the rate with the total: at 16 it is this one",
+    note="CrossKD's configuration has 8 images a GPU and scales the rate with the total: at 16 it is this one",
     **ONE_X,
 )

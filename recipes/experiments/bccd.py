@@ -1,18 +1,18 @@
-"""BCCD, 205 pictures of blood cells: a tiny student alone and with PKD, MSE and other teachers and settings.
+"""BCCD, 205 images of blood cells: a tiny student alone and with PKD, MSE and other teachers and settings.
 
 python recipes/experiments/run.py recipes/experiments/bccd.py --data bccd/
 accelerate launch recipes/train.py recipes/experiments/bccd.py --data bccd/ --only bccd_plain
 
-Everything from scratch at 192 x 256. The students' 12 epochs are 2,460 pictures, two to four minutes on one core.
+Everything from scratch at 192 x 256. The students' 12 epochs are 2,460 images, two to four minutes on one core.
 """
 
 from dataclasses import replace
 from typing import Any
 
-from pkdzoo.training import Data, Distill, Optim, Recipe, Schedule, Warmup, Watch
+from pkdzoo.training import Data, Distill, Logging, Optim, Recipe, Schedule, Warmup
 
-DATA = Data(short=192, long=256, batch=4, test_batch=4, workers=0)
-OPTIM = Optim(lr=0.01, batch=4, clip=10.0)
+DATA = Data(short=192, long=256, batch_size=4, eval_batch_size=4, workers=0)
+OPTIM = Optim(lr=0.01, base_batch_size=4, clip=10.0)
 WARMUP = Warmup(steps=100)
 
 TEACHER = Recipe(
@@ -22,7 +22,7 @@ TEACHER = Recipe(
     data=DATA,
     optim=OPTIM,
     schedule=Schedule(epochs=18, milestones=(14, 17), warmup=WARMUP),
-    watch=Watch(evaluate=6, log=26),
+    logging=Logging(eval_every=6, log_every=26),
 )
 PLAIN = Recipe(
     "bccd_plain",
@@ -30,7 +30,7 @@ PLAIN = Recipe(
     data=DATA,
     optim=OPTIM,
     schedule=Schedule(epochs=12, milestones=(9, 11), warmup=WARMUP),
-    watch=Watch(evaluate=3, log=26),
+    logging=Logging(eval_every=3, log_every=26),
 )
 
 
@@ -46,7 +46,7 @@ RECIPES = [
     taught("pkd_weight_3", {"pkd": {"weight": 3.0}}),
     taught("pkd_weight_30", {"pkd": {"weight": 30.0}}),
     taught("norm_kl", {"norm_kl": {}}),
-    taught("pkd_from_shapes", {"pkd": {}}, "fcos_r18w24.shapes"),  # a teacher of other classes and other pictures
+    taught("pkd_from_shapes", {"pkd": {}}, "fcos_r18w24.shapes"),  # a teacher of other classes and other images
 ]
 WAVES = (
     (("bccd_plain", "bccd_pkd"), 5),

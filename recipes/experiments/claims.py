@@ -136,10 +136,10 @@ CLAIMS = (
         ),
         equal=True,
     ),
-    Claim("few levels and channels dominate a pyramid", "figures 1, 4 to 7, pictures", numbers="maps"),
+    Claim("few levels and channels dominate a pyramid", "figures 1, 4 to 7, images", numbers="maps"),
     Claim("the teacher's head costs nothing", "it never runs; no time is printed", numbers="costs"),
     Claim(
-        "a teacher of other classes and pictures helps through PKD",
+        "a teacher of other classes and images helps through PKD",
         "not in the paper: our own",
         (
             Check("deeppcb", "pkd_from_shapes", "plain", "RetinaNet from an FCOS of generated shapes"),

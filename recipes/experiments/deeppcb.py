@@ -1,26 +1,28 @@
-"""DeepPCB, 1,000 pictures of printed-circuit-board defects: tiny students of three teachers, all methods.
+"""DeepPCB, 1,000 images of printed-circuit-board defects: tiny students of three teachers, all methods.
 
 python recipes/experiments/run.py recipes/experiments/deeppcb.py --data deeppcb/
 accelerate launch recipes/train.py recipes/experiments/deeppcb.py --data deeppcb/ --only deeppcb_plain
 
 Everything from scratch, at half size (320 x 320) and in training on windows of 256 x 256. The students' 4 epochs are
-4,000 pictures. The order is that of the claims: FCOS teacher, plain, PKD and MSE with five seeds, then single seeds.
+4,000 images. The order is that of the claims: FCOS teacher, plain, PKD and MSE with five seeds, then single seeds.
 """
 
 from dataclasses import replace
 from typing import Any
 
-from pkdzoo.training import Data, Distill, Optim, Recipe, Schedule, Warmup, Watch
+from pkdzoo.training import Data, Distill, Logging, Optim, Recipe, Schedule, Warmup
 
-DATA = Data(short=320, long=320, crop=(256, 256), test=(320, 320), batch=4, test_batch=4, workers=0, min_size=0)
+DATA = Data(
+    short=320, long=320, crop=(256, 256), test=(320, 320), batch_size=4, eval_batch_size=4, workers=0, min_image_size=0
+)
 GN = {"norm": "gn", "frozen_stages": 0, "width": 64}
 PLAIN = Recipe(
     "deeppcb_plain",
     "retina_r10w16",
     data=DATA,
-    optim=Optim(lr=0.01, batch=4, clip=10.0),
+    optim=Optim(lr=0.01, base_batch_size=4, clip=10.0),
     schedule=Schedule(epochs=4, milestones=(3, 3.75), warmup=Warmup(steps=100)),
-    watch=Watch(evaluate=2, log=50),
+    logging=Logging(eval_every=2, log_every=50),
 )
 LONGER = Schedule(epochs=6, milestones=(4.5, 5.5), warmup=Warmup(steps=100))
 FCOS = replace(

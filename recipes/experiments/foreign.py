@@ -1,12 +1,12 @@
-"""BCCD: does a teacher help that was trained on other classes and other pictures? Of shapes, or of circuit boards?
+"""BCCD: does a teacher help that was trained on other classes and other images? Of shapes, or of circuit boards?
 
 python recipes/experiments/run.py recipes/experiments/deeppcb.py --data deeppcb/ --cells fcos_r18-0     # a teacher
 python recipes/experiments/run.py recipes/experiments/foreign.py --data bccd/
 accelerate launch recipes/train.py recipes/experiments/foreign.py --data bccd/ --only foreign_shapes
 
-Students, pictures and budget are bccd.py's, where one seed of PKD from generated shapes lost to the plain student. The
+Students, images and budget are bccd.py's, where one seed of PKD from generated shapes lost to the plain student. The
 tries to find out why: a third of the weight, PKD that fades away over the run (a good start, then the data alone), and
-a teacher of real pictures, deeppcb.py's FCOS.
+a teacher of real images, deeppcb.py's FCOS.
 """
 
 from dataclasses import replace

@@ -2,7 +2,7 @@
 
     python recipes/experiments/head_cost.py --threads 1          # a minute; writes costs/RECIPE.json, then run --report
 
-Student, teacher, optimiser, size and number of pictures are those of the recipes; pictures are generated and weights
+Student, teacher, optimiser, size and number of images are those of the recipes; images are generated and weights
 random, neither of which changes what is computed. The three steps take turns (recipes/benchmarks/measure.py), so what
 else the machine does falls on all of them. PKD reads the teacher's pyramid alone, so nothing of it changes when the
 head runs too; that its loss is the same is checked.
@@ -23,10 +23,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the folder that holds recipes/
 
 from pkdzoo.distill import Distiller
-from pkdzoo.distill.pkd import PKD
-from pkdzoo.training import build, options, state
+from pkdzoo.distill.methods.pkd import PKD
+from pkdzoo.training import build, machine
 from pkdzoo.training.optim import build_optimizer
 from pkdzoo.training.recipe import Recipe, load_recipes
+from pkdzoo.utils.files import write_json
 from recipes.benchmarks.measure import Settings, Times, about, difference, in_turns
 from recipes.benchmarks.step import batch_of
 
@@ -57,17 +58,17 @@ def steps_of(recipe: Recipe, teaching: Recipe, classes: int) -> tuple[dict[str, 
     """The three steps by name, and what a step sees in words."""
     names = [f"class_{k}" for k in range(classes)]
     student, teacher = build.build_student(recipe, names), build.build_student(teaching, names)
-    options.apply(student, channels_last=True, checkpoint_activations=False, teacher=teacher)
+    machine.apply(student, channels_last=True, checkpoint_activations=False, teacher=teacher)
     tasks = {
         "plain": student,
         "cut": Distiller(student, teacher, {"pkd": PKD(student, teacher)}),
         "whole": Distiller(student, teacher, {"pkd": WithHead(student, teacher)}),
     }
     size = recipe.data.crop or recipe.data.test_size
-    batch = batch_of(size, recipe.data.batch, torch.device("cpu"), boxes=12)
+    batch = batch_of(size, recipe.data.batch_size, torch.device("cpu"), boxes=12)
     for objects in batch.instances or []:
         objects.labels %= classes
-    optimizer = build_optimizer(student, recipe.optim, recipe.data.batch)
+    optimizer = build_optimizer(student, recipe.optim, recipe.data.batch_size)
     for group in optimizer.param_groups:
         group["lr"] = 1e-6  # the course of the losses is not what is looked at
 
@@ -84,7 +85,7 @@ def steps_of(recipe: Recipe, teaching: Recipe, classes: int) -> tuple[dict[str, 
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         apart = difference(*(tasks[name](batch)["loss_pkd"] for name in ("whole", "cut")))
     assert apart == 0, f"PKD's loss changed by {apart} when the head ran"
-    said = f"{recipe.data.batch} x {size[0]} x {size[1]}"
+    said = f"{recipe.data.batch_size} x {size[0]} x {size[1]}"
     return {name: lambda name=name: step(name) for name in tasks}, said
 
 
@@ -97,7 +98,7 @@ def quartiles(values: list[float]) -> dict[str, float]:
 def measure(name: str, rounds: int) -> dict[str, Any]:
     """The numbers of one pair."""
     recipe, teaching = pair_of(name)
-    steps, pictures = steps_of(recipe, teaching, CLASSES[name.partition("_")[0]])
+    steps, images = steps_of(recipe, teaching, CLASSES[name.partition("_")[0]])
     settings = Settings()
     told = about(settings)
     times = in_turns(steps, settings, rounds=rounds, warmup=2)
@@ -114,7 +115,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         "name": name,
         "student": recipe.model,
         "teacher": teaching.name.removeprefix(f"{name.partition('_')[0]}_"),
-        "pictures": pictures,
+        "images": images,
         "arithmetic": "bf16, channels last",
         "rounds": rounds,
         **{key: seconds(times[key]) for key in times},
@@ -129,7 +130,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=PAIRS, metavar="RECIPE", help=f"default: {' '.join(PAIRS)}")
     parser.add_argument("--rounds", type=int, default=15, help="how often each step is timed (default: 15)")
-    parser.add_argument("--threads", type=options.count, help="CPU threads; all cores without it")
+    parser.add_argument("--threads", type=machine.count, help="CPU threads; all cores without it")
     parser.add_argument("--output", type=Path, default=FOLDER / "costs", help="folder of the numbers")
     args = parser.parse_args(argv)
     if args.rounds < 2:
@@ -140,11 +141,11 @@ def main(argv: list[str] | None = None) -> None:
     try:
         for name in args.only:
             found = measure(name, args.rounds)
-            state.write_json(args.output / f"{name}.json", found)
+            write_json(args.output / f"{name}.json", found)
             ratios = (f"{key} {found[key]['median']:.2f}" for key in ("cut / plain", "whole / cut"))
             print(f"{name}: plain {1000 * found['plain']['median']:.0f} ms, {', '.join(ratios)}", flush=True)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {options.plainly(error)}")
+        sys.exit(f"error: {machine.plainly(error)}")
 
 
 if __name__ == "__main__":

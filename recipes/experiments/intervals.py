@@ -1,7 +1,7 @@
 """The statistics of a few seeds.
 
 Everything is paired by seed: a student and the plain student of its seed start from the same weights and see the same
-pictures in the same order, so their difference is free of what seeds do to both. The interval is Student's t at 95 %
+images in the same order, so their difference is free of what seeds do to both. The interval is Student's t at 95 %
 over those differences. It says nothing about other data sets, teachers or budgets, and a difference whose interval
 holds 0 is none.
 """

@@ -2,7 +2,7 @@
 
     python recipes/experiments/maps.py runs/experiments/bccd/gfl_r18w64-0 --data bccd/ --name bccd-gfl_r18w64
 
-For each level over the validation pictures: the root mean square of its activations, and which share of the sum of
+For each level over the validation images: the root mean square of its activations, and which share of the sum of
 their squares lies in the strongest 5 % of the channels, rounded up: 4 of 64, which would hold 6 % if all were equal.
 What plain imitation minimises is weighed by these; PKD gives every channel the same deviation. The numbers go to
 ``maps/NAME.json`` beside this file, and from there onto the page that ``run.py --report`` writes.
@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from pkdzoo.data import find_split
-from pkdzoo.models.base import Detector
-from pkdzoo.training import build, options, state
+from pkdzoo.models.detector import Detector
+from pkdzoo.training import build, machine
 from pkdzoo.training.evaluate import open_detector
+from pkdzoo.utils.files import write_json
 
 SHARE = 0.05
 
@@ -37,16 +38,16 @@ def level_numbers(squares: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def measure(model: Detector, loader: Any) -> list[dict[str, float]]:
-    """Numbers of each level, finest first; every picture counts the same."""
+    """Numbers of each level, finest first; every image counts the same."""
     sums: list[Tensor] = []
-    pictures = 0
+    images = 0
     for batch in loader:
         maps = model.trace(batch, upto="features").features.levels
-        # (C,): mean over cells, sum over pictures; float64, since 87 pictures' sums are compared with one channel
+        # (C,): mean over cells, sum over images; float64, since 87 images' sums are compared with one channel
         found = [level.double().square().mean(dim=(2, 3)).sum(dim=0) for level in maps]
         sums = [a + b for a, b in zip(sums, found)] if sums else found
-        pictures += len(batch)
-    return [level_numbers(total / pictures) for total in sums]
+        images += len(batch)
+    return [level_numbers(total / images) for total in sums]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -61,9 +62,9 @@ def main(argv: list[str] | None = None) -> None:
         dataset = build.val_dataset(find_split(args.data, "val"), model.resize, model.label_names, True)
         levels = measure(model, build.val_loader(dataset, 1, 0))
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {options.plainly(error)}")
+        sys.exit(f"error: {machine.plainly(error)}")
     args.output.mkdir(parents=True, exist_ok=True)
-    state.write_json(args.output / f"{args.name}.json", {"name": args.name, "pictures": len(dataset), "levels": levels})
+    write_json(args.output / f"{args.name}.json", {"name": args.name, "images": len(dataset), "levels": levels})
     for number, level in enumerate(levels):
         counted = f"{level['counted']} of {level['channels']}"
         print(f"level {number}: rms {level['rms']:.3f}, the strongest {counted} channels hold {level['strongest']:.0%}")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pkdzoo.training.catalog import BEGIN, END
+from pkdzoo.maintain.recipes_page import BEGIN, END
 from recipes.experiments import claims
 from recipes.experiments.cells import Cell, arms_of, at_epoch, by_seed, load, made_of, model_of, plain_of, teacher_of
 from recipes.experiments.intervals import interval, paired, spread, summarise
@@ -21,19 +21,19 @@ What [run.py](run.py) measured, from the files below `results/`, one for each ce
 versions, hardware, data by hash, the twelve COCO numbers, AP as it rose, and Pearson's r with the teacher's pyramid.
 This page is generated: `python recipes/experiments/run.py --report`.
 
-A student and the plain student that it is compared with have the same pictures, batches, epochs and rates; not the
+A student and the plain student that it is compared with have the same images, batches, epochs and rates; not the
 same time, since a step with a teacher takes longer (the last table). AP is in percent, of the last epoch, on the
-validation pictures; ± is the deviation over seeds. "Minus plain" is the mean difference to the plain student of the
+validation images; ± is the deviation over seeds. "Minus plain" is the mean difference to the plain student of the
 same seed with its 95 % interval (Student's t). A claim's "difference" is what stands first under "here" minus what
 stands second, over the seeds that both have; of four, minus the difference of the last two. An interval that holds 0
 shows no difference, one seed shows nothing, and of twenty intervals one may miss the truth by chance. r is over at most
-100 validation pictures, of the levels that PKD compares, from the finest on; a plain student's is with the matrix's
+100 validation images, of the levels that PKD compares, from the finest on; a plain student's is with the matrix's
 first teacher. A teacher is trained once, so what another seed of the teacher would do is not in any ±. It teaches with
-its best evaluated epoch by those same pictures; a student's epoch is never chosen.
+its best evaluated epoch by those same images; a student's epoch is never chosen.
 
 Data: [BCCD](https://github.com/Shenggan/BCCD_Dataset) (MIT, © 2017 shenggan) and
 [DeepPCB](https://github.com/tangsanli5201/DeepPCB) (MIT, © 2018 tangsanli5201; its page says "research purpose"). None
-of their pictures is in this repository.
+of their images is in this repository.
 """
 
 
@@ -133,7 +133,7 @@ def maps_table(maps: Sequence[Mapping[str, Any]]) -> str:
         rms = ", ".join(f"{level['rms']:.2f}" for level in each["levels"])
         share = ", ".join(f"{level['strongest']:.0%}" for level in each["levels"])
         counted = claims.counted(each)
-        lines.append(f"| {each['name']}, {each['pictures']} pictures | {rms} | {share} | {counted} |")
+        lines.append(f"| {each['name']}, {each['images']} images | {rms} | {share} | {counted} |")
     return "\n".join(lines)
 
 
@@ -144,12 +144,12 @@ def costs_table(costs: Sequence[Mapping[str, Any]]) -> str:
         return f"{found['median']:.2f} ({found['low']:.2f}-{found['high']:.2f}), processor time {found['cpu']:.2f}"
 
     lines = [
-        "| recipe, pictures of a step | plain step | PKD's step / plain step | with the teacher's head / PKD's step |",
+        "| recipe, images of a step | plain step | PKD's step / plain step | with the teacher's head / PKD's step |",
         "|---|---:|---:|---:|",
     ]
     for each in costs:
         about = each["about"]
-        named = f"{each['name']}: {each['student']} from {each['teacher']}, {each['pictures']}"
+        named = f"{each['name']}: {each['student']} from {each['teacher']}, {each['images']}"
         where = f"{about['threads']} of {about['cores']} cores of {about['machine']}, torch {about['torch']}"
         first = f"{named}; {each['rounds']} rounds on {where}, load {about['load before']}"
         plain = f"{1000 * each['plain']['median']:.0f} ms"
@@ -183,9 +183,9 @@ def page(results: Path) -> str:
         found = curve(cells, matrix)
         if found:
             parts.append(f"{curve_table(found, len(common_seeds(cells, matrix)[1]))}\n")
-        picture = results.parent / "curves" / f"{matrix}.png"
-        if picture.is_file():
-            parts.append(f"![AP over epochs of {matrix}]({picture.parent.name}/{picture.name})\n")
+        image = results.parent / "curves" / f"{matrix}.png"
+        if image.is_file():
+            parts.append(f"![AP over epochs of {matrix}]({image.parent.name}/{image.name})\n")
     if maps:
         parts.append(f"## Maps\n\nBy [maps.py](maps.py), from the finest level on.\n\n{maps_table(maps)}\n")
     if costs:
@@ -201,17 +201,17 @@ def subject(path: Path) -> str:
 
 
 def source(cells: Sequence[Cell]) -> str:
-    """Pictures, budget, and everything that cells of a matrix were trained on, in a sentence or two."""
+    """Images, budget, and everything that cells of a matrix were trained on, in a sentence or two."""
     first = next((cell for cell in cells if cell["role"] == "student"), cells[0])
     data = first["data"]
     path = f"{first['matrix']}.py"
     where = trained_on(cells)
     if first["role"] == "teacher":
         return f"[{path}]({path}): no student yet. {where}"
-    pictures = sorted({cell["budget"]["pictures"] for cell in cells if cell["role"] == "student"})
+    images = sorted({cell["budget"]["images"] for cell in cells if cell["role"] == "student"})
     return (
-        f"[{path}]({path}): {data['train']['pictures']} pictures to train, {data['val']['pictures']} to judge; a "
-        f"student takes {' or '.join(f'{count:,}' for count in pictures)} pictures. {where}"
+        f"[{path}]({path}): {data['train']['images']} images to train, {data['val']['images']} to judge; a "
+        f"student takes {' or '.join(f'{count:,}' for count in images)} images. {where}"
     )
 
 

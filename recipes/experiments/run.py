@@ -36,10 +36,11 @@ import torchvision
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the folder that holds recipes/
 
 from pkdzoo import create_detector
-from pkdzoo.distill.pkd import PKD
+from pkdzoo.distill.methods.pkd import PKD
 from pkdzoo.evaluation import METRICS
-from pkdzoo.training import build, options, run_folder, state
+from pkdzoo.training import build, checkpoint, machine, run_folder
 from pkdzoo.training.recipe import Recipe, load_recipes
+from pkdzoo.utils.files import write_json
 from recipes.benchmarks.measure import commit, packages
 from recipes.experiments import report
 from recipes.experiments.cells import SAME, load
@@ -103,7 +104,7 @@ def load_matrix(path: Path) -> Matrix:
 
 
 def check_budgets(recipes: Sequence[Recipe]) -> None:
-    """Refuse students that see other pictures, or for longer, than the plain one they are compared with.
+    """Refuse students that see other images, or for longer, than the plain one they are compared with.
 
     Where all have one budget there is nothing to refuse, and no plain one is needed.
     """
@@ -181,7 +182,7 @@ def run_cell(matrix: Matrix, cell: Cell, args: argparse.Namespace) -> bool:
     moved = ["--set", f"distill.teacher=local-dir:{args.output / key}/best"] if key else []
     where = ["--data", str(args.data), "--output", str(output), "--resume"]
     train_script().main([str(matrix.path), *words, *moved, *where, *args.train])
-    found = state.find_checkpoint(output)
+    found = checkpoint.find_checkpoint(output)
     if found is None or not found[1].done:
         return False
     about = run_folder.about(1)
@@ -201,7 +202,7 @@ def run_cell(matrix: Matrix, cell: Cell, args: argparse.Namespace) -> bool:
         "recipe": cell.recipe.to_dict(),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    state.write_json(file, content)
+    write_json(file, content)
     return True
 
 
@@ -211,7 +212,7 @@ def note_commit(path: Path) -> list[str]:
     before = json.loads(path.read_text()) if path.is_file() else []
     commits = before if now in before else [*before, now]
     path.parent.mkdir(parents=True, exist_ok=True)
-    state.write_json(path, commits)
+    write_json(path, commits)
     return commits
 
 
@@ -222,7 +223,7 @@ def versions() -> dict[str, str | None]:
 
 
 def measured(
-    matrix: Matrix, cell: Cell, args: argparse.Namespace, output: Path, progress: state.Progress
+    matrix: Matrix, cell: Cell, args: argparse.Namespace, output: Path, progress: checkpoint.Progress
 ) -> dict[str, Any]:
     """Numbers of the last epoch, AP as it rose, how alike the pyramids of student and teacher are, what was spent."""
     numbers = json.loads((output / "metrics.json").read_text())
@@ -237,9 +238,9 @@ def measured(
         for name, each in (("train", train_set), ("val", val_set))
     }
     whole = cell.recipe.schedule.max_steps is None  # epochs are: their last batch is short
-    pictures = progress.epoch * len(train_set) if whole else progress.step * cell.recipe.data.batch
+    images = progress.epoch * len(train_set) if whole else progress.step * cell.recipe.data.batch_size
     return {
-        "budget": {"steps": progress.step, "pictures": pictures},
+        "budget": {"steps": progress.step, "images": images},
         "metrics": metrics,
         "curve": curve,
         "pearson": likeness(matrix, cell, args, output, val_set),
@@ -250,7 +251,7 @@ def measured(
 def likeness(matrix: Matrix, cell: Cell, args: argparse.Namespace, output: Path, val_set: Any) -> dict[str, Any] | None:
     """Pearson's r of each level with the teacher's pyramid; a plain student is compared with the first teacher.
 
-    Over at most 100 validation pictures, in the batches of the evaluation. None where there is no teacher, or one with
+    Over at most 100 validation images, in the batches of the evaluation. None where there is no teacher, or one with
     a pyramid of another width.
     """
     compared = compared_with(matrix, cell)
@@ -264,10 +265,10 @@ def likeness(matrix: Matrix, cell: Cell, args: argparse.Namespace, output: Path,
         return None
     found = []
     with torch.no_grad():
-        for batch in build.val_loader(val_set, cell.recipe.data.test_batch, 0):
+        for batch in build.val_loader(val_set, cell.recipe.data.eval_batch_size, 0):
             method(student.trace(batch, upto="features"), teacher.trace(batch, upto="features"), batch)
             found.append(torch.stack([method.logs[f"r{level}"] for level in range(len(method.pairs))]))
-            if len(found) * cell.recipe.data.test_batch >= 100:
+            if len(found) * cell.recipe.data.eval_batch_size >= 100:
                 break
     return {"teacher": compared, "r": [round(r, 4) for r in torch.stack(found).mean(0).tolist()]}
 
@@ -316,7 +317,7 @@ def main(argv: list[str] | None = None) -> None:
                 return print(f"stopped as asked in {cell.key}, {number} of {len(cells)}; the same command goes on")
             print(f"== {cell.key} is there, {number} of {len(cells)}", flush=True)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {options.plainly(error)}")
+        sys.exit(f"error: {machine.plainly(error)}")
     print(report.table(load(args.results), matrix.path.stem))
 
 

@@ -22,13 +22,13 @@ from torch import Tensor
 from pkdzoo.checkpoints.io import save_safetensors
 from pkdzoo.data import find_split
 from pkdzoo.evaluation import METRICS
-from pkdzoo.hub import PACKAGED
-from pkdzoo.loading import load_checkpoint
-from pkdzoo.models.base import Detector
-from pkdzoo.training import build, options
+from pkdzoo.hub.fetch import PACKAGED
+from pkdzoo.models._loading import load_checkpoint
+from pkdzoo.models.detector import Detector
+from pkdzoo.training import build, machine
 from pkdzoo.training.evaluate import evaluate, open_detector
 from pkdzoo.training.provenance import numbers_of
-from pkdzoo.training.state import sha256
+from pkdzoo.utils.files import sha256_of_file
 
 LIMIT = 8_000_000  # bytes
 LOSS = 0.1  # AP
@@ -48,7 +48,7 @@ def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def measured(model: Detector, data: Path) -> dict[str, Any]:
-    """COCO's numbers on the validation pictures, one at a time."""
+    """COCO's numbers on the validation images, one at a time."""
     dataset = build.val_dataset(find_split(data, "val"), model.resize, model.label_names, True)
     return evaluate(model, build.val_loader(dataset, 1, 0), dataset, Accelerator(cpu=True))
 
@@ -67,7 +67,7 @@ def check(told: Mapping[str, float]) -> None:
 def row(tag: str, path: Path, metrics: Mapping[str, Any]) -> str:
     """The row of the registry, as text."""
     numbers = {key: round(metrics[key], 1) for key in METRICS if metrics[key] is not None}
-    return f'Weights("{tag}", file="{path.name}", sha256="{sha256(path)}", metrics={numbers}, ...)'
+    return f'Weights("{tag}", file="{path.name}", sha256="{sha256_of_file(path)}", metrics={numbers}, ...)'
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--name", required=True, help="ARCH.TAG it will have")
     parser.add_argument("--output", type=Path, default=PACKAGED, help="folder of the file; the package's without it")
-    parser.add_argument("--threads", type=options.count, help="CPU threads; all cores without it")
+    parser.add_argument("--threads", type=machine.count, help="CPU threads; all cores without it")
     args = parser.parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
             raise ValueError(f"{size / 1e6:.1f} MB of tensors; the package takes {LIMIT / 1e6:.0f} MB")
         save_safetensors(small, path)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {options.plainly(error)}")
+        sys.exit(f"error: {machine.plainly(error)}")
     print(", ".join(f"AP {value:.2f} {name}" for name, value in told.items()))
     print(f"{path} {path.stat().st_size:,} bytes\n{row(tag, path, noted)}")
 

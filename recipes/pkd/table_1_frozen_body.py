@@ -14,8 +14,8 @@ from pkdzoo.training import Distill, Recipe
 from recipes.common import FCOS_ONE_X, ONE_X, published
 
 RGB = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "order": "rgb"}
-BGR = {"mean": [102.9801, 115.9465, 122.7717], "std": [1.0, 1.0, 1.0], "order": "bgr"}
-GFL_BODY: dict[str, Any] = {"style": "pytorch", "frozen_affine": False, "relu_before_extra": False, "pixels": RGB}
+BGR = {"mean": [102.9801, 115.9465, 122.7717], "std": [1.0, 1.0, 1.0], "channel_order": "bgr"}
+GFL_BODY: dict[str, Any] = {"style": "pytorch", "frozen_affine": False, "relu_before_extra": False, "pixel_norm": RGB}
 FCOS_BODY: dict[str, Any] = {"style": "caffe", "frozen_affine": True, "extra": "on_output", "relu_before_extra": True}
 
 TABLE: list[tuple[str, str, dict[str, Any], str, dict[str, Any], str, float]] = [
@@ -25,7 +25,7 @@ TABLE: list[tuple[str, str, dict[str, Any], str, dict[str, Any], str, float]] = 
     (
         "retina_on_fcos_r50",
         "retina_r50",
-        {**FCOS_BODY, "pixels": BGR},
+        {**FCOS_BODY, "pixel_norm": BGR},
         "fcos_r50_caffe.coco_1x",
         ONE_X,
         "FCOS-R50/Retina",

@@ -1,4 +1,4 @@
-"""Mask R-CNN Swin-S, 3x at many sizes, half of the pictures windows enlarged.
+"""Mask R-CNN Swin-S, 3x at many sizes, half of the images windows enlarged.
 
 accelerate launch recipes/train.py recipes/supervised/mask_rcnn_swin_s_3x.py --data coco/ --mixed-precision fp16
 """

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from pkdzoo.backbones import build_backbone
-from pkdzoo.backbones.swin import PatchMerging
 from pkdzoo.checkpoints import to_our_keys
 from pkdzoo.checkpoints.mmdet import BODY_RULES
 from pkdzoo.checkpoints.swin import from_original
+from pkdzoo.models.backbones import build_backbone
+from pkdzoo.models.backbones.swin import PatchMerging
 
 
 def test_merging_of_the_original() -> None:

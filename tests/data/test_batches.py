@@ -1,4 +1,4 @@
-"""Padding once, batches of like pictures, and the same batches on every process."""
+"""Padding once, batches of like images, and the same batches on every process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_collate_pads_once_with_zeros():
 def test_collate_divisor_and_nothing():
     assert collate([sample(32, 64)]).images.shape[-2:] == (32, 64)
     assert collate([sample(33, 64)], divisor=1).images.shape[-2:] == (33, 64)
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         collate([])
 
 
@@ -73,7 +73,7 @@ def test_the_global_generator_is_left_alone():
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_processes_share_the_pictures_evenly(processes):
+def test_processes_share_the_images_evenly(processes):
     whole = list(AspectBatchSampler(GROUPS, 4, drop_last=True))
     shards = [
         list(BatchSamplerShard(AspectBatchSampler(GROUPS, 4, drop_last=True), processes, rank))
@@ -95,7 +95,7 @@ def test_two_processes_see_what_one_sees_at_twice_the_batch():
 
 
 def test_impossible_settings():
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         AspectBatchSampler(GROUPS, 0)
-    with pytest.raises(ValueError, match="3 pictures make no full batch of 4"):
+    with pytest.raises(ValueError, match="3 images make no full batch of 4"):
         AspectBatchSampler([0, 1, 1], 4, drop_last=True)

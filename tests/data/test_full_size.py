@@ -10,15 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.scripts import ROOT
 from PIL import Image
-from scripts import ROOT
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="reads memory from /proc"),
 ]
 
-PICTURES, BOXES = 118_000, 860_000
+IMAGES, BOXES = 118_000, 860_000
 
 # In a process of its own, so that the peak is that of loading; PSS counts a page shared by n processes as 1/n.
 LOAD = """
@@ -27,8 +27,8 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 from pkdzoo.data import CocoDataset
-from pkdzoo.data.reading import read_image
-import pkdzoo.data.coco as coco
+from pkdzoo.data.image_io import read_image
+import pkdzoo.data.dataset as coco
 
 def rollup(key, process="self"):
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
@@ -44,9 +44,9 @@ Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
 before, started, busy = rollup("Rss"), time.perf_counter(), time.process_time()
 data = CocoDataset(file, images)
 found = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - busy, "peak": peak() - before}
-found |= {"pictures": len(data), "boxes": data.report.boxes, "polygons_kept": data.segments is not None}
+found |= {"images": len(data), "boxes": data.report.boxes, "polygons_kept": data.segments is not None}
 
-def read(path, size=None):  # one real picture of twenty: decoding them all would be most of this test
+def read(path, size=None):  # one real image of twenty: decoding them all would be most of this test
     return read_image(sys.argv[3]) if int(path.stem) % 20 == 0 else torch.zeros(3, 480, 640, dtype=torch.uint8)
 
 coco.read_image = read
@@ -54,7 +54,7 @@ loader = DataLoader(data, batch_size=8, num_workers=8, collate_fn=lambda items: 
 alone = rollup("Pss")
 each = []
 for number, _ in enumerate(batches := iter(loader)):
-    if number == 2400:  # 2,400 pictures of each
+    if number == 2400:  # 2,400 images of each
         each = [rollup("Pss", worker.pid) for worker in batches._workers]
         break
 found |= {"alone": alone, "workers": each, "all": rollup("Pss") + sum(each)}
@@ -68,7 +68,7 @@ def write(path: Path) -> int:
     rng = random.Random(0)
     with path.open("w") as file:
         file.write('{"info": {"year": 2017}, "images": [')
-        for k in range(PICTURES):
+        for k in range(IMAGES):
             name = f"{k:012d}.jpg"
             row = {"license": 3, "file_name": name, "coco_url": f"http://images.example.org/train2017/{name}",
                    "height": 480, "width": 640, "date_captured": "2013-11-14 11:18:45", "id": 2 * k + 1}  # fmt: skip
@@ -78,7 +78,7 @@ def write(path: Path) -> int:
         for k in range(BOXES):
             x, y, w, h = (round(rng.uniform(1, 200), 2) for _ in range(4))
             row = {"segmentation": [outlines[k % 500]], "area": round(w * h / 2, 3), "iscrowd": 0,
-                   "image_id": 2 * rng.randrange(PICTURES) + 1, "bbox": [x, y, w, h], "category_id": rng.randint(1, 80),
+                   "image_id": 2 * rng.randrange(IMAGES) + 1, "bbox": [x, y, w, h], "category_id": rng.randint(1, 80),
                    "id": k}  # fmt: skip
             file.write((", " if k else "") + json.dumps(row))
         rows = [{"supercategory": "thing", "id": k, "name": f"class {k}"} for k in range(1, 81)]
@@ -90,9 +90,9 @@ def test_a_file_of_full_size_loads_quickly_and_stays_small(tmp_path) -> None:
     file = tmp_path / "instances.json"
     polygons = write(file)
     assert file.stat().st_size > 300e6 and polygons == BOXES
-    picture = Image.effect_noise((640, 480), 80).convert("RGB")
-    picture.save(tmp_path / "picture.jpg")
-    command = [sys.executable, "-c", LOAD, str(file), str(tmp_path), str(tmp_path / "picture.jpg")]
+    image = Image.effect_noise((640, 480), 80).convert("RGB")
+    image.save(tmp_path / "image.jpg")
+    command = [sys.executable, "-c", LOAD, str(file), str(tmp_path), str(tmp_path / "image.jpg")]
     around = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=around, timeout=600)
     assert done.returncode == 0, done.stderr
@@ -103,7 +103,7 @@ def test_a_file_of_full_size_loads_quickly_and_stays_small(tmp_path) -> None:
         f"{found['peak']:.0f} MB at its peak; 8 workers {min(found['workers']):.0f} to {max(found['workers']):.0f} MB "
         f"each, {added / 8:.0f} MB more for each"
     )
-    assert (found["pictures"], found["boxes"], found["polygons_kept"]) == (PICTURES, BOXES, False)
+    assert (found["images"], found["boxes"], found["polygons_kept"]) == (IMAGES, BOXES, False)
     assert found["cpu_seconds"] <= 10  # of a core of its own: seconds on the clock are those of others as well
     assert found["peak"] <= 250
     assert len(found["workers"]) == 8 and added / 8 < 100 and max(found["workers"]) < 200

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reference
 import torch
+from helpers import reference
 from torchvision.ops import masks_to_boxes
 
 from pkdzoo.data import (
@@ -31,7 +31,7 @@ CASES = reference.load("preprocess")["cases"]
 
 
 def made() -> torch.Tensor:
-    """The reference's made picture: noise, larger than the target, where antialiasing would show."""
+    """The reference's made image: noise, larger than the target, where antialiasing would show."""
     raw = reference.uniform("picture", (1200, 1600, 3))
     return torch.from_numpy(((raw / np.sqrt(3) + 1) * 127.5).astype(np.uint8)).permute(2, 0, 1)
 
@@ -82,7 +82,7 @@ def test_sizes(size, wanted):
     assert transforms.keep_ratio_size(size, 800, 1333) == wanted
 
 
-def test_flat_pictures_stay_flat():
+def test_flat_images_stay_flat():
     for value in range(256):
         flat = torch.full((3, 18, 24), value, dtype=torch.uint8)
         for size in ((31, 40), (7, 13), (9, 12)):
@@ -103,13 +103,13 @@ def test_sides_that_shrink_by_a_whole_number_have_opencvs_pixels(size):
     assert torch.equal(transforms.resize_image(image, size).int(), (four + 2) // 4)
 
 
-def test_the_same_size_is_the_same_picture():
+def test_the_same_size_is_the_same_image():
     image = made()[:, :50, :70]
     assert transforms.resize_image(image, (50, 70)) is image
 
 
 def scene(height: int = 60, width: int = 90) -> Sample:
-    """A black picture with three white rectangles, their boxes and masks."""
+    """A black image with three white rectangles, their boxes and masks."""
     boxes = torch.tensor([[10.0, 5, 40, 25], [50, 30, 80, 55], [0, 40, 12, 60]])
     masks = torch.zeros(3, height, width, dtype=torch.bool)
     for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist()):
@@ -193,13 +193,13 @@ def test_crop_cuts_and_drops():
     assert len({sample.meta["crop"] for sample in drawn}) > 20
 
 
-def test_a_crop_larger_than_the_picture_is_the_picture():
+def test_a_crop_larger_than_the_image_is_the_image():
     found = RandomCrop(500)(scene(), rng())
     assert found.size == (60, 90)
     assert torch.equal(found.instances.boxes, scene().instances.boxes)
 
 
-def test_zoom_cuts_windows_of_every_size_out_of_a_share_of_the_pictures():
+def test_zoom_cuts_windows_of_every_size_out_of_a_share_of_the_images():
     drawn = [RandomZoom(1.0, (60,), 90, (20, 40))(scene(), rng(seed)) for seed in range(300)]
     heights, widths = ({sample.size[side] for sample in drawn} for side in (0, 1))
     assert heights == widths == set(range(20, 41))
@@ -213,7 +213,7 @@ def test_zoom_cuts_windows_of_every_size_out_of_a_share_of_the_pictures():
     assert float((left[:, 2:] - left[:, :2]).min()) < 3  # slivers stay, as published
     untouched = [RandomZoom(0.25, (60,), 90, (20, 40))(scene(), rng(seed)).size == (60, 90) for seed in range(400)]
     assert 0.68 < sum(untouched) / 400 < 0.82
-    # scaled down first; a picture smaller than the window stays whole
+    # scaled down first; an image smaller than the window stays whole
     assert RandomZoom(1.0, (30,), 90, (50, 50))(scene(), rng()).size == (30, 45)
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from kd_reference import tiny_batch, tiny_detector
+from helpers.kd_reference import tiny_batch, tiny_detector
 from torch import Tensor, nn
 
 import pkdzoo
 from pkdzoo.distill import METHODS, DistillMethod, Frozen, Progress, register_method
 from pkdzoo.distill.base import require_same_classes, schedule_factor
-from pkdzoo.models.base import Detector
+from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
 
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from kd_reference import tiny_batch, tiny_detector
+from helpers.kd_reference import tiny_batch, tiny_detector
 
 import pkdzoo
-from pkdzoo.distill.crosskd import CrossKD
-from pkdzoo.losses.mimic import normalize, pearson, pearson_correlation
+from pkdzoo.distill.methods.crosskd import CrossKD
+from pkdzoo.losses.distillation import normalize, pearson, pearson_correlation
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
 
@@ -93,7 +93,7 @@ def test_statistics_over_ranks(ranks: list[dict[str, Any]]) -> None:
 
 
 def whole_batch() -> pkdzoo.Batch:
-    """Four pictures of one size, three objects in each of them."""
+    """Four images of one size, three objects in each of them."""
     parts = [tiny_batch(seed=seed) for seed in (0, 1)]
     instances = [parts[0].instances[0]] * 4
     return pkdzoo.Batch(torch.cat([p.images for p in parts]), [(96, 128)] * 4, instances)
@@ -133,7 +133,7 @@ def search_prototypes(rank: int) -> dict[str, torch.Tensor]:
     return distiller.methods["global_knowledge"].state_dict()
 
 
-def test_all_ranks_end_with_the_same_prototypes_of_all_pictures(ranks: list[dict[str, Any]]) -> None:
+def test_all_ranks_end_with_the_same_prototypes_of_all_images(ranks: list[dict[str, Any]]) -> None:
     ranks = [rank["prototypes"] for rank in ranks]
     for key in ("student_prototypes", "teacher_prototypes", "known"):
         assert torch.equal(ranks[0][key], ranks[1][key])

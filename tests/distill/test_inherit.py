@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kd_reference import tiny_batch, tiny_detector
+from helpers.kd_reference import tiny_batch, tiny_detector
 from torch import nn
 
 from pkdzoo.distill import freeze, inherit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from kd_reference import tiny_batch
+from helpers.kd_reference import tiny_batch
 from torch import Tensor
 
 import pkdzoo
@@ -19,8 +19,8 @@ def drawn(*rows: str) -> Tensor:
 
 
 def test_cells_that_overlap_an_object() -> None:
-    pictures = [objects((9.0, 0.0, 24.0, 8.0), (30.0, 20.0, 31.0, 21.0)), objects()]
-    mask = object_mask(pictures, (4, 5), 8)
+    images = [objects((9.0, 0.0, 24.0, 8.0), (30.0, 20.0, 31.0, 21.0)), objects()]
+    mask = object_mask(images, (4, 5), 8)
     assert mask.shape == (2, 1, 4, 5)
     assert torch.equal(mask[0, 0], drawn(
         ".##..",
@@ -49,16 +49,16 @@ def test_cells_with_an_anchor_near_the_best() -> None:
     # one anchor of 8 x 8 a cell of a 2 x 3 map. The object covers cell 0 wholly (IoU 64 / 96) and half of cell 1
     # (32 / 128): the second has 3/8 of the best overlap.
     anchors = torch.tensor([[x, y, x + 8.0, y + 8.0] for y in (0.0, 8.0) for x in (0.0, 8.0, 16.0)])
-    picture = objects((0.0, 0.0, 12.0, 8.0))
-    assert torch.equal(near_anchor_mask([picture], anchors, (2, 3))[0, 0], drawn("#..", "..."))
-    assert torch.equal(near_anchor_mask([picture], anchors, (2, 3), 0.3)[0, 0], drawn("##.", "..."))
+    image = objects((0.0, 0.0, 12.0, 8.0))
+    assert torch.equal(near_anchor_mask([image], anchors, (2, 3))[0, 0], drawn("#..", "..."))
+    assert torch.equal(near_anchor_mask([image], anchors, (2, 3), 0.3)[0, 0], drawn("##.", "..."))
 
 
 def test_every_object_marks_the_cells_near_its_own_best_anchor() -> None:
     anchors = torch.tensor([[x, 0.0, x + side, side] for x in (0.0, 8.0, 16.0) for side in (4.0, 8.0)])  # two a cell
-    picture = objects((0.0, 0.0, 4.0, 4.0), (17.0, 0.0, 19.0, 1.0))
-    assert torch.equal(near_anchor_mask([picture, objects()], anchors, (1, 3))[0, 0], drawn("#.#"))
-    assert (near_anchor_mask([picture, objects()], anchors, (1, 3))[1] == 0).all()
+    image = objects((0.0, 0.0, 4.0, 4.0), (17.0, 0.0, 19.0, 1.0))
+    assert torch.equal(near_anchor_mask([image, objects()], anchors, (1, 3))[0, 0], drawn("#.#"))
+    assert (near_anchor_mask([image, objects()], anchors, (1, 3))[1] == 0).all()
 
 
 def test_an_object_that_no_anchor_meets_marks_nothing() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
-from kd_reference import tiny_batch, tiny_detector
+from helpers.kd_reference import tiny_batch, tiny_detector
 from torch import Tensor, nn
 
 import pkdzoo

@@ -25,11 +25,11 @@ BACKENDS = ["pycocotools", pytest.param("faster", marks=pytest.mark.skipif(
 
 
 def truth(boxes, **more):
-    """A data set of one picture a list; boxes are (category, x, y, w, h) with optional changes as a dict."""
+    """A data set of one image a list; boxes are (category, x, y, w, h) with optional changes as a dict."""
     images = [{"id": 5 + k, "file_name": f"{k}.png", "height": 200, "width": 300} for k in range(len(boxes))]
     rows = []
-    for k, picture in enumerate(boxes):
-        for category, x, y, w, h, *change in picture:
+    for k, image in enumerate(boxes):
+        for category, x, y, w, h, *change in image:
             corners = [x, y, x + w, y, x + w, y + h, x, y + h]
             row = {"id": len(rows) + 1, "image_id": 5 + k, "category_id": category, "bbox": [x, y, w, h]}
             rows.append(
@@ -87,7 +87,7 @@ def test_by_hand(tmp_path, backend):
     json.dumps(metrics, allow_nan=False)
 
 
-def random_case(seed, folder, pictures=12):
+def random_case(seed, folder, images=12):
     rng = np.random.default_rng(seed)
     boxes = [
         [
@@ -98,16 +98,16 @@ def random_case(seed, folder, pictures=12):
             )
             for _ in range(rng.integers(0, 9))
         ]
-        for _ in range(pictures)
+        for _ in range(images)
     ]
     boxes[1] = [
         (*box, {"iscrowd": 1, "segmentation": {"size": [200, 300], "counts": [3000, 9000, 48000]}}) for box in boxes[1]
     ]
     file = write(folder, truth(boxes))
     found = []
-    for picture in boxes:
+    for image in boxes:
         rows = []
-        for category, x, y, w, h, *_ in picture:
+        for category, x, y, w, h, *_ in image:
             for _ in range(rng.integers(0, 4)):
                 dx, dy = rng.normal(0, 6, 2)
                 label = [2, 4, 9].index(category) if rng.random() < 0.8 else int(rng.integers(3))
@@ -168,8 +168,8 @@ def test_a_model_with_other_classes_in_another_order(tmp_path):
     file, found = random_case(3, tmp_path)
     wanted = evaluate(file, found)
     names = ["zebra", "dog", "cow", "cat"]
-    for picture in found:
-        picture.labels = torch.tensor([names.index(("cat", "cow", "dog")[k]) for k in picture.labels.tolist()]).long()
+    for image in found:
+        image.labels = torch.tensor([names.index(("cat", "cow", "dog")[k]) for k in image.labels.tolist()]).long()
     found[0] = Detections(  # what the data set does not have, it cannot judge
         torch.cat((found[0].boxes, torch.tensor([[0.0, 0, 9, 9]]))),
         torch.cat((found[0].scores, torch.ones(1))),
@@ -185,8 +185,8 @@ def test_some_classes_only(tmp_path):
     file, found = random_case(3, tmp_path)
     dataset = CocoDataset(file, tmp_path, label_names=["dog"], skip_other_classes=True)
     dogs = []
-    for picture in found:
-        keep = picture[picture.labels == 2]
+    for image in found:
+        keep = image[image.labels == 2]
         keep.labels = torch.zeros_like(keep.labels)
         dogs.append(keep)
     metrics = evaluate(dataset, dogs)
@@ -238,7 +238,7 @@ def test_missing_area_and_crowd_and_ids(tmp_path):
     assert evaluate(write(tmp_path, data), found) == wanted
 
 
-def test_a_picture_counts_once(tmp_path):
+def test_an_image_counts_once(tmp_path):
     file, found = random_case(1, tmp_path)
     wanted = evaluate(file, found)
     evaluator = CocoEvaluator(file, backend="pycocotools")
@@ -254,7 +254,7 @@ def test_processes_merge_to_what_one_measures(tmp_path, kinds):
     one = CocoEvaluator(file, kinds=kinds)
     one.update(range(5, 17), found)
     ranks = [CocoEvaluator(file, kinds=kinds) for _ in range(2)]
-    for k in range(0, 12, 2):  # pictures dealt out, the last one twice as Accelerate pads
+    for k in range(0, 12, 2):  # images dealt out, the last one twice as Accelerate pads
         for rank in range(2):
             ranks[rank].update([5 + k + rank], [found[k + rank]])
     ranks[1].update([5], [found[0]])
@@ -266,7 +266,7 @@ def test_processes_merge_to_what_one_measures(tmp_path, kinds):
     assert gathered.compute() == one.compute()
 
 
-def test_a_process_without_pictures_merges_too(tmp_path):
+def test_a_process_without_images_merges_too(tmp_path):
     file, found = random_case(2, tmp_path)
     for kinds in (("bbox",), ("bbox", "segm")):
         idle, busy, gathered = (CocoEvaluator(file, kinds=kinds) for _ in range(3))
@@ -275,7 +275,7 @@ def test_a_process_without_pictures_merges_too(tmp_path):
         assert gathered.compute() == busy.compute()
 
 
-def test_only_the_pictures_seen(tmp_path):
+def test_only_the_images_seen(tmp_path):
     file, found = random_case(2, tmp_path)
     evaluator = CocoEvaluator(file, backend="pycocotools")
     evaluator.update(range(5, 9), found[:4])
@@ -349,7 +349,7 @@ def test_wrong_calls(tmp_path):
     with pytest.raises(ValueError, match="it has no 'annotations', 'categories'"):
         CocoEvaluator(tmp_path / "list.json")
     evaluator = CocoEvaluator(file)
-    with pytest.raises(ValueError, match="picture id 6 is not in the data set"):
+    with pytest.raises(ValueError, match="image id 6 is not in the data set"):
         evaluator.update([6], [detections()])
     with pytest.raises(ValueError, match="2 image ids but detections of 1"):
         evaluator.update([5, 6], [detections()])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_coco import content, write
+from helpers.tiny_coco import content, write
 
 from pkdzoo.evaluation import CocoEvaluator, evaluate_results, read_results
 from pkdzoo.structures import Detections
@@ -22,7 +22,7 @@ ROW = {"image_id": 10, "category_id": 3, "bbox": [1, 2, 3, 4], "score": 0.5}
 
 @pytest.fixture
 def truth(tmp_path: Path) -> Path:
-    return write(tmp_path, content(), pictures=False)[0]
+    return write(tmp_path, content(), with_images=False)[0]
 
 
 def save(folder: Path, rows: Any) -> Path:
@@ -57,7 +57,7 @@ def test_nothing_found_is_nothing_right(truth: Path, tmp_path: Path) -> None:
         ([{**ROW, "bbox": [1, 2, 3]}], "row 0 is no detection"),
         ([{**ROW, "score": float("nan")}], "row 0 holds a number that is not finite"),
         ([{**ROW, "category_id": 1}], "row 0 has category_id 1, the annotation file's are 3 to 7"),
-        ([{**ROW, "image_id": 99}], "picture id 99 is not in the data set"),
+        ([{**ROW, "image_id": 99}], "image id 99 is not in the data set"),
     ],
 )
 def test_what_is_no_results_file(truth: Path, tmp_path: Path, rows: Any, message: str) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import pkdzoo
 from pkdzoo.cli import main
-from pkdzoo.data.shapes import draw_picture
+from pkdzoo.data.synthetic import draw_image
 from pkdzoo.export import WHAT, What, build_graph, export_onnx
 from pkdzoo.models.dense import DenseDetector
 from pkdzoo.models.fcos import DETECTRON
@@ -31,7 +31,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 writes_onnx = pytest.mark.skipif(
     torch.__version__.startswith("2.6."), reason="the ONNX exporter of torch 2.6 cannot leave sizes open"
 )
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 BATCHES = (
     [(120, 150), (128, 146)],
     [(64, 64)],
@@ -41,7 +41,7 @@ TOLERANCE = 1e-4  # relative to the largest value
 NARROW: dict[str, Any] = {"num_classes": 5, "neck_norm": "gn"}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "retina": ("retina_r10w16", {}),
-    "fcos": ("fcos_r10w16", {"pixels": DETECTRON}),  # BGR; the shipped detector above has RGB and the tricks
+    "fcos": ("fcos_r10w16", {"pixel_norm": DETECTRON}),  # BGR; the shipped detector above has RGB and the tricks
     "gfl": ("gfl_r10w16", {}),
     "atss": ("atss_r10w16", {}),
     "tood": ("tood_r10w16", {}),
@@ -73,7 +73,7 @@ def tiny(family: str) -> pkdzoo.Detector:
     return lively(pkdzoo.create_detector(name, **{**NARROW, **arguments}))
 
 
-def pictures(sizes: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+def make_images(sizes: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
     """A padded batch of noise, with noise in the padding too."""
     generator = torch.Generator().manual_seed(1)
     height, width = (-(-max(size[i] for size in sizes) // 32) * 32 for i in (0, 1))
@@ -126,8 +126,8 @@ def file(trained: pkdzoo.Detector, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A generated picture that has to be scaled and padded."""
-    pixels, _ = draw_picture(185, 270, np.random.default_rng(3))
+    """A generated image that has to be scaled and padded."""
+    pixels, _ = draw_image(185, 270, np.random.default_rng(3))
     path = tmp_path_factory.mktemp("photos") / "shapes.png"
     Image.fromarray(pixels).save(path)
     return path
@@ -139,7 +139,7 @@ def test_a_trained_detector_finds_the_same(trained: pkdzoo.Detector, file: Path)
     sizes = [(128, 160), (120, 150), (128, 131)]
     images = torch.full((3, 3, 128, 160), 77, dtype=torch.uint8)
     for image, (height, width) in zip(images, sizes):
-        image[:, :height, :width] = torch.tensor(draw_picture(height, width, rng)[0]).permute(2, 0, 1)
+        image[:, :height, :width] = torch.tensor(draw_image(height, width, rng)[0]).permute(2, 0, 1)
     got = run(open_session(file), images, torch.tensor(sizes))
     for i, want in enumerate(trained.detect(pkdzoo.Batch(images.float(), sizes))):
         assert (want.scores > 0.3).any()
@@ -155,7 +155,7 @@ def test_the_file_says_what_it_is(trained: pkdzoo.Detector, file: Path) -> None:
     assert facts["outputs"] == "detections"
     config = json.loads(facts["config"])
     assert config["architecture"] == trained.name
-    assert config["pkdzoo_cfg"]["inference"]["iou"] == trained.inference.iou
+    assert config["pkdzoo_cfg"]["inference"]["iou"] == trained.postprocess_config.nms_threshold
     proto = onnx.load(file)
     onnx.checker.check_model(proto)
     sides = [[side.dim_param or side.dim_value for side in v.type.tensor_type.shape.dim] for v in proto.graph.input]
@@ -204,7 +204,7 @@ def test_what_cannot_be_exported(capsys: pytest.CaptureFixture[str], monkeypatch
         build_graph(model, "dense")
     with pytest.raises(ValueError, match="write one of 'features', 'dense', 'detections'"):
         build_graph(model, "boxes")  # type: ignore[arg-type]
-    assert main(["export", "fcos_r18w24", "--what", "dense", "--top", "5"]) == 1
+    assert main(["export", "fcos_r18w24", "--what", "dense", "--max-detections", "5"]) == 1
     assert "add --what detections" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert main(["export", "fcos_r18w24", "--output", "never.onnx"]) == 1
@@ -222,7 +222,7 @@ def test_detections_are_the_detectors(family: str, tmp_path: Path) -> None:
     model = tiny(family)
     session = open_session(export_onnx(model, tmp_path / "model.onnx"))
     for sizes in BATCHES:
-        images, tensor = pictures(sizes)
+        images, tensor = make_images(sizes)
         got = run(session, images, tensor)
         found = model.detect(pkdzoo.Batch(images.float(), sizes))
         for i, want in enumerate(found):
@@ -243,7 +243,7 @@ def test_rows_without_suppression(family: str) -> None:
     model = tiny(family)
     graph = build_graph(model, "dense")
     for sizes in BATCHES[:2]:
-        images, tensor = pictures(sizes)
+        images, tensor = make_images(sizes)
         with torch.no_grad():
             boxes, scores = graph(images, tensor)
         for got, want in zip((boxes, scores), rows_of(model, images, sizes), strict=True):
@@ -257,7 +257,7 @@ def test_rows_without_suppression_as_a_file(family: str, tmp_path: Path) -> None
     model = tiny(family)
     session = open_session(export_onnx(model, tmp_path / "model.onnx", what="dense"))
     for sizes in BATCHES:
-        images, tensor = pictures(sizes)
+        images, tensor = make_images(sizes)
         got = run(session, images, tensor)
         boxes, scores = rows_of(model, images, sizes)
         assert off(got["scores"], scores) < TOLERANCE
@@ -291,7 +291,7 @@ def test_pyramids_of_other_bodies(body: str, tmp_path: Path) -> None:
     model = lively(pkdzoo.create_detector(name, num_classes=3, **arguments))
     session = open_session(export_onnx(model, tmp_path / "body.onnx", what="features"))
     for sizes in BATCHES:
-        images, tensor = pictures(sizes)
+        images, tensor = make_images(sizes)
         with torch.no_grad():
             pyramid = model.extract_features(pkdzoo.Batch(images.float(), sizes))
         got = run(session, images, tensor)
@@ -309,7 +309,7 @@ def test_programs_of_torch_export(what: What, tmp_path: Path) -> None:
     assert main(["export", str(folder), "--format", "torch", "--what", what, "--output", str(path)]) == 0
     with zipfile.ZipFile(path) as archive:
         assert not any(str(ROOT).encode() in archive.read(name) for name in archive.namelist()), "paths of this machine"
-    images, sizes = pictures(BATCHES[0])
+    images, sizes = make_images(BATCHES[0])
     torch.save([images, sizes], tmp_path / "inputs.pt")
     code = (
         "import sys, torch\n"

@@ -15,9 +15,9 @@ from pkdzoo.structures import FeaturePyramid
 
 
 def by_hand() -> Look:
-    """Two pictures of 32 x 32 and 32 x 16 pixels in a batch of 32 x 32: the right half of the second is padding."""
+    """Two images of 32 x 32 and 32 x 16 pixels in a batch of 32 x 32: the right half of the second is padding."""
     fine = torch.zeros(2, 3, 4, 4)
-    fine[0, 1] = 2.0  # channel 1 everywhere in the first picture
+    fine[0, 1] = 2.0  # channel 1 everywhere in the first image
     fine[1, 2, :, :2] = -4.0  # the second: channels 0 and 1 are the largest, at 0
     fine[1, 1, :, 2:] = 99.0  # padding
     coarse = torch.full((2, 3, 2, 2), 0.5)

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 import pkdzoo
-from pkdzoo.backbones import build_backbone
 from pkdzoo.checkpoints import to_our_keys
 from pkdzoo.layers.deform import DeformConv, SampledConv
+from pkdzoo.models.backbones import build_backbone
 
 
 @pytest.mark.parametrize(("stride", "groups"), [(1, 1), (2, 1), (1, 4), (2, 4)])
@@ -20,7 +20,7 @@ def test_starts_as_an_ordinary_convolution(stride: int, groups: int) -> None:
     torch.testing.assert_close(layer(x), wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_a_shift_of_whole_cells_moves_the_picture() -> None:
+def test_a_shift_of_whole_cells_moves_the_image() -> None:
     """Shifts are (y, x): one down for every place of the kernel reads the row below."""
     layer = SampledConv(3, 5)
     x = torch.randn(1, 3, 9, 9)

@@ -86,10 +86,10 @@ def test_of_a_foreign_module_nothing_is_folded() -> None:
 def test_an_optimised_teacher_teaches_the_same() -> None:
     student, teacher = detector(), detector("fcos_r10w16")
     target = pkdzoo.Instances(torch.tensor([[10.0, 10.0, 60.0, 50.0]]), torch.tensor([3]))
-    pictures = batch()
-    pictures.instances = [target, target]
+    images = batch()
+    images.instances = [target, target]
     losses = [
-        pkdzoo.Distiller(student, each, {"pkd": {}})(pictures)["loss_pkd"]
+        pkdzoo.Distiller(student, each, {"pkd": {}})(images)["loss_pkd"]
         for each in (copy.deepcopy(teacher), teacher.optimize())
     ]
     assert torch.allclose(*losses, rtol=1e-5)

@@ -9,13 +9,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from drawing import Draws, drawn, poisoned_memory
+from helpers.drawing import Draws, drawn, poisoned_memory
 from torch import Tensor, nn
 
 import pkdzoo
-from pkdzoo.factory import build
-from pkdzoo.layers.init import InitOnce
-from pkdzoo.registry import find
+from pkdzoo.layers.init import DeferredInit
+from pkdzoo.models._builder import build
+from pkdzoo.models._registry import find
 
 
 def layers() -> nn.Sequential:
@@ -26,13 +26,13 @@ def test_torchs_own_start_stays_where_nobody_has_another() -> None:
     torch.manual_seed(0)
     wanted = layers().state_dict()
     torch.manual_seed(0)
-    with poisoned_memory(), InitOnce():
+    with poisoned_memory(), DeferredInit():
         found = layers().state_dict()
     assert all(torch.equal(found[key], value) for key, value in wanted.items())
 
 
 def test_the_last_rule_holds_and_nothing_is_drawn_for_the_first() -> None:
-    with Draws() as draws, poisoned_memory(), InitOnce():
+    with Draws() as draws, poisoned_memory(), DeferredInit():
         layer = nn.Linear(100, 50)
         nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
         nn.init.xavier_uniform_(layer.weight)
@@ -81,7 +81,7 @@ def test_what_uses_a_parameter_finds_it_initialised(then: Callable[[nn.Linear], 
         return layer.state_dict()
 
     wanted = made()
-    with poisoned_memory(), InitOnce():
+    with poisoned_memory(), DeferredInit():
         found = made()
     assert all(torch.equal(found[key], value) for key, value in wanted.items())
 
@@ -95,7 +95,7 @@ def test_rules_of_several_steps(rule: Callable[[Tensor], object]) -> None:
     torch.manual_seed(0)
     wanted = torch.empty(32, 32, 1, 1)
     rule(wanted)
-    with poisoned_memory(), InitOnce():
+    with poisoned_memory(), DeferredInit():
         layer = nn.Conv2d(32, 32, 1, bias=False)
         torch.manual_seed(0)
         rule(layer.weight)
@@ -107,12 +107,12 @@ def test_it_holds_for_one_thread_and_ends() -> None:
         other.append(nn.Linear(3, 3))
 
     other: list[nn.Linear] = []
-    with poisoned_memory(), InitOnce():
+    with poisoned_memory(), DeferredInit():
         thread = threading.Thread(target=make)
         thread.start()
         thread.join()
         assert other[0].weight.detach().isfinite().all()
-    with Draws() as draws, pytest.raises(TypeError), InitOnce():
+    with Draws() as draws, pytest.raises(TypeError), DeferredInit():
         nn.Sequential(nn.Linear(3, 3), "no module")
     assert draws.count == 12  # who catches the error may go on with what was made
     with Draws() as draws:
@@ -136,7 +136,7 @@ def test_a_detector_draws_each_number_once_and_none_when_weights_follow(name: st
 
 def test_what_is_taken_from_a_tensor_does_not_wait() -> None:
     """The tensor may wait itself, or be another one by the end."""
-    with InitOnce():
+    with DeferredInit():
         value, layer = nn.Parameter(torch.empty(())), nn.Linear(2, 2)
         nn.init.constant_(value, 2.0)
         with torch.no_grad():
@@ -146,7 +146,7 @@ def test_what_is_taken_from_a_tensor_does_not_wait() -> None:
 
 
 def test_after_an_error_what_was_made_is_initialised() -> None:
-    with contextlib.suppress(RuntimeError), InitOnce() as once:
+    with contextlib.suppress(RuntimeError), DeferredInit() as once:
         layer = nn.Linear(2, 2)
         nn.init.ones_(layer.weight)
         raise RuntimeError

@@ -72,7 +72,7 @@ def test_gradients() -> None:
 @pytest.mark.parametrize("gamma", [0.0, 1.5, 2.0])
 @pytest.mark.parametrize("block", [1, 2 * 4, 3 * 4, 1 << 18])
 def test_blocks_are_of_any_size(monkeypatch, block: int, gamma: float) -> None:
-    """Number and gradient are those of autograd on torchvision's loss, pictures first."""
+    """Number and gradient are those of autograd on torchvision's loss, images first."""
     monkeypatch.setattr(focal, "_BLOCK", block)
     x, same = (logits().repeat(2, 1, 1).requires_grad_() for _ in range(2))
     counted = LABELS.repeat(2, 1) >= 0

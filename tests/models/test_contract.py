@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from drawing import same_start
+from helpers.drawing import same_start
 from torch import Tensor
 from torchvision.ops import box_iou
 
 import pkdzoo
 from pkdzoo.checkpoints import save_safetensors
-from pkdzoo.models.base import Detector
-from pkdzoo.models.trace import Inference
-from pkdzoo.registry import Entry, find
+from pkdzoo.models._registry import Entry, find
+from pkdzoo.models.detector import Detector
+from pkdzoo.structures import PostProcess
 
 SMALL: dict[str, Any] = {
     "num_classes": 5, "frozen_stages": 0, "width": 64, "depth": 2, "box_width": 64, "mask_width": 32, "sample": False
@@ -29,7 +29,7 @@ SMALL_RESNET: dict[str, Any] = {"backbone": "r10w16", "norm": "gn"}
 SMALL_SWIN: dict[str, Any] = {"depths": (1, 1, 2, 1), "drop_path": 0.0}
 SIZES = [(97, 203), (64, 120), (128, 81)]
 PADDED = (128, 224)
-EAGER = Inference(score=0.001, candidates=60, iou=0.5, top=20)
+EAGER = PostProcess(score_threshold=0.001, pre_nms_top_k=60, nms_threshold=0.5, max_detections=20)
 
 
 def shrunken(entry: Entry) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def objects(size: tuple[int, int], count: int = 3) -> pkdzoo.Instances:
 
 
 def batch_of(sizes: list[tuple[int, int]], counts: list[int], padding: float = 0.0) -> pkdzoo.Batch:
-    """Pictures of noise, with ``padding`` around them."""
+    """Images of noise, with ``padding`` around them."""
     generator = torch.Generator().manual_seed(1)
     images = torch.full((len(sizes), 3, *PADDED), padding)
     for image, (h, w) in zip(images, sizes):
@@ -207,7 +207,7 @@ def test_crowds_are_no_targets(name: str) -> None:
 
 @every
 def test_awkward_objects_have_finite_losses(name: str) -> None:
-    """Half a pixel, the whole picture, two of one place and different class, most of it outside."""
+    """Half a pixel, the whole image, two of one place and different class, most of it outside."""
     boxes = torch.tensor(
         [[10, 10, 10.5, 10.5], [0, 0, 203, 97], [40, 40, 80, 80], [40, 40, 80, 80], [190, 80, 203, 97.0]]
     )
@@ -226,13 +226,13 @@ def test_awkward_objects_have_finite_losses(name: str) -> None:
 
 @every
 @pytest.mark.parametrize("sizes", [[SIZES[0]], SIZES])
-def test_detections_lie_in_their_picture(name: str, sizes: list[tuple[int, int]]) -> None:
+def test_detections_lie_in_their_image(name: str, sizes: list[tuple[int, int]]) -> None:
     model, batch = model_of(name), batch_of(sizes, [0] * len(sizes))
     batch.instances = None
     with torch.no_grad():
-        pictures = model.postprocess(model.trace(batch, upto="head"), batch, EAGER)
-    assert len(pictures) == len(sizes)
-    for found, (h, w) in zip(pictures, sizes):
+        images = model.postprocess(model.trace(batch, upto="head"), batch, EAGER)
+    assert len(images) == len(sizes)
+    for found, (h, w) in zip(images, sizes):
         assert 0 < len(found) <= EAGER.top
         assert found.boxes.shape == (len(found), 4)
         assert (found.boxes >= 0).all()
@@ -306,7 +306,7 @@ def test_backbone_and_neck_compile(name: str) -> None:
 
 @pytest.mark.slow
 @every
-def test_learns_one_picture_by_heart(name: str) -> None:
+def test_learns_one_image_by_heart(name: str) -> None:
     """In train mode losses must lead to detections: after 160 steps all three objects are found, as what they are."""
     model, batch = fresh(name).train(), batch_of([SIZES[0]], [3])
     wanted = batch.instances[0]

@@ -15,7 +15,7 @@ DENSE = ["retina_r10w16", "fcos_r10w16", "gfl_r10w16", "atss_r10w16", "tood_r10w
 TOWERS = [name for name in DENSE if name != "tood_r10w16"]
 
 
-def pictures() -> pkdzoo.Batch:
+def images() -> pkdzoo.Batch:
     return pkdzoo.Batch(torch.rand(2, 3, 96, 160) * 255, [(96, 160), (64, 100)])
 
 
@@ -28,7 +28,7 @@ def built(name: str) -> DenseDetector:
 def test_a_tower_resumes_where_it_was_tapped(name: str) -> None:
     model = built(name)
     with torch.no_grad():
-        levels = model.extract_features(pictures()).levels
+        levels = model.extract_features(images()).levels
         wanted, none = model.head(levels)
         assert none is None
         for tap in range(model.head.depth + 1):
@@ -44,7 +44,7 @@ def test_a_tap_keeps_the_map_before_its_relu(name: str) -> None:
     model = built(name)
     assert isinstance(model.head, TowerHead)
     with torch.no_grad():
-        trace = model.trace(pictures(), upto="head", tap=1)
+        trace = model.trace(images(), upto="head", tap=1)
         block = model.head.cls_tower.blocks[0]
         torch.testing.assert_close(trace.taps.cls[0], block(trace.features.levels[0]))
         assert (trace.taps.cls[0] < 0).any()
@@ -56,19 +56,19 @@ def test_a_tap_keeps_the_map_before_its_relu(name: str) -> None:
 @pytest.mark.parametrize("tap", [-1, 3])
 def test_a_tap_outside_the_tower_is_refused(name: str, tap: int) -> None:
     with pytest.raises(ValueError, match="2 blocks"):
-        built(name).trace(pictures(), upto="head", tap=tap)
+        built(name).trace(images(), upto="head", tap=tap)
 
 
 def test_tood_has_no_towers_to_tap() -> None:
     with pytest.raises(ValueError, match="no towers"):
-        built("tood_r10w16").trace(pictures(), upto="head", tap=1)
+        built("tood_r10w16").trace(images(), upto="head", tap=1)
 
 
 @pytest.mark.parametrize("name", DENSE)
 def test_rows_decode_alone_as_they_do_together(name: str) -> None:
     model = built(name)
     with torch.no_grad():
-        trace = model.trace(pictures(), upto="head")
+        trace = model.trace(images(), upto="head")
         rows = flatten_levels(trace.outputs.box, model.box_channels)
         assert rows.shape == (2, len(trace.priors), model.box_channels)
         whole = model.decode(rows, trace.priors)
@@ -81,16 +81,16 @@ def test_rows_decode_alone_as_they_do_together(name: str) -> None:
 def test_decoding_is_exact_under_autocast(name: str) -> None:
     model = built(name)
     with torch.no_grad():
-        trace = model.trace(pictures(), upto="head")
+        trace = model.trace(images(), upto="head")
         rows = flatten_levels(trace.outputs.box, model.box_channels)
         wanted = model.decode(rows, trace.priors)
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.equal(model.decode(rows, trace.priors), wanted)
 
 
-def test_boxes_with_nothing_inside_the_picture_are_no_detections() -> None:
+def test_boxes_with_nothing_inside_the_image_are_no_detections() -> None:
     model = built("retina_r10w16")
-    batch = pictures()
+    batch = images()
     with torch.no_grad():
         model.head.box.bias += torch.tensor([-60.0, 0.0, 0.0, 0.0]).repeat(9)  # every box far to the left
         model.head.cls.bias += 10
@@ -103,7 +103,7 @@ def test_gfl_reads_the_mean_of_its_distributions() -> None:
     chances = torch.zeros(4, 17)
     chances[0, 0] = chances[1, 2] = chances[2, 16] = 1
     chances[3, 1] = chances[3, 2] = 0.5
-    priors = model.make_priors(model.extract_features(pictures())).take(torch.tensor([0]))
+    priors = model.make_priors(model.extract_features(images())).take(torch.tensor([0]))
     found = model.decode(chances.clamp(min=1e-30).log().flatten()[None], priors)
     torch.testing.assert_close(found, torch.tensor([[0.0, -16.0, 128.0, 12.0]]), rtol=0, atol=1e-4)
 
@@ -147,7 +147,7 @@ def test_reppoints_without_spread_has_a_finite_gradient() -> None:
 
 def test_tood_changes_its_assignment_with_the_epoch() -> None:
     model = built("tood_r10w16")
-    batch = pictures()
+    batch = images()
     batch.instances = [
         pkdzoo.Instances(torch.tensor([[10.0, 10.0, 90.0, 80.0]]), torch.tensor([1])),
         pkdzoo.Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from reference import GOLDEN, batch_for, checkpoint, error_of, gradient_error, load, matched_share, print_row
+from helpers.reference import GOLDEN, batch_for, checkpoint, error_of, gradient_error, load, matched_share, print_row
 from torchvision.ops import box_iou
 
 import pkdzoo
@@ -66,7 +66,7 @@ def test_equals_mmdetection(name: str) -> None:
 
 
 def check_masks(drawn: list[torch.Tensor], detections: list[pkdzoo.Detections], case: dict[str, Any]) -> None:
-    """Areas of the masks in the original picture, into which the reference drew them: two pixels on the edge apart."""
+    """Areas of the masks in the original image, into which the reference drew them: two pixels on the edge apart."""
     scale = case["original_shapes"][0][0] / case["image_shapes"][0][0]
     for masks, found, wanted, size in zip(drawn, detections, case["detections"], case["original_shapes"], strict=True):
         areas = paste_masks(masks, found.boxes * scale, tuple(size)).flatten(1).sum(dim=1)

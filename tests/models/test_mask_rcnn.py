@@ -7,8 +7,8 @@ import torch
 
 import pkdzoo
 from pkdzoo.models.mask_rcnn import MaskRCNN
-from pkdzoo.models.trace import Inference
 from pkdzoo.ops.masks import paste_masks
+from pkdzoo.structures import PostProcess
 
 SHRUNK = {"backbone": "r10w16", "norm": "gn", "frozen_stages": 0, "width": 32, "box_width": 64, "mask_width": 16}
 NONE = pkdzoo.Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
@@ -71,23 +71,23 @@ def test_only_the_mask_of_the_own_class_learns() -> None:
     assert grad[2].any() and grad[0].any() and not grad[1].any()
 
 
-def test_detections_have_masks_of_their_picture() -> None:
+def test_detections_have_masks_of_their_image() -> None:
     model, batch = shrunk(), batch_of(NONE, NONE)
     with torch.no_grad():
         model.mask_head.logits.weight.zero_()
         model.mask_head.logits.bias.fill_(5.0)
-    found = model.detect(batch, Inference(score=0.0, top=10))
-    for picture, size in zip(found, batch.sizes):
-        assert picture.cells is not None and picture.cells.shape == (10, 28, 28)
-        masks = paste_masks(picture.cells, picture.boxes, size)
+    found = model.detect(batch, PostProcess(score_threshold=0.0, max_detections=10))
+    for image, size in zip(found, batch.sizes):
+        assert image.cells is not None and image.cells.shape == (10, 28, 28)
+        masks = paste_masks(image.cells, image.boxes, size)
         assert masks.shape == (10, *size) and masks.dtype == torch.bool
-        for mask, box in zip(masks, picture.boxes):
+        for mask, box in zip(masks, image.boxes):
             # a mask that says yes everywhere fills its box but for rounded corners
             assert mask.sum() / ((box[2] - box[0]) * (box[3] - box[1])) == pytest.approx(1.0, abs=0.1)
             rows, columns = mask.nonzero().unbind(1)
             assert columns.min() + 0.5 >= box[0] and columns.max() + 0.5 <= box[2]
             assert rows.min() + 0.5 >= box[1] and rows.max() + 0.5 <= box[3]
-    nothing = model.detect(batch, Inference(score=1.0))[1]
+    nothing = model.detect(batch, PostProcess(score_threshold=1.0))[1]
     assert nothing.cells is not None and nothing.cells.shape == (0, 28, 28)
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from kd_reference import tiny_detector
-from processes import on_each
+from helpers.kd_reference import tiny_detector
+from helpers.processes import on_each
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import pkdzoo
-from pkdzoo.models.tiny import TINY_BODY
+from pkdzoo.models._tiny import TINY_BODY
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
 
@@ -34,8 +34,8 @@ DISTILLED: dict[str, tuple[str, dict[str, Any]]] = {
 CASES = [*SUPERVISED, *DISTILLED]
 
 
-def pictures() -> pkdzoo.Batch:
-    """Four pictures of one size with 3, 0, 1 and 5 objects: a normaliser of one process's own would be another."""
+def images() -> pkdzoo.Batch:
+    """Four images of one size with 3, 0, 1 and 5 objects: a normaliser of one process's own would be another."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(4, 3, 96, 128, generator=generator) * 255
     objects = []
@@ -74,7 +74,7 @@ def learn(case: str, batch: pkdzoo.Batch) -> tuple[dict[str, Tensor], dict[str, 
 
 def share() -> dict[str, Any]:
     assert dist.get_world_size() == 2
-    whole, own = pictures(), slice(2 * dist.get_rank(), 2 * dist.get_rank() + 2)
+    whole, own = images(), slice(2 * dist.get_rank(), 2 * dist.get_rank() + 2)
     assert whole.instances is not None
     return {
         case: learn(case, pkdzoo.Batch(whole.images[own], whole.sizes[own], whole.instances[own])) for case in CASES
@@ -83,13 +83,13 @@ def share() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What two processes found, each with half of the pictures."""
+    """What two processes found, each with half of the images."""
     return on_each(share, Path(tmp_path_factory.mktemp("ranks")))
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_agree_with_one(case: str, ranks: list[dict[str, Any]]) -> None:
-    losses, gradients = learn(case, pictures())
+    losses, gradients = learn(case, images())
     (first, ours), (second, theirs) = (rank[case] for rank in ranks)
     assert losses.keys() == first.keys() and all(value > 0 for value in losses.values())
     worst = {key: float(((first[key] + second[key]) / 2 - value).abs() / value) for key, value in losses.items()}

@@ -7,11 +7,10 @@ import torch
 from torchvision.ops import box_iou
 
 import pkdzoo
-from pkdzoo.assigners.max_iou import NEGATIVE
+from pkdzoo.models.assigners.max_iou import NEGATIVE
 from pkdzoo.models.faster_rcnn import FasterRCNN
-from pkdzoo.models.trace import Inference
 from pkdzoo.models.two_stage import BACKGROUND, OBJECT, Proposing
-from pkdzoo.structures import IGNORE
+from pkdzoo.structures import IGNORE, PostProcess
 
 NONE = pkdzoo.Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
 SOME = pkdzoo.Instances(
@@ -49,7 +48,7 @@ def test_proposals_are_few_distinct_and_inside() -> None:
         assert not boxes.requires_grad
         assert (boxes[:, 2:] > boxes[:, :2]).all()
         assert boxes.min() >= 0 and (boxes.amax(dim=0) <= torch.tensor([w, h, w, h])).all()
-    few = model.propose(trace, batch, Proposing(candidates=50, iou=0.7, top=7))
+    few = model.propose(trace, batch, Proposing(pre_nms_top_k=50, nms_threshold=0.7, max_proposals=7))
     assert [len(boxes) for boxes in few] == [7, 7]
     # suppression is within a level: from five levels, at most five boxes may overlap one another
     assert (box_iou(few[0], few[0]) > 0.7).sum(dim=1).max() <= 5
@@ -59,7 +58,7 @@ def test_more_is_proposed_for_learning() -> None:
     model, batch = tiny(sample=False), batch_of(SOME)
     learned = model.trace(batch).proposals
     assert learned is not None
-    model.train_proposing = Proposing(candidates=2000, top=3)  # type: ignore[misc]
+    model.train_proposing = Proposing(pre_nms_top_k=2000, max_proposals=3)  # type: ignore[misc]
     trace = model.trace(batch)
     assert trace.proposals is not None and len(trace.proposals[0]) == 3
     # a trace that went as far as the losses detects like any other
@@ -159,11 +158,11 @@ def test_crowds_are_no_targets() -> None:
 def test_detections_follow_the_asked_thresholds() -> None:
     model, batch = tiny(), batch_of(SOME)
     trace = model.trace(batch, upto="head")
-    low = Inference(score=0.0, iou=0.5, top=20)
+    low = PostProcess(score_threshold=0.0, nms_threshold=0.5, max_detections=20)
     found = model.postprocess(trace, batch, low)[0]
     assert len(found) == 20
     assert (found.scores.diff() <= 0).all() and found.labels.max() < 3
-    assert len(model.postprocess(trace, batch, Inference(score=1.0))[0]) == 0
+    assert len(model.postprocess(trace, batch, PostProcess(score_threshold=1.0))[0]) == 0
     with pytest.raises(ValueError, match='upto="head"'):
         model.postprocess(model.trace(batch, upto="features"), batch)
 

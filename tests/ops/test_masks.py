@@ -23,7 +23,7 @@ def test_a_region_sees_its_part_of_the_mask() -> None:
         [10.0, 10.0, 30.0, 30.0],  # the object in the upper half
         [10.0, 10.0, 30.0, 20.0],  # the other object, which covers all
         [40.0, 30.0, 50.0, 40.0],  # beside the object
-        [50.0, 30.0, 60.0, 40.0],  # at the edge of the picture
+        [50.0, 30.0, 60.0, 40.0],  # at the edge of the image
     ])  # fmt: skip
     cut = crop_masks(masks, boxes, torch.tensor([0, 0, 0, 1, 0, 1]), 4)
     assert cut.dtype == torch.bool and cut.shape == (6, 4, 4)
@@ -72,7 +72,7 @@ def test_pasting_undoes_cutting() -> None:
     [[-10.0, -5.0, 20.0, 15.0], [30.0, 20.0, 80.0, 60.0], [5.0, 5.0, 5.0, 9.0], [50.0, 50.0, 60.0, 60.0]],
     ids=["beyond the top left", "beyond the bottom right", "without width", "outside"],
 )
-def test_pasting_stays_in_the_picture(box: list[float]) -> None:
+def test_pasting_stays_in_the_image(box: list[float]) -> None:
     drawn = paste_masks(torch.ones(1, 28, 28), torch.tensor([box]), (30, 40))
     x1, y1, x2, y2 = (int(v) for v in box)
     wanted = rectangle(30, 40, max(0, x1), max(0, y1), x2, y2) if x2 > x1 else torch.zeros(30, 40, dtype=torch.bool)

@@ -25,7 +25,7 @@ def test_the_area_counts_not_the_side() -> None:
     assert roi_levels(square(448.0), 2).tolist() == [1]  # no more levels than there are
 
 
-def test_rois_carry_their_picture() -> None:
+def test_rois_carry_their_image() -> None:
     rois = to_rois([square(3.0), torch.zeros(0, 4), square(5.0, 1.0, 2.0)])
     assert rois.tolist() == [[0, 0, 0, 3, 3], [2, 1, 2, 6, 7]]
 

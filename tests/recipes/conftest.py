@@ -8,27 +8,27 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
-from scripts import script
+from helpers.scripts import script
 
 from pkdzoo.data import make_shapes
 
 RECIPE = """
-from pkdzoo.training import Data, Distill, Optim, Recipe, Schedule, Warmup, Watch
+from pkdzoo.training import Data, Distill, Optim, Recipe, Schedule, Warmup, Logging
 
 RECIPE = Recipe(
     "tiny",
     "retina_r10w16",
-    data=Data(short=(64, 80), long=120, batch=4, test_batch=2, workers=0, min_size=0),
-    optim=Optim(lr=0.01, batch=4, clip=10.0),
+    data=Data(short=(64, 80), long=120, batch_size=4, eval_batch_size=2, workers=0, min_image_size=0),
+    optim=Optim(lr=0.01, base_batch_size=4, clip=10.0),
     schedule=Schedule(epochs=2, milestones=(1,), warmup=Warmup(steps=3)),
-    watch=Watch(log=3),
+    logging=Logging(log_every=3),
 )
 """
 
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """13 training and 5 validation pictures: no batch size divides them."""
+    """13 training and 5 validation images: no batch size divides them."""
     return make_shapes(tmp_path_factory.mktemp("shapes") / "data", train=13, val=5, size=(64, 96))
 
 
@@ -50,7 +50,7 @@ def recipe(tmp_path: Path, recipe_text: str) -> Path:
 def train(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """The training script, called with its command line; threads and Accelerate's singletons are put back.
 
-    On one thread: with more, torch's convolutions of a single tiny picture differ in their last bits from run to run.
+    On one thread: with more, torch's convolutions of a single tiny image differ in their last bits from run to run.
     """
     module = script("train")
     threads = torch.get_num_threads()

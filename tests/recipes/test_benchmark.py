@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.scripts import script
 from PIL import Image
-from scripts import script
 
 import pkdzoo
 from pkdzoo.structures import Detections
@@ -193,17 +193,17 @@ def test_a_difference_fails_the_run() -> None:
     assert not Row(1, "a", "b", differences={"value": 2e-4, "gradients": 2e-4}, wider=wider).equal
 
 
-def test_pictures_of_a_folder_are_compared_too(tmp_path: Path) -> None:
+def test_images_of_a_folder_are_compared_too(tmp_path: Path) -> None:
     load.jpegs(tmp_path, 2)
     Image.new("RGB", (640, 480)).save(tmp_path / "2.jpg")  # 1067 columns here, 1066 in torchvision: left out
-    (row,) = load.rows(Settings(quick=True, pictures=tmp_path))
+    (row,) = load.rows(Settings(quick=True, images=tmp_path))
     assert row.equal
     assert set(row.differences) == {"pixels", "boxes"}
     assert 0 < row.differences["pixels"] < 2 / 255
     for number in range(2):
         (tmp_path / f"{number}.jpg").unlink()
     with pytest.raises(ValueError, match="nothing to compare"):
-        list(load.rows(Settings(quick=True, pictures=tmp_path)))
+        list(load.rows(Settings(quick=True, images=tmp_path)))
 
 
 def test_things_take_turns() -> None:

@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from scripts import ROOT, launch
+from helpers.scripts import ROOT, launch
 
 import pkdzoo
 from pkdzoo import create_detector, get_weights
 from pkdzoo.checkpoints import read_state_dict
-from pkdzoo.data.shapes import CLASSES
+from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.training import load_recipe, load_recipes
-from pkdzoo.training.state import sha256
+from pkdzoo.utils.files import sha256_of_file
 
 DEMO = ROOT / "recipes" / "demo.py"
 WEIGHTS = Path(pkdzoo.__file__).parent / "weights"
@@ -37,7 +37,7 @@ def test_the_teacher_comes_with_the_package_and_knows_the_shapes() -> None:
     assert row.file is not None and row.hub_id is None and row.url is None
     path = WEIGHTS / row.file
     assert path.stat().st_size <= 4_000_000
-    assert len(row.sha256) >= 8 and sha256(path).startswith(row.sha256)
+    assert len(row.sha256) >= 8 and sha256_of_file(path).startswith(row.sha256)
     teacher = create_detector(distilled.distill.teacher, pretrained=True)
     assert teacher.label_names == CLASSES and "package" in str(teacher.loaded_from)
     assert teacher.resize == distilled.data.test_size
@@ -49,7 +49,7 @@ def test_the_teacher_comes_with_the_package_and_knows_the_shapes() -> None:
 
 
 def test_nothing_else_lies_among_the_weights() -> None:
-    rows = [row for entry in pkdzoo.registry.entries() for row in entry.weights if row.file]
+    rows = [row for entry in pkdzoo.models._registry.entries() for row in entry.weights if row.file]
     assert {path.name for path in WEIGHTS.glob("*.safetensors")} == {row.file for row in rows}
     assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) <= 8_000_000
 

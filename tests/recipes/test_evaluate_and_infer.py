@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import fails, run
+from helpers.commands import fails, run
+from helpers.scripts import ROOT
 from PIL import Image
-from scripts import ROOT
 
 import pkdzoo
-from pkdzoo.data.shapes import CLASSES
+from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.evaluation import METRICS
 
 HERE = ("--cpu", "--threads", "1", "--workers", "0")
@@ -45,7 +45,7 @@ def test_evaluate_writes_what_it_prints(capsys, folder, shapes, tmp_path) -> Non
     metrics = json.loads(path.read_text())
     assert code == 0 and "AP50" in out and str(path) in out and "5 images" in err
     assert set(METRICS) <= set(metrics) and tuple(metrics["per_class"]) == CLASSES
-    assert metrics["pictures"] > 0 and len(metrics["annotations_sha256"]) == 64 and metrics["hardware"]
+    assert metrics["images"] > 0 and len(metrics["annotations_sha256"]) == 64 and metrics["hardware"]
     assert str(folder) in metrics["weights"] and metrics["annotations"].endswith("instances_val2017.json")
     words = ("--data", shapes, "--output", tmp_path / "run.json", "--batch-size", 5, "--json", *HERE)
     told = json.loads(run(capsys, "eval", folder.parent, *words)[1])  # a run's folder
@@ -75,11 +75,21 @@ def test_evaluate_refuses(capsys, folder, shapes, tmp_path) -> None:
 
 
 def test_infer_draws_and_writes(folder, shapes, tmp_path: Path) -> None:
-    (tmp_path / "bad.jpg").write_bytes(b"no picture")
-    words = (folder, shapes / "val2017", tmp_path / "bad.jpg", "--score", "0.0", "--batch-size", 2, "--device", "cpu")
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    words = (
+        folder,
+        shapes / "val2017",
+        tmp_path / "bad.jpg",
+        "--threshold",
+        "0.0",
+        "--batch-size",
+        2,
+        "--device",
+        "cpu",
+    )
     done = launch("infer", *words, "--output", tmp_path / "out")
     assert done.returncode == 1  # one could not be read
-    assert "bad.jpg" in done.stderr and "1 of 6 pictures could not be read" in done.stderr
+    assert "bad.jpg" in done.stderr and "1 of 6 images could not be read" in done.stderr
     assert "Traceback" not in done.stderr and "%|" not in done.stderr  # no bar where there is no terminal
     told = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert len(told["images"]) == 5 and {c["name"] for c in told["categories"]} == set(CLASSES)

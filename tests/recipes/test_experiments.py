@@ -13,25 +13,27 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from scripts import ROOT
+from helpers.scripts import ROOT
 
 from pkdzoo import Batch, create_detector, load_checkpoint
 from pkdzoo.checkpoints import read_state_dict
 from pkdzoo.evaluation import write_metrics
-from pkdzoo.training.state import sha256
+from pkdzoo.utils.files import sha256_of_file
 from recipes.experiments import report, run, ship
 
 FOLDER = ROOT / "recipes" / "experiments"
 MATRIX = """
 from dataclasses import replace
-from pkdzoo.training import Data, Distill, Optim, Recipe, Schedule, Warmup, Watch
+from pkdzoo.training import Data, Distill, Optim, Recipe, Schedule, Warmup, Logging
 
 TEACHER = Recipe(
     "tiny_teacher", "fcos_r10w16",
-    data=Data(short=64, long=96, batch=4, test_batch=5, workers=0, min_size=0),
-    optim=Optim(lr=0.01, batch=4, clip=10.0), schedule=Schedule(epochs=1, milestones=(), warmup=Warmup(steps=3)),
+    data=Data(short=64, long=96, batch_size=4, eval_batch_size=5, workers=0, min_image_size=0),
+    optim=Optim(lr=0.01, base_batch_size=4, clip=10.0),
+    schedule=Schedule(epochs=1, milestones=(), warmup=Warmup(steps=3)),
 )
-PLAIN = replace(TEACHER, name="tiny_plain", model="retina_r10w16", schedule=Schedule(2, (1,)), watch=Watch(save=1))
+PLAIN = replace(TEACHER, name="tiny_plain", model="retina_r10w16", schedule=Schedule(2, (1,)),
+                logging=Logging(save_every=1))
 PKD = replace(PLAIN, name="tiny_pkd", distill=Distill("local-dir:runs/experiments/tiny/teacher-0/best", {"pkd": {}}))
 RECIPES = [TEACHER, PLAIN, PKD]
 WAVES = ((("tiny_plain", "tiny_pkd"), 1),)
@@ -101,7 +103,7 @@ def test_a_killed_matrix_goes_on_and_finished_cells_stay(shapes, tmp_path, monke
     assert "resumed from" in done.stdout and "== pkd-0 is there, 3 of 3" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     found = json.loads((numbers / "pkd-0.json").read_text())
-    assert found["budget"] == {"steps": 8, "pictures": 26} and [p["epoch"] for p in found["curve"]] == [1, 2]
+    assert found["budget"] == {"steps": 8, "images": 26} and [p["epoch"] for p in found["curve"]] == [1, 2]
     assert found["pearson"]["teacher"] == "teacher-0" and len(found["pearson"]["r"]) == 4
     plain = json.loads((numbers / "plain-0.json").read_text())
     assert plain["pearson"]["teacher"] == "teacher-0" and plain["pearson"]["r"] != found["pearson"]["r"]
@@ -126,7 +128,7 @@ def test_a_head_learns_on_the_frozen_pyramid_of_another(shapes, tmp_path, train,
     """Table 1 through the real scripts: what the head stands on is the other detector's to the last bit."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "train_script", lambda: SimpleNamespace(main=lambda argv: train(*argv)))
-    small = ["data.short=64", "data.long=96", "data.min_size=0", "schedule.epochs=1"]
+    small = ["data.short=64", "data.long=96", "data.min_image_size=0", "schedule.epochs=1"]
     words = ["--data", str(shapes), "--results", "numbers", "--cells", "fcos_on_gfl-0", "retina_on_fcos-0", "--"]
     run.main([str(FOLDER / "frozen.py"), *words, *(word for each in small for word in ("--set", each))])
     for arm, body in (("fcos_on_gfl", "gfl"), ("retina_on_fcos", "fcos")):
@@ -148,7 +150,7 @@ def test_a_head_learns_on_the_frozen_pyramid_of_another(shapes, tmp_path, train,
 
 @pytest.fixture
 def trained(shapes, tmp_path) -> Path:
-    """A detector as a run leaves it: with its weights in float32, and its numbers on the validation pictures."""
+    """A detector as a run leaves it: with its weights in float32, and its numbers on the validation images."""
     model = create_detector("fcos_r18w24.shapes", pretrained=True)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -166,7 +168,7 @@ def test_what_is_shipped_is_half_as_large_and_as_good(trained, shapes, tmp_path,
     assert {value.dtype for value in state.values()} == {torch.float16}
     assert path.stat().st_size < 0.52 * (trained / "model.safetensors").stat().st_size
     noted = json.loads((trained / "metrics.json").read_text())
-    assert noted["AP"] > 30 and f"'AP': {noted['AP']:.1f}" in told and f'sha256="{sha256(path)}"' in told
+    assert noted["AP"] > 30 and f"'AP': {noted['AP']:.1f}" in told and f'sha256="{sha256_of_file(path)}"' in told
     model = load_checkpoint(create_detector("fcos_r18w24", label_names="shapes"), path)
     assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
     before = path.read_bytes()

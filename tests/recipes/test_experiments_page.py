@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from scripts import ROOT
+from helpers.scripts import ROOT
 
 from recipes.experiments import cells as numbers
 from recipes.experiments import claims, head_cost, intervals, maps, report, run
@@ -61,7 +61,7 @@ def cell(arm: str, seed: int, ap: float, distill: Any = None, lr: float = 0.01, 
     return {
         "matrix": "bccd", "arm": arm, "seed": seed, "role": "student", "recipe": {**recipe, "optim": {"lr": lr}},
         "metrics": {"AP": ap, "AP50": ap + 20, "AP75": ap - 5}, "pearson": {"teacher": "t-0", "r": [0.5, 0.25]},
-        "data": {"train": {"pictures": 205}, "val": {"pictures": 87}}, "budget": {"steps": 624, "pictures": 2460},
+        "data": {"train": {"images": 205}, "val": {"images": 87}}, "budget": {"steps": 624, "images": 2460},
         "hardware": "1 core", "versions": {"torch": "2"}, "curve": curve,
         "command": f"train.py --set seed={seed} --cpu", "commits": ["0123456789+"], **changed,
     }  # fmt: skip
@@ -84,7 +84,7 @@ def test_a_table_compares_with_the_plain_student_of_the_same_rate_and_budget() -
     assert rows["pkd_long"].count("+") == 0, "there is no plain student of its budget"
     assert rows["pkd"].endswith("| 0.50, 0.25 |")
     other_rate, shorter = cell("mse", 0, 11.0, TAUGHT, lr=0.005), cell("fgd", 0, 11.0, TAUGHT)
-    shorter["budget"] = {"steps": 52, "pictures": 205}  # by an option of the call, of which the recipe knows nothing
+    shorter["budget"] = {"steps": 52, "images": 205}  # by an option of the call, of which the recipe knows nothing
     rows = {
         line.split("|")[1].strip(): line for line in report.table([*cells, other_rate, shorter], "bccd").splitlines()
     }
@@ -126,7 +126,7 @@ def test_claims_are_judged_by_the_cells() -> None:
     assert "| -0.5 [-0.5, -0.5], 2 seeds | they differ, by 0.5 to 0.5 AP |" in "".join(rows)
     assert any(row.endswith("| deeppcb: RetinaNet from FCOS |  |  | not run |") for row in rows)
     for found in cells:
-        found["budget"] = {"steps": 624 if found["arm"] == "pkd" else 52, "pictures": 2460}
+        found["budget"] = {"steps": 624 if found["arm"] == "pkd" else 52, "images": 2460}
     unequal = next(row for row in claims.claim_rows(cells) if f"| {who} |" in row)
     assert unequal.endswith(f"| {who} |  |  | not comparable: unequal budgets |")
     with pytest.raises(ValueError, match=r"bccd/pkd was evaluated after epochs 3, 6, 9, 12, not 4"):
@@ -182,7 +182,7 @@ def test_the_page_shows_curves_and_what_belongs_on_other_pages(tmp_path) -> None
     text = report.write(tmp_path / "results").read_text()
     assert "| AP after epoch, mean of 2 seeds | 3 | 6 | 9 | 12 |" in text and "| pkd | 2.6 | 5.2 | 7.9 | 10.5 |" in text
     assert (tmp_path / "curves" / "bccd.png").stat().st_size < 60_000 and "(curves/bccd.png)" in text
-    assert "## bccd\n\nBlood cells.\n\n[bccd.py](bccd.py): 205 pictures to train, 87 to judge" in text
+    assert "## bccd\n\nBlood cells.\n\n[bccd.py](bccd.py): 205 images to train, 87 to judge" in text
     quoted = text.partition(report.BEGIN)[2].partition(report.END)[0].splitlines()
     assert quoted[2:4] == [
         "| bccd: teacher t (m) | 1 | 40.0 | 60.0 | 35.0 |  |",
@@ -198,7 +198,7 @@ def test_maps_are_measured_by_level(shapes, tmp_path) -> None:
     maps.main(["fcos_r18w24.shapes", "--data", str(shapes), "--name", "shapes", "--output", str(tmp_path / "maps")])
     (tmp_path / "results").mkdir()
     page = report.write(tmp_path / "results").read_text()
-    assert "| shapes, 5 pictures | " in page and "| shapes | the strongest 4 of 64 channels hold " in page
+    assert "| shapes, 5 images | " in page and "| shapes | the strongest 4 of 64 channels hold " in page
     with pytest.raises(SystemExit, match=r"error: .*nothing_here"):
         maps.main(["fcos_r18w24.shapes", "--data", str(tmp_path / "nothing_here"), "--name", "x"])
 
@@ -213,7 +213,7 @@ def test_the_head_that_does_not_run_is_timed(tmp_path) -> None:
     finally:
         torch.set_num_threads(threads)
     found = json.loads((tmp_path / "costs" / "bccd_pkd.json").read_text())
-    assert (found["student"], found["teacher"], found["pictures"]) == ("retina_r10w16", "gfl_r18w64", "4 x 192 x 256")
+    assert (found["student"], found["teacher"], found["images"]) == ("retina_r10w16", "gfl_r18w64", "4 x 192 x 256")
     assert found["about"]["threads"] == 1 and found["about"]["torch"] and found["about"]["machine"]
     for name in ("plain", "cut", "whole", "cut / plain", "whole / cut"):
         assert 0 < found[name]["low"] <= found[name]["median"] <= found[name]["high"]
@@ -245,5 +245,5 @@ def test_claims_name_cells_that_the_matrices_have() -> None:
         arms = {cell.arm: cell.recipe for cell in students}
         assert {check.arm, check.than, *(check.over or ())} <= set(arms)
         if check.epoch is not None:
-            watch = arms[check.arm].watch
-            assert check.epoch % watch.evaluate == 0 and check.epoch < arms[check.arm].schedule.epochs
+            logging = arms[check.arm].logging
+            assert check.epoch % logging.eval_every == 0 and check.epoch < arms[check.arm].schedule.epochs

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import Run
-from scripts import ROOT, assert_same_run
+from helpers.processes import Run
+from helpers.scripts import ROOT, assert_same_run
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,13 @@ def test_killed_again_and_again_it_ends_as_if_nothing_had_happened(processes, ki
     recipe.write_text(recipe.read_text() + PKD)
     output, log = tmp_path / "cut", tmp_path / "cut" / "log.jsonl"
     epochs = 2 * kills
-    how = ["watch.save=1", "watch.log=2", f"schedule.epochs={epochs}", "watch.evaluate=6", "data.workers=1"]
+    how = [
+        "logging.save_every=1",
+        "logging.log_every=2",
+        f"schedule.epochs={epochs}",
+        "logging.eval_every=6",
+        "data.workers=1",
+    ]
     rng, done, within = random.Random(0), 0, 0
     while done < kills:
         run = Run(
@@ -70,8 +76,14 @@ def children(process: int) -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for the loader's processes in /proc")
 def test_a_loader_process_that_dies_ends_the_run_with_a_sentence(recipe, shapes, tmp_path) -> None:
-    how = ["data.workers=1", "watch.save=2", "schedule.epochs=100", "watch.evaluate=100", "schedule.max_steps=60"]
-    run = Run("train", *words(recipe, shapes, tmp_path / "cut", *how, "watch.log=1"), said=tmp_path / "said")
+    how = [
+        "data.workers=1",
+        "logging.save_every=2",
+        "schedule.epochs=100",
+        "logging.eval_every=100",
+        "schedule.max_steps=60",
+    ]
+    run = Run("train", *words(recipe, shapes, tmp_path / "cut", *how, "logging.log_every=1"), said=tmp_path / "said")
     while run.alive and size(tmp_path / "cut" / "log.jsonl") < 1000:
         time.sleep(0.005)
     workers = children(run.processes[0].pid)
@@ -80,7 +92,7 @@ def test_a_loader_process_that_dies_ends_the_run_with_a_sentence(recipe, shapes,
     assert run.wait() == [1]
     assert "error: DataLoader worker (pid" in run.text() and "--resume" in run.text() and "Traceback" not in run.text()
     for place, more in (("cut", ["--resume"]), ("whole", [])):
-        argv = words(recipe, shapes, tmp_path / place, *how, "watch.log=1")
+        argv = words(recipe, shapes, tmp_path / place, *how, "logging.log_every=1")
         Run("train", *argv, *more, said=tmp_path / "said").finish()
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
@@ -97,7 +109,7 @@ def test_a_disk_that_is_really_full(recipe, shapes, tmp_path) -> None:
     """40 MB hold what a run keeps; with 24 MB in the way its third checkpoint does not fit."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    how = ["watch.save=1", "schedule.epochs=1"]
+    how = ["logging.save_every=1", "schedule.epochs=1"]
     Run("train", *words(recipe, shapes, tmp_path / "whole", *how), said=tmp_path / "said").finish()
     train = " ".join(
         map(str, [sys.executable, ROOT / "recipes" / "train.py", *words(recipe, shapes, disk / "run", *how)])

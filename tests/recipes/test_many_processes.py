@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
-from processes import Run
+from helpers.processes import Run
+from helpers.scripts import ROOT, assert_same_run, launch, log_lines
 from safetensors.torch import load_file
-from scripts import ROOT, assert_same_run, launch, log_lines
 
 from pkdzoo.data import make_shapes
 from pkdzoo.evaluation import METRICS
-from pkdzoo.training import run_folder, state
+from pkdzoo.training import checkpoint, run_folder
 
 pytestmark = pytest.mark.slow
 
-ONE_SIZE = ["data.short=64", "data.flip=0.5", "watch.log=1", "schedule.epochs=1"]
+ONE_SIZE = ["data.short=64", "data.flip=0.5", "logging.log_every=1", "schedule.epochs=1"]
 TEACHER = """
 from dataclasses import replace
 teach = Distill("retina_r10w16", METHODS, teacher_args={"num_classes": 6}, teacher_weights="random")
@@ -33,7 +33,7 @@ def taught_by(**methods: dict[str, Any]) -> str:
 
 @pytest.fixture(scope="module")
 def even(tmp_path_factory):
-    """16 training and 5 validation pictures of one size: two processes can share every training batch."""
+    """16 training and 5 validation images of one size: two processes can share every training batch."""
     return make_shapes(tmp_path_factory.mktemp("even") / "data", train=16, val=5, size=(64, 96))
 
 
@@ -105,7 +105,7 @@ TRAINED = sets("model=fcos_r18w24", "init=fcos_r18w24", "optim.lr=1e-4")  # weig
 
 
 def test_launched_by_accelerate_evaluation_does_not_depend_on_the_number_of_processes(recipe, even, tmp_path) -> None:
-    """Five pictures in batches of two: the last batch of the second process is a repetition."""
+    """Five images in batches of two: the last batch of the second process is a repetition."""
     launch(ROOT / "recipes" / "train.py", recipe, "--data", even, "--output", tmp_path / "run", *sets(*ONE_SIZE),
            *TRAINED, processes=2)  # fmt: skip
     words = [tmp_path / "run" / "last", "--data", even, "--batch-size", 2, "--threads", 1, "--cpu"]
@@ -135,7 +135,7 @@ def test_two_processes_resume_to_the_last_bit(case, recipe, shapes, tmp_path) ->
     """Killed within an epoch, between its last step and its evaluation, and asked to stop between two saves."""
     more, words = RESUMED[case]
     recipe.write_text(recipe.read_text() + more)
-    words = [*words, *sets("watch.save=2")]
+    words = [*words, *sets("logging.save_every=2")]
     whole = run(2, recipe, shapes, tmp_path / "whole", *words)
     cut = tmp_path / "cut"
     for place, number in ((3, signal.SIGKILL), ("evaluation", signal.SIGKILL), (6, signal.SIGTERM)):
@@ -147,7 +147,7 @@ def test_two_processes_resume_to_the_last_bit(case, recipe, shapes, tmp_path) ->
             assert codes[0] == -signal.SIGKILL, part.text()
         else:
             assert codes == [0, 0] and "stopped as asked at step 7 of 8" in part.text(), part.text()
-        found = state.find_checkpoint(cut)
+        found = checkpoint.find_checkpoint(cut)
         assert found is not None
         assert (found[1].step, found[1].epoch, found[1].step_in_epoch) == {3: (2, 0, 2), 6: (7, 1, 3)}.get(
             place, (4, 0, 4)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import Run
-from published import every_recipe, family, is_published, named, recipes_of, shrunken
-from scripts import log_lines
+from helpers.processes import Run
+from helpers.published import every_recipe, family, is_published, named, recipes_of, shrunken
+from helpers.scripts import log_lines
 
 import pkdzoo
 from pkdzoo.training import Recipe

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripts import ROOT
+from helpers.scripts import ROOT
 
 import pkdzoo
 from pkdzoo import training
-from pkdzoo.distill.methods import method_options
+from pkdzoo.distill.registry import method_options
 from pkdzoo.training import Recipe, build
 
 PAGE = (ROOT / "recipes" / "MIGRATING.md").read_text()
-CONSTRUCTORS = ("Data", "Distill", "Optim", "Recipe", "Schedule", "Warmup", "Watch")
+CONSTRUCTORS = ("Data", "Distill", "Optim", "Recipe", "Schedule", "Warmup", "Logging")
 
 
 def right_column() -> list[str]:

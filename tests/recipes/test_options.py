@@ -13,22 +13,22 @@ import accelerate
 import pytest
 import torch
 from accelerate.utils import AutocastKwargs
-from processes import Run, happening
+from helpers.processes import Run, happening
+from helpers.scripts import ROOT, assert_same_run, log_lines
 from safetensors.torch import load_file
-from scripts import ROOT, assert_same_run, log_lines
 
 from pkdzoo.data import make_shapes
 from pkdzoo.evaluation import CocoEvaluator
-from pkdzoo.training import state
-from pkdzoo.training.monitor import TIMING
+from pkdzoo.training import checkpoint
+from pkdzoo.training.log import TIMING
 
 DISTILL = """
 from dataclasses import replace
 RECIPE = replace(RECIPE, distill=Distill("retina_r10w16", teacher_args={"num_classes": 6}, teacher_weights="random"))
 """
 # 20 steps at a rate that learns, a line for each four of them
-LEARN = ["optim.kind=adamw", "optim.lr=0.002", "schedule.epochs=5", "schedule.milestones=4", "watch.log=4",
-         "watch.evaluate=5"]  # fmt: skip
+LEARN = ["optim.kind=adamw", "optim.lr=0.002", "schedule.epochs=5", "schedule.milestones=4", "logging.log_every=4",
+         "logging.eval_every=5"]  # fmt: skip
 BF16, CHECKPOINT, NHWC, COMPILE = (
     ["--mixed-precision", "bf16"], ["--checkpoint-activations"], ["--channels-last"], ["--compile"]
 )  # fmt: skip
@@ -49,7 +49,7 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], t
 
 
 def assert_learnt(run: Path) -> None:
-    """What the student says of the objects of its pictures is much better at the end than at the start."""
+    """What the student says of the objects of its images is much better at the end than at the start."""
     lines = [line for line in log_lines(run) if "loss" in line]
     first, last = (line["loss_cls"] + line["loss_box"] for line in (lines[0], lines[-1]))
     assert last < 0.75 * first, (first, last)
@@ -58,7 +58,7 @@ def assert_learnt(run: Path) -> None:
 
 TOGETHER = {
     "everything but compiled": (
-        [*BF16, *CHECKPOINT, *NHWC, *sets("optim.accumulate=2", "optim.ema=0.9", "watch.patience=3")], DISTILL
+        [*BF16, *CHECKPOINT, *NHWC, *sets("optim.accumulate=2", "optim.ema=0.9", "logging.patience=3")], DISTILL
     ),
     "bf16, accumulated, averaged": (BF16 + sets("optim.accumulate=2", "optim.ema=0.9"), ""),
     "recomputed, accumulated, distilled": (CHECKPOINT + sets("optim.accumulate=2"), DISTILL),
@@ -73,9 +73,9 @@ def test_options_that_people_combine_train(case, train, recipe, shapes, tmp_path
     recipe.write_text(recipe.read_text() + more)
     train(recipe, "--data", shapes, "--output", tmp_path / "run", *sets(*LEARN), *words)
     assert_learnt(tmp_path / "run")
-    checkpoint = state.find_checkpoint(tmp_path / "run")
-    assert checkpoint is not None
-    tensors, _ = state.read_checkpoint(checkpoint[0])
+    newest = checkpoint.find_checkpoint(tmp_path / "run")
+    assert newest is not None
+    tensors, _ = checkpoint.read_checkpoint(newest[0])
     assert all(value.dtype in (torch.float32, torch.int64) for value in tensors.values())  # masters are whole
     whose = "average.module." if "optim.ema=0.9" in words else "task.student." if more else "task."
     found = {k.removeprefix(whose): v for k, v in tensors.items() if k.startswith(whose)}
@@ -92,7 +92,7 @@ def test_recomputing_activations_changes_nothing(train, recipe, shapes, tmp_path
 
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory) -> Path:
-    """Eight times the same picture: the number of objects, which losses are divided by, is that of every pass."""
+    """Eight times the same image: the number of objects, which losses are divided by, is that of every pass."""
     data = make_shapes(tmp_path_factory.mktemp("twins") / "data", train=1, val=2, size=(64, 96))
     path = data / "annotations" / "instances_train2017.json"
     content = json.loads(path.read_text())
@@ -106,7 +106,7 @@ def twins(tmp_path_factory) -> Path:
 
 
 def test_accumulated_passes_are_one_large_batch(train, recipe, twins, tmp_path) -> None:
-    words = [recipe, "--data", twins, *sets("data.short=64", "data.flip=0", "watch.log=1")]
+    words = [recipe, "--data", twins, *sets("data.short=64", "data.flip=0", "logging.log_every=1")]
     for passes in (1, 2, 4):
         train(*words, "--output", tmp_path / str(passes), *sets(f"optim.accumulate={passes}"))
     one = log_lines(tmp_path / "1")
@@ -121,10 +121,10 @@ def test_accumulated_passes_are_one_large_batch(train, recipe, twins, tmp_path) 
 
 def test_the_average_is_of_all_steps_and_what_is_exported(train, recipe, shapes, tmp_path) -> None:
     run = tmp_path / "run"
-    train(recipe, "--data", shapes, "--output", run, *sets("optim.ema=0.8", "watch.save=1", "watch.keep=99"))
+    train(recipe, "--data", shapes, "--output", run, *sets("optim.ema=0.8", "logging.save_every=1", "logging.keep=99"))
     average: dict[str, torch.Tensor] = {}
-    for path in reversed(state.list_checkpoints(run)):
-        tensors = {k.removeprefix("task."): v for k, v in state.read_checkpoint(path)[0].items() if "task." in k}
+    for path in reversed(checkpoint.list_checkpoints(run)):
+        tensors = {k.removeprefix("task."): v for k, v in checkpoint.read_checkpoint(path)[0].items() if "task." in k}
         average = {k: 0.8 * average[k] + 0.2 * v for k, v in tensors.items()} if average else tensors
     assert_close(average, weights(run), 1e-5)
     with pytest.raises(AssertionError):
@@ -136,13 +136,13 @@ def test_the_best_by_another_metric_is_kept_and_patience_ends(train, recipe, sha
     scores = iter([1.0, 3.0, 2.0, 2.5, 99.0])
     monkeypatch.setattr(CocoEvaluator, "compute", lambda self, *a: {**compute(self, *a), "AP75": next(scores)})
     train(recipe, "--data", shapes, "--output", run,
-          *sets("schedule.epochs=9", "watch.best=AP75", "watch.patience=2", "optim.ema=0.9", "watch.keep=9"),
+          *sets("schedule.epochs=9", "logging.best=AP75", "logging.patience=2", "optim.ema=0.9", "logging.keep=9"),
           )  # fmt: skip
     best, last = (json.loads((run / folder / "metrics.json").read_text()) for folder in ("best", "last"))
     assert (best["epoch"], best["AP75"]) == (2, 3.0) and (last["epoch"], last["AP75"]) == (4, 2.5)
     for folder, step in (("best", 8), ("last", 16)):
-        place = next(path for path in state.list_checkpoints(run) if path.name.startswith(f"step_{step:08d}"))
-        tensors = state.read_checkpoint(place)[0]
+        place = next(path for path in checkpoint.list_checkpoints(run) if path.name.startswith(f"step_{step:08d}"))
+        tensors = checkpoint.read_checkpoint(place)[0]
         average = {k.removeprefix("average.module."): v for k, v in tensors.items() if "average.module." in k}
         assert_close(average, weights(run, folder), 0)
 
@@ -159,7 +159,7 @@ def crash() -> None:
 def test_options_together_are_resumed_to_the_last_bit(train, recipe, shapes, tmp_path) -> None:
     recipe.write_text(recipe.read_text() + DISTILL)
     words = [recipe, "--data", shapes, *BF16, *CHECKPOINT, *NHWC, *sets("optim.accumulate=2", "optim.ema=0.9")]
-    words += sets("watch.save=2", "optim.kind=adamw", "watch.patience=5")
+    words += sets("logging.save_every=2", "optim.kind=adamw", "logging.patience=5")
     train(*words, "--output", tmp_path / "whole")
     with happening(5, crash), pytest.raises(Crash):
         train(*words, "--output", tmp_path / "cut")
@@ -240,23 +240,22 @@ def half(put):
 def test_a_nan_in_a_gradient_stops_full_precision(injecting, train, recipe, shapes, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(Injecting, "poisoned_pass", 6)  # the second pass of the third step
     run = tmp_path / "run"
-    with pytest.raises(
-        SystemExit, match=r"^error: the gradient's norm became nan for pictures .*\.jpg.*step_00000002\."
-    ):
-        train(recipe, "--data", shapes, "--output", run, *sets("watch.save=1", "optim.accumulate=2"))
-    found = state.find_checkpoint(run)
+    with pytest.raises(SystemExit, match=r"^error: the gradient's norm became nan for images .*\.jpg.*step_00000002\."):
+        train(recipe, "--data", shapes, "--output", run, *sets("logging.save_every=1", "optim.accumulate=2"))
+    found = checkpoint.find_checkpoint(run)
     assert found is not None and found[1].step == 2
-    assert all(bool(value.isfinite().all()) for value in state.read_checkpoint(found[0])[0].values())
+    assert all(bool(value.isfinite().all()) for value in checkpoint.read_checkpoint(found[0])[0].values())
 
 
 def test_the_scaler_skips_a_nan_and_training_goes_on(scaled, train, recipe, shapes, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(Injecting, "poisoned_pass", 6)
     recipe.write_text(recipe.read_text() + DISTILL)
     words = [recipe, "--data", shapes, "--mixed-precision", "fp16",
-             *sets("watch.save=1", "watch.log=1", "watch.keep=99", "optim.accumulate=2", "optim.ema=0.9")]  # fmt: skip
+             *sets("logging.save_every=1", "logging.log_every=1", "logging.keep=99"),
+             *sets("optim.accumulate=2", "optim.ema=0.9")]  # fmt: skip
     run = tmp_path / "run"
     train(*words, "--output", run)
-    saved = [state.read_checkpoint(path) for path in reversed(state.list_checkpoints(run))]
+    saved = [checkpoint.read_checkpoint(path) for path in reversed(checkpoint.list_checkpoints(run))]
     students = [{k: v for k, v in tensors.items() if k.startswith("task.")} for tensors, _ in saved]
     same = [all(torch.equal(v, after[k]) for k, v in before.items()) for before, after in pairwise(students)]
     assert same == [False, True, False, False, False, False, False]  # of eight steps the third one was not made
@@ -280,7 +279,7 @@ def test_a_scaler_is_resumed(scaled, train, recipe, shapes, tmp_path) -> None:
 @pytest.mark.slow
 def test_half_precision_learns_what_full_precision_learns(half, train, recipe, shapes, tmp_path) -> None:
     recipe.write_text(recipe.read_text() + DISTILL)
-    words = [recipe, "--data", shapes, *sets("schedule.max_steps=2", "watch.log=1")]
+    words = [recipe, "--data", shapes, *sets("schedule.max_steps=2", "logging.log_every=1")]
     train(*words, "--output", tmp_path / "half", "--mixed-precision", "fp16")
     train(*words, "--output", tmp_path / "full")
     for line, other in zip(log_lines(tmp_path / "half")[:2], log_lines(tmp_path / "full")):
@@ -302,7 +301,7 @@ def test_lines_and_trackers_hold_what_people_watch(train, recipe, shapes, tmp_pa
 
     recipe.write_text(recipe.read_text() + DISTILL)
     run = tmp_path / "run"
-    words = [recipe, "--data", shapes, "--output", run, "--tracker", "tensorboard", *sets("watch.log=2")]
+    words = [recipe, "--data", shapes, "--output", run, "--tracker", "tensorboard", *sets("logging.log_every=2")]
     with happening(6, crash), pytest.raises(Crash):
         train(*words)
     train(*words, "--resume")  # trackers go on, too
@@ -316,8 +315,8 @@ def test_lines_and_trackers_hold_what_people_watch(train, recipe, shapes, tmp_pa
         assert line["loss"] == pytest.approx(line["loss_cls"] + line["loss_box"] + line["loss_pkd"], rel=1e-6)
         assert all(-1 <= line[level] <= 1 for level in levels)
         assert line["grad_norm"] > 0 and 0.1 < line["memory_gb"] < 100 and 0 <= line["data_wait"] <= 1
-    pictures = [line["images_per_s"] * line["seconds"] for line in lines]
-    assert pictures == pytest.approx([8, 5, 8, 5], rel=0.02)  # of 13, by four
+    images = [line["images_per_s"] * line["seconds"] for line in lines]
+    assert images == pytest.approx([8, 5, 8, 5], rel=0.02)  # of 13, by four
     rates = [0.01 * (1 - 0.999 * (1 - 1 / 2)), 0.01, 0.001, 0.001]  # warm-up of three steps; the rate of step 2, 4, ...
     assert [line["lr"] for line in lines] == pytest.approx(rates)
     events = EventAccumulator(str(run / "pkdzoo"))
@@ -355,9 +354,9 @@ def test_trackers_that_are_not_there(train, recipe, shapes, tmp_path, monkeypatc
 
 @pytest.mark.slow
 def test_a_teacher_is_measured_against_its_row(train, tmp_path, capsys) -> None:
-    """The demo's own teacher, weights from the package, on the pictures it was measured on."""
+    """The demo's own teacher, weights from the package, on the images it was measured on."""
     train(ROOT / "recipes" / "demo.py", "--only", "distilled", "--output", tmp_path / "run", "--check-teacher", 40,
           *sets("schedule.max_steps=1"))  # fmt: skip
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("teacher   AP")]
-    assert line.endswith("on 40 pictures, 57.0 in its row on all")
+    assert line.endswith("on 40 images, 57.0 in its row on all")
     assert float(line.split()[2]) == pytest.approx(57.0, abs=6)

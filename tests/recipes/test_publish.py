@@ -18,16 +18,16 @@ from urllib.request import urlopen
 
 import pytest
 import torch
-from foreign import checkpoint, register, tensors
-from loopback_hub import TOKEN
+from helpers.foreign_checkpoints import checkpoint, register, tensors
+from helpers.loopback_hub import TOKEN
+from helpers.scripts import ROOT
 from PIL import Image
-from scripts import ROOT
 
 import pkdzoo
 from pkdzoo.checkpoints import save_safetensors
 from pkdzoo.evaluation import write_metrics
-from pkdzoo.registry import Weights
-from pkdzoo.repository import text_of
+from pkdzoo.hub.upload import text_of
+from pkdzoo.hub.weights import Weights
 from pkdzoo.training import Data, Distill, Recipe, load_recipe, run_folder
 from pkdzoo.training.provenance import about_teacher
 from pkdzoo.training.publish import prepare
@@ -61,13 +61,13 @@ def run(tmp_path: Path) -> Path:
         "pkdzoo": "1.0",
         "torch": "2.6",
         "step": 5,
-        "pictures": 7,
+        "images": 7,
         "annotations_sha256": "ab12",
     }
     for recipe in (plain, replace(plain, name="distilled", distill=distill)):
         output = demo / recipe.name
         for folder in ("best", "last"):
-            timed = {"ms_per_picture": 12.345, "hardware": "1 x H200"}
+            timed = {"ms_per_image": 12.345, "hardware": "1 x H200"}
             saved(output / folder, "retina_r10w16", metrics, **about, **timed)
         (output / "recipe.json").write_text(json.dumps(recipe.to_dict()))
         taught = {} if recipe.distill is None else {"teacher": about_teacher(recipe.distill)}
@@ -109,9 +109,9 @@ def test_of_a_run(run: Path, tmp_path: Path) -> None:
     assert facts["AP"] == {"teacher": 55.25, "plain": 20.0, "distilled": 31.5}
     assert facts["gap_closed"] == pytest.approx(11.5 / 35.25)
     assert (facts["recipe"], facts["seed"], facts["torch"]) == ("distilled", 3, "2.6")
-    assert (facts["pictures"], facts["annotations_sha256"]) == (7, "ab12")
+    assert (facts["images"], facts["annotations_sha256"]) == (7, "ab12")
     published = json.loads((folder / "metrics.json").read_text())
-    assert (published["AP"], published["annotations_sha256"], published["pictures"]) == (31.5, "ab12", 7)
+    assert (published["AP"], published["annotations_sha256"], published["images"]) == (31.5, "ab12", 7)
     assert pkdzoo.create_detector(f"local-dir:{folder}").label_names == tuple(NAMES)
 
 
@@ -128,7 +128,7 @@ def test_card_of_a_run(run: Path, tmp_path: Path) -> None:
         "each, seed 3, `recipes/train.py recipes/mine.py --output demo --set optim.lr=0.1`.",
         "| AP | AP50 | APl | AR100 |\n| ---: | ---: | ---: | ---: |\n| 31.5 | 60.0 | - | 44.0 |",
         "| circle | 40.0 |",
-        "0.72 million parameters, 0.038 billion multiply-adds for a picture of 96 x 64; 2.9 MB; 12.3 ms a picture, one "
+        "0.72 million parameters, 0.038 billion multiply-adds for an image of 96 x 64; 2.9 MB; 12.3 ms an image, one "
         "at a time, on 1 x H200.",
         "accelerate launch recipes/train.py recipes/mine.py --output demo --set optim.lr=0.1\n",
         "accelerate launch recipes/train.py recipe.json\n",
@@ -151,7 +151,7 @@ def test_the_published_recipe_runs_again(run: Path, tmp_path: Path) -> None:
 def test_of_folders_with_spaces_and_weights_on_the_hub(run: Path, tmp_path: Path) -> None:
     """Whose disk it was must not show in half a path; what others can fetch stays."""
     about, held = (json.loads((run / name).read_text()) for name in ("run.json", "recipe.json"))
-    place = "'/home/Jane Doe/my pictures'"
+    place = "'/home/Jane Doe/my images'"
     about["command"] = (
         f"'/home/Jane Doe/recipes/train.py' mine.py --data {place} --set 'data.generate={{\"train\": 9}}'"
     )
@@ -160,7 +160,7 @@ def test_of_folders_with_spaces_and_weights_on_the_hub(run: Path, tmp_path: Path
     (run / "recipe.json").write_text(json.dumps(held))
     folder = prepare(str(run), tmp_path / "out", license="MIT", teacher_license="MIT")
     card = (folder / "README.md").read_text()
-    told = "launch recipes/train.py mine.py --data 'my pictures' --set 'data.generate={\"train\": 9}'\n"
+    told = "launch recipes/train.py mine.py --data 'my images' --set 'data.generate={\"train\": 9}'\n"
     assert told in card and "Jane" not in card
     assert load_recipe(folder / "recipe.json").init == "hf-hub:org/pets@v1"
 
@@ -196,7 +196,7 @@ def test_numbers_of_other_weights_are_not_published(run: Path, tmp_path: Path) -
     [
         ("metrics.json", [1], "holds no JSON object but a list"),
         ("recipe.json", [1], "holds no JSON object but a list"),
-        ("metrics.json", {"ms_per_picture": "fast"}, "ms_per_picture is 'fast' in its metrics, a number belongs there"),
+        ("metrics.json", {"ms_per_image": "fast"}, "ms_per_image is 'fast' in its metrics, a number belongs there"),
         ("metrics.json", {"per_class": [1.0]}, "per_class is a list in its metrics"),
     ],
 )
@@ -227,7 +227,7 @@ def test_numbers_that_are_none(run: Path, tmp_path: Path, numbers: dict[str, Any
         prepare(str(run), tmp_path / "out", license="MIT", teacher_license="MIT")
 
 
-def test_pictures_of_others_are_published_only_when_asked(run: Path, tmp_path: Path) -> None:
+def test_images_of_others_are_published_only_when_asked(run: Path, tmp_path: Path) -> None:
     held = json.loads((run / "recipe.json").read_text())
     held["data"]["generate"] = None
     (run / "recipe.json").write_text(json.dumps(held))
@@ -237,7 +237,7 @@ def test_pictures_of_others_are_published_only_when_asked(run: Path, tmp_path: P
     exif = Image.Exif()
     exif[0x013B] = "Ann Smith"  # artist
     Image.new("RGB", (90, 60), "teal").save(tmp_path / "cat.jpg", exif=exif)
-    folder = prepare(str(run), tmp_path / "b", **facts, picture=tmp_path / "cat.jpg")
+    folder = prepare(str(run), tmp_path / "b", **facts, image=tmp_path / "cat.jpg")
     assert "![What it finds](predictions.png)" in (folder / "README.md").read_text()
     assert Image.open(folder / "predictions.png").getpixel((0, 0))[2] > 99
     assert b"Smith" in (tmp_path / "cat.jpg").read_bytes()

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from published import GOLDEN, RECIPES, every_recipe, files, is_published, named, recipes_of
+from helpers.published import GOLDEN, RECIPES, every_recipe, files, is_published, named, recipes_of
 
 import pkdzoo
-from pkdzoo.backbones.weights import imagenet_weights
 from pkdzoo.distill import Distiller
-from pkdzoo.factory import create_detector
-from pkdzoo.models.folder import from_json
-from pkdzoo.models.trace import Pixels
-from pkdzoo.registry import Entry, entries, find
+from pkdzoo.maintain.recipes_page import EQUAL_DETECTORS, EQUAL_METHODS, FOLDERS, page
+from pkdzoo.models._config import from_json
+from pkdzoo.models._factory import create_detector
+from pkdzoo.models._registry import Entry, entries, find
+from pkdzoo.models.backbones.weights import imagenet_weights
+from pkdzoo.structures import PixelNorm
 from pkdzoo.training import Recipe
 from pkdzoo.training.build import build_task
-from pkdzoo.training.catalog import EQUAL_DETECTORS, EQUAL_METHODS, FOLDERS, page
 from pkdzoo.training.optim import build_optimizer
 
 ALL = list(every_recipe())
@@ -98,7 +98,7 @@ def test_a_file_is_short_and_says_how_to_launch_it(path) -> None:
 
 def test_the_page_of_recipes_is_generated() -> None:
     text = (RECIPES / "README.md").read_text()
-    assert text == page(RECIPES), "python -m pkdzoo.training.catalog writes it anew"
+    assert text == page(RECIPES), "python -m pkdzoo.maintain recipes writes it anew"
     shown = re.findall(r"^\| \[.*?\]\((.*?)\)", text, re.MULTILINE)
     assert shown.count("pkd/table_6_weights.py") == 5 and all((RECIPES / path).is_file() for path in shown)
     assert len(shown) == sum(is_published(recipe) for _, recipe in ALL)
@@ -144,7 +144,7 @@ def test_a_recipe_builds_and_survives_json(path, recipe) -> None:
     again = Recipe.from_dict(json.loads(json.dumps(content)))
     assert again.to_dict() == content and (again == recipe or recipe.data.generate)  # there a tuple became a list
     task = task_of(recipe)
-    optimizer = build_optimizer(task, recipe.optim, recipe.data.batch)
+    optimizer = build_optimizer(task, recipe.optim, recipe.data.batch_size)
     assert sum(p.numel() for group in optimizer.param_groups for p in group["params"]) > 0
     if is_published(recipe):
         assert recipe.expect["source"]
@@ -175,8 +175,8 @@ def check_places(path, recipe: Recipe) -> None:
 def imagenet_file(entry: Entry, recipe: Recipe) -> str:
     """The link that a recipe's ``init`` stands for."""
     assert recipe.init is not None
-    pixels = entry.args.get("pixels") or Pixels()
-    return imagenet_weights(entry.args.get("backbone", "r50"), pixels.mean, recipe.init).url or ""
+    pixel_norm = entry.args.get("pixel_norm") or PixelNorm()
+    return imagenet_weights(entry.args.get("backbone", "r50"), pixel_norm.mean, recipe.init).url or ""
 
 
 # -- numbers ---------------------------------------------------------------------------------------------------------
@@ -207,9 +207,13 @@ def check_schedule(recipe: Recipe, key: str) -> None:
     assert optim.clip == (wanted["grad_clip"] or {}).get("max_norm") if "grad_clip" in wanted else optim.clip is None
     biases = wanted.get("paramwise") or {"bias_lr_mult": 1.0, "bias_decay_mult": 1.0}
     assert {"bias_lr_mult": optim.bias_lr_mult, "bias_decay_mult": optim.bias_decay_mult} == biases
-    assert data.batch == optim.batch == wanted["batch_size_total"] and optim.accumulate == 1 and not optim.scale_lr
+    assert (
+        data.batch_size == optim.base_batch_size == wanted["batch_size_total"]
+        and optim.accumulate == 1
+        and not optim.scale_lr
+    )
     assert data.test_size == (800, 1333) and data.flip == 0.5 and data.crop is None
-    assert data.drop_empty and data.min_size == 32
+    assert data.drop_empty and data.min_image_size == 32
     if "ms_crop" in wanted["train"]:
         assert data.short == tuple(range(480, 801, 32)) and data.mode == "choice" and data.zoom == 0.5
         return
@@ -339,7 +343,7 @@ def check_global_knowledge(made: Any, settings: Any) -> None:
     assert (method.object_weight, method.background_weight) == (settings["fg"], settings["bg"])
     assert (method.temperature, method.soft_weight) == (settings["soft_label"]["T"], settings["soft_label"]["weight"])
     assert method.relation_weight == 0 and not settings["relation_active_in_release"]
-    assert (method.pictures, method.smallest, method.alpha) == (
+    assert (method.images, method.smallest, method.alpha) == (
         search["max_images_per_class"], search["min_box"][0], search["alpha"]
     )  # fmt: skip
     assert method.student_prototypes.shape[2] == search["prototypes_per_class_per_level"]

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.scripts import ROOT
 from PIL import Image, ImageDraw
-from scripts import ROOT
 
 import pkdzoo
 from pkdzoo.evaluation import METRICS
-from pkdzoo.hub import PACKAGED
-from pkdzoo.registry import find
+from pkdzoo.hub.fetch import PACKAGED
+from pkdzoo.models._registry import find
 from pkdzoo.training import load_recipes
-from pkdzoo.training.state import sha256
+from pkdzoo.utils.files import sha256_of_file
 from recipes.experiments import run, ship
 
 NAME = "retina_r10w16_pkd_gfl_r18"
@@ -33,7 +33,7 @@ def cell(key: str) -> dict[str, Any]:
 def test_rows_say_what_their_cells_say() -> None:
     entry, row = find(f"{NAME}.bccd")
     assert row is not None and entry.distilled is not None
-    pair, teacher = entry.distilled, pkdzoo.registry.find("gfl_r18w64.bccd")[1]
+    pair, teacher = entry.distilled, pkdzoo.models._registry.find("gfl_r18w64.bccd")[1]
     assert teacher is not None and not teacher.has_source
     for told, key in ((row, "pkd-0"), (teacher, "gfl_r18w64-0")):
         numbers = cell(key)["metrics"]
@@ -51,7 +51,7 @@ def test_rows_say_what_their_cells_say() -> None:
 
 
 def test_the_architectures_are_those_of_the_cells() -> None:
-    """What is registered is what was trained: the same tensors, for pictures of the same size."""
+    """What is registered is what was trained: the same tensors, for images of the same size."""
     recipes = {recipe.name: recipe for recipe in load_recipes(ROOT / "recipes" / "experiments" / "bccd.py")}
     with torch.device("meta"):
         for name, recipe in ((NAME, recipes["bccd_pkd"]), ("gfl_r18w64", recipes["bccd_gfl_r18w64"])):
@@ -80,22 +80,22 @@ def test_it_loads_and_predicts_without_a_network(monkeypatch: pytest.MonkeyPatch
     assert {value.dtype for value in model.state_dict().values() if value.is_floating_point()} == {torch.float32}
     row = pkdzoo.get_weights(NAME)
     path = PACKAGED / str(row.file)
-    assert path.stat().st_size <= ship.LIMIT and sha256(path) == row.sha256
+    assert path.stat().st_size <= ship.LIMIT and sha256_of_file(path) == row.sha256
     assert not any((tmp_path / "empty").glob("*"))
-    found = model.predict(smear(), score=0.3)
+    found = model.predict(smear(), threshold=0.3)
     assert isinstance(found, pkdzoo.Result)
     assert found.names.count("RBC") >= 3 and found.plot().size == (640, 480)
 
 
 def smear() -> Image.Image:
-    """A drawing of a blood smear: twelve pale red discs on a paler ground, 640 x 480 like BCCD's pictures."""
-    picture = Image.new("RGB", (640, 480), (226, 217, 212))
-    draw = ImageDraw.Draw(picture)
+    """A drawing of a blood smear: twelve pale red discs on a paler ground, 640 x 480 like BCCD's images."""
+    image = Image.new("RGB", (640, 480), (226, 217, 212))
+    draw = ImageDraw.Draw(image)
     for k in range(12):
         x, y = 90 + 152 * (k % 4), 80 + 155 * (k // 4)
         draw.ellipse((x - 52, y - 50, x + 52, y + 50), fill=(205, 150, 150), outline=(185, 130, 135), width=6)
         draw.ellipse((x - 18, y - 16, x + 18, y + 16), fill=(218, 178, 176))
-    return picture
+    return image
 
 
 def test_the_pair_distils_again() -> None:

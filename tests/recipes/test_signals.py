@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from scripts import ROOT, log_lines
+from helpers.scripts import ROOT, log_lines
 
-from pkdzoo.training import state
+from pkdzoo.training import checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +70,8 @@ def wait_for_the_end(process: subprocess.Popen[str], members: list[int]) -> int:
 
 def words(recipe: Path, shapes: Path, output: Path) -> list[object]:
     return [recipe, "--data", shapes, "--output", output, "--threads", 1,
-            *("--set", "schedule.epochs=9999", "--set", "watch.evaluate=9999", "--set", "watch.log=1")]  # fmt: skip
+            *("--set", "schedule.epochs=9999", "--set", "logging.eval_every=9999",
+            "--set", "logging.log_every=1")]  # fmt: skip
 
 
 @pytest.mark.parametrize(("launcher", "whom"), [
@@ -91,7 +92,7 @@ def test_sigterm_ends_in_a_checkpoint(launcher, whom, recipe, shapes, tmp_path) 
     code = wait_for_the_end(process, members)
     if launcher == "python":
         assert code == 0  # a launcher reports the signal, with its own code
-    found = state.find_checkpoint(output)
+    found = checkpoint.find_checkpoint(output)
     assert found is not None and "stopped as asked" in (tmp_path / "out").read_text()
     assert found[1].step == log_lines(output)[-1]["step"]
 
@@ -116,12 +117,12 @@ def test_the_slurm_script_trains_on_two_machines_and_goes_on(recipe, shapes, tmp
         if process_id != process.pid and alive(process_id) and b"srun" not in cmdline(process_id):
             os.kill(process_id, signal.SIGTERM)
     wait_for_the_end(process, members)
-    stopped = state.find_checkpoint(output)
+    stopped = checkpoint.find_checkpoint(output)
     assert stopped is not None and not stopped[1].done
     more = ["--set", f"schedule.max_steps={stopped[1].step + 2}"]
     process, members = start([*command, *more], output, **slurm)
     wait_for_the_end(process, members)
-    found = state.find_checkpoint(output)
+    found = checkpoint.find_checkpoint(output)
     assert found is not None and found[1].done and found[1].step == stopped[1].step + 2
 
 

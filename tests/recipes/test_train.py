@@ -17,14 +17,15 @@ from unittest import mock
 import pytest
 import torch
 from accelerate import Accelerator
-from processes import Run, happening
+from helpers.processes import Run, happening
+from helpers.scripts import assert_same_run, log_lines
 from safetensors.torch import load_file
-from scripts import assert_same_run, log_lines
 
 import pkdzoo
-from pkdzoo.data.shapes import CLASSES
+from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.evaluation import METRICS
-from pkdzoo.training import state
+from pkdzoo.training import checkpoint
+from pkdzoo.utils.files import sha256_of_file
 
 DISTILL = """
 from dataclasses import replace
@@ -67,8 +68,8 @@ def test_a_run_leaves_what_people_need(train, recipe, shapes, tmp_path) -> None:
     assert set(METRICS) <= set(metrics) and set(metrics["per_class"]) == set(CLASSES)
     assert metrics["step"] == 8 and metrics["processes"] == 1 and metrics["command"]
     (annotations,) = (shapes / "annotations").glob("instances_val*.json")
-    assert (metrics["pictures"], metrics["annotations_sha256"]) == (5, state.sha256(annotations))
-    assert metrics["ms_per_picture"] > 0
+    assert (metrics["images"], metrics["annotations_sha256"]) == (5, sha256_of_file(annotations))
+    assert metrics["ms_per_image"] > 0
     lines = log_lines(out)
     assert [line["step"] for line in lines] == [3, 4, 6, 8]
     assert {"loss", "loss_cls", "loss_box", "grad_norm", "lr"} <= set(lines[0])
@@ -80,7 +81,7 @@ def test_a_run_leaves_what_people_need(train, recipe, shapes, tmp_path) -> None:
     trained = load_file(out / "last" / "model.safetensors")
     fresh = pkdzoo.create_detector("retina_r10w16", num_classes=6).state_dict()
     assert trained.keys() == fresh.keys()
-    assert len(state.list_checkpoints(out)) == 2
+    assert len(checkpoint.list_checkpoints(out)) == 2
 
 
 def test_distilled_student_is_saved_without_its_teacher(train, recipe, shapes, tmp_path) -> None:
@@ -89,9 +90,9 @@ def test_distilled_student_is_saved_without_its_teacher(train, recipe, shapes, t
     train(recipe, "--data", shapes, "--output", out, "--set", "schedule.epochs=1")
     student = load_file(out / "last" / "model.safetensors")
     assert student.keys() == pkdzoo.create_detector("retina_r10w16", num_classes=6).state_dict().keys()
-    checkpoint = state.find_checkpoint(out)
-    assert checkpoint is not None
-    tensors, _ = state.read_checkpoint(checkpoint[0])
+    newest = checkpoint.find_checkpoint(out)
+    assert newest is not None
+    tensors, _ = checkpoint.read_checkpoint(newest[0])
     assert {key.split(".")[1] for key in tensors} == {"student"}
     taught = json.loads((out / "run.json").read_text())["teacher"]
     assert taught["methods"]["pkd"]["weight"] in (6.0, 10.0)  # what the method chose by its teacher
@@ -111,28 +112,30 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_resumed_run_equals_the_uninterrupted_one(case, train, crash, recipe, shapes, tmp_path) -> None:
-    """Pictures of several sizes, some mirrored; cut off within an epoch, and between its last step and evaluation."""
+    """Images of several sizes, some mirrored; cut off within an epoch, and between its last step and evaluation."""
     words, more = CASES[case]
     recipe.write_text(recipe.read_text() + more)
-    command = [recipe, "--data", shapes, "--set", "watch.save=2", *words]
+    command = [recipe, "--data", shapes, "--set", "logging.save_every=2", *words]
     train(*command, "--output", tmp_path / "whole")
     for place in (3, "evaluation") if case == "sampled" else (1, 3, "evaluation", 7):  # the first before any checkpoint
         crash(place, *command, "--output", tmp_path / "cut", "--resume")
         if place == "evaluation":
-            found = state.find_checkpoint(tmp_path / "cut")
+            found = checkpoint.find_checkpoint(tmp_path / "cut")
             assert found is not None and (found[1].step, found[1].step_in_epoch, found[1].epoch) == (4, 4, 0)
     train(*command, "--output", tmp_path / "cut", "--resume")
     metrics = assert_same_run(tmp_path / "whole", tmp_path / "cut")
     assert case != "plain" or metrics["AP"] > 1  # else equal metrics would say little
     if case == "prototypes":
-        tensors, _ = state.read_checkpoint(state.list_checkpoints(tmp_path / "cut")[0])
+        tensors, _ = checkpoint.read_checkpoint(checkpoint.list_checkpoints(tmp_path / "cut")[0])
         assert tensors["task.methods.global_knowledge.known"].any()  # else there were none to come back to
 
 
 def test_resume_at_the_end_of_an_epoch_and_of_the_run(train, crash, recipe, shapes, whole, tmp_path) -> None:
     command = [recipe, "--data", shapes]
     crash("evaluation", *command, "--output", tmp_path / "cut")
-    found = state.find_checkpoint(tmp_path / "cut")  # the epoch's steps are not lost, however long it would measure
+    found = checkpoint.find_checkpoint(
+        tmp_path / "cut"
+    )  # the epoch's steps are not lost, however long it would measure
     assert found is not None and (found[1].epoch, found[1].step_in_epoch) == (0, 4)
     crash(5, *command, "--output", tmp_path / "cut", "--resume")  # the only checkpoint is that of the first epoch's end
     train(*command, "--output", tmp_path / "cut", "--resume")
@@ -153,10 +156,10 @@ def test_a_finished_run_goes_on_when_its_recipe_asks_for_more(train, recipe, sha
 def test_a_second_run_in_the_same_folder_is_refused_until_the_first_is_gone(recipe, shapes, tmp_path) -> None:
     out = tmp_path / "run"
     words = [recipe, "--data", shapes, "--output", out, "--cpu", "--threads", 1]
-    for more in ("data.workers=1", "schedule.epochs=999", "watch.evaluate=999", "watch.save=2"):
+    for more in ("data.workers=1", "schedule.epochs=999", "logging.eval_every=999", "logging.save_every=2"):
         words += ["--set", more]
     first = Run("train", *words, said=tmp_path / "first")
-    while first.alive and not state.list_checkpoints(out):
+    while first.alive and not checkpoint.list_checkpoints(out):
         time.sleep(0.05)
     second = Run("train", *words, "--resume", said=tmp_path / "second")
     assert second.wait() == [1]
@@ -169,9 +172,9 @@ def test_a_second_run_in_the_same_folder_is_refused_until_the_first_is_gone(reci
 
 
 def test_a_damaged_checkpoint_is_passed_over(train, crash, recipe, shapes, whole, tmp_path) -> None:
-    command = [recipe, "--data", shapes, "--set", "watch.save=1", "--set", "watch.keep=3"]
+    command = [recipe, "--data", shapes, "--set", "logging.save_every=1", "--set", "logging.keep=3"]
     crash(6, *command, "--output", tmp_path / "cut")
-    newest = state.list_checkpoints(tmp_path / "cut")[0] / "model.safetensors"
+    newest = checkpoint.list_checkpoints(tmp_path / "cut")[0] / "model.safetensors"
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
     newest.write_bytes(bytes(content))
@@ -195,7 +198,7 @@ def test_asked_to_stop_it_saves_and_ends(
     with happening(place, lambda: os.kill(os.getpid(), number)):
         train(*command, "--output", tmp_path / "cut")
     assert said in capsys.readouterr().out
-    found = state.find_checkpoint(tmp_path / "cut")
+    found = checkpoint.find_checkpoint(tmp_path / "cut")
     assert found is not None
     assert (found[1].step, found[1].epoch, found[1].step_in_epoch, found[1].done) == (*stands, False)
     train(*command, "--output", tmp_path / "cut", "--resume")
@@ -209,12 +212,12 @@ def test_asked_to_stop_in_the_last_evaluation_the_next_arm_waits(train, recipe, 
     words = [recipe, "--data", shapes, "--output", tmp_path, "--set", "schedule.max_steps=1"]
     with happening("evaluation", lambda: os.kill(os.getpid(), signal.SIGTERM)):
         train(*words)
-    found = state.find_checkpoint(tmp_path / "plain")
+    found = checkpoint.find_checkpoint(tmp_path / "plain")
     assert found is not None and found[1].done and not (tmp_path / "tiny").exists()
 
 
 def test_a_full_disk_ends_a_run_that_can_go_on(train, recipe, shapes, whole, tmp_path) -> None:
-    command = [recipe, "--data", shapes, "--set", "watch.save=2"]
+    command = [recipe, "--data", shapes, "--set", "logging.save_every=2"]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     full = happening(5, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard)))
     try:
@@ -252,16 +255,26 @@ def test_a_nan_in_a_gradient_stops_the_run_before_it_spreads(train, recipe, shap
     with nan_in_the_gradient(6), pytest.raises(SystemExit) as ended:
         train(recipe, "--data", shapes, "--output", tmp_path / "run")
     assert "the gradient's norm became nan" in str(ended.value.code) and "step_00000004" in str(ended.value.code)
-    found = state.find_checkpoint(tmp_path / "run")
+    found = checkpoint.find_checkpoint(tmp_path / "run")
     assert found is not None and found[1].step == 4
-    assert all(value.isfinite().all() for value in state.read_checkpoint(found[0])[0].values())
+    assert all(value.isfinite().all() for value in checkpoint.read_checkpoint(found[0])[0].values())
 
 
 def test_a_nan_in_a_gradient_under_a_scaler_skips_one_step(train, recipe, shapes, tmp_path) -> None:
     with nan_in_the_gradient(6, scaler=True):
-        train(recipe, "--data", shapes, "--output", tmp_path / "run", "--set", "watch.save=1", "--set", "watch.keep=9")
+        train(
+            recipe,
+            "--data",
+            shapes,
+            "--output",
+            tmp_path / "run",
+            "--set",
+            "logging.save_every=1",
+            "--set",
+            "logging.keep=9",
+        )
     before, after, later = (
-        state.read_checkpoint(tmp_path / "run" / "checkpoints" / f"step_{step:08d}") for step in (5, 6, 7)
+        checkpoint.read_checkpoint(tmp_path / "run" / "checkpoints" / f"step_{step:08d}") for step in (5, 6, 7)
     )
     assert (before[1]["scaler"]["scale"], after[1]["scaler"]["scale"]) == (1024.0, 512.0)
     weights = [key for key in before[0] if key.endswith("weight")]
@@ -273,10 +286,10 @@ def test_a_nan_in_a_gradient_under_a_scaler_skips_one_step(train, recipe, shapes
 def test_patience_ends_a_run_early(train, recipe, shapes, tmp_path) -> None:
     out = tmp_path / "run"
     # At a rate of almost nothing no evaluation is better than the first.
-    train(recipe, "--data", shapes, "--output", out, "--set", "schedule.epochs=9", "--set", "watch.patience=2",
+    train(recipe, "--data", shapes, "--output", out, "--set", "schedule.epochs=9", "--set", "logging.patience=2",
           "--set", "optim.lr=1e-12")  # fmt: skip
-    checkpoint = state.find_checkpoint(out)
-    assert checkpoint is not None and checkpoint[1].done and checkpoint[1].epoch == 3
+    newest = checkpoint.find_checkpoint(out)
+    assert newest is not None and newest[1].done and newest[1].epoch == 3
 
 
 def test_several_arms_are_compared(train, recipe, tmp_path, capsys) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.processes import happening
 from PIL import Image
-from processes import happening
 
-from pkdzoo.training import state
+from pkdzoo.training import checkpoint
 
 
 @pytest.fixture
@@ -66,28 +66,28 @@ def test_no_box_at_all(says, copy) -> None:
     assert "0 of 13 images have a box" in says()
 
 
-def test_an_empty_picture_folder(says, copy) -> None:
+def test_an_empty_image_folder(says, copy) -> None:
     shutil.rmtree(copy / "train2017")
     (copy / "train2017").mkdir()
     assert "train2017 is empty" in says()
 
 
-def test_missing_pictures_are_named_before_the_first_step(says, copy) -> None:
+def test_missing_images_are_named_before_the_first_step(says, copy) -> None:
     gone = sorted((copy / "train2017").iterdir())[:2]
     for path in gone:
         path.unlink()
     said = says()
-    assert "2 of 13 train pictures are not in" in said and gone[0].name in said
+    assert "2 of 13 train images are not in" in said and gone[0].name in said
 
 
-def test_truncated_pictures_stop_the_run_with_their_names(says, copy) -> None:
+def test_truncated_images_stop_the_run_with_their_names(says, copy) -> None:
     for path in sorted((copy / "train2017").iterdir())[:3]:
         path.write_bytes(path.read_bytes()[:300])
     said = says()
-    assert "pictures cannot be read, more than 1%" in said and ".jpg" in said and "Traceback" not in said
+    assert "images cannot be read, more than 1%" in said and ".jpg" in said and "Traceback" not in said
 
 
-def test_a_truncated_picture_in_a_large_set_is_skipped_and_counted(train, recipe, copy, tmp_path, capsys) -> None:
+def test_a_truncated_image_in_a_large_set_is_skipped_and_counted(train, recipe, copy, tmp_path, capsys) -> None:
     victim = min((copy / "train2017").iterdir())
     victim.write_bytes(victim.read_bytes()[:300])
 
@@ -98,11 +98,21 @@ def test_a_truncated_picture_in_a_large_set_is_skipped_and_counted(train, recipe
             content["annotations"].append({**content["annotations"][-1], "id": 5000 + k, "image_id": 1000 + k})
 
     edit(copy, "train", grow)
-    train(recipe, "--data", copy, "--output", tmp_path / "run", "--set", "schedule.epochs=1", "--set", "data.batch=16")
-    assert "skipped 1 of 118 pictures that cannot be read" in capsys.readouterr().out
+    train(
+        recipe,
+        "--data",
+        copy,
+        "--output",
+        tmp_path / "run",
+        "--set",
+        "schedule.epochs=1",
+        "--set",
+        "data.batch_size=16",
+    )
+    assert "skipped 1 of 118 images that cannot be read" in capsys.readouterr().out
 
 
-def test_a_picture_that_turns_unreadable_while_it_trains(train, recipe, copy, tmp_path, capsys) -> None:
+def test_an_image_that_turns_unreadable_while_it_trains(train, recipe, copy, tmp_path, capsys) -> None:
     victims = sorted((copy / "train2017").iterdir())[:3]
 
     def grow(content) -> None:
@@ -111,23 +121,23 @@ def test_a_picture_that_turns_unreadable_while_it_trains(train, recipe, copy, tm
             content["annotations"].append({**content["annotations"][-1], "id": 5000 + k, "image_id": 1000 + k})
 
     edit(copy, "train", grow)
-    words = [recipe, "--data", copy, "--set", "data.batch=8", "--set", "data.short=32"]
+    words = [recipe, "--data", copy, "--set", "data.batch_size=8", "--set", "data.short=32"]
     with happening(15, victims[0].unlink):  # the first epoch is over
         train(*words, "--output", tmp_path / "run")
-    assert "skipped 1 of 118 pictures that cannot be read" in capsys.readouterr().out
+    assert "skipped 1 of 118 images that cannot be read" in capsys.readouterr().out
     with happening(3, lambda: [path.write_bytes(b"") for path in victims[1:]]), pytest.raises(SystemExit) as ended:
         train(*words, "--output", tmp_path / "stopped", "--set", "schedule.epochs=3")
     said = str(ended.value.code)
-    assert "pictures cannot be read, more than 1%" in said and victims[1].name in said
+    assert "images cannot be read, more than 1%" in said and victims[1].name in said
 
 
-def test_an_unreadable_validation_picture_is_an_error(says, copy) -> None:
+def test_an_unreadable_validation_image_is_an_error(says, copy) -> None:
     victim = min((copy / "val2017").iterdir())
     Image.new("F", (96, 64)).save(victim, format="TIFF")
     assert victim.name in says()
 
 
-def test_pictures_of_every_kind_train(train, recipe, copy, tmp_path, capsys) -> None:
+def test_images_of_every_kind_train(train, recipe, copy, tmp_path, capsys) -> None:
     """One pixel, CMYK, 16 bits, alpha, an animation: none is skipped."""
     paths = sorted((copy / "train2017").iterdir())
     pixel = paths[0].name
@@ -228,12 +238,12 @@ def test_a_folder_that_holds_something_else(says, train, recipe, copy, tmp_path)
 
 def test_a_loss_that_stops_being_a_number(says, copy, tmp_path) -> None:
     said = says("--set", "optim.lr=1e30", "--set", "optim.clip=none", "--set", "schedule.warmup=none",
-                "--set", "watch.save=1")  # fmt: skip
+                "--set", "logging.save_every=1")  # fmt: skip
     assert "became nan" in said or "became inf" in said
     assert ".jpg" in said and "checkpoints/step_0000000" in said
-    good = state.find_checkpoint(tmp_path / "run")
+    good = checkpoint.find_checkpoint(tmp_path / "run")
     assert good is not None
-    assert all(bool(value.isfinite().all()) for value in state.read_checkpoint(good[0])[0].values())
+    assert all(bool(value.isfinite().all()) for value in checkpoint.read_checkpoint(good[0])[0].values())
 
 
 def test_a_batch_that_cannot_be_shared(says) -> None:

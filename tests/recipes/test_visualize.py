@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.scripts import script
 from PIL import Image
-from scripts import script
 
 import pkdzoo
-from pkdzoo import registry
+from pkdzoo.hub.weights import Distilled
+from pkdzoo.models import _registry
 
 ALL = ["activations", "channels", "convergence", "magnitudes", "pearson"]
 TEACHER = "fcos_r18w24.shapes"  # its weights come with the package
@@ -27,19 +28,23 @@ def main() -> Callable[..., None]:
 def check_figures(folder: Path, names: list[str]) -> None:
     assert sorted(path.stem for path in folder.glob("*.png")) == names
     for name in names:
-        picture = Image.open(folder / f"{name}.png")
-        assert picture.width == 1260 and "transparency" not in picture.info  # opaque: fit for dark viewers, too
-        assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
-        assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 10  # something is drawn
+        image = Image.open(folder / f"{name}.png")
+        assert image.width == 1260 and "transparency" not in image.info  # opaque: fit for dark viewers, too
+        assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+        assert len(image.convert("RGB").getcolors(1 << 20) or []) > 10  # something is drawn
 
 
 @pytest.mark.slow
 def test_a_run_without_a_word_more(main, recipe: Path, train, tmp_path: Path, capsys) -> None:
-    """The experiment finds its pictures, its teacher and its logs itself."""
+    """The experiment finds its images, its teacher and its logs itself."""
     text = recipe.read_text()
-    generated = 'min_size=0, generate={"train": 6, "val": 3, "size": (64, 96)}'
+    generated = 'min_image_size=0, generate={"train": 6, "val": 3, "size": (64, 96)}'
     text = text.replace("RECIPE = Recipe", "from dataclasses import replace\n\nPLAIN = Recipe")
-    text = text.replace('"retina_r10w16"', '"fcos_r10w16"').replace("min_size=0", generated).replace("log=3", "log=1")
+    text = (
+        text.replace('"retina_r10w16"', '"fcos_r10w16"')
+        .replace("min_image_size=0", generated)
+        .replace("log=3", "log=1")
+    )
     text = text.replace("epochs=2", "epochs=1")
     text += f'RECIPES = [replace(PLAIN, name="taught", distill=Distill("{TEACHER}")), PLAIN]\n'
     recipe.write_text(text)
@@ -49,20 +54,20 @@ def test_a_run_without_a_word_more(main, recipe: Path, train, tmp_path: Path, ca
     assert capsys.readouterr().out.count(str(tmp_path / "figures")) == 6
     numbers = json.loads((tmp_path / "figures" / "figures.json").read_text())
     assert list(numbers["detectors"]) == ["teacher fcos_r18w24", "tiny", "taught"]  # the plain one before the other
-    assert len(numbers["pictures"]) == 3
+    assert len(numbers["images"]) == 3
     taught = next(run for run in numbers["runs"] if run["name"] == "taught")
     assert len(taught["r"]) == 4 and len(taught["r"][0]) == len(taught["steps"]) == 2
     assert taught["epochs"] == [1] and len(numbers["pairs"]["taught"]) == 4
     assert all(-1 <= row["r"] <= 1 for row in numbers["pairs"]["tiny"])
 
 
-def test_detectors_and_pictures(main, tmp_path: Path) -> None:
-    """By folder and by name, one-stage from two-stage, pictures of different sizes."""
+def test_detectors_and_images(main, tmp_path: Path) -> None:
+    """By folder and by name, one-stage from two-stage, images of different sizes."""
     pkdzoo.create_detector("retina_r10w16", resize=(64, 96)).save_pretrained(tmp_path / "student")
     pkdzoo.create_detector("faster_rcnn_r10w16", resize=(64, 96)).save_pretrained(tmp_path / "teacher")
     for k, size in enumerate(((96, 64), (64, 96))):
         Image.effect_noise(size, 90).convert("RGB").save(tmp_path / f"{k}.png")
-    words = ["--pictures", tmp_path / "0.png", tmp_path / "1.png", "--levels", 3, "--output", tmp_path / "figures"]
+    words = ["--images", tmp_path / "0.png", tmp_path / "1.png", "--levels", 3, "--output", tmp_path / "figures"]
     main(tmp_path / "student", "--teacher", tmp_path / "teacher", *words)
     check_figures(tmp_path / "figures", ["activations", "channels", "magnitudes"])
     numbers = json.loads((tmp_path / "figures" / "figures.json").read_text())
@@ -71,11 +76,11 @@ def test_detectors_and_pictures(main, tmp_path: Path) -> None:
 
 
 def test_a_pair_by_name_knows_its_teacher(main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
-    pair = registry.Distilled("fcos_r18w24", TEACHER, ("pkd",))
-    registry.register_distilled("fcos_r18w24_pkd_twin", pair, [pkdzoo.get_weights(TEACHER)])
+    monkeypatch.setattr(_registry, "_ENTRIES", dict(_registry._ENTRIES))
+    pair = Distilled("fcos_r18w24", TEACHER, ("pkd",))
+    _registry.register_distilled("fcos_r18w24_pkd_twin", pair, [pkdzoo.get_weights(TEACHER)])
     Image.effect_noise((160, 128), 90).convert("RGB").save(tmp_path / "0.png")
-    words = ["--pictures", tmp_path / "0.png", "--levels", 1, "--output", tmp_path / "figures"]
+    words = ["--images", tmp_path / "0.png", "--levels", 1, "--output", tmp_path / "figures"]
     main("fcos_r18w24_pkd_twin", *words)
     numbers = json.loads((tmp_path / "figures" / "figures.json").read_text())
     (row,) = numbers["pairs"]["fcos_r18w24_pkd_twin"]
@@ -102,8 +107,8 @@ def test_logs_alone(main, tmp_path: Path) -> None:
         (["retina_r50x"], "retina_r50"),
         (["{tmp}"], "holds no detector"),
         (["fcos_r18w24.shapes"], "write --teacher"),
-        (["fcos_r18w24.shapes", "--teacher", TEACHER], "--pictures"),
-        (["fcos_r18w24.shapes", "--teacher", TEACHER, "--pictures", "{tmp}/none.png"], "none.png"),
+        (["fcos_r18w24.shapes", "--teacher", TEACHER], "--images"),
+        (["fcos_r18w24.shapes", "--teacher", TEACHER, "--images", "{tmp}/none.png"], "none.png"),
         (["fcos_r18w24.shapes", "--curves"], "none of fcos_r18w24.shapes is the folder of a run"),
         (["fcos_r18w24.shapes", "--count", "0"], "from 1 up"),
     ],

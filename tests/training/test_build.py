@@ -10,13 +10,13 @@ from torch import nn
 
 import pkdzoo
 from pkdzoo.data import make_shapes
-from pkdzoo.data.shapes import CLASSES
+from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.inherit import inherit
 from pkdzoo.training import build
 from pkdzoo.training.recipe import Data, Distill, Optim, Recipe
 
-DATA = Data(short=64, long=96, batch=4, workers=0, min_size=0)
+DATA = Data(short=64, long=96, batch_size=4, workers=0, min_image_size=0)
 RECIPE = Recipe("tiny", "retina_r10w16", data=DATA, seed=3)
 
 
@@ -153,8 +153,8 @@ def test_a_teacher_without_methods_only_hands_down_its_parts() -> None:
 
 
 def test_statistics_of_pixels_are_written_as_a_dict() -> None:
-    pixels = {"mean": [1.0, 2.0, 3.0], "std": [1.0, 1.0, 1.0], "order": "bgr"}
-    student = build.build_student(replace(RECIPE, model_args={"pixels": pixels}), CLASSES)
+    pixel_norm = {"mean": [1.0, 2.0, 3.0], "std": [1.0, 1.0, 1.0], "channel_order": "bgr"}
+    student = build.build_student(replace(RECIPE, model_args={"pixel_norm": pixel_norm}), CLASSES)
     assert student.pixel_mean.flatten().tolist() == [1.0, 2.0, 3.0] and student.channel_order == "bgr"
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 import pkdzoo
 from pkdzoo.data import make_shapes
-from pkdzoo.data.shapes import CLASSES
+from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.evaluation import METRICS, CocoEvaluator
 from pkdzoo.structures import Detections
 from pkdzoo.training import build

@@ -63,9 +63,9 @@ def test_nothing_to_learn_is_refused() -> None:
 
 def test_kinds_and_linear_scaling() -> None:
     model = nn.Linear(2, 2)
-    sgd = build_optimizer(model, Optim(lr=0.02, batch=16, scale_lr=True), batch=8)
+    sgd = build_optimizer(model, Optim(lr=0.02, base_batch_size=16, scale_lr=True), batch=8)
     assert isinstance(sgd, torch.optim.SGD) and sgd.param_groups[0]["lr"] == 0.01
-    assert build_optimizer(model, Optim(lr=0.02, batch=16), batch=8).param_groups[0]["lr"] == 0.02
+    assert build_optimizer(model, Optim(lr=0.02, base_batch_size=16), batch=8).param_groups[0]["lr"] == 0.02
     adamw = build_optimizer(model, Optim("adamw", lr=1e-4, betas=(0.8, 0.9), weight_decay=0.05), batch=16)
     assert isinstance(adamw, torch.optim.AdamW) and adamw.param_groups[0]["betas"] == (0.8, 0.9)
 

@@ -10,17 +10,17 @@ from accelerate import Accelerator
 
 import pkdzoo
 from pkdzoo.data import make_shapes
-from pkdzoo.data.shapes import CLASSES
+from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.structures import Detections
 from pkdzoo.training import build, preflight
-from pkdzoo.training.preflight import Report, check_run, check_teacher, largest_picture, warn_of_frozen_random_layers
+from pkdzoo.training.preflight import Report, check_run, check_teacher, largest_image, warn_of_frozen_random_layers
 from pkdzoo.training.recipe import Data, Distill, Optim, Recipe, Schedule
 
 RECIPE = Recipe(
     "tiny",
     "retina_r10w16",
-    data=Data(short=64, long=96, batch=4, workers=0, min_size=0),
-    optim=Optim(batch=16),
+    data=Data(short=64, long=96, batch_size=4, workers=0, min_image_size=0),
+    optim=Optim(base_batch_size=16),
     schedule=Schedule(epochs=3),
     expect={"AP": 12.5, "source": "table 1"},
 )
@@ -40,8 +40,8 @@ def test_the_summary_says_what_matters(sets) -> None:
     text = str(check_run(recipe, task, *sets, processes=2, steps_per_epoch=5))
     for words in (
         "retina_r10w16, 0.75 M parameters", "fcos_r10w16, 0.66 M parameters", "AP 12.5 (table 1)", "by pkd",
-        "4 = 2 processes x 1 passes x 2 pictures", "15 = 3 epochs of 5", "of 6 classes, 6 images",
-        "costs     ", "GFLOPs a picture of 96 x 64", "memory    about ", "teacher 2.65 MB, gradients 5.96 MB",
+        "4 = 2 processes x 1 passes x 2 images", "15 = 3 epochs of 5", "of 6 classes, 6 images",
+        "costs     ", "GFLOPs an image of 96 x 64", "memory    about ", "teacher 2.65 MB, gradients 5.96 MB",
         "student rgb, mean 123.7 116.3 103.5, std 58.4 57.12 57.38; teacher rgb", "of training, guessed from",
         "warning: the teacher has random weights", "published for a batch of 16, this run has 4",
     ):  # fmt: skip
@@ -50,7 +50,7 @@ def test_the_summary_says_what_matters(sets) -> None:
 
 
 def test_scaled_rate_is_not_warned_about(sets) -> None:
-    recipe = replace(RECIPE, optim=Optim(lr=0.01, batch=16, scale_lr=True))
+    recipe = replace(RECIPE, optim=Optim(lr=0.01, base_batch_size=16, scale_lr=True))
     task = build.build_student(recipe, CLASSES)
     text = str(check_run(recipe, task, *sets, processes=1, steps_per_epoch=5))
     assert "sgd at 0.0025 (0.01 x 4/16)" in text and "published for" not in text
@@ -67,10 +67,10 @@ def test_a_gpu_that_is_too_small_is_warned_about(sets, monkeypatch) -> None:
         assert "told after a few steps" in text
 
 
-def test_the_picture_that_costs_are_told_for() -> None:
-    assert largest_picture(Data()) == (800, 1344)
-    assert largest_picture(Data(short=(480, 640), long=1333, mode="range")) == (640, 1344)
-    assert largest_picture(Data(crop=(512, 600))) == (512, 608)
+def test_the_image_that_costs_are_told_for() -> None:
+    assert largest_image(Data()) == (800, 1344)
+    assert largest_image(Data(short=(480, 640), long=1333, mode="range")) == (640, 1344)
+    assert largest_image(Data(crop=(512, 600))) == (512, 608)
 
 
 @pytest.mark.parametrize(("args", "warned"), [
@@ -102,22 +102,22 @@ def test_a_teacher_is_measured_against_its_row(sets, monkeypatch) -> None:
     accelerator = Accelerator(cpu=True)
     monkeypatch.setattr(teacher, "detect", perfect)
     line = check_teacher("local-dir:x", teacher, sets[1], 2, 0, accelerator)
-    assert line == "teacher   AP 100.0 on 2 pictures"
+    assert line == "teacher   AP 100.0 on 2 images"
     monkeypatch.setattr(
         teacher, "detect", lambda batch: [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0))]
     )
     monkeypatch.setattr(teacher, "detect", perfect)
     # a registered name with an AP in its row, as if these were the weights
     line = check_teacher("fcos_r18w24.shapes", teacher, sets[1], 2, 0, accelerator)
-    assert line == "teacher   AP 100.0 on 2 pictures, 57.0 in its row on all"
+    assert line == "teacher   AP 100.0 on 2 images, 57.0 in its row on all"
     monkeypatch.setattr(preflight, "evaluate", lambda *args, **kwargs: {"AP": 28.0})
     line = check_teacher("fcos_r18w24.shapes", teacher, sets[1], 2, 0, accelerator)
-    assert line.endswith("57.0 in its row on all; less than half of it: are these its pictures, and enough of them?")
+    assert line.endswith("57.0 in its row on all; less than half of it: are these its images, and enough of them?")
     monkeypatch.undo()
     monkeypatch.setattr(
         teacher, "detect", lambda batch: [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0))]
     )
-    with pytest.raises(ValueError, match="finds nothing in 3 pictures"):
+    with pytest.raises(ValueError, match="finds nothing in 3 images"):
         check_teacher("local-dir:x", teacher, sets[1], 99, 0, accelerator)
     stranger = pkdzoo.create_detector("fcos_r10w16", num_classes=6)
     with pytest.raises(ValueError, match="knows other classes"):

@@ -13,7 +13,7 @@ RECIPE = Recipe(
     name="tiny",
     model="retina_r10w16",
     model_args={"num_classes": 3},
-    data=Data(short=(64, 96), long=128, mode="range", batch=4),
+    data=Data(short=(64, 96), long=128, mode="range", batch_size=4),
     schedule=Schedule(epochs=2, milestones=(1.5,), warmup=Warmup("constant", 1 / 3, 5)),
     distill=Distill("fcos_r50", {"pkd": {"weight": 10.0, "pair": "index"}}, freeze=("backbone",)),
     expect={"AP": 40.8, "source": "nowhere"},
@@ -65,13 +65,13 @@ def test_override(assignment: str, read, expected: object) -> None:
         ("optm.lr=1", r"no field 'optm'.*optim"),
         ("optim.lr=fast", r"optim.lr='fast': a number"),
         ("optim.kind=adam", r"'sgd', 'adamw'"),
-        ("data.batch=2.5", r"data.batch=2.5: a whole number"),
-        ("data.batch=true", r"a whole number"),
-        ("data.batch=0", r"data.batch=0 makes no sense: at least one picture"),
+        ("data.batch_size=2.5", r"data.batch_size=2.5: a whole number"),
+        ("data.batch_size=true", r"a whole number"),
+        ("data.batch_size=0", r"data.batch_size=0 makes no sense: at least one image"),
         ("data.short=0", r"data.short=0 makes no sense: pixels"),
         ("optim.lr=inf", r"optim.lr=inf makes no sense"),
         ("optim.weight_decay=nan", r"optim.weight_decay=nan makes no sense"),
-        ("watch.patience=0", r"watch.patience=0 makes no sense"),
+        ("logging.patience=0", r"logging.patience=0 makes no sense"),
         ("data.crop=64", r"data.crop=\[64\]: 2 values"),
         ("optim.scale_lr=1", r"true or false"),
         ("schedule.milestones.a=1", r"schedule.milestones"),
@@ -109,7 +109,7 @@ def test_files(tmp_path) -> None:
         load_recipe(tmp_path / "two.py")
     (only,) = load_recipes(tmp_path / "two.py", ["seed=3"], only="b")
     assert (only.name, only.seed) == ("b", 3)
-    with pytest.raises(ValueError, match=r"holds no recipe 'c'\. There are: a, b"):
+    with pytest.raises(ValueError, match=r"holds no recipe 'c'\. Known names: a, b"):
         load_recipes(tmp_path / "two.py", only="c")
 
 

@@ -1,1 +1,0 @@
-"""Which prior stands for which object: pure functions, one picture at a time, without gradient."""

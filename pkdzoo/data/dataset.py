@@ -1,0 +1,306 @@
+"""A detection data set as COCO's format sees it: images in a folder, boxes in flat arrays that workers share.
+
+Labels are ``0 .. C-1`` in the order of the file's category ids (COCO's 80 ids, 1 to 90 with holes, become
+0 to 79, as everywhere), or in the order of ``label_names`` where a model brings its own.
+
+Boxes without area, outside the image or thinner than a pixel are left out and counted (``.report``), boxes
+partly outside are clipped; the rules are in ``select.py``.
+
+Evaluation reads the file again and counts what it says (``ground_truth``), as pycocotools does.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from pkdzoo.data.filter import CROWD, positions, select
+from pkdzoo.data.formats.read import read_annotations
+from pkdzoo.data.image_io import UnreadableImage, read_image
+from pkdzoo.data.load_report import LoadReport, few
+from pkdzoo.data.transforms import Sample, Transform
+from pkdzoo.structures import Instances
+
+MAX_UNREADABLE = 0.01  # share of the images that training may skip
+
+
+class TooManyUnreadable(RuntimeError):
+    """More images cannot be read than a training run may skip.
+
+    Example:
+        >>> import tempfile
+        >>> from pkdzoo.data import TooManyUnreadable, make_shapes, open_dataset
+        >>> root = make_shapes(tempfile.mkdtemp(), train=1, val=1, size=(64, 96))
+        >>> for path in (root / "train2017").iterdir():
+        ...     _ = path.write_bytes(b"no image")
+        >>> dataset = open_dataset(root, "train", on_error="skip")
+        >>> try:
+        ...     sample = dataset[0]
+        ... except TooManyUnreadable:
+        ...     print("look at the data first")
+        look at the data first
+    """
+
+
+def item_seed(seed: int, epoch: int, image_id: int) -> int:
+    """The seed of one image's random choices in one epoch; unrelated for neighbouring arguments."""
+    digest = hashlib.blake2b(struct.pack("<qqq", seed, epoch, image_id), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def match_labels(
+    categories: Sequence[tuple[int, str]], label_names: Sequence[str] | None, skip_other_classes: bool, path: Path
+) -> tuple[list[str], dict[int, int]]:
+    """Names by label, and the label of each category id.
+
+    Raises:
+        ValueError: a category that ``label_names`` does not know; with ``skip_other_classes`` a name that
+            no category has; two categories of one id, or of one name where names decide.
+    """
+    ids = [number for number, _ in categories]
+    if len(set(ids)) < len(ids):
+        twice = sorted({number for number in ids if ids.count(number) > 1})
+        raise ValueError(f"{path}: category id {few(twice)} stands twice in 'categories'; ids are unique")
+    names = [name for _, name in categories]
+    if label_names is None:
+        unique = [f"{n} ({i})" if names.count(n) > 1 else n for i, n in categories]
+        return unique, {number: label for label, number in enumerate(ids)}
+    wanted = list(label_names)
+    twice_named = sorted({n for n in names if names.count(n) > 1} | {n for n in wanted if wanted.count(n) > 1})
+    if twice_named:
+        raise ValueError(f"{path}: the class name {few(twice_named)} stands twice, so names cannot decide the label")
+    unknown, absent = [n for n in names if n not in wanted], [n for n in wanted if n not in names]
+    if skip_other_classes and absent:
+        raise ValueError(f"{path} has no class {few(absent)}; its classes are {few(names, 100)}")
+    if unknown and not skip_other_classes:
+        lacking = f" (and the file has no {few(absent)})" if absent else ""
+        raise ValueError(
+            f"{path} has classes that label_names does not know: {few(unknown)}{lacking}. Rename them in the file, "
+            "build the model with the file's classes, or pass skip_other_classes=True to leave their boxes out"
+        )
+    return wanted, {number: wanted.index(name) for number, name in categories if name in wanted}
+
+
+class CocoDataset(Dataset[Sample]):
+    """Images and boxes of a COCO annotation file, or of VOC or YOLO annotations read as one.
+
+    An unreadable image raises ``UnreadableImage`` (``on_error="raise"``: evaluation, where skipping would
+    change the score), or is replaced by the next readable one (``on_error="skip"``: training). Which one
+    replaces it depends on the files alone, so a resumed run repeats it. Skipped images are marked in
+    memory that all workers share; as soon as they are more than ``max_unreadable`` of the data set,
+    loading and ``check_skipped`` raise.
+
+    Args:
+        json_path: the annotation file (VOC's list of images, YOLO's ``data.yaml/SPLIT``: see ``formats.py``).
+        image_dir: folder of the images; file names in the JSON are relative to it.
+        transform: applied to each sample with a generator seeded by (seed, epoch, image id).
+        label_names: the model's classes; None takes the file's. Every class of the file has to be among
+            them; classes that the file does not have get no boxes.
+        skip_other_classes: leave out boxes of classes that are not in ``label_names`` instead of refusing.
+        with_masks: keep segmentations, and give masks with the boxes.
+        drop_empty: leave out images without a box, as mmdetection trains (``filter_empty_gt``).
+        min_size: leave out images whose short side is smaller (mmdetection trains with 32).
+        seed: see ``transform``.
+        on_error: ``"raise"`` or ``"skip"``.
+        max_unreadable: share of images, 0..1, that may be skipped.
+
+    Attributes:
+        label_names: name of each label.
+        label_to_coco_id: category id of each label, -1 where the file has no such class.
+        image_ids: (n,) int64.
+        sizes: (n, 2) int32, (height, width) as the file says.
+        report: what was found and left out; ``print(dataset.report)``.
+
+    Raises:
+        ValueError: not a COCO file, unknown categories, no box of these classes, no image left.
+
+    Example:
+        >>> import tempfile
+        >>> from pkdzoo.data import CocoDataset, find_split, make_shapes, train_transform
+        >>> root = make_shapes(tempfile.mkdtemp(), train=4, val=1, size=(64, 96))
+        >>> dataset = CocoDataset(*find_split(root, "train"), transform=train_transform(short=128, long=192))
+        >>> len(dataset), dataset.label_names[:3], dataset[0].size
+        (4, ['circle', 'square', 'triangle'], (128, 192))
+    """
+
+    def __init__(
+        self,
+        json_path: str | Path,
+        image_dir: str | Path,
+        *,
+        transform: Transform | None = None,
+        label_names: Sequence[str] | None = None,
+        skip_other_classes: bool = False,
+        with_masks: bool = False,
+        drop_empty: bool = False,
+        min_size: int = 0,
+        seed: int = 0,
+        on_error: str = "raise",
+        max_unreadable: float = MAX_UNREADABLE,
+    ) -> None:
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error={on_error!r}: write 'raise' (evaluation) or 'skip' (training)")
+        self.json_path, self.image_dir = Path(json_path), Path(image_dir)
+        self.transform, self.seed = transform, seed
+        self.on_error, self.max_unreadable = on_error, max_unreadable
+        columns = read_annotations(self.json_path, segmentations=with_masks)
+        self.segments = columns.segments
+        self.label_names, self._label_of = match_labels(
+            columns.categories, label_names, skip_other_classes, self.json_path
+        )
+        ids = {label: number for number, label in self._label_of.items()}
+        self.label_to_coco_id = [ids.get(label, -1) for label in range(len(self.label_names))]
+        self.report = LoadReport(str(self.json_path))
+        self.table = select(columns, self._label_of, self.label_names, self.report, drop_empty, min_size)
+        self.image_ids, self.sizes = self.table.image_ids, self.table.sizes
+        self._settled = False  # set in a worker's own copy only
+        # Shared with the workers, also with those that live longer than an epoch.
+        self._epoch = _shared(1, torch.int64)
+        self._unreadable = _shared(len(self), torch.uint8)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def file_name(self, index: int) -> str:
+        """Path of an image inside ``image_dir``."""
+        return bytes(self.table.names[self.table.name_ends[index] : self.table.name_ends[index + 1]]).decode()
+
+    def aspect_groups(self) -> Tensor:
+        """(n,) uint8: 0 for images higher than wide, 1 for the others."""
+        return torch.from_numpy((self.sizes[:, 1] >= self.sizes[:, 0]).astype(np.uint8))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that random choices depend on; reaches workers that are already running."""
+        self._epoch.fill_(epoch)
+
+    def load_instances(self, index: int) -> Instances:
+        """The objects of one image in its original pixels."""
+        table = self.table
+        part = slice(int(table.box_ends[index]), int(table.box_ends[index + 1]))
+        masks = None
+        if self.segments is not None:
+            height, width = (int(side) for side in self.sizes[index])
+            masks = self.segments.decode(table.rows[part], height, width)
+        return Instances(
+            torch.from_numpy(table.boxes[part].copy()),
+            torch.from_numpy(table.labels[part].astype(np.int64)),
+            torch.from_numpy(table.crowd[part].copy()),
+            masks,
+        )
+
+    def load(self, index: int) -> Sample:
+        """The image and its objects, untransformed; UnreadableImage names the file."""
+        size = (int(self.sizes[index, 0]), int(self.sizes[index, 1]))
+        image = read_image(self.image_dir / self.file_name(index), size)
+        meta = {
+            "image_id": int(self.image_ids[index]),
+            "file_name": self.file_name(index),
+            "original_size": size,
+            "scale": (1.0, 1.0),
+            "flipped": False,
+        }
+        return Sample(image, self.load_instances(index), meta)
+
+    def __getitem__(self, index: int) -> Sample:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        if get_worker_info() is not None and not self._settled:
+            # A full garbage collection writes into every object's header, and so copies some 75 MB of the parent's
+            # memory into each forked worker. What was there before the fork is none of the worker's garbage.
+            gc.freeze()
+            self._settled = True
+        sample = self._readable(index % len(self))
+        if self.transform is None:
+            return sample
+        rng = torch.Generator().manual_seed(item_seed(self.seed, int(self._epoch), sample.meta["image_id"]))
+        return self.transform(sample, rng)
+
+    def _readable(self, index: int) -> Sample:
+        while True:
+            try:
+                return self.load(index)
+            except UnreadableImage:
+                if self.on_error == "raise":
+                    raise
+                self._unreadable[index] = 1
+                self.check_skipped()  # also ends the search when nothing can be read
+                index = (index + 1) % len(self)
+
+    @property
+    def skipped(self) -> int:
+        """Images that could not be read so far, counted once each, over all workers of this process."""
+        return int(self._unreadable.sum())
+
+    def check_skipped(self) -> None:
+        """Raise TooManyUnreadable, naming files and reasons, if more images were skipped than allowed."""
+        count = self.skipped
+        if count <= self.max_unreadable * len(self) and count < len(self):
+            return
+        reasons = []
+        for index in self._unreadable.nonzero().flatten().tolist()[:5]:
+            try:
+                self.load(index)
+            except UnreadableImage as error:
+                reasons.append(str(error))
+        raise TooManyUnreadable(
+            f"{count} of {len(self)} images cannot be read, more than {self.max_unreadable:.0%}: " + "; ".join(reasons)
+        )
+
+    def check_files(self) -> list[str]:
+        """File names that are not on disk; one directory listing per folder, so 100,000 take a second.
+
+        Raises:
+            ValueError: ``image_dir`` is no folder, or holds nothing.
+        """
+        if not self.image_dir.is_dir():
+            raise ValueError(f"{self.image_dir} is not a folder: it should hold the images of {self.json_path}")
+        if next(self.image_dir.iterdir(), None) is None:
+            raise ValueError(f"{self.image_dir} is empty: it should hold the {len(self)} images of {self.json_path}")
+        listed: dict[Path, set[str]] = {}
+        missing = []
+        for index in range(len(self)):
+            name = self.file_name(index)
+            path = self.image_dir / name
+            if path.parent not in listed:
+                folder = path.parent
+                listed[folder] = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+            if path.name not in listed[path.parent]:
+                missing.append(name)
+        return missing
+
+    def ground_truth(self, segmentations: bool = False) -> dict[str, Any]:
+        """What the file says about these images and classes, for the evaluator, dropped boxes included.
+
+        Returns:
+            ``image_id``, ``category_id``, ``bbox`` (x, y, width, height), ``area``, ``iscrowd`` as arrays, and
+            ``segmentation`` (run lengths; None without) where they were asked for.
+        """
+        columns = read_annotations(self.json_path, segmentations=segmentations)
+        position = positions(columns.owners, self.image_ids, np.argsort(self.image_ids, kind="stable"))
+        rows = np.flatnonzero((position >= 0) & np.isin(columns.labels, list(self._label_of)))
+        found: dict[str, Any] = {
+            "image_id": columns.owners[rows],
+            "category_id": columns.labels[rows],
+            "bbox": columns.boxes[rows],
+            "area": columns.areas[rows],
+            "iscrowd": (columns.flags[rows] & CROWD).astype(bool),
+        }
+        if columns.segments is not None:
+            sizes = self.sizes[position[rows]].tolist()
+            found["segmentation"] = [columns.segments.rle(r, *size) for r, size in zip(rows.tolist(), sizes)]
+        return found
+
+
+def _shared(count: int, dtype: torch.dtype) -> Tensor:
+    zeros = torch.zeros(count, dtype=dtype)
+    zeros.share_memory_()  # type: ignore[no-untyped-call]
+    return zeros

@@ -1,0 +1,84 @@
+"""What loading a data set found and left out, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def few(values: Iterable[Any], limit: int = 8) -> str:
+    """The first values of a list for an error message, and how many there are more."""
+    shown = list(values)
+    words = ", ".join(repr(v) for v in shown[:limit])
+    return words + (f" and {len(shown) - limit} more" if len(shown) > limit else "")
+
+
+@dataclass
+class LoadReport:
+    """Counts of one data set. ``str(report)`` names only what is not zero.
+
+    Attributes:
+        images, annotations: records in the file.
+        boxes: kept boxes, ``crowd`` of them crowd regions; ``clipped`` reached over the image's edge by
+            more than half a pixel.
+        per_class: kept boxes by class name.
+        no_size, outside, thin: boxes left out for a width or height that is not above zero, for lying
+            outside the image, for being thinner than a pixel.
+        ignored, other_classes, without_image: annotations left out for being marked ``ignore``, for their
+            class, for an image id that no image has.
+        without_mask: objects without a segmentation although masks were asked for, treated as crowd.
+        duplicate_images, duplicate_annotations: records whose id stood before; of images the first counts.
+        empty_images: images without a box, left out if ``dropped_empty``.
+        small_images: images left out for their size.
+
+    Example:
+        >>> from pkdzoo.data import LoadReport
+        >>> print(LoadReport("train.json", images=3, boxes=4, thin=1, per_class={"cat": 4}))
+        train.json: 4 boxes of 1 classes, 3 images; 1 boxes left out: thinner than a pixel
+    """
+
+    source: str
+    images: int = 0
+    annotations: int = 0
+    boxes: int = 0
+    crowd: int = 0
+    clipped: int = 0
+    no_size: int = 0
+    outside: int = 0
+    thin: int = 0
+    ignored: int = 0
+    other_classes: int = 0
+    without_image: int = 0
+    without_mask: int = 0
+    duplicate_images: int = 0
+    duplicate_annotations: int = 0
+    empty_images: int = 0
+    dropped_empty: bool = False
+    small_images: int = 0
+    per_class: dict[str, int] = field(default_factory=dict)
+
+    def reasons(self) -> str:
+        """What was left out or looks wrong, one clause each; empty when nothing does."""
+        left_out = "left out" if self.dropped_empty else "kept"
+        clauses = (
+            (self.no_size, "boxes left out: width or height is not above zero"),
+            (self.outside, "boxes left out: outside their image"),
+            (self.thin, "boxes left out: thinner than a pixel"),
+            (self.clipped, "boxes clipped to their image"),
+            (self.ignored, "annotations left out: marked 'ignore'"),
+            (self.other_classes, "annotations left out: of other classes"),
+            (self.without_image, "annotations left out: their image_id belongs to no image"),
+            (self.without_mask, "objects have no segmentation and are ignored, like crowd"),
+            (self.duplicate_images, "image records repeat an id; the first one counts"),
+            (self.duplicate_annotations, "annotations repeat an id"),
+            (self.small_images, "images left out: too small"),
+            (self.empty_images, f"images have no box ({left_out})"),
+        )
+        return "; ".join(f"{count} {what}" for count, what in clauses if count)
+
+    def __str__(self) -> str:
+        crowd = f" ({self.crowd} crowd)" if self.crowd else ""
+        head = f"{self.source}: {self.boxes} boxes{crowd} of {len(self.per_class)} classes, {self.images} images"
+        reasons = self.reasons()
+        return f"{head}; {reasons}" if reasons else head

@@ -1,0 +1,135 @@
+"""What ``check`` found in a data set: counts, findings, and their words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+EXAMPLES = 5  # of a finding that are named
+CLASSES_SHOWN = 30
+
+
+@dataclass
+class Finding:
+    """One kind of thing that is wrong, or looks so.
+
+    Attributes:
+        what: in words.
+        count: how often.
+        error: training or evaluation would fail over it or be wrong; otherwise it is worth a look.
+        examples: the first few.
+    """
+
+    what: str
+    count: int
+    error: bool
+    examples: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        more = ["..."] if self.count > len(self.examples) else []
+        return "\n           ".join(
+            [f"  {'ERROR' if self.error else 'look '}  {self.what}: {self.count}", *self.examples, *more]
+        )
+
+
+def finding(what: str, examples: Iterable[str], error: bool) -> Finding:
+    """A finding with as many cases as there are examples."""
+    cases = list(examples)
+    return Finding(what, len(cases), error, cases[:EXAMPLES])
+
+
+@dataclass
+class SplitReport:
+    """Counts of one split.
+
+    Attributes:
+        annotations, image_dir: where they are.
+        images, boxes: records.
+        empty: images without a box.
+        classes: boxes and images of each class, in the order of the labels.
+        image_sides: smallest and largest (width, height).
+        boxes_per_image: mean and largest number.
+        box_sides: 1st, 50th and 99th percentile of the square root of the area, in pixels.
+        areas: boxes below 32 x 32 pixels, between, and from 96 x 96 on, as COCO counts.
+        overlaps: boxes that overlap another one of their class by more than 0.5, 0.7 and 0.9 (IoU). Suppression
+            at such a threshold loses objects even of a perfect detector.
+        findings: what is wrong or looks so.
+    """
+
+    split: str
+    annotations: str
+    image_dir: str
+    images: int = 0
+    boxes: int = 0
+    empty: int = 0
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)
+    image_sides: dict[str, tuple[int, int]] = field(default_factory=dict)
+    boxes_per_image: dict[str, float] = field(default_factory=dict)
+    box_sides: dict[str, float] = field(default_factory=dict)
+    areas: dict[str, int] = field(default_factory=dict)
+    overlaps: dict[str, int] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, *findings: Finding) -> None:
+        """Keep those that found something."""
+        self.findings += [f for f in findings if f.count]
+
+    def __str__(self) -> str:
+        lines = [f"{self.split}: {self.images} images, {self.boxes} boxes, {len(self.classes)} classes"]
+        if self.boxes:
+            low, high = (" x ".join(map(str, self.image_sides[key])) for key in ("smallest", "largest"))
+            per = self.boxes_per_image
+            side, area = self.box_sides, self.areas
+            lines += [
+                f"  images        {low}" + (f" to {high} pixels" if high != low else " pixels"),
+                f"  boxes each      {per['mean']:.1f} on average, {per['largest']:.0f} at most, {self.empty} without",
+                f"  box side        {side['1%']:.0f} / {side['50%']:.0f} / {side['99%']:.0f} pixels (1%, median, 99%)",
+                f"  box area        {area['small']} below 32 x 32, {area['medium']} to 96 x 96, {area['large']} above",
+                "  overlap         " + ", ".join(f"{n} over {at}" for at, n in self.overlaps.items()) + " (same class)",
+                *self._class_lines(),
+            ]
+        return "\n".join(lines + [str(f) for f in self.findings])
+
+    def _class_lines(self) -> list[str]:
+        """Classes by their number of boxes; those without any are a finding."""
+        ranked = sorted((item for item in self.classes.items() if item[1]["boxes"]), key=lambda item: -item[1]["boxes"])
+        width = max([5, *(len(name) for name, _ in ranked)])
+        rows = [f"  {name:<{width}}  {n['boxes']:>8}  {n['images']:>8}" for name, n in ranked]
+        if len(rows) > CLASSES_SHOWN:
+            rows = [*rows[:20], f"  ({len(rows) - CLASSES_SHOWN} more)", *rows[20 - CLASSES_SHOWN :]]
+        return [f"  {'class':<{width}}  {'boxes':>8}  {'images':>8}", *rows]
+
+
+@dataclass
+class CheckReport:
+    """What ``check`` found. ``print(report)`` reads like a letter, ``report.to_dict()`` is for machines.
+
+    Attributes:
+        folder: the data set.
+        format: ``coco``, ``voc`` or ``yolo``.
+        splits: by split.
+        findings: of the data set as a whole, e.g. images that two splits share.
+    """
+
+    folder: str
+    format: str
+    splits: list[SplitReport] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def errors(self) -> int:
+        """Number of things that training or evaluation would stumble over."""
+        found = [*self.findings, *(f for split in self.splits for f in split.findings)]
+        return sum(f.count for f in found if f.error)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and names, ready for ``json.dump``."""
+        return {**asdict(self), "errors": self.errors}
+
+    def __str__(self) -> str:
+        parts = [f"{self.folder} ({self.format})", *map(str, self.splits)]
+        if self.findings:
+            parts.append("\n".join(["all splits", *map(str, self.findings)]))
+        parts.append(f"errors: {self.errors}")
+        return "\n\n".join(parts)

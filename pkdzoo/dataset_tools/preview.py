@@ -1,0 +1,123 @@
+"""A contact sheet: some images of a data set with their boxes as they are annotated, right or wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from pkdzoo.data.filter import CROWD
+from pkdzoo.data.formats.read import read_annotations
+from pkdzoo.data.image_io import UnreadableImage, read_image
+from pkdzoo.data.locate import find_split
+from pkdzoo.inference.draw import draw_detections
+
+GROUND, INK = (40, 40, 40), (235, 235, 235)
+MARGIN, LINE = 6, 18  # pixels around a tile, and of the line below it
+
+
+def preview(
+    folder: str | Path, split: str = "train", count: int = 12, columns: int = 4, tile: int = 400, seed: int = 0
+) -> Image.Image:
+    """Draw images of a split with their boxes, class names and file names.
+
+    Args:
+        folder: a COCO, VOC or YOLO data set.
+        split: of it.
+        count: images, drawn at random; all of them if there are fewer.
+        columns: of the sheet.
+        tile: pixels that an image's longer side gets.
+        seed: of the choice.
+
+    Returns:
+        RGB. An image that cannot be read has the reason in its place.
+
+    Raises:
+        ValueError: no such split, broken annotations, or numbers below 1.
+
+    Example:
+        >>> import tempfile
+        >>> from pkdzoo.data import make_shapes
+        >>> from pkdzoo.dataset_tools.preview import preview
+        >>> preview(make_shapes(tempfile.mkdtemp(), train=3, val=2, size=(64, 96)), "train", columns=2, tile=96).width
+        210
+    """
+    if min(count, columns) < 1 or tile < 32:
+        raise ValueError(f"preview(count={count}, columns={columns}, tile={tile}): from 1, 1 and 32 up")
+    annotations, images = find_split(folder, split)
+    told = read_annotations(annotations)
+    if len(told.image_ids) == 0:
+        raise ValueError(f"{annotations} lists no image")
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(told.image_ids))[:count])
+    ends, names = told.name_ends, dict(told.categories)
+    order = {number: label for label, number in enumerate(names)}
+    tiles = []
+    for k in chosen.tolist():
+        name = told.names[ends[k] : ends[k + 1]].decode()
+        mine = np.flatnonzero(told.owners == told.image_ids[k])
+        numbers = told.labels[mine].tolist()
+        captions = [
+            f"{names.get(n, n)}{' (crowd)' if flag & CROWD else ''}"
+            for n, flag in zip(numbers, told.flags[mine].tolist())
+        ]
+        labels = [order.get(n, len(order)) for n in numbers]
+        size = (int(told.sizes[k, 0]), int(told.sizes[k, 1]))
+        tiles.append(_tile(images / name, name, size, told.boxes[mine], labels, captions, tile))
+    return _sheet(tiles, columns, tile)
+
+
+def _tile(
+    path: Path,
+    name: str,
+    size: tuple[int, int],
+    boxes: NDArray[np.float64],
+    labels: list[int],
+    captions: list[str],
+    tile: int,
+) -> Image.Image:
+    """One image with its boxes, at most ``tile`` pixels a side, above its name."""
+    font = ImageFont.load_default(size=12)
+    try:
+        image = Image.fromarray(read_image(path, size).permute(1, 2, 0).numpy())
+    except UnreadableImage as error:
+        drawn = Image.new("RGB", (tile, tile // 2), GROUND)
+        reason = _wrapped(error.reason, font, tile)
+        ImageDraw.Draw(drawn).multiline_text((MARGIN, MARGIN), reason, fill=(255, 120, 120), font=font)
+    else:
+        scale = tile / max(image.size)
+        small = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+        xyxy = np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), 1) * scale
+        kept = np.flatnonzero(np.isfinite(xyxy).all(1)).tolist()
+        kept.sort(key=lambda k: float(boxes[k, 2:].prod()))  # what comes first lies on top: the small ones
+        drawn = draw_detections(
+            small, xyxy[kept].astype(np.float32), [labels[k] for k in kept], [captions[k] for k in kept]
+        )
+    sheet = Image.new("RGB", (tile, drawn.height + LINE), GROUND)
+    sheet.paste(drawn, ((tile - drawn.width) // 2, 0))
+    while font.getlength(name) > tile and len(name) > 1:
+        name = name[1:]  # its end tells images apart
+    ImageDraw.Draw(sheet).text((2, drawn.height + 2), name, fill=INK, font=font)
+    return sheet
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) > width - 2 * MARGIN and lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return "\n".join(lines)
+
+
+def _sheet(tiles: list[Image.Image], columns: int, tile: int) -> Image.Image:
+    rows = [tiles[k : k + columns] for k in range(0, len(tiles), columns)]
+    heights = [max(image.height for image in row) + MARGIN for row in rows]
+    sheet = Image.new("RGB", (len(rows[0]) * (tile + MARGIN) + MARGIN, sum(heights) + MARGIN), GROUND)
+    for k, row in enumerate(rows):
+        for j, image in enumerate(row):
+            sheet.paste(image, (MARGIN + j * (tile + MARGIN), MARGIN + sum(heights[:k])))
+    return sheet

@@ -1,0 +1,1 @@
+"""Distillation methods, one file each; ``pkdzoo/distill/registry.py`` has the table."""

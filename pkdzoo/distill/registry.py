@@ -1,0 +1,118 @@
+"""The table of distillation methods: one row each."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pkdzoo.distill.base import DistillMethod
+from pkdzoo.distill.methods.crosskd import CrossKD
+from pkdzoo.distill.methods.defeat import DeFeat
+from pkdzoo.distill.methods.divergence import CWD, NormKL
+from pkdzoo.distill.methods.fbkd import FBKD
+from pkdzoo.distill.methods.fgd import FGD
+from pkdzoo.distill.methods.fgfi import FGFI
+from pkdzoo.distill.methods.frs import FRS
+from pkdzoo.distill.methods.gid import GID
+from pkdzoo.distill.methods.global_knowledge import GlobalKnowledge
+from pkdzoo.distill.methods.imitation import MSE, GTMask
+from pkdzoo.distill.methods.pkd import PKD
+from pkdzoo.distill.methods.rank_mimic import RankMimic
+from pkdzoo.models.detector import Detector
+from pkdzoo.utils.suggest import did_you_mean
+
+METHODS: dict[str, Callable[..., DistillMethod]] = {
+    "crosskd": CrossKD,
+    "cwd": CWD,
+    "defeat": DeFeat,
+    "fbkd": FBKD,
+    "fgd": FGD,
+    "fgfi": FGFI,
+    "frs": FRS,
+    "gid": GID,
+    "global_knowledge": GlobalKnowledge,
+    "gt_mask": GTMask,
+    "mse": MSE,
+    "norm_kl": NormKL,
+    "pkd": PKD,
+    "rank_mimic": RankMimic,
+}
+
+
+def list_methods() -> list[str]:
+    """Names of all distillation methods, in alphabetical order.
+
+    Example:
+        >>> import pkdzoo
+        >>> pkdzoo.list_methods()[:5]
+        ['crosskd', 'cwd', 'defeat', 'fbkd', 'fgd']
+    """
+    return sorted(METHODS)
+
+
+def register_method(name: str, cls: Callable[..., DistillMethod]) -> None:
+    """Make a method of one's own known by name, so that recipes can use it.
+
+    Args:
+        name: not taken yet, and a Python identifier (it names the method's connectors in checkpoints).
+        cls: called as ``cls(student, teacher, **options)``.
+
+    Example:
+        >>> from pkdzoo.distill import METHODS, list_methods, register_method
+        >>> from pkdzoo.distill.methods.pkd import PKD
+        >>> class Louder(PKD):
+        ...     def forward(self, student, teacher, batch):
+        ...         return {"loss_louder": 2 * super().forward(student, teacher, batch)["loss_pkd"]}
+        >>> register_method("louder", Louder)
+        >>> "louder" in list_methods()
+        True
+        >>> _ = METHODS.pop("louder")  # a recipe keeps it
+    """
+    if name in METHODS:
+        raise ValueError(f"there is a method {name!r} already")
+    if not name.isidentifier():
+        raise ValueError(f"{name!r} can't be a method's name: letters, digits and underscores only")
+    METHODS[name] = cls
+
+
+def method_options(name: str) -> dict[str, Any]:
+    """Keywords of a method and their defaults.
+
+    Raises:
+        ValueError: for an unknown method, with the nearest that exist and all of them.
+
+    Example:
+        >>> from pkdzoo.distill import method_options
+        >>> method_options("mse")
+        {'weight': None, 'levels': 4, 'pair': 'index', 'resize': 'larger', 'normalize': False, 'sync': False}
+    """
+    if name not in METHODS:
+        raise ValueError(
+            f"no distillation method {name!r}. {did_you_mean(name, METHODS)}. All: {', '.join(list_methods())}"
+        )
+    parameters = list(inspect.signature(METHODS[name]).parameters.values())[2:]  # after student and teacher
+    return {p.name: p.default for p in parameters}
+
+
+POSITIVE = ("temperature", "tau", "prototypes", "levels")  # options that mean nothing at 0
+
+
+def build_method(name: str, student: Detector, teacher: Detector, options: Mapping[str, Any]) -> DistillMethod:
+    """A method by name.
+
+    Raises:
+        ValueError: for an unknown method or keyword, listing the valid ones, and whatever the method refuses.
+    """
+    known = method_options(name)
+    for key in options:
+        if key not in known:
+            raise ValueError(f"{name} has no option {key!r}. Its options: {', '.join([*known, 'schedule']) or 'none'}")
+    for key, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        positive = key in POSITIVE
+        if not (value > 0 if positive else value >= 0) or value == math.inf:
+            raise ValueError(f"{name}: {key}={value}: write a finite number {'above 0' if positive else 'from 0 up'}")
+    return METHODS[name](student, teacher, **options)

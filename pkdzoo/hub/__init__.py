@@ -1,0 +1,1 @@
+"""Between this machine and others: downloads, caches, saved folders, cards, uploads."""

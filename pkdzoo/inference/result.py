@@ -1,0 +1,269 @@
+"""What ``predict`` returns for one image."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+from pkdzoo.data.image_io import open_image
+from pkdzoo.inference.draw import class_colour, draw_detections
+from pkdzoo.ops.masks import paste_mask, paste_masks, run_lengths
+from pkdzoo.structures import Detections
+
+SHOWN, ROWS = 1024, 20  # what a notebook shows: pixels of a longer side, and lines of the table
+
+
+@dataclass(repr=False)
+class Result:
+    """Detections in one image, best first. ``print(result)`` shows a table, a notebook table and image.
+
+    Attributes:
+        boxes: (N, 4) xyxy in pixels of the image as it was given.
+        scores: (N,) in 0..1.
+        labels: (N,) int64.
+        label_names: name of every class the detector knows; ``names`` are those of the detections.
+        size: (height, width) of the image.
+        path: where the image came from: a file, a link, or the video it is a frame of.
+        error: why this image of several could not be read; the other fields are empty then.
+        mask_probabilities: (N, m, m) in 0..1, inside each box, where the detector has masks; ``masks``
+            draws them.
+        frame: number of the image in its video, from 0.
+        time: seconds from the video's beginning.
+        image: what :meth:`plot` draws on, where there is no file to read it from.
+
+    Example:
+        >>> import numpy as np, pkdzoo
+        >>> model = pkdzoo.create_detector("fcos_r18w24", pretrained=True)
+        >>> result = model.predict(np.zeros((128, 160, 3), np.uint8), threshold=0.3)
+        >>> result.size, result.plot().size
+        ((128, 160), (480, 384))
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    label_names: tuple[str, ...]
+    size: tuple[int, int]
+    path: str | None = None
+    error: str | None = None
+    mask_probabilities: Tensor | None = None
+    frame: int | None = None
+    time: float | None = None
+    image: Image.Image | None = field(default=None)
+
+    @classmethod
+    def of(cls, found: Detections, label_names: tuple[str, ...], size: tuple[int, int], **source: Any) -> Result:
+        """A result from detections in pixels of the image."""
+        probabilities = None if found.mask_probabilities is None else found.mask_probabilities.cpu()
+        return cls(
+            found.boxes.cpu(),
+            found.scores.cpu(),
+            found.labels.cpu(),
+            label_names,
+            size,
+            mask_probabilities=probabilities,
+            **source,
+        )
+
+    @classmethod
+    def failed(cls, path: str | None, error: str, label_names: tuple[str, ...]) -> Result:
+        """An empty result that says why."""
+        none = torch.zeros(0)
+        return cls(none.reshape(0, 4), none, none.long(), label_names, (0, 0), path, error)
+
+    @property
+    def masks(self) -> Tensor | None:
+        """(N, height, width) bool, drawn when asked for: a hundred masks of 12,000 x 9,000 pixels fill 11 GB."""
+        return None if self.mask_probabilities is None else paste_masks(self.mask_probabilities, self.boxes, self.size)
+
+    @property
+    def names(self) -> list[str]:
+        """Class name of each detection."""
+        return [self.label_names[int(label)] for label in self.labels]
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, index: Tensor | slice) -> Result:
+        """The detections that ``index`` picks, e.g. ``result[result.scores > 0.5]``."""
+        probabilities = None if self.mask_probabilities is None else self.mask_probabilities[index]
+        return replace(
+            self,
+            boxes=self.boxes[index],
+            scores=self.scores[index],
+            labels=self.labels[index],
+            mask_probabilities=probabilities,
+        )
+
+    @property
+    def title(self) -> str:
+        """Which image it is, its size, and how much was found; or the error."""
+        where = self.path or "image"
+        if self.frame is not None:
+            where += f" frame {self.frame}" + ("" if self.time is None else f" at {self.time:.2f} s")
+        if self.error:
+            return self.error if self.error.startswith(where) else f"{where}: {self.error}"
+        return f"{where} ({self.size[1]} x {self.size[0]}): {len(self)} detections"
+
+    def __repr__(self) -> str:
+        return f"<Result {self.title}>"
+
+    def __str__(self) -> str:
+        if not len(self):
+            return self.title
+        width = max(5, *map(len, self.names))
+        lines = [self.title, f"  {'class':<{width}}  score  " + " ".join(f"{c:>8}" for c in ("x1", "y1", "x2", "y2"))]
+        for name, score, box in zip(self.names, self.scores.tolist(), self.boxes.tolist()):
+            lines.append(f"  {name:<{width}}  {score:5.2f}  " + " ".join(f"{v:8.1f}" for v in box))
+        return "\n".join(lines)
+
+    # -- to look at ----------------------------------------------------------------------------------------------
+
+    def plot(self, threshold: float = 0.3, enlarge: bool = True) -> Image.Image:
+        """The image with every detection from ``threshold`` on drawn on it.
+
+        Args:
+            threshold: lowest score that is drawn.
+            enlarge: an image whose longer side is below 480 pixels is enlarged by a whole number, so that captions
+                can be read; False keeps its size.
+
+        Raises:
+            UnreadableImage: when the image's file is gone.
+            ValueError: for a result without an image.
+        """
+        image = self.image
+        if image is None and self.path is not None and self.error is None and self.frame is None:
+            image = open_image(self.path)  # as predict read it
+        if image is None:
+            raise ValueError(
+                f"there is nothing to draw on: {self.error or 'the image was not kept; predict_stream hands it out'}"
+            )
+        shown = self[self.scores >= threshold]
+        captions = [f"{name} {value:.2f}" for name, value in zip(shown.names, shown.scores.tolist())]
+        masks = None
+        if shown.mask_probabilities is not None:
+            drawn = [
+                paste_mask(probabilities, box, self.size)
+                for probabilities, box in zip(shown.mask_probabilities, shown.boxes)
+            ]
+            masks = [(mask.numpy(), rows, columns) for mask, rows, columns in drawn]
+        return draw_detections(image, shown.boxes.numpy(), shown.labels.tolist(), captions, masks, enlarge)
+
+    def _repr_png_(self) -> bytes | None:
+        """What a viewer that knows no HTML shows."""
+        try:
+            image = self.plot()
+        except ValueError:  # nothing to draw on, or no longer
+            return None
+        image.thumbnail((SHOWN, SHOWN))
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the image, and a table of the best detections."""
+        parts = [f"<div>{html.escape(self.title)}</div>"]
+        content = self._repr_png_()
+        if content is not None:
+            link = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+            parts.append(f'<img src="{link}" style="max-width:100%" alt="detections">')
+        if len(self):
+            heads = "".join(f"<th>{head}</th>" for head in ("class", "score", "x1", "y1", "x2", "y2"))
+            parts.append(f"<table><tr>{heads}</tr>{''.join(map(self._html_row, range(min(len(self), ROWS))))}</table>")
+        if len(self) > ROWS:
+            parts.append(f"<div>and {len(self) - ROWS} more</div>")
+        return "\n".join(parts)
+
+    def _html_row(self, i: int) -> str:
+        red, green, blue = class_colour(int(self.labels[i]))
+        mark = f'<span style="color:rgb({red},{green},{blue})">&#9632;</span>'
+        numbers = "".join(f"<td>{v:.1f}</td>" for v in self.boxes[i].tolist())
+        return f"<tr><td>{mark} {html.escape(self.names[i])}</td><td>{float(self.scores[i]):.2f}</td>{numbers}</tr>"
+
+    def save(self, path: str | Path, threshold: float = 0.3, enlarge: bool = True) -> None:
+        """Write the annotated image; see :meth:`plot`."""
+        self.plot(threshold, enlarge).save(path)
+
+    # -- to go on with -------------------------------------------------------------------------------------------
+
+    def mask_runs(self, index: int) -> dict[str, Any]:
+        """The mask of one detection as COCO writes it: ``size`` and compressed ``counts``, ready for ``json.dump``.
+
+        Raises:
+            ValueError: for a detector without masks.
+        """
+        if self.mask_probabilities is None:
+            raise ValueError("this detector finds boxes, no masks: take a mask_rcnn_*")
+        lengths = run_lengths(*paste_mask(self.mask_probabilities[index], self.boxes[index], self.size), self.size)
+        runs = coco_mask.frPyObjects({"size": list(self.size), "counts": lengths}, *self.size)
+        return {"size": list(self.size), "counts": runs["counts"].decode()}
+
+    def to_dict(self) -> dict[str, Tensor]:
+        """Torchvision's form: ``boxes``, ``scores``, ``labels`` (and ``masks``)."""
+        found = {"boxes": self.boxes, "scores": self.scores, "labels": self.labels}
+        masks = self.masks
+        return found if masks is None else {**found, "masks": masks}
+
+    def to_supervision(self) -> Any:
+        """A ``supervision.Detections``, with class names in its ``data``; needs ``pip install pkdzoo[supervision]``.
+
+        Raises:
+            ImportError: when the package is not installed.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise ImportError("to_supervision() needs supervision: pip install pkdzoo[supervision]") from None
+        masks = self.masks
+        return supervision.Detections(
+            xyxy=self.boxes.numpy().reshape(-1, 4),
+            confidence=self.scores.numpy(),
+            class_id=self.labels.numpy(),
+            mask=None if masks is None else masks.numpy(),
+            data={"class_name": np.array(self.names, dtype=str)},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers and names, ready for ``json.dump``; masks as COCO's compressed run lengths."""
+        source: dict[str, Any] = {"path": self.path}
+        if self.frame is not None:
+            source |= {"frame": self.frame, "time": self.time}
+        if self.error:
+            return {**source, "error": self.error}
+        detections: list[dict[str, Any]] = [
+            {"name": name, "label": label, "score": score, "box_xyxy": box}
+            for name, label, score, box in zip(
+                self.names, self.labels.tolist(), self.scores.tolist(), self.boxes.tolist()
+            )
+        ]
+        for i, row in enumerate(detections if self.mask_probabilities is not None else ()):
+            row["mask"] = self.mask_runs(i)
+        return {**source, "size": {"height": self.size[0], "width": self.size[1]}, "detections": detections}
+
+    def to_coco(self, image_id: int, category_ids: Mapping[int, int] | None = None) -> list[dict[str, Any]]:
+        """Rows of a COCO results file: boxes as x, y, width, height, and ``segmentation`` where there are masks.
+
+        Args:
+            image_id: of the image in the annotation file.
+            category_ids: from our labels to the file's ids; None writes labels as they are.
+        """
+        rows: list[dict[str, Any]] = []
+        for label, score, (x1, y1, x2, y2) in zip(self.labels.tolist(), self.scores.tolist(), self.boxes.tolist()):
+            category = label if category_ids is None else category_ids[label]
+            rows.append(
+                {"image_id": image_id, "category_id": category, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
+            )
+        for i, row in enumerate(rows if self.mask_probabilities is not None else ()):
+            row["segmentation"] = self.mask_runs(i)
+        return rows

@@ -1,0 +1,154 @@
+"""Video files, one frame in memory at a time, by PyAV (``pip install pkdzoo[video]``): FFmpeg comes with its wheel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pkdzoo.data.image_io import UnreadableImage
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".ogv")
+ENCODERS = ("libx264", "h264", "mpeg4")  # the first that this FFmpeg has
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image of a video.
+
+    Attributes:
+        pixels: uint8 (3, H, W) RGB, upright.
+        path: of the video.
+        number: counted from 0 over all frames of the video.
+        time: seconds from the beginning; None where the file does not say.
+
+    Example:
+        >>> import torch
+        >>> from pkdzoo.data import Frame
+        >>> frame = Frame(torch.zeros(3, 720, 1280, dtype=torch.uint8), "street.mp4", number=50, time=2.0)
+        >>> frame.number / frame.time  # frames a second
+        25.0
+    """
+
+    pixels: Tensor
+    path: str
+    number: int
+    time: float | None
+
+
+def is_video(path: object) -> bool:
+    """Whether it is the name of a video file."""
+    return isinstance(path, (str, Path)) and Path(path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ImportError:
+        raise ImportError("videos need PyAV: pip install pkdzoo[video]") from None
+    return av
+
+
+def read_video(path: str | Path, every: int = 1) -> Iterator[Frame]:
+    """Frames of a video file, decoded while they are asked for.
+
+    Args:
+        path: the file; the first video stream in it counts.
+        every: give only each so many-th frame.
+
+    Returns:
+        An iterator; hand it to ``model.predict_stream``.
+
+    Raises:
+        ImportError: at once, without PyAV.
+        ValueError: at once, for ``every`` below 1.
+        UnreadableImage: when the file is missing or no video, and in the middle of one that is damaged.
+
+    Example:
+        >>> from pkdzoo.data import read_video
+        >>> for frame in read_video("street.mp4", every=25):  # doctest: +SKIP
+        ...     print(frame.number, frame.time)
+    """
+    if every < 1:
+        raise ValueError(f"every={every}: give each frame, or each second, third, ...")
+    return _frames(_av(), str(path), every)
+
+
+def _frames(av: Any, path: str, every: int) -> Iterator[Frame]:
+    if not Path(path).is_file():  # FFmpeg would take a name for a link
+        raise UnreadableImage(path, "there is no such file")
+    number = -1
+    try:
+        with av.open(path) as file:
+            if not file.streams.video:
+                raise UnreadableImage(path, "there is no video stream in it")
+            file.streams.video[0].thread_type = "AUTO"
+            for number, frame in enumerate(file.decode(video=0)):
+                if number % every == 0:
+                    yield Frame(_upright(frame), path, number, frame.time)
+    except av.error.FFmpegError as error:
+        where = "" if number < 0 else f" after frame {number}"
+        raise UnreadableImage(path, f"{error.strerror or type(error).__name__}{where}") from None
+    if number < 0:
+        raise UnreadableImage(path, "there is no frame in it")
+
+
+def _upright(frame: Any) -> Tensor:
+    """uint8 (3, H, W) of a frame, turned as a phone's video says it is to be shown."""
+    pixels: Any = frame.to_ndarray(format="rgb24")
+    turns = round(getattr(frame, "rotation", 0) / 90) % 4  # counter-clockwise
+    return torch.from_numpy(np.ascontiguousarray(np.rot90(pixels, turns))).permute(2, 0, 1)
+
+
+class VideoWriter:
+    """Frames into a video file; use it as ``with writing_video(path, rate) as video: video.add(image)``."""
+
+    def __init__(self, file: Any, rate: Fraction) -> None:
+        self.file, self.rate = file, rate
+        self.stream: Any = None
+
+    def add(self, image: Image.Image) -> None:
+        """Append an image; the first one says how large all are."""
+        av = _av()
+        if self.stream is None:
+            name = next(name for name in ENCODERS if name in av.codecs_available)
+            # The common pixel format halves the colours' resolution, and so takes even sides only.
+            self.stream = self.file.add_stream(name, rate=self.rate)
+            self.stream.width, self.stream.height = image.width // 2 * 2, image.height // 2 * 2
+            self.stream.pix_fmt = "yuv420p"
+        size = (self.stream.width, self.stream.height)
+        fitting = image if image.size[0] - size[0] in (0, 1) else image.resize(size)
+        frame = av.VideoFrame.from_image(fitting.crop((0, 0, *size)))
+        self.file.mux(self.stream.encode(frame))
+
+
+def frame_rate(path: str | Path) -> Fraction:
+    """Frames a second of a video file.
+
+    Raises:
+        UnreadableImage: when it is none.
+    """
+    av = _av()
+    try:
+        with av.open(str(path)) as file:
+            return Fraction(file.streams.video[0].average_rate or 25)
+    except (av.error.FFmpegError, IndexError) as error:
+        raise UnreadableImage(path, getattr(error, "strerror", None) or "there is no video stream in it") from None
+
+
+@contextmanager
+def writing_video(path: str | Path, rate: Fraction) -> Iterator[VideoWriter]:
+    """A video file of so many frames a second; it is whole when the context ends."""
+    with _av().open(str(path), "w") as file:
+        writer = VideoWriter(file, rate)
+        yield writer
+        if writer.stream is not None:
+            file.mux(writer.stream.encode(None))

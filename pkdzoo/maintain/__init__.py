@@ -1,0 +1,1 @@
+"""Generators of the files that are not written by hand: ``python -m pkdzoo.maintain``."""

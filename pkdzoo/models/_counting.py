@@ -1,0 +1,50 @@
+"""How much a detector weighs and computes, counted without computing anything."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pkdzoo.models.trace import Trace
+from pkdzoo.structures import Batch
+
+PROPOSALS, MASKS = 1000, 100  # regions of a two-stage detector
+
+
+def count_costs(model: Any, size: tuple[int, int]) -> tuple[float, float]:
+    """Millions of parameters, and billions of multiply-adds of one image up to the raw outputs of the head.
+
+    Args:
+        model: on any device; it is left as it is.
+        size: (height, width) of the image, padded to 32 here.
+    """
+    shadow = model if next(model.parameters()).is_meta else copy.deepcopy(model).to("meta")
+    height, width = (-(-side // 32) * 32 for side in size)
+    batch = Batch(torch.empty(1, len(shadow.pixel_mean), height, width, device="meta"), [(height, width)])
+    sampled = {torch.ops.torchvision.deform_conv2d: deform_conv_flops}
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=sampled) as counter:
+        trace = Trace(shadow, shadow.extract_features(batch))
+        shadow.run_head(trace, batch)
+        run_regions(shadow)
+    params = sum(parameter.numel() for parameter in shadow.parameters())
+    return round(params / 1e6, 3), round(counter.get_total_flops() / 2e9, 3)
+
+
+def run_regions(model: Any) -> None:
+    """The heads of a two-stage detector on as many regions as it looks at; nothing for others."""
+    for name, count, more in (("box_head", PROPOSALS, 0), ("mask_head", MASKS, 1)):
+        head = getattr(model, name, None)
+        if head is None:
+            continue
+        regions = torch.empty((count, model.neck.width, head.size, head.size), device="meta")
+        labels = [torch.zeros(count, dtype=torch.int64, device="meta")] * more
+        head(regions, *labels)
+
+
+def deform_conv_flops(x_shape: Any, weight_shape: Any, *rest: Any, out_shape: Any = None, **more: Any) -> int:
+    """Two operations for each weight and place, as for an ordinary convolution."""
+    out = torch.Size(out_shape).numel()
+    return int(2 * out * torch.Size(weight_shape[1:]).numel())

@@ -1,0 +1,194 @@
+"""From a name to a detector: the one place that imports every model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from pkdzoo.data.labels import label_names as names_of
+from pkdzoo.hub.weights import Distilled
+from pkdzoo.models import atss, faster_rcnn, fcos, gfl, mask_rcnn, reppoints, retina, tood  # noqa: F401 - registers the families
+from pkdzoo.models._builder import PREFIXES, from_folder, from_registry, open_saved
+from pkdzoo.models._config import set_labels
+from pkdzoo.models._registry import find, list_pairs
+from pkdzoo.models.detector import Detector
+from pkdzoo.models.feature_extractor import FeatureExtractor
+from pkdzoo.utils.suggest import did_you_mean
+
+
+@overload
+def create_detector(
+    name: str,
+    pretrained: bool = ...,
+    num_classes: int | None = ...,
+    in_chans: int | None = ...,
+    label_names: str | Sequence[str] | None = ...,
+    cache_dir: str | Path | None = ...,
+    features_only: Literal[False] = ...,
+    **overrides: Any,
+) -> Detector: ...
+
+
+@overload
+def create_detector(name: str, *, features_only: Literal[True], **overrides: Any) -> FeatureExtractor: ...
+
+
+def create_detector(
+    name: str,
+    pretrained: bool = False,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    label_names: str | Sequence[str] | None = None,
+    cache_dir: str | Path | None = None,
+    features_only: bool = False,
+    **overrides: Any,
+) -> Detector | FeatureExtractor:
+    """Build a detector, with or without weights, in eval mode.
+
+    Args:
+        name: ``arch`` or ``arch.tag``; or ``hf-hub:org/name``, ``hf-hub:org/name@revision`` or ``local-dir:path`` for a
+            saved detector, which always comes with its weights.
+        pretrained: load the tag's weights, or the architecture's best ones. A tag alone loads nothing.
+        num_classes: other than the weights'; every tensor that depends on it starts at random then, the rest is
+            loaded strictly.
+        in_chans: channels of the images; the stem's weights are summed for one, repeated for more than three.
+        label_names: of the classes, or ``"coco"``; None means the weights' own.
+        cache_dir: where downloaded weights are kept; None means ``PKDZOO_CACHE`` or the user's cache folder, and for
+            ``hf-hub:`` the Hub client's own.
+        features_only: give the pyramid alone, as a :class:`pkdzoo.models.feature_extractor.FeatureExtractor`.
+        overrides: arguments of the family's build function or of its backbone, e.g. ``norm="gn"``. None changes
+            nothing.
+
+    Raises:
+        ValueError: for an unknown name, tag or keyword (with the nearest that exist), for ``pretrained=True`` where
+            there are no weights, and for weights that have to be fetched by hand (with the link).
+        pkdzoo.hub.download.DownloadError: when weights exist but could not be had.
+
+    Example:
+        >>> import pkdzoo
+        >>> pkdzoo.create_detector("retina_r10w16", num_classes=3).num_classes
+        3
+    """
+    if label_names is not None:
+        label_names = names_of(label_names if isinstance(label_names, str) else tuple(label_names))
+        num_classes = len(label_names) if num_classes is None else num_classes
+    if in_chans is not None:
+        overrides["in_chans"] = in_chans
+    if name.startswith(PREFIXES):
+        model = from_folder(name, num_classes, cache_dir, overrides)
+    elif any(sign in name for sign in "/\\:"):
+        raise ValueError(f"{name!r} is no registered name: write 'local-dir:FOLDER' or 'hf-hub:ORGANISATION/NAME'")
+    else:
+        model = from_registry(name, pretrained, num_classes, cache_dir, overrides)
+    assert isinstance(model, Detector)
+    if label_names is not None:
+        set_labels(model, label_names)
+    model.eval()
+    return FeatureExtractor(model) if features_only else model
+
+
+def create_pair(
+    name: str,
+    pretrained: bool | Literal["teacher"] = "teacher",
+    num_classes: int | None = None,
+    cache_dir: str | Path | None = None,
+    **overrides: Any,
+) -> tuple[Detector, Detector]:
+    """A distilled detector and the one it learned from.
+
+    Args:
+        name: of a pair, see :func:`pkdzoo.list_pairs`.
+        pretrained: ``"teacher"`` loads the teacher's weights alone, as a distillation starts; True loads both, False
+            neither.
+        num_classes: of the student, where it is to learn other classes than the published one.
+        cache_dir: see :func:`create_detector`.
+        overrides: arguments of the student.
+
+    Returns:
+        (student, teacher).
+
+    Raises:
+        ValueError: for a detector that has no teacher, and as :func:`create_detector`.
+
+    Example:
+        >>> import pkdzoo
+        >>> student, teacher = pkdzoo.create_pair("retina_r50_pkd_x101", pretrained=False)
+        >>> student.name, teacher.name
+        ('retina_r50_pkd_x101', 'retina_x101_64x4d')
+    """
+    if pretrained not in (True, False, "teacher"):
+        raise ValueError(f"pretrained={pretrained!r}: write True, False or 'teacher'")
+    teacher = create_teacher(name, bool(pretrained), cache_dir=cache_dir)
+    return create_student(name, pretrained is True, num_classes, cache_dir=cache_dir, **overrides), teacher
+
+
+def create_student(name: str, pretrained: bool = False, num_classes: int | None = None, **kwargs: Any) -> Detector:
+    """The student of a pair; arguments as :func:`create_detector`. ValueError for a name that is no pair.
+
+    Example:
+        >>> import pkdzoo
+        >>> pkdzoo.create_student("retina_r50_pkd_x101", num_classes=3).num_classes
+        3
+    """
+    teacher_of(name)
+    return create_detector(name, pretrained, num_classes, **kwargs)
+
+
+def create_teacher(name: str, pretrained: bool = True, **kwargs: Any) -> Detector:
+    """The teacher of a pair, by the student's name; arguments as :func:`create_detector`.
+
+    Example:
+        >>> import pkdzoo
+        >>> pkdzoo.create_teacher("faster_rcnn_r50_pkd_r101", pretrained=False).name
+        'faster_rcnn_r101'
+    """
+    return create_detector(teacher_of(name).teacher, pretrained, **kwargs)
+
+
+def teacher_of(name: str) -> Distilled:
+    """Who taught a detector; ValueError for one that learned from nobody."""
+    entry, _ = find(name)
+    if entry.distilled is None:
+        raise ValueError(f"{entry.name!r} has no teacher. {did_you_mean(entry.name, list_pairs())}")
+    return entry.distilled
+
+
+def from_pretrained(
+    place: str | Path,
+    *,
+    revision: str | None = None,
+    num_classes: int | None = None,
+    label_names: str | Sequence[str] | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | None = None,
+    local_files_only: bool = False,
+    **overrides: Any,
+) -> Detector:
+    """A saved detector with its weights, from a folder or from the Hub.
+
+    Args:
+        place: a folder that exists, or ``org/name`` or ``org/name@revision`` on the Hub; a prefix (``local-dir:``,
+            ``hf-hub:``) says which where both could be meant.
+        revision: branch, tag or commit on the Hub.
+        num_classes: see :func:`create_detector`, like the next two.
+        label_names: of the classes.
+        cache_dir: where files of the Hub are kept; None means the Hub client's own cache.
+        token: for private repositories; None takes the one that ``hf auth login`` left, or ``HF_TOKEN``.
+        local_files_only: ask nobody, take what the cache has.
+        overrides: see :func:`create_detector`.
+
+    Raises:
+        ValueError: for what another library saved, and as :func:`create_detector`.
+        FileNotFoundError: for a folder or a repository without config or tensors.
+        pkdzoo.hub.download.DownloadError: for a repository that could not be had.
+
+    Example:
+        >>> import tempfile, pkdzoo
+        >>> folder = pkdzoo.create_detector("retina_r10w16", num_classes=2).save_pretrained(tempfile.mkdtemp())
+        >>> pkdzoo.from_pretrained(folder, label_names=["cat", "dog"]).label_names
+        ('cat', 'dog')
+    """
+    model = open_saved(place, revision, num_classes, label_names, cache_dir, token, local_files_only, overrides)
+    assert isinstance(model, Detector)
+    return model

@@ -1,0 +1,58 @@
+"""Assignment of points to objects by size range and, optionally, nearness to the centre (FCOS, Tian et al. 2019)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pkdzoo.models.assigners.max_iou import NEGATIVE
+from pkdzoo.ops.boxes import encode_distances
+
+RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, 1e8))
+
+
+@torch.no_grad()
+def match_points(
+    points: Tensor, strides: Tensor, ranges: Tensor, boxes: Tensor, center_radius: float | None = None
+) -> Tensor:
+    """The object that each point stands for; among several, the one of smallest area.
+
+    Args:
+        points: (P, 2) x, y.
+        strides: (P,) of each point's level.
+        ranges: (P, 2) smallest and largest distance to a side that the point's level is responsible for.
+        boxes: (G, 4) xyxy.
+        center_radius: None takes every point inside the box; a number only those within that many strides of the
+            box's centre (and inside the box).
+
+    Returns:
+        (P,) int64: index of an object, or ``NEGATIVE``.
+    """
+    if not len(boxes) or not len(points):
+        return torch.full((len(points),), NEGATIVE, dtype=torch.int64, device=points.device)
+    distances = encode_distances(boxes[None], points[:, None])  # (P, G, 4)
+    if center_radius is None:
+        inside = distances.amin(dim=-1) > 0
+    else:
+        center = (boxes[:, :2] + boxes[:, 2:]) / 2
+        reach = (strides * center_radius)[:, None, None]
+        near = torch.cat([torch.maximum(center - reach, boxes[:, :2]), torch.minimum(center + reach, boxes[:, 2:])], -1)
+        inside = encode_distances(near, points[:, None]).amin(dim=-1) > 0
+    farthest = distances.amax(dim=-1)
+    responsible = (farthest >= ranges[:, :1]) & (farthest <= ranges[:, 1:])
+    area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).expand(len(points), -1)
+    area, index = torch.where(inside & responsible, area, float("inf")).min(dim=1)
+    return torch.where(area.isinf(), NEGATIVE, index)
+
+
+def centerness(distances: Tensor) -> Tensor:
+    """How central a point lies in its box: 1 in the middle, 0 on a side.
+
+    Args:
+        distances: (..., 4) left, top, right, bottom, all positive.
+
+    Returns:
+        (...,) in 0..1.
+    """
+    x, y = distances[..., 0::2], distances[..., 1::2]
+    return ((x.amin(-1) / x.amax(-1)) * (y.amin(-1) / y.amax(-1))).sqrt()

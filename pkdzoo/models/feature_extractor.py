@@ -1,0 +1,63 @@
+"""A detector's pyramid alone, for other uses than boxes: the interface that users of timm's ``features_only`` know."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from pkdzoo.models.detector import Detector
+from pkdzoo.structures import Batch, FeaturePyramid, PixelNorm
+
+
+class FeatureExtractor(nn.Module):
+    """Backbone and neck of a detector; the head is left behind.
+
+    Attributes:
+        channels: of each map.
+        strides: pixels a cell of each map, finest first.
+
+    Example:
+        >>> import torch, pkdzoo
+        >>> net = pkdzoo.create_detector("retina_r10w16", features_only=True)
+        >>> [tuple(level.shape) for level in net(torch.rand(1, 3, 128, 160) * 255)][:2], net.strides[:2]
+        ([(1, 64, 16, 20), (1, 64, 8, 10)], (8, 16))
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        order = detector.channel_order
+        pixel_norm = PixelNorm(tuple(detector.pixel_mean.tolist()), tuple(detector.pixel_std.tolist()), order)
+        # A detector without a head: it only has to normalise and to run backbone and neck.
+        self.body = Detector(detector.backbone, detector.neck, detector.num_classes, pixel_norm, resize=detector.resize)
+        self.body.name = detector.name
+        self.train(detector.training)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return cast("tuple[int, ...]", self.body.neck.strides)
+
+    @property
+    def channels(self) -> list[int]:
+        width = cast(int, self.body.neck.width)
+        return [width] * len(self.strides)
+
+    def forward(self, images: Tensor | Batch) -> list[Tensor]:
+        """The levels of the pyramid.
+
+        Args:
+            images: (B, 3, H, W) RGB with values 0-255, uint8 or float, of any size; or a Batch, whose padding is
+                zeroed.
+
+        Returns:
+            L maps (B, C, H / stride, W / stride), sizes rounded up.
+        """
+        if isinstance(images, Tensor):
+            if images.ndim != 4:
+                raise ValueError(f"images come as (B, 3, H, W), got {tuple(images.shape)}; of one write image[None]")
+            size = (images.shape[-2], images.shape[-1])
+            images = images if images.is_floating_point() else images.to(torch.get_default_dtype())
+            images = Batch(images, [size] * len(images))
+        pyramid: FeaturePyramid = self.body.extract_features(images)
+        return pyramid.levels

@@ -1,5 +1,0 @@
-"""Networks from backbone maps to a feature pyramid."""
-
-from pkdzoo.necks.fpn import FPN
-
-__all__ = ["FPN"]

@@ -1,0 +1,98 @@
+"""Options of a run that concern the machine more than the method: threads, memory layout, compiling, averaging."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentTypeError
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.checkpoint import checkpoint
+
+from pkdzoo.models.detector import Detector
+
+
+def count(text: str) -> int:
+    """A whole number from 1 on, as the command line's parser takes types."""
+    number = int(text)
+    if number < 1:
+        raise ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def check(accelerator: Accelerator, tracker: str | None) -> None:
+    """Refuse what Accelerate passes over in silence.
+
+    Raises:
+        ValueError: for fp16 on a CPU, or a tracker whose package is not there.
+    """
+    if accelerator.mixed_precision == "fp16" and accelerator.scaler is None:
+        raise ValueError(
+            f"--mixed-precision fp16: on {accelerator.device.type} Accelerate would train in full precision without a "
+            "word; write bf16"
+        )
+    if tracker and not accelerator.log_with:
+        package = '"pkdzoo[tensorboard]"' if tracker == "tensorboard" else tracker
+        raise ValueError(f"--tracker {tracker}: its package is not installed, pip install {package}")
+
+
+def share_cores(accelerator: Accelerator, threads: int | None) -> None:
+    """Without a GPU, let the processes share all cores: ``accelerate launch`` gives each of them one thread."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    elif accelerator.device.type == "cpu":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // accelerator.num_processes))
+
+
+def apply(
+    student: Detector, channels_last: bool, checkpoint_activations: bool, teacher: Detector | None = None
+) -> None:
+    """Change how student and teacher compute, not what.
+
+    Args:
+        student: not wrapped yet.
+        teacher: one that teaches in this run; it never learns, so its norms are folded into its convolutions.
+        channels_last: keep its convolutions in NHWC, faster on tensor cores.
+        checkpoint_activations: recompute the backbone's stages in the backward pass instead of keeping their maps.
+
+    Raises:
+        ValueError: for a backbone without stages.
+    """
+    if channels_last:
+        student.to(memory_format=torch.channels_last)
+    if teacher is not None:
+        teacher.optimize(channels_last)
+    if checkpoint_activations:
+        stages = getattr(student.backbone, "stages", None)
+        if not stages:
+            raise ValueError(f"--checkpoint-activations: {student.name}'s backbone has no stages to recompute")
+        for stage in stages:
+            # The wrapped forward is an attribute, so names in the state dict stay what they are.
+            stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)
+
+
+def compile_body(student: Detector) -> None:
+    """Compile backbone and neck in place; heads and losses change shape with every batch."""
+    student.backbone.compile()
+    student.neck.compile()
+
+
+def average(student: Detector, decay: float | None) -> Any:
+    """A moving average of the student, or None; buffers are averaged too, whole numbers are copied."""
+    if decay is None:
+        return None
+    averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
+    return averaged.requires_grad_(False)
+
+
+def plainly(error: BaseException) -> str:
+    """The message of an error; of one that crossed from a loader process, without that process's traceback."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if lines[0].startswith("Caught ") or ": Caught " in lines[0]:
+        last = lines[-1]
+        return last.split(": ", 1)[1] if ": " in last else last
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Small helpers without a subject of detection: files, retries, suggestions."""

@@ -1,0 +1,113 @@
+"""``pkdzoo convert`` and ``pkdzoo push``: foreign files in, folders and repositories out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.commands import fails, run
+from helpers.foreign_checkpoints import checkpoint, tensors
+from helpers.loopback_hub import TOKEN, loopback_hub
+from helpers.scripts import ROOT
+from safetensors.torch import load_file
+
+import pkdzoo
+
+
+@pytest.fixture(scope="module")
+def model() -> pkdzoo.Detector:
+    model = pkdzoo.create_detector("retina_r10w16", label_names=("cat", "red fox"))
+    model.load_state_dict(tensors(model))
+    return model
+
+
+@pytest.fixture
+def file(model: pkdzoo.Detector, tmp_path: Path) -> Path:
+    path = tmp_path / "epoch_12.pth"
+    path.write_bytes(checkpoint(model.state_dict()))
+    return path
+
+
+def same(folder: Path, model: pkdzoo.Detector) -> None:
+    opened = pkdzoo.create_detector(f"local-dir:{folder}")
+    for key, value in model.state_dict().items():
+        assert torch.equal(opened.state_dict()[key], value), key
+    assert opened.label_names == model.label_names
+
+
+class TestConvert:
+    @pytest.mark.parametrize("layout", ["mmdetection", "mmrazor"])
+    def test_a_foreign_file(
+        self, capsys: pytest.CaptureFixture[str], model: pkdzoo.Detector, tmp_path: Path, layout: str
+    ) -> None:
+        (tmp_path / "a.pth").write_bytes(checkpoint(model.state_dict(), layout))
+        (tmp_path / "names.txt").write_text("cat\nred fox\n")
+        words = ("convert", tmp_path / "a.pth", tmp_path / "out", "--arch", "retina_r10w16")
+        code, out, err = run(capsys, *words, "--labels", tmp_path / "names.txt")
+        assert (code, err) == (0, "")
+        assert out.startswith(f"{tmp_path / 'out'}: retina_r10w16, 2 classes, ")
+        same(tmp_path / "out", model)
+
+    def test_tensors_alone(
+        self, capsys: pytest.CaptureFixture[str], model: pkdzoo.Detector, file: Path, tmp_path: Path
+    ) -> None:
+        start = ("convert", file, tmp_path / "new" / "a.safetensors")
+        words = (*start, "--arch", "retina_r10w16", "--labels", "cat,red fox")
+        told = json.loads(run(capsys, *words, "--json")[1])
+        assert told["tensors"] == len(model.state_dict()) and told["label_names"] == ["cat", "red fox"]
+        assert load_file(tmp_path / "new" / "a.safetensors").keys() == model.state_dict().keys()
+        assert "is there already" in fails(capsys, *words)
+
+    def test_a_run(self, capsys: pytest.CaptureFixture[str], model: pkdzoo.Detector, tmp_path: Path) -> None:
+        model.save_pretrained(tmp_path / "run" / "best")
+        assert run(capsys, "convert", tmp_path / "run", tmp_path / "out")[0] == 0
+        same(tmp_path / "out", model)
+        assert "holds something already" in fails(capsys, "convert", tmp_path / "run", tmp_path / "out")
+
+    def test_slips(self, capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        assert "write --arch NAME" in fails(capsys, "convert", file, out)
+        assert "Did you mean retina_r10w16" in fails(capsys, "convert", file, out, "--arch", "retina_r10w61")
+        assert "head." in fails(capsys, "convert", file, out, "--arch", "retina_r10w16", "--labels", "cat")
+        assert "is no file" in fails(capsys, "convert", tmp_path / "none.pth", out, "--arch", "retina_r10w16")
+        assert "FILE.safetensors" in fails(capsys, "convert", file, tmp_path / "out.pth", "--arch", "retina_r10w16")
+        file.write_bytes(b"no checkpoint")
+        assert "epoch_12.pth" in fails(capsys, "convert", file, out, "--arch", "retina_r10w16")
+        assert not out.exists()
+
+
+class TestPush:
+    LICENSED = ("--license", "MIT", "--data", "pets", "--data-license", "MIT")
+
+    def test_to_a_hub(self, model: pkdzoo.Detector, tmp_path: Path) -> None:
+        """A process of its own: the Hub's client reads its settings when it is imported."""
+        model.save_pretrained(tmp_path / "run" / "best")
+        command = [sys.executable, "-m", "pkdzoo", "push", str(tmp_path / "run"), "--repo", "org/pets", "--json"]
+        with loopback_hub() as hub:
+            settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN}
+            around = {**os.environ, **settings, "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}
+            around.pop("HF_HUB_OFFLINE", None)
+            done = subprocess.run(
+                [*command, *self.LICENSED], capture_output=True, text=True, env=around, timeout=300, cwd=tmp_path
+            )
+            assert done.returncode == 0, done.stderr
+            told = json.loads(done.stdout)
+            assert told["repository"] == "org/pets" and "model.safetensors" in told["files"]
+            assert told["address"].startswith(hub.url)
+            assert "model.safetensors" in done.stderr and "%|" not in done.stderr  # no bar where there is no terminal
+            assert {"config.json", "model.safetensors", "README.md"} <= set(hub.files("org/pets"))
+
+    def test_slips(self, capsys: pytest.CaptureFixture[str], model: pkdzoo.Detector, tmp_path: Path) -> None:
+        model.save_pretrained(tmp_path / "run" / "best")
+        start = ("push", tmp_path / "run", "--repo")
+        assert "licence of the weights is unknown" in fails(capsys, *start, "org/pets", "--dry-run", tmp_path / "a")
+        words = (*self.LICENSED, "--dry-run", tmp_path / "b")
+        code, out, err = run(capsys, *start, "org/pets", *words)
+        assert (code, out) == (0, f"{tmp_path / 'b'}\n") and "config.json" in err
+        assert "is not empty" in fails(capsys, *start, "org/pets", *words)
+        assert run(capsys, "push", tmp_path / "run")[0] == 2

@@ -1,0 +1,160 @@
+"""Every kind of image file becomes uint8 RGB, or an error that names the file."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny_coco import image
+from PIL import Image
+
+from pkdzoo.data.image_io import ORIENTATION, UnreadableImage, read_image, upright
+
+RGB = image(20, 30)
+
+
+def save(tmp_path, image, name, **options):
+    path = tmp_path / name
+    image.save(path, **options)
+    return path
+
+
+def test_rgb_pixels_are_exact_and_channels_first(tmp_path):
+    found = read_image(save(tmp_path, Image.fromarray(RGB), "a.png"))
+    assert found.dtype == torch.uint8
+    assert torch.equal(found, torch.from_numpy(RGB).permute(2, 0, 1))
+
+
+def test_grey_fills_three_channels(tmp_path):
+    grey = RGB[..., 0]
+    found = read_image(save(tmp_path, Image.fromarray(grey), "a.png"))
+    assert torch.equal(found, torch.from_numpy(grey).expand(3, -1, -1))
+
+
+def test_palette_with_transparency_keeps_its_colours(tmp_path):
+    image = Image.fromarray(RGB).quantize(16)
+    wanted = np.asarray(image.convert("RGB"))
+    found = read_image(save(tmp_path, image, "a.png", transparency=bytes(range(16))))
+    assert np.array_equal(found.permute(1, 2, 0), wanted)
+
+
+@pytest.mark.parametrize("alpha", [0, 128, 255])
+def test_alpha_is_dropped(tmp_path, alpha):
+    rgba = np.concatenate((RGB, np.full((20, 30, 1), alpha, np.uint8)), 2)
+    found = read_image(save(tmp_path, Image.fromarray(rgba), "a.png"))
+    assert np.array_equal(found.permute(1, 2, 0), RGB)
+
+
+def test_grey_with_alpha_and_one_bit(tmp_path):
+    la = read_image(save(tmp_path, Image.fromarray(RGB[..., 0]).convert("LA"), "la.png"))
+    assert torch.equal(la[0], torch.from_numpy(RGB[..., 0]))
+    bit = read_image(save(tmp_path, Image.fromarray(RGB[..., 0] > 128), "bit.png"))
+    assert torch.equal(bit[1], torch.from_numpy((RGB[..., 0] > 128) * np.uint8(255)))
+
+
+def test_sixteen_bits_keep_their_high_byte(tmp_path):
+    deep = (RGB[..., 0].astype(np.uint16) << 8) + 77
+    found = read_image(save(tmp_path, Image.fromarray(deep), "a.png"))
+    assert torch.equal(found[2], torch.from_numpy(RGB[..., 0]))
+
+
+def test_cmyk_looks_as_it_did(tmp_path):
+    flat = np.full((16, 16, 3), (200, 40, 90), np.uint8)
+    found = read_image(save(tmp_path, Image.fromarray(flat).convert("CMYK"), "a.jpg", quality=100))
+    assert (found.float().mean((1, 2)) - torch.tensor([200.0, 40.0, 90.0])).abs().max() < 4
+
+
+def test_animation_gives_its_first_frame(tmp_path):
+    frames = [Image.fromarray(np.full((8, 9, 3), value, np.uint8)) for value in (10, 240)]
+    path = save(tmp_path, frames[0], "a.gif", save_all=True, append_images=frames[1:])
+    assert read_image(path).unique().tolist() == [10]
+
+
+def test_one_pixel(tmp_path):
+    assert read_image(save(tmp_path, Image.new("RGB", (1, 1), (1, 2, 3)), "a.png")).flatten().tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_pixels_without_a_white_are_refused_by_name(tmp_path, mode):
+    path = save(tmp_path, Image.new(mode, (4, 4)), "a.tiff")
+    with pytest.raises(UnreadableImage, match="save the image with 8 or 16 bits"):
+        read_image(path)
+
+
+def exif(turn):
+    tags = Image.Exif()
+    tags[ORIENTATION] = turn
+    return tags
+
+
+# The corner that the pixel at the top left of the stored image is shown in.
+@pytest.mark.parametrize(
+    ("turn", "corner"),
+    [(1, (0, 0)), (2, (0, -1)), (3, (-1, -1)), (4, (-1, 0)), (5, (0, 0)), (6, (0, -1)), (7, (-1, -1)), (8, (-1, 0))],
+)
+def test_exif_turns_the_image(tmp_path, turn, corner):
+    stored = np.zeros((20, 30, 3), np.uint8)
+    stored[0, 0] = 255
+    found = read_image(save(tmp_path, Image.fromarray(stored), "a.png", exif=exif(turn)))
+    assert found.shape == ((3, 30, 20) if turn >= 5 else (3, 20, 30))
+    assert found[0][corner] == 255
+    assert found.sum() == 3 * 255
+
+
+def test_boxes_drawn_on_the_stored_pixels_leave_them_stored(tmp_path):
+    path = save(tmp_path, Image.fromarray(RGB), "a.png", exif=exif(6))
+    assert np.array_equal(read_image(path, size=(20, 30)).permute(1, 2, 0), RGB)
+    assert read_image(path, size=(30, 20)).shape == (3, 30, 20)
+
+
+def test_a_square_image_is_turned_whatever_its_boxes_say(tmp_path):
+    square = RGB[:20, :20]
+    path = save(tmp_path, Image.fromarray(square), "a.png", exif=exif(6))
+    assert np.array_equal(read_image(path, size=(20, 20)).permute(1, 2, 0), np.rot90(square, -1))
+
+
+def test_another_size_than_the_boxes_were_drawn_on_is_refused(tmp_path):
+    path = save(tmp_path, Image.fromarray(RGB), "a.png")
+    with pytest.raises(UnreadableImage, match=r"20 x 30 pixels.*drawn on 40 x 60"):
+        read_image(path, size=(40, 60))
+
+
+def test_broken_files_name_themselves(tmp_path):
+    whole = save(tmp_path, Image.fromarray(image(100, 100)), "a.jpg").read_bytes()
+    contents = {"short.jpg": whole[: len(whole) // 2], "empty.jpg": b"", "text.jpg": b"<html>", "b.png": b"\x89PNG\r\n"}
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UnreadableImage, match=name) as caught:
+            read_image(tmp_path / name)
+        assert caught.value.path.endswith(name)
+        assert caught.value.reason
+    with pytest.raises(UnreadableImage, match="no such file"):
+        read_image(tmp_path / "missing.jpg")
+    with pytest.raises(UnreadableImage, match="IsADirectoryError"):
+        read_image(tmp_path)
+
+
+def test_the_error_travels_between_processes():
+    error = pickle.loads(pickle.dumps(UnreadableImage("a.jpg", "broken")))
+    assert (error.path, error.reason, str(error)) == ("a.jpg", "broken", "a.jpg: broken")
+
+
+def test_a_large_image_is_read_without_a_warning(tmp_path, recwarn):
+    path = save(tmp_path, Image.new("1", (12_000, 9_000)), "a.png")  # beyond the size that PIL warns of
+    assert read_image(path).shape == (3, 9_000, 12_000)
+    assert not recwarn.list
+
+
+def test_a_bomb_is_refused_by_name(tmp_path, monkeypatch):
+    path = save(tmp_path, Image.new("1", (100, 100)), "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(UnreadableImage, match="DecompressionBomb"):
+        read_image(path)
+
+
+def test_upright_serves_images_already_open():
+    image = Image.fromarray(RGB)
+    image.getexif()[ORIENTATION] = 3
+    assert np.array_equal(np.asarray(upright(image)), RGB[::-1, ::-1])

@@ -1,0 +1,231 @@
+"""Whole folders from one format to another and back, with their images."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.tiny_coco import annotation, image
+from PIL import Image
+
+from pkdzoo.data import find_split, make_shapes, open_dataset
+from pkdzoo.data.formats.read import find_format, splits_of
+from pkdzoo.data.synthetic import CLASSES
+from pkdzoo.dataset_tools.convert import convert
+
+FORMATS = ("coco", "voc", "yolo")
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    """Two splits with an image in a folder, an empty one, three classes of which one has no box."""
+    root = tmp_path / "coco"
+    sizes = {"a.png": (40, 60), "deep/b.png": (60, 40), "c.png": (40, 60)}
+    for split, shift in (("train", 0.0), ("val", 1.25)):
+        rows = [annotation(k + 1, 10 + k % 2, [5 + shift, 6, 20 + k, 10.5], 3 + 4 * (k % 2)) for k in range(5)]
+        for row in rows:
+            del row["segmentation"]
+        images = []
+        for k, (name, (height, width)) in enumerate(sizes.items()):
+            path = root / "images" / split / split / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image(height, width, k + len(split))).save(path)
+            images.append({"id": 10 + k, "file_name": f"{split}/{name}", "height": height, "width": width})
+        categories = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}, {"id": 90, "name": "traffic light"}]
+        file = root / "annotations" / f"instances_{split}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
+    return root
+
+
+def meaning(root: Path, split: str) -> dict[str, Any]:
+    """What a detector sees of a split, whatever its format and its ids."""
+    dataset = open_dataset(root, split)
+    found = {}
+    for k in range(len(dataset)):
+        sample = dataset[k]
+        names = [dataset.label_names[label] for label in sample.instances.labels.tolist()]
+        pixels = np.asarray(sample.image).sum().item()
+        found[dataset.file_name(k)] = (pixels, sorted(zip(names, sample.instances.boxes.tolist())))
+    return {"classes": dataset.label_names, "images": found}
+
+
+@pytest.mark.parametrize("first", ["voc", "yolo"])
+@pytest.mark.parametrize("second", FORMATS)
+def test_there_and_back(coco: Path, tmp_path: Path, first: str, second: str) -> None:
+    convert(coco, tmp_path / "1", first)
+    assert find_format(tmp_path / "1") == first
+    last = tmp_path / "1"
+    if second != first:
+        report = convert(tmp_path / "1", tmp_path / "2", second)
+        assert (report.source_format, report.target_format) == (first, second)
+        assert report.images == {"train": 3, "val": 3}
+        assert report.boxes == {"train": 5, "val": 5}
+        assert report.lost == {"train": {}, "val": {}}
+        last = tmp_path / "2"
+    if second != "coco":
+        convert(last, tmp_path / "3", "coco")
+        last = tmp_path / "3"
+    assert splits_of(last) == ["train", "val"]
+    for split in ("train", "val"):
+        assert meaning(last, split) == meaning(coco, split)
+
+
+def test_generated_shapes_in_every_format(tmp_path: Path) -> None:
+    shapes = make_shapes(tmp_path / "shapes", train=3, val=2, size=(96, 128))
+    expected = meaning(shapes, "train")
+    for to in ("voc", "yolo"):
+        report = convert(shapes, tmp_path / to, to)
+        assert report.lost["train"] == {"segmentations": report.boxes["train"]}
+        assert meaning(tmp_path / to, "train") == expected
+
+
+class TestHoldOut:
+    """A folder of images and YOLO labels, nobody has divided it yet."""
+
+    @pytest.fixture
+    def photos(self, tmp_path: Path) -> Path:
+        convert(make_shapes(tmp_path / "shapes", train=10, val=1, size=(64, 96)), tmp_path / "there", "yolo", ["train"])
+        root = tmp_path / "photos"
+        for kind in ("images", "labels"):
+            (root / kind).mkdir(parents=True)
+            for file in (tmp_path / "there" / kind / "train").iterdir():
+                file.rename(root / kind / file.name)
+        return root
+
+    def test_from_a_flat_folder(self, photos: Path, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"need a data.yaml beside them"):
+            open_dataset(photos, "train")
+        (photos / "data.yaml").write_text(f"train: images\nnames: {list(CLASSES)}\n")
+        with pytest.raises(ValueError, match=r"no 'val'; it has train.*--hold-out"):
+            open_dataset(photos, "val")
+        report = convert(photos, tmp_path / "coco", "coco", hold_out=0.3)
+        assert report.images == {"train": 7, "val": 3}
+        train, val, before = (open_dataset(*where) for where in self.places(photos, tmp_path / "coco"))
+        assert train.label_names == val.label_names == before.label_names
+        names = [{Path(one.file_name(k)).name for k in range(len(one))} for one in (train, val, before)]
+        assert names[0] | names[1] == names[2] and not names[0] & names[1]
+        assert train.report.boxes + val.report.boxes == before.report.boxes == sum(report.boxes.values())
+        assert len(list((tmp_path / "coco" / "images" / "val").iterdir())) == 3
+
+    @staticmethod
+    def places(photos: Path, coco: Path) -> list[tuple[Path, str]]:
+        return [(coco, "train"), (coco, "val"), (photos, "train")]
+
+    def test_names_decide(self, photos: Path, tmp_path: Path) -> None:
+        (photos / "data.yaml").write_text(f"train: images\nnames: {list(CLASSES)}\n")
+        convert(photos, tmp_path / "a", "coco", hold_out=0.3)
+        for file in sorted((photos / "images").iterdir())[:1]:
+            file.unlink()
+        convert(photos, tmp_path / "b", "coco", hold_out=0.3)
+        a, b = ({path.name for path in (tmp_path / k / "images/val").iterdir()} for k in "ab")
+        assert len(a & b) >= 2
+
+    @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+    def test_no_share(self, photos: Path, tmp_path: Path, share: float) -> None:
+        (photos / "data.yaml").write_text(f"train: images\nnames: {list(CLASSES)}\n")
+        with pytest.raises(ValueError, match="a share between 0 and 1"):
+            convert(photos, tmp_path / "coco", "coco", hold_out=share)
+
+    def test_there_is_a_val(self, coco: Path, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="has the splits train, val"):
+            convert(coco, tmp_path / "yolo", "yolo", hold_out=0.2)
+        assert not (tmp_path / "yolo").exists()
+
+
+def test_links(coco: Path, tmp_path: Path) -> None:
+    convert(coco, tmp_path / "voc", "voc", splits=["val"], link=True)
+    placed = tmp_path / "voc/JPEGImages/val/deep/b.png"
+    assert placed.is_symlink()
+    assert os.path.samefile(placed, coco / "images/val/val/deep/b.png")
+    assert splits_of(tmp_path / "voc") == ["val"]
+
+
+def test_crowd_and_difficult_objects(coco: Path, tmp_path: Path) -> None:
+    file = coco / "annotations/instances_train.json"
+    data = json.loads(file.read_text())
+    data["annotations"][0]["iscrowd"] = 1
+    data["annotations"][1]["ignore"] = 1
+    file.write_text(json.dumps(data))
+    convert(coco, tmp_path / "voc", "voc")
+    report = convert(tmp_path / "voc", tmp_path / "coco2", "coco")
+    assert report.lost == {"train": {}, "val": {}}
+    before, after = open_dataset(coco, "train").report, open_dataset(tmp_path / "coco2", "train").report
+    assert (after.crowd, after.ignored, after.boxes) == (before.crowd, before.ignored, before.boxes) == (1, 1, 4)
+    report = convert(coco, tmp_path / "yolo", "yolo")
+    assert report.boxes["train"] == 3
+    assert "not taken along: 1 crowd regions" in str(report)
+    assert report.to_dict()["lost"]["train"] == {"crowd regions": 1, "objects marked 'ignore' (VOC: difficult)": 1}
+
+
+def test_boxes_of_other_pixels_do_not_become_shares(coco: Path, tmp_path: Path) -> None:
+    """An image whose boxes were drawn on its stored pixels, which its tag turns."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 40)).save(coco / "images/train/train/a.png", exif=exif)
+    report = convert(coco, tmp_path / "yolo", "yolo")
+    assert report.images == {"train": 2, "val": 3}
+    assert report.boxes["train"] == 2
+    assert any("EXIF" in what for what in report.lost["train"])
+    assert convert(coco, tmp_path / "voc", "voc").images["train"] == 3
+
+
+class TestRefusals:
+    def test_target(self, coco: Path, tmp_path: Path) -> None:
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full/notes").write_text("mine")
+        with pytest.raises(ValueError, match="holds something already"):
+            convert(coco, tmp_path / "full", "voc")
+        with pytest.raises(ValueError, match="already"):
+            convert(coco, tmp_path / "new", "coco")
+        with pytest.raises(ValueError, match="'coco', 'voc', 'yolo'"):
+            convert(coco, tmp_path / "new", "kitti")
+
+    @pytest.mark.parametrize("to", ["voc", "yolo"])
+    def test_a_failure_leaves_nothing_behind(self, coco: Path, tmp_path: Path, to: str) -> None:
+        (coco / "images/val/val/c.png").unlink()
+        before = sorted(tmp_path.iterdir())
+        with pytest.raises(ValueError, match=r"1 of 3 images of val are missing: .*c\.png"):
+            convert(coco, tmp_path / "new", to)
+        assert sorted(tmp_path.iterdir()) == before
+
+    def test_one_name_for_two_images(self, coco: Path, tmp_path: Path) -> None:
+        for split in ("train", "val"):
+            (coco / f"images/{split}/{split}").rename(coco / f"images/{split}/same")
+            file = coco / f"annotations/instances_{split}.json"
+            file.write_text(file.read_text().replace(f"{split}/", "same/"))
+        with pytest.raises(ValueError, match="two images need Annotations"):
+            convert(coco, tmp_path / "voc", "voc")
+        convert(coco, tmp_path / "yolo", "yolo")  # a folder for each split
+
+    def test_source(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="no annotations for the train split"):
+            convert(tmp_path, tmp_path / "new", "voc")
+        (tmp_path / "data.yaml").write_text("names: [cat]")
+        (tmp_path / "ImageSets/Main").mkdir(parents=True)
+        with pytest.raises(ValueError, match="holds both VOC and YOLO"):
+            open_dataset(tmp_path, "train")
+        (tmp_path / "ImageSets/Main/trainval.txt").write_text("a\n")
+        assert find_format(tmp_path / "data.yaml") == "yolo"
+
+    def test_trainval_alone(self, coco: Path, tmp_path: Path) -> None:
+        root = tmp_path / "voc"
+        convert(coco, root, "voc")
+        lists = root / "ImageSets/Main"
+        (lists / "trainval.txt").write_text((lists / "train.txt").read_text())
+        assert splits_of(root) == ["train", "val"]
+        for split in ("train", "val"):
+            (lists / f"{split}.txt").unlink()
+        assert splits_of(root) == ["trainval"]
+        with pytest.raises(ValueError, match="YOLO has the splits train, val and test"):
+            convert(root, tmp_path / "yolo", "yolo")
+        assert convert(root, tmp_path / "coco2", "coco").images == {"trainval": 3}
+
+    def test_images_elsewhere_are_a_matter_of_coco(self, coco: Path, tmp_path: Path) -> None:
+        convert(coco, tmp_path / "yolo", "yolo")
+        with pytest.raises(ValueError, match="leave out the image folder"):
+            find_split(tmp_path / "yolo", "train", images=tmp_path)

@@ -1,0 +1,126 @@
+"""Cards say what the registry says, in the Hub's own words, and nobody's licence is guessed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCardData
+from huggingface_hub.repocard import ModelCard
+
+import pkdzoo
+from pkdzoo.hub.card import COCO, Card, DataSet
+from pkdzoo.hub.card_text import METRICS, eval_results, front_matter, render
+from pkdzoo.hub.weights import Distilled
+from pkdzoo.maintain.cards import zoo_cards
+from pkdzoo.models._card import card_of
+
+ROOT = Path(__file__).parents[2]
+NAMES = pkdzoo.list_detectors(pretrained=True)
+TINY = Card("tiny", "retina_r10w16", "MIT", ("cat", "dog"), DataSet("pets", "CC0-1.0"), {"AP": 12.3456, "AP50": None})
+
+
+def read_front(text: str) -> ModelCardData:
+    """The front matter as the Hub's client reads it from a whole card."""
+    return ModelCard(text, ignore_metadata_errors=False).data
+
+
+def test_cards_on_disk_are_what_the_registry_says() -> None:
+    wanted = zoo_cards(ROOT / "recipes")
+    found = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "hub_cards").glob("*.md")}
+    assert sorted(found) == sorted(wanted)
+    stale = [name for name, text in wanted.items() if found[name] != text]
+    assert not stale, "write them again: python -m pkdzoo.maintain cards"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_card_table_and_registry_agree(name: str) -> None:
+    text = (ROOT / "hub_cards" / f"{name}.md").read_text(encoding="utf-8")
+    row, (line,) = pkdzoo.get_weights(name), pkdzoo.results(name)
+    data = read_front(text)
+    assert data.library_name == "pkdzoo"
+    assert data.license == row.license.lower()
+    assert data.pipeline_tag == "object-detection"
+    found = {result.metric_name: result.metric_value for result in data.eval_results or ()}
+    assert found == {key: value for key, value in row.metrics.items() if key in METRICS}
+    assert found.get("AP") == line.AP
+    assert f"Source: {row.source}." in text
+    size = f"{line.params:.1f}" if line.params >= 1 else f"{line.params:.2f}"
+    assert f"{size} million parameters, {line.gflops:.1f} billion" in text
+    if line.teacher is None:
+        assert "Whom it learned from" not in text
+        return
+    assert f"Taught by `{line.teacher}`" in text
+    assert f"teacher:{line.teacher}" in data.tags
+    if line.distilled is not None:
+        triple = re.findall(r"^\| (?:teacher|plain|distilled) .*\| ([\d.]+) \|$", text, re.M)
+        assert triple == [f"{value:.1f}" for value in (line.teacher_AP, line.baseline, line.distilled)]
+        assert f"{line.gap_closed:.0%} of the gap" in text
+        assert f"Source: {line.triple_source}." in text
+
+
+def test_recipes_on_cards_exist() -> None:
+    named = {
+        found
+        for path in (ROOT / "hub_cards").glob("*.md")
+        for found in re.findall(r"`(recipes/[^`]+)`", path.read_text(encoding="utf-8"))
+    }
+    assert named
+    assert all((ROOT / path).is_file() for path in named)
+
+
+@pytest.mark.parametrize(
+    ("card", "whose"),
+    [
+        (replace(TINY, license="unknown"), "the weights"),
+        (replace(TINY, license=""), "the weights"),
+        (replace(TINY, data=DataSet("pets")), r"the data set \(pets\)"),
+        (replace(TINY, pair=Distilled("retina_r10w16", "big", ("pkd",))), r"the teacher \(big\)"),
+    ],
+)
+def test_unknown_licences_are_not_published(card: Card, whose: str) -> None:
+    with pytest.raises(ValueError, match=f"licence of {whose} is unknown, so nothing is published; write .*license="):
+        render(card)
+    assert "# tiny" in render(card, publish=False)
+
+
+def test_front_matter() -> None:
+    data = read_front(render(TINY))
+    assert (data.license, data.datasets, data.base_model) == ("mit", None, None)
+    (result,) = data.eval_results
+    assert (result.metric_type, result.metric_value, result.dataset_name) == ("map", 12.346, "pets")
+    other = read_front(render(replace(TINY, license="Our Own 1.0")))
+    assert (other.license, other.license_name) == ("other", "our-own-1.0")
+    assert read_front(render(replace(TINY, metrics={}))).eval_results is None
+    assert front_matter(card_of("retina_r50_pkd_swin")).startswith("---\nbase_model: timm/resnet50.tv_in1k\n")
+
+
+def test_backbones_of_others_are_not_claimed() -> None:
+    assert card_of("fcos_r50_caffe.coco_1x").base_model is None
+    assert card_of("retina_swin_t").base_model == "microsoft/swin-tiny-patch4-window7-224"
+
+
+def test_newer_evaluation_file() -> None:
+    name, text = eval_results(replace(card_of("retina_r50_pkd_swin"), data=COCO)) or ("", "")
+    assert name == ".eval_results/coco-2017.yaml"
+    (entry,) = yaml.safe_load(text)
+    assert (entry["dataset"]["id"], entry["value"]) == ("detection-datasets/coco", 41.5)
+    assert eval_results(TINY) is None
+
+
+def test_classes_and_places() -> None:
+    measured = replace(TINY, metrics={"AP": 1.0, "per_class": {"cat": 2.0, "dog": None}}, repository="org/pets")
+    text = render(replace(measured, image="predictions.png"))
+    assert "| cat | 2.0 |\n| dog | - |" in text
+    assert 'create_detector("hf-hub:org/pets")' in text
+    assert "![What it finds](predictions.png)" in text
+    assert "$" not in text
+    assert "\n\n\n" not in text
+
+
+def test_no_weights_no_card() -> None:
+    with pytest.raises(ValueError, match="nothing a card could speak of"):
+        card_of("retina_r10w16")

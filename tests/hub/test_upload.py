@@ -1,0 +1,176 @@
+"""A published folder holds what it should, and nothing that is nobody's business."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+import pkdzoo
+from pkdzoo.checkpoints import save_safetensors
+from pkdzoo.hub.upload import check_private, listing, push_folder, strip_local_paths, write_repository
+from pkdzoo.models._card import card_of, describe_card
+from pkdzoo.models._config import describe
+from pkdzoo.structures import PixelNorm
+
+
+@pytest.fixture
+def model() -> pkdzoo.Detector:
+    return pkdzoo.create_detector("retina_r10w16", label_names=["cat", "dog"])
+
+
+def publish(model: pkdzoo.Detector, folder: Path, **more: object) -> Path:
+    card = describe_card(model, "MIT", "pets", "CC0-1.0", **more)
+    return write_repository(folder, model.state_dict(), describe(model), card)
+
+
+def test_files(model: pkdzoo.Detector, tmp_path: Path) -> None:
+    metrics = {"AP": 12.0, "per_class": {"cat": 20.0, "dog": 4.0}, "command": "evaluate.py /home/ann/run --data x"}
+    folder = publish(model, tmp_path / "a", metrics=metrics, provenance={"seed": 3})
+    names = ["LICENSE", "README.md", "config.json", "metrics.json", "model.safetensors", "preprocessor_config.json"]
+    assert sorted(p.name for p in folder.rglob("*")) == names
+    assert [line.split()[-1] for line in listing(folder).splitlines()] == names
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+        assert set(file.keys()) == set(model.state_dict())
+    config = json.loads((folder / "config.json").read_text())
+    assert config["id2label"] == {"0": "cat", "1": "dog"}
+    assert "pretrained_cfg" not in config
+    own = config["pkdzoo_cfg"]
+    assert own["sha256"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert (own["license"], own["provenance"], own["resize"]) == ("MIT", {"seed": 3}, list(model.resize))
+    assert own["AP"] == 12.0
+    licences = "- these weights: MIT\n- data set pets: CC0-1.0\n"
+    assert (folder / "LICENSE").read_text() == licences and licences in (folder / "README.md").read_text()
+    assert json.loads((folder / "metrics.json").read_text())["command"] == "evaluate.py run --data x"
+    again = pkdzoo.create_detector(f"local-dir:{folder}")
+    image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    first, second = (m.predict(image, threshold=0.0) for m in (model, again))
+    assert torch.equal(first.boxes, second.boxes)
+    assert torch.equal(first.scores, second.scores)
+
+
+def test_coco_files(tmp_path: Path) -> None:
+    model = pkdzoo.create_detector("retina_r10w16", label_names="coco")
+    folder = write_repository(tmp_path / "a", model.state_dict(), describe(model), card_of("retina_r50_pkd_swin"))
+    assert (folder / ".eval_results" / "coco-2017.yaml").is_file()
+    config = json.loads((folder / "config.json").read_text())
+    assert config["label_to_coco_id"]["79"] == 90
+    provenance = config["pkdzoo_cfg"]["provenance"]
+    assert (provenance["teacher"], provenance["AP"]["teacher"]) == ("mask_rcnn_swin_s.coco_3x", 48.2)
+    assert provenance["AP"] == {"teacher": 48.2, "plain": 37.4, "distilled": 41.5}
+    assert provenance["methods"] == ["pkd"]
+
+
+def test_pixels_in_the_words_of_others(tmp_path: Path) -> None:
+    model = pkdzoo.create_detector("retina_r10w16", pixel_norm=PixelNorm((103.5, 116.0, 123.7), (1.0, 1.0, 1.0), "bgr"))
+    content = json.loads((model.save_pretrained(tmp_path) / "preprocessor_config.json").read_text())
+    assert content["do_flip_channel_order"] is True
+    assert "image_processor_type" not in content
+    # (x / 255 - mean) / std of theirs is our (x - mean) / std
+    x = 200.0
+    theirs = (x * content["rescale_factor"] - content["image_mean"][0]) / content["image_std"][0]
+    assert theirs == pytest.approx(x - 103.5)
+    rgb = pkdzoo.create_detector("retina_r10w16").save_pretrained(tmp_path / "rgb")
+    content = json.loads((rgb / "preprocessor_config.json").read_text())
+    assert content["size"] == {"shortest_edge": 800, "longest_edge": 1333}
+    assert content["image_mean"] == pytest.approx([0.485, 0.456, 0.406])
+
+
+def test_unknown_licences_write_nothing(model: pkdzoo.Detector, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="licence of the weights is unknown"):
+        write_repository(tmp_path / "a", model.state_dict(), describe(model), describe_card(model, "unknown", "pets"))
+    assert not (tmp_path / "a").exists()
+
+
+def test_full_folders_are_refused(model: pkdzoo.Detector, tmp_path: Path) -> None:
+    (tmp_path / "optimizer.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match="is not empty"):
+        publish(model, tmp_path)
+
+
+LEAKS = {
+    "/home/ann/data": "a place",
+    "see /data/coco/val": "a place",
+    "--data=/mnt/big/coco": "a place",
+    "~/runs/a": "a place",
+    "../../secret/a": "a place",
+    "C:\\\\Users\\\\ann": "a place",
+    "key hf_abcdefghijklmnopqrstuv": "a token",
+    "https://ann:pass@host/x": "a token",
+    "local-dir:/home/ann/runs/big/best": "a place",
+    "file:///data/zoo/x.pth": "a place",
+    "C:/Users/ann/runs": "a place",
+}
+
+
+@pytest.mark.parametrize(("text", "kind"), LEAKS.items())
+def test_leaks_are_found(model: pkdzoo.Detector, tmp_path: Path, text: str, kind: str) -> None:
+    folder = publish(model, tmp_path / "a")
+    with open(folder / "README.md", "a", encoding="utf-8") as file:
+        file.write(f"\n{text}\n")
+    with pytest.raises(ValueError, match=rf"README\.md has .*{kind}"):
+        check_private(folder)
+    advice = "Change it there and publish again" + (".*, and revoke the token" if kind == "a token" else "")
+    with pytest.raises(ValueError, match=f"nothing is published: .*{advice}"):
+        push_folder(folder, "org/name")
+
+
+@pytest.mark.parametrize(
+    "text", ["https://host/a/b/c", "and/or", "recipes/pkd/a.py", "<https://a/b/c>", "1/2 /x", "a: b"]
+)
+def test_harmless_words_are_not(model: pkdzoo.Detector, tmp_path: Path, text: str) -> None:
+    folder = publish(model, tmp_path / "a")
+    (folder / "README.md").write_text(text)
+    check_private(folder)
+
+
+def test_users_are_not_named(model: pkdzoo.Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(getpass, "getuser", lambda: "annsmith")
+    folder = publish(model, tmp_path / "a")
+    (folder / "README.md").write_text("trained by annsmith\n")
+    with pytest.raises(ValueError, match="'annsmith', a place or a user"):
+        check_private(folder)
+    check_private(folder, {"annsmith"})
+
+
+def test_other_files_and_heads_of_tensors(model: pkdzoo.Detector, tmp_path: Path) -> None:
+    folder = publish(model, tmp_path / "a")
+    save_safetensors(model.state_dict(), folder / "model.safetensors", {"from": "/home/ann/run/last"})
+    with pytest.raises(ValueError, match=r"model\.safetensors has .*home/ann"):
+        check_private(folder)
+    publish(model, tmp_path / "b")
+    (tmp_path / "b" / "rest.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"rest\.pt is not published"):
+        check_private(tmp_path / "b")
+
+
+def test_tidied() -> None:
+    assert (
+        strip_local_paths("recipes/train.py x.py --data /data/coco/ -o=/a/b")
+        == "recipes/train.py x.py --data coco -o=b"
+    )
+    assert strip_local_paths({"a": ["/x/y", 1, None], "b": "https://h/a/b"}) == {
+        "a": ["y", 1, None],
+        "b": "https://h/a/b",
+    }
+
+
+def test_images(model: pkdzoo.Detector, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "sheet.png")
+    card = describe_card(model, "MIT", "pets", "CC0-1.0", image="predictions.png")
+    folder = write_repository(tmp_path / "a", model.state_dict(), describe(model), card, tmp_path / "sheet.png")
+    assert (folder / "predictions.png").is_file()
+    assert "(predictions.png)" in (folder / "README.md").read_text()
+
+
+def test_names_of_repositories(model: pkdzoo.Detector, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="write ORGANISATION/NAME"):
+        push_folder(publish(model, tmp_path / "a"), "name")

@@ -1,0 +1,205 @@
+"""Images by link, by wildcard and from videos: what arrives, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+from helpers.serving import Served, cut, serving, status
+from PIL import Image
+
+from pkdzoo.data import UnreadableImage, read_image
+from pkdzoo.inference import web as module
+from pkdzoo.inference.sources import decode, each, is_single
+from pkdzoo.inference.video import Frame, frame_rate, read_video, writing_video
+from pkdzoo.inference.web import fetch_image
+
+
+def png(shade: int = 90, size: tuple[int, int] = (40, 30), **save: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (shade, 10, 200)).save(buffer, **{"format": "PNG", **save})
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def server() -> Iterator[Served]:
+    with serving() as served:
+        yield served
+
+
+class TestLinks:
+    def test_an_image(self, server: Served) -> None:
+        link, _ = server.put("/a%20b.png?size=large", png())
+        found = decode(link)
+        assert found.error is None and found.path == link and not found.reopens
+        assert found.pixels.shape == (3, 30, 40) and found.pixels[:, 0, 0].tolist() == [90, 10, 200]
+        assert is_single(link) and list(each(link)) == [link]
+
+    def test_turned_as_its_tag_says(self, server: Served) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        link, _ = server.put("/phone.jpg", png(format="JPEG", exif=exif))
+        assert fetch_image(link).size == (30, 40)
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (b"<html>no image</html>", "no image of a known kind"),
+            (b"", "no image of a known kind"),
+            (png()[:-40], "truncated"),
+            (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run\n", "no image of a known kind"),
+        ],
+        ids=["html", "nothing", "half", "a program"],
+    )
+    def test_what_is_no_image(self, server: Served, content: bytes, reason: str) -> None:
+        link, _ = server.put("/a.png", content)
+        assert reason in decode(link).error
+
+    def test_too_large(self, server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+        link, _ = server.put("/a.png", png() + bytes(5000))
+        monkeypatch.setattr(module, "LIMIT", 4096)
+        assert "larger than 0.00390625 MiB" in decode(link).error
+
+        def endless(handler: BaseHTTPRequestHandler) -> None:  # does not say how much it will send
+            handler.send_response(200)
+            handler.end_headers()
+            for _ in range(64):
+                handler.wfile.write(bytes(1024))
+            handler.close_connection = True
+
+        server.faults.append(endless)
+        assert "larger than" in decode(link).error
+
+    def test_too_slow(self, server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+        link, _ = server.put("/a.png", png())
+
+        def drip(handler: BaseHTTPRequestHandler) -> None:
+            handler.send_response(200)
+            handler.end_headers()
+            for _ in range(100):
+                handler.wfile.write(b"x")
+                handler.wfile.flush()
+                time.sleep(0.02)
+
+        monkeypatch.setattr(module, "PATIENCE", 0.2)
+        server.faults.append(drip)
+        started = time.monotonic()
+        assert "bytes came in 0.2 seconds" in decode(link).error
+        server.faults.append(lambda handler: time.sleep(1.0))
+        with pytest.raises(UnreadableImage, match="timed out"):
+            fetch_image(link, timeout=0.1)
+        assert time.monotonic() - started < 5
+
+    def test_what_goes_wrong_on_the_way(self, server: Served) -> None:
+        link, _ = server.put("/a.png", png())
+        server.faults.append(status(503))
+        assert "HTTP 503" in decode(link).error
+        server.faults.append(cut(png()))
+        assert "the line broke after" in decode(link).error
+        assert "HTTP 404" in decode(server.url + "/none.png").error
+        assert "refused" in decode("http://127.0.0.1:9/a.png").error.lower()
+        assert decode("http://[::1/a.png").error
+
+    def test_blanks_and_letters_beyond_ascii(self, server: Served) -> None:
+        server.put("/%C3%BCn%C3%AF%20%E6%97%A5.png?q=%C3%A4", png())
+        assert decode(f"{server.url}/ünï 日.png?q=ä").error is None
+        assert "ordinal" not in decode("http://ünï.invalid/a.png").error  # the host's name is what is wrong
+
+    @pytest.mark.parametrize("place", ["ftp://127.0.0.1/a.png", "file:///etc/hostname"])
+    def test_a_redirection_stays_on_the_web(self, server: Served, place: str) -> None:
+        link, _ = server.put("/a.png", png())
+
+        def elsewhere(handler: BaseHTTPRequestHandler, target: str) -> None:
+            handler.send_response(302)
+            handler.send_header("Location", target)
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+
+        server.faults.append(lambda handler: elsewhere(handler, place))
+        error = decode(link).error
+        assert "neither http nor https" in error or "is not allowed" in error
+        server.faults.append(lambda handler: elsewhere(handler, link))
+        assert decode(link).error is None
+        server.faults.extend([lambda handler: elsewhere(handler, link)] * 5)
+        error = decode(link).error
+        assert "infinite loop" in error and "\n" not in error
+
+    def test_a_file_link_is_a_file_name(self, tmp_path: Path) -> None:
+        (tmp_path / "a.png").write_bytes(png())
+        assert "no such file" in decode((tmp_path / "a.png").as_uri()).error
+
+
+class TestWildcards:
+    def test_files(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "more").mkdir()
+        for name in ("b.png", "a.png", "more/c.png", "odd [1].png"):
+            (tmp_path / name).write_bytes(png())
+        monkeypatch.chdir(tmp_path)
+        assert [str(p) for p in each("[ab].png")] == ["a.png", "b.png"]
+        assert [str(p) for p in each(Path("**/*.png"))] == ["a.png", "b.png", "more/c.png", "odd [1].png"]
+        assert is_single("odd [1].png") and not is_single("*.png")
+        with pytest.raises(ValueError, match=r"no file fits '\*\.webp'"):
+            each("*.webp")
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten frames of 64 x 48 at 5 a second, each brighter than the one before."""
+    pytest.importorskip("av")
+    path = tmp_path_factory.mktemp("video") / "clip.mp4"
+    with writing_video(path, Fraction(5)) as file:
+        for k in range(10):
+            file.add(Image.new("RGB", (64, 48), (20 * k, 20 * k, 20 * k)))
+    return path
+
+
+class TestVideos:
+    def test_frames(self, video: Path) -> None:
+        frames = list(read_video(video))
+        assert [f.number for f in frames] == list(range(10))
+        assert [f.time for f in frames] == pytest.approx([k / 5 for k in range(10)])
+        assert all(f.pixels.shape == (3, 48, 64) and f.path == str(video) for f in frames)
+        assert [float(f.pixels.float().mean()) for f in frames] == pytest.approx([20.0 * k for k in range(10)], abs=6)
+        assert [f.number for f in read_video(video, every=4)] == [0, 4, 8]
+        assert frame_rate(video) == 5
+
+    def test_one_at_a_time(self, video: Path) -> None:
+        first = next(each([video, "never reached"]))
+        assert isinstance(first, Frame) and first.number == 0
+        found = decode(first)
+        assert (found.frame, found.time, found.path) == (0, 0.0, str(video)) and not found.reopens
+        assert not is_single(video) and is_single(first)
+
+    def test_of_odd_size(self, tmp_path: Path, video: Path) -> None:
+        with writing_video(tmp_path / "odd.mp4", Fraction(30000, 1001)) as file:
+            for size in ((33, 21), (33, 21), (60, 20)):
+                file.add(Image.new("RGB", size))
+        assert [tuple(f.pixels.shape) for f in read_video(tmp_path / "odd.mp4")] == [(3, 20, 32)] * 3
+
+    def test_what_is_no_video(self, tmp_path: Path, video: Path) -> None:
+        (tmp_path / "text.mp4").write_text("no video")
+        (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[:600])
+        for name, reason in (("text.mp4", "Invalid data"), ("cut.mp4", "Invalid data"), ("none.mp4", "no such file")):
+            (broken,) = (decode(image) for image in each(tmp_path / name))
+            assert reason in broken.error and broken.path == str(tmp_path / name)
+        with pytest.raises(ValueError, match="every=0"):
+            read_video(video, every=0)
+
+    def test_without_pyav(self, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "av", None)
+        with pytest.raises(ImportError, match=r"pip install pkdzoo\[video\]"):
+            each(video)
+
+
+def test_what_pillow_would_run_is_not_opened(tmp_path: Path) -> None:
+    """Encapsulated PostScript is a program, which Pillow hands to Ghostscript."""
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(path, "EPS")
+    with pytest.raises(UnreadableImage, match="no image of a known kind"):
+        read_image(path)

@@ -1,0 +1,406 @@
+"""From names to detectors: classes, channels, labels, folders, pairs, pyramids, ImageNet backbones."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from helpers.foreign_checkpoints import checkpoint, register, tensors
+from helpers.reference import uniform
+from helpers.serving import serving
+from torch import nn
+
+import pkdzoo
+from pkdzoo.checkpoints import fitting, save_safetensors
+from pkdzoo.data.labels import COCO_IDS, COCO_NAMES
+from pkdzoo.hub.weights import Distilled, Weights
+from pkdzoo.models import _registry
+from pkdzoo.models._channels import adapt_stem, widen
+from pkdzoo.models._registry import Entry
+from pkdzoo.models.backbones import build_backbone
+from pkdzoo.models.backbones.weights import IMAGENET, completed, imagenet_weights, to_backbone
+from pkdzoo.structures import PixelNorm
+
+TINY = [name for name in pkdzoo.list_detectors() if name.endswith(("r10w16", "r18w24"))]  # too small to be measured
+
+
+@pytest.fixture
+def row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Registers a tiny RetinaNet with weights behind a file link; gives its tensors."""
+    monkeypatch.setenv("PKDZOO_CACHE", str(tmp_path / "cache"))
+
+    def make(**args: Any) -> dict[str, torch.Tensor]:
+        base = pkdzoo.create_detector("retina_r10w16", **args)
+        state = tensors(base)
+        (tmp_path / "file.pth").write_bytes(checkpoint(state))
+        register(monkeypatch, Weights("coco_1x", url=(tmp_path / "file.pth").as_uri()), **args)
+        return state
+
+    return make
+
+
+def outputs(model: pkdzoo.Detector, images: torch.Tensor) -> list[torch.Tensor]:
+    with torch.no_grad():
+        found = model.trace(pkdzoo.Batch(images, [tuple(images.shape[-2:])] * len(images)), "head").outputs
+    assert found is not None
+    return [*found.cls, *found.box]
+
+
+# -- names and arguments ---------------------------------------------------------------------------------------------
+
+
+def test_names_that_nobody_has() -> None:
+    with pytest.raises(ValueError, match=r"Did you mean .*retina_r50"):
+        pkdzoo.create_detector("retina_r5")
+    with pytest.raises(ValueError, match="write 'local-dir:FOLDER' or 'hf-hub:ORGANISATION/NAME'"):
+        pkdzoo.create_detector("someone/detector")
+    with pytest.raises(ValueError, match=r"has no argument 'num_class'\. Did you mean num_classes"):
+        pkdzoo.create_detector("retina_r10w16", num_class=3)
+    with pytest.raises(ValueError, match="a whole number of classes, at least 1"):
+        pkdzoo.create_detector("retina_r10w16", num_classes=0)
+
+
+def test_weights_that_nobody_has() -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"no weights for 'retina_r18' \(its tags: none\); retina detectors with weights: .*retina_r50\.coco_2x",
+    ):
+        pkdzoo.create_detector("retina_r18", pretrained=True)
+    with pytest.raises(ValueError, match="its tags: coco_1x, coco_2x"):
+        pkdzoo.create_detector("retina_r50.coco_3x", pretrained=True)
+
+
+def test_label_names() -> None:
+    model = pkdzoo.create_detector("retina_r10w16", label_names=["cat", "dog"])
+    assert (model.num_classes, model.label_names) == (2, ("cat", "dog"))
+    assert pkdzoo.create_detector("retina_r10w16", label_names="coco").label_names == COCO_NAMES
+    with pytest.raises(ValueError, match="2 label names for 3 classes"):
+        pkdzoo.create_detector("retina_r10w16", num_classes=3, label_names=["cat", "dog"])
+    with pytest.raises(ValueError, match="no set of classes is called 'lvis'"):
+        pkdzoo.create_detector("retina_r10w16", label_names="lvis")
+    assert len(COCO_NAMES) == len(set(COCO_NAMES)) == len(COCO_IDS) == 80
+    assert dict(zip(COCO_NAMES, COCO_IDS))["toothbrush"] == 90
+    assert dict(zip(COCO_NAMES, COCO_IDS))["stop sign"] == 13
+
+
+# -- other classes, other channels -----------------------------------------------------------------------------------
+
+
+def test_other_classes_keep_everything_else(row: Any) -> None:
+    state = row()
+    torch.manual_seed(0)
+    model = pkdzoo.create_detector("test_retina", pretrained=True, num_classes=7)
+    own = model.state_dict()
+    assert model.class_parameters() == {"head.cls.weight", "head.cls.bias"}
+    assert own["head.cls.weight"].shape[0] == 9 * 7
+    assert float(own["head.cls.weight"].std()) == pytest.approx(0.01, rel=0.1)
+    assert torch.allclose(own["head.cls.bias"].sigmoid(), torch.tensor(0.01))
+    assert all(torch.equal(own[key], state[key]) for key in own if not key.startswith("head.cls."))
+    assert model.label_names[0] == "class_0"
+
+
+def test_other_classes_stay_strict(row: Any, tmp_path: Path) -> None:
+    state = row()
+    del state["neck.lateral.0.conv.bias"]
+    (tmp_path / "file.pth").write_bytes(checkpoint(state))
+    with pytest.raises(ValueError, match=r"1 missing: neck\.lateral\.0\.conv\.bias"):
+        pkdzoo.create_detector("test_retina", pretrained=True, num_classes=7)
+
+
+@pytest.mark.parametrize("name", [name for name in pkdzoo.list_detectors() if name not in pkdzoo.list_pairs()])
+def test_every_class_dependent_tensor_is_named(name: str) -> None:
+    with torch.device("meta"):
+        few, many = (pkdzoo.create_detector(name, num_classes=n) for n in (3, 5))
+    other = many.state_dict()
+    differ = {key for key, value in few.state_dict().items() if value.shape != other[key].shape}
+    assert differ
+    assert few.class_parameters() >= differ
+
+
+def test_grey_images_give_what_their_rgb_copies_gave(row: Any) -> None:
+    pixel_norm = PixelNorm((100.0, 100.0, 100.0), (50.0, 50.0, 50.0))
+    row(pixel_norm=pixel_norm)
+    colour = pkdzoo.create_detector("test_retina", pretrained=True)
+    grey = pkdzoo.create_detector("test_retina", pretrained=True, in_chans=1)
+    images = torch.rand(2, 1, 64, 96) * 255
+    for one, three in zip(outputs(grey, images), outputs(colour, images.expand(-1, 3, -1, -1))):
+        assert torch.allclose(one, three, atol=1e-4)
+    with pytest.raises(ValueError, match="images of 1 channels, got 3"):
+        outputs(grey, images.expand(-1, 3, -1, -1))
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_six_channels_give_what_three_gave_twice(row: Any, order: str) -> None:
+    row(pixel_norm=PixelNorm((10.0, 20.0, 30.0), (50.0, 60.0, 70.0), order))
+    three = pkdzoo.create_detector("test_retina", pretrained=True)
+    six = pkdzoo.create_detector("test_retina", pretrained=True, in_chans=6)
+    images = torch.rand(1, 3, 64, 96) * 255
+    for one, other in zip(outputs(six, images.repeat(1, 2, 1, 1)), outputs(three, images)):
+        assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_widened_statistics() -> None:
+    bgr = PixelNorm((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), "bgr")
+    assert widen(bgr, 4) == PixelNorm((3.0, 2.0, 1.0, 3.0), (6.0, 5.0, 4.0, 6.0), "rgb")
+    assert widen(bgr, 1) == PixelNorm((2.0,), (5.0,), "rgb")
+    with pytest.raises(ValueError, match="at least one channel"):
+        widen(bgr, 0)
+
+
+def test_stems_of_transformers() -> None:
+    three, one = (
+        nn.ModuleDict({"backbone": build_backbone("swin_t", depths=(1, 1, 1, 1), width=12, in_chans=n)}) for n in (3, 1)
+    )
+    state = adapt_stem(three.state_dict(), one, swap_channels=False)
+    one.load_state_dict(state)
+    images = torch.rand(1, 1, 64, 64)
+    wanted = three.eval()["backbone"](images.expand(-1, 3, -1, -1))
+    for found, level in zip(one.eval()["backbone"](images), wanted, strict=True):
+        assert torch.allclose(found, level, atol=1e-5)
+
+
+# -- folders ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_saved_and_read_back(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    pixel_norm = PixelNorm((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), "bgr")
+    model = pkdzoo.create_detector(
+        name, label_names=["a", "b", "c"], resize=(320, 512), pixel_norm=pixel_norm, neck_norm="gn"
+    )
+    model.save_pretrained(tmp_path / "saved")
+    again = pkdzoo.create_detector(f"local-dir:{tmp_path / 'saved'}")
+    assert isinstance(again, type(model))
+    assert (again.label_names, again.resize, again.channel_order) == (("a", "b", "c"), (320, 512), "bgr")
+    assert again.postprocess_config == model.postprocess_config
+    assert again.loaded_from == f"local-dir:{tmp_path / 'saved'}"
+    images = torch.rand(1, 3, 64, 96) * 255
+    assert all(torch.equal(a, b) for a, b in zip(outputs(model, images), outputs(again, images)))
+    again.save_pretrained(tmp_path / "twice")
+    assert (tmp_path / "twice" / "config.json").read_text() == (tmp_path / "saved" / "config.json").read_text()
+
+
+def test_config_says_what_others_look_for(tmp_path: Path) -> None:
+    pkdzoo.create_detector("retina_r10w16", label_names="coco").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert "pretrained_cfg" not in config
+    assert config["library_name"] == "pkdzoo"
+    assert (config["id2label"]["79"], config["label_to_coco_id"]["79"]) == ("toothbrush", 90)
+
+
+def test_saved_detectors_for_other_classes_and_channels(tmp_path: Path) -> None:
+    model = pkdzoo.create_detector("fcos_r10w16", label_names=["a", "b"], in_chans=4)
+    model.save_pretrained(tmp_path)
+    again = pkdzoo.create_detector(f"local-dir:{tmp_path}")
+    assert len(again.pixel_mean) == 4
+    assert torch.equal(again.pixel_mean, model.pixel_mean)
+    other = pkdzoo.create_detector(f"local-dir:{tmp_path}", num_classes=5, resize=(64, 64))
+    assert (other.num_classes, other.resize) == (5, (64, 64))
+    assert torch.equal(other.backbone.conv1.weight, model.backbone.conv1.weight)
+    one = pkdzoo.create_detector(f"local-dir:{tmp_path}", in_chans=1)
+    assert torch.allclose(one.backbone.conv1.weight, model.backbone.conv1.weight.sum(1, keepdim=True))
+
+
+def test_saved_folders_are_read_strictly(tmp_path: Path) -> None:
+    model = pkdzoo.create_detector("retina_r10w16", num_classes=2)
+    model.save_pretrained(tmp_path)
+    state = dict(model.state_dict())
+    state["extra"] = state.pop("head.box.bias")
+    save_safetensors(state, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"1 missing: head\.box\.bias; 1 left over: extra"):
+        pkdzoo.create_detector(f"local-dir:{tmp_path}")
+
+
+# -- pairs -----------------------------------------------------------------------------------------------------------
+
+
+def test_pairs(row: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = row()
+    entry, _ = _registry.find("fcos_r10w16")
+    student = Entry(
+        "test_fcos_pkd_retina",
+        "test",
+        entry.build,
+        entry.args,
+        (),
+        Distilled("fcos_r10w16", "test_retina.coco_1x", ("pkd",)),
+    )
+    monkeypatch.setattr(_registry, "_ENTRIES", {**_registry._ENTRIES, student.name: student})
+    learner, teacher = pkdzoo.create_pair("test_fcos_pkd_retina", num_classes=4)
+    assert (learner.name, learner.num_classes) == ("test_fcos_pkd_retina", 4)
+    assert (teacher.name, teacher.num_classes) == ("test_retina", 80)
+    assert all(torch.equal(value, state[key]) for key, value in teacher.state_dict().items())
+    _, untaught = pkdzoo.create_pair("test_fcos_pkd_retina", pretrained=False)
+    assert untaught.loaded_from is None
+    with pytest.raises(ValueError, match="no weights for 'test_fcos_pkd_retina'"):
+        pkdzoo.create_pair("test_fcos_pkd_retina", pretrained=True)
+    with pytest.raises(ValueError, match=r"'retina_r50' has no teacher\. Did you mean .*retina_r50_pkd"):
+        pkdzoo.create_teacher("retina_r50")
+    with pytest.raises(ValueError, match="write True, False or 'teacher'"):
+        pkdzoo.create_pair("test_fcos_pkd_retina", pretrained="student")  # type: ignore[arg-type]
+
+
+# -- the pyramid alone -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_features_only(name: str) -> None:
+    torch.manual_seed(0)
+    net = pkdzoo.create_detector(name, features_only=True)
+    torch.manual_seed(0)
+    model = pkdzoo.create_detector(name)
+    images = torch.randint(0, 256, (2, 3, 97, 203), dtype=torch.uint8)
+    with torch.no_grad():
+        maps = net(images)
+        batch = pkdzoo.Batch(images.float(), [(97, 203), (64, 128)])
+        for image_maps, wanted in ((net(batch), model.extract_features(batch).levels),):
+            assert all(torch.equal(a, b) for a, b in zip(image_maps, wanted, strict=True))
+    assert [m.shape[1] for m in maps] == net.channels
+    assert [tuple(m.shape[2:]) for m in maps] == [(-(-97 // s), -(-203 // s)) for s in net.strides]
+    assert not any("head" in key for key, _ in net.named_parameters())
+    with pytest.raises(ValueError, match=r"write image\[None\]"):
+        net(images[0])
+
+
+# -- ImageNet --------------------------------------------------------------------------------------------------------
+
+
+def filled(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {
+        key: value if value.dtype == torch.int64 else torch.from_numpy(uniform(key, tuple(value.shape)))
+        for key, value in model.state_dict().items()
+    }
+
+
+def test_imagenet_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = filled(torchvision.models.resnet18(weights=None))
+    buffer = io.BytesIO()
+    torch.save(original, buffer)
+    with serving() as server:
+        url, digest = server.put("/resnet18.pth", buffer.getvalue())
+        row = Weights("imagenet", url, sha256=digest[:8])
+        monkeypatch.setitem(IMAGENET, "r18", dict.fromkeys(IMAGENET["r18"], row))
+        model = pkdzoo.create_detector("retina_r18", num_classes=2)
+        head = model.head.cls.weight.clone()
+        assert pkdzoo.load_backbone(model, "imagenet", cache_dir=tmp_path) is model
+        own = model.backbone.state_dict()
+        assert own
+        assert all(torch.equal(value, original[key]) for key, value in own.items())
+        assert torch.equal(model.head.cls.weight, head)
+        plain = pkdzoo.create_detector("retina_r18", num_classes=2, norm="bn", in_chans=1)
+        pkdzoo.load_backbone(plain, cache_dir=tmp_path)
+        assert torch.allclose(plain.backbone.conv1.weight, original["conv1.weight"].sum(1, keepdim=True))
+        assert len(server.requests) == 1
+        with pytest.raises(ValueError, match="weights are for batch norm: write norm='frozen_bn'"):
+            pkdzoo.load_backbone(pkdzoo.create_detector("retina_r18", norm="gn"), cache_dir=tmp_path)
+    with pytest.raises(ValueError, match="no ImageNet weights for backbone 'r10w16'"):
+        pkdzoo.load_backbone(pkdzoo.create_detector("retina_r10w16"))
+
+
+def test_the_file_that_fits_the_pixels() -> None:
+    assert "resnet50-0676ba61" in str(imagenet_weights("r50", PixelNorm().mean).url)
+    assert "resnet50_caffe" in str(imagenet_weights("r50", (102.9801, 115.9465, 122.7717)).url)
+    assert "resnet50_msra" in str(imagenet_weights("r50", (103.53, 116.28, 123.675)).url)
+    assert "resnet50_caffe" in str(imagenet_weights("r50", (103.53, 116.28, 123.675), "imagenet_caffe").url)
+    with pytest.raises(ValueError, match=re.escape("imagenet for pixels of mean (123.675, 116.28, 103.53)")):
+        imagenet_weights("r18", (0.0, 0.0, 0.0))
+
+
+def test_what_detection_adds_to_a_backbone_stays() -> None:
+    small: dict[str, Any] = {"blocks": (1, 1, 1, 1), "width": 8}
+    backbone = build_backbone("r50", **small, deformable=(2, 3, 4))
+    plain = filled(build_backbone("r50", **small, norm="bn"))
+    caffe = {key: value for key, value in plain.items() if "running" not in key and "tracked" not in key}
+    caffe["fc.weight"] = torch.zeros(10, 4)
+    full = fitting(backbone, completed(to_backbone({"state_dict": caffe}), backbone))
+    assert torch.equal(full["layer1.0.conv2.weight"], plain["layer1.0.conv2.weight"])
+    assert torch.equal(full["layer3.0.conv2.weight"], plain["layer3.0.conv2.weight"])
+    assert not full["layer3.0.conv2.offset.weight"].any()
+    assert not full["bn1.running_mean"].any()
+    assert (full["bn1.running_var"] == 1).all()
+    with pytest.raises(ValueError, match=r"1 keys of the checkpoint fit no rule.*layer5"):
+        to_backbone({**caffe, "layer5.weight": torch.zeros(1)})
+
+
+# -- cost ------------------------------------------------------------------------------------------------------------
+
+IMPORTS = {
+    "base": "import torch, torchvision",
+    "ours": "import torch, torchvision, pkdzoo",
+}
+
+
+@pytest.mark.slow
+def test_import_takes_little_longer_than_torch() -> None:
+    def seconds(statement: str) -> float:
+        code = f"import time; start = time.perf_counter(); {statement}; print(time.perf_counter() - start)"
+        folder = Path(pkdzoo.__file__).parent.parent
+        return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder).stdout)
+
+    taken: dict[str, list[float]] = {name: [] for name in IMPORTS}
+    for _ in range(5):  # in turn, so that a busy machine slows both
+        for name, statement in IMPORTS.items():
+            taken[name].append(seconds(statement))
+    base, ours = (sorted(taken[name])[2] for name in ("base", "ours"))
+    assert ours <= 1.3 * base, f"{ours:.2f} s against {base:.2f} s"
+
+
+PEAK = """
+import sys, pkdzoo
+pkdzoo.create_detector("retina_r10w16")
+def status(key):
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))
+for name in sys.argv[1:]:
+    open("/proc/self/clear_refs", "w").write("5")
+    before = status("VmRSS")
+    model = pkdzoo.create_detector(name)
+    peak = status("VmHWM")
+    held = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
+    print(name, peak - before, held)
+    del model
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_building_takes_no_more_memory_than_the_detector() -> None:
+    names = [name for name in pkdzoo.list_detectors() if name not in pkdzoo.list_pairs() and name not in TINY]
+    run = subprocess.run(
+        [sys.executable, "-c", PEAK, *names],
+        capture_output=True,
+        text=True,
+        cwd=Path(pkdzoo.__file__).parent.parent,
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"},  # what is freed leaves the process, and is seen again
+    )
+    assert run.returncode == 0, run.stderr
+    assert len(run.stdout.splitlines()) == len(names)
+    for line in run.stdout.splitlines():
+        name, peak, held = line.split()
+        assert int(peak) >= 0.9 * int(held), f"{name}: only {int(peak) / 1e6:.0f} MB were seen"
+        assert int(peak) <= 1.2 * int(held), f"{name}: {int(peak) / 1e6:.0f} MB for {int(held) / 1e6:.0f} MB"
+
+
+def test_weights_are_loaded_without_drawing_numbers_first(row: Any) -> None:
+    row()
+    state = torch.get_rng_state()
+    pkdzoo.create_detector("test_retina", pretrained=True)
+    assert torch.equal(state, torch.get_rng_state())
+    pkdzoo.create_detector("test_retina", pretrained=True, num_classes=3)
+    assert not torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", ["fcos_r50_caffe_tricks", "reppoints_x101_dcn", "tood_r50", "faster_rcnn_r50"])
+def test_any_family_takes_another_backbone(name: str) -> None:
+    with torch.device("meta"):
+        model = pkdzoo.create_detector(name, backbone="swin_t")
+    assert type(model.backbone).__name__ == "Swin"

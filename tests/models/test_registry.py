@@ -1,0 +1,119 @@
+"""Names and rows: the registry's rules, and every published number against a copy of what its source prints."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.reference import load
+
+import pkdzoo
+from pkdzoo.hub.weights import Distilled, Weights
+from pkdzoo.models import _registry
+from pkdzoo.models._registry import Entry
+from pkdzoo.models.backbones.weights import IMAGENET
+
+PUBLISHED = load("published")
+
+
+@pytest.mark.parametrize("name", PUBLISHED["weights"])
+def test_published_rows(name: str) -> None:
+    wanted, row = PUBLISHED["weights"][name], pkdzoo.get_weights(name)
+    assert row.url == wanted["url"]
+    assert row.sha256 == wanted["sha256"]
+    assert row.metrics["AP"] == wanted["AP"]
+    assert row.direct is ("drive.google" not in wanted["url"])
+    assert row.license == wanted.get("license", "Apache-2.0" if row.direct else "CC-BY-NC-4.0")
+    assert row.source
+    assert row.labels == "coco"
+
+
+@pytest.mark.parametrize("name", PUBLISHED["distilled"])
+def test_published_pairs(name: str) -> None:
+    wanted = PUBLISHED["distilled"][name]
+    distilled = _registry.find(name)[0].distilled
+    assert distilled is not None
+    assert (distilled.student, distilled.teacher) == (wanted["student"], wanted["teacher"])
+    assert list(distilled.methods) == wanted["methods"]
+    assert list(distilled.triple or ()) == wanted["triple"]
+    assert distilled.source
+
+
+def test_nothing_else_is_published() -> None:
+    linked = {name for name in pkdzoo.list_detectors(pretrained=True) if pkdzoo.get_weights(name).url}
+    assert linked == set(PUBLISHED["weights"])
+
+
+def test_backbone_files() -> None:
+    from torchvision.models import ResNet18_Weights, ResNet50_Weights, ResNet101_Weights
+
+    rows = [row for files in IMAGENET.values() for row in files.values()]
+    ours = {enum.IMAGENET1K_V1.url for enum in (ResNet18_Weights, ResNet50_Weights, ResNet101_Weights)}
+    assert {row.url for row in rows} == ours | set(PUBLISHED["backbones"])
+    assert all(row.sha256 in (row.url or "") for row in rows)
+
+
+@pytest.mark.parametrize("name", pkdzoo.list_pairs())
+def test_pairs_name_what_exists(name: str) -> None:
+    distilled = _registry.find(name)[0].distilled
+    assert distilled is not None
+    assert pkdzoo.is_detector(distilled.teacher)
+    assert pkdzoo.is_detector(distilled.student)
+    if distilled.triple is not None:
+        teacher, plain, reached = distilled.triple
+        assert distilled.gap_closed == pytest.approx((reached - plain) / (teacher - plain))
+
+
+def test_the_default_is_the_highest_ap_that_can_be_had() -> None:
+    assert pkdzoo.get_weights("retina_r50").tag == "coco_2x"
+    assert pkdzoo.get_weights("retina_x101_64x4d").tag == "coco_1x"  # 41.0 against 40.8
+    by_hand = Weights("a", url="page", direct=False, metrics={"AP": 50.0})
+    direct = Weights("b", url="file", metrics={"AP": 40.0})
+    assert Entry("x", "f", dict, {}, (by_hand, direct)).default is direct
+    assert Entry("x", "f", dict, {}, (Weights("c"),)).default is None
+
+
+def test_list_detectors() -> None:
+    assert "retina_r50" in pkdzoo.list_detectors()
+    assert pkdzoo.list_detectors("retina_r50_pkd_swin", pretrained=True) == ["retina_r50_pkd_swin.coco_2x"]
+    assert pkdzoo.list_detectors("retina_r50.*", pretrained=True) == ["retina_r50.coco_1x", "retina_r50.coco_2x"]
+    assert pkdzoo.list_detectors(["gfl_r50", "atss_r50"]) == ["atss_r50", "gfl_r50"]
+    found = pkdzoo.list_detectors("*pkd*", exclude=["*crosskd*", "faster*"], family="retina")
+    published = ["retina_r50_pkd_fcos_x101", "retina_r50_pkd_swin", "retina_r50_pkd_x101"]
+    assert found == ["retina_r10w16_pkd_gfl_r18", *published]
+    assert pkdzoo.list_detectors("nothing*") == []
+    assert set(pkdzoo.list_pairs("*swin*")) == {"retina_r50_pkd_swin", "retina_r50_on_output_crosskd_swin_t"}
+    names = pkdzoo.list_detectors()
+    assert names == sorted(names)
+
+
+def test_names() -> None:
+    assert pkdzoo.is_detector("retina_r50")
+    assert pkdzoo.is_detector("retina_r50.coco_2x")
+    assert not pkdzoo.is_detector("retina_r50.coco_9x")
+    assert not pkdzoo.is_detector("retina_r51")
+    with pytest.raises(ValueError, match=r"no detector 'retina_r5'\. Did you mean .*retina_r50"):
+        _registry.find("retina_r5")
+    with pytest.raises(ValueError, match="its tags: coco_1x, coco_2x"):
+        _registry.find("retina_r50.coco")
+    with pytest.raises(ValueError, match="no weights for 'gfl_r18'"):
+        pkdzoo.get_weights("gfl_r18")
+
+
+def test_registering_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_registry, "_ENTRIES", dict(_registry._ENTRIES))
+    _registry.register(Entry("test_arch", "test", dict, {}))
+    with pytest.raises(ValueError, match="registered already"):
+        _registry.register(Entry("test_arch", "test", dict, {}))
+    with pytest.raises(ValueError, match="a dot separates"):
+        _registry.register(Entry("test.arch", "test", dict, {}))
+    with pytest.raises(ValueError, match="two weights of one tag"):
+        _registry.register(Entry("other", "test", dict, {}, (Weights("a"), Weights("a"))))
+    with pytest.raises(ValueError, match="register its student 'nobody' first"):
+        _registry.register_distilled("x", Distilled("nobody", "retina_r50", ("pkd",)))
+
+
+def test_families_that_nobody_has() -> None:
+    assert pkdzoo.list_detectors(family="retina")
+    with pytest.raises(ValueError, match=r"no family 'retna'\. Did you mean retina"):
+        pkdzoo.list_detectors(family="retna")
+    with pytest.raises(ValueError, match="no family 'yolo'"):
+        pkdzoo.results(family="yolo")

@@ -1,0 +1,170 @@
+"""The log's means, its lines after a resume, and the guard against NaN."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from pkdzoo.structures import Batch
+from pkdzoo.training.checkpoint import Progress
+from pkdzoo.training.log import OVERFLOWS, TIMING, Diverged, Monitor, duration
+
+
+def batch(*names: str) -> Batch:
+    return Batch(torch.zeros(len(names), 3, 8, 8), [(8, 8)] * len(names), meta=[{"file_name": n} for n in names])
+
+
+def monitor(folder, every: int = 2, progress: Progress | None = None) -> Monitor:
+    return Monitor(Accelerator(cpu=True), folder, every, 10, progress or Progress())
+
+
+def feed(watch: Monitor, step: int, loss: float, norm: float = 1.0) -> None:
+    losses = {"loss_a": torch.tensor(loss), "loss_b": torch.tensor(1.0)}
+    watch.add(batch("x.jpg"), losses, {"pkd/r0": torch.tensor(0.5)})
+    watch.guard(torch.tensor(norm), False, "somewhere")
+    watch.step(Progress(step=step), 0.1, torch.tensor(norm))
+
+
+def lines(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_line_holds_means_since_the_last(tmp_path) -> None:
+    watch = monitor(tmp_path)
+    for step, loss in enumerate((1.0, 2.0, 4.0, 8.0), 1):
+        feed(watch, step, loss, norm=loss)
+    first, second = lines(tmp_path)
+    assert (first["loss_a"], first["loss_b"], first["loss"], first["grad_norm"]) == (1.5, 1.0, 2.5, 1.5)
+    assert (second["loss_a"], second["step"], second["lr"], second["log/pkd/r0"]) == (6.0, 4, 0.1, 0.5)
+    assert {"seconds", "images_per_s", "data_wait"} <= set(first) & set(TIMING)
+
+
+def test_an_unfinished_window_survives_json_to_the_last_bit(tmp_path) -> None:
+    (tmp_path / "a").mkdir()
+    watch = monitor(tmp_path / "a")
+    feed(watch, 1, 1 / 3)
+    kept = json.loads(json.dumps(watch.window()))
+    feed(watch, 2, 0.1)
+    (tmp_path / "b").mkdir()
+    again = monitor(tmp_path / "b", progress=Progress(step=1, window=kept))
+    feed(again, 2, 0.1)
+    (one,), (other,) = lines(tmp_path / "a"), lines(tmp_path / "b")
+    assert {k: v for k, v in one.items() if k not in TIMING} == {k: v for k, v in other.items() if k not in TIMING}
+
+
+def test_resuming_drops_what_is_going_to_be_said_again(tmp_path) -> None:
+    told = [
+        {"step": 2, "epoch": 0},
+        {"step": 4, "epoch": 0},
+        {"step": 4, "epoch": 1, "AP": 1.0},
+        {"step": 6, "epoch": 1},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in told)
+    (tmp_path / "log.jsonl").write_text(text + '{"step": 8, "ep')
+    monitor(tmp_path, progress=Progress(step=4, epoch=1))
+    assert lines(tmp_path) == told[:3]
+    (tmp_path / "log.jsonl").write_text(text)
+    monitor(tmp_path, progress=Progress(step=4, epoch=0, step_in_epoch=4))  # the evaluation is still to come
+    assert lines(tmp_path) == told[:2]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_the_guard_names_loss_images_and_checkpoint(tmp_path, value) -> None:
+    watch = monitor(tmp_path)
+    losses = {"loss_a": torch.tensor(value, requires_grad=True), "loss_b": torch.tensor(1.0)}
+    watch.add(batch("a.jpg", "b.jpg"), losses, {})
+    with pytest.raises(Diverged, match=rf"loss_a became {value} for images a\.jpg, b\.jpg.*runs/x/step_3"):
+        watch.guard(torch.tensor(value), False, "runs/x/step_3")
+
+
+def test_the_guard_sees_a_gradient_without_a_loss(tmp_path) -> None:
+    watch = monitor(tmp_path)
+    losses = {"loss_a": torch.tensor(1.0)}
+    watch.add(batch("a.jpg"), losses, {})
+    watch.add(batch("b.jpg"), losses, {})  # an accumulated pass: both are suspects
+    with pytest.raises(Diverged, match=r"the gradient's norm became nan for images a\.jpg, b\.jpg"):
+        watch.guard(torch.tensor(math.nan), False, "x")
+
+
+def test_the_guard_looks_at_every_accumulated_pass(tmp_path) -> None:
+    watch = monitor(tmp_path)
+    watch.add(batch("a.jpg"), {"loss_a": torch.tensor(math.nan)}, {})
+    watch.add(batch("b.jpg"), {"loss_a": torch.tensor(1.0)}, {})
+    with pytest.raises(Diverged, match=r"^loss_a became nan for images a\.jpg\. "):
+        watch.guard(torch.tensor(1.0), False, "x")
+    watch.add(batch("c.jpg"), {"loss_a": torch.tensor(1.0)}, {})  # the next step is another one
+    assert watch.guard(torch.tensor(1.0), False, "x") is False
+
+
+@pytest.fixture
+def scaled(tmp_path):
+    """A monitor whose steps a gradient scaler may skip."""
+    watch = monitor(tmp_path)
+    watch.accelerator.scaler = object()
+    yield watch
+    watch.accelerator.scaler = None
+
+
+def test_an_overflow_under_a_scaler_is_the_scalers_business(scaled, tmp_path) -> None:
+    for step, norm in enumerate((math.inf, 2.0, math.nan, math.inf), 1):
+        feed(scaled, step, 1.0, norm)
+    first, second = lines(tmp_path)
+    assert (first["grad_norm"], first["skipped_steps"]) == (2.0, 1)
+    assert (second["grad_norm"], second["skipped_steps"]) == (None, 2)
+    scaled.add(batch("a.jpg"), {"loss_a": torch.tensor(math.nan)}, {})
+    with pytest.raises(Diverged, match="loss_a became nan"):
+        scaled.guard(torch.tensor(math.nan), False, "x")
+
+
+def test_a_scaler_that_only_skips_ends_the_run(scaled) -> None:
+    for step in range(1, OVERFLOWS + 1):
+        feed(scaled, step, 1.0, math.inf)
+    with pytest.raises(Diverged, match=f"norm became inf in {OVERFLOWS + 1} steps one after the other"):
+        feed(scaled, OVERFLOWS + 1, 1.0, math.inf)
+
+
+def test_the_guard_passes_the_wish_to_stop_on(tmp_path) -> None:
+    watch = monitor(tmp_path)
+    for wish in (True, False):
+        watch.add(batch("a.jpg"), {"loss_a": torch.tensor(1.0)}, {})
+        assert watch.guard(torch.tensor(1.0), wish, "x") is wish
+
+
+def test_a_number_that_is_none_is_null_in_the_log(tmp_path) -> None:
+    watch = monitor(tmp_path, every=1)
+    losses = {"loss_a": torch.tensor(1.0)}
+    watch.add(batch("a.jpg"), losses, {"pkd/r0": torch.tensor(math.nan)})
+    watch.step(Progress(step=1), 0.1, torch.tensor(1.0))
+    (line,) = lines(tmp_path)
+    assert line["log/pkd/r0"] is None and "NaN" not in (tmp_path / "log.jsonl").read_text()
+    assert line["memory_gb"] > 0.05
+
+
+def test_the_time_that_is_left_does_not_hang_on_the_last_interval(tmp_path, monkeypatch, capsys) -> None:
+    """Steps of 2 s, a first one of 60 s, one hiccup of 500 s and an evaluation of 90 s in 30 steps."""
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    watch = Monitor(Accelerator(cpu=True), tmp_path, 2, 230, Progress())
+    for step in range(1, 31):
+        clock[0] += {1: 60.0, 30: 500.0}.get(step, 2.0)
+        feed(watch, step, 1.0)
+        if step == 15:
+            with watch.paused():
+                clock[0] += 90.0
+    assert watch.left(30) == pytest.approx(200 * (2.0 + 90.0 / 30))
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("time")]
+    assert said == ["time      7 min to go: 219 steps of 2 s, measured over 10 steps; evaluations come on top"]
+    assert [duration(s) for s in (90, 3600, 10000, 1e6)] == ["90 s", "60 min", "2.8 h", "11.6 days"]
+
+
+def test_waiting_for_data_is_counted_and_pauses_are_not(tmp_path) -> None:
+    watch = monitor(tmp_path)
+    assert list(watch.timed([batch("a")] * 2)) and watch.waited >= 0
+    before = watch.started
+    with watch.paused():
+        sum(range(100_000))
+    assert watch.started > before
