@@ -39,7 +39,7 @@ def export_run(args: argparse.Namespace) -> int:
     what: What = args.what or usual
     if what != "detections" and not (args.threshold is args.nms_threshold is args.max_detections is None):
         raise ValueError(
-            f"--threshold, --nms-threshold and --max-detections belong to detections, and --what is {what}: write "
+            f"--threshold, --nms-threshold and --max-detections belong to detections, and --what is {what}: add "
             "--what detections"
         )
     model = open_detector(args)

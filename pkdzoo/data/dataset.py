@@ -108,7 +108,7 @@ class CocoDataset(Dataset[Sample]):
         skip_other_classes: leave out boxes of classes that are not in ``label_names`` instead of refusing.
         with_masks: keep segmentations, and give masks with the boxes.
         drop_empty: leave out images without a box, as mmdetection trains (``filter_empty_gt``).
-        min_size: leave out images whose short side is smaller (mmdetection trains with 32).
+        min_image_size: leave out images whose short side is smaller (mmdetection trains with 32).
         seed: see ``transform``.
         on_error: ``"raise"`` or ``"skip"``.
         max_unreadable: share of images, 0..1, that may be skipped.
@@ -142,7 +142,7 @@ class CocoDataset(Dataset[Sample]):
         skip_other_classes: bool = False,
         with_masks: bool = False,
         drop_empty: bool = False,
-        min_size: int = 0,
+        min_image_size: int = 0,
         seed: int = 0,
         on_error: str = "raise",
         max_unreadable: float = MAX_UNREADABLE,
@@ -160,7 +160,7 @@ class CocoDataset(Dataset[Sample]):
         ids = {label: number for number, label in self._label_of.items()}
         self.label_to_coco_id = [ids.get(label, -1) for label in range(len(self.label_names))]
         self.report = LoadReport(str(self.json_path))
-        self.table = select(columns, self._label_of, self.label_names, self.report, drop_empty, min_size)
+        self.table = select(columns, self._label_of, self.label_names, self.report, drop_empty, min_image_size)
         self.image_ids, self.sizes = self.table.image_ids, self.table.sizes
         self._settled = False  # set in a worker's own copy only
         # Shared with the workers, also with those that live longer than an epoch.

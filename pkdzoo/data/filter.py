@@ -54,7 +54,7 @@ def select(
     label_names: list[str],
     report: LoadReport,
     drop_empty: bool = False,
-    min_size: int = 0,
+    min_image_size: int = 0,
 ) -> Table:
     """Sort the usable boxes by image, and leave out images that are not wanted.
 
@@ -64,7 +64,7 @@ def select(
         label_names: name of each label.
         report: filled in; its ``source`` names the file in errors.
         drop_empty: leave out images without a box.
-        min_size: leave out images whose short side is smaller.
+        min_image_size: leave out images whose short side is smaller.
 
     Raises:
         ValueError: no image, no image with a box, or annotations of a category that the file lacks.
@@ -82,7 +82,7 @@ def select(
     counts = np.bincount(owner[usable], minlength=len(columns.image_ids))
     wanted = np.zeros(len(columns.image_ids), bool)
     wanted[first] = True
-    small = wanted & (columns.sizes.min(1) < min_size)
+    small = wanted & (columns.sizes.min(1) < min_image_size)
     empty = wanted & ~small & (counts == 0)
     report.small_images, report.empty_images = int(small.sum()), int(empty.sum())
     report.dropped_empty = drop_empty

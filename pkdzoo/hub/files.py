@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pkdzoo.checkpoints.io import read_state_dict, save_safetensors
 from pkdzoo.hub.download import DownloadError
-from pkdzoo.utils.files import sha256_of_file, write_json
+from pkdzoo.utils.files import sha256_of_file, to_json, write_text
 from pkdzoo.utils.retry import call_with_retries, connection_failed, first_line, is_transient
 
 CONFIG, TENSORS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
@@ -119,10 +119,11 @@ def save_folder(
         others: further JSON files by name.
     """
     folder = Path(folder)
+    texts = {name: to_json(content) for name, content in {**(others or {}), CONFIG: config}.items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_safetensors(state, folder / TENSORS)
-    for name, content in {**(others or {}), CONFIG: config}.items():
-        write_json(folder / name, content)
+    for name, text in texts.items():
+        write_text(folder / name, text)
     return folder
 
 

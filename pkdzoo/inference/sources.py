@@ -36,7 +36,7 @@ class DecodedImage:
 
     Example:
         >>> import torch
-        >>> from pkdzoo.data import DecodedImage
+        >>> from pkdzoo.inference import DecodedImage
         >>> DecodedImage(torch.zeros(3, 48, 64, dtype=torch.uint8), "street.jpg").error is None
         True
         >>> DecodedImage(None, "other.jpg", "there is no such file").pixels is None

@@ -32,7 +32,7 @@ class Frame:
 
     Example:
         >>> import torch
-        >>> from pkdzoo.data import Frame
+        >>> from pkdzoo.inference import Frame
         >>> frame = Frame(torch.zeros(3, 720, 1280, dtype=torch.uint8), "street.mp4", number=50, time=2.0)
         >>> frame.number / frame.time  # frames a second
         25.0
@@ -73,7 +73,7 @@ def read_video(path: str | Path, every: int = 1) -> Iterator[Frame]:
         UnreadableImage: when the file is missing or no video, and in the middle of one that is damaged.
 
     Example:
-        >>> from pkdzoo.data import read_video
+        >>> from pkdzoo.inference import read_video
         >>> for frame in read_video("street.mp4", every=25):  # doctest: +SKIP
         ...     print(frame.number, frame.time)
     """

@@ -48,7 +48,7 @@ def describe(model: ZooModel) -> dict[str, Any]:
 def to_json(value: Any) -> Any:
     """An argument of a build function in JSON's types."""
     if isinstance(value, PixelNorm):
-        return {"mean": list(value.mean), "std": list(value.std), "order": value.channel_order}
+        return {"mean": list(value.mean), "std": list(value.std), "channel_order": value.channel_order}
     if isinstance(value, (tuple, list)):
         return [to_json(item) for item in value]
     return value
@@ -56,8 +56,8 @@ def to_json(value: Any) -> Any:
 
 def from_json(value: Any) -> Any:
     """Undo :func:`to_json`."""
-    if isinstance(value, Mapping) and set(value) == {"mean", "std", "order"}:
-        return PixelNorm(tuple(value["mean"]), tuple(value["std"]), value["order"])
+    if isinstance(value, Mapping) and set(value) == {"mean", "std", "channel_order"}:
+        return PixelNorm(tuple(value["mean"]), tuple(value["std"]), value["channel_order"])
     return tuple(from_json(item) for item in value) if isinstance(value, list) else value
 
 

@@ -247,7 +247,7 @@ class Detector(ZooModel):
         Example:
             >>> import numpy as np, pkdzoo
             >>> model = pkdzoo.create_detector("retina_r10w16")
-            >>> result = model.predict(np.zeros((64, 96, 3), np.uint8), score=0.5)
+            >>> result = model.predict(np.zeros((64, 96, 3), np.uint8), threshold=0.5)
             >>> result.size, len(result)
             ((64, 96), 0)
         """
@@ -270,7 +270,7 @@ class Detector(ZooModel):
 
         Args:
             images: as of :meth:`predict`; a generator may go on for ever. Of a video each fifth frame is
-                ``pkdzoo.data.read_video("street.mp4", every=5)``.
+                ``pkdzoo.inference.read_video("street.mp4", every=5)``.
             threshold: lowest score, 0..1.
             nms_threshold: IoU above which a worse box of the same class is dropped.
             max_detections: detections an image at most.
@@ -289,7 +289,7 @@ class Detector(ZooModel):
             >>> import numpy as np, pkdzoo
             >>> model = pkdzoo.create_detector("retina_r10w16")
             >>> frames = (np.full((64, 96, 3), shade, np.uint8) for shade in range(3))
-            >>> [len(result) for result in model.predict_stream(frames, score=0.5)]
+            >>> [len(result) for result in model.predict_stream(frames, threshold=0.5)]
             [0, 0, 0]
         """
         return predict_stream(

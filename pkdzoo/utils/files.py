@@ -66,7 +66,12 @@ def write_json(path: str | Path, content: Any, allow_nan: bool = False) -> None:
     Raises:
         ValueError: for NaN and infinity otherwise, since JSON does not have them.
     """
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n")
+    write_text(path, to_json(content, allow_nan))
+
+
+def to_json(content: Any, allow_nan: bool = False) -> str:
+    """Indented JSON text that ends with a line break; see :func:`write_json`."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n"
 
 
 def read_json(path: str | Path) -> Any:

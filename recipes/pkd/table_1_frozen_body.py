@@ -13,7 +13,7 @@ from typing import Any
 from pkdzoo.training import Distill, Recipe
 from recipes.common import FCOS_ONE_X, ONE_X, published
 
-RGB = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "order": "rgb"}
+RGB = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "channel_order": "rgb"}
 BGR = {"mean": [102.9801, 115.9465, 122.7717], "std": [1.0, 1.0, 1.0], "channel_order": "bgr"}
 GFL_BODY: dict[str, Any] = {"style": "pytorch", "frozen_affine": False, "relu_before_extra": False, "pixel_norm": RGB}
 FCOS_BODY: dict[str, Any] = {"style": "caffe", "frozen_affine": True, "extra": "on_output", "relu_before_extra": True}

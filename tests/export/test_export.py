@@ -155,7 +155,7 @@ def test_the_file_says_what_it_is(trained: pkdzoo.Detector, file: Path) -> None:
     assert facts["outputs"] == "detections"
     config = json.loads(facts["config"])
     assert config["architecture"] == trained.name
-    assert config["pkdzoo_cfg"]["inference"]["iou"] == trained.postprocess_config.nms_threshold
+    assert config["pkdzoo_cfg"]["postprocess"]["nms_threshold"] == trained.postprocess_config.nms_threshold
     proto = onnx.load(file)
     onnx.checker.check_model(proto)
     sides = [[side.dim_param or side.dim_value for side in v.type.tensor_type.shape.dim] for v in proto.graph.input]

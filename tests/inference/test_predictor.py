@@ -88,11 +88,11 @@ class TestViews:
             Detections(torch.tensor([[1.0, 2, 5, 6]]), torch.ones(1), torch.zeros(1).long(), None, cells), 20
         )
         assert back.boxes.tolist() == [[15.0, 2, 19, 6]]
-        assert back.cells is not None and back.cells[0, 0].tolist() == [0, 0, 0, 1]
+        assert back.mask_probabilities is not None and back.mask_probabilities[0, 0].tolist() == [0, 0, 0, 1]
 
     def test_masks_of_several_views(self, masked: pkdzoo.Detector, pixels: np.ndarray) -> None:
         result = found_in(masked.predict(pixels, threshold=0.0, max_detections=20, flip=True, sizes=(64, 80)))
-        assert result.cells is not None and result.cells.shape == (20, 28, 28)
+        assert result.mask_probabilities is not None and result.mask_probabilities.shape == (20, 28, 28)
 
     @pytest.mark.parametrize("sizes", [(), (0,), (16, 800)])
     def test_sizes_that_are_none(self, model: pkdzoo.Detector, pixels: np.ndarray, sizes: tuple[int, ...]) -> None:
@@ -209,9 +209,9 @@ class TestLinksAndVideos:
 class TestMasks:
     def test_drawn_at_the_images_own_size(self, masked: pkdzoo.Detector, pixels: np.ndarray) -> None:
         result = found_in(masked.predict(pixels, threshold=0.0, max_detections=5))
-        assert result.cells is not None and result.masks is not None
+        assert result.mask_probabilities is not None and result.masks is not None
         assert result.masks.shape == (5, 48, 80) and result.masks.dtype == torch.bool
-        assert torch.equal(result.masks, paste_masks(result.cells, result.boxes, (48, 80)))
+        assert torch.equal(result.masks, paste_masks(result.mask_probabilities, result.boxes, (48, 80)))
         assert set(result.to_dict()) == {"boxes", "scores", "labels", "masks"}
         assert result[:2].masks.shape == (2, 48, 80)  # type: ignore[union-attr]
 

@@ -314,7 +314,7 @@ def hub() -> Iterator[tuple[str, Callable[..., dict[str, Any]]]]:
     """A Hub in a process of its own: its address, and a call that sets faults and tells what it was asked and holds."""
     pipe = subprocess.PIPE
     served = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "loopback_hub.py")], stdin=pipe, stdout=pipe, text=True
+        [sys.executable, str(ROOT / "tests" / "helpers" / "loopback_hub.py")], stdin=pipe, stdout=pipe, text=True
     )
     assert served.stdin is not None and served.stdout is not None
 

@@ -343,7 +343,7 @@ def check_global_knowledge(made: Any, settings: Any) -> None:
     assert (method.object_weight, method.background_weight) == (settings["fg"], settings["bg"])
     assert (method.temperature, method.soft_weight) == (settings["soft_label"]["T"], settings["soft_label"]["weight"])
     assert method.relation_weight == 0 and not settings["relation_active_in_release"]
-    assert (method.images, method.smallest, method.alpha) == (
+    assert (method.num_images, method.smallest, method.alpha) == (
         search["max_images_per_class"], search["min_box"][0], search["alpha"]
     )  # fmt: skip
     assert method.student_prototypes.shape[2] == search["prototypes_per_class_per_level"]

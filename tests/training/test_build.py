@@ -63,7 +63,7 @@ def test_zoomed_windows_come_before_the_resize() -> None:
 def test_the_total_batch_is_shared_out() -> None:
     assert build.batch_per_process(RECIPE, 1) == 4
     assert build.batch_per_process(replace(RECIPE, optim=Optim(accumulate=2)), 2) == 1
-    with pytest.raises(ValueError, match=r"batch of 4 cannot be shared by 3 processes.*data\.batch=6"):
+    with pytest.raises(ValueError, match=r"batch of 4 cannot be shared by 3 processes.*data\.batch_size=6"):
         build.batch_per_process(RECIPE, 3)
 
 
