@@ -12,13 +12,12 @@ from pkdzoo.checkpoints.keymap import Rule
 from pkdzoo.checkpoints.mmdet import BODY_RULES
 from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.norm import Norm
+from pkdzoo.models._body import Pyramid, build_body
 from pkdzoo.models._published import FBKD_README, PKD_README, PKD_TABLE_2, mmdetection, mmrazor
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import TINY_BODY
-from pkdzoo.models.backbones import build_backbone
-from pkdzoo.models.necks.fpn import FPN
 from pkdzoo.models.two_stage import RPN, BoxHead, TwoStageDetector
-from pkdzoo.structures import PixelNorm, PostProcess
+from pkdzoo.structures import PixelNorm
 
 KEY_RULES: list[Rule] = [
     (r"rpn_head\.rpn_conv\.(.*)", r"rpn.conv.\1"),
@@ -67,18 +66,11 @@ def build(
         resize: (short, long) side images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
-    return FasterRCNN(
-        backbone=body,
-        neck=FPN(body.channels, body.strides, width, 0, 5, "max_pool", norm=neck_norm),
-        rpn=RPN(width, width),
-        box_head=BoxHead(width, num_classes, box_width),
-        sample=sample,
-        num_classes=num_classes,
-        pixel_norm=pixel_norm,
-        postprocess_config=PostProcess(score_threshold=0.05, nms_threshold=0.5, max_detections=100),
-        resize=resize,
+    pyramid = Pyramid("max_pool", start=0)
+    body = build_body(
+        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
     )
+    return FasterRCNN(**body, rpn=RPN(width, width), box_head=BoxHead(width, num_classes, box_width), sample=sample)
 
 
 WEIGHTS: dict[str, list[Weights]] = {

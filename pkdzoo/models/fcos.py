@@ -32,14 +32,13 @@ from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses.boxes import giou_loss, iou_log_loss
 from pkdzoo.losses.focal import sigmoid_focal
+from pkdzoo.models._body import Pyramid, build_body
 from pkdzoo.models._published import CROSSKD_README, crosskd, mmdetection
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import TINY_DENSE
 from pkdzoo.models.assigners.fcos import RANGES, centerness, match_points
 from pkdzoo.models.assigners.max_iou import labels_of
-from pkdzoo.models.backbones import build_backbone
 from pkdzoo.models.dense import DenseDetector, TowerHead
-from pkdzoo.models.necks.fpn import FPN
 from pkdzoo.ops.boxes import decode_distances, encode_distances
 from pkdzoo.ops.levels import flatten_levels
 from pkdzoo.ops.priors import point_base_anchors
@@ -208,23 +207,21 @@ def build(
         resize: (short, long) side images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
-    neck = FPN(body.channels, body.strides, width, 1, 5, "on_output", relu_before_extra, norm=neck_norm)
-    bias = True if tricks else None
+    pyramid = Pyramid("on_output", relu_before_extra=relu_before_extra)
+    body = build_body(
+        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    )
+    strides = body["neck"].strides
     return FCOS(
-        backbone=body,
-        neck=neck,
-        head=FCOSHead(width, num_classes, neck.strides, width, depth, head_norm, tricks, centerness_from, bias),
-        base_anchors=point_base_anchors(neck.strides),
+        **body,
+        head=FCOSHead(
+            width, num_classes, strides, width, depth, head_norm, tricks, centerness_from, True if tricks else None
+        ),
+        base_anchors=point_base_anchors(strides),
         offset=0.5,
         box_loss=giou_loss if tricks else iou_log_loss,
         center_radius=1.5 if tricks else None,
-        num_classes=num_classes,
-        pixel_norm=pixel_norm,
-        postprocess_config=PostProcess(
-            score_threshold=0.05, pre_nms_top_k=1000, nms_threshold=0.6 if tricks else 0.5, max_detections=100
-        ),
-        resize=resize,
+        postprocess_config=PostProcess(nms_threshold=0.6 if tricks else 0.5),
     )
 
 

@@ -18,13 +18,12 @@ from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses.boxes import giou_loss
 from pkdzoo.losses.quality import distribution_focal, quality_focal
+from pkdzoo.models._body import Pyramid, build_body
 from pkdzoo.models._published import CROSSKD_README, crosskd, mmdetection
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import BCCD_LAUNCH, BCCD_OPTIONS, TINY_DENSE
 from pkdzoo.models.assigners.atss import atss_targets
-from pkdzoo.models.backbones import build_backbone
 from pkdzoo.models.dense import DenseDetector, TowerHead
-from pkdzoo.models.necks.fpn import FPN
 from pkdzoo.ops.boxes import decode_distances, encode_distances, paired_iou
 from pkdzoo.ops.priors import base_anchors
 from pkdzoo.ops.reduce import mean_over_ranks
@@ -131,18 +130,17 @@ def build(
         resize: (short, long) side images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
-    neck = FPN(body.channels, body.strides, width, 1, 5, "on_output", norm=neck_norm)
+    pyramid = Pyramid("on_output")
+    body = build_body(
+        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    )
+    strides = body["neck"].strides
     return GFL(
-        backbone=body,
-        neck=neck,
-        head=GFLHead(width, num_classes, len(neck.strides), width, depth, head_norm),
-        base_anchors=[base_anchors(stride, (8.0,), (1.0,)) for stride in neck.strides],
+        **body,
+        head=GFLHead(width, num_classes, len(strides), width, depth, head_norm),
+        base_anchors=[base_anchors(stride, (8.0,), (1.0,)) for stride in strides],
         offset=0.0,
-        num_classes=num_classes,
-        pixel_norm=pixel_norm,
-        postprocess_config=PostProcess(score_threshold=0.05, pre_nms_top_k=1000, nms_threshold=0.6, max_detections=100),
-        resize=resize,
+        postprocess_config=PostProcess(nms_threshold=0.6),
     )
 
 

@@ -20,10 +20,9 @@ from pkdzoo.hub.weights import Weights
 from pkdzoo.layers.norm import Norm
 from pkdzoo.layers.towers import Tower
 from pkdzoo.models import faster_rcnn
+from pkdzoo.models._body import Pyramid, build_body
 from pkdzoo.models._published import PKD_TABLE_3, mmdetection
 from pkdzoo.models._registry import register_family
-from pkdzoo.models.backbones import build_backbone
-from pkdzoo.models.necks.fpn import FPN
 from pkdzoo.models.trace import Trace
 from pkdzoo.models.two_stage import RPN, BoxHead, RoITargets, TwoStageDetector
 from pkdzoo.ops.masks import crop_masks
@@ -162,19 +161,17 @@ def build(
         resize: (short, long) side images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
+    pyramid = Pyramid("max_pool", start=0)
+    body = build_body(
+        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    )
     return MaskRCNN(
-        backbone=body,
-        neck=FPN(body.channels, body.strides, width, 0, 5, "max_pool", norm=neck_norm),
+        **body,
         rpn=RPN(width, width),
         box_head=BoxHead(width, num_classes, box_width),
         mask_head=MaskHead(width, num_classes, mask_width),
         low_quality=0.5,
         sample=sample,
-        num_classes=num_classes,
-        pixel_norm=pixel_norm,
-        postprocess_config=PostProcess(score_threshold=0.05, nms_threshold=0.5, max_detections=100),
-        resize=resize,
     )
 
 

@@ -24,18 +24,17 @@ from pkdzoo.layers.conv import init_class_bias, init_convs
 from pkdzoo.layers.deform import SampledConv
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses.focal import sigmoid_focal
+from pkdzoo.models._body import Pyramid, build_body
 from pkdzoo.models._published import PKD_README, PKD_TABLE_2, mmdetection, mmrazor
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import TINY_DENSE
 from pkdzoo.models.assigners.dense import targets_from
 from pkdzoo.models.assigners.max_iou import match_by_iou
 from pkdzoo.models.assigners.points import match_nearest
-from pkdzoo.models.backbones import build_backbone
 from pkdzoo.models.dense import DenseDetector, TowerHead
-from pkdzoo.models.necks.fpn import FPN
 from pkdzoo.ops.levels import flatten_levels
 from pkdzoo.ops.priors import point_base_anchors
-from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, PostProcess, Priors
+from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, Priors
 
 KEY_RULES: list[Rule] = [
     *tower_rules("bbox_head.cls_convs", "head.cls_tower"),
@@ -201,18 +200,16 @@ def build(
         resize: (short, long) side images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
-    neck = FPN(body.channels, body.strides, width, 1, 5, "on_input", norm=neck_norm)
+    pyramid = Pyramid("on_input")
+    body = build_body(
+        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    )
+    strides = body["neck"].strides
     return RepPoints(
-        backbone=body,
-        neck=neck,
+        **body,
         head=RepPointsHead(width, num_classes, width, depth, head_norm),
-        base_anchors=point_base_anchors(neck.strides),
+        base_anchors=point_base_anchors(strides),
         offset=0.0,
-        num_classes=num_classes,
-        pixel_norm=pixel_norm,
-        postprocess_config=PostProcess(score_threshold=0.05, pre_nms_top_k=1000, nms_threshold=0.5, max_detections=100),
-        resize=resize,
     )
 
 

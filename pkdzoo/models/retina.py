@@ -17,6 +17,7 @@ from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses.focal import sigmoid_focal
+from pkdzoo.models._body import Pyramid, build_body
 from pkdzoo.models._published import (
     CROSSKD_README,
     GLOBAL_README,
@@ -30,12 +31,11 @@ from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import BCCD_LAUNCH, BCCD_OPTIONS, TINY_DENSE
 from pkdzoo.models.assigners.dense import targets_from
 from pkdzoo.models.assigners.max_iou import match_by_iou
-from pkdzoo.models.backbones import build_backbone
 from pkdzoo.models.dense import DenseDetector, TowerHead
-from pkdzoo.models.necks.fpn import FPN, Extra
+from pkdzoo.models.necks.fpn import Extra
 from pkdzoo.ops.boxes import decode_deltas, encode_deltas
 from pkdzoo.ops.priors import base_anchors
-from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, PostProcess, Priors
+from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, Priors
 
 KEY_RULES: list[Rule] = [
     *tower_rules("bbox_head.cls_convs", "head.cls_tower"),
@@ -132,18 +132,16 @@ def build(
         resize: (short, long) side images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
-    neck = FPN(body.channels, body.strides, width, start, 5, extra, relu_before_extra, norm=neck_norm)
+    pyramid = Pyramid(extra, start, relu_before_extra)
+    body = build_body(
+        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    )
+    strides = body["neck"].strides
     return RetinaNet(
-        backbone=body,
-        neck=neck,
+        **body,
         head=RetinaHead(width, num_classes, len(SCALES) * len(RATIOS), width, depth, head_norm),
-        base_anchors=[base_anchors(stride, SCALES, RATIOS) for stride in neck.strides],
+        base_anchors=[base_anchors(stride, SCALES, RATIOS) for stride in strides],
         offset=0.0,
-        num_classes=num_classes,
-        pixel_norm=pixel_norm,
-        postprocess_config=PostProcess(score_threshold=0.05, pre_nms_top_k=1000, nms_threshold=0.5, max_detections=100),
-        resize=resize,
     )
 
 

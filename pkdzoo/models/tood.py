@@ -28,6 +28,7 @@ from pkdzoo.layers.towers import Tower
 from pkdzoo.losses.boxes import giou_loss
 from pkdzoo.losses.focal import focal_of
 from pkdzoo.losses.quality import quality_focal_of
+from pkdzoo.models._body import Pyramid, build_body
 from pkdzoo.models._published import PKD_TABLE_2, mmdetection
 from pkdzoo.models._registry import register_family
 from pkdzoo.models._tiny import TINY_DENSE
@@ -35,9 +36,7 @@ from pkdzoo.models.assigners.atss import atss_targets
 from pkdzoo.models.assigners.dense import targets_from
 from pkdzoo.models.assigners.fcos import centerness
 from pkdzoo.models.assigners.task_aligned import match_task_aligned
-from pkdzoo.models.backbones import build_backbone
 from pkdzoo.models.dense import DenseDetector
-from pkdzoo.models.necks.fpn import FPN
 from pkdzoo.models.trace import Taps
 from pkdzoo.ops.boxes import encode_distances
 from pkdzoo.ops.priors import base_anchors
@@ -246,18 +245,17 @@ def build(
         resize: (short, long) side images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
-    neck = FPN(body.channels, body.strides, width, 1, 5, "on_output", norm=neck_norm)
+    pyramid = Pyramid("on_output")
+    body = build_body(
+        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    )
+    strides = body["neck"].strides
     return TOOD(
-        backbone=body,
-        neck=neck,
-        head=TOODHead(width, num_classes, len(neck.strides), width, depth, head_norm),
-        base_anchors=[base_anchors(stride, (8.0,), (1.0,)) for stride in neck.strides],
+        **body,
+        head=TOODHead(width, num_classes, len(strides), width, depth, head_norm),
+        base_anchors=[base_anchors(stride, (8.0,), (1.0,)) for stride in strides],
         offset=0.0,
-        num_classes=num_classes,
-        pixel_norm=pixel_norm,
-        postprocess_config=PostProcess(score_threshold=0.05, pre_nms_top_k=1000, nms_threshold=0.6, max_detections=100),
-        resize=resize,
+        postprocess_config=PostProcess(nms_threshold=0.6),
     )
 
 
