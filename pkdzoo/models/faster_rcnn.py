@@ -1,7 +1,7 @@
 """Faster R-CNN (Ren et al. 2015, arXiv:1506.01497) on a feature pyramid (Lin et al. 2017).
 
-As mmdetection's faster-rcnn_r*_fpn_*_coco: the pyramid starts at stride 4 and its P6 is every second cell of P5, three
-anchors a cell, two fully connected layers of 1024. What differs from the papers stands in ``two_stage.py``.
+As mmdetection's faster-rcnn_r*_fpn_*_coco: the pyramid starts at stride 4 and its P6 is P5 subsampled by 2, three
+anchors per location, two fully connected layers of 1024. ``two_stage.py`` lists the differences from the papers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KEY_RULES: list[Rule] = [
 
 
 class FasterRCNN(TwoStageDetector):
-    """Two-stage, anchor-based, boxes only."""
+    """Two-stage, anchor-based, without masks."""
 
     class_layers = ("box_head.cls", "box_head.box")
     key_rules = KEY_RULES
@@ -54,16 +54,17 @@ def build(
     """A Faster R-CNN with random weights.
 
     Args:
-        backbone: name of the backbone.
+        backbone: name of the backbone, see :func:`pkdzoo.models.backbones.list_backbones`.
         num_classes: C.
-        norm: norm of a ResNet, None as published (``frozen_bn``); ``gn`` or ``bn`` when it is to learn from scratch.
-        frozen_stages: frozen part of the backbone, None as published (stem and first stage; nothing of a Swin).
-        width: channels of pyramid and RPN.
-        box_width: of the box head's two layers.
-        neck_norm: norm in the pyramid, None as published.
-        sample: learn from a random choice of anchors and proposals, as published; False takes all of them.
-        pixel_norm: statistics of the input.
-        resize: (short, long) side images are scaled to.
+        norm: norm of a ResNet; None means ``frozen_bn``, as published. Use ``gn`` or ``bn`` to train from scratch.
+        frozen_stages: number of frozen backbone stages; None means as published: the stem and the first stage of a
+            ResNet, nothing of a Swin.
+        width: channels of the pyramid and the RPN.
+        box_width: width of the box head's two layers.
+        neck_norm: norm in the pyramid; None means none, as published.
+        sample: compute losses on a random sample of anchors and proposals, as published; False: on all of them.
+        pixel_norm: pixel statistics and channel order of the input; None means ImageNet's statistics in RGB.
+        resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
     pyramid = Pyramid("max_pool", start=0)
@@ -135,7 +136,7 @@ register_distilled(
         ("fbkd",),
         (39.4, 37.4, 39.3),
         FBKD_README,
-        "the config starts from the trained student, which the readme does not say",
+        "the config starts from the trained student, which the readme does not mention",
     ),
     [
         mmrazor(

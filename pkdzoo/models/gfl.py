@@ -1,7 +1,8 @@
 """GFL: generalized focal loss (Li et al. 2020, arXiv:2006.04388).
 
-As mmdetection's gfl_r*_fpn_*_coco: one square anchor a cell that only serves assignment by ATSS and as a point; class
-scores that mean quality (IoU), and for each side of a box a distribution over 0..16 strides whose mean is the distance.
+As mmdetection's gfl_r*_fpn_*_coco: one square anchor per location, used for the assignment by ATSS and as a point. The
+class score is trained to predict the quality (IoU) of the box. Each side of a box is a distribution over 0..16 strides,
+whose mean is the distance to the point.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ BINS = 17  # 0 .. 16 strides
 
 
 class GFLHead(TowerHead):
-    """Logits of class quality, and four distributions over distances in strides."""
+    """Class logits, and the logits of four distributions over distances in strides, for every anchor."""
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class GFLHead(TowerHead):
 
 
 class GFL(DenseDetector):
-    """One-stage, quality focal loss and distributions for sides."""
+    """One-stage, with quality focal loss and a distribution for each side of a box."""
 
     class_layers = ("head.cls",)
     key_rules = KEY_RULES
@@ -81,24 +82,24 @@ class GFL(DenseDetector):
     def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
         cls, box = self.flat(outputs)
         image, prior = self.positives(targets)
-        own, wanted, priors = box[image, prior], targets.boxes[image, prior], priors.take(prior)
-        boxes = self.decode(own, priors)
+        logits, target_boxes, priors = box[image, prior], targets.boxes[image, prior], priors.take(prior)
+        boxes = self.decode(logits, priors)
         quality = torch.zeros_like(targets.labels, dtype=cls.dtype)
-        quality[image, prior] = paired_iou(boxes.detach(), wanted)
-        weight = cls[image, prior].detach().sigmoid().amax(dim=-1)  # a box counts as much as its score promises
+        quality[image, prior] = paired_iou(boxes.detach(), target_boxes)
+        weight = cls[image, prior].detach().sigmoid().amax(dim=-1)  # boxes are weighted by their score
         total = mean_over_ranks(weight.sum(), least=1)
-        strides = encode_distances(wanted, priors.centers) / priors.strides[:, None]
-        per_side = distribution_focal(own.reshape(-1, 4, BINS), strides.clamp(0, BINS - 1 - 0.1))  # (K, 4)
+        strides = encode_distances(target_boxes, priors.centers) / priors.strides[:, None]
+        per_side = distribution_focal(logits.reshape(-1, 4, BINS), strides.clamp(0, BINS - 1 - 0.1))  # (K, 4)
         return {
             "loss_cls": quality_focal(cls, targets.labels, quality) / targets.num_pos,
-            "loss_box": 2.0 * (giou_loss(boxes, wanted) * weight).sum() / total,
+            "loss_box": 2.0 * (giou_loss(boxes, target_boxes) * weight).sum() / total,
             "loss_dfl": 0.25 * (per_side.mean(dim=-1) * weight).sum() / total,
         }
 
     def decode(self, box: Tensor, priors: Priors) -> Tensor:
-        chances = box.reshape(*box.shape[:-1], 4, BINS).softmax(dim=-1)
-        # a sum, not a product of matrices, which autocast would compute in half precision
-        distances = (chances * torch.arange(BINS, device=box.device, dtype=box.dtype)).sum(dim=-1)
+        probabilities = box.reshape(*box.shape[:-1], 4, BINS).softmax(dim=-1)
+        # a sum instead of a matrix product, which autocast would compute in half precision
+        distances = (probabilities * torch.arange(BINS, device=box.device, dtype=box.dtype)).sum(dim=-1)
         return decode_distances(distances * priors.strides[..., None], priors.centers)
 
 
@@ -118,16 +119,17 @@ def build(
     """A GFL with random weights.
 
     Args:
-        backbone: name of the backbone.
+        backbone: name of the backbone, see :func:`pkdzoo.models.backbones.list_backbones`.
         num_classes: C.
-        norm: norm of a ResNet, None as published (``frozen_bn``); ``gn`` or ``bn`` when it is to learn from scratch.
-        frozen_stages: frozen part of the backbone, None as published (stem and first stage; nothing of a Swin).
-        width: channels of pyramid and towers.
-        depth: convolutions a tower.
-        neck_norm: norm in the pyramid, None as published.
+        norm: norm of a ResNet; None means ``frozen_bn``, as published. Use ``gn`` or ``bn`` to train from scratch.
+        frozen_stages: number of frozen backbone stages; None means as published: the stem and the first stage of a
+            ResNet, nothing of a Swin.
+        width: channels of the pyramid and the towers.
+        depth: convolutions per tower.
+        neck_norm: norm in the pyramid; None means none, as published.
         head_norm: norm in the towers.
-        pixel_norm: statistics of the input.
-        resize: (short, long) side images are scaled to.
+        pixel_norm: pixel statistics and channel order of the input; None means ImageNet's statistics in RGB.
+        resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
     pyramid = Pyramid("on_output")

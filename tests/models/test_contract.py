@@ -233,7 +233,7 @@ def test_detections_lie_in_their_image(name: str, sizes: list[tuple[int, int]]) 
         images = model.postprocess(model.trace(batch, upto="head"), batch, EAGER)
     assert len(images) == len(sizes)
     for found, (h, w) in zip(images, sizes):
-        assert 0 < len(found) <= EAGER.top
+        assert 0 < len(found) <= EAGER.max_detections
         assert found.boxes.shape == (len(found), 4)
         assert (found.boxes >= 0).all()
         assert (found.boxes[:, 0::2] <= w).all() and (found.boxes[:, 1::2] <= h).all()
@@ -241,8 +241,9 @@ def test_detections_lie_in_their_image(name: str, sizes: list[tuple[int, int]]) 
         assert ((found.scores >= 0) & (found.scores <= 1)).all()
         assert (found.scores.diff() <= 0).all()
         assert found.labels.dtype == torch.int64 and ((found.labels >= 0) & (found.labels < 5)).all()
-        if found.cells is not None:
-            assert found.cells.shape[0] == len(found) and ((found.cells >= 0) & (found.cells <= 1)).all()
+        if found.mask_probabilities is not None:
+            probabilities = found.mask_probabilities
+            assert probabilities.shape[0] == len(found) and ((probabilities >= 0) & (probabilities <= 1)).all()
 
 
 @every

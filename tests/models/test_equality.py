@@ -36,7 +36,7 @@ def test_equals_mmdetection(name: str) -> None:
         trace = model.trace(batch, upto="head")
         detections = model.postprocess(trace, batch)
         if isinstance(model, MaskRCNN):
-            check_masks(model.draw(trace.features, detections), detections, case)
+            check_masks(model.predict_masks(trace.features, detections), detections, case)
     errors["features"] = max(map(error_of, trace.features.levels, case["features"]))
     assert trace.outputs is not None
     parts = [trace.outputs.cls, trace.outputs.box, trace.outputs.quality]

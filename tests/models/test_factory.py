@@ -152,7 +152,7 @@ def test_widened_statistics() -> None:
     bgr = PixelNorm((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), "bgr")
     assert widen(bgr, 4) == PixelNorm((3.0, 2.0, 1.0, 3.0), (6.0, 5.0, 4.0, 6.0), "rgb")
     assert widen(bgr, 1) == PixelNorm((2.0,), (5.0,), "rgb")
-    with pytest.raises(ValueError, match="at least one channel"):
+    with pytest.raises(ValueError, match="in_chans=0: write at least 1"):
         widen(bgr, 0)
 
 

@@ -78,8 +78,8 @@ def test_detections_have_masks_of_their_image() -> None:
         model.mask_head.logits.bias.fill_(5.0)
     found = model.detect(batch, PostProcess(score_threshold=0.0, max_detections=10))
     for image, size in zip(found, batch.sizes):
-        assert image.cells is not None and image.cells.shape == (10, 28, 28)
-        masks = paste_masks(image.cells, image.boxes, size)
+        assert image.mask_probabilities is not None and image.mask_probabilities.shape == (10, 28, 28)
+        masks = paste_masks(image.mask_probabilities, image.boxes, size)
         assert masks.shape == (10, *size) and masks.dtype == torch.bool
         for mask, box in zip(masks, image.boxes):
             # a mask that says yes everywhere fills its box but for rounded corners
@@ -88,7 +88,7 @@ def test_detections_have_masks_of_their_image() -> None:
             assert columns.min() + 0.5 >= box[0] and columns.max() + 0.5 <= box[2]
             assert rows.min() + 0.5 >= box[1] and rows.max() + 0.5 <= box[3]
     nothing = model.detect(batch, PostProcess(score_threshold=1.0))[1]
-    assert nothing.cells is not None and nothing.cells.shape == (0, 28, 28)
+    assert nothing.mask_probabilities is not None and nothing.mask_probabilities.shape == (0, 28, 28)
 
 
 def test_learning_needs_masks() -> None:

@@ -9,7 +9,7 @@ from torchvision.ops import box_iou
 import pkdzoo
 from pkdzoo.models.assigners.max_iou import NEGATIVE
 from pkdzoo.models.faster_rcnn import FasterRCNN
-from pkdzoo.models.two_stage import BACKGROUND, OBJECT, Proposing
+from pkdzoo.models.two_stage import BACKGROUND, OBJECT, ProposalConfig
 from pkdzoo.structures import IGNORE, PostProcess
 
 NONE = pkdzoo.Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
@@ -48,7 +48,7 @@ def test_proposals_are_few_distinct_and_inside() -> None:
         assert not boxes.requires_grad
         assert (boxes[:, 2:] > boxes[:, :2]).all()
         assert boxes.min() >= 0 and (boxes.amax(dim=0) <= torch.tensor([w, h, w, h])).all()
-    few = model.propose(trace, batch, Proposing(pre_nms_top_k=50, nms_threshold=0.7, max_proposals=7))
+    few = model.propose(trace, batch, ProposalConfig(pre_nms_top_k=50, nms_threshold=0.7, max_proposals=7))
     assert [len(boxes) for boxes in few] == [7, 7]
     # suppression is within a level: from five levels, at most five boxes may overlap one another
     assert (box_iou(few[0], few[0]) > 0.7).sum(dim=1).max() <= 5
@@ -58,7 +58,7 @@ def test_more_is_proposed_for_learning() -> None:
     model, batch = tiny(sample=False), batch_of(SOME)
     learned = model.trace(batch).proposals
     assert learned is not None
-    model.train_proposing = Proposing(pre_nms_top_k=2000, max_proposals=3)  # type: ignore[misc]
+    model.train_proposing = ProposalConfig(pre_nms_top_k=2000, max_proposals=3)  # type: ignore[misc]
     trace = model.trace(batch)
     assert trace.proposals is not None and len(trace.proposals[0]) == 3
     # a trace that went as far as the losses detects like any other
