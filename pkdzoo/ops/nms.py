@@ -58,7 +58,7 @@ def suppress(detections: Detections, nms_threshold: float, max_detections: int) 
 
 
 def concatenate(parts: list[Detections]) -> Detections:
-    """Join detections of several levels or views; ``masks`` are dropped, ``mask_probabilities`` must be in all or none."""
+    """Join detections of several levels or views, without ``masks``; all or none must have ``mask_probabilities``."""
     boxes, scores, labels = (torch.cat([getattr(p, name) for p in parts]) for name in ("boxes", "scores", "labels"))
     masks = [p.mask_probabilities for p in parts if p.mask_probabilities is not None]
     return Detections(boxes, scores, labels, mask_probabilities=torch.cat(masks) if masks else None)

@@ -9,7 +9,7 @@ from torch import Tensor
 import pkdzoo
 from pkdzoo.models.backbones import backbone_arguments, build_backbone
 from pkdzoo.models.backbones.swin import (
-    APART,
+    MASKED,
     Swin,
     SwinBlock,
     WindowAttention,
@@ -65,7 +65,7 @@ def test_shift_keeps_apart_what_was_far(h: int, w: int) -> None:
     image_place = to_windows(place.roll((-shift, -shift), (1, 2)), size)  # and where it came from
     moved = image_place - window_place
     together = (moved[:, :, None] == moved[:, None, :]).all(dim=-1)
-    assert torch.equal(shift_mask(h, w, size, shift), torch.where(together, 0.0, APART))
+    assert torch.equal(shift_mask(h, w, size, shift), torch.where(together, 0.0, MASKED))
 
 
 def naive_attention(layer: WindowAttention, x: Tensor, window: int, shift: int) -> Tensor:
@@ -175,7 +175,7 @@ def test_arguments_that_only_a_resnet_has() -> None:
     assert "norm" in backbone_arguments("r50") and "norm" not in backbone_arguments("swin_t")
     assert build_backbone("r18", norm=None, frozen_stages=None).frozen_stages == 1  # None: the backbone's own
     assert build_backbone("swin_t", norm=None, frozen_stages=None).frozen_stages == 0
-    with pytest.raises(ValueError, match=r"'swin_t' has no argument 'norm'; it takes .*drop_path"):
+    with pytest.raises(ValueError, match=r"'swin_t' has no argument 'norm'; its arguments are .*drop_path"):
         pkdzoo.create_detector("retina_swin_t", norm="gn")
     with pytest.raises(ValueError, match="no argument 'drop_path'"):
         pkdzoo.create_detector("retina_r50", drop_path=0.1)
