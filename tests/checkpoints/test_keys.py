@@ -19,17 +19,17 @@ def test_first_rule_that_fits() -> None:
 
 def test_keys_that_no_rule_takes_are_listed() -> None:
     state = {f"strange.{i}": ONE for i in range(30)}
-    with pytest.raises(ValueError, match=r"30 keys .* fit no rule .*strange\.0, .* and 18 more"):
+    with pytest.raises(ValueError, match=r"30 keys .* match no rule .*strange\.0, .* and 18 more"):
         to_our_keys(state, BODY_RULES)
 
 
 def test_two_keys_cannot_become_one() -> None:
-    with pytest.raises(ValueError, match=r"two keys of the checkpoint become 'a'"):
+    with pytest.raises(ValueError, match=r"two keys of the checkpoint are renamed to 'a'"):
         to_our_keys({"x": ONE, "y": ONE}, [(r"[xy]", "a")])
 
 
 def test_a_pattern_is_matched_whole() -> None:
-    with pytest.raises(ValueError, match="fit no rule"):
+    with pytest.raises(ValueError, match="match no rule"):
         to_our_keys({"prefix.head.w": ONE}, [(r"head\.w", "w")])
 
 
@@ -88,7 +88,7 @@ def test_loading_is_strict_and_leaves_the_model_alone_when_it_fails() -> None:
     del broken["1.weight"]
     with pytest.raises(
         ValueError,
-        match=r"1 missing: 1\.weight; 1 left over: extra; 1 of another shape: 0\.bias: file \(5,\), model \(2,\)",
+        match=r"1 missing: 1\.weight; 1 unexpected: extra; 1 of another shape: 0\.bias: file \(5,\), model \(2,\)",
     ):
         load_strictly(model, broken)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

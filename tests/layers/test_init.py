@@ -146,8 +146,8 @@ def test_what_is_taken_from_a_tensor_does_not_wait() -> None:
 
 
 def test_after_an_error_what_was_made_is_initialised() -> None:
-    with contextlib.suppress(RuntimeError), DeferredInit() as once:
+    with contextlib.suppress(RuntimeError), DeferredInit() as deferred:
         layer = nn.Linear(2, 2)
         nn.init.ones_(layer.weight)
         raise RuntimeError
-    assert layer.weight.sum().item() == 4.0 and not once.waiting
+    assert layer.weight.sum().item() == 4.0 and not deferred.pending

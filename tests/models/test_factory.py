@@ -217,7 +217,7 @@ def test_saved_folders_are_read_strictly(tmp_path: Path) -> None:
     state = dict(model.state_dict())
     state["extra"] = state.pop("head.box.bias")
     save_safetensors(state, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match=r"1 missing: head\.box\.bias; 1 left over: extra"):
+    with pytest.raises(ValueError, match=r"1 missing: head\.box\.bias; 1 unexpected: extra"):
         pkdzoo.create_detector(f"local-dir:{tmp_path}")
 
 
@@ -328,7 +328,7 @@ def test_what_detection_adds_to_a_backbone_stays() -> None:
     assert not full["layer3.0.conv2.offset.weight"].any()
     assert not full["bn1.running_mean"].any()
     assert (full["bn1.running_var"] == 1).all()
-    with pytest.raises(ValueError, match=r"1 keys of the checkpoint fit no rule.*layer5"):
+    with pytest.raises(ValueError, match=r"1 keys of the checkpoint match no rule.*layer5"):
         to_backbone({**caffe, "layer5.weight": torch.zeros(1)})
 
 
