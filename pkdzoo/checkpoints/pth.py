@@ -109,7 +109,7 @@ class Function(ReadOnly):
 
 
 class DtypeName(ReadOnly):
-    """Replaces the name of a dtype, or of a storage type, which stands for a dtype."""
+    """Replaces the name of a dtype, or of a storage type, which implies a dtype."""
 
     __slots__ = ("dtype",)
 

@@ -1,4 +1,4 @@
-"""The feature pyramid of a detector as a module of its own, with the interface of timm's ``features_only`` models."""
+"""The feature pyramid of a detector as a separate module, with the interface of timm's ``features_only`` models."""
 
 from __future__ import annotations
 

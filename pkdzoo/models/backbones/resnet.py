@@ -49,9 +49,8 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = self.bn2(self.conv2(out))
-        return F.relu(
-            out.add_(self.downsample(x)), inplace=True
-        )  # in place: backward does not need the map before the sum
+        out = out.add_(self.downsample(x))  # in place: backward does not need the map before the sum
+        return F.relu(out, inplace=True)
 
 
 class Bottleneck(nn.Module):
@@ -89,9 +88,8 @@ class Bottleneck(nn.Module):
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = F.relu(self.bn2(self.conv2(out)), inplace=True)
         out = self.bn3(self.conv3(out))
-        return F.relu(
-            out.add_(self.downsample(x)), inplace=True
-        )  # in place: backward does not need the map before the sum
+        out = out.add_(self.downsample(x))  # in place: backward does not need the map before the sum
+        return F.relu(out, inplace=True)
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1, groups: int = 1, deformable: bool = False) -> nn.Module:
