@@ -222,38 +222,36 @@ class Detector(ZooModel):
         flip: bool = False,
         sizes: Sequence[int] | None = None,
     ) -> Result | list[Result]:
-        """Detect objects in images of any source.
+        """Detections in images, however they come.
 
         Args:
-            images: a single image gives one result: a path, a link (http or https), a PIL image, a numpy array
-                (H, W, 3) uint8 RGB or a tensor (3, H, W) uint8 RGB. Several images give a list: a folder, a wildcard
-                (``"pics/*.jpg"``), a video (one result per frame; needs ``pip install pkdzoo[video]``), or a list or
-                other iterable of images.
-            threshold: minimum score, 0..1; None means the detector's default, usually 0.05.
-            nms_threshold: IoU above which the lower-scoring of two boxes of one class is dropped, 0..1.
-            max_detections: maximum number of detections per image.
-            classes: report only these classes, given as names or labels.
-            batch_size: images per forward pass. They are padded to a common size, which changes results slightly in
-                detectors with group norm; 1 gives the results of each image on its own.
-            flip: test-time augmentation: also run on the mirrored image and merge the detections by NMS. Takes twice
-                the time.
-            sizes: test-time augmentation: run at each of these short sides in pixels, e.g. ``(640, 800, 960)``, and
-                merge the detections by NMS; None means the detector's default size.
+            images: one result for a path, a link (http or https), a PIL image, a numpy array (H, W, 3) uint8 RGB or
+                a tensor (3, H, W) uint8 RGB; a list for a folder, a wildcard (``"pics/*.jpg"``), a video (one result a
+                frame; needs ``pip install pkdzoo[video]``), a list or any iterable of these.
+            threshold: lowest score, 0..1; None means the detector's own, mostly 0.05.
+            nms_threshold: IoU above which a worse box of the same class is dropped.
+            max_detections: detections an image at most.
+            classes: names or numbers of the only classes to report.
+            batch_size: images in one pass. They share one padded size, and group norm sees the padding: 1 gives
+                exactly what each image gives alone.
+            flip: look at the mirror image too, and unite what both find by suppression; twice the time.
+            sizes: short sides in pixels to look at each image at, e.g. ``(640, 800, 960)``, united likewise; None
+                means the detector's own size.
 
         Returns:
-            A Result with boxes in pixels of the original image, or a list of them. In a list, an image that cannot be
-            read gives a Result with an ``error`` message. The list keeps images that were given as arrays in memory
-            (but not video frames): for many images use :meth:`predict_stream`.
+            A Result, boxes in pixels of the image as given, or a list of them. In a list, an image that cannot be
+            read gives a Result whose ``error`` says why. A list keeps every image that has no file to be read from
+            again, but for a video's frames: for many images write :meth:`predict_stream`.
 
         Raises:
             UnreadableImage: for a single image that cannot be read.
-            ValueError: for an empty folder, an unknown class, an array that is not an image, or a detector whose
-                input does not have three channels.
+            ValueError: for an empty folder, an unknown class, an array that is no image, or a detector of other than
+                three channels.
 
         Example:
             >>> import numpy as np, pkdzoo
             >>> model = pkdzoo.create_detector("retina_r10w16")
-            >>> result = model.predict(np.zeros((64, 96, 3), np.uint8), threshold=0.5)
+            >>> result = model.predict(np.zeros((64, 96, 3), np.uint8), score=0.5)
             >>> result.size, len(result)
             ((64, 96), 0)
         """
@@ -272,32 +270,30 @@ class Detector(ZooModel):
         flip: bool = False,
         sizes: Sequence[int] | None = None,
     ) -> Iterator[Result]:
-        """Detect objects image by image, with one batch of images in memory at a time.
+        """Detections image by image, of any number of images: one batch of pixels is in memory at a time.
 
         Args:
-            images: as in :meth:`predict`; a generator may be endless. Every fifth frame of a video is
+            images: as of :meth:`predict`; a generator may go on for ever. Of a video each fifth frame is
                 ``pkdzoo.data.read_video("street.mp4", every=5)``.
-            threshold: see :meth:`predict`, as for all arguments below.
-            nms_threshold: IoU threshold of NMS.
-            max_detections: maximum number of detections per image.
-            classes: report only these classes.
-            batch_size: images per forward pass.
-            flip: also run on the mirrored image.
-            sizes: run at each of these short sides.
+            threshold: lowest score, 0..1.
+            nms_threshold: IoU above which a worse box of the same class is dropped.
+            max_detections: detections an image at most.
+            classes: names or numbers of the only classes to report.
+            batch_size: images in one pass; see :meth:`predict`.
+            flip: look at the mirror image too.
+            sizes: short sides in pixels to look at each image at.
 
         Returns:
-            An iterator of Results. An image that cannot be read gives a Result with an ``error`` message, also when
-            it is the only one.
+            An iterator. An image that cannot be read, even a single one, gives a Result whose ``error`` says why.
 
         Raises:
-            ValueError: immediately, for an empty folder, an unknown class, or a detector whose input does not have
-                three channels.
+            ValueError: at once, for an empty folder, an unknown class, or a detector of other than three channels.
 
         Example:
             >>> import numpy as np, pkdzoo
             >>> model = pkdzoo.create_detector("retina_r10w16")
             >>> frames = (np.full((64, 96, 3), shade, np.uint8) for shade in range(3))
-            >>> [len(result) for result in model.predict_stream(frames, threshold=0.5)]
+            >>> [len(result) for result in model.predict_stream(frames, score=0.5)]
             [0, 0, 0]
         """
         return predict_stream(

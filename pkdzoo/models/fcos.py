@@ -213,12 +213,10 @@ def build(
     body = build_body(
         pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
     )
-    strides = body["neck"].strides
+    strides, bias = body["neck"].strides, True if tricks else None
     return FCOS(
         **body,
-        head=FCOSHead(
-            width, num_classes, strides, width, depth, head_norm, tricks, centerness_from, True if tricks else None
-        ),
+        head=FCOSHead(width, num_classes, strides, width, depth, head_norm, tricks, centerness_from, bias),
         base_anchors=point_base_anchors(strides),
         offset=0.5,
         box_loss=giou_loss if tricks else iou_log_loss,

@@ -1,4 +1,4 @@
-"""Safetensors in and out: atomic, readable by others, told apart from pickles by what is in them."""
+"""Reading and writing of safetensors: atomic, readable by other libraries, distinguished from pickles by content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Renaming of keys, wrappers around state dicts, and loading that leaves nothing at its random start."""
+"""Renaming of keys, wrappers around state dicts, and strict loading."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_wrappers() -> None:
         {**plain, "note": "a string beside tensors"},
     ):
         assert list(unwrap(content)) == ["a", "b.c"]
-    # nothing disappears silently because it stands beside a student: the strict load is to name it
+    # unknown keys next to a student are kept, so that strict loading reports them
     assert list(unwrap({"state_dict": {**razor, "teacher.a": ONE, "strange.weight": ONE}})) == [
         "a",
         "b.c",
@@ -92,7 +92,7 @@ def test_loading_is_strict_and_leaves_the_model_alone_when_it_fails() -> None:
     ):
         load_strictly(model, broken)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    del state["1.num_batches_tracked"]  # follows from nothing that matters, and old files do not have it
+    del state["1.num_batches_tracked"]  # not needed, and old files do not have it
     load_strictly(model, {**state, "attn.relative_position_index": ONE})
     assert torch.equal(model[0].weight, state["0.weight"])
     assert "attn.relative_position_index" not in fitting(model, {**state, "attn.relative_position_index": ONE})

@@ -1,4 +1,4 @@
-"""Files of strangers: read in both containers, whatever lies in them beside tensors, and never obeyed."""
+"""Untrusted ``.pth`` files: both containers and all other content are read, and no code is executed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ConfigDict(dict[str, Any]):
 
 
 class Batches(list[int]):
-    """A list of a class of its own."""
+    """A subclass of list."""
 
 
 def tensors() -> dict[str, torch.Tensor]:
@@ -142,7 +142,7 @@ def test_programs_and_other_zips_are_refused(tmp_path: Path) -> None:
         read_state_dict(other)
 
 
-# -- hostile files ---------------------------------------------------------------------------------------------------
+# -- malicious files -------------------------------------------------------------------------------------------------
 
 
 class Runs:
@@ -199,7 +199,7 @@ class HistoryBufferThatRuns(HistoryBuffer):
 
 
 def wrapped(payload: bytes, zipped: bool) -> bytes:
-    """A file of torch's whose main pickle is ``payload``."""
+    """A file as torch writes it, whose main pickle is ``payload``."""
     if not zipped:
         parts = [0x1950A86A20F9469CFC6C, PROTOCOL, {"little_endian": True}]
         return b"".join(pickle.dumps(part, 2) for part in parts) + payload + pickle.dumps([], 2)
@@ -228,7 +228,7 @@ def test_the_attack_would_work_elsewhere(tmp_path: Path) -> None:
     assert target.exists()
 
 
-def test_what_it_wants_to_run_is_named(tmp_path: Path) -> None:
+def test_the_refused_function_is_named(tmp_path: Path) -> None:
     path = tmp_path / "file.pth"
     path.write_bytes(wrapped(opcodes("cposix", "system", "(S'touch x'", "tR"), True))
     with pytest.raises(ValueError, match=r"file\.pth.*names posix\.system, which could run code"):
@@ -265,7 +265,7 @@ def test_placeholders_keep_nothing(tmp_path: Path) -> None:
 
 
 def legacy(size: str = "I4\n", stored: int = 4, held: int = 16, elements: str = "I4\n") -> bytes:
-    """A file from before torch 1.6 with one tensor, and lies about it."""
+    """A file from before torch 1.6 with one tensor, with sizes that can be wrong."""
     payload = (
         "}S'a'\nctorch._utils\n_rebuild_tensor_v2\n((S'storage'\nctorch\nFloatStorage\nS'0'\nS'cpu'\n"
         f"{elements}NtQI0\n({size}t(I1\ntI00\nNtRs."
@@ -274,12 +274,12 @@ def legacy(size: str = "I4\n", stored: int = 4, held: int = 16, elements: str = 
     return head + pickle.dumps(["0"], 2) + struct.pack("<q", stored) + b"\0" * held
 
 
-def test_lies_about_sizes(tmp_path: Path) -> None:
+def test_wrong_sizes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "file.pth"
     path.write_bytes(legacy())
     assert torch.equal(read_state_dict(path)["a"], torch.zeros(4))
     huge = f"I{2**40}\n"
-    for lie in (
+    for wrong in (
         legacy(size="I5\n"),
         legacy(size="I-4\n"),
         legacy(size=huge),
@@ -291,7 +291,7 @@ def test_lies_about_sizes(tmp_path: Path) -> None:
         legacy(elements="I-1\n"),
         legacy(elements="S'x'\n"),
     ):
-        path.write_bytes(lie)
+        path.write_bytes(wrong)
         with pytest.raises(ValueError, match=r"file\.pth"):
             read_state_dict(path)
 
@@ -307,7 +307,7 @@ def test_packed_records_are_refused(tmp_path: Path) -> None:
 
 
 @CONTAINERS
-def test_cut_files(tmp_path: Path, zipped: bool) -> None:
+def test_truncated_files_are_refused(tmp_path: Path, zipped: bool) -> None:
     path = tmp_path / "file.pth"
     torch.save(tensors(), path, _use_new_zipfile_serialization=zipped)
     whole = path.read_bytes()

@@ -14,7 +14,7 @@ from pkdzoo.models.backbones.swin import PatchMerging
 
 
 def test_merging_of_the_original() -> None:
-    """The original's merging, written down as its code has it, gives what ours gives with translated weights."""
+    """The original's merging, as in its code, gives the same result as ours with converted weights."""
     torch.manual_seed(0)
     norm, reduction = nn.LayerNorm(4 * 5), nn.Linear(4 * 5, 10, bias=False)
     nn.init.normal_(norm.weight)

@@ -1,4 +1,4 @@
-"""Files of whatever layout find their way into a detector, or are refused for what is wrong with them."""
+"""Files in all supported key layouts are loaded; wrong files are refused with their error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks cut out below regions and pasted back."""
+"""Masks cropped to regions and pasted back."""
 
 from __future__ import annotations
 
