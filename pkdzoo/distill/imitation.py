@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pkdzoo.losses.distillation import normalize as normalize_channels
+from pkdzoo.losses import normalize_channels
 from pkdzoo.models.detector import Detector
 from pkdzoo.ops.reduce import mean_over_ranks
 

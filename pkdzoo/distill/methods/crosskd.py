@@ -29,8 +29,8 @@ from torch import Tensor
 
 from pkdzoo.distill.base import DistillMethod, by_family, priors_per_location, require_same_classes
 from pkdzoo.distill.pairing import check_choice, shape_of
-from pkdzoo.losses.boxes import giou_loss, iou_log_loss
-from pkdzoo.losses.distillation import centre, distilled_distribution, distilled_quality_focal, inverse
+from pkdzoo.losses import distilled_quality_focal, giou_loss, iou_log_loss, kl_divergence
+from pkdzoo.losses.correlation import centre_channels, inverse_std
 from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Depth, HeadTrace, LossTrace, Taps
@@ -152,9 +152,9 @@ class CrossKD(DistillMethod):
         """The student's map (B, C, h, w) with the teacher's statistics; both come before their ReLU, as taps do."""
         if self.hold == "post" and self.tap:
             student, teacher = F.relu(student), F.relu(teacher)
-        centred, _, std = centre(student, self.sync)
-        _, teacher_mean, teacher_std = centre(teacher.detach(), self.sync)
-        aligned = centred * inverse(std) * teacher_std + teacher_mean
+        centred, _, std = centre_channels(student, self.sync)
+        _, teacher_mean, teacher_std = centre_channels(teacher.detach(), self.sync)
+        aligned = centred * inverse_std(std) * teacher_std + teacher_mean
         return aligned.to(student.dtype)
 
     def normalizer(self, student: LossTrace[DenseDetector]) -> Tensor:
@@ -184,7 +184,7 @@ class CrossKD(DistillMethod):
         """
         if self.settings.box_loss == "distribution":
             reused, own = (x.reshape(*x.shape[:-1], 4, -1) for x in (reused, own))
-            per_prior = distilled_distribution(reused, own).mean(dim=-1)
+            per_prior = kl_divergence(reused, own).mean(dim=-1)
             return (per_prior * weights).sum() / mean_over_ranks(weights.sum(), least=1e-12)
         function = giou_loss if self.settings.box_loss == "giou" else iou_log_loss
         boxes, own_boxes = (teacher.model.decode(x, student.priors) for x in (reused, own))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pkdzoo.distill.base import DistillMethod, require_same_heads
 from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize, check_choice
-from pkdzoo.losses.distillation import cwd
+from pkdzoo.losses import cwd
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import HeadTrace, Trace
 from pkdzoo.structures import Batch, FeaturePyramid

@@ -26,7 +26,7 @@ from pkdzoo.distill.imitation import published_pkd_weight
 from pkdzoo.distill.masks import channel_attention, objects_of, rectangles, spatial_attention
 from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize, check_choice
 from pkdzoo.layers.non_local import GlobalContext
-from pkdzoo.losses.distillation import normalize as normalize_channels
+from pkdzoo.losses import normalize_channels
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
 from pkdzoo.structures import Batch, Instances

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize
-from pkdzoo.losses.distillation import norm_kl
+from pkdzoo.losses import norm_kl
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
 from pkdzoo.structures import Batch

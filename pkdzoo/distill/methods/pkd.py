@@ -17,7 +17,7 @@ from torch import Tensor
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.imitation import published_pkd_weight
 from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize
-from pkdzoo.losses.distillation import pearson_correlation
+from pkdzoo.losses import pearson_correlation
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
 from pkdzoo.structures import Batch

@@ -10,7 +10,7 @@ from helpers.kd_reference import tiny_batch, tiny_detector
 
 import pkdzoo
 from pkdzoo.distill.imitation import masked_mean, squared_difference
-from pkdzoo.losses.distillation import cwd, norm_kl
+from pkdzoo.losses import cwd, norm_kl
 
 
 def losses_of(methods: dict[str, Any], batch: pkdzoo.Batch | None = None, **teacher: Any) -> dict[str, float]:
