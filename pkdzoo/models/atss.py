@@ -17,8 +17,7 @@ from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules
 from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
-from pkdzoo.losses.boxes import giou_loss
-from pkdzoo.losses.focal import sigmoid_focal
+from pkdzoo.losses import giou_loss, sigmoid_focal
 from pkdzoo.models._body import Pyramid, build_body
 from pkdzoo.models._published import CROSSKD_README, crosskd, mmdetection
 from pkdzoo.models._registry import register_distilled, register_family

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pkdzoo.layers.norm import Norm
 from pkdzoo.layers.towers import Tower
 from pkdzoo.models.detector import Detector
-from pkdzoo.models.trace import Taps, Trace
+from pkdzoo.models.trace import HeadTrace, LossTrace, Taps, Trace
 from pkdzoo.ops.boxes import clip_boxes
 from pkdzoo.ops.levels import flatten_level, flatten_levels
 from pkdzoo.ops.nms import concatenate, select_candidates, suppress
@@ -31,6 +31,9 @@ from pkdzoo.structures import (
     PostProcess,
     Priors,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class TowerHead(nn.Module):
@@ -130,17 +133,19 @@ class DenseDetector(Detector):
         anchors = [level.to(device) for level in self.base_anchors]
         return grid_priors(anchors, features.sizes, features.strides, self.offset)
 
-    def run_head(self, trace: Trace, batch: Batch, tap: int | None = None) -> None:
+    def run_head(self, features: FeaturePyramid, batch: Batch, tap: int | None = None) -> HeadTrace[Self]:
         """Outputs and priors."""
-        trace.outputs, trace.taps = self.head(trace.features.levels, tap)
-        trace.priors = self.make_priors(trace.features)
+        outputs, taps = self.head(features.levels, tap)
+        return HeadTrace(self, features, outputs, self.make_priors(features), taps=taps or Taps())
 
-    def run_losses(self, trace: Trace, batch: Batch, instances: list[Instances]) -> None:
-        """Targets and losses."""
-        assert trace.outputs is not None and trace.priors is not None
-        valid = self.valid_priors(trace.features, batch)
-        trace.targets = self.assign(trace.outputs, trace.priors, instances, valid)
-        trace.losses = self.loss(trace.outputs, trace.priors, trace.targets)
+    def run_losses(
+        self, features: FeaturePyramid, batch: Batch, instances: list[Instances], tap: int | None = None
+    ) -> LossTrace[Self]:
+        """Outputs, priors, targets and losses."""
+        head = self.run_head(features, batch, tap)
+        targets = self.assign(head.outputs, head.priors, instances, self.valid_priors(features, batch))
+        losses = self.loss(head.outputs, head.priors, targets)
+        return LossTrace(self, features, head.outputs, head.priors, targets, losses, taps=head.taps)
 
     def valid_priors(self, features: FeaturePyramid, batch: Batch) -> Tensor:
         """(B, P) bool: the priors inside each image's size, rounded up to a multiple of 32."""
@@ -150,11 +155,11 @@ class DenseDetector(Detector):
         }
         return torch.stack([masks[size] for size in batch.sizes])
 
-    def postprocess(self, trace: Trace, batch: Batch, config: PostProcess | None = None) -> list[Detections]:
+    def postprocess(self, trace: Trace[Self], batch: Batch, config: PostProcess | None = None) -> list[Detections]:
         """For each level: score threshold, top k, decoding; then clipping, NMS and the best of all levels."""
-        outputs, priors = trace.outputs, trace.priors
-        if outputs is None or priors is None:
+        if not isinstance(trace, HeadTrace):
             raise ValueError('this trace stops at the features: write model.trace(batch, upto="head")')
+        outputs, priors = trace.outputs, trace.priors
         config = config or self.postprocess_config
         starts = [sum(priors.counts[:i]) for i in range(len(priors.counts))]
         candidates: list[list[Detections]] = [[] for _ in batch.sizes]

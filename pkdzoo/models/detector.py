@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from pkdzoo.models._card import describe_card
 from pkdzoo.models._checks import check_instances
 from pkdzoo.models._config import describe
 from pkdzoo.models._interface import ZooModel
-from pkdzoo.models.trace import DEPTHS, Depth, Trace
+from pkdzoo.models.trace import DEPTHS, Depth, HeadTrace, LossTrace, Trace
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, PixelNorm, PostProcess
 
 if TYPE_CHECKING:
@@ -114,48 +114,66 @@ class Detector(ZooModel):
         """The feature pyramid of a batch of raw images."""
         return cast(FeaturePyramid, self.neck(self.backbone(self.normalize(batch))))
 
-    def trace(self, batch: Batch, upto: Depth = "loss", tap: int | None = None) -> Trace:
-        """Run as deep as ``upto`` says and keep what was computed.
+    @overload
+    def trace(self, batch: Batch, upto: Literal["features"], tap: int | None = None) -> Trace[Self]: ...
+    @overload
+    def trace(self, batch: Batch, upto: Literal["head"], tap: int | None = None) -> HeadTrace[Self]: ...
+    @overload
+    def trace(self, batch: Batch, upto: Literal["loss"] = "loss", tap: int | None = None) -> LossTrace[Self]: ...
+    @overload
+    def trace(self, batch: Batch, upto: Depth, tap: int | None = None) -> Trace[Self]: ...
+
+    def trace(self, batch: Batch, upto: Depth = "loss", tap: int | None = None) -> Trace[Self]:
+        """Run the detector up to a depth and return everything that was computed.
 
         Args:
             batch: raw images; with instances where losses are asked for.
             upto: ``features``, ``head`` or ``loss``.
             tap: keep the towers' maps after this block (0: the pyramid itself); dense heads with towers only.
 
+        Returns:
+            A :class:`Trace`, :class:`HeadTrace` or :class:`LossTrace` of :mod:`pkdzoo.models.trace`.
+
         Raises:
-            ValueError: for an unknown depth, or losses without instances.
+            ValueError: for an unknown depth, losses without instances, or a tap of a detector without towers.
         """
         if upto not in DEPTHS:
             raise ValueError(f"upto={upto!r}: write one of {', '.join(map(repr, DEPTHS))}")
         if upto == "loss" and batch.instances is None:
             raise ValueError("losses need Batch.instances; for detections write model.predict(images)")
-        trace = Trace(self, self.extract_features(batch))
-        if upto != "features":
-            self.run_head(trace, batch, tap)
-        if upto == "loss":
-            assert batch.instances is not None
-            check_instances(batch.instances, batch.meta, self.num_classes)
-            self.run_losses(trace, batch, [instances.without_crowd() for instances in batch.instances])
-        return trace
+        if tap is not None and self.two_stage:
+            raise ValueError(f"tap={tap}: a two-stage detector has no towers to tap, leave it out")
+        features = self.extract_features(batch)
+        if upto == "features":
+            return Trace(self, features)
+        if upto == "head" or batch.instances is None:
+            return self.run_head(features, batch, tap)
+        check_instances(batch.instances, batch.meta, self.num_classes)
+        return self.run_losses(features, batch, [instances.without_crowd() for instances in batch.instances], tap)
 
-    def run_head(self, trace: Trace, batch: Batch, tap: int | None = None) -> None:
-        """Fill outputs, priors (and taps, proposals) of a trace that has features."""
+    def run_head(self, features: FeaturePyramid, batch: Batch, tap: int | None = None) -> HeadTrace[Self]:
+        """The rest of a pass up to the head."""
         raise NotImplementedError
 
-    def run_losses(self, trace: Trace, batch: Batch, instances: list[Instances]) -> None:
-        """Fill targets and losses of a trace that has outputs."""
+    def run_losses(
+        self, features: FeaturePyramid, batch: Batch, instances: list[Instances], tap: int | None = None
+    ) -> LossTrace[Self]:
+        """The rest of a pass up to the losses; ``instances`` are those of the batch without crowds."""
         raise NotImplementedError
 
-    def postprocess(self, trace: Trace, batch: Batch, config: PostProcess | None = None) -> list[Detections]:
+    def postprocess(self, trace: Trace[Self], batch: Batch, config: PostProcess | None = None) -> list[Detections]:
         """Detections of each image.
 
         Args:
-            trace: of a pass that went ``upto="head"``.
+            trace: of a pass with ``upto="head"`` or ``"loss"``.
             batch: the same images.
             config: thresholds; None means ``self.postprocess_config``.
 
         Returns:
             Detections in pixels of ``batch.images``.
+
+        Raises:
+            ValueError: for a trace of features alone.
         """
         raise NotImplementedError
 

@@ -8,7 +8,7 @@ also takes the proposals that overlap it most (``low_quality``).
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -23,11 +23,14 @@ from pkdzoo.models import faster_rcnn
 from pkdzoo.models._body import Pyramid, build_body
 from pkdzoo.models._published import PKD_TABLE_3, mmdetection
 from pkdzoo.models._registry import register_family
-from pkdzoo.models.trace import Trace
+from pkdzoo.models.trace import LossTrace, Trace
 from pkdzoo.models.two_stage import RPN, BoxHead, RoITargets, TwoStageDetector
 from pkdzoo.ops.masks import crop_masks
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, PixelNorm, PostProcess
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 KEY_RULES: list[Rule] = [
     *tower_rules("roi_head.mask_head.convs", "mask_head.tower"),
@@ -83,7 +86,9 @@ class MaskRCNN(TwoStageDetector):
         super().__init__(**kwargs)
         self.mask_head = mask_head
 
-    def run_losses(self, trace: Trace, batch: Batch, instances: list[Instances]) -> None:
+    def run_losses(
+        self, features: FeaturePyramid, batch: Batch, instances: list[Instances], tap: int | None = None
+    ) -> LossTrace[Self]:
         """As Faster R-CNN, after a check of the target masks."""
         for objects, size in zip(instances, batch.sizes):
             if len(objects) and objects.masks is None:
@@ -96,7 +101,7 @@ class MaskRCNN(TwoStageDetector):
                     f"masks of shape {tuple(objects.masks.shape)} for {len(objects)} objects of an image of "
                     f"{size[0]} x {size[1]}: write masks as (G, height, width) of the image without padding"
                 )
-        super().run_losses(trace, batch, instances)
+        return super().run_losses(features, batch, instances, tap)
 
     def roi_losses(
         self, features: FeaturePyramid, targets: list[RoITargets], instances: list[Instances]
@@ -117,7 +122,7 @@ class MaskRCNN(TwoStageDetector):
         cross_entropy = F.binary_cross_entropy_with_logits(logits, torch.cat(target_masks).float(), reduction="sum")
         return {**losses, "loss_mask": cross_entropy / count}
 
-    def postprocess(self, trace: Trace, batch: Batch, config: PostProcess | None = None) -> list[Detections]:
+    def postprocess(self, trace: Trace[Self], batch: Batch, config: PostProcess | None = None) -> list[Detections]:
         """Boxes as in Faster R-CNN, then a mask for each: ``mask_probabilities`` (N, 28, 28)."""
         detections = super().postprocess(trace, batch, config)
         masks = self.predict_masks(trace.features, detections)

@@ -23,7 +23,7 @@ from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import init_class_bias, init_convs
 from pkdzoo.layers.deform import SampledConv
 from pkdzoo.layers.norm import Norm
-from pkdzoo.losses.focal import sigmoid_focal
+from pkdzoo.losses import sigmoid_focal
 from pkdzoo.models._body import Pyramid, build_body
 from pkdzoo.models._published import PKD_README, PKD_TABLE_2, mmdetection, mmrazor
 from pkdzoo.models._registry import register_distilled, register_family

@@ -17,7 +17,7 @@ from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules
 from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
-from pkdzoo.losses.focal import sigmoid_focal
+from pkdzoo.losses import sigmoid_focal
 from pkdzoo.models._body import Pyramid, build_body
 from pkdzoo.models._published import (
     CROSSKD_README,

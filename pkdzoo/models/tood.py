@@ -25,9 +25,7 @@ from pkdzoo.layers.conv import ConvBlock, Scale, init_class_bias, init_convs
 from pkdzoo.layers.deform import sampled_conv
 from pkdzoo.layers.norm import Norm
 from pkdzoo.layers.towers import Tower
-from pkdzoo.losses.boxes import giou_loss
-from pkdzoo.losses.focal import focal_of
-from pkdzoo.losses.quality import quality_focal_of
+from pkdzoo.losses import focal_of_probabilities, giou_loss, quality_focal_of_probabilities
 from pkdzoo.models._body import Pyramid, build_body
 from pkdzoo.models._published import PKD_TABLE_2, mmdetection
 from pkdzoo.models._registry import register_family
@@ -212,7 +210,9 @@ class TOOD(DenseDetector):
         weight = targets.quality[image, prior]
         per_box = giou_loss(self.decode(box[image, prior], priors.take(prior)), targets.boxes[image, prior])
         cls_loss = (
-            focal_of(cls, targets.labels) if self.early else quality_focal_of(cls, targets.labels, targets.quality)
+            focal_of_probabilities(cls, targets.labels)
+            if self.early
+            else quality_focal_of_probabilities(cls, targets.labels, targets.quality)
         )
         return {
             "loss_cls": cls_loss / targets.num_pos,

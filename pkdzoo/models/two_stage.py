@@ -7,8 +7,8 @@ RoIAlign instead of RoIPool, L1 instead of smooth L1, and class-specific boxes t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from pkdzoo.layers.conv import init_convs
 from pkdzoo.models.assigners.max_iou import labels_of, match_by_iou
 from pkdzoo.models.assigners.sampling import Sampling, sample
 from pkdzoo.models.detector import Detector
-from pkdzoo.models.trace import Depth, Trace
+from pkdzoo.models.trace import HeadTrace, LossTrace, Trace
 from pkdzoo.ops.boxes import clip_boxes, decode_deltas, encode_deltas
 from pkdzoo.ops.levels import flatten_level, flatten_levels
 from pkdzoo.ops.nms import select_candidates, suppress
@@ -37,6 +37,9 @@ from pkdzoo.structures import (
     PostProcess,
     Priors,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SCALES = (8.0,)  # in strides
 RATIOS = (0.5, 1.0, 2.0)
@@ -167,22 +170,14 @@ class TwoStageDetector(Detector):
 
     # -- one pass ------------------------------------------------------------------------------------------------
 
-    def trace(self, batch: Batch, upto: Depth = "loss", tap: int | None = None) -> Trace:
-        """As :meth:`Detector.trace`; ``head`` is the RPN and the proposals for detection.
+    def run_rpn(self, features: FeaturePyramid) -> HeadTrace[Self]:
+        """Outputs of the RPN and its anchors, without proposals."""
+        return HeadTrace(self, features, self.rpn(features.levels), self.make_anchors(features))
 
-        With ``loss`` the trace keeps the proposals that were learned from, which are more.
-        """
-        if tap is not None:
-            raise ValueError(f"tap={tap}: a two-stage detector has no towers to tap, leave it out")
-        trace = super().trace(batch, upto)
-        if upto == "head":
-            trace.proposals = self.propose(trace, batch, self.test_proposing)
-        return trace
-
-    def run_head(self, trace: Trace, batch: Batch, tap: int | None = None) -> None:
-        """Outputs of the RPN, and its anchors."""
-        trace.outputs = self.rpn(trace.features.levels)
-        trace.priors = self.make_anchors(trace.features)
+    def run_head(self, features: FeaturePyramid, batch: Batch, tap: int | None = None) -> HeadTrace[Self]:
+        """Outputs of the RPN, its anchors, and the proposals for detection."""
+        trace = self.run_rpn(features)
+        return replace(trace, proposals=self.propose(trace, batch, self.test_proposing))
 
     def make_anchors(self, features: FeaturePyramid) -> Priors:
         """The RPN's anchors for a pyramid of this size."""
@@ -190,23 +185,30 @@ class TwoStageDetector(Detector):
         anchors = [base_anchors(stride, SCALES, RATIOS).to(device) for stride in features.strides]
         return grid_priors(anchors, features.sizes, features.strides)
 
-    def run_losses(self, trace: Trace, batch: Batch, instances: list[Instances]) -> None:
-        """Targets and losses of the RPN; then proposals, and the losses of the heads on a choice of them."""
-        trace.targets = self.assign_anchors(trace, batch, instances)
-        losses = self.rpn_losses(trace)
-        trace.proposals = self.propose(trace, batch, self.train_proposing)
-        targets = [self.assign_regions(*pair) for pair in zip(trace.proposals, instances)]
-        positive = [t.labels < self.num_classes for t in targets]
-        trace.regions = [Instances(t.boxes[kept], t.labels[kept]) for t, kept in zip(targets, positive)]
-        trace.losses = {**losses, **self.roi_losses(trace.features, targets, instances)}
+    def run_losses(
+        self, features: FeaturePyramid, batch: Batch, instances: list[Instances], tap: int | None = None
+    ) -> LossTrace[Self]:
+        """Targets and losses of the RPN; then proposals, and the losses of the heads on a sample of them.
 
-    def postprocess(self, trace: Trace, batch: Batch, config: PostProcess | None = None) -> list[Detections]:
+        The proposals are those for training, which are more than those for detection.
+        """
+        rpn = self.run_rpn(features)
+        targets = self.assign_anchors(rpn, batch, instances)
+        losses = self.rpn_losses(rpn, targets)
+        proposals = self.propose(rpn, batch, self.train_proposing)
+        sampled = [self.assign_regions(*pair) for pair in zip(proposals, instances)]
+        positive = [t.labels < self.num_classes for t in sampled]
+        regions = [Instances(t.boxes[kept], t.labels[kept]) for t, kept in zip(sampled, positive)]
+        losses |= self.roi_losses(features, sampled, instances)
+        return LossTrace(self, features, rpn.outputs, rpn.priors, targets, losses, proposals=proposals, regions=regions)
+
+    def postprocess(self, trace: Trace[Self], batch: Batch, config: PostProcess | None = None) -> list[Detections]:
         """Run the box head on the proposals; then score threshold, decoding, clipping, NMS and the best detections."""
-        if trace.outputs is None:
+        if not isinstance(trace, HeadTrace):
             raise ValueError('this trace stops at the features: write model.trace(batch, upto="head")')
         config = config or self.postprocess_config
         proposals = trace.proposals
-        if proposals is None or trace.losses:  # proposals of a loss are not those of detection
+        if isinstance(trace, LossTrace):  # it has the proposals for training
             proposals = self.propose(trace, batch, self.test_proposing)
         cls, deltas = self.box_head(self.pool(trace.features, proposals, self.box_head.size))
         counts = [len(boxes) for boxes in proposals]
@@ -222,12 +224,11 @@ class TwoStageDetector(Detector):
     # -- first stage ---------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def assign_anchors(self, trace: Trace, batch: Batch, instances: list[Instances]) -> DenseTargets:
+    def assign_anchors(self, trace: HeadTrace[Self], batch: Batch, instances: list[Instances]) -> DenseTargets:
         """Anchors are positive from IoU 0.7, background below 0.3; each object takes its best anchors; then sampling.
 
         ``num_pos`` counts positives and negatives, at least 1 of each per image: the RPN's losses are means over both.
         """
-        assert trace.priors is not None
         priors, features = trace.priors, trace.features
         labels = torch.full((len(instances), len(priors)), IGNORE, device=priors.boxes.device)
         boxes = priors.boxes.new_zeros(*labels.shape, 4)
@@ -244,10 +245,9 @@ class TwoStageDetector(Detector):
         counts = torch.stack([(labels == kind).sum(dim=1) for kind in (OBJECT, BACKGROUND)])
         return DenseTargets(labels, boxes, None, mean_over_ranks(counts.clamp(min=1).sum().float()))
 
-    def rpn_losses(self, trace: Trace) -> dict[str, Tensor]:
+    def rpn_losses(self, trace: HeadTrace[Self], targets: DenseTargets) -> dict[str, Tensor]:
         """Binary cross entropy of the sampled anchors and L1 of the positives, over the number of sampled anchors."""
-        outputs, priors, targets = trace.outputs, trace.priors, trace.targets
-        assert outputs is not None and priors is not None and targets is not None
+        outputs, priors = trace.outputs, trace.priors
         logits = flatten_levels(outputs.cls, 1)[..., 0].float()  # (B, P)
         deltas = flatten_levels(outputs.box, 4)
         sampled = targets.labels != IGNORE
@@ -261,13 +261,12 @@ class TwoStageDetector(Detector):
         }
 
     @torch.no_grad()
-    def propose(self, trace: Trace, batch: Batch, config: ProposalConfig) -> list[Tensor]:
+    def propose(self, trace: HeadTrace[Self], batch: Batch, config: ProposalConfig) -> list[Tensor]:
         """The proposals of each image, highest score first.
 
         Returns:
             For each image (N, 4) xyxy inside the image, with a positive area, without gradient.
         """
-        assert trace.outputs is not None and trace.priors is not None
         anchors = torch.split(trace.priors.boxes, trace.priors.counts)
         boxes, scores, levels = [], [], []
         for i, (cls, box) in enumerate(zip(trace.outputs.cls, trace.outputs.box)):

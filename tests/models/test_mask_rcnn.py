@@ -98,7 +98,7 @@ def test_learning_needs_masks() -> None:
         model(batch_of(bare))
     with pytest.raises(ValueError, match="without padding"):
         model(batch_of(NONE, objects((96, 128))))
-    assert model.trace(batch_of(bare), upto="head").proposals is not None  # detection needs no masks
+    assert model.trace(batch_of(bare), upto="head").proposals  # detection needs no masks
 
 
 def test_number_of_classes() -> None:

@@ -9,6 +9,7 @@ from torchvision.ops import box_iou
 import pkdzoo
 from pkdzoo.models.assigners.max_iou import NEGATIVE
 from pkdzoo.models.faster_rcnn import FasterRCNN
+from pkdzoo.models.trace import Trace
 from pkdzoo.models.two_stage import BACKGROUND, OBJECT, ProposalConfig
 from pkdzoo.structures import IGNORE, PostProcess
 
@@ -36,13 +37,13 @@ def test_features_do_not_run_the_first_stage() -> None:
     del model.rpn, model.box_head
     trace = model.trace(batch_of(SOME), upto="features")
     assert trace.features.strides == (4, 8, 16, 32, 64)
-    assert trace.outputs is None and trace.proposals is None
+    assert type(trace) is Trace  # without outputs and proposals
 
 
 def test_proposals_are_few_distinct_and_inside() -> None:
     model, batch = tiny(), batch_of(SOME, NONE)
     trace = model.trace(batch, upto="head")
-    assert trace.proposals is not None
+    assert trace.proposals
     for boxes, (h, w) in zip(trace.proposals, batch.sizes):
         assert 0 < len(boxes) <= 1000
         assert not boxes.requires_grad
@@ -57,10 +58,10 @@ def test_proposals_are_few_distinct_and_inside() -> None:
 def test_more_is_proposed_for_learning() -> None:
     model, batch = tiny(sample=False), batch_of(SOME)
     learned = model.trace(batch).proposals
-    assert learned is not None
+    assert learned
     model.train_proposing = ProposalConfig(pre_nms_top_k=2000, max_proposals=3)  # type: ignore[misc]
     trace = model.trace(batch)
-    assert trace.proposals is not None and len(trace.proposals[0]) == 3
+    assert trace.proposals and len(trace.proposals[0]) == 3
     # a trace with losses gives the same detections
     torch.testing.assert_close(
         model.postprocess(trace, batch)[0].boxes, model.postprocess(model.trace(batch, "head"), batch)[0].boxes
@@ -142,7 +143,7 @@ def test_no_proposal_at_all() -> None:
     with torch.no_grad():
         model.rpn.box.bias.fill_(float("nan"))
     trace = model.trace(batch, upto="head")
-    assert trace.proposals is not None and len(trace.proposals[0]) == 0
+    assert trace.proposals and len(trace.proposals[0]) == 0
     assert len(model.postprocess(trace, batch)[0]) == 0
     assert model(batch)["loss_cls"] == 0
 
