@@ -1,13 +1,17 @@
-"""The few things detectors hand to each other: images, boxes, pyramids, targets, detections.
+"""The data structures of the package: images, objects, feature pyramids, priors, targets and detections.
 
-Letters, used in every shape comment of the package:
+A prior is a reference position of a dense head: an anchor box or a point. A location is one position of a feature map.
 
-    B images in a batch      L pyramid levels        C classes
-    A priors in a cell       P priors of all levels  G objects of one image
-    h, w cells of a level    H, W pixels of the padded batch
+These letters stand for sizes in every shape comment of the package:
 
-Boxes are ``xyxy`` in pixels, with ``0 <= x1 <= x2 <= W``. Labels are contiguous, ``0 .. C-1``; in
-targets ``C`` means background and ``-1`` means "count this prior for nothing".
+    B     images per batch           H, W  height and width of the padded batch, in pixels
+    C     classes                    h, w  height and width of a feature map, in locations
+    L     pyramid levels             A     priors per location
+    G     objects of one image       P     priors of one image, over all levels
+    N     boxes of one image         K     selected rows
+
+Boxes are ``xyxy`` in pixels: ``(x1, y1, x2, y2)`` with ``0 <= x1 <= x2 <= W``. Labels are contiguous, ``0 .. C-1``.
+In targets, ``C`` means background and ``-1`` (``IGNORE``) excludes a prior from the loss.
 """
 
 from __future__ import annotations
@@ -19,44 +23,44 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-IGNORE = -1  # label of a prior that neither attracts nor repels
+IGNORE = -1  # label of a prior that is excluded from the loss
 
 T = TypeVar("T", bound="_Movable")
 
 
-def _each(value: Any, change: Callable[[Any], Any]) -> Any:
-    """``change`` applied to every tensor and structure of tensors; the rest as it is."""
+def _map_tensors(value: Any, function: Callable[[Any], Any]) -> Any:
+    """Apply ``function`` to every tensor and structure of tensors, also in lists; other values are returned as is."""
     if isinstance(value, (Tensor, _Movable)):
-        return change(value)
+        return function(value)
     if isinstance(value, list):
-        return [_each(item, change) for item in value]
+        return [_map_tensors(item, function) for item in value]
     return value
 
 
 class _Movable:
-    """``.to(device)`` for a dataclass of tensors; what is not a tensor stays as it is."""
+    """``to`` and ``pin_memory`` for a dataclass of tensors; values that are not tensors stay as they are."""
 
     def to(self: T, device: torch.device | str, non_blocking: bool = False) -> T:
-        """The same structure with every tensor on ``device``."""
-        return self._changed(lambda value: value.to(device, non_blocking=non_blocking))
+        """A copy with every tensor on ``device``."""
+        return self._map(lambda value: value.to(device, non_blocking=non_blocking))
 
     def pin_memory(self: T) -> T:
-        """The same structure in page-locked memory, from which a GPU copies while it computes (``DataLoader`` asks)."""
-        return self._changed(lambda value: value.pin_memory())
+        """A copy in page-locked memory, for asynchronous copies to a GPU (``DataLoader(pin_memory=True)``)."""
+        return self._map(lambda value: value.pin_memory())
 
-    def _changed(self: T, change: Callable[[Any], Any]) -> T:
+    def _map(self: T, function: Callable[[Any], Any]) -> T:
         names = [f.name for f in fields(self)]  # type: ignore[arg-type]
-        return replace(self, **{n: _each(getattr(self, n), change) for n in names})  # type: ignore[type-var]
+        return replace(self, **{n: _map_tensors(getattr(self, n), function) for n in names})  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)
 class PixelNorm:
-    """How a detector normalises its input: per-channel statistics of raw pixels (0-255), in its own channel order.
+    """How a detector normalises its input: ``(pixel - mean) / std`` per channel, of raw pixels 0-255.
 
     Attributes:
-        mean: subtracted, one value a channel.
-        std: divided by, one value a channel.
-        channel_order: order of the channels that the network takes; batches always hold RGB.
+        mean: one value per channel, in ``channel_order``.
+        std: one value per channel, in ``channel_order``.
+        channel_order: channel order of the network's input. Batches always hold RGB; a detector converts them.
     """
 
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
@@ -66,13 +70,13 @@ class PixelNorm:
 
 @dataclass(frozen=True)
 class PostProcess:
-    """How detections are made of head outputs.
+    """Settings of the step from head outputs to detections.
 
     Attributes:
-        score_threshold: candidates must score more than this, 0..1.
-        pre_nms_top_k: at most so many candidates of each level go into non-maximum suppression (NMS).
-        nms_threshold: IoU above which the lower-scoring box of the same class is dropped, 0..1.
-        max_detections: detections kept in an image.
+        score_threshold: candidates with a score of at most this are dropped, 0..1.
+        pre_nms_top_k: maximum number of candidates per level that enter non-maximum suppression (NMS).
+        nms_threshold: IoU above which the lower-scoring of two boxes of one class is dropped, 0..1.
+        max_detections: maximum number of detections per image.
     """
 
     score_threshold: float = 0.05
@@ -88,9 +92,9 @@ class Instances(_Movable):
     Attributes:
         boxes: (G, 4) float, xyxy pixels.
         labels: (G,) int64 in ``0 .. C-1``.
-        crowd: (G,) bool, True for a region of many objects; None means no crowd. Crowd regions are
-            never a target; the evaluator does not count detections inside them.
-        masks: (G, h, w) bool in the image's own pixels, or None.
+        crowd: (G,) bool, True for a region of many objects (COCO's ``iscrowd``); None means no crowd regions. Crowd
+            regions are never targets, and the evaluator ignores detections inside them.
+        masks: (G, height, width) bool, of the image without padding; or None.
 
     Example:
         >>> import torch, pkdzoo
@@ -108,38 +112,40 @@ class Instances(_Movable):
     def __post_init__(self) -> None:
         if self.boxes.ndim != 2 or self.boxes.shape[-1] != 4:
             raise ValueError(
-                f"boxes must be (G, 4) xyxy, got {tuple(self.boxes.shape)}; no objects is torch.zeros(0, 4)"
+                f"boxes must be (G, 4) xyxy, got {tuple(self.boxes.shape)}; for no objects write torch.zeros(0, 4)"
             )
         if not self.boxes.is_floating_point():
             self.boxes = self.boxes.float()
         if self.labels.shape != self.boxes.shape[:1]:
-            raise ValueError(f"{len(self.boxes)} boxes but labels of shape {tuple(self.labels.shape)}: one label a box")
+            raise ValueError(
+                f"{len(self.boxes)} boxes but labels of shape {tuple(self.labels.shape)}: give one label per box"
+            )
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def __getitem__(self, index: Tensor) -> Instances:
-        """The objects that ``index`` (bool mask or integer indices) picks."""
+        """The objects selected by ``index``, a bool mask or integer indices."""
         crowd = None if self.crowd is None else self.crowd[index]
         masks = None if self.masks is None else self.masks[index]
         return Instances(self.boxes[index], self.labels[index], crowd, masks)
 
     def without_crowd(self) -> Instances:
-        """Only what may be a target."""
+        """The objects that can be targets: all but crowd regions."""
         return self if self.crowd is None else self[~self.crowd]
 
 
 @dataclass
 class Batch(_Movable):
-    """Images padded once to one size.
+    """Images padded to one size.
 
     Attributes:
-        images: (B, 3, H, W) float, raw RGB 0-255. What stands outside ``sizes`` does not matter:
-            every detector writes zeros there after its own normalisation.
-        sizes: (height, width) in pixels of each image inside the padding, B of them.
-        instances: the objects of each image, or None when there is nothing to learn from.
-        meta: per image, free: ``image_id``, ``file_name``, ``original_size`` (height, width),
-            whatever the data set knows. ``original_size`` is where detections are scaled back to.
+        images: (B, 3, H, W) float, raw RGB 0-255. Padding values do not matter: detectors replace them by zeros after
+            normalisation.
+        sizes: (height, width) of each image without padding, in pixels; B entries.
+        instances: the objects of each image, or None for images without annotations.
+        meta: free-form information about each image, e.g. ``image_id``, ``file_name`` and ``original_size`` (height,
+            width), the size that detections are scaled back to; or None.
 
     Example:
         >>> import torch, pkdzoo
@@ -165,7 +171,7 @@ class Batch(_Movable):
         for h, w in self.sizes:
             if not (0 < h <= height and 0 < w <= width):
                 raise ValueError(
-                    f"an image of {h} x {w} does not fit its batch of {height} x {width}: sizes are (height, width)"
+                    f"an image of {h} x {w} does not fit into a batch of {height} x {width}; sizes are (height, width)"
                 )
 
     def __len__(self) -> int:
@@ -174,11 +180,11 @@ class Batch(_Movable):
 
 @dataclass
 class FeaturePyramid(_Movable):
-    """Maps of falling resolution.
+    """Feature maps of decreasing resolution.
 
     Attributes:
         levels: L tensors (B, channels, h, w), finest first.
-        strides: pixels a cell at each level.
+        strides: stride of each level in pixels: the distance between neighbouring locations in the image.
 
     Example:
         >>> import torch, pkdzoo
@@ -203,12 +209,12 @@ class FeaturePyramid(_Movable):
 
 @dataclass
 class Priors(_Movable):
-    """Where a dense head looks: anchors, or points written as boxes one stride wide.
+    """The priors of a dense head: anchors, or points stored as boxes one stride wide.
 
     Attributes:
-        boxes: (P, 4) xyxy; the centre of a point prior is the point.
-        strides: (P,) float, stride of the level that each prior lies on.
-        counts: priors of each level, ``sum(counts) == P``.
+        boxes: (P, 4) xyxy in pixels; a point is the centre of its box.
+        strides: (P,) float, stride of each prior's level in pixels.
+        counts: number of priors of each level, ``sum(counts) == P``.
     """
 
     boxes: Tensor
@@ -220,25 +226,25 @@ class Priors(_Movable):
 
     @property
     def centers(self) -> Tensor:
-        """(P, 2) centre of each prior, x then y."""
+        """(P, 2) x and y of each prior's centre, in pixels."""
         return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
 
     def take(self, index: Tensor) -> Priors:
-        """Only the priors that ``index`` picks, in its order; the levels are forgotten."""
+        """The priors selected by ``index``, in its order, as one level."""
         boxes = self.boxes[index]
         return Priors(boxes, self.strides[index], [len(boxes)])
 
 
 @dataclass
 class HeadOutputs(_Movable):
-    """What a dense head says at each level, before any decoding.
+    """Outputs of a dense head at each level, before decoding.
 
     Attributes:
         cls: L tensors (B, A*C, h, w), class logits (TOOD: probabilities).
-        box: L tensors (B, A*D, h, w); what the D numbers mean is the detector's own
-            (deltas, distances, distributions), its ``decode`` knows.
-        quality: L tensors (B, A, h, w), centerness logits, where the head has them.
-        extra: further maps by name, where a head has them (RepPoints: the first points).
+        box: L tensors (B, A*D, h, w), D values per prior. Their meaning depends on the detector (deltas, distances,
+            distributions); its ``decode`` turns them into boxes.
+        quality: L tensors (B, A, h, w), centerness logits; None for heads without them.
+        extra: further maps by name (RepPoints: the boxes of the first points); None for most heads.
     """
 
     cls: list[Tensor]
@@ -249,14 +255,14 @@ class HeadOutputs(_Movable):
 
 @dataclass
 class DenseTargets(_Movable):
-    """What each prior should say.
+    """Targets of every prior of a batch. A positive prior is one that is matched to an object.
 
     Attributes:
         labels: (B, P) int64: ``0 .. C-1`` the class, ``C`` background, ``-1`` ignored.
-        boxes: (B, P, 4) xyxy of the object a positive prior stands for; rows of others mean nothing.
-        quality: (B, P) float where the method has a quality target (centerness, alignment).
-        num_pos: () float, number of positives, as the normaliser counts them.
-        matched: (B, P) int64, index of the object a positive prior stands for, -1 elsewhere.
+        boxes: (B, P, 4) xyxy of the matched object; rows of other priors are undefined.
+        quality: (B, P) float, target of the quality output (centerness, alignment); None for methods without one.
+        num_pos: () float, number of positives, as the losses are normalised by it.
+        matched: (B, P) int64, index of the matched object, -1 for all other priors.
     """
 
     labels: Tensor
@@ -268,20 +274,20 @@ class DenseTargets(_Movable):
 
 @dataclass
 class Detections(_Movable):
-    """What a detector found in one image, best first.
+    """Detections of one image, highest score first.
 
     Attributes:
-        boxes: (N, 4) xyxy in pixels of the image they refer to.
+        boxes: (N, 4) xyxy in pixels of the image.
         scores: (N,) in 0..1.
         labels: (N,) int64 in ``0 .. C-1``.
-        masks: (N, h, w) bool in pixels of the image, where they have been drawn.
-        mask_probabilities: (N, m, m) in 0..1, probabilities inside each box, where the detector has masks:
-            ``ops.masks.paste_masks(mask_probabilities, boxes, size)`` draws them into an image of any size.
+        masks: (N, height, width) bool, masks pasted into the image; or None.
+        mask_probabilities: (N, m, m) in 0..1, probabilities on a grid over each box, or None for detectors without
+            masks. ``ops.masks.paste_masks(mask_probabilities, boxes, size)`` gives ``masks`` for an image of any size.
 
     Example:
         >>> import torch, pkdzoo
-        >>> found = pkdzoo.Detections(torch.rand(3, 4), torch.tensor([0.9, 0.6, 0.2]), torch.tensor([0, 2, 0]))
-        >>> len(found[found.scores > 0.5])
+        >>> detections = pkdzoo.Detections(torch.rand(3, 4), torch.tensor([0.9, 0.6, 0.2]), torch.tensor([0, 2, 0]))
+        >>> len(detections[detections.scores > 0.5])
         2
     """
 

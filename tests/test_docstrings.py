@@ -16,9 +16,10 @@ import pkdzoo.data
 import pkdzoo.distill
 import pkdzoo.evaluation
 import pkdzoo.figures
+import pkdzoo.losses
 import pkdzoo.training
 
-PUBLIC = (pkdzoo, pkdzoo.data, pkdzoo.distill, pkdzoo.evaluation, pkdzoo.figures, pkdzoo.training)
+PUBLIC = (pkdzoo, pkdzoo.data, pkdzoo.distill, pkdzoo.evaluation, pkdzoo.figures, pkdzoo.losses, pkdzoo.training)
 
 
 def modules() -> list[ModuleType]:

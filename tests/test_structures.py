@@ -33,7 +33,7 @@ def test_pinning_reaches_every_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
     ("make", "message"),
     [
         (lambda: Instances(torch.zeros(4), torch.zeros(1)), r"torch\.zeros\(0, 4\)"),
-        (lambda: Instances(torch.zeros(2, 4), torch.zeros(1)), "one label a box"),
+        (lambda: Instances(torch.zeros(2, 4), torch.zeros(1)), "one label per box"),
         (lambda: Batch(torch.zeros(3, 8, 8), [(8, 8)]), r"\(B, 3, H, W\)"),
         (lambda: Batch(torch.zeros(1, 3, 8, 8), [(8, 9)]), "does not fit"),
         (lambda: Batch(torch.zeros(2, 3, 8, 8), [(8, 8)]), "2 images but 1 sizes"),

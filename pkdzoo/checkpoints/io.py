@@ -1,4 +1,4 @@
-"""Files of tensors, told apart by what is in them. Nothing inside a file is ever executed."""
+"""Files of tensors; the format is recognised by the content. No code in a file is ever executed."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pkdzoo.checkpoints.pth import Placeholder, read_pth
+from pkdzoo.checkpoints.pth import UnknownObject, read_pth
 from pkdzoo.utils.files import atomic_path
 
 
 def read_state_dict(path: str | Path) -> dict[str, Any]:
-    """Whatever tensors a file holds: safetensors, or a ``.pth`` of any torch.
+    """Read a safetensors file, or a ``.pth`` file of any version of torch.
 
     Args:
-        path: of the file; its suffix does not matter.
+        path: path of the file, with any suffix.
 
     Returns:
-        What the file holds, by name: tensors in host memory, or the dictionaries a training framework put around
-        them (:func:`pkdzoo.checkpoints.mmdet.unwrap` finds the tensors in those).
+        The content by name: tensors on the CPU, or the dictionaries that a training framework wraps around them
+        (:func:`pkdzoo.checkpoints.mmdet.unwrap` extracts the tensors).
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: naming the file, when it is neither, is cut short, or wants to run code.
+        FileNotFoundError: if the file does not exist.
+        ValueError: for a file in another format, a truncated file, or a pickle that could run code; the message names
+            the file.
     """
     path = Path(path)
     if not path.is_file():
@@ -38,9 +39,9 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
         try:
             return dict(load_file(path))
         except SafetensorError as error:
-            raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+            raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
     content = read_pth(path)
-    if isinstance(content, Placeholder):
+    if isinstance(content, UnknownObject):
         raise ValueError(f"{path} holds a whole {type(content).__doc__}; save its state_dict() instead")
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict")
@@ -48,35 +49,35 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file is meant as safetensors: by its suffix, or a length and a brace at its start."""
+    """Whether a file is in the safetensors format: by its suffix, or by a header length and a brace at its start."""
     with open(path, "rb") as file:
         head = file.read(9)
     return path.suffix == ".safetensors" or (head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 27)
 
 
 def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors atomically: a reader sees the old file or the whole new one.
+    """Write a safetensors file atomically: readers see either the old file or the complete new one.
 
     Args:
-        state: tensors by name; they are made contiguous and moved to the CPU, and lose what they share.
-        path: where to; the folder must exist.
-        metadata: text by name, beside the ``format: pt`` that other libraries look for.
+        state: tensors by name; they are stored contiguously and without shared memory.
+        path: path of the file, in an existing folder.
+        metadata: strings by name, in addition to the ``format: pt`` that other libraries need.
 
     Raises:
-        OSError: e.g. a full disk; what was there before is untouched.
+        OSError: e.g. for a full disk; an existing file stays unchanged.
     """
     path = Path(path)
     tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
     for key, value in state.items():
         tensor = value.detach().cpu().contiguous()
-        place = tensor.untyped_storage().data_ptr()
-        tensors[key] = tensor.clone() if place in seen else tensor  # safetensors refuses memory of two names
-        seen.add(place)
+        address = tensor.untyped_storage().data_ptr()
+        tensors[key] = tensor.clone() if address in seen else tensor  # safetensors refuses shared memory
+        seen.add(address)
     with atomic_path(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={"format": "pt", **(metadata or {})})
-        except SafetensorError as error:  # a full disk is among them, and its number stands in the text alone
+        except SafetensorError as error:  # also raised for a full disk, with the error number only in the text
             number = re.search(r"os error (\d+)", str(error))
             if number is None:
                 raise
@@ -84,26 +85,26 @@ def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Ma
 
 
 def save_archive(content: Any, path: str | Path) -> None:
-    """``torch.save`` whose error says what the disk said; its own speaks of positions in an archive.
+    """``torch.save`` that raises the OSError of a failed write; torch itself raises an unrelated RuntimeError.
 
     Args:
-        content: what ``torch.load`` reads with ``weights_only=True``.
-        path: where to; half a file stays there after an error.
+        content: objects that ``torch.load(weights_only=True)`` can read.
+        path: path of the file; it is incomplete after an error.
 
     Raises:
-        OSError: e.g. a full disk.
+        OSError: e.g. for a full disk.
     """
     with open(path, "wb") as file:
-        told = _Told(file)
+        writer = _ErrorRecorder(file)
         try:
-            torch.save(content, told)  # type: ignore[arg-type]  # a write method is all it uses
+            torch.save(content, writer)  # type: ignore[arg-type]  # needs only a write method
             file.flush()
         except RuntimeError as error:
-            raise (told.error or error) from error
+            raise (writer.error or error) from error
 
 
-class _Told:
-    """A file that remembers why it could not be written."""
+class _ErrorRecorder:
+    """A file that records the error of a failed write."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file

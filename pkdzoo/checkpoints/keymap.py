@@ -1,8 +1,8 @@
-"""Renaming of checkpoint keys, and the strict load that everything goes through.
+"""Renaming of checkpoint keys, and strict loading of state dicts.
 
-A rule is a pair (pattern, replacement): a regular expression that must match the whole key, and what to write
-instead, or None for "this has no place here". The first rule that fits is taken. A key that no rule takes is an
-error, as are keys the model misses: nothing is ever left at its random start silently.
+A rule is a pair (pattern, replacement): a regular expression that must match the whole key, and the new key, or None to
+drop the key. The first rule that matches is applied. Keys without a rule and missing keys are errors: no parameter
+silently keeps its random initialisation.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from torch import Tensor, nn
 
 Rule = tuple[str, str | None]
 
-# Buffers that follow from the architecture: files may have them or not.
+# Buffers that can be computed from the architecture: optional in files.
 DERIVED = re.compile(r".*(relative_position_index|integral\.project|num_batches_tracked)")
 
 
 def to_our_keys(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
-    """Rename every key by the first rule that fits.
+    """Rename every key by the first rule that matches.
 
     Args:
-        state: tensors by their foreign names.
-        rules: (pattern, replacement or None) in order of preference.
+        state: tensors by the names of another library.
+        rules: (pattern, replacement or None) in order of priority.
 
     Raises:
-        ValueError: listing the keys that no rule takes, or two keys that become one.
+        ValueError: for keys without a rule, and for two keys with the same new name; the message lists them.
     """
     renamed: dict[str, Tensor] = {}
     unknown = []
@@ -38,44 +38,45 @@ def to_our_keys(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str,
             if replacement is not None:
                 name = match.expand(replacement)
                 if name in renamed:
-                    raise ValueError(f"two keys of the checkpoint become {name!r}, the second is {key!r}")
+                    raise ValueError(f"two keys of the checkpoint are renamed to {name!r}, the second is {key!r}")
                 renamed[name] = value
             break
         else:
             unknown.append(key)
     if unknown:
-        raise ValueError(f"{len(unknown)} keys of the checkpoint fit no rule of this detector: {shown(unknown)}")
+        raise ValueError(f"{len(unknown)} keys of the checkpoint match no rule of this detector: {shorten(unknown)}")
     return renamed
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load a state dict in our own key layout; derived buffers may be present or absent.
+    """Load a state dict in our key layout; buffers that can be computed are optional.
 
     Raises:
-        ValueError: listing missing keys, left-over keys and shapes that differ. The model is untouched then.
+        ValueError: for missing keys, unexpected keys and different shapes; the message lists them. The model stays
+            unchanged.
     """
     model.load_state_dict(fitting(model, state), strict=False)
 
 
 def fitting(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a state dict that the model holds, after making sure that they are all there and nothing else is.
+    """Check that a state dict fits a model, and return the tensors that the model has.
 
     Raises:
-        ValueError: listing missing keys, left-over keys and shapes that differ.
+        ValueError: for missing keys, unexpected keys and different shapes; the message lists them.
     """
     own = model.state_dict()
-    given = {key: value for key, value in state.items() if key in own or not DERIVED.fullmatch(key)}
-    missing = [key for key in own if key not in given and not DERIVED.fullmatch(key)]
-    extra = [key for key in given if key not in own]
+    loaded = {key: value for key, value in state.items() if key in own or not DERIVED.fullmatch(key)}
+    missing = [key for key in own if key not in loaded and not DERIVED.fullmatch(key)]
+    extra = [key for key in loaded if key not in own]
     shapes = [
         f"{key}: file {tuple(value.shape)}, model {tuple(own[key].shape)}"
-        for key, value in given.items()
+        for key, value in loaded.items()
         if key in own and value.shape != own[key].shape
     ]
     if missing or extra or shapes:
         parts = [
-            f"{len(rows)} {what}: {shown(rows)}"
-            for what, rows in (("missing", missing), ("left over", extra), ("of another shape", shapes))
+            f"{len(rows)} {what}: {shorten(rows)}"
+            for what, rows in (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
             if rows
         ]
         hint = (
@@ -84,11 +85,11 @@ def fitting(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             else ""
         )
         raise ValueError(f"the checkpoint does not fit this detector; {'; '.join(parts)}{hint}")
-    return given
+    return loaded
 
 
-def shown(rows: Sequence[str], limit: int = 12) -> str:
-    """The rows as text, the middle left out when there are many."""
+def shorten(rows: Sequence[str], limit: int = 12) -> str:
+    """Join rows by commas; of more than ``limit`` rows only the first ones are listed."""
     if len(rows) <= limit:
         return ", ".join(rows)
     return f"{', '.join(rows[:limit])}, ... and {len(rows) - limit} more"

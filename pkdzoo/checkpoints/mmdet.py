@@ -1,6 +1,6 @@
-"""What all checkpoints in mmdetection's layout share: wrappers, backbones and necks.
+"""Checkpoints in mmdetection's layout: wrappers, and the key rules of backbones and necks.
 
-The rules of a head stand beside that head, in its model file.
+The key rules of heads are in the files of their families.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pkdzoo.checkpoints.keymap import Rule
 from pkdzoo.checkpoints.swin import SWIN_RULES
 
 BODY_RULES: list[Rule] = [
-    (r"data_preprocessor\..*", None),  # pixel statistics belong to the detector's entry
-    # deformable convolutions go by two names, mmdetection renames the older one when it loads
+    (r"data_preprocessor\..*", None),  # pixel statistics are part of the registered entry
+    # deformable convolutions have two names; mmdetection renames the older one when it loads a file
     (r"backbone\.(.*\.conv2)(?:\.conv)?_offset\.(.*)", r"backbone.\1.offset.\2"),
     *SWIN_RULES,
-    (r"backbone\.(.*)", r"backbone.\1"),  # ResNet and ResNeXt already go by torchvision's names
+    (r"backbone\.(.*)", r"backbone.\1"),  # ResNet and ResNeXt have torchvision's names already
     (r"neck\.lateral_convs\.(\d+)\.conv\.(.*)", r"neck.lateral.\1.conv.\2"),
     (r"neck\.lateral_convs\.(\d+)\.gn\.(.*)", r"neck.lateral.\1.norm.\2"),
     (r"neck\.fpn_convs\.(\d+)\.conv\.(.*)", r"neck.output.\1.conv.\2"),
@@ -26,7 +26,7 @@ BODY_RULES: list[Rule] = [
 ]
 
 TEACHERS = ("teacher.", "teacher_model.")
-RAZOR = ("teachers.", "distiller.", "data_preprocessor.")  # what else mmrazor's algorithms hold beside a student
+RAZOR = ("teachers.", "distiller.", "data_preprocessor.")  # other parts of mmrazor's algorithms, next to the student
 
 
 def tower_rules(source: str, target: str) -> list[Rule]:
@@ -39,12 +39,15 @@ def tower_rules(source: str, target: str) -> list[Rule]:
 
 
 def unwrap(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The student's tensors inside what a training framework saved.
+    """Extract the tensors of the detector from the checkpoint of a training framework.
 
-    Looks below ``state_dict`` or ``model``, drops ``module.`` prefixes, and of a distillation checkpoint takes the
-    student: mmrazor keeps it under ``architecture.`` beside ``teacher.`` and the connectors of its ``distiller.``;
-    CrossKD's detectors keep it at the top, some beside ``teacher.``. What is neither student nor known company keeps
-    its name, and so is left over for the strict load to list.
+    The tensors are those under ``state_dict`` or ``model``, without ``module.`` prefixes. From a distillation
+    checkpoint, only the student is taken: mmrazor stores it under ``architecture.``, next to ``teacher.`` and the
+    connectors in ``distiller.``; CrossKD stores it at the top level, in some files next to ``teacher.``. Unknown keys
+    are kept, so that strict loading reports them.
+
+    Raises:
+        ValueError: for a checkpoint without tensors.
     """
     for key in ("state_dict", "model"):
         inner = content.get(key)
@@ -56,7 +59,7 @@ def unwrap(content: Mapping[str, Any]) -> dict[str, Tensor]:
         raise ValueError(f"no tensors in the checkpoint; its keys are {', '.join(map(str, list(content)[:12]))}")
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
-    company: tuple[str, ...] = TEACHERS
+    dropped: tuple[str, ...] = TEACHERS
     if any(key.startswith("architecture.") for key in state):
-        company += RAZOR
-    return {key.removeprefix("architecture."): value for key, value in state.items() if not key.startswith(company)}
+        dropped += RAZOR
+    return {key.removeprefix("architecture."): value for key, value in state.items() if not key.startswith(dropped)}

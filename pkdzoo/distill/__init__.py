@@ -1,8 +1,10 @@
-"""Distillation: a student, a frozen teacher, and one file for each method between them."""
+"""Distillation: a student, a frozen teacher, and methods between them, one file per method."""
 
-from pkdzoo.distill.base import DistillMethod, Frozen, Progress
+from pkdzoo.distill.base import DistillMethod, FrozenTeacher, Progress
 from pkdzoo.distill.distiller import Distiller
 from pkdzoo.distill.inherit import freeze, inherit
+from pkdzoo.distill.pairing import PyramidPairs
+from pkdzoo.distill.prototypes import match_prototypes
 from pkdzoo.distill.registry import METHODS, list_methods, method_options, register_method
 from pkdzoo.distill.teacher import Teacher
 
@@ -10,12 +12,14 @@ __all__ = [
     "METHODS",
     "DistillMethod",
     "Distiller",
-    "Frozen",
+    "FrozenTeacher",
     "Progress",
+    "PyramidPairs",
     "Teacher",
     "freeze",
     "inherit",
     "list_methods",
+    "match_prototypes",
     "method_options",
     "register_method",
 ]

@@ -1,7 +1,7 @@
-"""What a distillation method is, and how a teacher is kept.
+"""The base class of distillation methods, the frozen teacher, schedules, and checks that methods share.
 
-A method looks at two traces, the student's and the teacher's, and returns weighted losses. It may own trainable
-connectors; they live beside the student and are dropped when the student is saved.
+A method compares two traces, the student's and the teacher's, and returns weighted losses. It may own trainable
+connectors; they are trained with the student and are dropped when the student is saved.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Progress:
-    """How far training is.
+    """Progress of a training run.
 
     Attributes:
         step: optimizer steps done.
         total: optimizer steps of the whole run.
         epoch: epochs done.
-        epochs: of the whole run.
+        epochs: epochs of the whole run.
 
     Example:
         >>> from pkdzoo.distill import Progress
@@ -45,18 +45,18 @@ class Progress:
 
 
 class DistillMethod(nn.Module):
-    """One way to learn from a teacher.
+    """Base class of distillation methods.
 
-    A subclass takes ``(student, teacher, **options)`` in its constructor, looks there at whatever it has to know of
-    both, and refuses what it can't work with. It must not keep either of them. Its options are the keywords of a
-    recipe, so they are plain values with published defaults.
+    The constructor of a subclass takes ``(student, teacher, **options)``, reads the properties of both detectors that
+    it needs, and refuses pairs that it can't work with. It must not store either of them. Its options are the keywords
+    of a recipe, so they are plain values with published defaults.
 
     Attributes:
-        teacher_depth: how deep the teacher has to run.
-        tap: block of the towers after which student's and teacher's maps are kept, or None.
-        default_schedule: course of the weight over training, see :func:`schedule_factor`.
-        logs: numbers worth watching of the last pass, without gradient.
-        progress: how far training is; the Distiller keeps it current.
+        teacher_depth: depth up to which the teacher has to run.
+        tap: block of the towers after which the maps of student and teacher are kept, or None.
+        default_schedule: schedule of the weight over training, see :func:`schedule_factor`.
+        logs: values of the last pass to log, without gradient.
+        progress: progress of the training run; the Distiller keeps it up to date.
 
     Example:
         >>> import pkdzoo
@@ -65,8 +65,8 @@ class DistillMethod(nn.Module):
         ...         super().__init__()
         ...         self.weight = weight
         ...     def forward(self, student, teacher, batch):
-        ...         ours, theirs = student.features.levels[0], teacher.features.levels[0]
-        ...         return {"loss_finest": self.weight * (ours - theirs).square().mean()}
+        ...         difference = student.features.levels[0] - teacher.features.levels[0]
+        ...         return {"loss_finest": self.weight * difference.square().mean()}
         >>> student, teacher = (pkdzoo.create_detector("retina_r10w16") for _ in range(2))
         >>> distiller = pkdzoo.Distiller(student, teacher, {"finest": Finest(student, teacher, weight=0.5)})
         >>> distiller.depth
@@ -83,31 +83,34 @@ class DistillMethod(nn.Module):
         self.progress = Progress()
 
     def on_epoch_start(self, epoch: int, student: Detector, teacher: Detector, loader: Iterable[Batch]) -> None:
-        """Called before each epoch with everything at hand; most methods need nothing."""
+        """Prepare an epoch; does nothing by default. ``loader`` gives the training batches."""
 
-    def forward(self, student: Trace, teacher: Trace, batch: Batch) -> dict[str, Tensor]:
-        """Weighted losses by name, each beginning with ``loss_``.
+    def forward(self, student: Any, teacher: Any, batch: Batch) -> dict[str, Tensor]:
+        """Weighted losses by name; each name begins with ``loss_``.
+
+        A subclass annotates the types of trace that it needs: ``Trace[Detector]`` for features alone,
+        ``HeadTrace[DenseDetector]`` for the outputs of a dense head (with ``teacher_depth = "head"``), and so on.
 
         Args:
-            student: ran up to its losses, with gradient.
-            teacher: ran up to ``teacher_depth`` at least, without gradient. Its parameters never get one, but what
-                is sent through its modules here passes gradient on.
+            student: trace up to the losses, with gradient.
+            teacher: trace up to ``teacher_depth`` at least, without gradient. The teacher's parameters never get a
+                gradient, but tensors that a method sends through its modules do.
             batch: raw images and objects.
         """
         raise NotImplementedError
 
 
-class Frozen(nn.Module):
-    """Holds a module that takes part in training without being trained.
+class FrozenTeacher(nn.Module):
+    """Holds a teacher that takes part in training without being trained.
 
-    The module moves with ``.to()``, ``.cuda()``, ``.half()``, and otherwise stays unseen: it is in no parameters(),
-    state_dict() or checkpoint, DistributedDataParallel does not know it, ``train()`` leaves it in eval mode. Its
-    parameters require no gradient. That is not no_grad: gradient still passes through to its inputs.
+    The teacher moves with ``.to()``, ``.cuda()`` and ``.half()``. It is not in parameters(), state_dict(), checkpoints
+    or DistributedDataParallel, and ``train()`` leaves it in eval mode. Its parameters require no gradient. That is not
+    no_grad: gradient still passes through to its inputs.
 
     Example:
         >>> import pkdzoo
-        >>> from pkdzoo.distill import Frozen
-        >>> frozen = Frozen(pkdzoo.create_detector("retina_r10w16")).train()
+        >>> from pkdzoo.distill import FrozenTeacher
+        >>> frozen = FrozenTeacher(pkdzoo.create_detector("retina_r10w16")).train()
         >>> len(frozen.state_dict()), frozen.module.training
         (0, False)
     """
@@ -116,23 +119,23 @@ class Frozen(nn.Module):
 
     def __init__(self, module: Detector) -> None:
         super().__init__()
-        object.__setattr__(self, "module", module)  # past nn.Module, which would register it as a child
+        object.__setattr__(self, "module", module)  # nn.Module would register it as a child
         module.requires_grad_(False)
         module.eval()
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frozen:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenTeacher:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.module._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
-    def train(self, mode: bool = True) -> Frozen:
+    def train(self, mode: bool = True) -> FrozenTeacher:
         """Set this wrapper's own flag; the module stays in eval mode."""
         super().train(mode)
         self.module.eval()
         return self
 
     @torch.no_grad()
-    def trace(self, batch: Batch, upto: Depth, tap: int | None = None) -> Trace:
+    def trace(self, batch: Batch, upto: Depth, tap: int | None = None) -> Trace[Detector]:
         """One pass of the module without gradient."""
         return self.module.trace(batch, upto, tap)
 
@@ -141,13 +144,13 @@ class Frozen(nn.Module):
 
 
 def schedule_factor(schedule: str, progress: Progress) -> float:
-    """What a weight is multiplied with at this point of training.
+    """The factor of a weight at a point of training.
 
     Args:
         schedule: ``constant`` (1), ``warmup:N`` (rises from 0 to 1 in N steps), ``delay:N`` (0 for N steps, then 1),
             ``decay`` (falls from 1 to 0 over all steps), ``epoch_decay`` (the same in steps of an epoch: 1, then
             1 - 1/epochs, ...).
-        progress: the point.
+        progress: the point of training.
 
     Raises:
         ValueError: for any other schedule.
@@ -173,25 +176,25 @@ def require_same_classes(student: Detector, teacher: Detector, method: str) -> N
     if student.num_classes != teacher.num_classes:
         raise ValueError(
             f"{method} compares class predictions: the student has {student.num_classes} classes and the teacher "
-            f"{teacher.num_classes}. Take a teacher of the same classes, or a method that only looks at features (pkd)"
+            f"{teacher.num_classes}. Take a teacher of the same classes, or a method of features alone (pkd)"
         )
-    ours, theirs = student.label_names, teacher.label_names
+    names, teacher_names = student.label_names, teacher.label_names
     generic = tuple(f"class_{i}" for i in range(student.num_classes))
-    if ours != theirs and generic not in (ours, theirs):
-        at = next(i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b)
+    if names != teacher_names and generic not in (names, teacher_names):
+        at = next(i for i, (a, b) in enumerate(zip(names, teacher_names)) if a != b)
         raise ValueError(
-            f"{method} compares class predictions, and class {at} is {ours[at]!r} to the student but {theirs[at]!r} to "
-            "the teacher: bring both to one order of classes"
+            f"{method} compares class predictions, and class {at} is {names[at]!r} in the student but "
+            f"{teacher_names[at]!r} in the teacher: bring both to one order of classes"
         )
 
 
 def by_family(table: Mapping[str, T], detector: Detector, otherwise: T) -> T:
-    """What a table of published settings says about a detector.
+    """The entry of a table of published settings for a detector.
 
     Args:
         table: keys are names of detector classes (``RetinaNet``), or ``two_stage``; methods don't import families.
-        detector: it and the classes it derives from are looked up.
-        otherwise: for families that are not in the table.
+        detector: its class and the classes it derives from are looked up.
+        otherwise: the result for families that are not in the table.
     """
     for cls in type(detector).__mro__:
         if cls.__name__ in table:
@@ -216,14 +219,16 @@ def require_same_heads(student: Detector, teacher: Detector, method: str) -> Non
         raise ValueError(
             f"{method} compares predictions: {student.name} and {teacher.name} are a one-stage and a two-stage detector"
         )
-    if not student.two_stage:  # an RPN knows one class whatever the detector's
+    if not student.two_stage:  # an RPN has one class, whatever the detector's are
         require_same_classes(student, teacher, method)
-    ours, theirs = (
-        (tuple(cast(Any, model.neck).strides), [len(cell) for cell in getattr(model, "base_anchors", [])])
-        for model in (student, teacher)
-    )
-    if ours != theirs:
+    heads = [(tuple(cast(Any, model.neck).strides), priors_per_location(model)) for model in (student, teacher)]
+    if heads[0] != heads[1]:
         raise ValueError(
-            f"{method} compares predictions prior by prior: strides and priors a cell of the student are {ours}, of "
-            f"the teacher {theirs}"
+            f"{method} compares predictions prior by prior: strides and priors per location of the student are "
+            f"{heads[0]}, of the teacher {heads[1]}"
         )
+
+
+def priors_per_location(model: Detector) -> list[int]:
+    """Number of priors at a location of each level; empty for a detector without a dense head."""
+    return [len(anchors) for anchors in model.base_anchors] if isinstance(model, DenseDetector) else []

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pkdzoo.distill.base import DistillMethod, Frozen, Progress, schedule_factor
+from pkdzoo.distill.base import DistillMethod, FrozenTeacher, Progress, schedule_factor
 from pkdzoo.distill.registry import build_method
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import DEPTHS, Depth
@@ -16,17 +16,17 @@ from pkdzoo.structures import Batch
 
 
 class Distiller(nn.Module):
-    """Trains a student with its own losses plus those of one or several methods, over one pass of the teacher.
+    """A student with its own losses plus those of one or several methods, over one pass of the teacher.
 
-    The teacher runs as deep as the deepest method asks, without gradient; with feature methods alone its head never
-    runs. It is in no state_dict() and no parameters(): a checkpoint of the Distiller holds the student
+    The teacher runs without gradient, as deep as the deepest method needs; with feature methods alone its head never
+    runs. It is not in state_dict() or parameters(): a checkpoint of the Distiller holds the student
     (``student.*``) and the methods' connectors (``methods.NAME.*``).
 
     Args:
         student: detector that learns.
-        teacher: detector or :class:`pkdzoo.Teacher`; frozen here, and put in eval mode for good.
+        teacher: detector or :class:`pkdzoo.Teacher`; it is frozen and stays in eval mode.
         methods: options by name of a method (an empty dict means the published settings), or a method that is built
-            already. The option ``schedule`` is understood for every method: ``constant``, ``warmup:N``, ``decay`` or
+            already. Every method has the option ``schedule``: ``constant``, ``warmup:N``, ``decay`` or
             ``epoch_decay`` (see :func:`pkdzoo.distill.base.schedule_factor`).
 
     Raises:
@@ -58,28 +58,28 @@ class Distiller(nn.Module):
         for who, model in (("student", student), ("teacher", teacher)):
             if not isinstance(model, Detector):
                 raise ValueError(
-                    f"the {who} must be a pkdzoo.Detector, got {type(model).__name__}; a module of other origin can "
-                    "teach wrapped in pkdzoo.Teacher(module, features, mean, std)"
+                    f"the {who} must be a pkdzoo.Detector, got {type(model).__name__}; wrap any other module "
+                    "in pkdzoo.Teacher(module, features, mean, std)"
                 )
         if student is teacher:
             raise ValueError("student and teacher are one object: build the detector twice")
         self.student = student
-        self.frozen = Frozen(teacher)
+        self.frozen = FrozenTeacher(teacher)
         self.methods = nn.ModuleDict()
         self.schedules: dict[str, str] = {}
-        for name, given in methods.items():
-            if isinstance(given, DistillMethod):
-                method, schedule = given, given.default_schedule
+        for name, entry in methods.items():
+            if isinstance(entry, DistillMethod):
+                method, schedule = entry, entry.default_schedule
             else:
-                options = dict(given)
+                options = dict(entry)
                 schedule = options.pop("schedule", None)
                 method = build_method(name, student, teacher, options)
                 schedule = schedule or method.default_schedule
-            schedule_factor(schedule, Progress())  # refuses a mistyped one now
+            schedule_factor(schedule, Progress())  # raises for a mistyped schedule
             self.methods[name] = method
             self.schedules[name] = schedule
             if schedule != "constant":
-                # a tensor, so that a compiled step is not compiled again for each new factor
+                # a tensor: with a float, a compiled step would be compiled again for each new factor
                 self.register_buffer(f"factor_{name}", torch.ones(()), persistent=False)
         self.depth: Depth = max((m.teacher_depth for m in self._methods()), key=DEPTHS.index)
         self.tap = self._common_tap()
@@ -92,21 +92,21 @@ class Distiller(nn.Module):
 
     @property
     def logs(self) -> dict[str, Tensor]:
-        """Numbers of the last pass that are worth watching, ``METHOD/NAME``, without gradient."""
+        """Values of the last pass to log, ``METHOD/NAME``, without gradient."""
         return {f"{name}/{key}": value for name, m in self._named() for key, value in m.logs.items()}
 
     def connectors(self) -> list[nn.Parameter]:
-        """What the methods train beside the student."""
+        """The parameters that the methods train beside the student."""
         return [p for p in self.methods.parameters() if p.requires_grad]
 
     def set_progress(self, step: int = 0, total: int = 1, epoch: int = 0, epochs: int = 1) -> None:
-        """Tell the methods how far training is; call it before every step if a weight has a schedule.
+        """Set the progress of the training run; call it before every step if a weight has a schedule.
 
         Args:
             step: optimizer steps done.
             total: optimizer steps of the whole run.
             epoch: epochs done.
-            epochs: of the whole run.
+            epochs: epochs of the whole run.
         """
         progress = Progress(step, total, epoch, epochs)
         for name, method in self._named():
@@ -115,7 +115,7 @@ class Distiller(nn.Module):
                 self.get_buffer(f"factor_{name}").fill_(schedule_factor(self.schedules[name], progress))
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the student, whose targets may depend on it."""
+        """Set the epoch of the student, whose targets may depend on it."""
         self.student.set_epoch(epoch)
 
     def on_epoch_start(self, epoch: int, loader: Iterable[Batch]) -> None:
@@ -124,16 +124,14 @@ class Distiller(nn.Module):
             method.on_epoch_start(epoch, self.student, self.teacher, loader)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The student's losses and the methods', all weighted: their sum is the objective."""
+        """Weighted losses of the student and of the methods; their sum is the objective."""
         student = self.student.trace(batch, "loss", self.tap)
         teacher = self.frozen.trace(batch, self.depth, self.tap)
         losses = dict(student.losses)
         for name, method in self._named():
             for key, value in method(student, teacher, batch).items():
                 if key in losses:
-                    raise ValueError(
-                        f"{name} gives {key!r}, and so does something else: name the loss after the method"
-                    )
+                    raise ValueError(f"{name} returns {key!r}, which exists already: name the loss after the method")
                 constant = self.schedules[name] == "constant"
                 losses[key] = value if constant else value * self.get_buffer(f"factor_{name}")
         return losses

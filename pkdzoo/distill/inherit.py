@@ -1,7 +1,7 @@
-"""A student may start with parts of its teacher, and parts may stay as they are.
+"""Start a student with copies of its teacher's parts, and freeze parts.
 
 The PKD paper (A.2) copies the teacher's neck and head into students with the same head structure; its released
-configurations don't, so this is always a visible choice. It also expresses the paper's table 1: a head that is trained
+configurations don't, so it is an option here. It also expresses the paper's table 1: a head that is trained
 on another detector's frozen backbone and neck, ``inherit=("backbone", "neck")`` with ``freeze`` of the same.
 """
 
@@ -13,11 +13,11 @@ from torch import nn
 
 from pkdzoo.models.detector import Detector
 
-HEADS = ("rpn", "box_head", "mask_head")  # what "head" means in a two-stage detector
+HEADS = ("rpn", "box_head", "mask_head")  # the parts that "head" means in a two-stage detector
 
 
 def part_names(model: Detector, name: str) -> list[str]:
-    """The direct parts that a name stands for: itself, or all heads of a two-stage detector for ``head``."""
+    """The direct parts that a name stands for: itself, or for ``head`` all heads of a two-stage detector."""
     parts = dict(model.named_children())
     if name == "head" and name not in parts and model.two_stage:
         return [head for head in HEADS if head in parts]
@@ -30,27 +30,27 @@ def part_of(model: Detector, name: str) -> nn.Module:
     """A direct part of a detector (a list of its heads for ``head`` of a two-stage one).
 
     Raises:
-        ValueError: listing the parts it has.
+        ValueError: for an unknown part; the message lists the parts of the detector.
     """
-    found = [model.get_submodule(part) for part in part_names(model, name)]
-    return found[0] if len(found) == 1 else nn.ModuleList(found)
+    parts = [model.get_submodule(part) for part in part_names(model, name)]
+    return parts[0] if len(parts) == 1 else nn.ModuleList(parts)
 
 
 def inherit_part(student: Detector, teacher: Detector, name: str) -> None:
     """Start a part of the student with a copy of the teacher's tensors.
 
     Raises:
-        ValueError: when the two are not made alike, naming tensors that differ; the student is untouched then.
+        ValueError: when names or shapes of tensors differ; the message has some of them. The student is unchanged.
     """
-    ours, theirs = part_of(student, name).state_dict(), part_of(teacher, name).state_dict()
-    other = [key for key in {*ours, *theirs} if key not in ours or key not in theirs]
-    other += [key for key in ours if key in theirs and ours[key].shape != theirs[key].shape]
-    if other:
+    own, inherited = part_of(student, name).state_dict(), part_of(teacher, name).state_dict()
+    different = [key for key in {*own, *inherited} if key not in own or key not in inherited]
+    different += [key for key in own if key in inherited and own[key].shape != inherited[key].shape]
+    if different:
         raise ValueError(
-            f"distill.inherit={name!r}: student and teacher differ in {', '.join(sorted(other)[:5])}; only a part that "
-            "is made alike can be inherited"
+            f"distill.inherit={name!r}: student and teacher differ in {', '.join(sorted(different)[:5])}; only a part "
+            "of equal structure can be inherited"
         )
-    part_of(student, name).load_state_dict(theirs)
+    part_of(student, name).load_state_dict(inherited)
 
 
 def inherit(student: Detector, teacher: Detector, parts: Sequence[str]) -> Detector:
@@ -60,7 +60,7 @@ def inherit(student: Detector, teacher: Detector, parts: Sequence[str]) -> Detec
         The student.
 
     Raises:
-        ValueError: for a part that is missing or made differently.
+        ValueError: for a part that is missing or of different structure.
 
     Example:
         >>> import pkdzoo, torch
@@ -78,8 +78,14 @@ def inherit(student: Detector, teacher: Detector, parts: Sequence[str]) -> Detec
 def freeze(model: Detector, parts: Sequence[str]) -> Detector:
     """Stop the gradients of several parts and put them in eval mode.
 
-    A later ``model.train()`` ends the eval mode again: whoever trains has to call this after it, or running
-    statistics move.
+    A later ``model.train()`` ends the eval mode, and running statistics change again: call this function after it.
+
+    Args:
+        model: its parts are changed in place.
+        parts: ``backbone``, ``neck``, ``head``.
+
+    Returns:
+        The model.
 
     Example:
         >>> import pkdzoo

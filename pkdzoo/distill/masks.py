@@ -1,4 +1,4 @@
-"""What cells and channels are weighed with: masks of the objects, and attention."""
+"""Weights of locations and channels: masks of the objects, and attention."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torchvision.ops import box_iou
 
 from pkdzoo.structures import Batch, Instances
 
-FINEST = 56.0  # boxes of a side below twice this belong to the finest level
+FINEST = 56.0  # boxes with a side below twice this belong to the finest level
 
 
 def objects_of(batch: Batch) -> list[Instances]:
@@ -21,49 +21,49 @@ def objects_of(batch: Batch) -> list[Instances]:
     return [objects.without_crowd() for objects in batch.instances]
 
 
-def covered_cells(boxes: Tensor, stride: float) -> Tensor:
-    """The cells that boxes touch.
+def covered_locations(boxes: Tensor, stride: float) -> Tensor:
+    """The locations that boxes touch.
 
     Args:
         boxes: (G, 4) xyxy pixels.
-        stride: pixels a cell.
+        stride: of the map, in pixels.
 
     Returns:
-        (G, 4) x1, y1, x2, y2 in cells, ends exclusive; they may lie outside the map.
+        (G, 4) x1, y1, x2, y2 in locations, ends exclusive; they may lie outside the map.
     """
     return torch.cat([(boxes[:, :2] / stride).floor(), (boxes[:, 2:] / stride).ceil()], dim=1)
 
 
-def rectangles(cells: Tensor, size: tuple[int, int]) -> Tensor:
-    """Rectangles of cells as masks.
+def rectangles(corners: Tensor, size: tuple[int, int]) -> Tensor:
+    """Rectangles of locations as masks.
 
     Args:
-        cells: (G, 4) x1, y1, x2, y2, ends exclusive.
+        corners: (G, 4) x1, y1, x2, y2 in locations, ends exclusive.
         size: (h, w) of the map.
 
     Returns:
         (G, h, w) bool.
     """
     h, w = size
-    y, x = torch.arange(h, device=cells.device), torch.arange(w, device=cells.device)
-    rows = (y >= cells[:, 1, None]) & (y < cells[:, 3, None])  # (G, h)
-    columns = (x >= cells[:, 0, None]) & (x < cells[:, 2, None])
+    y, x = torch.arange(h, device=corners.device), torch.arange(w, device=corners.device)
+    rows = (y >= corners[:, 1, None]) & (y < corners[:, 3, None])  # (G, h)
+    columns = (x >= corners[:, 0, None]) & (x < corners[:, 2, None])
     return rows[:, :, None] & columns[:, None, :]
 
 
 def object_mask(objects: Sequence[Instances], size: tuple[int, int], stride: float) -> Tensor:
-    """1 where a cell overlaps a box: (B, 1, h, w) float.
+    """1 where a location overlaps a box: (B, 1, h, w) float.
 
-    A box covers ``floor(x1 / stride) .. ceil(x2 / stride)``. The papers that use such a mask don't say how they round.
+    A box covers ``floor(x1 / stride) .. ceil(x2 / stride)``. The papers that use such a mask don't state the rounding.
     """
-    masks = [rectangles(covered_cells(o.boxes, stride), size).any(dim=0) for o in objects]
+    masks = [rectangles(covered_locations(o.boxes, stride), size).any(dim=0) for o in objects]
     return torch.stack(masks)[:, None].float()
 
 
 def size_levels(boxes: Tensor, levels: int) -> Tensor:
-    """The level each box belongs to by its size, an octave a level: (G,) int64 in ``0 .. levels-1``.
+    """The level that fits the size of each box, one octave per level: (G,) int64 in ``0 .. levels-1``.
 
-    Level 0 ends at a side of 112 pixels whatever its stride, as DeFeat and Global Knowledge have it for RetinaNet too.
+    Level 0 ends at a side of 112 pixels whatever its stride, as in DeFeat and Global Knowledge, for RetinaNet too.
     """
     width, height = (boxes[:, 2:] - boxes[:, :2]).unbind(1)
     side = ((width + 1) * (height + 1)).sqrt()
@@ -71,20 +71,20 @@ def size_levels(boxes: Tensor, levels: int) -> Tensor:
 
 
 def of_level(objects: Sequence[Instances], level: int, levels: int) -> list[Instances]:
-    """Only the objects that belong to a level by their size."""
+    """Only the objects whose size fits a level."""
     return [o[size_levels(o.boxes, levels) == level] for o in objects]
 
 
 def near_anchor_mask(
     objects: Sequence[Instances], anchors: Tensor, size: tuple[int, int], share: float = 0.5
 ) -> Tensor:
-    """FGFI's mask: cells with an anchor that overlaps an object nearly as well as the best anchor does.
+    """FGFI's mask: locations with an anchor that overlaps an object nearly as much as the best anchor does.
 
     Args:
         objects: of each image.
-        anchors: (h*w*A, 4) xyxy of one level, cell by cell.
+        anchors: (h*w*A, 4) xyxy of one level, location by location.
         size: (h, w).
-        share: an anchor counts from more than this share of the object's best overlap.
+        share: an anchor counts if its overlap is more than this share of the object's best overlap.
 
     Returns:
         (B, 1, h, w) float, 1 in the mask.
@@ -100,13 +100,13 @@ def near_anchor_mask(
 
 
 def spatial_attention(maps: Tensor, temperature: float) -> Tensor:
-    """Where a map is strong: (B, C, h, w) -> (B, 1, h, w), summing to h*w in each image."""
+    """Softmax of the mean magnitude over locations: (B, C, h, w) -> (B, 1, h, w), summing to h*w in each image."""
     b, _, h, w = maps.shape
     strength = maps.float().abs().mean(dim=1).flatten(1)
     return (h * w * (strength / temperature).softmax(dim=1)).view(b, 1, h, w)
 
 
 def channel_attention(maps: Tensor, temperature: float) -> Tensor:
-    """Which channels are strong: (B, C, h, w) -> (B, C, 1, 1), summing to C in each image."""
+    """Softmax of the mean magnitude over channels: (B, C, h, w) -> (B, C, 1, 1), summing to C in each image."""
     strength = maps.float().abs().mean(dim=(2, 3))
     return (maps.shape[1] * (strength / temperature).softmax(dim=1))[..., None, None]

@@ -1,8 +1,8 @@
-"""Which student level learns from which teacher level, and how both come to one size.
+"""Pairs of pyramid levels: which student level learns from which teacher level, at which size and width.
 
 The published recipes of PKD pair by index: a one-stage student's P3 (stride 8) meets a two-stage teacher's P2
-(stride 4), although the teacher has a stride 8 map too. Pairing by stride is offered beside it. Sizes need not be
-exact multiples of each other at coarse levels, so maps are always resized to the other's size, never by a factor.
+(stride 4), although the teacher has a map of stride 8 too. Pairing by stride is offered beside it. At coarse levels
+sizes are not always exact multiples of each other, so maps are always resized to the other's size, never by a factor.
 mmrazor always resizes the student; the paper enlarges the smaller map. For every published pair that is the same.
 """
 
@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import FeaturePyramid
 
 PairBy = Literal["index", "stride"]
 Resize = Literal["larger", "student", "teacher"]
+Project = Literal["refuse", "where_needed", "always", "never"]
 PAIR_BY: tuple[PairBy, ...] = ("index", "stride")
 RESIZE: tuple[Resize, ...] = ("larger", "student", "teacher")
+PROJECT: tuple[Project, ...] = ("refuse", "where_needed", "always", "never")
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,10 @@ class PyramidShape:
 
 
 def shape_of(model: Detector) -> PyramidShape:
-    """The shape of a detector's pyramid, known without running it.
+    """The shape of a detector's pyramid, known without running the detector.
 
     Raises:
-        ValueError: when the neck does not say.
+        ValueError: when neither the detector nor its neck states it.
     """
     shape = getattr(model, "pyramid_shape", None)
     if isinstance(shape, PyramidShape):
@@ -47,14 +49,14 @@ def shape_of(model: Detector) -> PyramidShape:
     width, strides = getattr(model.neck, "width", None), getattr(model.neck, "strides", None)
     if width is None or strides is None:
         raise ValueError(
-            f"{type(model.neck).__name__} does not say what its pyramid looks like: give it `width` (channels) and "
+            f"{type(model.neck).__name__} does not state the shape of its pyramid: give it `width` (channels) and "
             "`strides`, or wrap the detector in pkdzoo.Teacher"
         )
     return PyramidShape((int(width),) * len(strides), tuple(int(s) for s in strides))
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
-    """Refuse an option that is none of the choices."""
+    """Refuse a value that is not one of the choices of an option."""
     if value not in choices:
         raise ValueError(f"{name}={value!r}: write one of {', '.join(map(repr, choices))}")
 
@@ -62,43 +64,43 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
 def match_levels(
     student: PyramidShape, teacher: PyramidShape, levels: int, pair: PairBy = "index", same_channels: bool = True
 ) -> list[tuple[int, int]]:
-    """Level numbers (student's, teacher's) that belong together.
+    """Numbers of the levels (student's, teacher's) that belong together.
 
     Args:
         student: shape of its pyramid.
         teacher: shape of its pyramid.
-        levels: how many pairs, counted from the finest.
-        pair: ``index`` (first with first) or ``stride`` (equal strides; others are left out).
-        same_channels: whether paired maps must have as many channels.
+        levels: number of pairs, counted from the finest level.
+        pair: ``index`` (first with first) or ``stride`` (equal strides; other levels are left out).
+        same_channels: whether paired maps must have equally many channels.
 
     Raises:
-        ValueError: naming both pyramids when they can't be paired.
+        ValueError: when the pyramids can't be paired; the message has both shapes.
     """
     check_choice("pair", pair, PAIR_BY)
     if levels < 1:
         raise ValueError(f"levels={levels}: at least one pair of levels is needed")
     if pair == "index":
-        found = [(i, i) for i in range(min(len(student.strides), len(teacher.strides)))]
+        matched = [(i, i) for i in range(min(len(student.strides), len(teacher.strides)))]
     else:
-        found = [(i, teacher.strides.index(s)) for i, s in enumerate(student.strides) if s in teacher.strides]
+        matched = [(i, teacher.strides.index(s)) for i, s in enumerate(student.strides) if s in teacher.strides]
     both = f"The student's pyramid: {student}. The teacher's: {teacher}."
-    if not found:
+    if not matched:
         raise ValueError(f'no stride is common to both pyramids; write pair="index". {both}')
-    if len(found) < levels:
-        raise ValueError(f"levels={levels}, but by {pair} only {len(found)} can be paired. {both}")
-    found = found[:levels]
-    for i, j in found:
+    if len(matched) < levels:
+        raise ValueError(f"levels={levels}, but by {pair} only {len(matched)} can be paired. {both}")
+    matched = matched[:levels]
+    for i, j in matched:
         if same_channels and student.channels[i] != teacher.channels[j]:
             raise ValueError(
                 f"this method compares channel by channel, and level {i} of the student has {student.channels[i]} of "
                 f"them, level {j} of the teacher {teacher.channels[j]}: build the student with width="
                 f"{teacher.channels[j]}, or choose a teacher as wide as the student. {both}"
             )
-    return found
+    return matched
 
 
 class MapPair(NamedTuple):
-    """Two maps (B, C, h, w) of one size, and what a cell of them is in pixels."""
+    """Two maps (B, C, h, w) of one size, and their stride in pixels."""
 
     student: Tensor
     teacher: Tensor
@@ -106,37 +108,122 @@ class MapPair(NamedTuple):
 
 
 def pair_maps(
-    student: FeaturePyramid, teacher: FeaturePyramid, pairs: Sequence[tuple[int, int]], resize: Resize = "larger"
+    student: FeaturePyramid, teacher: FeaturePyramid, levels: Sequence[tuple[int, int]], resize: Resize = "larger"
 ) -> list[MapPair]:
     """The maps that belong together, at one size.
 
     Args:
         student: its pyramid.
         teacher: its pyramid.
-        pairs: level numbers from :func:`match_levels`.
-        resize: where sizes differ: ``larger`` enlarges the smaller map, ``student`` fits the student's map to the
+        levels: level numbers from :func:`match_levels`.
+        resize: where sizes differ: ``larger`` enlarges the smaller map, ``student`` resizes the student's map to the
             teacher's size, ``teacher`` the teacher's map to the student's.
     """
-    found = []
-    for i, j in pairs:
-        ours, theirs = to_one_size(student.levels[i], teacher.levels[j], resize)
-        stride = student.strides[i] if ours is student.levels[i] else teacher.strides[j]
-        found.append(MapPair(ours, theirs, stride))
-    return found
+    pairs = []
+    for i, j in levels:
+        student_map, teacher_map = to_one_size(student.levels[i], teacher.levels[j], resize)
+        stride = student.strides[i] if student_map is student.levels[i] else teacher.strides[j]
+        pairs.append(MapPair(student_map, teacher_map, stride))
+    return pairs
 
 
 def to_one_size(student: Tensor, teacher: Tensor, resize: Resize = "larger") -> tuple[Tensor, Tensor]:
     """Two maps (B, C, h, w) at one size, bilinear, without antialiasing; see :func:`pair_maps`."""
     check_choice("resize", resize, RESIZE)
-    ours, theirs = student.shape[-2:], teacher.shape[-2:]
-    if ours == theirs:
+    student_size, teacher_size = student.shape[-2:], teacher.shape[-2:]
+    if student_size == teacher_size:
         return student, teacher
     if resize == "larger":
-        resize = "student" if ours.numel() < theirs.numel() else "teacher"
+        resize = "student" if student_size.numel() < teacher_size.numel() else "teacher"
     if resize == "student":
-        return _resized(student, theirs), teacher
-    return student, _resized(teacher, ours)
+        return _resized(student, teacher_size), teacher
+    return student, _resized(teacher, student_size)
 
 
 def _resized(maps: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+class PyramidPairs(nn.Module):
+    """Pairs the maps of two pyramids, resizes them to one size and projects the student's to the teacher's width.
+
+    The projections are trained with the student and are dropped when the student is saved.
+
+    Args:
+        student: detector that learns.
+        teacher: detector it learns from.
+        levels: number of pairs, counted from the finest level; or the pairs of level numbers themselves.
+        pair: ``index`` (first with first) or ``stride`` (equal strides).
+        resize: what to do with maps of different size, see :func:`pair_maps`.
+        project: where a convolution gives the student's map the teacher's channels: ``where_needed`` (numbers of
+            channels differ), ``always``, or ``never``. ``refuse`` is ``never``, and different numbers of channels are
+            an error.
+        kernel: side of the convolutions, odd.
+        std: start weights from a normal distribution cut off at two deviations, and biases at 0; None: PyTorch's
+            default.
+
+    Attributes:
+        levels: level numbers (student's, teacher's) of each pair.
+        projections: one module per pair; ``nn.Identity`` where nothing is projected.
+
+    Raises:
+        ValueError: for an unknown choice, or pyramids that can't be paired.
+
+    Example:
+        >>> import pkdzoo, torch
+        >>> from pkdzoo.distill import PyramidPairs
+        >>> student, teacher = pkdzoo.create_detector("retina_r10w16"), pkdzoo.create_detector("fcos_r10w16", width=32)
+        >>> pairs = PyramidPairs(student, teacher, levels=2, project="where_needed")
+        >>> batch = pkdzoo.Batch(torch.rand(1, 3, 64, 96) * 255, [(64, 96)])
+        >>> maps = pairs(student.extract_features(batch), teacher.extract_features(batch))
+        >>> [(tuple(pair.student.shape), tuple(pair.teacher.shape), pair.stride) for pair in maps]
+        [((1, 32, 8, 12), (1, 32, 8, 12), 8), ((1, 32, 4, 6), (1, 32, 4, 6), 16)]
+    """
+
+    def __init__(
+        self,
+        student: Detector,
+        teacher: Detector,
+        levels: int | Sequence[tuple[int, int]],
+        pair: PairBy = "index",
+        resize: Resize = "larger",
+        project: Project = "refuse",
+        kernel: int = 1,
+        std: float | None = None,
+    ) -> None:
+        super().__init__()
+        check_choice("resize", resize, RESIZE)
+        check_choice("project", project, PROJECT)
+        shapes = shape_of(student), shape_of(teacher)
+        self.levels = (
+            match_levels(*shapes, levels, pair, same_channels=project == "refuse")
+            if isinstance(levels, int)
+            else list(levels)
+        )
+        self.student_channels = [shapes[0].channels[i] for i, _ in self.levels]
+        self.teacher_channels = [shapes[1].channels[j] for _, j in self.levels]
+        self.resize: Resize = resize
+        self.projections = nn.ModuleList()
+        for inputs, outputs in zip(self.student_channels, self.teacher_channels):
+            needed = project == "always" or (project == "where_needed" and inputs != outputs)
+            self.projections.append(_projection(inputs, outputs, kernel, std) if needed else nn.Identity())
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+    def forward(self, student: FeaturePyramid, teacher: FeaturePyramid) -> list[MapPair]:
+        """One pair of maps for each pair of levels, finest first; the student's is projected after resizing."""
+        maps = pair_maps(student, teacher, self.levels, self.resize)
+        return [pair._replace(student=project(pair.student)) for project, pair in zip(self.projections, maps)]
+
+    def extra_repr(self) -> str:
+        return f"levels={self.levels}, resize={self.resize}"
+
+
+def _projection(inputs: int, outputs: int, kernel: int, std: float | None) -> nn.Conv2d:
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+    if std is not None:
+        nn.init.trunc_normal_(conv.weight, std=std, a=-2 * std, b=2 * std)
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
+    return conv

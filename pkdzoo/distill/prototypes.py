@@ -1,12 +1,12 @@
-"""Prototypes of Global Knowledge: a few objects of each class that student and teacher see alike.
+"""Prototypes of Global Knowledge: a few objects of each class that represent the class in student and teacher.
 
-Candidates are the objects of a class, each as one vector a network and level (the mean of the map over its cells).
+Candidates are the objects of a class, each as one vector per network and level (the mean of the map over its box).
 Those in the sparse part of either space are left out; from the rest a joint matching pursuit picks the ones that
 explain the vectors of both spaces with nearly the same coefficients. Equal to the picks of the released code.
 
-Differs from it in where candidates come from: there an index of the annotations, drawn once, read again without
-augmentation each epoch, the teacher's maps cached on disk; here the batches that are handed in, with both networks run
-on them. The bar on score (0.9) has no effect there, since objects are annotated ones, and is left out.
+Differs from it in the source of candidates: there an index of the annotations is drawn once and read again without
+augmentation each epoch, with the teacher's maps cached on disk; here both networks run on training batches. The
+threshold on score (0.9) has no effect there, since objects are annotated ones, and is left out.
 """
 
 from __future__ import annotations
@@ -36,25 +36,38 @@ def match_prototypes(a: Tensor, b: Tensor, count: int, alpha: float = 10.0) -> T
 
         ||R_a - a_k w_a||^2 + ||R_b - b_k w_b||^2 + alpha ||w_a - w_b||^2
 
-    and its share is taken off the residuals R, which begin as all vectors. For unit vectors the minimum is closed:
+    and its part is subtracted from the residuals R, which begin as all vectors. For unit vectors the minimum is closed:
     ``w_a = ((1 + alpha) i_a + alpha i_b) / (1 + 2 alpha)`` with ``i_a = a_k . R_a``, and likewise for b.
 
     Args:
-        a: (N, Da) vectors of N objects in one space; their length does not matter.
+        a: (N, Da) vectors of N objects in one space; they are normalised to length 1.
         b: (N, Db) the same objects in the other.
-        count: how many to pick.
-        alpha: how much the coefficients of both spaces must agree.
+        count: number of picks.
+        alpha: weight of the agreement between the coefficients of both spaces.
 
     Returns:
         (count,) int64 indices into the objects; one may be picked again. Empty for N = 0.
+
+    Raises:
+        ValueError: when a and b are not matrices of equally many rows.
+
+    Example:
+        >>> import torch
+        >>> from pkdzoo.distill import match_prototypes
+        >>> student = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
+        >>> match_prototypes(student, student.flip(1), count=2).shape
+        torch.Size([2])
     """
     if len(a) != len(b) or a.ndim != 2 or b.ndim != 2:
-        raise ValueError(f"the same N objects as (N, D) in both spaces, got {tuple(a.shape)} and {tuple(b.shape)}")
+        raise ValueError(
+            "match_prototypes needs the same N objects as (N, D) in both spaces, got "
+            f"{tuple(a.shape)} and {tuple(b.shape)}"
+        )
     if not len(a):
         return torch.zeros(0, dtype=torch.int64, device=a.device)
     a, b = F.normalize(a.float(), dim=1), F.normalize(b.float(), dim=1)
     candidates = (in_dense_part(a) & in_dense_part(b)).nonzero().squeeze(1)
-    if not len(candidates):  # of very few objects none is denser than the quantile in both spaces
+    if not len(candidates):  # of very few objects none may be above the quantile in both spaces
         candidates = torch.arange(len(a), device=a.device)
     atoms_a, atoms_b = a[candidates], b[candidates]
     left_a, left_b = a, b
@@ -73,28 +86,28 @@ def match_prototypes(a: Tensor, b: Tensor, count: int, alpha: float = 10.0) -> T
 
 
 def in_dense_part(vectors: Tensor) -> Tensor:
-    """Which unit vectors have more neighbours than the quantile: (N, D) -> (N,) bool."""
+    """True for unit vectors whose density is above the quantile: (N, D) -> (N,) bool."""
     density = torch.exp(-(((1 - vectors @ vectors.T) / WIDTH) ** 2)).sum(dim=1)
     return density > density.sort().values[int(QUANTILE * len(density))]
 
 
 def pool_boxes(maps: Tensor, boxes: Tensor, scale: tuple[float, float]) -> Tensor:
-    """The mean of a map over each box, from the cell of its first corner to that of its last, both included.
+    """The mean of a map over each box, from the location of its first corner to that of its last, both included.
 
     Args:
         maps: (C, h, w) of one image.
         boxes: (G, 4) xyxy pixels.
-        scale: cells a pixel, in x and y.
+        scale: size of the map over size of the image, in x and y.
 
     Returns:
-        (G, C) in float32; at least one cell a box.
+        (G, C) in float32; the mean of at least one location per box.
     """
     _, h, w = maps.shape
     x, y = scale
-    cells = (boxes.abs() * boxes.new_tensor([x, y, x, y])).trunc().long()
-    left, top = cells[:, 0].clamp(max=w - 1), cells[:, 1].clamp(max=h - 1)
-    right, bottom = (cells[:, 2] + 1).clamp(max=w), (cells[:, 3] + 1).clamp(max=h)
-    # Sums over rectangles from one table of running sums; in float64, since they are differences of large numbers.
+    corners = (boxes.abs() * boxes.new_tensor([x, y, x, y])).trunc().long()
+    left, top = corners[:, 0].clamp(max=w - 1), corners[:, 1].clamp(max=h - 1)
+    right, bottom = (corners[:, 2] + 1).clamp(max=w), (corners[:, 3] + 1).clamp(max=h)
+    # Sums over rectangles from one table of cumulative sums; float64, since they are differences of large numbers.
     wide = torch.float32 if maps.device.type == "mps" else torch.float64
     table = F.pad(maps.to(wide).cumsum(dim=1).cumsum(dim=2), (1, 0, 1, 0))  # (C, h+1, w+1)
     total = table[:, bottom, right] - table[:, top, right] - table[:, bottom, left] + table[:, top, left]
@@ -103,7 +116,7 @@ def pool_boxes(maps: Tensor, boxes: Tensor, scale: tuple[float, float]) -> Tenso
 
 @dataclass
 class Candidates:
-    """Objects of one class seen so far: per object one vector a level, (L, C) of the student and of the teacher."""
+    """Candidates of one class: vectors (L, C) of each object, of the student and of the teacher, and image count."""
 
     student: list[Tensor] = field(default_factory=list)
     teacher: list[Tensor] = field(default_factory=list)
@@ -111,7 +124,7 @@ class Candidates:
 
 
 @torch.no_grad()
-def collect(
+def collect_candidates(
     student: Detector,
     teacher: Detector,
     loader: Iterable[Batch],
@@ -120,19 +133,19 @@ def collect(
     smallest: float,
     batches: int | None,
 ) -> list[Candidates]:
-    """Run both networks over batches until every class was seen in enough images.
+    """Run both networks over batches until every class has candidates from enough images.
 
     Args:
         student: in eval mode.
         teacher: in eval mode.
         loader: gives batches with instances.
         pairs: level numbers of student and teacher.
-        num_images: of each class, over all processes, at most.
+        num_images: maximum number of images per class over all processes.
         smallest: objects must be wider and higher than this, in pixels of the original image.
-        batches: look at no more than so many.
+        batches: maximum number of batches.
 
     Returns:
-        One a class of the student, of this process's images.
+        One per class of the student, of this process's images.
     """
     found = [Candidates() for _ in range(student.num_classes)]
     enough = -(-num_images // world_size())
@@ -140,15 +153,15 @@ def collect(
     for number, batch in enumerate(loader):
         if (batches is not None and number >= batches) or all(c.num_images >= enough for c in found):
             break
-        wanted = [wanted_objects(batch, i, found, enough, smallest) for i in range(len(batch))]
-        useful = [i for i, objects in enumerate(wanted) if objects.any()]
+        eligible = [eligible_objects(batch, i, found, enough, smallest) for i in range(len(batch))]
+        useful = [i for i, objects in enumerate(eligible) if objects.any()]
         if not useful:
             continue
         batch = part_of_batch(batch, useful).to(device)
         levels = [model.trace(batch, "features").features.levels for model in (student, teacher)]
         height, width = batch.images.shape[-2:]
         for row, (i, objects) in enumerate(zip(useful, objects_of(batch))):
-            kept = objects[wanted[i].to(device)]
+            kept = objects[eligible[i].to(device)]
             vectors = []
             for side, maps in enumerate(levels):
                 used = [maps[pair[side]][row] for pair in pairs]
@@ -162,8 +175,8 @@ def collect(
     return found
 
 
-def wanted_objects(batch: Batch, index: int, found: list[Candidates], enough: int, smallest: float) -> Tensor:
-    """Which objects of one image are candidates: (G,) bool."""
+def eligible_objects(batch: Batch, index: int, found: list[Candidates], enough: int, smallest: float) -> Tensor:
+    """True for the objects of one image that become candidates: (G,) bool."""
     objects = objects_of(batch)[index]
     original = (batch.meta[index] if batch.meta else {}).get("original_size", batch.sizes[index])
     scale = [float(o) / s for o, s in zip(original, batch.sizes[index])]  # of height and width
@@ -173,12 +186,12 @@ def wanted_objects(batch: Batch, index: int, found: list[Candidates], enough: in
 
 
 def part_of_batch(batch: Batch, index: list[int]) -> Batch:
-    """Only some images of a batch."""
+    """Some images of a batch, by index."""
     instances = None if batch.instances is None else [batch.instances[i] for i in index]
     return Batch(batch.images[index], [batch.sizes[i] for i in index], instances)
 
 
-def of_all_ranks(found: list[Candidates]) -> list[Candidates]:
+def gather_candidates(found: list[Candidates]) -> list[Candidates]:
     """The candidates of all processes in the order of their ranks, the same on every process."""
     if world_size() == 1:
         return found

@@ -1,4 +1,4 @@
-"""The table of distillation methods: one row each."""
+"""The table of distillation methods, one row per method."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any
 
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.methods.crosskd import CrossKD
+from pkdzoo.distill.methods.cwd import CWD
 from pkdzoo.distill.methods.defeat import DeFeat
-from pkdzoo.distill.methods.divergence import CWD, NormKL
 from pkdzoo.distill.methods.fbkd import FBKD
 from pkdzoo.distill.methods.fgd import FGD
 from pkdzoo.distill.methods.fgfi import FGFI
 from pkdzoo.distill.methods.frs import FRS
 from pkdzoo.distill.methods.gid import GID
 from pkdzoo.distill.methods.global_knowledge import GlobalKnowledge
-from pkdzoo.distill.methods.imitation import MSE, GTMask
+from pkdzoo.distill.methods.gt_mask import GTMask
+from pkdzoo.distill.methods.mse import MSE
+from pkdzoo.distill.methods.norm_kl import NormKL
 from pkdzoo.distill.methods.pkd import PKD
 from pkdzoo.distill.methods.rank_mimic import RankMimic
 from pkdzoo.models.detector import Detector
@@ -53,11 +55,14 @@ def list_methods() -> list[str]:
 
 
 def register_method(name: str, cls: Callable[..., DistillMethod]) -> None:
-    """Make a method of one's own known by name, so that recipes can use it.
+    """Add a method to the table, so that recipes can use it by name.
 
     Args:
-        name: not taken yet, and a Python identifier (it names the method's connectors in checkpoints).
+        name: a new name, and a Python identifier (it names the method's connectors in checkpoints).
         cls: called as ``cls(student, teacher, **options)``.
+
+    Raises:
+        ValueError: for a name that exists already or is not an identifier.
 
     Example:
         >>> from pkdzoo.distill import METHODS, list_methods, register_method
@@ -68,7 +73,7 @@ def register_method(name: str, cls: Callable[..., DistillMethod]) -> None:
         >>> register_method("louder", Louder)
         >>> "louder" in list_methods()
         True
-        >>> _ = METHODS.pop("louder")  # a recipe keeps it
+        >>> _ = METHODS.pop("louder")  # so that the other examples see the table unchanged
     """
     if name in METHODS:
         raise ValueError(f"there is a method {name!r} already")
@@ -78,10 +83,10 @@ def register_method(name: str, cls: Callable[..., DistillMethod]) -> None:
 
 
 def method_options(name: str) -> dict[str, Any]:
-    """Keywords of a method and their defaults.
+    """Options of a method and their defaults.
 
     Raises:
-        ValueError: for an unknown method, with the nearest that exist and all of them.
+        ValueError: for an unknown method; the message suggests the closest names and lists all.
 
     Example:
         >>> from pkdzoo.distill import method_options
@@ -96,14 +101,15 @@ def method_options(name: str) -> dict[str, Any]:
     return {p.name: p.default for p in parameters}
 
 
-POSITIVE = ("temperature", "tau", "prototypes", "levels")  # options that mean nothing at 0
+POSITIVE = ("temperature", "tau", "prototypes", "levels")  # options that must be above 0
 
 
 def build_method(name: str, student: Detector, teacher: Detector, options: Mapping[str, Any]) -> DistillMethod:
-    """A method by name.
+    """Build a method by name.
 
     Raises:
-        ValueError: for an unknown method or keyword, listing the valid ones, and whatever the method refuses.
+        ValueError: for an unknown method or option (the message lists the valid ones), for a number out of range, and
+            for pairs that the method refuses.
     """
     known = method_options(name)
     for key in options:

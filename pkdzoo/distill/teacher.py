@@ -1,41 +1,44 @@
-"""Any module as a teacher for the methods that only look at feature maps."""
+"""Wraps any module as a teacher for the methods of feature maps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from pkdzoo.distill.pairing import PyramidShape
 from pkdzoo.models.detector import Detector
-from pkdzoo.models.trace import Trace
+from pkdzoo.models.trace import HeadTrace
 from pkdzoo.structures import Batch, FeaturePyramid, PixelNorm
 
-PROBE = 256  # side of the image that a module without stated strides is tried on
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+PROBE = 256  # side of the black image that gives channels and strides
 
 
 class Teacher(Detector):
     """Wraps a module of any origin so that a student can learn from its maps.
 
     Args:
-        module: the network; it is frozen and stays in eval mode once a Distiller has it.
-        features: called as ``features(module, images)`` with normalised images (B, 3, H, W), gives a list of maps
+        module: the network; a Distiller freezes it and keeps it in eval mode.
+        features: called as ``features(module, images)`` with normalised images (B, 3, H, W); returns a list of maps
             (B, C, h, w), finest first.
-        mean: of each channel, in the module's channel order.
-        std: likewise.
+        mean: mean of each channel, in the module's channel order.
+        std: standard deviation of each channel, likewise.
         channel_order: ``rgb`` or ``bgr``.
         scale: raw pixels, 0-255, are divided by it before mean and std are applied, so the default fits statistics of
             0-1 pixels such as torchvision's (0.485, ...). Statistics above 1 can only be of 0-255 pixels and are
             used as such; write ``scale=1`` for a module that takes raw pixels with mean 0 and std 1.
-        strides: pixels a cell of each map; None finds out by trying the module on a black image of 256 x 256.
+        strides: of each map, in pixels; None: measured by running the module on a black image of 256 x 256.
         two_stage: True for the pyramid of a two-stage detector; PKD's published weight depends on it.
 
     Example:
         >>> import pkdzoo, torchvision
         >>> build = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn
-        >>> net = build(weights=None, weights_backbone=None)  # yours: build(weights="DEFAULT")
+        >>> net = build(weights=None, weights_backbone=None)  # in practice: build(weights="DEFAULT")
         >>> maps = lambda net, images: list(net.backbone(images).values())
         >>> teacher = pkdzoo.Teacher(net, maps, net.transform.image_mean, net.transform.image_std, two_stage=True)
         >>> print(teacher.pyramid_shape)
@@ -56,7 +59,7 @@ class Teacher(Detector):
         if channel_order not in ("rgb", "bgr"):
             raise ValueError(f"channel_order={channel_order!r}: write 'rgb' or 'bgr'")
         if len(mean) != len(std) or not all(s > 0 for s in std):
-            raise ValueError(f"mean={tuple(mean)}, std={tuple(std)}: one of each a channel, and every std above 0")
+            raise ValueError(f"mean={tuple(mean)}, std={tuple(std)}: write one of each per channel, every std above 0")
         factor = _range_of(mean, std, scale)
         pixel_norm = PixelNorm(tuple(m * factor for m in mean), tuple(s * factor for s in std), channel_order)
         super().__init__(backbone=module, neck=nn.Identity(), num_classes=1, pixel_norm=pixel_norm)
@@ -66,7 +69,7 @@ class Teacher(Detector):
         self.pyramid_shape = self._probe(strides)
 
     def _probe(self, strides: Sequence[int] | None) -> PyramidShape:
-        """Run once on a black image to learn how many channels, and where not told, which strides."""
+        """Channels of the maps, and their strides unless given, from one pass over a black image."""
         training = self.backbone.training
         self.backbone.eval()
         side = max(PROBE, 2 * max(strides)) if strides else PROBE
@@ -75,35 +78,37 @@ class Teacher(Detector):
         with torch.no_grad():
             maps = self._maps(images if like is None else images.to(like))
         self.backbone.train(training)
-        found = tuple(2 ** round(torch.tensor(side / m.shape[-1]).log2().item()) for m in maps)
+        measured = tuple(2 ** round(torch.tensor(side / m.shape[-1]).log2().item()) for m in maps)
         if strides is not None and len(strides) != len(maps):
-            raise ValueError(f"strides={tuple(strides)}, but features gave {len(maps)} maps, of strides about {found}")
-        return PyramidShape(tuple(m.shape[1] for m in maps), found if strides is None else tuple(map(int, strides)))
+            raise ValueError(
+                f"strides={tuple(strides)}, but features returned {len(maps)} maps of strides about {measured}"
+            )
+        return PyramidShape(tuple(m.shape[1] for m in maps), measured if strides is None else tuple(map(int, strides)))
 
     def _maps(self, images: Tensor) -> list[Tensor]:
         maps = self.features(self.backbone, images)
         fits = isinstance(maps, (list, tuple)) and maps and all(isinstance(m, Tensor) and m.ndim == 4 for m in maps)
         if not fits:
             raise ValueError(
-                f"features(module, images) must give a list of maps (B, C, h, w), finest first, and gave "
-                f"{type(maps).__name__}; of a dict write list(maps.values())"
+                f"features(module, images) must return a list of maps (B, C, h, w), finest first, and returned "
+                f"{type(maps).__name__}; for a dict write list(maps.values())"
             )
         return list(maps)
 
     def fold(self) -> None:
-        """Nothing: in which order a foreign module runs its layers is its own affair."""
+        """Does nothing: the order in which a foreign module runs its layers is unknown."""
 
     def extract_features(self, batch: Batch) -> FeaturePyramid:
         return FeaturePyramid(self._maps(self.normalize(batch)), self.pyramid_shape.strides)
 
-    def run_head(self, trace: Trace, batch: Batch, tap: int | None = None) -> None:
+    def run_head(self, features: FeaturePyramid, batch: Batch, tap: int | None = None) -> HeadTrace[Self]:
         raise ValueError(
-            "a pkdzoo.Teacher has feature maps only: methods that look at heads need a detector of this package"
+            "a pkdzoo.Teacher has feature maps only: methods that compare heads need a detector of this package"
         )
 
 
 def _range_of(mean: Sequence[float], std: Sequence[float], scale: float) -> float:
-    """What 1 in the units of mean and std is in raw pixels."""
+    """The factor from the units of mean and std to raw pixels."""
     if scale <= 0:
         raise ValueError(f"scale={scale}: raw pixels are divided by it, write 255 or 1")
     largest = max(*mean, *std)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pkdzoo.distill.pairing import PairBy, PyramidShape, match_levels, pair_maps
-from pkdzoo.losses.distillation import normalize, pearson_correlation
+from pkdzoo.losses import normalize_channels, pearson_correlation
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch, FeaturePyramid
 
@@ -59,7 +59,7 @@ class Look:
     def maps(self, stage: str) -> list[Tensor]:
         """Levels (B, C, h, w) in float32, ``before`` or ``after`` the normalisation."""
         levels = self.features.levels
-        return [level.float() if stage == "before" else normalize(level) for level in levels]
+        return [level.float() if stage == "before" else normalize_channels(level) for level in levels]
 
     def patterns(self, stage: str, image: int) -> list[Tensor]:
         """Activation pattern (h, w) of each level: the largest value over channels, without the padding."""

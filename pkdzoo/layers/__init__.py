@@ -1,1 +1,1 @@
-"""Small trainable parts that several detectors share."""
+"""Small modules that several detectors share."""

@@ -1,4 +1,4 @@
-"""The convolution block that necks and heads are made of."""
+"""The convolution block of necks and heads, and the initialisation of heads."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pkdzoo.layers.norm import Norm, make_norm
 
 
 class ConvBlock(nn.Module):
-    """Convolution and, if asked for, normalisation; the activation is the caller's, who may want to look before it.
+    """A convolution with an optional norm and without activation, so that callers can use its output before the ReLU.
 
     Args:
-        inputs: channels in.
-        outputs: channels out.
-        kernel: side of the square kernel; padding keeps the size.
-        stride: step of the convolution.
-        norm: name of a normalisation, or None.
-        bias: None means a bias exactly where no normalisation follows.
+        inputs: input channels.
+        outputs: output channels.
+        kernel: size of the square kernel; the padding keeps the size of the map at stride 1.
+        stride: stride of the convolution.
+        norm: name of a norm, see :func:`pkdzoo.layers.norm.make_norm`; or None.
+        bias: whether the convolution has a bias; None means only without a norm.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class ConvBlock(nn.Module):
 
 
 class Scale(nn.Module):
-    """One learnable factor (FCOS, GFL and ATSS have one a level)."""
+    """One learnable factor (FCOS, GFL, ATSS and TOOD have one per level)."""
 
     def __init__(self, value: float = 1.0) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Scale(nn.Module):
 
 
 def init_convs(module: nn.Module, std: float = 0.01) -> None:
-    """Normal weights and zero biases for every convolution below ``module`` (the start of all dense heads)."""
+    """Initialise every convolution in ``module`` with normal weights and zero biases, as all dense heads do."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.normal_(layer.weight, std=std)
@@ -61,8 +61,11 @@ def init_convs(module: nn.Module, std: float = 0.01) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def init_class_bias(layer: nn.Module, prior: float = 0.01) -> None:
-    """Let a sigmoid class layer start at probability ``prior``, so that background does not drown the first steps."""
+def init_class_bias(layer: nn.Module, probability: float = 0.01) -> None:
+    """Initialise the bias of a sigmoid class layer so that it predicts ``probability``.
+
+    Nearly all priors are background: a start at 0.5 would make the first losses huge (Lin et al. 2017, section 4.1).
+    """
     bias = layer.bias
     assert isinstance(bias, Tensor)
-    nn.init.constant_(bias, -log((1 - prior) / prior))
+    nn.init.constant_(bias, -log((1 - probability) / probability))

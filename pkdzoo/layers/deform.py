@@ -1,7 +1,7 @@
-"""Deformable convolution (Dai et al. 2017): a kernel whose sampling places are shifted cell by cell.
+"""Deformable convolution (Dai et al. 2017): the sampling positions of the kernel have an offset at every location.
 
-The sampling is torchvision's; its shifts are ordered as mmdetection's, (y, x) for each place of the kernel row by row,
-in cells, so published weights mean the same here.
+The operation is torchvision's. It orders the offsets as mmdetection does, (y, x) for each position of the kernel row by
+row, in locations, so that published weights can be used unchanged.
 """
 
 from __future__ import annotations
@@ -11,38 +11,38 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 
-def sampled_conv(x: Tensor, shift: Tensor, weight: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
-    """Convolve with each place of the kernel shifted, between cells by bilinear interpolation, zero off the map.
+def sampled_conv(x: Tensor, offset: Tensor, weight: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
+    """Convolve at sampling positions with offsets: bilinear between locations, zero outside the map.
 
-    Computed in float32 whatever the autocast: torchvision's kernels want one type, and coordinates in half precision
-    are coarse. Its kernel on the CPU leaves its memory for a coordinate that is NaN and ends the process; here a NaN
-    among the shifts makes the whole result NaN, which a training run notices and reports.
+    Computed in float32 also under autocast: torchvision requires one dtype, and half precision is too coarse for
+    coordinates. torchvision's CPU kernel reads outside its memory for NaN coordinates, which can crash the process;
+    here a NaN among the offsets makes the whole result NaN instead, which a training run detects and reports.
 
     Args:
         x: (B, inputs, h, w).
-        shift: (B, 2 * n * kernel * kernel, h', w') in cells; n sets of shifts, each for its part of the channels.
+        offset: (B, 2*n*kernel*kernel, h', w') in locations; n groups of channels have separate offsets.
         weight: (outputs, inputs / groups, kernel, kernel).
-        stride: step.
-        padding: of zeros on each side.
+        stride: stride of the convolution.
+        padding: zero padding on each side.
 
     Returns:
-        (B, outputs, h', w') in the type of ``x``.
+        (B, outputs, h', w') in the dtype of ``x``.
     """
-    lost = shift.isnan()
-    shift = torch.where(lost, 0.0, shift.float())
-    out: Tensor = deform_conv2d(x.float(), shift, weight.float(), stride=stride, padding=padding)
-    return (out + torch.where(lost.any(), torch.nan, 0.0)).to(x.dtype)
+    invalid = offset.isnan()
+    offset = torch.where(invalid, 0.0, offset.float())
+    out: Tensor = deform_conv2d(x.float(), offset, weight.float(), stride=stride, padding=padding)
+    return (out + torch.where(invalid.any(), torch.nan, 0.0)).to(x.dtype)
 
 
 class SampledConv(nn.Module):
-    """A convolution without bias that is told where to sample.
+    """A convolution without bias whose offsets are an input.
 
     Args:
-        inputs: channels in.
-        outputs: channels out.
-        kernel: side of the square kernel; padding keeps the size at stride 1.
-        stride: step.
-        groups: groups of channels that are convolved apart; the shifts are common to all.
+        inputs: input channels.
+        outputs: output channels.
+        kernel: size of the square kernel; the padding keeps the size of the map at stride 1.
+        stride: stride of the convolution.
+        groups: groups of the convolution; all share the offsets.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> None:
@@ -51,16 +51,16 @@ class SampledConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs // groups, kernel, kernel))
         nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
 
-    def forward(self, x: Tensor, shift: Tensor) -> Tensor:
-        """(B, inputs, h, w) and (B, 2 * kernel * kernel, h', w') -> (B, outputs, h', w')."""
-        return sampled_conv(x, shift, self.weight, self.stride, self.padding)
+    def forward(self, x: Tensor, offset: Tensor) -> Tensor:
+        """Map (B, inputs, h, w) and offsets (B, 2*kernel*kernel, h', w') -> (B, outputs, h', w')."""
+        return sampled_conv(x, offset, self.weight, self.stride, self.padding)
 
 
 class DeformConv(nn.Module):
-    """A convolution without bias that reads its shifts off the same map by a second convolution.
+    """A deformable convolution without bias: a second convolution predicts the offsets from the same map.
 
-    The second one starts at zero, so that the whole starts as an ordinary convolution. Arguments as
-    :class:`SampledConv`.
+    The second convolution is initialised to zero, so that the module starts as an ordinary convolution. Arguments as
+    in :class:`SampledConv`.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> None:
@@ -71,7 +71,7 @@ class DeformConv(nn.Module):
         self.reset()
 
     def reset(self) -> None:
-        """Start as an ordinary convolution followed by a ReLU would."""
+        """Initialise as an ordinary convolution that is followed by a ReLU."""
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
         for parameter in self.offset.parameters():
             nn.init.zeros_(parameter)

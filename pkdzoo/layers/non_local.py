@@ -1,6 +1,6 @@
-"""Blocks that let every cell of a map see all others: the global context of FGD, the non-local of FBKD.
+"""Blocks with a global receptive field: the global context block of FGD and the non-local block of FBKD.
 
-Both start as the identity, so a method built on them starts as plain imitation.
+Both are initialised as the identity, so that a distillation method starts as plain feature imitation.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 
 class GlobalContext(nn.Module):
-    """GcBlock (Cao et al. 2019, arXiv:1904.11492): a pooled context, transformed and added to every cell.
+    """GcBlock (Cao et al. 2019, arXiv:1904.11492): a pooled context, transformed and added to every location.
 
     Args:
-        channels: of the map; even.
+        channels: channels of the map, an even number.
     """
 
     def __init__(self, channels: int) -> None:
@@ -38,15 +38,16 @@ class GlobalContext(nn.Module):
 
 
 class NonLocal(nn.Module):
-    """Non-local block (Wang et al. 2018, arXiv:1711.07971), dot products divided by the number of keys, no softmax.
+    """Non-local block (Wang et al. 2018, arXiv:1711.07971), with dot products divided by the number of keys.
 
-    As mmcv's NonLocal2d with ``sub_sample`` and a chosen pool: keys and values are max-pooled after their convolution.
+    There is no softmax. As mmcv's NonLocal2d with ``sub_sample`` and a variable pool size: keys and values are
+    max-pooled after their convolutions.
 
     Args:
-        channels: of the map.
+        channels: channels of the map.
         inner: channels of queries, keys and values.
-        pool: cells along each side that become one key.
-        std: of the weights of query, key and value; their biases start at 0.
+        pool: size of the pooling window, in locations.
+        std: standard deviation of the initial weights of query, key and value; their biases start at 0.
     """
 
     def __init__(self, channels: int, inner: int, pool: int, std: float = 0.01) -> None:
@@ -61,14 +62,14 @@ class NonLocal(nn.Module):
             nn.init.normal_(conv.weight, std=std)
             assert conv.bias is not None
             nn.init.zeros_(conv.bias)
-        nn.init.zeros_(self.norm.weight)  # its bias starts at 0 too: the block starts as the identity
+        nn.init.zeros_(self.norm.weight)  # its bias is 0 too, so the block starts as the identity
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, h, w) -> the same shape."""
         batch, _, h, w = x.shape
-        pool = (min(self.pool, h), min(self.pool, w))  # a coarse map of a small image still gives one key
+        pool = (min(self.pool, h), min(self.pool, w))  # maps smaller than the window give one key
         key, value = (F.max_pool2d(conv(x), pool).flatten(2) for conv in (self.key, self.value))  # (B, inner, keys)
-        # (query^T key / n) value = query^T (key value^T) / n: the small product first saves the (h*w, keys) matrix
+        # (query^T key / n) value = query^T (key value^T) / n: the second form avoids the (h*w, keys) matrix
         mixed = torch.matmul(key, value.transpose(1, 2)) / key.shape[-1]  # (B, inner, inner)
         query = self.query(x).flatten(2)  # (B, inner, h*w)
         y = torch.matmul(mixed.transpose(1, 2), query).view(batch, -1, h, w)

@@ -1,4 +1,4 @@
-"""Normalisation layers by name, and batch norm whose statistics never move."""
+"""Normalisation layers by name, and batch norm with frozen statistics."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ NORMS: tuple[Norm, ...] = ("frozen_bn", "bn", "gn")
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch norm with fixed statistics and, unlike torchvision's, an affine part that may learn.
+    """Batch norm with frozen statistics and, unlike torchvision's, a trainable affine part.
 
-    Published detectors keep ImageNet's running statistics in every stage but train gain and bias of stages 2 to 4.
-    The buffers have nn.BatchNorm2d's names, so its files load here; ``num_batches_tracked`` has no use and no place.
+    Published detectors keep ImageNet's running statistics in every stage, but train weight and bias of stages 2 to 4.
+    Parameters and buffers have the names of nn.BatchNorm2d, except that there is no ``num_batches_tracked``.
+
+    Args:
+        channels: channels of the map.
+        eps: is added to the variance.
     """
 
     running_mean: Tensor
@@ -38,14 +42,14 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 def make_norm(kind: Norm, channels: int) -> nn.Module:
-    """The normalisation called ``kind`` for ``channels`` channels.
+    """Create a norm by name.
 
     Args:
-        kind: ``frozen_bn``, ``bn`` or ``gn`` (32 groups, or groups of at least 4 channels in narrow layers).
+        kind: ``frozen_bn``, ``bn`` or ``gn`` (32 groups; fewer in narrow layers, with at least 4 channels each).
         channels: channels of the map.
 
     Raises:
-        ValueError: for another name.
+        ValueError: for an unknown name.
     """
     if kind == "frozen_bn":
         return FrozenBatchNorm2d(channels)

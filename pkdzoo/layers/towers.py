@@ -1,4 +1,4 @@
-"""A stack of convolutions that can stop half-way and go on from there."""
+"""A stack of convolutions whose intermediate maps can be tapped and resumed from."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pkdzoo.layers.norm import Norm
 
 
 class Tower(nn.Module):
-    """Equal 3x3 blocks, each convolution -> norm -> ReLU, shared by all pyramid levels.
+    """Equal blocks of 3x3 convolution, norm and ReLU, shared by all pyramid levels.
 
     Args:
         inputs: channels of the pyramid.
         width: channels of every block.
         depth: number of blocks.
-        norm: normalisation of each block, or None.
-        bias: as in :class:`ConvBlock`.
+        norm: norm of each block, or None.
+        bias: as in :class:`pkdzoo.layers.conv.ConvBlock`.
     """
 
     def __init__(self, inputs: int, width: int, depth: int, norm: Norm | None = None, bias: bool | None = None) -> None:
@@ -31,22 +31,22 @@ class Tower(nn.Module):
 
         Args:
             x: (B, inputs, h, w).
-            tap: keep what block ``tap`` (counted from 1) gives before its ReLU; 0 keeps ``x`` itself.
+            tap: also return the output of block ``tap`` (counted from 1) before its ReLU; 0 returns ``x`` itself.
 
         Returns:
-            The last map after its ReLU, and the kept map (None without a tap).
+            The last map after its ReLU, and the tapped map (None without a tap).
         """
-        kept = x if tap == 0 else None
+        tapped = x if tap == 0 else None
         for number, block in enumerate(self.blocks, start=1):
             x = block(x)
             if number == tap:
-                kept = x
-            x = F.relu(x, inplace=number != tap)  # a kept map must stay as it was before the ReLU
-        return x, kept
+                tapped = x
+            x = F.relu(x, inplace=number != tap)  # the tapped map must not be overwritten by the ReLU
+        return x, tapped
 
-    def resume(self, kept: Tensor, tap: int) -> Tensor:
-        """Go on from a map that :meth:`forward` kept: its ReLU (none for 0), then blocks ``tap + 1`` to the end."""
-        x = F.relu(kept) if tap else kept
+    def resume(self, tapped: Tensor, tap: int) -> Tensor:
+        """Continue from a tapped map: its ReLU (none for tap 0), then blocks ``tap + 1`` to the last."""
+        x = F.relu(tapped) if tap else tapped
         for block in self.blocks[tap:]:
             x = F.relu(block(x), inplace=True)
         return x

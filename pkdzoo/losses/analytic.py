@@ -1,4 +1,4 @@
-"""What losses that write their gradient down themselves have in common."""
+"""Helpers of the losses that compute their own gradient."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from torch.nn import Parameter
 
 
 def refuse_second_derivative(loss: str) -> None:
-    """Called in an analytic backward: an error where its result is to be differentiated again.
+    """Raise in an analytic backward if its result is to be differentiated again.
 
-    A gradient found by hand is a constant to autograd: a penalty on it, or a Hessian, would silently come out as
-    nothing. ``once_differentiable`` refuses only where the loss is multiplied by something that has a gradient itself.
+    To autograd an analytic gradient is a constant: a penalty on it, or a Hessian, would silently be 0.
+    ``once_differentiable`` raises only if the loss is multiplied by something that has a gradient itself.
 
     Args:
-        loss: what is differentiated, in words.
+        loss: description of the loss for the message.
 
     Raises:
         RuntimeError: under ``create_graph=True``.
     """
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        raise RuntimeError(f"the gradient of {loss} cannot be differentiated again: leave create_graph=True out")
+        raise RuntimeError(f"the gradient of {loss} can't be differentiated again: leave create_graph=True out")
 
 
-def traced(x: Tensor) -> bool:
-    """Whether a program is made of what is computed, or only shapes are: values must not decide anything then."""
+def is_traced(x: Tensor) -> bool:
+    """True while a program is recorded or only shapes are computed; values must not control the flow then."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call, unused-ignore]
         return True
-    return type(x) not in (Tensor, Parameter)  # fake tensors and others that only stand for one
+    return type(x) not in (Tensor, Parameter)  # fake tensors and the like

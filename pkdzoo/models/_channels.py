@@ -1,7 +1,8 @@
-"""Detectors for images that have not three channels: statistics and stem weights for any number.
+"""Pixel statistics and stem weights for images with other than three channels.
 
-The rule for the stem is timm's: one channel gets the sum of the three weights, so that grey images give what their
-RGB copies gave; more channels repeat the three in turn, scaled so that the sum over channels stays what it was.
+The stem follows timm's rule. For one channel, the weights of the three channels are summed, so that a grey image gives
+the same result as its RGB copy. For more channels, the three are repeated in order and scaled, so that the sum over the
+channels does not change.
 """
 
 from __future__ import annotations
@@ -17,40 +18,45 @@ STEMS = ("backbone.conv1.", "backbone.patch_embed.")
 
 
 def widen(pixel_norm: PixelNorm, channels: int) -> PixelNorm:
-    """Statistics for another number of channels: their mean for one, else the given ones in turn.
+    """Pixel statistics for another number of channels: the mean for one channel, else the given ones repeated.
 
-    The result takes channels in the order they come in, also where the original takes BGR: turning four channels
-    around would bring the fourth to the front.
+    The result never reorders channels, even if the original takes BGR: reversing four channels would move the fourth
+    to the front.
     """
     if channels < 1:
-        raise ValueError(f"in_chans={channels}: an image has at least one channel")
-    turned = slice(None, None, -1 if pixel_norm.channel_order == "bgr" else 1)
+        raise ValueError(f"in_chans={channels}: write at least 1")
+    to_rgb = slice(None, None, -1 if pixel_norm.channel_order == "bgr" else 1)
     parts = [
         (sum(part) / len(part),) if channels == 1 else tuple(part[i % len(part)] for i in range(channels))
-        for part in (pixel_norm.mean[turned], pixel_norm.std[turned])
+        for part in (pixel_norm.mean[to_rgb], pixel_norm.std[to_rgb])
     ]
     return PixelNorm(parts[0], parts[1], "rgb")
 
 
 def adapt_stem(state: Mapping[str, Tensor], model: nn.Module, swap_channels: bool) -> dict[str, Tensor]:
-    """A state dict whose first convolution fits the model's number of channels.
+    """Adapt the first convolution of a state dict to the model's number of channels.
 
     Args:
-        state: in our key layout.
-        model: with a ``backbone``; it says how many channels are wanted.
-        swap_channels: the given weights take BGR and the model does not.
+        state: tensors in our key layout.
+        model: a detector with a ``backbone``, whose stem gives the number of channels.
+        swap_channels: whether the weights take BGR and the model does not.
 
     Returns:
-        The same tensors but for the first convolution's.
+        The same tensors, except for the weight of the first convolution.
     """
-    own, adapted = model.state_dict(), dict(state)
+    expected, adapted = model.state_dict(), dict(state)
     for key, weight in state.items():
-        if not key.startswith(STEMS) or weight.ndim != 4 or key not in own or weight.shape[1] == own[key].shape[1]:
+        if (
+            not key.startswith(STEMS)
+            or weight.ndim != 4
+            or key not in expected
+            or weight.shape[1] == expected[key].shape[1]
+        ):
             continue
-        given, wanted = weight.shape[1], own[key].shape[1]
+        old, new = weight.shape[1], expected[key].shape[1]
         weight = weight.flip(1) if swap_channels else weight
-        if wanted == 1:
+        if new == 1:
             adapted[key] = weight.sum(dim=1, keepdim=True)
         else:
-            adapted[key] = weight.repeat(1, math.ceil(wanted / given), 1, 1)[:, :wanted] * (given / wanted)
+            adapted[key] = weight.repeat(1, math.ceil(new / old), 1, 1)[:, :new] * (old / new)
     return adapted

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pkdzoo.models.trace import Trace
 from pkdzoo.structures import Batch
 
 PROPOSALS, MASKS = 1000, 100  # regions of a two-stage detector
@@ -26,8 +25,8 @@ def count_costs(model: Any, size: tuple[int, int]) -> tuple[float, float]:
     batch = Batch(torch.empty(1, len(shadow.pixel_mean), height, width, device="meta"), [(height, width)])
     sampled = {torch.ops.torchvision.deform_conv2d: deform_conv_flops}
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=sampled) as counter:
-        trace = Trace(shadow, shadow.extract_features(batch))
-        shadow.run_head(trace, batch)
+        head = shadow.rpn if shadow.two_stage else shadow.head
+        head(shadow.extract_features(batch).levels)
         run_regions(shadow)
     params = sum(parameter.numel() for parameter in shadow.parameters())
     return round(params / 1e6, 3), round(counter.get_total_flops() / 2e9, 3)

@@ -1,7 +1,7 @@
 """ATSS: adaptive training sample selection (Zhang et al. 2020, arXiv:1912.02424).
 
-As mmdetection's atss_r*_fpn_1x_coco: RetinaNet's deltas on one square anchor a cell, FCOS' centerness (from the box
-tower), positives chosen by the statistics of each object's candidates, GIoU loss on decoded boxes.
+As mmdetection's atss_r*_fpn_1x_coco: RetinaNet's deltas on one square anchor per location, FCOS' centerness (from the
+box tower), positives selected by the statistics of each object's candidates, GIoU loss on decoded boxes.
 """
 
 from __future__ import annotations
@@ -17,16 +17,14 @@ from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules
 from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
-from pkdzoo.losses.boxes import giou_loss
-from pkdzoo.losses.focal import sigmoid_focal
+from pkdzoo.losses import giou_loss, sigmoid_focal
+from pkdzoo.models._body import Pyramid, build_body
 from pkdzoo.models._published import CROSSKD_README, crosskd, mmdetection
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import TINY_DENSE
 from pkdzoo.models.assigners.atss import atss_targets
 from pkdzoo.models.assigners.fcos import centerness
-from pkdzoo.models.backbones import build_backbone
 from pkdzoo.models.dense import DenseDetector, TowerHead
-from pkdzoo.models.necks.fpn import FPN
 from pkdzoo.ops.boxes import decode_deltas, encode_distances
 from pkdzoo.ops.levels import flatten_levels
 from pkdzoo.ops.priors import base_anchors
@@ -75,7 +73,7 @@ class ATSSHead(TowerHead):
 
 
 class ATSS(DenseDetector):
-    """One-stage, one anchor a cell, centerness."""
+    """One-stage, with one anchor per location and centerness."""
 
     class_layers = ("head.cls",)
     key_rules = KEY_RULES
@@ -93,13 +91,13 @@ class ATSS(DenseDetector):
         cls, box = self.flat(outputs)
         quality = flatten_levels(outputs.quality, 1)[..., 0].float()
         image, prior = self.positives(targets)
-        central = targets.quality[image, prior]
+        target_centerness = targets.quality[image, prior]
         boxes = self.decode(box[image, prior], priors.take(prior))
         per_box = giou_loss(boxes, targets.boxes[image, prior])
-        per_prior = F.binary_cross_entropy_with_logits(quality[image, prior], central, reduction="sum")
+        per_prior = F.binary_cross_entropy_with_logits(quality[image, prior], target_centerness, reduction="sum")
         return {
             "loss_cls": sigmoid_focal(cls, targets.labels) / targets.num_pos,
-            "loss_box": 2.0 * (per_box * central).sum() / mean_over_ranks(central.sum(), least=1),
+            "loss_box": 2.0 * (per_box * target_centerness).sum() / mean_over_ranks(target_centerness.sum(), least=1),
             "loss_centerness": per_prior / targets.num_pos,
         }
 
@@ -123,30 +121,30 @@ def build(
     """An ATSS with random weights.
 
     Args:
-        backbone: name of the backbone.
+        backbone: name of the backbone, see :func:`pkdzoo.models.backbones.list_backbones`.
         num_classes: C.
-        norm: norm of a ResNet, None as published (``frozen_bn``); ``gn`` or ``bn`` when it is to learn from scratch.
-        frozen_stages: frozen part of the backbone, None as published (stem and first stage; nothing of a Swin).
-        width: channels of pyramid and towers.
-        depth: convolutions a tower.
-        neck_norm: norm in the pyramid, None as published.
+        norm: norm of a ResNet; None means ``frozen_bn``, as published. Use ``gn`` or ``bn`` to train from scratch.
+        frozen_stages: number of frozen backbone stages; None means as published: the stem and the first stage of a
+            ResNet, nothing of a Swin.
+        width: channels of the pyramid and the towers.
+        depth: convolutions per tower.
+        neck_norm: norm in the pyramid; None means none, as published.
         head_norm: norm in the towers.
-        pixel_norm: statistics of the input.
-        resize: (short, long) side images are scaled to.
+        pixel_norm: pixel statistics and channel order of the input; None means ImageNet's statistics in RGB.
+        resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
-    neck = FPN(body.channels, body.strides, width, 1, 5, "on_output", norm=neck_norm)
+    pyramid = Pyramid("on_output")
+    body = build_body(
+        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    )
+    strides = body["neck"].strides
     return ATSS(
-        backbone=body,
-        neck=neck,
-        head=ATSSHead(width, num_classes, len(neck.strides), width, depth, head_norm),
-        base_anchors=[base_anchors(stride, (8.0,), (1.0,)) for stride in neck.strides],
+        **body,
+        head=ATSSHead(width, num_classes, len(strides), width, depth, head_norm),
+        base_anchors=[base_anchors(stride, (8.0,), (1.0,)) for stride in strides],
         offset=0.0,
-        num_classes=num_classes,
-        pixel_norm=pixel_norm,
-        postprocess_config=PostProcess(score_threshold=0.05, pre_nms_top_k=1000, nms_threshold=0.6, max_detections=100),
-        resize=resize,
+        postprocess_config=PostProcess(nms_threshold=0.6),
     )
 
 

@@ -1,14 +1,14 @@
-"""One-stage detectors: a head that speaks at every cell of the pyramid.
+"""One-stage detectors: a head that predicts classes and boxes at every location of the pyramid.
 
-After detectron2's dense_detector: a family writes four things, ``head``, ``assign``, ``loss`` and ``decode``.
-Heads made of two equal towers derive from ``TowerHead`` and write only ``predict``.
+Modelled on detectron2's dense_detector: a family provides a ``head`` and implements ``assign``, ``loss`` and
+``decode``. Heads that consist of two equal towers derive from ``TowerHead`` and implement only ``predict``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pkdzoo.layers.norm import Norm
 from pkdzoo.layers.towers import Tower
 from pkdzoo.models.detector import Detector
-from pkdzoo.models.trace import Taps, Trace
+from pkdzoo.models.trace import HeadTrace, LossTrace, Taps, Trace
 from pkdzoo.ops.boxes import clip_boxes
 from pkdzoo.ops.levels import flatten_level, flatten_levels
 from pkdzoo.ops.nms import concatenate, select_candidates, suppress
@@ -32,16 +32,19 @@ from pkdzoo.structures import (
     Priors,
 )
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 class TowerHead(nn.Module):
-    """A class tower and a box tower over every level, then whatever ``predict`` makes of their maps.
+    """A class tower and a box tower, shared by all levels; a subclass implements ``predict`` on their outputs.
 
     Args:
         inputs: channels of the pyramid.
         width: channels of the towers.
-        depth: blocks of each tower.
-        norm: normalisation in the towers, or None.
-        bias: biases of the towers' convolutions; None means exactly where no normalisation follows.
+        depth: blocks per tower.
+        norm: norm in the towers, or None.
+        bias: whether the towers' convolutions have biases; None means only without a norm.
     """
 
     def __init__(
@@ -53,41 +56,41 @@ class TowerHead(nn.Module):
         self.reg_tower = Tower(inputs, width, depth, norm, bias)
 
     def predict(self, cls: list[Tensor], reg: list[Tensor]) -> HeadOutputs:
-        """The predictors.
+        """Compute the head's outputs from the outputs of the towers.
 
         Args:
             cls: L maps (B, width, h, w) of the class tower.
-            reg: L maps of the box tower.
+            reg: L maps (B, width, h, w) of the box tower.
         """
         raise NotImplementedError
 
     def forward(self, features: Sequence[Tensor], tap: int | None = None) -> tuple[HeadOutputs, Taps | None]:
-        """The head's outputs over a pyramid, and the maps kept after block ``tap`` of both towers."""
+        """The head's outputs for a pyramid, and the maps after block ``tap`` of both towers (None without a tap)."""
         if tap is not None and not 0 <= tap <= self.depth:
-            raise ValueError(f"tap={tap}: the towers have {self.depth} blocks, 0 keeps their input")
+            raise ValueError(f"tap={tap}: the towers have {self.depth} blocks; write 0 (their input) to {self.depth}")
         cls = [self.cls_tower(level, tap) for level in features]
         reg = [self.reg_tower(level, tap) for level in features]
         taps = None if tap is None else Taps([kept for _, kept in cls], [kept for _, kept in reg], tap)
         return self.predict([x for x, _ in cls], [x for x, _ in reg]), taps
 
     def resume(self, taps: Taps) -> HeadOutputs:
-        """The outputs that follow from kept maps, which may be another head's."""
+        """Compute the outputs from tapped maps, which may come from another head."""
         cls = [self.cls_tower.resume(x, taps.after) for x in taps.cls]
         reg = [self.reg_tower.resume(x, taps.after) for x in taps.reg]
         return self.predict(cls, reg)
 
 
 class DenseDetector(Detector):
-    """A detector whose head covers the pyramid. A family gives ``head`` and writes assign, loss and decode.
+    """A detector with a dense head. A family provides ``head`` and implements ``assign``, ``loss`` and ``decode``.
 
     Args:
-        head: callable as ``head(levels, tap) -> (HeadOutputs, taps)``.
-        base_anchors: for each level the priors of one location, (A, 4) xyxy centred on zero.
-        offset: place of the first cell's centre in strides, 0 or 0.5.
-        kwargs: as :class:`Detector`.
+        head: called as ``head(levels, tap) -> (HeadOutputs, taps)``.
+        base_anchors: L tensors (A, 4), the priors of one location on each level, xyxy in pixels and centred on zero.
+        offset: position of the first location in strides, 0 or 0.5.
+        kwargs: see :class:`Detector`.
     """
 
-    box_channels = 4  # numbers a prior in HeadOutputs.box
+    box_channels = 4  # values per prior in HeadOutputs.box
     class_logits = True  # HeadOutputs.cls holds logits, whose sigmoid is the score; False: probabilities
     clip_before_nms = True
 
@@ -97,16 +100,16 @@ class DenseDetector(Detector):
         self.base_anchors = base_anchors
         self.offset = offset
 
-    # -- what a family writes ------------------------------------------------------------------------------------
+    # -- implemented by a family ---------------------------------------------------------------------------------
 
     def assign(self, outputs: HeadOutputs, priors: Priors, instances: list[Instances], valid: Tensor) -> DenseTargets:
-        """What every prior should say.
+        """Targets of every prior.
 
         Args:
-            outputs: the head's, for detectors whose targets depend on predictions.
-            priors: P of them.
-            instances: objects of each image, no crowds.
-            valid: (B, P) bool, False for priors beyond the image's own padded size.
+            outputs: the head's outputs, for detectors whose targets depend on predictions.
+            priors: the P priors, the same for all images.
+            instances: objects of each image, without crowd regions.
+            valid: (B, P) bool, False for priors on padding that only other images of the batch need.
         """
         raise NotImplementedError
 
@@ -115,47 +118,48 @@ class DenseDetector(Detector):
         raise NotImplementedError
 
     def decode(self, box: Tensor, priors: Priors) -> Tensor:
-        """Boxes of rows of the head's box output: (..., P, D) -> (..., P, 4) xyxy pixels, not clipped."""
+        """Boxes from rows of the head's box output: (..., P, D) -> (..., P, 4) xyxy in pixels, not clipped."""
         raise NotImplementedError
 
     def class_scores(self, cls: Tensor) -> Tensor:
-        """Probabilities of rows of the head's class output."""
+        """Scores 0..1 from the head's class output."""
         return cls.sigmoid() if self.class_logits else cls
 
-    # -- what all share ------------------------------------------------------------------------------------------
+    # -- shared by all families ----------------------------------------------------------------------------------
 
     def make_priors(self, features: FeaturePyramid) -> Priors:
-        """The priors of a pyramid of these sizes."""
+        """The priors for a pyramid of this size."""
         device = features.levels[0].device
-        return grid_priors(
-            [cell.to(device) for cell in self.base_anchors], features.sizes, features.strides, self.offset
-        )
+        anchors = [level.to(device) for level in self.base_anchors]
+        return grid_priors(anchors, features.sizes, features.strides, self.offset)
 
-    def run_head(self, trace: Trace, batch: Batch, tap: int | None = None) -> None:
+    def run_head(self, features: FeaturePyramid, batch: Batch, tap: int | None = None) -> HeadTrace[Self]:
         """Outputs and priors."""
-        trace.outputs, trace.taps = self.head(trace.features.levels, tap)
-        trace.priors = self.make_priors(trace.features)
+        outputs, taps = self.head(features.levels, tap)
+        return HeadTrace(self, features, outputs, self.make_priors(features), taps=taps or Taps())
 
-    def run_losses(self, trace: Trace, batch: Batch, instances: list[Instances]) -> None:
-        """Targets and losses."""
-        assert trace.outputs is not None and trace.priors is not None
-        valid = self.valid_priors(trace.features, batch)
-        trace.targets = self.assign(trace.outputs, trace.priors, instances, valid)
-        trace.losses = self.loss(trace.outputs, trace.priors, trace.targets)
+    def run_losses(
+        self, features: FeaturePyramid, batch: Batch, instances: list[Instances], tap: int | None = None
+    ) -> LossTrace[Self]:
+        """Outputs, priors, targets and losses."""
+        head = self.run_head(features, batch, tap)
+        targets = self.assign(head.outputs, head.priors, instances, self.valid_priors(features, batch))
+        losses = self.loss(head.outputs, head.priors, targets)
+        return LossTrace(self, features, head.outputs, head.priors, targets, losses, taps=head.taps)
 
     def valid_priors(self, features: FeaturePyramid, batch: Batch) -> Tensor:
-        """(B, P) bool: priors inside each image's own size rounded up to 32."""
-        device, cell = features.levels[0].device, len(self.base_anchors[0])
+        """(B, P) bool: the priors inside each image's size, rounded up to a multiple of 32."""
+        device, count = features.levels[0].device, len(self.base_anchors[0])
         masks = {
-            size: valid_prior_mask(features.sizes, features.strides, size, cell, device=device) for size in batch.sizes
+            size: valid_prior_mask(features.sizes, features.strides, size, count, device=device) for size in batch.sizes
         }
         return torch.stack([masks[size] for size in batch.sizes])
 
-    def postprocess(self, trace: Trace, batch: Batch, config: PostProcess | None = None) -> list[Detections]:
-        """Per level: threshold, best candidates, decode; then clip, suppress, keep the best."""
-        outputs, priors = trace.outputs, trace.priors
-        if outputs is None or priors is None:
+    def postprocess(self, trace: Trace[Self], batch: Batch, config: PostProcess | None = None) -> list[Detections]:
+        """For each level: score threshold, top k, decoding; then clipping, NMS and the best of all levels."""
+        if not isinstance(trace, HeadTrace):
             raise ValueError('this trace stops at the features: write model.trace(batch, upto="head")')
+        outputs, priors = trace.outputs, trace.priors
         config = config or self.postprocess_config
         starts = [sum(priors.counts[:i]) for i in range(len(priors.counts))]
         candidates: list[list[Detections]] = [[] for _ in batch.sizes]
@@ -175,20 +179,23 @@ class DenseDetector(Detector):
                 image.append(Detections(boxes, values, labels))
         return [self._finish(concatenate(parts), size, config) for parts, size in zip(candidates, batch.sizes)]
 
-    def _finish(self, found: Detections, size: tuple[int, int], config: PostProcess) -> Detections:
+    def _finish(self, candidates: Detections, size: tuple[int, int], config: PostProcess) -> Detections:
         if self.clip_before_nms:
-            found = replace(found, boxes=clip_boxes(found.boxes, size))
-        found = found[(found.boxes[:, 2:] > found.boxes[:, :2]).all(dim=1)]  # nothing is left of boxes off the image
-        found = suppress(found, config.nms_threshold, config.max_detections)
-        return found if self.clip_before_nms else replace(found, boxes=clip_boxes(found.boxes, size))
+            candidates = replace(candidates, boxes=clip_boxes(candidates.boxes, size))
+        boxes = candidates.boxes
+        candidates = candidates[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]  # clipped boxes outside the image are empty
+        detections = suppress(candidates, config.nms_threshold, config.max_detections)
+        if self.clip_before_nms:
+            return detections
+        return replace(detections, boxes=clip_boxes(detections.boxes, size))
 
     def positives(self, targets: DenseTargets) -> tuple[Tensor, Tensor]:
-        """Image and prior index of everything that stands for an object, (K,) each."""
+        """Image index and prior index (K,) of the positive priors."""
         image, prior = ((targets.labels >= 0) & (targets.labels < self.num_classes)).nonzero(as_tuple=True)
         return image, prior
 
     def flat(self, outputs: HeadOutputs) -> tuple[Tensor, Tensor]:
-        """Class rows (B, P, C) and box rows (B, P, D), in float32 whatever the autocast."""
+        """Class outputs (B, P, C) and box outputs (B, P, D), in float32 also under autocast."""
         cls = flatten_levels(outputs.cls, self.num_classes)
         box = flatten_levels(outputs.box, self.box_channels)
         return cls.float(), box.float()

@@ -1,7 +1,7 @@
-"""What every detector is: pixels in, a pyramid, losses or detections out, and a trace of one pass.
+"""The base class of all detectors: images in, a feature pyramid, losses or detections out.
 
-``trace`` is the one way through a detector. It runs as deep as it is asked to and leaves everything behind that it
-computed; losses, detections and distillation all read from it.
+Every forward pass goes through ``Detector.trace``, which returns all intermediate results up to the requested depth.
+Losses, detections and distillation methods are computed from this trace.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,10 @@ from pkdzoo.inference.result import Result
 from pkdzoo.layers.folding import fold_norms
 from pkdzoo.models._builder import open_saved
 from pkdzoo.models._card import describe_card
+from pkdzoo.models._checks import check_instances
 from pkdzoo.models._config import describe
 from pkdzoo.models._interface import ZooModel
-from pkdzoo.models.trace import DEPTHS, Depth, Trace
+from pkdzoo.models.trace import DEPTHS, Depth, HeadTrace, LossTrace, Trace
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, PixelNorm, PostProcess
 
 if TYPE_CHECKING:
@@ -31,15 +32,16 @@ if TYPE_CHECKING:
 
 
 class Detector(ZooModel):
-    """A backbone, a neck and what a family puts on top.
+    """A backbone and a neck; the subclasses add heads.
 
     Args:
-        backbone: gives maps of falling resolution.
-        neck: makes a pyramid of them.
+        backbone: gives feature maps of decreasing resolution.
+        neck: turns them into a feature pyramid.
         num_classes: C.
-        pixel_norm: statistics and channel order of its input.
-        postprocess_config: how detections are made of head outputs.
-        resize: (short, long) side in pixels that images are scaled to.
+        pixel_norm: pixel statistics and channel order of the input; None means ``PixelNorm()``.
+        postprocess_config: settings of the step from head outputs to detections; None means ``PostProcess()``.
+        resize: (short, long): images are scaled until the short side has this length in pixels, or the long side has
+            its own, whichever comes first.
 
     Example:
         >>> import torch, pkdzoo
@@ -50,7 +52,7 @@ class Detector(ZooModel):
         ([(1, 64, 8, 12), (1, 64, 4, 6)], 18)
     """
 
-    two_stage: bool = False  # PKD's published weight depends on it
+    two_stage: bool = False  # PKD's published loss weight depends on it
 
     def __init__(
         self,
@@ -71,27 +73,27 @@ class Detector(ZooModel):
         self.postprocess_config = postprocess_config or PostProcess()
         self.resize = resize
         self.channel_order = pixel_norm.channel_order
-        # Not persistent: they are facts of the entry, and foreign files do not have them.
+        # Not persistent: they follow from the registered entry, and mmdetection's files do not have them.
         self.register_buffer("pixel_mean", torch.tensor(pixel_norm.mean), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_norm.std), persistent=False)
         self.name = type(self).__name__
-        self.overrides: dict[str, Any] = {}  # arguments in which it differs from what its name stands for
+        self.overrides: dict[str, Any] = {}  # build arguments that differ from those of the registered name
         self.label_names: tuple[str, ...] = tuple(f"class_{i}" for i in range(num_classes))
-        self.optimized = False  # True after optimize(): its state dict is not its architecture's any more
-        self.loaded_from: str | None = None  # where the weights came from; None as long as they are random
+        self.optimized = False  # True after optimize(), which changes the keys of the state dict
+        self.loaded_from: str | None = None  # source of the weights; None for random weights
 
     # -- one pass ------------------------------------------------------------------------------------------------
 
     def normalize(self, batch: Batch) -> Tensor:
-        """Raw RGB pixels -> this detector's own statistics and channel order, zeros outside each image."""
+        """Normalise raw RGB images (B, 3, H, W) by :meth:`standardize` and set their padding to zero."""
         images = self.standardize(batch.images)
-        whole = (images.shape[-2], images.shape[-1])
-        if any(size != whole for size in batch.sizes):
+        padded = (images.shape[-2], images.shape[-1])
+        if any(size != padded for size in batch.sizes):
             images = self.blank_padding(images, torch.tensor(batch.sizes, device=images.device))
         return images
 
     def standardize(self, images: Tensor) -> Tensor:
-        """Raw RGB pixels (B, 3, H, W) -> this detector's own statistics and channel order, padding included."""
+        """Raw RGB images (B, 3, H, W) in this detector's channel order, minus its mean, over its std; padding too."""
         channels = len(self.pixel_mean)
         if images.shape[1] != channels:
             raise ValueError(f"this detector takes images of {channels} channels, got {images.shape[1]}")
@@ -101,84 +103,104 @@ class Detector(ZooModel):
 
     @staticmethod
     def blank_padding(images: Tensor, sizes: Tensor) -> Tensor:
-        """Zeros outside each image of ``sizes`` (B, 2), height and width, of a batch (B, channels, H, W)."""
+        """Set the padding of images (B, channels, H, W) to zero; ``sizes`` (B, 2) are their heights and widths."""
         height, width = images.shape[-2:]
         rows = torch.arange(height, device=images.device) < sizes[:, :1]
         columns = torch.arange(width, device=images.device) < sizes[:, 1:]
-        # where, not a product: padding may hold anything, NaN too
+        # not a product with the mask: padding may hold NaN
         return torch.where((rows[:, :, None] & columns[:, None, :])[:, None], images, 0.0)
 
     def extract_features(self, batch: Batch) -> FeaturePyramid:
-        """The pyramid of a batch of raw images."""
+        """The feature pyramid of a batch of raw images."""
         return cast(FeaturePyramid, self.neck(self.backbone(self.normalize(batch))))
 
-    def trace(self, batch: Batch, upto: Depth = "loss", tap: int | None = None) -> Trace:
-        """Run as deep as ``upto`` says and keep what was computed.
+    @overload
+    def trace(self, batch: Batch, upto: Literal["features"], tap: int | None = None) -> Trace[Self]: ...
+    @overload
+    def trace(self, batch: Batch, upto: Literal["head"], tap: int | None = None) -> HeadTrace[Self]: ...
+    @overload
+    def trace(self, batch: Batch, upto: Literal["loss"] = "loss", tap: int | None = None) -> LossTrace[Self]: ...
+    @overload
+    def trace(self, batch: Batch, upto: Depth, tap: int | None = None) -> Trace[Self]: ...
+
+    def trace(self, batch: Batch, upto: Depth = "loss", tap: int | None = None) -> Trace[Self]:
+        """Run the detector up to a depth and return everything that was computed.
 
         Args:
             batch: raw images; with instances where losses are asked for.
             upto: ``features``, ``head`` or ``loss``.
             tap: keep the towers' maps after this block (0: the pyramid itself); dense heads with towers only.
 
+        Returns:
+            A :class:`Trace`, :class:`HeadTrace` or :class:`LossTrace` of :mod:`pkdzoo.models.trace`.
+
         Raises:
-            ValueError: for an unknown depth, or losses without instances.
+            ValueError: for an unknown depth, losses without instances, or a tap of a detector without towers.
         """
         if upto not in DEPTHS:
             raise ValueError(f"upto={upto!r}: write one of {', '.join(map(repr, DEPTHS))}")
         if upto == "loss" and batch.instances is None:
             raise ValueError("losses need Batch.instances; for detections write model.predict(images)")
-        trace = Trace(self, self.extract_features(batch))
-        if upto != "features":
-            self.run_head(trace, batch, tap)
-        if upto == "loss":
-            assert batch.instances is not None
-            check_instances(batch, self.num_classes)
-            self.run_losses(trace, batch, [instances.without_crowd() for instances in batch.instances])
-        return trace
+        if tap is not None and self.two_stage:
+            raise ValueError(f"tap={tap}: a two-stage detector has no towers to tap, leave it out")
+        features = self.extract_features(batch)
+        if upto == "features":
+            return Trace(self, features)
+        if upto == "head" or batch.instances is None:
+            return self.run_head(features, batch, tap)
+        check_instances(batch.instances, batch.meta, self.num_classes)
+        return self.run_losses(features, batch, [instances.without_crowd() for instances in batch.instances], tap)
 
-    def run_head(self, trace: Trace, batch: Batch, tap: int | None = None) -> None:
-        """Fill outputs, priors (and taps, proposals) of a trace that has features."""
+    def run_head(self, features: FeaturePyramid, batch: Batch, tap: int | None = None) -> HeadTrace[Self]:
+        """The rest of a pass up to the head."""
         raise NotImplementedError
 
-    def run_losses(self, trace: Trace, batch: Batch, instances: list[Instances]) -> None:
-        """Fill targets and losses of a trace that has outputs."""
+    def run_losses(
+        self, features: FeaturePyramid, batch: Batch, instances: list[Instances], tap: int | None = None
+    ) -> LossTrace[Self]:
+        """The rest of a pass up to the losses; ``instances`` are those of the batch without crowds."""
         raise NotImplementedError
 
-    def postprocess(self, trace: Trace, batch: Batch, config: PostProcess | None = None) -> list[Detections]:
+    def postprocess(self, trace: Trace[Self], batch: Batch, config: PostProcess | None = None) -> list[Detections]:
         """Detections of each image.
 
         Args:
-            trace: of a pass that went ``upto="head"``.
+            trace: of a pass with ``upto="head"`` or ``"loss"``.
             batch: the same images.
-            config: thresholds; None means the detector's own.
+            config: thresholds; None means ``self.postprocess_config``.
 
         Returns:
             Detections in pixels of ``batch.images``.
+
+        Raises:
+            ValueError: for a trace of features alone.
         """
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses by name, each already weighted: their sum is the objective. The same in train and in eval mode,
-        but for what draws or drops at random while it trains (a Swin's paths, the sampling of regions).
+        """Weighted losses by name; their sum is the training objective.
+
+        Train and eval mode give the same values, except for random parts of training: Swin's stochastic depth and
+        the sampling of anchors and regions.
         """
         return self.trace(batch).losses
 
-    # -- around it -----------------------------------------------------------------------------------------------
+    # -- training and prediction -----------------------------------------------------------------------------------
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the detector how far training is; most do not care. One just built is in its late phase."""
+        """Set the current epoch, counted from 0, for detectors whose targets depend on it (TOOD); others ignore it."""
 
     def optimize(self, channels_last: bool = True) -> Self:
-        """Make prediction faster, in place and for good: frozen norms are folded into the convolutions before them.
+        """Make prediction faster: fold frozen norms into the preceding convolutions. This cannot be undone.
 
-        The same detections up to rounding. What is gone is the norms themselves, so an optimised detector can be
-        neither trained, saved nor loaded into: save first. ``torch.compile`` goes well with it.
+        Detections stay the same up to rounding. An optimised detector cannot be trained or saved, and no checkpoint
+        can be loaded into it: save it first. Can be combined with ``torch.compile``.
 
         Args:
-            channels_last: keep convolutions in NHWC too, which processors and tensor cores compute faster.
+            channels_last: also use the channels-last memory format (NHWC), which is faster on CPUs and tensor cores.
 
         Returns:
-            The same detector, in eval mode, its parameters frozen.
+            The same detector, in eval mode and with frozen parameters.
 
         Example:
             >>> import pkdzoo
@@ -194,12 +216,12 @@ class Detector(ZooModel):
         return self
 
     def fold(self) -> None:
-        """What :meth:`optimize` does to the layers; a detector made of foreign layers does nothing."""
+        """Fold the norms, see :meth:`optimize`; detectors with layers of another library override it to do nothing."""
         fold_norms(self)
 
     @torch.inference_mode()
     def detect(self, batch: Batch, config: PostProcess | None = None) -> list[Detections]:
-        """Detections of a batch in pixels of ``batch.images``; runs in eval mode and puts the mode back."""
+        """Detections of each image in pixels of ``batch.images``; runs in eval mode and then restores the mode."""
         training = self.training
         self.eval()
         try:
@@ -297,10 +319,10 @@ class Detector(ZooModel):
         )
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write config, tensors and preprocessor settings; ``create_detector("local-dir:FOLDER")`` reads them.
+        """Write weights, config and preprocessor settings; ``create_detector("local-dir:FOLDER")`` reads them.
 
         Args:
-            folder: made when missing.
+            folder: is created if it does not exist.
 
         Returns:
             The folder.
@@ -309,24 +331,28 @@ class Detector(ZooModel):
         return save_folder(folder, self.state_dict(), config, {PREPROCESSOR: preprocessor(config)})
 
     @classmethod
-    def from_pretrained(cls, place: str | Path, **kwargs: Any) -> Detector:
-        """A saved detector; see :func:`pkdzoo.from_pretrained`, which has the arguments.
+    def from_pretrained(
+        cls,
+        place: str | Path,
+        *,
+        revision: str | None = None,
+        num_classes: int | None = None,
+        label_names: str | Sequence[str] | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | None = None,
+        local_files_only: bool = False,
+        **overrides: Any,
+    ) -> Self:
+        """Load a saved detector of this class; the arguments are those of :func:`pkdzoo.from_pretrained`.
 
         Raises:
-            ValueError: when it is another kind of detector than this class.
+            ValueError: for a saved detector of another class, and as :func:`pkdzoo.from_pretrained`.
         """
-        own: dict[str, Any] = {
-            "revision": None,
-            "num_classes": None,
-            "label_names": None,
-            "cache_dir": None,
-            "token": None,
-        }
-        own |= {"local_files_only": False}
-        given = {key: kwargs.pop(key, value) for key, value in own.items()}
-        model = open_saved(place, overrides=kwargs, **given)
+        model = open_saved(place, revision, num_classes, label_names, cache_dir, token, local_files_only, overrides)
         if not isinstance(model, cls):
-            raise ValueError(f"{place} holds a {type(model).__name__}, no {cls.__name__}: write pkdzoo.from_pretrained")
+            raise ValueError(
+                f"{place} holds a {type(model).__name__}, not {cls.__name__}: write pkdzoo.from_pretrained"
+            )
         return model
 
     def push_to_hub(
@@ -339,24 +365,24 @@ class Detector(ZooModel):
         source: str = "",
         **kwargs: Any,
     ) -> str:
-        """Publish this detector with a card.
+        """Upload this detector with a model card to the Hugging Face Hub.
 
         Args:
-            repository: ``org/name``; made when missing.
-            license: of the weights, e.g. ``Apache-2.0``.
-            data: name of the data set; None means COCO for a detector of COCO's classes.
-            data_license: of that data set.
-            metrics: as an evaluation gives them.
+            repository: ``org/name``; is created if it does not exist.
+            license: licence of the weights, e.g. ``Apache-2.0``.
+            data: name of the training data set; None means COCO for a detector with COCO's classes.
+            data_license: licence of the data set.
+            metrics: results of an evaluation, by name.
             source: the command that measured them.
             kwargs: ``private``, ``token``, ``revision``, ``message``, ``create_pr``: see
                 :func:`pkdzoo.hub.upload.push_folder`.
 
         Returns:
-            The commit's address.
+            The URL of the commit.
 
         Raises:
-            ValueError: when a licence is unknown.
-            pkdzoo.hub.upload.UploadError: when the Hub said no.
+            ValueError: for an unknown licence.
+            pkdzoo.hub.upload.UploadError: for an upload that fails.
         """
         card = describe_card(
             self, license, data, data_license, metrics=metrics or {}, source=source, repository=repository
@@ -367,37 +393,3 @@ class Detector(ZooModel):
 
     def extra_repr(self) -> str:
         return f"{self.name}, {self.num_classes} classes"
-
-
-def check_instances(batch: Batch, num_classes: int) -> None:
-    """Refuse objects that no loss can mean, before they train a detector wrongly in silence.
-
-    Raises:
-        ValueError: for a label outside ``0 .. C-1``, or a box that is not finite or has no area, with its image.
-    """
-    assert batch.instances is not None
-    boxes = torch.cat([objects.boxes for objects in batch.instances])
-    labels = torch.cat([objects.labels for objects in batch.instances])
-    stray = (labels < 0) | (labels >= num_classes)
-    shapeless = ~boxes.isfinite().all(dim=1) | (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)
-    if not (stray | shapeless).any():  # the one look that waits for the device
-        return
-    for i, objects in enumerate(batch.instances):
-        where = batch.meta[i].get("file_name", f"image {i}") if batch.meta else f"image {i} of the batch"
-        start = sum(len(other) for other in batch.instances[:i])
-        for g in range(len(objects)):
-            if stray[start + g]:
-                label = int(objects.labels[g])
-                raise ValueError(
-                    f"{where}: label {label}, but the detector has {num_classes} classes, 0 to {num_classes - 1}"
-                )
-            if shapeless[start + g]:
-                box = [round(x, 2) for x in objects.boxes[g].tolist()]
-                raise ValueError(
-                    f"{where}: box {box} has no area; xyxy in pixels, x1 < x2 and y1 < y2: drop or mend it"
-                )
-
-
-def options(kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Take the fields of a dataclass out of ``given`` and return them (for build functions with many arguments)."""
-    return {name: given.pop(name) for name in list(given) if name in kind.__dataclass_fields__}

@@ -1,7 +1,7 @@
 """Faster R-CNN (Ren et al. 2015, arXiv:1506.01497) on a feature pyramid (Lin et al. 2017).
 
-As mmdetection's faster-rcnn_r*_fpn_*_coco: the pyramid starts at stride 4 and its P6 is every second cell of P5, three
-anchors a cell, two fully connected layers of 1024. What differs from the papers stands in ``two_stage.py``.
+As mmdetection's faster-rcnn_r*_fpn_*_coco: the pyramid starts at stride 4 and its P6 is P5 subsampled by 2, three
+anchors per location, two fully connected layers of 1024. ``two_stage.py`` lists the differences from the papers.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from pkdzoo.checkpoints.keymap import Rule
 from pkdzoo.checkpoints.mmdet import BODY_RULES
 from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.norm import Norm
+from pkdzoo.models._body import Pyramid, build_body
 from pkdzoo.models._published import FBKD_README, PKD_README, PKD_TABLE_2, mmdetection, mmrazor
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import TINY_BODY
-from pkdzoo.models.backbones import build_backbone
-from pkdzoo.models.necks.fpn import FPN
 from pkdzoo.models.two_stage import RPN, BoxHead, TwoStageDetector
-from pkdzoo.structures import PixelNorm, PostProcess
+from pkdzoo.structures import PixelNorm
 
 KEY_RULES: list[Rule] = [
     (r"rpn_head\.rpn_conv\.(.*)", r"rpn.conv.\1"),
@@ -33,7 +32,7 @@ KEY_RULES: list[Rule] = [
 
 
 class FasterRCNN(TwoStageDetector):
-    """Two-stage, anchor-based, boxes only."""
+    """Two-stage, anchor-based, without masks."""
 
     class_layers = ("box_head.cls", "box_head.box")
     key_rules = KEY_RULES
@@ -55,30 +54,24 @@ def build(
     """A Faster R-CNN with random weights.
 
     Args:
-        backbone: name of the backbone.
+        backbone: name of the backbone, see :func:`pkdzoo.models.backbones.list_backbones`.
         num_classes: C.
-        norm: norm of a ResNet, None as published (``frozen_bn``); ``gn`` or ``bn`` when it is to learn from scratch.
-        frozen_stages: frozen part of the backbone, None as published (stem and first stage; nothing of a Swin).
-        width: channels of pyramid and RPN.
-        box_width: of the box head's two layers.
-        neck_norm: norm in the pyramid, None as published.
-        sample: learn from a random choice of anchors and proposals, as published; False takes all of them.
-        pixel_norm: statistics of the input.
-        resize: (short, long) side images are scaled to.
+        norm: norm of a ResNet; None means ``frozen_bn``, as published. Use ``gn`` or ``bn`` to train from scratch.
+        frozen_stages: number of frozen backbone stages; None means as published: the stem and the first stage of a
+            ResNet, nothing of a Swin.
+        width: channels of the pyramid and the RPN.
+        box_width: width of the box head's two layers.
+        neck_norm: norm in the pyramid; None means none, as published.
+        sample: compute losses on a random sample of anchors and proposals, as published; False: on all of them.
+        pixel_norm: pixel statistics and channel order of the input; None means ImageNet's statistics in RGB.
+        resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
-    return FasterRCNN(
-        backbone=body,
-        neck=FPN(body.channels, body.strides, width, 0, 5, "max_pool", norm=neck_norm),
-        rpn=RPN(width, width),
-        box_head=BoxHead(width, num_classes, box_width),
-        sample=sample,
-        num_classes=num_classes,
-        pixel_norm=pixel_norm,
-        postprocess_config=PostProcess(score_threshold=0.05, nms_threshold=0.5, max_detections=100),
-        resize=resize,
+    pyramid = Pyramid("max_pool", start=0)
+    body = build_body(
+        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
     )
+    return FasterRCNN(**body, rpn=RPN(width, width), box_head=BoxHead(width, num_classes, box_width), sample=sample)
 
 
 WEIGHTS: dict[str, list[Weights]] = {
@@ -143,7 +136,7 @@ register_distilled(
         ("fbkd",),
         (39.4, 37.4, 39.3),
         FBKD_README,
-        "the config starts from the trained student, which the readme does not say",
+        "the config starts from the trained student, which the readme does not mention",
     ),
     [
         mmrazor(

@@ -1,19 +1,20 @@
 """FCOS: fully convolutional one-stage object detection (Tian et al. 2019, arXiv:1904.01355).
 
-As mmdetection's fcos_* configs: points instead of anchors, each responsible for boxes of a range of sizes, distances to
-the four sides, and a centerness that lowers the score of points near a side. Three published kinds:
+As mmdetection's fcos_* configs: points instead of anchors. Each level handles boxes of a range of sizes; the head
+predicts the distances to the four sides, and a centerness that lowers the score of points near a side. There are three
+published variants:
 
 - plain (``fcos_r50_caffe``, ``fcos_x101_64x4d``): every point inside a box is positive, IoU loss, centerness predicted
   from the class tower;
-- with tricks as FGD and PKD use it (``fcos_r50_tricks``): only points near the centre, distances in strides, GIoU loss,
-  biases in the towers;
-- with tricks as in mmdetection's zoo (``fcos_r50_caffe_tricks``): the same, but centerness from the box tower.
+- with the tricks that FGD and PKD use (``fcos_r50_tricks``): only points near the centre are positive, distances in
+  strides, GIoU loss, biases in the towers;
+- with the tricks of mmdetection's zoo (``fcos_r50_caffe_tricks``): the same, but centerness from the box tower.
 
-Padding counts as background here, unlike in the anchor-based detectors: FCOS knows no valid area.
+Priors on the padding count as background here; the anchor-based detectors ignore them.
 
-One trap of mmdetection's is kept where figures need it: its head with tricks gives strides while it trains and pixels
-in eval mode, its targets are in strides always, so a loss computed in eval mode compares pixels with strides. Ours is
-that number in eval mode (the reference figures were computed there) and compares like with like in train mode.
+One inconsistency of mmdetection is reproduced: its head with tricks gives strides in train mode and pixels in eval
+mode, but its targets are always in strides. A loss computed in eval mode therefore compares pixels with strides. Ours
+gives the same value in eval mode (the reference values were computed there); in train mode it compares equal units.
 """
 
 from __future__ import annotations
@@ -30,23 +31,21 @@ from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules
 from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
-from pkdzoo.losses.boxes import giou_loss, iou_log_loss
-from pkdzoo.losses.focal import sigmoid_focal
+from pkdzoo.losses import giou_loss, iou_log_loss, sigmoid_focal
+from pkdzoo.models._body import Pyramid, build_body
 from pkdzoo.models._published import CROSSKD_README, crosskd, mmdetection
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import TINY_DENSE
 from pkdzoo.models.assigners.fcos import RANGES, centerness, match_points
 from pkdzoo.models.assigners.max_iou import labels_of
-from pkdzoo.models.backbones import build_backbone
 from pkdzoo.models.dense import DenseDetector, TowerHead
-from pkdzoo.models.necks.fpn import FPN
 from pkdzoo.ops.boxes import decode_distances, encode_distances
 from pkdzoo.ops.levels import flatten_levels
 from pkdzoo.ops.priors import point_base_anchors
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, PostProcess, Priors
 
-# mmdetection renames the predictors of FCOS' first releases when it loads them: both spellings exist in files.
+# Both spellings of the predictors exist in files: mmdetection renamed them after the first releases of FCOS.
 KEY_RULES: list[Rule] = [
     *tower_rules("bbox_head.cls_convs", "head.cls_tower"),
     *tower_rules("bbox_head.reg_convs", "head.reg_tower"),
@@ -64,13 +63,13 @@ class FCOSHead(TowerHead):
     Args:
         inputs: channels of the pyramid.
         num_classes: C.
-        strides: of the pyramid's levels.
+        strides: strides of the pyramid's levels.
         width: channels of the towers.
         depth: blocks of each tower.
         norm: norm in the towers.
-        in_strides: predict distances in strides, cut off at zero; else their logarithm in pixels.
-        centerness_from: the tower that centerness is read from, ``cls`` or ``reg``.
-        bias: biases of the towers, see ConvBlock.
+        in_strides: predict distances in strides, clipped at zero; False: their logarithm in pixels.
+        centerness_from: the tower that centerness is predicted from, ``cls`` or ``reg``.
+        bias: biases of the towers, see :class:`pkdzoo.layers.conv.ConvBlock`.
     """
 
     def __init__(
@@ -97,25 +96,25 @@ class FCOSHead(TowerHead):
         init_class_bias(self.cls)
 
     def predict(self, cls: list[Tensor], reg: list[Tensor]) -> HeadOutputs:
-        central = cls if self.centerness_from == "cls" else reg
+        quality_tower = cls if self.centerness_from == "cls" else reg
         return HeadOutputs(
             [self.cls(x) for x in cls],
             [self.distances(x, level) for level, x in enumerate(reg)],
-            [self.quality(x) for x in central],
+            [self.quality(x) for x in quality_tower],
         )
 
     def distances(self, x: Tensor, level: int) -> Tensor:
-        """(B, width, h, w) of the box tower -> (B, 4, h, w) pixels, not negative."""
+        """Map (B, width, h, w) of the box tower -> distances (B, 4, h, w) in pixels, not negative."""
         raw: Tensor = self.scales[level](self.box(x)).float()  # half precision would overflow in the exponential
         return raw.clamp(min=0) * self.strides[level] if self.in_strides else raw.exp()
 
 
 class FCOS(DenseDetector):
-    """One-stage, anchor-free, centerness.
+    """One-stage, anchor-free, with centerness.
 
     Args:
-        box_loss: of pairs of boxes, one value each.
-        center_radius: positives lie within so many strides of a box's centre; None takes the whole box.
+        box_loss: loss of pairs of boxes (K, 4), (K, 4) -> (K,).
+        center_radius: points are positive within this many strides of a box's centre; None means in the whole box.
         kwargs: as :class:`DenseDetector`.
     """
 
@@ -130,7 +129,7 @@ class FCOS(DenseDetector):
         self.center_radius = center_radius
 
     def assign(self, outputs: HeadOutputs, priors: Priors, instances: list[Instances], valid: Tensor) -> DenseTargets:
-        """By place and size; padding is background, so ``valid`` has no say."""
+        """By position and size; points on the padding are background, so ``valid`` is not used."""
         points = priors.centers
         ranges = torch.tensor(RANGES, device=points.device).repeat_interleave(
             torch.tensor(priors.counts, device=points.device), dim=0
@@ -138,10 +137,10 @@ class FCOS(DenseDetector):
         labels, boxes, quality = [], [], []
         for objects in instances:
             matched = match_points(points, priors.strides, ranges, objects.boxes, self.center_radius)
-            found = objects.boxes[matched.clamp(min=0)] if len(objects) else points.new_zeros(len(points), 4)
-            central = centerness(encode_distances(found, points))
+            matched_boxes = objects.boxes[matched.clamp(min=0)] if len(objects) else points.new_zeros(len(points), 4)
+            central = centerness(encode_distances(matched_boxes, points))
             labels.append(labels_of(matched, objects.labels, self.num_classes))
-            boxes.append(found)
+            boxes.append(matched_boxes)
             quality.append(torch.where(matched >= 0, central, 0.0))
         stacked = torch.stack(labels)
         num_pos = mean_over_ranks((stacked < self.num_classes).sum().float(), least=1)
@@ -154,7 +153,7 @@ class FCOS(DenseDetector):
         image, prior = self.positives(targets)
         central = targets.quality[image, prior]
         boxes = decode_distances(distances[image, prior], priors.centers[prior])
-        per_box = self.box_loss(boxes, self.wanted_boxes(targets.boxes[image, prior], priors.take(prior)))
+        per_box = self.box_loss(boxes, self.target_boxes(targets.boxes[image, prior], priors.take(prior)))
         weight = mean_over_ranks(central.sum(), least=1e-6)
         per_point = F.binary_cross_entropy_with_logits(quality[image, prior], central, reduction="sum")
         return {
@@ -163,8 +162,8 @@ class FCOS(DenseDetector):
             "loss_centerness": per_point / targets.num_pos,
         }
 
-    def wanted_boxes(self, boxes: Tensor, priors: Priors) -> Tensor:
-        """What predicted boxes are compared with: the objects, but see the file's last paragraph for eval mode."""
+    def target_boxes(self, boxes: Tensor, priors: Priors) -> Tensor:
+        """The boxes that predictions are compared with: the objects; for eval mode see the module's docstring."""
         if self.training or not self.head.in_strides:
             return boxes
         return decode_distances(encode_distances(boxes, priors.centers) / priors.strides[:, None], priors.centers)
@@ -192,39 +191,36 @@ def build(
     """An FCOS with random weights.
 
     Args:
-        backbone: name of the backbone.
+        backbone: name of the backbone, see :func:`pkdzoo.models.backbones.list_backbones`.
         num_classes: C.
-        norm: norm of a ResNet, None as published (``frozen_bn``); ``gn`` or ``bn`` when it is to learn from scratch.
-        frozen_stages: frozen part of the backbone, None as published (stem and first stage; nothing of a Swin).
-        width: channels of pyramid and towers.
-        depth: convolutions a tower.
-        tricks: centre sampling within 1.5 strides, distances in strides, GIoU loss, biases in the towers, and
-            suppression at 0.6 instead of 0.5.
-        centerness_from: tower that centerness is read from, ``cls`` or ``reg``.
-        relu_before_extra: ReLU before the pyramid's coarsest level, as published; False for a pyramid of GFL or ATSS.
-        neck_norm: norm in the pyramid, None as published.
+        norm: norm of a ResNet; None means ``frozen_bn``, as published. Use ``gn`` or ``bn`` to train from scratch.
+        frozen_stages: number of frozen backbone stages; None means as published: the stem and the first stage of a
+            ResNet, nothing of a Swin.
+        width: channels of the pyramid and the towers.
+        depth: convolutions per tower.
+        tricks: centre sampling within 1.5 strides, distances in strides, GIoU loss, biases in the towers, and an NMS
+            threshold of 0.6 instead of 0.5.
+        centerness_from: the tower that centerness is predicted from, ``cls`` or ``reg``.
+        relu_before_extra: ReLU before the pyramid's coarsest level, as published; False gives GFL's and ATSS' pyramid.
+        neck_norm: norm in the pyramid; None means none, as published.
         head_norm: norm in the towers.
-        pixel_norm: statistics of the input.
-        resize: (short, long) side images are scaled to.
+        pixel_norm: pixel statistics and channel order of the input; None means ImageNet's statistics in RGB.
+        resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
-    neck = FPN(body.channels, body.strides, width, 1, 5, "on_output", relu_before_extra, norm=neck_norm)
-    bias = True if tricks else None
+    pyramid = Pyramid("on_output", relu_before_extra=relu_before_extra)
+    body = build_body(
+        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    )
+    strides, bias = body["neck"].strides, True if tricks else None
     return FCOS(
-        backbone=body,
-        neck=neck,
-        head=FCOSHead(width, num_classes, neck.strides, width, depth, head_norm, tricks, centerness_from, bias),
-        base_anchors=point_base_anchors(neck.strides),
+        **body,
+        head=FCOSHead(width, num_classes, strides, width, depth, head_norm, tricks, centerness_from, bias),
+        base_anchors=point_base_anchors(strides),
         offset=0.5,
         box_loss=giou_loss if tricks else iou_log_loss,
         center_radius=1.5 if tricks else None,
-        num_classes=num_classes,
-        pixel_norm=pixel_norm,
-        postprocess_config=PostProcess(
-            score_threshold=0.05, pre_nms_top_k=1000, nms_threshold=0.6 if tricks else 0.5, max_detections=100
-        ),
-        resize=resize,
+        postprocess_config=PostProcess(nms_threshold=0.6 if tricks else 0.5),
     )
 
 

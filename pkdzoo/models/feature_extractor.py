@@ -1,4 +1,4 @@
-"""A detector's pyramid alone, for other uses than boxes: the interface that users of timm's ``features_only`` know."""
+"""The feature pyramid of a detector as a separate module, with the interface of timm's ``features_only`` models."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pkdzoo.structures import Batch, FeaturePyramid, PixelNorm
 
 
 class FeatureExtractor(nn.Module):
-    """Backbone and neck of a detector; the head is left behind.
+    """Backbone and neck of a detector, without the head.
 
     Attributes:
-        channels: of each map.
-        strides: pixels a cell of each map, finest first.
+        channels: channels of each map.
+        strides: stride of each map in pixels, finest first.
 
     Example:
         >>> import torch, pkdzoo
@@ -29,7 +29,7 @@ class FeatureExtractor(nn.Module):
         super().__init__()
         order = detector.channel_order
         pixel_norm = PixelNorm(tuple(detector.pixel_mean.tolist()), tuple(detector.pixel_std.tolist()), order)
-        # A detector without a head: it only has to normalise and to run backbone and neck.
+        # A detector without a head, which normalises the images and runs backbone and neck.
         self.body = Detector(detector.backbone, detector.neck, detector.num_classes, pixel_norm, resize=detector.resize)
         self.body.name = detector.name
         self.train(detector.training)
@@ -47,15 +47,17 @@ class FeatureExtractor(nn.Module):
         """The levels of the pyramid.
 
         Args:
-            images: (B, 3, H, W) RGB with values 0-255, uint8 or float, of any size; or a Batch, whose padding is
-                zeroed.
+            images: (B, 3, H, W) RGB with values 0-255, uint8 or float, of any size; or a Batch, whose padding is set
+                to zero.
 
         Returns:
             L maps (B, C, H / stride, W / stride), sizes rounded up.
         """
         if isinstance(images, Tensor):
             if images.ndim != 4:
-                raise ValueError(f"images come as (B, 3, H, W), got {tuple(images.shape)}; of one write image[None]")
+                raise ValueError(
+                    f"images must be (B, 3, H, W), got {tuple(images.shape)}; for one image write image[None]"
+                )
             size = (images.shape[-2], images.shape[-1])
             images = images if images.is_floating_point() else images.to(torch.get_default_dtype())
             images = Batch(images, [size] * len(images))

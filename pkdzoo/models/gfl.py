@@ -1,7 +1,8 @@
 """GFL: generalized focal loss (Li et al. 2020, arXiv:2006.04388).
 
-As mmdetection's gfl_r*_fpn_*_coco: one square anchor a cell that only serves assignment by ATSS and as a point; class
-scores that mean quality (IoU), and for each side of a box a distribution over 0..16 strides whose mean is the distance.
+As mmdetection's gfl_r*_fpn_*_coco: one square anchor per location, used for the assignment by ATSS and as a point. The
+class score is trained to predict the quality (IoU) of the box. Each side of a box is a distribution over 0..16 strides,
+whose mean is the distance to the point.
 """
 
 from __future__ import annotations
@@ -16,15 +17,13 @@ from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules
 from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
-from pkdzoo.losses.boxes import giou_loss
-from pkdzoo.losses.quality import distribution_focal, quality_focal
+from pkdzoo.losses import distribution_focal, giou_loss, quality_focal
+from pkdzoo.models._body import Pyramid, build_body
 from pkdzoo.models._published import CROSSKD_README, crosskd, mmdetection
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import BCCD_LAUNCH, BCCD_OPTIONS, TINY_DENSE
 from pkdzoo.models.assigners.atss import atss_targets
-from pkdzoo.models.backbones import build_backbone
 from pkdzoo.models.dense import DenseDetector, TowerHead
-from pkdzoo.models.necks.fpn import FPN
 from pkdzoo.ops.boxes import decode_distances, encode_distances, paired_iou
 from pkdzoo.ops.priors import base_anchors
 from pkdzoo.ops.reduce import mean_over_ranks
@@ -44,7 +43,7 @@ BINS = 17  # 0 .. 16 strides
 
 
 class GFLHead(TowerHead):
-    """Logits of class quality, and four distributions over distances in strides."""
+    """Class logits, and the logits of four distributions over distances in strides, for every anchor."""
 
     def __init__(
         self,
@@ -70,7 +69,7 @@ class GFLHead(TowerHead):
 
 
 class GFL(DenseDetector):
-    """One-stage, quality focal loss and distributions for sides."""
+    """One-stage, with quality focal loss and a distribution for each side of a box."""
 
     class_layers = ("head.cls",)
     key_rules = KEY_RULES
@@ -82,24 +81,24 @@ class GFL(DenseDetector):
     def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
         cls, box = self.flat(outputs)
         image, prior = self.positives(targets)
-        own, wanted, priors = box[image, prior], targets.boxes[image, prior], priors.take(prior)
-        boxes = self.decode(own, priors)
+        logits, target_boxes, priors = box[image, prior], targets.boxes[image, prior], priors.take(prior)
+        boxes = self.decode(logits, priors)
         quality = torch.zeros_like(targets.labels, dtype=cls.dtype)
-        quality[image, prior] = paired_iou(boxes.detach(), wanted)
-        weight = cls[image, prior].detach().sigmoid().amax(dim=-1)  # a box counts as much as its score promises
+        quality[image, prior] = paired_iou(boxes.detach(), target_boxes)
+        weight = cls[image, prior].detach().sigmoid().amax(dim=-1)  # boxes are weighted by their score
         total = mean_over_ranks(weight.sum(), least=1)
-        strides = encode_distances(wanted, priors.centers) / priors.strides[:, None]
-        per_side = distribution_focal(own.reshape(-1, 4, BINS), strides.clamp(0, BINS - 1 - 0.1))  # (K, 4)
+        strides = encode_distances(target_boxes, priors.centers) / priors.strides[:, None]
+        per_side = distribution_focal(logits.reshape(-1, 4, BINS), strides.clamp(0, BINS - 1 - 0.1))  # (K, 4)
         return {
             "loss_cls": quality_focal(cls, targets.labels, quality) / targets.num_pos,
-            "loss_box": 2.0 * (giou_loss(boxes, wanted) * weight).sum() / total,
+            "loss_box": 2.0 * (giou_loss(boxes, target_boxes) * weight).sum() / total,
             "loss_dfl": 0.25 * (per_side.mean(dim=-1) * weight).sum() / total,
         }
 
     def decode(self, box: Tensor, priors: Priors) -> Tensor:
-        chances = box.reshape(*box.shape[:-1], 4, BINS).softmax(dim=-1)
-        # a sum, not a product of matrices, which autocast would compute in half precision
-        distances = (chances * torch.arange(BINS, device=box.device, dtype=box.dtype)).sum(dim=-1)
+        probabilities = box.reshape(*box.shape[:-1], 4, BINS).softmax(dim=-1)
+        # a sum instead of a matrix product, which autocast would compute in half precision
+        distances = (probabilities * torch.arange(BINS, device=box.device, dtype=box.dtype)).sum(dim=-1)
         return decode_distances(distances * priors.strides[..., None], priors.centers)
 
 
@@ -119,30 +118,30 @@ def build(
     """A GFL with random weights.
 
     Args:
-        backbone: name of the backbone.
+        backbone: name of the backbone, see :func:`pkdzoo.models.backbones.list_backbones`.
         num_classes: C.
-        norm: norm of a ResNet, None as published (``frozen_bn``); ``gn`` or ``bn`` when it is to learn from scratch.
-        frozen_stages: frozen part of the backbone, None as published (stem and first stage; nothing of a Swin).
-        width: channels of pyramid and towers.
-        depth: convolutions a tower.
-        neck_norm: norm in the pyramid, None as published.
+        norm: norm of a ResNet; None means ``frozen_bn``, as published. Use ``gn`` or ``bn`` to train from scratch.
+        frozen_stages: number of frozen backbone stages; None means as published: the stem and the first stage of a
+            ResNet, nothing of a Swin.
+        width: channels of the pyramid and the towers.
+        depth: convolutions per tower.
+        neck_norm: norm in the pyramid; None means none, as published.
         head_norm: norm in the towers.
-        pixel_norm: statistics of the input.
-        resize: (short, long) side images are scaled to.
+        pixel_norm: pixel statistics and channel order of the input; None means ImageNet's statistics in RGB.
+        resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
-    neck = FPN(body.channels, body.strides, width, 1, 5, "on_output", norm=neck_norm)
+    pyramid = Pyramid("on_output")
+    body = build_body(
+        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    )
+    strides = body["neck"].strides
     return GFL(
-        backbone=body,
-        neck=neck,
-        head=GFLHead(width, num_classes, len(neck.strides), width, depth, head_norm),
-        base_anchors=[base_anchors(stride, (8.0,), (1.0,)) for stride in neck.strides],
+        **body,
+        head=GFLHead(width, num_classes, len(strides), width, depth, head_norm),
+        base_anchors=[base_anchors(stride, (8.0,), (1.0,)) for stride in strides],
         offset=0.0,
-        num_classes=num_classes,
-        pixel_norm=pixel_norm,
-        postprocess_config=PostProcess(score_threshold=0.05, pre_nms_top_k=1000, nms_threshold=0.6, max_detections=100),
-        resize=resize,
+        postprocess_config=PostProcess(nms_threshold=0.6),
     )
 
 

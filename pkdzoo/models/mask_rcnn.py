@@ -1,14 +1,14 @@
-"""Mask R-CNN (He et al. 2017, arXiv:1703.06870): Faster R-CNN that also draws.
+"""Mask R-CNN (He et al. 2017, arXiv:1703.06870): Faster R-CNN with masks.
 
-As mmdetection's mask-rcnn_*_fpn_*_coco: four convolutions over 14x14 cells of a region, twice as many cells after a
-transposed convolution, one mask a class. Differs from ``faster_rcnn`` in the boxes too: an object also takes the
-proposals that overlap it most (``low_quality``).
+As mmdetection's mask-rcnn_*_fpn_*_coco: four convolutions on the 14x14 features of a region, a transposed convolution
+that doubles the resolution, and one mask per class. The assignment of boxes differs from ``faster_rcnn``: an object
+also takes the proposals that overlap it most (``low_quality``).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -20,15 +20,17 @@ from pkdzoo.hub.weights import Weights
 from pkdzoo.layers.norm import Norm
 from pkdzoo.layers.towers import Tower
 from pkdzoo.models import faster_rcnn
+from pkdzoo.models._body import Pyramid, build_body
 from pkdzoo.models._published import PKD_TABLE_3, mmdetection
 from pkdzoo.models._registry import register_family
-from pkdzoo.models.backbones import build_backbone
-from pkdzoo.models.necks.fpn import FPN
-from pkdzoo.models.trace import Trace
+from pkdzoo.models.trace import LossTrace, Trace
 from pkdzoo.models.two_stage import RPN, BoxHead, RoITargets, TwoStageDetector
 from pkdzoo.ops.masks import crop_masks
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, PixelNorm, PostProcess
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 KEY_RULES: list[Rule] = [
     *tower_rules("roi_head.mask_head.convs", "mask_head.tower"),
@@ -39,14 +41,14 @@ KEY_RULES: list[Rule] = [
 
 
 class MaskHead(nn.Module):
-    """A tower over a region's cells, a transposed convolution that doubles them, and logits of every class.
+    """A tower on the pooled features of a region, a transposed convolution that upsamples them by 2, and class logits.
 
     Args:
         inputs: channels of the pyramid.
         num_classes: C.
         width: channels of the tower.
         depth: convolutions of the tower.
-        size: cells along a side of each region.
+        size: height and width of the pooled features of a region.
     """
 
     def __init__(self, inputs: int, num_classes: int, width: int = 256, depth: int = 4, size: int = 14) -> None:
@@ -62,18 +64,18 @@ class MaskHead(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """(N, inputs, size, size) and a class of each region -> logits (N, 2 size, 2 size) of that class, float32."""
+        """Features (N, inputs, size, size) and labels (N,) -> float32 logits (N, 2*size, 2*size) of these classes."""
         x, _ = self.tower(x)
         logits = self.logits(F.relu(self.upsample(x), inplace=True))
-        chosen: Tensor = logits[torch.arange(labels.shape[0], device=labels.device), labels]
-        return chosen.float()
+        selected: Tensor = logits[torch.arange(labels.shape[0], device=labels.device), labels]
+        return selected.float()
 
 
 class MaskRCNN(TwoStageDetector):
-    """Two-stage, anchor-based, boxes and masks.
+    """Two-stage, anchor-based, with masks.
 
     Args:
-        mask_head: draws.
+        mask_head: predicts the masks.
         kwargs: as :class:`TwoStageDetector`.
     """
 
@@ -84,52 +86,53 @@ class MaskRCNN(TwoStageDetector):
         super().__init__(**kwargs)
         self.mask_head = mask_head
 
-    def run_losses(self, trace: Trace, batch: Batch, instances: list[Instances]) -> None:
-        """As Faster R-CNN, after making sure that there are masks to learn from."""
+    def run_losses(
+        self, features: FeaturePyramid, batch: Batch, instances: list[Instances], tap: int | None = None
+    ) -> LossTrace[Self]:
+        """As Faster R-CNN, after a check of the target masks."""
         for objects, size in zip(instances, batch.sizes):
             if len(objects) and objects.masks is None:
                 raise ValueError(
-                    f"{self.name} learns from masks too: give Instances(boxes, labels, masks=...), "
-                    "or take a faster_rcnn_* detector for boxes alone"
+                    f"{self.name} needs target masks: write Instances(boxes, labels, masks=...), "
+                    "or use a faster_rcnn_* detector for boxes alone"
                 )
             if objects.masks is not None and objects.masks.shape != (len(objects), *size):
                 raise ValueError(
                     f"masks of shape {tuple(objects.masks.shape)} for {len(objects)} objects of an image of "
-                    f"{size[0]} x {size[1]}: they are (G, height, width) of the image without padding"
+                    f"{size[0]} x {size[1]}: write masks as (G, height, width) of the image without padding"
                 )
-        super().run_losses(trace, batch, instances)
+        return super().run_losses(features, batch, instances, tap)
 
     def roi_losses(
         self, features: FeaturePyramid, targets: list[RoITargets], instances: list[Instances]
     ) -> dict[str, Tensor]:
-        """Those of Faster R-CNN, and binary cross entropy of the masks of positive regions, a mean over their cells."""
+        """Losses of Faster R-CNN, and the mean binary cross entropy of the masks of positive regions."""
         losses = super().roi_losses(features, targets, instances)
         positives = [(t.matched >= 0).nonzero().squeeze(1) for t in targets]
         boxes = [t.boxes[index] for t, index in zip(targets, positives)]
         labels = torch.cat([t.labels[index] for t, index in zip(targets, positives)])
         logits = self.mask_head(self.pool(features, boxes, self.mask_head.size), labels)
-        wanted = [
+        target_masks = [
             torch.zeros(0, *logits.shape[1:], dtype=torch.bool, device=logits.device)
             if objects.masks is None
             else crop_masks(objects.masks, b, t.matched[index], logits.shape[-1])
             for objects, b, t, index in zip(instances, boxes, targets, positives)
         ]
-        cells = mean_over_ranks(logits.new_tensor(float(logits.numel())), least=1)
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, torch.cat(wanted).float(), reduction="sum")
-        return {**losses, "loss_mask": cross_entropy / cells}
+        count = mean_over_ranks(logits.new_tensor(float(logits.numel())), least=1)
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, torch.cat(target_masks).float(), reduction="sum")
+        return {**losses, "loss_mask": cross_entropy / count}
 
-    def postprocess(self, trace: Trace, batch: Batch, config: PostProcess | None = None) -> list[Detections]:
-        """Boxes as Faster R-CNN finds them, then a mask in each: ``mask_probabilities`` (N, 28, 28)."""
-        found = super().postprocess(trace, batch, config)
-        return [
-            replace(image, mask_probabilities=cells) for image, cells in zip(found, self.draw(trace.features, found))
-        ]
+    def postprocess(self, trace: Trace[Self], batch: Batch, config: PostProcess | None = None) -> list[Detections]:
+        """Boxes as in Faster R-CNN, then a mask for each: ``mask_probabilities`` (N, 28, 28)."""
+        detections = super().postprocess(trace, batch, config)
+        masks = self.predict_masks(trace.features, detections)
+        return [replace(image, mask_probabilities=mask) for image, mask in zip(detections, masks)]
 
-    def draw(self, features: FeaturePyramid, found: list[Detections]) -> list[Tensor]:
-        """Mask probabilities inside each detection's box, for each image (N, 28, 28)."""
-        pooled = self.pool(features, [image.boxes for image in found], self.mask_head.size)
-        logits = self.mask_head(pooled, torch.cat([image.labels for image in found]))
-        return list(torch.split(logits.sigmoid(), [len(image) for image in found]))
+    def predict_masks(self, features: FeaturePyramid, detections: list[Detections]) -> list[Tensor]:
+        """Mask probabilities of the detections of each image: (N, 28, 28) on a grid over each box."""
+        pooled = self.pool(features, [image.boxes for image in detections], self.mask_head.size)
+        logits = self.mask_head(pooled, torch.cat([image.labels for image in detections]))
+        return list(torch.split(logits.sigmoid(), [len(image) for image in detections]))
 
 
 def build(
@@ -149,32 +152,31 @@ def build(
     """A Mask R-CNN with random weights.
 
     Args:
-        backbone: name of the backbone.
+        backbone: name of the backbone, see :func:`pkdzoo.models.backbones.list_backbones`.
         num_classes: C.
-        norm: norm of a ResNet, None as published (``frozen_bn``); ``gn`` or ``bn`` when it is to learn from scratch.
-        frozen_stages: frozen part of the backbone, None as published (stem and first stage; nothing of a Swin).
-        width: channels of pyramid and RPN.
-        box_width: of the box head's two layers.
+        norm: norm of a ResNet; None means ``frozen_bn``, as published. Use ``gn`` or ``bn`` to train from scratch.
+        frozen_stages: number of frozen backbone stages; None means as published: the stem and the first stage of a
+            ResNet, nothing of a Swin.
+        width: channels of the pyramid and the RPN.
+        box_width: width of the box head's two layers.
         mask_width: channels of the mask head.
-        neck_norm: norm in the pyramid, None as published.
-        sample: learn from a random choice of anchors and proposals, as published; False takes all of them.
-        pixel_norm: statistics of the input.
-        resize: (short, long) side images are scaled to.
+        neck_norm: norm in the pyramid; None means none, as published.
+        sample: compute losses on a random sample of anchors and proposals, as published; False: on all of them.
+        pixel_norm: pixel statistics and channel order of the input; None means ImageNet's statistics in RGB.
+        resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
+    pyramid = Pyramid("max_pool", start=0)
+    body = build_body(
+        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    )
     return MaskRCNN(
-        backbone=body,
-        neck=FPN(body.channels, body.strides, width, 0, 5, "max_pool", norm=neck_norm),
+        **body,
         rpn=RPN(width, width),
         box_head=BoxHead(width, num_classes, box_width),
         mask_head=MaskHead(width, num_classes, mask_width),
         low_quality=0.5,
         sample=sample,
-        num_classes=num_classes,
-        pixel_norm=pixel_norm,
-        postprocess_config=PostProcess(score_threshold=0.05, nms_threshold=0.5, max_detections=100),
-        resize=resize,
     )
 
 

@@ -1,11 +1,11 @@
 """RepPoints: point set representation for object detection (Yang et al. 2019, arXiv:1904.11490).
 
-As mmdetection's reppoints-moment_*_fpn-gn_head-gn_*_coco: from each cell nine points, refined once, whose mean and
-spread are the box; class and refinement are read at the first nine points by deformable convolution. Group norm in the
-pyramid too. The first points learn from the nearest cell of each object, the refined ones and the classes from overlap
-with the first boxes.
+As mmdetection's reppoints-moment_*_fpn-gn_head-gn_*_coco: each location predicts nine points and refines them once; the
+mean and the spread of the points give the box. Class and refinement are predicted by deformable convolutions that
+sample at the first nine points. The pyramid has group norm too. The first points are assigned by distance to the
+objects' centres, the refined points and the classes by the IoU of the first boxes.
 
-Box outputs are corners relative to the cell, in strides; ``extra["first"]`` holds those of the first points.
+Box outputs are corners relative to the location, in strides; ``extra["first"]`` holds those of the first points.
 """
 
 from __future__ import annotations
@@ -23,19 +23,18 @@ from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import init_class_bias, init_convs
 from pkdzoo.layers.deform import SampledConv
 from pkdzoo.layers.norm import Norm
-from pkdzoo.losses.focal import sigmoid_focal
+from pkdzoo.losses import sigmoid_focal
+from pkdzoo.models._body import Pyramid, build_body
 from pkdzoo.models._published import PKD_README, PKD_TABLE_2, mmdetection, mmrazor
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import TINY_DENSE
 from pkdzoo.models.assigners.dense import targets_from
 from pkdzoo.models.assigners.max_iou import match_by_iou
 from pkdzoo.models.assigners.points import match_nearest
-from pkdzoo.models.backbones import build_backbone
 from pkdzoo.models.dense import DenseDetector, TowerHead
-from pkdzoo.models.necks.fpn import FPN
 from pkdzoo.ops.levels import flatten_levels
 from pkdzoo.ops.priors import point_base_anchors
-from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, PostProcess, Priors
+from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, Priors
 
 KEY_RULES: list[Rule] = [
     *tower_rules("bbox_head.cls_convs", "head.cls_tower"),
@@ -50,20 +49,20 @@ KEY_RULES: list[Rule] = [
     *BODY_RULES,
 ]
 
-POINTS = 9  # as many as a 3x3 kernel has places
-SCALE = 4.0  # sides of an object in strides of its level
+POINTS = 9  # the positions of a 3x3 kernel
+SCALE = 4.0  # side of a typical object, in strides of its level
 BETA = 0.11  # of smooth L1
-SLOW_POINTS = 0.1  # share of its gradient that sampling hands to the first points
-SLOW_MOMENT = 0.01  # share of its gradient that the moment gets
+POINTS_GRADIENT = 0.1  # factor of the gradient that the sampling passes to the first points
+MOMENT_GRADIENT = 0.01  # factor of the gradient of the moment parameter
 
 
-def slowed(x: Tensor, share: float) -> Tensor:
-    """``x``, of whose gradient only a share comes back."""
-    return x * share + x.detach() * (1 - share)
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """Return ``x`` unchanged; its gradient is multiplied by ``factor``, 0..1."""
+    return x * factor + x.detach() * (1 - factor)
 
 
 class RepPointsHead(TowerHead):
-    """Class logits and boxes of two point sets.
+    """Class logits and the boxes of two point sets, for every location.
 
     Args:
         inputs: channels of the pyramid.
@@ -85,9 +84,9 @@ class RepPointsHead(TowerHead):
         self.cls = nn.Conv2d(width, num_classes, 1)
         self.refined_conv = SampledConv(width, width)
         self.refined = nn.Conv2d(width, 2 * POINTS, 1)
-        self.moment = nn.Parameter(torch.zeros(2))  # log of the half side over the spread, x then y
-        places = torch.tensor([[y, x] for y in (-1.0, 0.0, 1.0) for x in (-1.0, 0.0, 1.0)])
-        self.register_buffer("kernel", places.flatten()[:, None, None], persistent=False)
+        self.moment = nn.Parameter(torch.zeros(2))  # log(half side / spread) of a box, x then y
+        positions = torch.tensor([[y, x] for y in (-1.0, 0.0, 1.0) for x in (-1.0, 0.0, 1.0)])
+        self.register_buffer("kernel", positions.flatten()[:, None, None], persistent=False)
         init_convs(self)
         init_class_bias(self.cls)
 
@@ -99,13 +98,13 @@ class RepPointsHead(TowerHead):
     def level(self, cls: Tensor, reg: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Tower maps (B, width, h, w) -> class logits (B, C, h, w), first and refined boxes (B, 4, h, w)."""
         first = self.first(F.relu(self.first_conv(reg))).float()  # (B, 18, h, w): y, x of each point, in strides
-        shift = slowed(first, SLOW_POINTS) - self.kernel  # the kernel's places are sampled anyway
+        shift = scale_gradient(first, POINTS_GRADIENT) - self.kernel  # offsets from the positions of a regular kernel
         logits: Tensor = self.cls(F.relu(self.cls_conv(cls, shift)))
         refined = self.refined(F.relu(self.refined_conv(reg, shift))).float() + first.detach()
         return logits, self.box_of(first), self.box_of(refined)
 
     def box_of(self, points: Tensor) -> Tensor:
-        """Box of a point set: its mean, and its spread times a learned factor on both sides.
+        """Box of a point set: its mean is the centre, and its spread times a learned factor is half a side.
 
         Args:
             points: (B, 18, h, w), y and x of each point.
@@ -114,21 +113,21 @@ class RepPointsHead(TowerHead):
             (B, 4, h, w) xyxy in the points' unit.
         """
         yx = points.reshape(points.shape[0], POINTS, 2, *points.shape[-2:])
-        # an empty spread would have an infinite gradient
+        # at a spread of zero the gradient of sqrt would be infinite
         center, spread = yx.mean(dim=1), yx.var(dim=1).clamp(min=1e-12).sqrt()  # (B, 2, h, w)
-        half = spread.flip(1) * slowed(self.moment, SLOW_MOMENT).exp()[:, None, None]
+        half = spread.flip(1) * scale_gradient(self.moment, MOMENT_GRADIENT).exp()[:, None, None]
         return torch.cat([center.flip(1) - half, center.flip(1) + half], dim=1)
 
 
 @dataclass
 class RepPointsTargets(DenseTargets):
-    """Targets of classes and refined points, and beside them those of the first points."""
+    """Targets of the classes and the refined points; ``first`` holds those of the first points."""
 
     first: DenseTargets | None = None
 
 
 class RepPoints(DenseDetector):
-    """One-stage, point sets."""
+    """One-stage, with point sets."""
 
     class_layers = ("head.cls",)
     key_rules = KEY_RULES
@@ -136,19 +135,19 @@ class RepPoints(DenseDetector):
     def assign(
         self, outputs: HeadOutputs, priors: Priors, instances: list[Instances], valid: Tensor
     ) -> RepPointsTargets:
-        """First points by place and size, refined ones by the overlap of their first boxes."""
+        """First points by position and size, refined points by the IoU of their first boxes."""
         assert outputs.extra is not None
         points = priors.centers
-        found = self.decode(flatten_levels(outputs.extra["first"], 4).detach().float(), priors)
+        first_boxes = self.decode(flatten_levels(outputs.extra["first"], 4).detach().float(), priors)
 
-        def near(image: int, inside: Tensor, objects: Instances) -> Tensor:
-            return match_nearest(points[inside], priors.strides[inside], objects.boxes, SCALE)
+        def by_distance(image: int, valid_index: Tensor, objects: Instances) -> Tensor:
+            return match_nearest(points[valid_index], priors.strides[valid_index], objects.boxes, SCALE)
 
-        def overlapping(image: int, inside: Tensor, objects: Instances) -> Tensor:
-            return match_by_iou(found[image, inside], objects.boxes, 0.5, 0.4, low_quality=0.0)
+        def by_overlap(image: int, valid_index: Tensor, objects: Instances) -> Tensor:
+            return match_by_iou(first_boxes[image, valid_index], objects.boxes, 0.5, 0.4, low_quality=0.0)
 
-        first = targets_from(near, instances, valid, self.num_classes)
-        refined = targets_from(overlapping, instances, valid, self.num_classes)
+        first = targets_from(by_distance, instances, valid, self.num_classes)
+        refined = targets_from(by_overlap, instances, valid, self.num_classes)
         return RepPointsTargets(**{f.name: getattr(refined, f.name) for f in fields(refined)}, first=first)
 
     def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
@@ -162,12 +161,12 @@ class RepPoints(DenseDetector):
         }
 
     def box_loss(self, box: Tensor, priors: Priors, targets: DenseTargets) -> Tensor:
-        """Smooth L1 of positive boxes (B, P, 4), corners in units of the level's typical object."""
+        """Smooth L1 of the positive rows of (B, P, 4), in units of the typical object of the level."""
         image, prior = self.positives(targets)
-        found = self.decode(box[image, prior], priors.take(prior))
+        boxes = self.decode(box[image, prior], priors.take(prior))
         unit = SCALE * priors.strides[prior, None]
-        wanted = targets.boxes[image, prior]
-        return F.smooth_l1_loss(found / unit, wanted / unit, beta=BETA, reduction="sum") / targets.num_pos
+        target_boxes = targets.boxes[image, prior]
+        return F.smooth_l1_loss(boxes / unit, target_boxes / unit, beta=BETA, reduction="sum") / targets.num_pos
 
     def decode(self, box: Tensor, priors: Priors) -> Tensor:
         return box * priors.strides[..., None] + priors.centers.repeat(1, 2)
@@ -189,30 +188,29 @@ def build(
     """A RepPoints detector with random weights.
 
     Args:
-        backbone: name of the backbone.
+        backbone: name of the backbone, see :func:`pkdzoo.models.backbones.list_backbones`.
         num_classes: C.
-        norm: norm of a ResNet, None as published (``frozen_bn``); ``gn`` or ``bn`` when it is to learn from scratch.
-        frozen_stages: frozen part of the backbone, None as published (stem and first stage; nothing of a Swin).
-        width: channels of pyramid and towers.
-        depth: convolutions a tower.
+        norm: norm of a ResNet; None means ``frozen_bn``, as published. Use ``gn`` or ``bn`` to train from scratch.
+        frozen_stages: number of frozen backbone stages; None means as published: the stem and the first stage of a
+            ResNet, nothing of a Swin.
+        width: channels of the pyramid and the towers.
+        depth: convolutions per tower.
         neck_norm: norm in the pyramid.
         head_norm: norm in the towers.
-        pixel_norm: statistics of the input.
-        resize: (short, long) side images are scaled to.
+        pixel_norm: pixel statistics and channel order of the input; None means ImageNet's statistics in RGB.
+        resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
-    neck = FPN(body.channels, body.strides, width, 1, 5, "on_input", norm=neck_norm)
+    pyramid = Pyramid("on_input")
+    body = build_body(
+        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    )
+    strides = body["neck"].strides
     return RepPoints(
-        backbone=body,
-        neck=neck,
+        **body,
         head=RepPointsHead(width, num_classes, width, depth, head_norm),
-        base_anchors=point_base_anchors(neck.strides),
+        base_anchors=point_base_anchors(strides),
         offset=0.0,
-        num_classes=num_classes,
-        pixel_norm=pixel_norm,
-        postprocess_config=PostProcess(score_threshold=0.05, pre_nms_top_k=1000, nms_threshold=0.5, max_detections=100),
-        resize=resize,
     )
 
 

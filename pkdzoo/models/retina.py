@@ -1,8 +1,9 @@
 """RetinaNet: focal loss for dense object detection (Lin et al. 2017, arXiv:1708.02002).
 
-As mmdetection's retinanet_*_fpn_*_coco: nine anchors a cell, two towers of four convolutions without norm, focal and
-L1 loss over max(positives, 1) summed over images. Differs from the paper in L1 for smooth L1 and in taking the
-pyramid's P6 from the backbone's last map (``extra="on_input"``); CrossKD's students take it from P5 (``on_output``).
+As mmdetection's retinanet_*_fpn_*_coco: nine anchors per location, two towers of four convolutions without norm, focal
+and L1 loss. Both losses are normalised by the number of positives, at least 1 per image. Differs from the paper in L1
+instead of smooth L1, and in computing the pyramid's P6 from the backbone's last map (``extra="on_input"``); CrossKD's
+students compute it from P5 (``on_output``).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules
 from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
-from pkdzoo.losses.focal import sigmoid_focal
+from pkdzoo.losses import sigmoid_focal
+from pkdzoo.models._body import Pyramid, build_body
 from pkdzoo.models._published import (
     CROSSKD_README,
     GLOBAL_README,
@@ -30,12 +32,11 @@ from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import BCCD_LAUNCH, BCCD_OPTIONS, TINY_DENSE
 from pkdzoo.models.assigners.dense import targets_from
 from pkdzoo.models.assigners.max_iou import match_by_iou
-from pkdzoo.models.backbones import build_backbone
 from pkdzoo.models.dense import DenseDetector, TowerHead
-from pkdzoo.models.necks.fpn import FPN, Extra
+from pkdzoo.models.necks.fpn import Extra
 from pkdzoo.ops.boxes import decode_deltas, encode_deltas
 from pkdzoo.ops.priors import base_anchors
-from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, PostProcess, Priors
+from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, Priors
 
 KEY_RULES: list[Rule] = [
     *tower_rules("bbox_head.cls_convs", "head.cls_tower"),
@@ -45,7 +46,7 @@ KEY_RULES: list[Rule] = [
     *BODY_RULES,
 ]
 
-SCALES = (4.0, 4.0 * 2 ** (1 / 3), 4.0 * 2 ** (2 / 3))  # of the stride
+SCALES = (4.0, 4.0 * 2 ** (1 / 3), 4.0 * 2 ** (2 / 3))  # in strides
 RATIOS = (0.5, 1.0, 2.0)
 
 
@@ -72,26 +73,26 @@ class RetinaHead(TowerHead):
 
 
 class RetinaNet(DenseDetector):
-    """One-stage, anchor-based, focal loss."""
+    """One-stage, anchor-based, with focal loss."""
 
     class_layers = ("head.cls",)
     key_rules = KEY_RULES
 
     def assign(self, outputs: HeadOutputs, priors: Priors, instances: list[Instances], valid: Tensor) -> DenseTargets:
-        """Positive from IoU 0.5, background below 0.4, and every object gets its best anchors."""
+        """Anchors are positive from IoU 0.5 and background below 0.4; each object also takes its best anchors."""
 
-        def match(image: int, inside: Tensor, objects: Instances) -> Tensor:
-            return match_by_iou(priors.boxes[inside], objects.boxes, 0.5, 0.4, low_quality=0.0)
+        def match(image: int, valid_index: Tensor, objects: Instances) -> Tensor:
+            return match_by_iou(priors.boxes[valid_index], objects.boxes, 0.5, 0.4, low_quality=0.0)
 
         return targets_from(match, instances, valid, self.num_classes)
 
     def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
         cls, deltas = self.flat(outputs)
         image, prior = self.positives(targets)
-        wanted = encode_deltas(targets.boxes[image, prior], priors.boxes[prior])
+        target_deltas = encode_deltas(targets.boxes[image, prior], priors.boxes[prior])
         return {
             "loss_cls": sigmoid_focal(cls, targets.labels) / targets.num_pos,
-            "loss_box": (deltas[image, prior] - wanted).abs().sum() / targets.num_pos,
+            "loss_box": (deltas[image, prior] - target_deltas).abs().sum() / targets.num_pos,
         }
 
     def decode(self, box: Tensor, priors: Priors) -> Tensor:
@@ -117,33 +118,32 @@ def build(
     """A RetinaNet with random weights.
 
     Args:
-        backbone: name of the backbone.
+        backbone: name of the backbone, see :func:`pkdzoo.models.backbones.list_backbones`.
         num_classes: C.
-        norm: norm of a ResNet, None as published (``frozen_bn``); ``gn`` or ``bn`` when it is to learn from scratch.
-        frozen_stages: frozen part of the backbone, None as published (stem and first stage; nothing of a Swin).
-        width: channels of pyramid and towers.
-        depth: convolutions a tower.
-        start: first backbone map of the pyramid.
-        extra: source of the pyramid's coarse levels.
-        relu_before_extra: ReLU before the coarsest of them, as in a pyramid of FCOS.
-        neck_norm: norm in the pyramid, None as published.
-        head_norm: norm in the towers, None as published.
-        pixel_norm: statistics of the input.
-        resize: (short, long) side images are scaled to.
+        norm: norm of a ResNet; None means ``frozen_bn``, as published. Use ``gn`` or ``bn`` to train from scratch.
+        frozen_stages: number of frozen backbone stages; None means as published: the stem and the first stage of a
+            ResNet, nothing of a Swin.
+        width: channels of the pyramid and the towers.
+        depth: convolutions per tower.
+        start: index of the first backbone map in the pyramid.
+        extra: source of the pyramid's extra levels, see :class:`pkdzoo.models.necks.fpn.FPN`.
+        relu_before_extra: ReLU before the coarsest level, as in FCOS.
+        neck_norm: norm in the pyramid; None means none, as published.
+        head_norm: norm in the towers; None means none, as published.
+        pixel_norm: pixel statistics and channel order of the input; None means ImageNet's statistics in RGB.
+        resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
-    neck = FPN(body.channels, body.strides, width, start, 5, extra, relu_before_extra, norm=neck_norm)
+    pyramid = Pyramid(extra, start, relu_before_extra)
+    body = build_body(
+        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    )
+    strides = body["neck"].strides
     return RetinaNet(
-        backbone=body,
-        neck=neck,
+        **body,
         head=RetinaHead(width, num_classes, len(SCALES) * len(RATIOS), width, depth, head_norm),
-        base_anchors=[base_anchors(stride, SCALES, RATIOS) for stride in neck.strides],
+        base_anchors=[base_anchors(stride, SCALES, RATIOS) for stride in strides],
         offset=0.0,
-        num_classes=num_classes,
-        pixel_norm=pixel_norm,
-        postprocess_config=PostProcess(score_threshold=0.05, pre_nms_top_k=1000, nms_threshold=0.5, max_detections=100),
-        resize=resize,
     )
 
 
@@ -172,7 +172,7 @@ WEIGHTS: dict[str, list[Weights]] = {
             "_20200131-bca068ab",
             (40.8, 60.5, 43.7, 22.9, 44.5, 54.6),
             finer=PKD_TABLE_2,
-            note="longer training did not help: the 1x file has 41.0. PKD's paper teaches with this one",
+            note="longer training did not help: the 1x file has 41.0. PKD's paper uses this one as the teacher",
         ),
     ],
     "retina_swin_t": [crosskd("coco_1x", "1W2KGR77XfQ5SRomgIyxCjqUNGJichcgh", 37.3, note="its hash is not published")],

@@ -1,11 +1,11 @@
 """TOOD: task-aligned one-stage object detection (Feng et al. 2021, arXiv:2108.07755).
 
-As mmdetection's tood_*_fpn_*_coco, anchor-free: six convolutions that both tasks share, a layer attention that mixes
-their maps anew for each task, class scores as the geometric mean of two probabilities, and boxes whose four sides are
-each read a little aside of the cell. Training starts with ATSS' assignment and focal loss and goes over to the
-task-aligned ones at epoch 4: call ``set_epoch``. A detector just built is in the late phase.
+As mmdetection's tood_*_fpn_*_coco, anchor-free: six convolutions shared by both tasks, and for each task a layer
+attention that mixes their maps. Class scores are the geometric mean of two probabilities. Each of the four sides of a
+box is sampled at a learned offset from the location. Training starts with ATSS' assignment and focal loss and switches
+to task-aligned assignment and loss at epoch 4: call ``set_epoch``. A new detector is in the late phase.
 
-The head's class output are probabilities, its box output corners in strides. Boxes are clipped after suppression.
+The head's class outputs are probabilities, its box outputs corners in strides. Boxes are clipped after NMS.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from pkdzoo.layers.conv import ConvBlock, Scale, init_class_bias, init_convs
 from pkdzoo.layers.deform import sampled_conv
 from pkdzoo.layers.norm import Norm
 from pkdzoo.layers.towers import Tower
-from pkdzoo.losses.boxes import giou_loss
-from pkdzoo.losses.focal import focal_of
-from pkdzoo.losses.quality import quality_focal_of
+from pkdzoo.losses import focal_of_probabilities, giou_loss, quality_focal_of_probabilities
+from pkdzoo.models._body import Pyramid, build_body
 from pkdzoo.models._published import PKD_TABLE_2, mmdetection
 from pkdzoo.models._registry import register_family
 from pkdzoo.models._tiny import TINY_DENSE
@@ -35,9 +34,7 @@ from pkdzoo.models.assigners.atss import atss_targets
 from pkdzoo.models.assigners.dense import targets_from
 from pkdzoo.models.assigners.fcos import centerness
 from pkdzoo.models.assigners.task_aligned import match_task_aligned
-from pkdzoo.models.backbones import build_backbone
 from pkdzoo.models.dense import DenseDetector
-from pkdzoo.models.necks.fpn import FPN
 from pkdzoo.models.trace import Taps
 from pkdzoo.ops.boxes import encode_distances
 from pkdzoo.ops.priors import base_anchors
@@ -61,12 +58,12 @@ EARLY_EPOCHS = 4
 
 
 class TaskMix(nn.Module):
-    """One task's view of the shared maps: a layer attention, then a 1x1 convolution whose weights it scales.
+    """Task decomposition: a layer attention over the shared maps, which scales the weights of a 1x1 convolution.
 
     Args:
         width: channels of each shared map.
-        layers: shared maps.
-        norm: norm of the mixture.
+        layers: number of shared maps.
+        norm: norm after the convolution.
     """
 
     def __init__(self, width: int, layers: int, norm: Norm | None) -> None:
@@ -81,9 +78,9 @@ class TaskMix(nn.Module):
         init_convs(self.reduce)
 
     def forward(self, maps: Tensor, mean: Tensor) -> Tensor:
-        """(B, layers * width, h, w) and their mean over places (B, layers * width, 1, 1) -> (B, width, h, w)."""
+        """Maps (B, layers*width, h, w) and their mean over locations (B, layers*width, 1, 1) -> (B, width, h, w)."""
         share = self.attention(mean).sigmoid().view(-1, 1, self.layers, 1)
-        # the scaled weights are far smaller than scaled maps would be
+        # scaling the weights needs far less memory than scaling the maps
         weight = share * self.reduce.conv.weight.view(1, self.width, self.layers, self.width)
         mixed = torch.bmm(weight.flatten(2), maps.flatten(2)).view(-1, self.width, *maps.shape[-2:])
         if self.reduce.conv.bias is not None:
@@ -92,14 +89,14 @@ class TaskMix(nn.Module):
 
 
 class TOODHead(nn.Module):
-    """Class probabilities and corners in strides.
+    """Class probabilities and box corners in strides, for every location.
 
     Args:
         inputs: channels of the pyramid.
         num_classes: C.
-        levels: of the pyramid.
+        levels: number of pyramid levels.
         width: channels of the shared convolutions.
-        depth: shared convolutions.
+        depth: number of shared convolutions.
         norm: norm in the head.
     """
 
@@ -128,7 +125,7 @@ class TOODHead(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor], tap: int | None = None) -> tuple[HeadOutputs, Taps | None]:
-        """The head's outputs over a pyramid; there are no towers to tap."""
+        """The head's outputs for a pyramid; ``tap`` must be None."""
         if tap is not None:
             raise ValueError("TOOD's tasks share their convolutions: there are no towers to tap, write tap=None")
         levels = [self.level(x, scale) for x, scale in zip(features, self.scales, strict=True)]
@@ -136,20 +133,22 @@ class TOODHead(nn.Module):
 
     def level(self, x: Tensor, scale: nn.Module) -> tuple[Tensor, Tensor]:
         """One level (B, inputs, h, w) -> (B, C, h, w) in 0..1 and (B, 4, h, w) corners in strides."""
-        kept = []
+        shared = []
         for block in self.shared.blocks:
             x = F.relu(block(x), inplace=True)
-            kept.append(x)
-        maps = torch.cat(kept, dim=1)
+            shared.append(x)
+        maps = torch.cat(shared, dim=1)
         mean = maps.mean(dim=(2, 3), keepdim=True)
         logits = self.cls(self.cls_mix(maps, mean)).float()
         agreement = self.agreement(maps).float()
-        # the geometric mean of both probabilities, by logarithms: its gradient stays finite where they are tiny
+        # the geometric mean of both probabilities, in log space: its gradient stays finite for tiny probabilities
         cls = ((F.logsigmoid(logits) + F.logsigmoid(agreement)) / 2).exp()
-        plain = corners(scale(self.box(self.reg_mix(maps, mean)).float().exp()))
-        box = sampled_conv(plain, self.aside(maps), plain.new_ones(4, 1, 1, 1))
-        crossed = (box[:, :2] > box[:, 2:]).any(dim=1, keepdim=True)  # sides read from far apart
-        return cls, torch.where(crossed, plain, box)
+        undeformed = corners(scale(self.box(self.reg_mix(maps, mean)).float().exp()))
+        box = sampled_conv(undeformed, self.aside(maps), undeformed.new_ones(4, 1, 1, 1))
+        crossed = (box[:, :2] > box[:, 2:]).any(
+            dim=1, keepdim=True
+        )  # corners in the wrong order: the offsets are ignored
+        return cls, torch.where(crossed, undeformed, box)
 
 
 def corners(distances: Tensor) -> Tensor:
@@ -157,12 +156,12 @@ def corners(distances: Tensor) -> Tensor:
     h, w = distances.shape[-2:]
     x = torch.arange(w, device=distances.device, dtype=distances.dtype).expand(h, w)
     y = torch.arange(h, device=distances.device, dtype=distances.dtype)[:, None].expand(h, w)
-    cell = torch.stack([x, y])
-    return torch.cat([cell - distances[:, :2], cell + distances[:, 2:]], dim=1)
+    location = torch.stack([x, y])
+    return torch.cat([location - distances[:, :2], location + distances[:, 2:]], dim=1)
 
 
 class TOOD(DenseDetector):
-    """One-stage, tasks that agree on the same cells."""
+    """One-stage, with task-aligned assignment."""
 
     class_layers = ("head.cls",)
     class_logits = False
@@ -174,11 +173,11 @@ class TOOD(DenseDetector):
         self.early = False
 
     def set_epoch(self, epoch: int) -> None:
-        """Epochs are counted from 0; the first four assign as ATSS does."""
+        """Set the epoch, counted from 0; the first four use ATSS' assignment."""
         self.early = epoch < EARLY_EPOCHS
 
     def assign(self, outputs: HeadOutputs, priors: Priors, instances: list[Instances], valid: Tensor) -> DenseTargets:
-        """Early by ATSS with centerness for a quality, late by alignment; ``num_pos`` is the sum of class targets."""
+        """Early: ATSS with centerness as the quality; late: by alignment. ``num_pos`` is the sum of class targets."""
         if self.early:
             targets = atss_targets(priors, instances, valid, self.num_classes)
             image, prior = self.positives(targets)
@@ -188,12 +187,16 @@ class TOOD(DenseDetector):
             count = torch.tensor(float(len(prior)), device=valid.device)
             return replace(targets, num_pos=mean_over_ranks(count, least=1))
         cls, box = (rows.detach() for rows in self.flat(outputs))
-        found, points = self.decode(box, priors), priors.centers
+        predicted, points = self.decode(box, priors), priors.centers
         quality = torch.zeros(valid.shape, device=valid.device)
 
-        def match(image: int, inside: Tensor, objects: Instances) -> Tensor:
-            matched, quality[image, inside] = match_task_aligned(
-                points[inside], cls[image, inside], found[image, inside], objects.boxes, objects.labels
+        def match(image: int, valid_index: Tensor, objects: Instances) -> Tensor:
+            matched, quality[image, valid_index] = match_task_aligned(
+                points[valid_index],
+                cls[image, valid_index],
+                predicted[image, valid_index],
+                objects.boxes,
+                objects.labels,
             )
             return matched
 
@@ -206,11 +209,13 @@ class TOOD(DenseDetector):
         image, prior = self.positives(targets)
         weight = targets.quality[image, prior]
         per_box = giou_loss(self.decode(box[image, prior], priors.take(prior)), targets.boxes[image, prior])
-        by_class = (
-            focal_of(cls, targets.labels) if self.early else quality_focal_of(cls, targets.labels, targets.quality)
+        cls_loss = (
+            focal_of_probabilities(cls, targets.labels)
+            if self.early
+            else quality_focal_of_probabilities(cls, targets.labels, targets.quality)
         )
         return {
-            "loss_cls": by_class / targets.num_pos,
+            "loss_cls": cls_loss / targets.num_pos,
             "loss_box": 2.0 * (per_box * weight).sum() / mean_over_ranks(weight.sum(), least=1),
         }
 
@@ -234,30 +239,30 @@ def build(
     """A TOOD with random weights.
 
     Args:
-        backbone: name of the backbone.
+        backbone: name of the backbone, see :func:`pkdzoo.models.backbones.list_backbones`.
         num_classes: C.
-        norm: norm of a ResNet, None as published (``frozen_bn``); ``gn`` or ``bn`` when it is to learn from scratch.
-        frozen_stages: frozen part of the backbone, None as published (stem and first stage; nothing of a Swin).
-        width: channels of pyramid and head.
-        depth: shared convolutions.
-        neck_norm: norm in the pyramid, None as published.
+        norm: norm of a ResNet; None means ``frozen_bn``, as published. Use ``gn`` or ``bn`` to train from scratch.
+        frozen_stages: number of frozen backbone stages; None means as published: the stem and the first stage of a
+            ResNet, nothing of a Swin.
+        width: channels of the pyramid and the head.
+        depth: number of shared convolutions.
+        neck_norm: norm in the pyramid; None means none, as published.
         head_norm: norm in the head.
-        pixel_norm: statistics of the input.
-        resize: (short, long) side images are scaled to.
+        pixel_norm: pixel statistics and channel order of the input; None means ImageNet's statistics in RGB.
+        resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
-    neck = FPN(body.channels, body.strides, width, 1, 5, "on_output", norm=neck_norm)
+    pyramid = Pyramid("on_output")
+    body = build_body(
+        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    )
+    strides = body["neck"].strides
     return TOOD(
-        backbone=body,
-        neck=neck,
-        head=TOODHead(width, num_classes, len(neck.strides), width, depth, head_norm),
-        base_anchors=[base_anchors(stride, (8.0,), (1.0,)) for stride in neck.strides],
+        **body,
+        head=TOODHead(width, num_classes, len(strides), width, depth, head_norm),
+        base_anchors=[base_anchors(stride, (8.0,), (1.0,)) for stride in strides],
         offset=0.0,
-        num_classes=num_classes,
-        pixel_norm=pixel_norm,
-        postprocess_config=PostProcess(score_threshold=0.05, pre_nms_top_k=1000, nms_threshold=0.6, max_detections=100),
-        resize=resize,
+        postprocess_config=PostProcess(nms_threshold=0.6),
     )
 
 

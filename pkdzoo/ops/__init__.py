@@ -1,1 +1,1 @@
-"""Pure functions on boxes, priors, levels and ranks; torch and torchvision only."""
+"""Pure functions on boxes, priors, levels, masks and ranks; they depend on torch and torchvision only."""

@@ -1,7 +1,7 @@
-"""Boxes and the numbers heads regress: deltas to an anchor, distances to a point.
+"""Boxes and their encodings for regression: deltas to an anchor, distances to a point.
 
-Coordinates are xyxy pixels. The coders are those of mmdetection (DeltaXYWH and distance-to-point), whose
-published weights they have to decode; torchvision's differ in the clip of widths and in pixel offsets.
+Coordinates are xyxy in pixels. The encodings are those of mmdetection (DeltaXYWH and distance-to-point), as its
+published weights require; torchvision's differ in the limit of the log-scales and in pixel offsets.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ UNIT_STDS = (1.0, 1.0, 1.0, 1.0)
 
 
 def encode_deltas(boxes: Tensor, anchors: Tensor, stds: Sequence[float] = UNIT_STDS) -> Tensor:
-    """Boxes as shift and log-scale relative to anchors; the inverse of :func:`decode_deltas`.
+    """Encode boxes as shift and log-scale relative to anchors; the inverse of :func:`decode_deltas`.
 
     Args:
-        boxes: (..., 4) xyxy, of positive size.
-        anchors: (..., 4) xyxy, of positive size.
+        boxes: (..., 4) xyxy with a positive area.
+        anchors: (..., 4) xyxy with a positive area.
         stds: the deltas are divided by these.
 
     Returns:
-        (..., 4): dx, dy in anchor sizes, log of the width and height ratio, each over its std.
+        (..., 4): dx and dy in anchor sizes, log of the width and height ratios, each divided by its std.
     """
     center, size = (anchors[..., :2] + anchors[..., 2:]) / 2, anchors[..., 2:] - anchors[..., :2]
     shift = ((boxes[..., :2] + boxes[..., 2:]) / 2 - center) / size
@@ -34,12 +34,12 @@ def encode_deltas(boxes: Tensor, anchors: Tensor, stds: Sequence[float] = UNIT_S
 
 
 def decode_deltas(deltas: Tensor, anchors: Tensor, stds: Sequence[float] = UNIT_STDS) -> Tensor:
-    """Boxes from deltas; log-scales are limited to ``+-MAX_LOG_RATIO``. Not clipped to the image.
+    """Decode deltas to boxes, not clipped to the image; log-scales are limited to ``+-MAX_LOG_RATIO``.
 
     Args:
-        deltas: (..., 4) as :func:`encode_deltas` writes them.
+        deltas: (..., 4) as returned by :func:`encode_deltas`.
         anchors: (..., 4) xyxy.
-        stds: as when encoding.
+        stds: the same as for encoding.
 
     Returns:
         (..., 4) xyxy.
@@ -52,10 +52,10 @@ def decode_deltas(deltas: Tensor, anchors: Tensor, stds: Sequence[float] = UNIT_
 
 
 def decode_distances(distances: Tensor, points: Tensor) -> Tensor:
-    """Boxes from the distances (left, top, right, bottom) of their sides to a point inside.
+    """Decode the distances (left, top, right, bottom) from a point to the four sides of a box.
 
     Args:
-        distances: (..., 4) pixels.
+        distances: (..., 4) in pixels.
         points: (..., 2) x, y.
 
     Returns:
@@ -65,12 +65,12 @@ def decode_distances(distances: Tensor, points: Tensor) -> Tensor:
 
 
 def encode_distances(boxes: Tensor, points: Tensor) -> Tensor:
-    """Distances (left, top, right, bottom) from points to the sides of boxes; negative where the point is outside."""
+    """Distances (left, top, right, bottom) from points to the sides of boxes; negative beyond a side."""
     return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
 
 
 def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes limited to an image of ``size`` (height, width)."""
+    """Boxes clipped to an image of ``size`` (height, width)."""
     height, width = size
     return torch.stack([boxes[..., i].clamp(0, (width, height)[i % 2]) for i in range(4)], dim=-1)
 
@@ -81,7 +81,7 @@ def paired_iou(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:
     Args:
         a: (..., 4) xyxy.
         b: (..., 4) xyxy, the same shape.
-        eps: lower limit of the union, so that two empty boxes give 0.
+        eps: lower limit of the union; two empty boxes give 0.
 
     Returns:
         (...,) in 0..1.
@@ -94,8 +94,8 @@ def paired_iou(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:
 def paired_giou(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:
     """Generalised IoU of ``a[i]`` with ``b[i]`` (Rezatofighi et al. 2019), in -1..1.
 
-    torchvision's ``generalized_box_iou_loss`` adds its epsilon to the union; the published detectors were trained
-    with a lower limit instead, and for tiny boxes the two are not the same number.
+    torchvision's ``generalized_box_iou_loss`` adds its epsilon to the union. The published detectors were trained with
+    a lower limit instead, which gives another value for tiny boxes.
     """
     inter = _area_of(torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2]))
     union = (_area(a) + _area(b) - inter).clamp(min=eps)

@@ -1,4 +1,4 @@
-"""The only layout changes of dense outputs: maps of levels to rows of priors, and back to levels."""
+"""Conversion of dense outputs between maps (one per level) and rows (one per prior)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def flatten_level(level: Tensor, channels: int) -> Tensor:
-    """(B, A*channels, h, w) -> (B, h*w*A, channels), cells row by row, the A priors of a cell together."""
+    """(B, A*channels, h, w) -> (B, h*w*A, channels): locations row by row, the A priors of a location together."""
     return level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, channels)
 
 
@@ -18,8 +18,11 @@ def flatten_levels(levels: Sequence[Tensor], channels: int) -> Tensor:
     return torch.cat([flatten_level(level, channels) for level in levels], dim=1)
 
 
-def unflatten_levels(rows: Tensor, sizes: Sequence[tuple[int, int]], priors_a_cell: int = 1) -> list[Tensor]:
-    """(B, P, channels) -> L maps (B, A*channels, h, w); undoes :func:`flatten_levels`."""
+def unflatten_levels(rows: Tensor, sizes: Sequence[tuple[int, int]], priors_per_location: int = 1) -> list[Tensor]:
+    """(B, P, channels) -> L maps (B, A*channels, h, w); the inverse of :func:`flatten_levels`."""
     batch, _, channels = rows.shape
-    parts = torch.split(rows, [h * w * priors_a_cell for h, w in sizes], dim=1)
-    return [p.reshape(batch, h, w, priors_a_cell * channels).permute(0, 3, 1, 2) for p, (h, w) in zip(parts, sizes)]
+    parts = torch.split(rows, [h * w * priors_per_location for h, w in sizes], dim=1)
+    return [
+        part.reshape(batch, h, w, priors_per_location * channels).permute(0, 3, 1, 2)
+        for part, (h, w) in zip(parts, sizes)
+    ]

@@ -1,6 +1,6 @@
-"""From scored candidates to detections: threshold, top k, per-class suppression.
+"""From scored candidates to detections: score threshold, top k, non-maximum suppression (NMS) per class.
 
-Threshold comes before sorting and suppression sees only what is left: mmdetection's order, and the fast one.
+The threshold comes first, then sorting, then NMS on the rest: this is mmdetection's order, and the fastest.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from pkdzoo.structures import Detections
 
 
 def select_candidates(
-    scores: Tensor, threshold: float, top: int, sigmoid: bool = False
+    scores: Tensor, threshold: float, top_k: int, sigmoid: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The best (prior, class) pairs of one level.
+    """The (prior, class) pairs of highest score of one level.
 
     Args:
-        scores: (P, C) in 0..1; the answer is float32 whatever their type.
-        threshold: pairs must score more than this.
-        top: how many to keep at most.
-        sigmoid: ``scores`` are logits. The sigmoid is taken of what may pass alone: nearly everything is background.
+        scores: (P, C) in 0..1, of any float type.
+        threshold: pairs with a score of at most this are dropped, 0..1.
+        top_k: maximum number of pairs.
+        sigmoid: ``scores`` are logits. For speed, the sigmoid is computed only of pairs that can pass the threshold.
 
     Returns:
-        Scores, prior indices and labels of the kept pairs, best first; each (K,), ``K <= top``.
+        Scores (float32), prior indices and labels of the pairs, highest score first; each (K,) with ``K <= top_k``.
     """
     flat, classes = scores.flatten(), scores.shape[1]
     if sigmoid and 0 < threshold < 1:
-        # a little lower, so that rounding decides nothing here; the exact comparison follows on what is left
+        # with a margin for rounding; the exact comparison follows
         maybe = (flat > math.log(threshold / (1 - threshold)) - 1e-3).nonzero().squeeze(1)
         values = flat[maybe].float().sigmoid()
         passed = values > threshold
@@ -40,25 +40,25 @@ def select_candidates(
         kept = (flat > threshold).nonzero().squeeze(1)
         values = flat[kept]
     values, order = values.sort(descending=True, stable=True)
-    pairs = kept[order[:top]]
-    return values[:top], pairs.div(classes, rounding_mode="floor"), pairs % classes
+    pairs = kept[order[:top_k]]
+    return values[:top_k], pairs.div(classes, rounding_mode="floor"), pairs % classes
 
 
-def suppress(detections: Detections, iou: float, top: int) -> Detections:
-    """Greedy per-class non-maximum suppression, then the best ``top``.
+def suppress(detections: Detections, nms_threshold: float, max_detections: int) -> Detections:
+    """Greedy per-class non-maximum suppression, then the ``max_detections`` of highest score.
 
     Args:
         detections: candidates of one image in any order.
-        iou: a box is dropped when it overlaps a better one of its class by more than this.
-        top: how many detections an image may have.
+        nms_threshold: IoU above which the lower-scoring of two boxes of one class is dropped, 0..1.
+        max_detections: maximum number of detections.
     """
-    # float32 whatever the autocast: half precision moves large coordinates by whole pixels
-    kept = batched_nms(detections.boxes.float(), detections.scores.float(), detections.labels, iou)
-    return detections[kept[:top]]
+    # float32 also under autocast: half precision moves large coordinates by whole pixels
+    kept = batched_nms(detections.boxes.float(), detections.scores.float(), detections.labels, nms_threshold)
+    return detections[kept[:max_detections]]
 
 
 def concatenate(parts: list[Detections]) -> Detections:
-    """Detections of several levels or views as one; masks only as ``mask_probabilities``, in all parts or in none."""
+    """Join detections of several levels or views, without ``masks``; all or none must have ``mask_probabilities``."""
     boxes, scores, labels = (torch.cat([getattr(p, name) for p in parts]) for name in ("boxes", "scores", "labels"))
-    cells = [p.mask_probabilities for p in parts if p.mask_probabilities is not None]
-    return Detections(boxes, scores, labels, mask_probabilities=torch.cat(cells) if cells else None)
+    masks = [p.mask_probabilities for p in parts if p.mask_probabilities is not None]
+    return Detections(boxes, scores, labels, mask_probabilities=torch.cat(masks) if masks else None)

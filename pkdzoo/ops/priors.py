@@ -1,7 +1,7 @@
-"""Where dense heads look: anchors and points over a pyramid.
+"""The priors of dense heads: anchors and points over a pyramid.
 
-One structure serves both worlds: a point is an anchor one stride wide, so every head gets ``Priors``.
-Layout is mmdetection's: cells row by row, and inside a cell ratio by ratio, scale by scale.
+Both are ``Priors``: a point is stored as an anchor one stride wide. The order is mmdetection's: locations row by row,
+and at each location ratio by ratio, then scale by scale.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pkdzoo.structures import Priors
 
 
 def base_anchors(base: float, scales: Sequence[float], ratios: Sequence[float]) -> Tensor:
-    """The anchors of one cell, centred on zero.
+    """The anchors of one location, centred on zero.
 
     Args:
-        base: side in pixels of an anchor of scale 1.
-        scales: factors on ``base``.
-        ratios: height over width; the area stays the same.
+        base: side of an anchor of scale 1 in pixels.
+        scales: multiples of ``base``.
+        ratios: height / width; all ratios of one scale have the same area.
 
     Returns:
-        (len(ratios) * len(scales), 4) xyxy, ratio major.
+        (len(ratios) * len(scales), 4) xyxy, ratio-major.
     """
     root = torch.tensor(ratios, dtype=torch.float32).sqrt()[:, None]
     side = torch.tensor(scales, dtype=torch.float32)[None, :] * base
@@ -32,33 +32,33 @@ def base_anchors(base: float, scales: Sequence[float], ratios: Sequence[float]) 
 
 
 def grid_priors(
-    cells: Sequence[Tensor], sizes: Sequence[tuple[int, int]], strides: Sequence[int], offset: float = 0.0
+    base_anchors: Sequence[Tensor], sizes: Sequence[tuple[int, int]], strides: Sequence[int], offset: float = 0.0
 ) -> Priors:
-    """Repeat each level's cell anchors over its map.
+    """Repeat the anchors of each level at all its locations.
 
     Args:
-        cells: L tensors (A, 4), centred on zero; their device and dtype are the result's.
+        base_anchors: L tensors (A, 4) xyxy, centred on zero; the result has their device and dtype.
         sizes: (h, w) of each level.
-        strides: pixels a cell at each level.
-        offset: place of the first centre, in strides (0 for anchors, 0.5 for points and ATSS-like anchors).
+        strides: stride of each level in pixels.
+        offset: position of the first location, in strides: 0 for anchors, 0.5 for FCOS' points.
 
     Returns:
         Priors of all levels, finest first.
     """
-    boxes, steps, counts = [], [], []
-    for cell, (h, w), stride in zip(cells, sizes, strides):
-        ys = (torch.arange(h, device=cell.device, dtype=cell.dtype) + offset) * stride
-        xs = (torch.arange(w, device=cell.device, dtype=cell.dtype) + offset) * stride
+    boxes, prior_strides, counts = [], [], []
+    for anchors, (h, w), stride in zip(base_anchors, sizes, strides):
+        ys = (torch.arange(h, device=anchors.device, dtype=anchors.dtype) + offset) * stride
+        xs = (torch.arange(w, device=anchors.device, dtype=anchors.dtype) + offset) * stride
         x, y = xs.expand(h, w), ys[:, None].expand(h, w)
-        level = (torch.stack([x, y, x, y], dim=-1)[:, :, None] + cell).reshape(-1, 4)  # (h, w, A, 4)
+        level = (torch.stack([x, y, x, y], dim=-1)[:, :, None] + anchors).reshape(-1, 4)  # (h, w, A, 4)
         boxes.append(level)
-        steps.append(level.new_full((level.shape[0],), float(stride)))
-        counts.append(level.shape[0])  # len() would fix the size of a graph that is being exported
-    return Priors(torch.cat(boxes), torch.cat(steps), counts)
+        prior_strides.append(level.new_full((level.shape[0],), float(stride)))
+        counts.append(level.shape[0])  # not len(), which would make the size a constant of an exported graph
+    return Priors(torch.cat(boxes), torch.cat(prior_strides), counts)
 
 
 def point_base_anchors(strides: Sequence[int]) -> list[Tensor]:
-    """One cell prior a level: a box one stride wide, for heads that look at points."""
+    """The point prior of each level, as one box per location that is one stride wide and centred on zero."""
     return [torch.tensor([[-stride, -stride, stride, stride]], dtype=torch.float32) / 2 for stride in strides]
 
 
@@ -66,21 +66,21 @@ def valid_prior_mask(
     sizes: Sequence[tuple[int, int]],
     strides: Sequence[int],
     image: tuple[int, int],
-    priors_a_cell: int = 1,
+    priors_per_location: int = 1,
     divisor: int = 32,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Which priors lie on the image and not on padding that other images of the batch forced on it.
+    """Which priors lie on the image, and not on padding that only larger images of the batch need.
 
-    An image's own size counts rounded up to ``divisor``, as a batch of it alone would have been padded.
+    The size of the image is rounded up to a multiple of ``divisor``: a batch of this image alone is padded to that.
 
     Args:
         sizes: (h, w) of each level.
-        strides: pixels a cell at each level.
+        strides: stride of each level in pixels.
         image: (height, width) of the image without padding.
-        priors_a_cell: A.
-        divisor: what batches are padded to.
-        device: where the answer goes.
+        priors_per_location: A.
+        divisor: batch sizes are padded to a multiple of this.
+        device: device of the result.
 
     Returns:
         (P,) bool.
@@ -90,5 +90,5 @@ def valid_prior_mask(
     for (h, w), stride in zip(sizes, strides):
         rows = torch.arange(h, device=device) < -(-height // stride)
         columns = torch.arange(w, device=device) < -(-width // stride)
-        flags.append((rows[:, None] & columns[None, :]).flatten().repeat_interleave(priors_a_cell))
+        flags.append((rows[:, None] & columns[None, :]).flatten().repeat_interleave(priors_per_location))
     return torch.cat(flags)

@@ -1,4 +1,4 @@
-"""Numbers that all processes must agree on."""
+"""Reductions over the processes (ranks) of a distributed run."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """Processes that train together; 1 without a process group."""
+    """Number of processes in the default process group; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def mean_over_ranks(value: Tensor, least: float | None = None) -> Tensor:
     """The mean of a tensor over processes, without gradient.
 
-    Normalisers of losses go through here: gradients of processes are averaged, so a loss must be divided by the
-    mean count a process, or images with few objects would weigh more than others.
+    For the normalisers of losses: gradients are averaged over processes, so a loss must be divided by the mean count
+    per process. With local counts, objects on processes with few of them would have a higher weight.
 
     Args:
-        value: of this process.
-        least: of the sum over processes, not of the mean as in mmdetection: where there is less than one object a
-            process, the loss would depend on how many processes share the batch.
+        value: tensor of this process.
+        least: lower limit of the sum over processes. mmdetection limits the mean instead; with less than one object
+            per process, the loss then depends on the number of processes.
     """
     processes = world_size()
     if processes > 1:
@@ -32,7 +32,7 @@ def mean_over_ranks(value: Tensor, least: float | None = None) -> Tensor:
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """All-reduce whose gradient is all-reduced too (the sum every rank sees depends on every rank's input)."""
+    """All-reduce whose gradient is all-reduced too, because every rank's sum depends on every rank's input."""
 
     @staticmethod
     def forward(ctx: object, value: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Features of regions: which pyramid level a box is read from, and RoIAlign over several levels.
+"""Features of regions: the choice of a pyramid level for each box, and RoIAlign over several levels.
 
-torchvision's MultiScaleRoIAlign does the same for torchvision's detectors, but with the alignment of before 2019
-(half a cell off); the published weights were trained with ``aligned=True`` and an adaptive number of samples.
+torchvision's MultiScaleRoIAlign uses ``aligned=False``, which is off by half a location. The published weights were
+trained with ``aligned=True`` and an adaptive number of samples.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-FINEST = 56.0  # a box of twice this side moves from the finest level to the next
+FINEST = 56.0  # boxes from twice this side on are pooled from the second-finest level
 
 
 def to_rois(boxes: Sequence[Tensor]) -> Tensor:
-    """Boxes of several images in one tensor.
+    """Join the boxes of several images in one tensor.
 
     Args:
         boxes: for each image (N_i, 4) xyxy.
@@ -28,12 +28,12 @@ def to_rois(boxes: Sequence[Tensor]) -> Tensor:
 
 
 def roi_levels(boxes: Tensor, levels: int, finest: float = FINEST) -> Tensor:
-    """The level each box is read from: by the root of its area, an octave a level (Lin et al. 2017, equation 1).
+    """The level that each box is pooled from, by the root of its area (Lin et al. 2017, equation 1).
 
     Args:
-        boxes: (N, 4) xyxy pixels.
-        levels: how many there are.
-        finest: boxes of a side below twice this are read from level 0.
+        boxes: (N, 4) xyxy in pixels.
+        levels: number of levels.
+        finest: boxes with a side below twice this, in pixels, are pooled from level 0.
 
     Returns:
         (N,) int64 in ``0 .. levels-1``.
@@ -43,23 +43,23 @@ def roi_levels(boxes: Tensor, levels: int, finest: float = FINEST) -> Tensor:
 
 
 def pool_rois(levels: Sequence[Tensor], strides: Sequence[int], rois: Tensor, size: int) -> Tensor:
-    """RoIAlign, each region from the level that fits its size.
+    """RoIAlign of each region on the level that fits its size, see :func:`roi_levels`.
 
     Args:
         levels: maps (B, channels, h, w), finest first.
-        strides: their strides.
-        rois: (N, 5) as :func:`to_rois` gives them.
-        size: cells along each side of the result.
+        strides: stride of each level in pixels.
+        rois: (N, 5) as returned by :func:`to_rois`.
+        size: height and width of the result.
 
     Returns:
-        (N, channels, size, size) in float32, in the order of ``rois``; a level without regions gets gradient zero.
+        (N, channels, size, size) in float32, in the order of ``rois``. Levels without regions get a gradient of zero.
     """
-    chosen = roi_levels(rois[:, 1:], len(levels))
-    parts, places = [], []
+    level_of_roi = roi_levels(rois[:, 1:], len(levels))
+    parts, indices = [], []
     for i, (level, stride) in enumerate(zip(levels, strides)):
-        index = (chosen == i).nonzero().squeeze(1)
-        # float32 whatever the autocast: half precision moves large coordinates by whole pixels
+        index = (level_of_roi == i).nonzero().squeeze(1)
+        # float32 also under autocast: half precision moves large coordinates by whole pixels
         parts.append(roi_align(level.float(), rois[index].float(), size, 1.0 / stride, sampling_ratio=0, aligned=True))
-        places.append(index)
-    pooled: Tensor = torch.cat(parts)[torch.cat(places).argsort()]
+        indices.append(index)
+    pooled: Tensor = torch.cat(parts)[torch.cat(indices).argsort()]
     return pooled

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pkdzoo.losses.distillation import EPS, pearson
+from pkdzoo.losses import pearson
+from pkdzoo.losses.correlation import EPS
 from recipes.benchmarks.measure import Row, Settings, difference, in_turns, peak_memory, ratios, unmeasured, wait
 
 STRIDES = (8, 16, 32, 64, 128)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import pkdzoo
-from pkdzoo.losses.boxes import giou_loss
+from pkdzoo.losses import giou_loss
 from pkdzoo.ops.boxes import decode_distances
 from pkdzoo.structures import Batch, Instances
 from pkdzoo.training import Optim, machine

@@ -103,7 +103,7 @@ def theirs(family: str, model: Any, size: tuple[int, int], backbone: str = "r50"
         anchors = SameAnchors(rpn_cells(model), model.neck.strides, 0.0)
         net: nn.Module = FasterRCNN(body(backbone, 3, coarse=False), classes + 1, rpn_anchor_generator=anchors, **more)
     else:
-        anchors = SameAnchors(model.cells, model.neck.strides, model.offset)
+        anchors = SameAnchors(model.base_anchors, model.neck.strides, model.offset)
         del more["box_detections_per_img"]
         kind = {"retina": RetinaNet, "fcos": FCOS}[family]
         more |= {"detections_per_img": 100, "score_thresh": 0.05}

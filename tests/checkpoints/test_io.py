@@ -1,4 +1,4 @@
-"""Safetensors in and out: atomic, readable by others, told apart from pickles by what is in them."""
+"""Reading and writing of safetensors: atomic, readable by other libraries, distinguished from pickles by content."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_cut_files_are_named(tmp_path: Path, share: float) -> None:
     save_safetensors({"a": torch.ones(1000)}, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(ValueError, match=r"cut\.safetensors is not a whole safetensors file"):
+    with pytest.raises(ValueError, match=r"cut\.safetensors is not a complete safetensors file"):
         read_state_dict(path)
 
 

@@ -1,4 +1,4 @@
-"""Renaming of keys, wrappers around state dicts, and loading that leaves nothing at its random start."""
+"""Renaming of keys, wrappers around state dicts, and strict loading."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def test_first_rule_that_fits() -> None:
 
 def test_keys_that_no_rule_takes_are_listed() -> None:
     state = {f"strange.{i}": ONE for i in range(30)}
-    with pytest.raises(ValueError, match=r"30 keys .* fit no rule .*strange\.0, .* and 18 more"):
+    with pytest.raises(ValueError, match=r"30 keys .* match no rule .*strange\.0, .* and 18 more"):
         to_our_keys(state, BODY_RULES)
 
 
 def test_two_keys_cannot_become_one() -> None:
-    with pytest.raises(ValueError, match=r"two keys of the checkpoint become 'a'"):
+    with pytest.raises(ValueError, match=r"two keys of the checkpoint are renamed to 'a'"):
         to_our_keys({"x": ONE, "y": ONE}, [(r"[xy]", "a")])
 
 
 def test_a_pattern_is_matched_whole() -> None:
-    with pytest.raises(ValueError, match="fit no rule"):
+    with pytest.raises(ValueError, match="match no rule"):
         to_our_keys({"prefix.head.w": ONE}, [(r"head\.w", "w")])
 
 
@@ -70,7 +70,7 @@ def test_wrappers() -> None:
         {**plain, "note": "a string beside tensors"},
     ):
         assert list(unwrap(content)) == ["a", "b.c"]
-    # nothing disappears silently because it stands beside a student: the strict load is to name it
+    # unknown keys next to a student are kept, so that strict loading reports them
     assert list(unwrap({"state_dict": {**razor, "teacher.a": ONE, "strange.weight": ONE}})) == [
         "a",
         "b.c",
@@ -88,11 +88,11 @@ def test_loading_is_strict_and_leaves_the_model_alone_when_it_fails() -> None:
     del broken["1.weight"]
     with pytest.raises(
         ValueError,
-        match=r"1 missing: 1\.weight; 1 left over: extra; 1 of another shape: 0\.bias: file \(5,\), model \(2,\)",
+        match=r"1 missing: 1\.weight; 1 unexpected: extra; 1 of another shape: 0\.bias: file \(5,\), model \(2,\)",
     ):
         load_strictly(model, broken)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    del state["1.num_batches_tracked"]  # follows from nothing that matters, and old files do not have it
+    del state["1.num_batches_tracked"]  # not needed, and old files do not have it
     load_strictly(model, {**state, "attn.relative_position_index": ONE})
     assert torch.equal(model[0].weight, state["0.weight"])
     assert "attn.relative_position_index" not in fitting(model, {**state, "attn.relative_position_index": ONE})

@@ -1,4 +1,4 @@
-"""Files of strangers: read in both containers, whatever lies in them beside tensors, and never obeyed."""
+"""Untrusted ``.pth`` files: both containers and all other content are read, and no code is executed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from pkdzoo.checkpoints import read_state_dict
-from pkdzoo.checkpoints.pth import PROTOCOL, Placeholder, read_pth
+from pkdzoo.checkpoints.pth import PROTOCOL, UnknownObject, read_pth
 
 CONTAINERS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before-1.6"])
 
@@ -39,7 +39,7 @@ class ConfigDict(dict[str, Any]):
 
 
 class Batches(list[int]):
-    """A list of a class of its own."""
+    """A subclass of list."""
 
 
 def tensors() -> dict[str, torch.Tensor]:
@@ -98,7 +98,7 @@ def test_tensors_among_unknown_things(tmp_path: Path, zipped: bool, protocol: in
     assert meta["epoch"] == 12
     assert meta["torch"][0] == (1, 2)
     for key in ("config", "history", "batches", "args", "more", "partial", "when", "where", "default"):
-        assert isinstance(meta[key], Placeholder), key
+        assert isinstance(meta[key], UnknownObject), key
         assert not vars(meta[key])
 
 
@@ -138,11 +138,11 @@ def test_programs_and_other_zips_are_refused(tmp_path: Path) -> None:
         archive.writestr("a.txt", "hello")
     with pytest.raises(ValueError, match="TorchScript"):
         read_state_dict(program)
-    with pytest.raises(ValueError, match=r"not one that torch\.save writes"):
+    with pytest.raises(ValueError, match=r"not one written by torch\.save"):
         read_state_dict(other)
 
 
-# -- hostile files ---------------------------------------------------------------------------------------------------
+# -- malicious files -------------------------------------------------------------------------------------------------
 
 
 class Runs:
@@ -199,7 +199,7 @@ class HistoryBufferThatRuns(HistoryBuffer):
 
 
 def wrapped(payload: bytes, zipped: bool) -> bytes:
-    """A file of torch's whose main pickle is ``payload``."""
+    """A file as torch writes it, whose main pickle is ``payload``."""
     if not zipped:
         parts = [0x1950A86A20F9469CFC6C, PROTOCOL, {"little_endian": True}]
         return b"".join(pickle.dumps(part, 2) for part in parts) + payload + pickle.dumps([], 2)
@@ -228,10 +228,10 @@ def test_the_attack_would_work_elsewhere(tmp_path: Path) -> None:
     assert target.exists()
 
 
-def test_what_it_wants_to_run_is_named(tmp_path: Path) -> None:
+def test_the_refused_function_is_named(tmp_path: Path) -> None:
     path = tmp_path / "file.pth"
     path.write_bytes(wrapped(opcodes("cposix", "system", "(S'touch x'", "tR"), True))
-    with pytest.raises(ValueError, match=r"file\.pth.*wants to run posix\.system"):
+    with pytest.raises(ValueError, match=r"file\.pth.*names posix\.system, which could run code"):
         read_state_dict(path)
 
 
@@ -256,7 +256,7 @@ def test_placeholders_keep_nothing(tmp_path: Path) -> None:
     path = tmp_path / "file.pth"
     path.write_bytes(wrapped(b"cmmengine\nConfig\n(I1\nI2\ntR(dS'evil'\nI1\nsb.", True))
     found = read_pth(path)
-    assert isinstance(found, Placeholder)
+    assert isinstance(found, UnknownObject)
     assert type(found).__doc__ == "mmengine.Config"
     assert not hasattr(found, "evil")
 
@@ -265,7 +265,7 @@ def test_placeholders_keep_nothing(tmp_path: Path) -> None:
 
 
 def legacy(size: str = "I4\n", stored: int = 4, held: int = 16, elements: str = "I4\n") -> bytes:
-    """A file from before torch 1.6 with one tensor, and lies about it."""
+    """A file from before torch 1.6 with one tensor, with sizes that can be wrong."""
     payload = (
         "}S'a'\nctorch._utils\n_rebuild_tensor_v2\n((S'storage'\nctorch\nFloatStorage\nS'0'\nS'cpu'\n"
         f"{elements}NtQI0\n({size}t(I1\ntI00\nNtRs."
@@ -274,12 +274,12 @@ def legacy(size: str = "I4\n", stored: int = 4, held: int = 16, elements: str = 
     return head + pickle.dumps(["0"], 2) + struct.pack("<q", stored) + b"\0" * held
 
 
-def test_lies_about_sizes(tmp_path: Path) -> None:
+def test_wrong_sizes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "file.pth"
     path.write_bytes(legacy())
     assert torch.equal(read_state_dict(path)["a"], torch.zeros(4))
     huge = f"I{2**40}\n"
-    for lie in (
+    for wrong in (
         legacy(size="I5\n"),
         legacy(size="I-4\n"),
         legacy(size=huge),
@@ -291,7 +291,7 @@ def test_lies_about_sizes(tmp_path: Path) -> None:
         legacy(elements="I-1\n"),
         legacy(elements="S'x'\n"),
     ):
-        path.write_bytes(lie)
+        path.write_bytes(wrong)
         with pytest.raises(ValueError, match=r"file\.pth"):
             read_state_dict(path)
 
@@ -307,7 +307,7 @@ def test_packed_records_are_refused(tmp_path: Path) -> None:
 
 
 @CONTAINERS
-def test_cut_files(tmp_path: Path, zipped: bool) -> None:
+def test_truncated_files_are_refused(tmp_path: Path, zipped: bool) -> None:
     path = tmp_path / "file.pth"
     torch.save(tensors(), path, _use_new_zipfile_serialization=zipped)
     whole = path.read_bytes()

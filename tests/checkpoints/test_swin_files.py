@@ -14,7 +14,7 @@ from pkdzoo.models.backbones.swin import PatchMerging
 
 
 def test_merging_of_the_original() -> None:
-    """The original's merging, written down as its code has it, gives what ours gives with translated weights."""
+    """The original's merging, as in its code, gives the same result as ours with converted weights."""
     torch.manual_seed(0)
     norm, reduction = nn.LayerNorm(4 * 5), nn.Linear(4 * 5, 10, bias=False)
     nn.init.normal_(norm.weight)
@@ -52,7 +52,7 @@ def test_a_file_of_the_original_fills_the_backbone() -> None:
     assert {key: value.shape for key, value in translated.items()} == {k: v.shape for k, v in own.items()}
     for key, value in translated.items():
         assert torch.equal(value, own[key]) or ".merge." in key
-    with pytest.raises(ValueError, match="fit no rule"):
+    with pytest.raises(ValueError, match="match no rule"):
         from_original({"features.0.weight": torch.zeros(1)})
 
 

@@ -12,10 +12,10 @@ from helpers.kd_reference import tiny_batch, tiny_detector
 from torch import Tensor, nn
 
 import pkdzoo
-from pkdzoo.distill import METHODS, DistillMethod, Frozen, Progress, register_method
+from pkdzoo.distill import METHODS, DistillMethod, FrozenTeacher, Progress, register_method
 from pkdzoo.distill.base import require_same_classes, schedule_factor
 from pkdzoo.models.detector import Detector
-from pkdzoo.models.trace import Trace
+from pkdzoo.models.trace import HeadTrace, Trace
 
 
 class Toy(DistillMethod):
@@ -31,8 +31,8 @@ class Toy(DistillMethod):
     def on_epoch_start(self, epoch: int, student: Detector, teacher: Detector, loader: Any) -> None:
         self.epochs.append(epoch)
 
-    def forward(self, student: Trace, teacher: Trace, batch: pkdzoo.Batch) -> dict[str, Tensor]:
-        self.logs = {"depth": torch.tensor(float(teacher.outputs is not None))}
+    def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: pkdzoo.Batch) -> dict[str, Tensor]:
+        self.logs = {"depth": torch.tensor(float(isinstance(teacher, HeadTrace)))}
         difference = self.connector(student.features.levels[0]) - teacher.features.levels[0]
         return {"loss_toy": self.weight * difference.square().mean()}
 
@@ -83,7 +83,7 @@ def test_the_teacher_moves_along() -> None:
 
 
 def test_frozen_passes_gradient() -> None:
-    frozen = Frozen(tiny_detector())
+    frozen = FrozenTeacher(tiny_detector())
     batch = tiny_batch()
     batch.images.requires_grad_()
     frozen.module.trace(batch, "features").features.levels[0].sum().backward()
@@ -144,7 +144,7 @@ def test_what_cannot_be_is_refused_by_name() -> None:
             pkdzoo.Distiller(student, teacher, wrong)
     with pytest.raises(ValueError, match="one object"):
         pkdzoo.Distiller(student, student, {"pkd": {}})
-    with pytest.raises(ValueError, match="so does something else"):
+    with pytest.raises(ValueError, match="which exists already"):
         pkdzoo.Distiller(student, teacher, {"toy": {}, "again": Toy(student, teacher)})(tiny_batch())
     with pytest.raises(ValueError, match="a method 'toy' already"):
         register_method("toy", Toy)
@@ -184,7 +184,7 @@ def test_class_maps_must_fit_where_classes_are_compared() -> None:
     student.label_names = ("a", "b", "c")
     require_same_classes(student, teacher, "crosskd")  # the teacher's names are unknown
     teacher.label_names = ("a", "c", "b")
-    with pytest.raises(ValueError, match="class 1 is 'b' to the student but 'c'"):
+    with pytest.raises(ValueError, match="class 1 is 'b' in the student but 'c'"):
         require_same_classes(student, teacher, "crosskd")
     other = pkdzoo.create_detector("retina_r10w16", num_classes=4)
     with pytest.raises(ValueError, match="3 classes and the teacher 4"):

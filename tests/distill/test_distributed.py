@@ -16,7 +16,7 @@ from helpers.kd_reference import tiny_batch, tiny_detector
 
 import pkdzoo
 from pkdzoo.distill.methods.crosskd import CrossKD
-from pkdzoo.losses.distillation import normalize, pearson, pearson_correlation
+from pkdzoo.losses import normalize_channels, pearson, pearson_correlation
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
 
@@ -67,7 +67,10 @@ def split_maps(rank: int) -> dict[str, Any]:
         ("pearson", pearson(student[own], teacher[own], sync=True)),
         (
             "plain",
-            2 * 0.5 * (normalize(student[own], True) - normalize(teacher[own], True)).square().sum() / student.numel(),
+            2
+            * 0.5
+            * (normalize_channels(student[own], True) - normalize_channels(teacher[own], True)).square().sum()
+            / student.numel(),
         ),
     ):
         found[name] = loss.detach(), torch.autograd.grad(loss, student)[0]

@@ -37,9 +37,9 @@ def test_the_head_of_a_two_stage_detector_is_all_its_heads() -> None:
 @pytest.mark.parametrize(
     ("name", "args", "part", "words"),
     [
-        ("retina_r10w16", {"width": 32}, "neck", "only a part that is made alike"),
+        ("retina_r10w16", {"width": 32}, "neck", "only a part of equal structure"),
         ("retina_r10w16", {"depth": 3}, "head", r"differ in .*blocks\.2"),
-        ("faster_rcnn_r10w16", {}, "head", "made alike"),
+        ("faster_rcnn_r10w16", {}, "head", "of equal structure"),
         ("retina_r10w16", {}, "nose", "has no part 'nose': it has backbone, neck, head"),
     ],
 )

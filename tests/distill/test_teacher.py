@@ -83,7 +83,7 @@ def test_what_white_becomes(mean: float, std: float, scale: float, brightest: fl
 def test_wrong_features_are_explained() -> None:
     with pytest.raises(ValueError, match=r"list\(maps.values\(\)\)"):
         pkdzoo.Teacher(Stack(), lambda net, x: {"0": net.stem(x)}, *UNIT)  # type: ignore[arg-type, return-value]
-    with pytest.raises(ValueError, match="gave 4 maps, of strides about"):
+    with pytest.raises(ValueError, match="returned 4 maps of strides about"):
         pkdzoo.Teacher(Stack(), maps_of, *UNIT, strides=(8, 16))
     with pytest.raises(ValueError, match="every std above 0"):
         pkdzoo.Teacher(Stack(), maps_of, (0, 0, 0), (0, 0, 0))

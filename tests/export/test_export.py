@@ -231,7 +231,7 @@ def test_detections_are_the_detectors(family: str, tmp_path: Path) -> None:
         if "masks" in got:
             assert isinstance(model, MaskRCNN)
             with torch.no_grad():
-                wanted = model.draw(model.extract_features(pkdzoo.Batch(images.float(), sizes)), found)
+                wanted = model.predict_masks(model.extract_features(pkdzoo.Batch(images.float(), sizes)), found)
             for i, (masks, want) in enumerate(zip(wanted, found)):
                 order = (got["boxes"][i, : len(want), None] - want.boxes).abs().amax(dim=-1).argmin(dim=0)
                 assert float((got["masks"][i, order] - masks).abs().max()) < 1e-3

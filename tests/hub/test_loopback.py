@@ -176,7 +176,7 @@ def test_other_classes_and_kinds(client: Client, hub: Hub) -> None:
     code = "m = pkdzoo.create_detector('hf-hub:org/kinds', num_classes=5); answer = [m.num_classes, len(m.label_names)]"
     assert client(code) == [5, 5]
     wrong = client("from pkdzoo.models.fcos import FCOS\nFCOS.from_pretrained('org/kinds')")
-    assert "holds a RetinaNet, no FCOS" in wrong["text"]
+    assert "holds a RetinaNet, not FCOS" in wrong["text"]
 
 
 def test_branches_and_private_ones(client: Client, hub: Hub) -> None:

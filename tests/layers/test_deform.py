@@ -21,7 +21,7 @@ def test_starts_as_an_ordinary_convolution(stride: int, groups: int) -> None:
 
 
 def test_a_shift_of_whole_cells_moves_the_image() -> None:
-    """Shifts are (y, x): one down for every place of the kernel reads the row below."""
+    """Offsets are (y, x): an offset of one down for every position of the kernel samples the row below."""
     layer = SampledConv(3, 5)
     x = torch.randn(1, 3, 9, 9)
     shift = torch.zeros(1, 18, 9, 9)
@@ -69,14 +69,14 @@ def test_both_spellings_of_the_offset_are_read(spelling: str) -> None:
 
 @pytest.mark.parametrize(("norm", "frozen"), [("frozen_bn", True), ("gn", False)])
 def test_frozen_affine_is_about_frozen_batch_norm_only(norm: str, frozen: bool) -> None:
-    """A block whose last gain started at zero and could not learn would never speak."""
+    """A block whose last norm weight is zero and frozen would never contribute."""
     body = build_backbone("r10w16", norm=norm, frozen_stages=0, frozen_affine=True)
     assert body.layer1[0].bn2.weight.requires_grad != frozen
     assert body.conv1.weight.requires_grad
 
 
 def test_a_shift_that_is_no_number_gives_none() -> None:
-    """A run that diverged must be able to say so; torchvision alone would end the process."""
+    """A diverged run must be able to report it; torchvision alone would crash the process."""
     x, shift = torch.randn(1, 4, 6, 6), torch.zeros(1, 18, 6, 6)
     shift[0, 3, 2, 2] = torch.nan
     assert SampledConv(4, 4)(x, shift).isnan().all()

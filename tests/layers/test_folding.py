@@ -1,4 +1,4 @@
-"""Norms folded into convolutions: the same function, and nothing half done."""
+"""Norms folded into convolutions: the same results, and no saving or loading afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A parameter's last initialisation alone is carried out: the same start in half of the time."""
+"""Only the last initialisation of each parameter runs: the same distribution in half of the time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def layers() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 4), nn.LayerNorm(4), nn.Embedding(5, 4))
 
 
-def test_torchs_own_start_stays_where_nobody_has_another() -> None:
+def test_torchs_initialisation_stays_without_another_rule() -> None:
     torch.manual_seed(0)
     wanted = layers().state_dict()
     torch.manual_seed(0)
@@ -73,7 +73,7 @@ def run(layer: nn.Linear) -> None:
 
 
 @pytest.mark.parametrize("then", [scaled, partly, through_a_view, among_others, copied, run])
-def test_what_uses_a_parameter_finds_it_initialised(then: Callable[[nn.Linear], None]) -> None:
+def test_parameters_are_initialised_before_use(then: Callable[[nn.Linear], None]) -> None:
     def made() -> dict[str, Tensor]:
         torch.manual_seed(0)
         layer = nn.Linear(4, 4)
@@ -114,7 +114,7 @@ def test_it_holds_for_one_thread_and_ends() -> None:
         assert other[0].weight.detach().isfinite().all()
     with Draws() as draws, pytest.raises(TypeError), DeferredInit():
         nn.Sequential(nn.Linear(3, 3), "no module")
-    assert draws.count == 12  # who catches the error may go on with what was made
+    assert draws.count == 12  # after the error, the modules built so far can be used
     with Draws() as draws:
         nn.Linear(3, 3)
     assert draws.count == 12
@@ -134,8 +134,8 @@ def test_a_detector_draws_each_number_once_and_none_when_weights_follow(name: st
     assert draws.count > 100_000
 
 
-def test_what_is_taken_from_a_tensor_does_not_wait() -> None:
-    """The tensor may wait itself, or be another one by the end."""
+def test_initialisation_from_a_tensor_is_not_postponed() -> None:
+    """The tensor may have a postponed initialisation itself, or may change before the end."""
     with DeferredInit():
         value, layer = nn.Parameter(torch.empty(())), nn.Linear(2, 2)
         nn.init.constant_(value, 2.0)
@@ -145,9 +145,9 @@ def test_what_is_taken_from_a_tensor_does_not_wait() -> None:
     assert layer.bias.tolist() == [2.0, 2.0] and value.item() == 6.0
 
 
-def test_after_an_error_what_was_made_is_initialised() -> None:
-    with contextlib.suppress(RuntimeError), DeferredInit() as once:
+def test_after_an_error_all_modules_are_initialised() -> None:
+    with contextlib.suppress(RuntimeError), DeferredInit() as deferred:
         layer = nn.Linear(2, 2)
         nn.init.ones_(layer.weight)
         raise RuntimeError
-    assert layer.weight.sum().item() == 4.0 and not once.waiting
+    assert layer.weight.sum().item() == 4.0 and not deferred.pending

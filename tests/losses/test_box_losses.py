@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pkdzoo.losses.boxes import giou_loss, iou_log_loss
+from pkdzoo.losses import giou_loss, iou_log_loss
 
 UNIT = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
 

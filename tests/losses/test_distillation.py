@@ -13,8 +13,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pkdzoo.losses import distillation
-from pkdzoo.losses.distillation import EPS, cwd, norm_kl, normalize, pearson, pearson_correlation
+from pkdzoo.losses import correlation, cwd, norm_kl, normalize_channels, pearson, pearson_correlation
+from pkdzoo.losses.correlation import EPS
 
 CWD = load("kd/cwd_loss")["cases"]
 
@@ -67,7 +67,7 @@ def test_a_constant_that_no_float_mean_reproduces_is_still_constant(value: float
     assert loss.item() == pytest.approx(0.5 * (alone.item() + (count - 1) / (2 * count)), rel=1e-4)
     loss.backward()
     assert (student.grad[:, 0] == 0).all()
-    normalized = normalize(student)
+    normalized = normalize_channels(student)
     assert (normalized[:, 0] == 0).all()
     assert torch.autograd.grad((normalized * teacher).sum(), student)[0][:, 0].abs().max() == 0
 
@@ -92,7 +92,7 @@ def test_cwd_equals_reference(case: dict[str, Any]) -> None:
 def test_plain_form_and_analytic_form_agree() -> None:
     student, teacher = (torch.randn(2, 5, 9, 11) for _ in range(2))
     student = (student * 3 + 40).requires_grad_()
-    plain = 0.5 * F.mse_loss(normalize(student), normalize(teacher))
+    plain = 0.5 * F.mse_loss(normalize_channels(student), normalize_channels(teacher))
     analytic = pearson(student, teacher)
     assert torch.allclose(plain, analytic, rtol=1e-5)
     a, b = (torch.autograd.grad(7 * loss, student)[0] for loss in (plain, analytic))
@@ -185,7 +185,7 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
     student.requires_grad_()
     results = []
     for size in (1, 100, 1 << 20):
-        monkeypatch.setattr("pkdzoo.losses.distillation._BLOCK", size)
+        monkeypatch.setattr("pkdzoo.losses.correlation._BLOCK", size)
         loss = pearson(student, teacher)
         results.append((loss.detach(), torch.autograd.grad(loss, student)[0]))
     for loss, grad in results[1:]:
@@ -297,9 +297,9 @@ def test_pearson_does_not_depend_on_how_maps_lie_in_memory(shape: tuple[int, ...
 def test_near_and_far_the_loss_has_all_its_digits(noise: float, last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Maps that hardly agree are judged by their moments, those that nearly do by the sum of their differences."""
     sums: list[Any] = []
-    affine = distillation._affine
-    monkeypatch.setattr(distillation, "_affine", lambda *args: sums.append(args) or affine(*args))
-    monkeypatch.setattr(distillation, "_BLOCK", 2 * 2 * 60 * 90)  # two channels, or a few rows: three blocks or more
+    affine = correlation._affine
+    monkeypatch.setattr(correlation, "_affine", lambda *args: sums.append(args) or affine(*args))
+    monkeypatch.setattr(correlation, "_BLOCK", 2 * 2 * 60 * 90)  # two channels, or a few rows: three blocks or more
     draw = torch.Generator().manual_seed(0)
     student = torch.randn(2, 6, 60, 90, generator=draw) + 50
     # channels that are more and less alike side by side

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from pkdzoo.losses import focal
-from pkdzoo.losses.focal import cross_entropy_of, focal_of, sigmoid_focal
+from pkdzoo.losses import cross_entropy_of_probabilities, detection, focal_of_probabilities, sigmoid_focal
 
 LABELS = torch.tensor([0, 3, 4, -1, 2])  # of 4 classes: two ends, background, ignored, middle
 
@@ -37,17 +36,17 @@ def test_without_focus_it_is_balanced_cross_entropy() -> None:
 @pytest.mark.parametrize("gamma", [2.0, 1.5])
 def test_probabilities_give_the_same_number_as_logits(gamma: float) -> None:
     wanted = sigmoid_focal(logits(), LABELS, gamma=gamma)
-    torch.testing.assert_close(focal_of(logits().sigmoid(), LABELS, gamma=gamma), wanted)
+    torch.testing.assert_close(focal_of_probabilities(logits().sigmoid(), LABELS, gamma=gamma), wanted)
 
 
 def test_by_hand() -> None:
     """One prior, one class, p = 0.8: as positive 0.25 * 0.04 * -ln 0.8, as background 0.75 * 0.64 * -ln 0.2."""
     p = torch.tensor([[0.8]])
-    assert float(focal_of(p, torch.tensor([0]))) == pytest.approx(0.25 * 0.04 * 0.2231436, rel=1e-5)
-    assert float(focal_of(p, torch.tensor([1]))) == pytest.approx(0.75 * 0.64 * 1.6094379, rel=1e-5)
+    assert float(focal_of_probabilities(p, torch.tensor([0]))) == pytest.approx(0.25 * 0.04 * 0.2231436, rel=1e-5)
+    assert float(focal_of_probabilities(p, torch.tensor([1]))) == pytest.approx(0.75 * 0.64 * 1.6094379, rel=1e-5)
 
 
-@pytest.mark.parametrize("loss", [sigmoid_focal, lambda x, labels: focal_of(x.sigmoid(), labels)])
+@pytest.mark.parametrize("loss", [sigmoid_focal, lambda x, labels: focal_of_probabilities(x.sigmoid(), labels)])
 def test_ignored_priors_get_no_gradient(loss) -> None:
     x = logits().requires_grad_()
     loss(x, LABELS).backward()
@@ -55,7 +54,7 @@ def test_ignored_priors_get_no_gradient(loss) -> None:
     assert x.grad[[0, 1, 2, 4]].abs().min() > 0
 
 
-@pytest.mark.parametrize("loss", [sigmoid_focal, focal_of])
+@pytest.mark.parametrize("loss", [sigmoid_focal, focal_of_probabilities])
 def test_nothing_costs_nothing(loss) -> None:
     x = torch.zeros(0, 4, requires_grad=True)
     total = loss(x, torch.zeros(0, dtype=torch.int64))
@@ -66,14 +65,14 @@ def test_nothing_costs_nothing(loss) -> None:
 def test_gradients() -> None:
     x = logits().double().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: sigmoid_focal(x, LABELS), x)
-    assert torch.autograd.gradcheck(lambda x: focal_of(x.sigmoid(), LABELS), x)
+    assert torch.autograd.gradcheck(lambda x: focal_of_probabilities(x.sigmoid(), LABELS), x)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.5, 2.0])
 @pytest.mark.parametrize("block", [1, 2 * 4, 3 * 4, 1 << 18])
 def test_blocks_are_of_any_size(monkeypatch, block: int, gamma: float) -> None:
     """Number and gradient are those of autograd on torchvision's loss, images first."""
-    monkeypatch.setattr(focal, "_BLOCK", block)
+    monkeypatch.setattr(detection, "_BLOCK", block)
     x, same = (logits().repeat(2, 1, 1).requires_grad_() for _ in range(2))
     counted = LABELS.repeat(2, 1) >= 0
     wanted = sigmoid_focal_loss(same[counted], one_hot().repeat(2, 1, 1)[counted], gamma=gamma, reduction="sum")
@@ -145,13 +144,13 @@ def test_compiles_as_one_graph() -> None:
 def test_cross_entropy_of_probabilities_is_torchs() -> None:
     p, target = torch.rand(50), torch.rand(50)
     wanted = F.binary_cross_entropy(p, target, reduction="none")
-    torch.testing.assert_close(cross_entropy_of(p, target), wanted)
+    torch.testing.assert_close(cross_entropy_of_probabilities(p, target), wanted)
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0])
 def test_certainty_stays_finite(p: float) -> None:
     x = torch.tensor([p, p], requires_grad=True)
-    loss = cross_entropy_of(x, torch.tensor([0.0, 1.0]))
+    loss = cross_entropy_of_probabilities(x, torch.tensor([0.0, 1.0]))
     loss.sum().backward()
     assert loss.isfinite().all() and x.grad.isfinite().all()
     assert sorted(loss.tolist())[0] == pytest.approx(0, abs=1e-6) and max(loss.tolist()) > 50
@@ -159,4 +158,4 @@ def test_certainty_stays_finite(p: float) -> None:
 
 def test_runs_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        assert cross_entropy_of(torch.tensor([0.3]), torch.tensor([1.0])).isfinite().all()
+        assert cross_entropy_of_probabilities(torch.tensor([0.3]), torch.tensor([1.0])).isfinite().all()

@@ -7,8 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pkdzoo.losses.focal import cross_entropy_of
-from pkdzoo.losses.quality import distribution_focal, one_hot_quality, quality_focal, quality_focal_of
+from pkdzoo.losses import (
+    cross_entropy_of_probabilities,
+    distribution_focal,
+    one_hot_quality,
+    quality_focal,
+    quality_focal_of_probabilities,
+)
 
 LABELS = torch.tensor([0, 3, 4, -1, 2])
 QUALITY = torch.tensor([0.9, 0.2, 0.7, 0.5, 0.0])
@@ -50,10 +55,10 @@ def test_by_hand() -> None:
 
 def test_probabilities_give_the_same_number_as_logits() -> None:
     wanted = quality_focal(logits(), LABELS, QUALITY)
-    torch.testing.assert_close(quality_focal_of(logits().sigmoid(), LABELS, QUALITY), wanted)
+    torch.testing.assert_close(quality_focal_of_probabilities(logits().sigmoid(), LABELS, QUALITY), wanted)
 
 
-@pytest.mark.parametrize("loss", [quality_focal, lambda x, *rest: quality_focal_of(x.sigmoid(), *rest)])
+@pytest.mark.parametrize("loss", [quality_focal, lambda x, *rest: quality_focal_of_probabilities(x.sigmoid(), *rest)])
 def test_ignored_priors_get_no_gradient_and_gradients_are_right(loss) -> None:
     x = logits().double().requires_grad_()
     loss(x, LABELS, QUALITY.double()).backward()
@@ -93,9 +98,9 @@ def test_distribution_shapes_and_gradient() -> None:
 
 @pytest.mark.parametrize("loss", [
     lambda x: quality_focal(x, LABELS, QUALITY),
-    lambda x: quality_focal_of(x.sigmoid(), LABELS, QUALITY),
+    lambda x: quality_focal_of_probabilities(x.sigmoid(), LABELS, QUALITY),
     lambda x: distribution_focal(x[:3], torch.tensor([0.5, 1.0, 2.5])),
-    lambda x: cross_entropy_of(x.sigmoid(), one_hot_quality(LABELS, QUALITY, 4)),
+    lambda x: cross_entropy_of_probabilities(x.sigmoid(), one_hot_quality(LABELS, QUALITY, 4)),
 ])  # fmt: skip
 def test_compiles_in_one_piece(loss) -> None:
     torch._dynamo.reset()

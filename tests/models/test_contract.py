@@ -1,4 +1,4 @@
-"""What every detector promises, whatever its family: a new one is tested by being registered.
+"""The behaviour that all detectors share: a new one is tested as soon as it is registered.
 
 Each is shrunken to a small backbone and narrow layers; entries that become the same then are tested once.
 """
@@ -33,21 +33,21 @@ EAGER = PostProcess(score_threshold=0.001, pre_nms_top_k=60, nms_threshold=0.5, 
 
 
 def shrunken(entry: Entry) -> dict[str, Any]:
-    """Overrides that make an entry small, as far as its family takes them."""
+    """Overrides that make an entry small, as far as its family has these arguments."""
     known = inspect.signature(entry.build).parameters
     backbone = SMALL_SWIN if entry.args.get("backbone", "").startswith("swin") else SMALL_RESNET
     return {**{key: value for key, value in SMALL.items() if key in known}, **backbone}
 
 
 def distinct() -> list[str]:
-    """One name for each detector that is left after shrinking."""
+    """One name for each detector that differs from the others after shrinking."""
     seen: dict[str, str] = {}
     for name in pkdzoo.list_detectors():
         entry, _ = find(name)
         overrides = shrunken(entry)
         bound = inspect.signature(entry.build).bind(**{**entry.args, **overrides})
         bound.apply_defaults()
-        if "depths" in overrides:  # nothing else tells one Swin from another
+        if "depths" in overrides:  # the only difference between Swin variants
             bound.arguments["backbone"] = "swin"
         seen.setdefault(f"{entry.family} {bound.arguments}", name)
     return list(seen.values())
@@ -59,7 +59,7 @@ every = pytest.mark.parametrize("name", NAMES)
 
 @functools.cache
 def model_of(name: str) -> Detector:
-    """One model a name, shared by tests that do not change it; ``fresh`` makes another."""
+    """One model per name, shared by tests that do not change it; ``fresh`` builds a new one."""
     return fresh(name)
 
 
@@ -80,7 +80,7 @@ def objects(size: tuple[int, int], count: int = 3) -> pkdzoo.Instances:
 
 
 def batch_of(sizes: list[tuple[int, int]], counts: list[int], padding: float = 0.0) -> pkdzoo.Batch:
-    """Images of noise, with ``padding`` around them."""
+    """Random images with ``padding``."""
     generator = torch.Generator().manual_seed(1)
     images = torch.full((len(sizes), 3, *PADDED), padding)
     for image, (h, w) in zip(images, sizes):
@@ -89,12 +89,12 @@ def batch_of(sizes: list[tuple[int, int]], counts: list[int], padding: float = 0
 
 
 def phases(model: Detector) -> list[int]:
-    """Epochs at which losses are different things."""
+    """Epochs with different losses."""
     return [12] if type(model).set_epoch is Detector.set_epoch else [0, 12]
 
 
 def losses_and_detections(model: Detector, batch: pkdzoo.Batch) -> dict[str, Tensor]:
-    """Everything a detector says about a batch, by name."""
+    """All outputs of a detector for a batch, by name."""
     said: dict[str, Tensor] = {}
     with torch.no_grad():
         for epoch in phases(model):
@@ -107,7 +107,7 @@ def losses_and_detections(model: Detector, batch: pkdzoo.Batch) -> dict[str, Ten
 
 @functools.cache
 def said_of(name: str) -> dict[str, Tensor]:
-    """What the shared model says about the mixed batch."""
+    """Outputs of the shared model for the mixed batch."""
     return losses_and_detections(model_of(name), batch_of(SIZES, [3, 1, 2]))
 
 
@@ -207,7 +207,7 @@ def test_crowds_are_no_targets(name: str) -> None:
 
 @every
 def test_awkward_objects_have_finite_losses(name: str) -> None:
-    """Half a pixel, the whole image, two of one place and different class, most of it outside."""
+    """Half a pixel, the whole image, two equal boxes of different classes, a box mostly outside."""
     boxes = torch.tensor(
         [[10, 10, 10.5, 10.5], [0, 0, 203, 97], [40, 40, 80, 80], [40, 40, 80, 80], [190, 80, 203, 97.0]]
     )
@@ -242,10 +242,8 @@ def test_detections_lie_in_their_image(name: str, sizes: list[tuple[int, int]]) 
         assert (found.scores.diff() <= 0).all()
         assert found.labels.dtype == torch.int64 and ((found.labels >= 0) & (found.labels < 5)).all()
         if found.mask_probabilities is not None:
-            assert (
-                found.mask_probabilities.shape[0] == len(found)
-                and ((found.mask_probabilities >= 0) & (found.mask_probabilities <= 1)).all()
-            )
+            probabilities = found.mask_probabilities
+            assert probabilities.shape[0] == len(found) and ((probabilities >= 0) & (probabilities <= 1)).all()
 
 
 @every
@@ -297,7 +295,7 @@ def test_channels_last_says_the_same(name: str) -> None:
 
 @every
 def test_backbone_and_neck_compile(name: str) -> None:
-    """Traced in one piece; which code is made of it is the compiler's business."""
+    """The model is traced as one graph; code generation is not tested."""
     model, images = model_of(name), batch_of([SIZES[0]], [0]).images
     torch._dynamo.reset()
     compiled = torch.compile(lambda x: model.neck(model.backbone(x)).levels, backend="eager", fullgraph=True)
@@ -310,13 +308,14 @@ def test_backbone_and_neck_compile(name: str) -> None:
 @pytest.mark.slow
 @every
 def test_learns_one_image_by_heart(name: str) -> None:
-    """In train mode losses must lead to detections: after 160 steps all three objects are found, as what they are."""
+    """Training must lead to detections: after 160 steps all three objects are detected with the right class."""
     model, batch = fresh(name).train(), batch_of([SIZES[0]], [3])
     wanted = batch.instances[0]
     for i, (x1, y1, x2, y2) in enumerate(wanted.boxes.int().tolist()):
         batch.images[0, :, y1:y2, x1:x2] = 255.0 * (torch.arange(3) == i)[:, None, None]
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=160)  # a full rate ends where it is
+    # at a constant learning rate the loss would not settle
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=160)
     for _ in range(160):
         optimizer.zero_grad()
         sum(model(batch).values()).backward()

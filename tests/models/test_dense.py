@@ -1,4 +1,4 @@
-"""What one-stage detectors share: towers that stop and resume, and boxes decoded from rows of the head's output."""
+"""One-stage detectors: tapping and resuming of towers, decoding of boxes, and targets."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_boxes_with_nothing_inside_the_image_are_no_detections() -> None:
     model = built("retina_r10w16")
     batch = images()
     with torch.no_grad():
-        model.head.box.bias += torch.tensor([-60.0, 0.0, 0.0, 0.0]).repeat(9)  # every box far to the left
+        model.head.box.bias += torch.tensor([-60.0, 0.0, 0.0, 0.0]).repeat(9)  # all boxes far to the left
         model.head.cls.bias += 10
         assert [len(found) for found in model.postprocess(model.trace(batch, upto="head"), batch)] == [0, 0]
 
@@ -119,7 +119,7 @@ def test_reppoints_box_is_mean_and_spread_of_its_points() -> None:
 
 
 def test_reppoints_slow_gradients() -> None:
-    """The moment gets a hundredth; what is read at the first points hands them a tenth."""
+    """The moment gets a hundredth of its gradient, the first points get a tenth from the sampling."""
     head = built("reppoints_r10w16").head
     points = torch.randn(1, 18, 2, 2)
     full = torch.zeros(2, requires_grad=True)
@@ -155,13 +155,13 @@ def test_tood_changes_its_assignment_with_the_epoch() -> None:
     with torch.no_grad():
         late = model.trace(batch).targets
         model.set_epoch(4)
-        assert torch.equal(model.trace(batch).targets.quality, late.quality)  # just built is late already
+        assert torch.equal(model.trace(batch).targets.quality, late.quality)  # a new detector is in the late phase
         model.set_epoch(3)
         early = model.trace(batch).targets
         assert not torch.equal(early.labels, late.labels)
         model.head.cls.bias.normal_()
         model.head.box.bias.normal_()
-        assert torch.equal(model.trace(batch).targets.labels, early.labels)  # of no prediction's doing
+        assert torch.equal(model.trace(batch).targets.labels, early.labels)  # independent of the predictions
         assert float(early.num_pos) == int((early.labels == 1).sum())
         model.set_epoch(4)
         assert not torch.equal(model.trace(batch).targets.quality, late.quality)

@@ -1,4 +1,4 @@
-"""Every detector computes what the original computes: features, head, detections, losses, gradients."""
+"""Every detector gives the results of the original: features, head outputs, detections, losses, gradients."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_equals_mmdetection(name: str) -> None:
         trace = model.trace(batch, upto="head")
         detections = model.postprocess(trace, batch)
         if isinstance(model, MaskRCNN):
-            check_masks(model.draw(trace.features, detections), detections, case)
+            check_masks(model.predict_masks(trace.features, detections), detections, case)
     errors["features"] = max(map(error_of, trace.features.levels, case["features"]))
     assert trace.outputs is not None
     parts = [trace.outputs.cls, trace.outputs.box, trace.outputs.quality]
@@ -66,7 +66,7 @@ def test_equals_mmdetection(name: str) -> None:
 
 
 def check_masks(drawn: list[torch.Tensor], detections: list[pkdzoo.Detections], case: dict[str, Any]) -> None:
-    """Areas of the masks in the original image, into which the reference drew them: two pixels on the edge apart."""
+    """Areas of the masks pasted into the original image, as in the reference; two border pixels of tolerance."""
     scale = case["original_shapes"][0][0] / case["image_shapes"][0][0]
     for masks, found, wanted, size in zip(drawn, detections, case["detections"], case["original_shapes"], strict=True):
         areas = paste_masks(masks, found.boxes * scale, tuple(size)).flatten(1).sum(dim=1)

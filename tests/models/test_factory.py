@@ -30,12 +30,12 @@ from pkdzoo.models.backbones import build_backbone
 from pkdzoo.models.backbones.weights import IMAGENET, completed, imagenet_weights, to_backbone
 from pkdzoo.structures import PixelNorm
 
-TINY = [name for name in pkdzoo.list_detectors() if name.endswith(("r10w16", "r18w24"))]  # too small to be measured
+TINY = [name for name in pkdzoo.list_detectors() if name.endswith(("r10w16", "r18w24"))]  # not evaluated
 
 
 @pytest.fixture
 def row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Registers a tiny RetinaNet with weights behind a file link; gives its tensors."""
+    """Register a tiny RetinaNet with weights behind a file link, and return its tensors."""
     monkeypatch.setenv("PKDZOO_CACHE", str(tmp_path / "cache"))
 
     def make(**args: Any) -> dict[str, torch.Tensor]:
@@ -152,7 +152,7 @@ def test_widened_statistics() -> None:
     bgr = PixelNorm((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), "bgr")
     assert widen(bgr, 4) == PixelNorm((3.0, 2.0, 1.0, 3.0), (6.0, 5.0, 4.0, 6.0), "rgb")
     assert widen(bgr, 1) == PixelNorm((2.0,), (5.0,), "rgb")
-    with pytest.raises(ValueError, match="at least one channel"):
+    with pytest.raises(ValueError, match="in_chans=0: write at least 1"):
         widen(bgr, 0)
 
 
@@ -217,7 +217,7 @@ def test_saved_folders_are_read_strictly(tmp_path: Path) -> None:
     state = dict(model.state_dict())
     state["extra"] = state.pop("head.box.bias")
     save_safetensors(state, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match=r"1 missing: head\.box\.bias; 1 left over: extra"):
+    with pytest.raises(ValueError, match=r"1 missing: head\.box\.bias; 1 unexpected: extra"):
         pkdzoo.create_detector(f"local-dir:{tmp_path}")
 
 
@@ -328,7 +328,7 @@ def test_what_detection_adds_to_a_backbone_stays() -> None:
     assert not full["layer3.0.conv2.offset.weight"].any()
     assert not full["bn1.running_mean"].any()
     assert (full["bn1.running_var"] == 1).all()
-    with pytest.raises(ValueError, match=r"1 keys of the checkpoint fit no rule.*layer5"):
+    with pytest.raises(ValueError, match=r"1 keys of the checkpoint match no rule.*layer5"):
         to_backbone({**caffe, "layer5.weight": torch.zeros(1)})
 
 
@@ -348,7 +348,7 @@ def test_import_takes_little_longer_than_torch() -> None:
         return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder).stdout)
 
     taken: dict[str, list[float]] = {name: [] for name in IMPORTS}
-    for _ in range(5):  # in turn, so that a busy machine slows both
+    for _ in range(5):  # alternately, so that a busy machine slows both
         for name, statement in IMPORTS.items():
             taken[name].append(seconds(statement))
     base, ours = (sorted(taken[name])[2] for name in ("base", "ours"))
@@ -380,7 +380,10 @@ def test_building_takes_no_more_memory_than_the_detector() -> None:
         capture_output=True,
         text=True,
         cwd=Path(pkdzoo.__file__).parent.parent,
-        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"},  # what is freed leaves the process, and is seen again
+        env={
+            **os.environ,
+            "MALLOC_MMAP_THRESHOLD_": "65536",
+        },  # freed memory is returned to the system, so that the peak is measured
     )
     assert run.returncode == 0, run.stderr
     assert len(run.stdout.splitlines()) == len(names)

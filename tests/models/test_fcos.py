@@ -1,4 +1,4 @@
-"""What is FCOS' own: which unit losses compare in, and where centerness comes from."""
+"""FCOS: the unit of the distances in the loss, and the tower of the centerness."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def test_exact_distances_cost_nothing_in_training(name: str) -> None:
 
 
 def test_eval_mode_of_the_tricks_compares_pixels_with_strides() -> None:
-    """The reference's own number in eval mode; plain FCOS has one number in both."""
+    """Eval mode gives the reference's value; plain FCOS gives the same value in both modes."""
     for name, same in (("fcos_r50_caffe", True), ("fcos_r50_tricks", False)):
         model = pkdzoo.create_detector(name, **TINY)
-        torch.nn.init.ones_(model.head.box.bias)  # distances below 0 would all become 0, in pixels as in strides
+        torch.nn.init.ones_(model.head.box.bias)  # distances below 0 would become 0 in pixels and in strides
         batch = batch_of_one()
         in_eval, in_train = model(batch), model.train()(batch)
         assert torch.equal(in_eval["loss_cls"], in_train["loss_cls"])

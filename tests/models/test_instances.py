@@ -1,4 +1,4 @@
-"""Objects that no loss can mean are refused by name; what can be meant is taken."""
+"""Objects with an impossible label or box are refused with the name of the image; all others are accepted."""
 
 from __future__ import annotations
 

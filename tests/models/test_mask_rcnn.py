@@ -1,4 +1,4 @@
-"""Mask R-CNN: what its mask head learns from and draws."""
+"""Mask R-CNN: targets and predictions of the mask head."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_losses_are_finite_and_reach_every_parameter(kind: str) -> None:
 
 
 def test_masks_are_what_the_mask_loss_compares_with() -> None:
-    """With logits that say yes everywhere, only masks that fill their boxes cost next to nothing."""
+    """With high logits everywhere, only masks that fill their boxes have a low loss."""
     model = shrunk(sample=False)
     with torch.no_grad():
         model.mask_head.logits.weight.zero_()
@@ -57,9 +57,9 @@ def test_masks_are_what_the_mask_loss_compares_with() -> None:
     model.low_quality = None
     losses = (model(batch_of(objects((96, 128), inverted)))["loss_mask"] for inverted in (False, True))
     right, wrong = (float(loss.detach()) for loss in losses)
-    # regions overlap their object by half at least, the objects' own boxes wholly
+    # regions overlap their object by at least half, the objects' boxes completely
     assert right < 10.0 < wrong
-    # each cell is right in one of the two, and in both if the edge cuts it in half
+    # each mask pixel is right in one of the two, or in both if the border cuts it in half
     assert 19.9 < right + wrong < 20.0 + 1e-3
 
 
@@ -82,7 +82,7 @@ def test_detections_have_masks_of_their_image() -> None:
         masks = paste_masks(image.mask_probabilities, image.boxes, size)
         assert masks.shape == (10, *size) and masks.dtype == torch.bool
         for mask, box in zip(masks, image.boxes):
-            # a mask that says yes everywhere fills its box but for rounded corners
+            # a mask of high probability everywhere fills its box, except for rounded corners
             assert mask.sum() / ((box[2] - box[0]) * (box[3] - box[1])) == pytest.approx(1.0, abs=0.1)
             rows, columns = mask.nonzero().unbind(1)
             assert columns.min() + 0.5 >= box[0] and columns.max() + 0.5 <= box[2]
@@ -98,7 +98,7 @@ def test_learning_needs_masks() -> None:
         model(batch_of(bare))
     with pytest.raises(ValueError, match="without padding"):
         model(batch_of(NONE, objects((96, 128))))
-    assert model.trace(batch_of(bare), upto="head").proposals is not None  # detecting does not
+    assert model.trace(batch_of(bare), upto="head").proposals  # detection needs no masks
 
 
 def test_number_of_classes() -> None:

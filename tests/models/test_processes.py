@@ -1,4 +1,4 @@
-"""One total batch on one process and on two: the same losses, by name, and the same gradient of every parameter."""
+"""The same total batch on one process and on two gives the same losses and the same gradients."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CASES = [*SUPERVISED, *DISTILLED]
 
 
 def images() -> pkdzoo.Batch:
-    """Four images of one size with 3, 0, 1 and 5 objects: a normaliser of one process's own would be another."""
+    """Four images of one size with 3, 0, 1 and 5 objects: normalisers of single processes would differ."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(4, 3, 96, 128, generator=generator) * 255
     objects = []
@@ -63,7 +63,7 @@ def task(case: str) -> torch.nn.Module:
 
 
 def learn(case: str, batch: pkdzoo.Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Losses and gradients of one pass; of the mean over processes, if there are several."""
+    """Losses and gradients of one pass, as the mean over processes."""
     model = task(case).train()
     wrapped = DistributedDataParallel(model) if dist.is_initialized() else model
     losses = wrapped(batch)
@@ -83,7 +83,7 @@ def share() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What two processes found, each with half of the images."""
+    """Losses and gradients of two processes, each with half of the images."""
     return on_each(share, Path(tmp_path_factory.mktemp("ranks")))
 
 

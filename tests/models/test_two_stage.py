@@ -1,4 +1,4 @@
-"""Faster R-CNN: proposals, targets of both stages, and what its losses do in odd cases."""
+"""Faster R-CNN: proposals, targets of both stages, and losses in edge cases."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torchvision.ops import box_iou
 import pkdzoo
 from pkdzoo.models.assigners.max_iou import NEGATIVE
 from pkdzoo.models.faster_rcnn import FasterRCNN
-from pkdzoo.models.two_stage import BACKGROUND, OBJECT, Proposing
+from pkdzoo.models.trace import Trace
+from pkdzoo.models.two_stage import BACKGROUND, OBJECT, ProposalConfig
 from pkdzoo.structures import IGNORE, PostProcess
 
 NONE = pkdzoo.Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
@@ -36,32 +37,32 @@ def test_features_do_not_run_the_first_stage() -> None:
     del model.rpn, model.box_head
     trace = model.trace(batch_of(SOME), upto="features")
     assert trace.features.strides == (4, 8, 16, 32, 64)
-    assert trace.outputs is None and trace.proposals is None
+    assert type(trace) is Trace  # without outputs and proposals
 
 
 def test_proposals_are_few_distinct_and_inside() -> None:
     model, batch = tiny(), batch_of(SOME, NONE)
     trace = model.trace(batch, upto="head")
-    assert trace.proposals is not None
+    assert trace.proposals
     for boxes, (h, w) in zip(trace.proposals, batch.sizes):
         assert 0 < len(boxes) <= 1000
         assert not boxes.requires_grad
         assert (boxes[:, 2:] > boxes[:, :2]).all()
         assert boxes.min() >= 0 and (boxes.amax(dim=0) <= torch.tensor([w, h, w, h])).all()
-    few = model.propose(trace, batch, Proposing(pre_nms_top_k=50, nms_threshold=0.7, max_proposals=7))
+    few = model.propose(trace, batch, ProposalConfig(pre_nms_top_k=50, nms_threshold=0.7, max_proposals=7))
     assert [len(boxes) for boxes in few] == [7, 7]
-    # suppression is within a level: from five levels, at most five boxes may overlap one another
+    # NMS runs per level: of five levels, at most five boxes can overlap one another
     assert (box_iou(few[0], few[0]) > 0.7).sum(dim=1).max() <= 5
 
 
 def test_more_is_proposed_for_learning() -> None:
     model, batch = tiny(sample=False), batch_of(SOME)
     learned = model.trace(batch).proposals
-    assert learned is not None
-    model.train_proposing = Proposing(pre_nms_top_k=2000, max_proposals=3)  # type: ignore[misc]
+    assert learned
+    model.train_proposing = ProposalConfig(pre_nms_top_k=2000, max_proposals=3)  # type: ignore[misc]
     trace = model.trace(batch)
-    assert trace.proposals is not None and len(trace.proposals[0]) == 3
-    # a trace that went as far as the losses detects like any other
+    assert trace.proposals and len(trace.proposals[0]) == 3
+    # a trace with losses gives the same detections
     torch.testing.assert_close(
         model.postprocess(trace, batch)[0].boxes, model.postprocess(model.trace(batch, "head"), batch)[0].boxes
     )
@@ -92,7 +93,7 @@ def test_sampling_limits_what_is_learned_from() -> None:
     torch.manual_seed(3)
     first = model(batch)
     torch.manual_seed(3)
-    again = model.train()(batch)  # the mode makes no difference, torch's generator does
+    again = model.train()(batch)  # the mode makes no difference, the random generator does
     for key, value in first.items():
         assert torch.equal(value, again[key]), key
     assert any(not torch.equal(value, first[key]) for key, value in model(batch).items())
@@ -112,7 +113,7 @@ def test_region_targets() -> None:
 
 
 def test_low_quality_proposals_are_taken_only_where_asked() -> None:
-    """A proposal that two objects share goes to the one it overlaps more, unless the other has no better one."""
+    """A proposal is matched to the object it overlaps most, unless it is the best proposal of the other object."""
     shared = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     near, far = [0.0, 0.0, 10.0, 9.0], [0.0, 0.0, 10.0, 6.0]
     objects = pkdzoo.Instances(torch.tensor([near, far]), torch.tensor([0, 1]))
@@ -137,12 +138,12 @@ def test_losses_are_finite_and_reach_every_parameter(instances: tuple[pkdzoo.Ins
 
 
 def test_no_proposal_at_all() -> None:
-    """An RPN whose deltas are not numbers proposes nothing; the heads must bear it."""
+    """An RPN with NaN deltas proposes nothing; the heads must work without proposals."""
     model, batch = tiny(), batch_of(NONE)
     with torch.no_grad():
         model.rpn.box.bias.fill_(float("nan"))
     trace = model.trace(batch, upto="head")
-    assert trace.proposals is not None and len(trace.proposals[0]) == 0
+    assert trace.proposals and len(trace.proposals[0]) == 0
     assert len(model.postprocess(trace, batch)[0]) == 0
     assert model(batch)["loss_cls"] == 0
 

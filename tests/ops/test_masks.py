@@ -1,4 +1,4 @@
-"""Masks cut out below regions and pasted back."""
+"""Masks cropped to regions and pasted back."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_many_objects_are_cut_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     boxes = torch.rand(20, 2).mul(15).repeat(1, 2) + torch.tensor([0.0, 0.0, 10.0, 12.0])
     matched = torch.arange(20) % 7
     whole = crop_masks(masks, boxes, matched, 14)
-    monkeypatch.setattr(masks_module, "PIXELS_AT_ONCE", 2 * 30 * 30)
+    monkeypatch.setattr(masks_module, "MAX_PIXELS", 2 * 30 * 30)
     assert torch.equal(crop_masks(masks, boxes, matched, 14), whole)
     assert 0.2 < whole.float().mean() < 0.8
 

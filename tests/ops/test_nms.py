@@ -1,4 +1,4 @@
-"""From scores to the few candidates that suppression sees."""
+"""Selection of candidates by score before NMS."""
 
 from __future__ import annotations
 

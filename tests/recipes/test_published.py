@@ -306,24 +306,24 @@ def check_crosskd(made: Any, settings: Any) -> None:
     assert found.quality == (centre["weight"] if centre else None)
     assert ("pkd" in made) == (feat is not None)
     if feat is not None:
-        assert made["pkd"].weight == feat["weight"] and made["pkd"].pairs == [(i, i) for i in range(5)]
+        assert made["pkd"].weight == feat["weight"] and made["pkd"].pairs.levels == [(i, i) for i in range(5)]
 
 
 def check_pkd(made: Any, settings: Any) -> None:
     assert made["pkd"].weight == settings["alpha_per_level"] and settings["levels"] == "idx0-3"
-    assert made["pkd"].pairs == [(i, i) for i in range(4)] and not made["pkd"].sync
+    assert made["pkd"].pairs.levels == [(i, i) for i in range(4)] and not made["pkd"].sync
 
 
 def check_norm_kl(made: Any, settings: Any) -> None:
     method = made["norm_kl"]
     assert (method.weight, method.temperature) == (settings["alpha_per_level"], settings["T"])
-    assert method.pairs == [(i, i) for i in range(4)]
+    assert method.pairs.levels == [(i, i) for i in range(4)]
 
 
 def check_mse(made: Any, settings: Any) -> None:
     if "weight" in settings:
         assert made["mse"].weight == settings["weight"] and not made["mse"].normalize
-    assert made["mse"].pairs == [(i, i) for i in range(4)]
+    assert made["mse"].pairs.levels == [(i, i) for i in range(4)]
 
 
 def check_fbkd(made: Any, settings: Any) -> None:

@@ -2,17 +2,17 @@
 
 The student's tower maps are sent, from the middle on, through the teacher's remaining blocks and predictors; these
 "re-used" predictions learn from the teacher's own. The student's own predictions see the ground truth alone, so the
-two targets do not pull at one output. Gradient passes the teacher's frozen convolutions and reaches the student's
+two targets do not compete for one output. Gradient passes the teacher's frozen convolutions and reaches the student's
 first blocks, its pyramid and its backbone.
 
 Facts of the released code that the paper does not show, and that are the defaults here:
 
-- Maps are taken after their ReLU (``hold="post"``): the code keeps them before, but its ReLU works in place. ``"pre"``
-  is what seems to have been meant.
+- Maps are taken after their ReLU (``hold="post"``): the code stores them before it, but its ReLU works in place.
+  ``"pre"`` is probably what the authors intended.
 - They are aligned: each channel gets the teacher's mean and deviation over the batch.
 - Which block, which losses, which normaliser differ by family, see ``PUBLISHED``. FCOS does not distil its centerness.
-- Each prior counts by the teacher's best class score; ignored priors count for nothing.
-- The normalisers are means over processes (RetinaNet's and the distributions' are each process's own there).
+- Each prior is weighted with the teacher's best class score; ignored priors have weight 0.
+- The normalisers are means over processes (there RetinaNet's and the distributions' are local to each process).
 
 The published CrossKD + PKD is ``{"crosskd": {}, "pkd": {"weight": w, "levels": 5}}`` with w = 2 for RetinaNet and FCOS,
 6 for GFL, 1 for ATSS. The published RetinaNet students take P6 from P5 (``extra="on_output"``), their teachers do not.
@@ -21,19 +21,19 @@ The published CrossKD + PKD is ``{"crosskd": {}, "pkd": {"weight": w, "levels": 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pkdzoo.distill.base import DistillMethod, by_family, require_same_classes
+from pkdzoo.distill.base import DistillMethod, by_family, priors_per_location, require_same_classes
 from pkdzoo.distill.pairing import check_choice, shape_of
-from pkdzoo.losses.boxes import giou_loss, iou_log_loss
-from pkdzoo.losses.distillation import centre, distilled_distribution, distilled_quality_focal, inverse
+from pkdzoo.losses import distilled_quality_focal, giou_loss, iou_log_loss, kl_divergence
+from pkdzoo.losses.correlation import centre_channels, inverse_std
 from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.models.detector import Detector
-from pkdzoo.models.trace import Depth, Taps, Trace
+from pkdzoo.models.trace import Depth, HeadTrace, LossTrace, Taps
 from pkdzoo.ops.levels import flatten_levels
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import IGNORE, Batch, HeadOutputs
@@ -41,14 +41,15 @@ from pkdzoo.structures import IGNORE, Batch, HeadOutputs
 BoxLoss = Literal["giou", "iou_log", "distribution"]
 Hold = Literal["post", "pre"]
 TINY = float(torch.finfo(torch.float32).eps)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the authors chose for one family.
+    """Published settings of one family.
 
     Attributes:
-        block: of the four that every published tower has, whose maps are handed over.
+        block: the block, of the four of every published tower, whose maps the teacher's head continues.
         cls: weight of the class loss.
         box: weight of the box loss.
         quality: weight of the centerness loss; None: not distilled.
@@ -64,14 +65,14 @@ class Settings:
     by_quality: bool = False
 
 
-# Families of one's own are treated as RetinaNet.
+# Families that are not listed are treated as RetinaNet.
 PUBLISHED: dict[str, Settings] = {
     "RetinaNet": Settings(),
     "GFL": Settings(box=4.0, box_loss="distribution"),
     "ATSS": Settings(quality=1.0),
     "FCOS": Settings(block=2, cls=0.4, box=0.75, box_loss="iou_log", by_quality=True),
 }
-TANGLED = {"RepPoints": "its class branch samples where its box branch says, so the towers can't be continued apart"}
+UNSUPPORTED = {"RepPoints": "its class branch depends on its box branch, so the towers can't be continued separately"}
 
 
 class CrossKD(DistillMethod):
@@ -80,13 +81,13 @@ class CrossKD(DistillMethod):
     Args:
         student: one-stage detector with towers.
         teacher: of the same kind: equal strides, priors, classes and tower width.
-        block: of the towers, counted from 1, whose maps are handed over; 0 hands over the pyramid. None: as published
-            for the family, in proportion to the depth of the towers.
+        block: the block of the towers, counted from 1, whose maps the teacher's head continues; 0 means the pyramid.
+            None: as published for the family, in proportion to the depth of the towers.
         cls_weight: None: as published for the family; likewise the next two.
         box_weight: likewise.
         quality_weight: 0 leaves it out.
-        hold: hand over maps after (``post``) or before (``pre``) their ReLU.
-        sync: statistics of the alignment over all processes; published runs took each process's own.
+        hold: take the maps after (``post``) or before (``pre``) their ReLU.
+        sync: statistics of the alignment over all processes; in published runs they are local to each process.
 
     Raises:
         ValueError: for detectors without towers, and for pairs whose heads don't fit.
@@ -119,109 +120,133 @@ class CrossKD(DistillMethod):
             raise ValueError(f"quality_weight={quality_weight}: {type(head).__name__} predicts no centerness")
         after = settings.block * head.depth // 4 if block is None else block
         if not 0 <= after <= head.depth:
-            raise ValueError(f"block={block}: the towers have {head.depth} blocks, 0 hands over the pyramid")
+            raise ValueError(f"block={block}: the towers have {head.depth} blocks, and 0 means the pyramid")
         self.tap = after
         self.hold, self.sync = hold, sync
 
-    def forward(self, student: Trace, teacher: Trace, batch: Batch) -> dict[str, Tensor]:
-        assert isinstance(student.model, DenseDetector) and isinstance(teacher.model, DenseDetector)
-        assert student.targets is not None and student.priors is not None and teacher.outputs is not None
-        reused = cast(TowerHead, teacher.model.head).resume(self.handed_over(student, teacher))
-        labels = student.targets.labels
-        counts = (labels != IGNORE).float()  # (B, P)
+    def forward(
+        self, student: LossTrace[DenseDetector], teacher: HeadTrace[DenseDetector], batch: Batch
+    ) -> dict[str, Tensor]:
+        reused = tower_head(teacher.model, "teacher").resume(self.aligned_taps(student.taps, teacher.taps))
+        valid = (student.targets.labels != IGNORE).float()  # (B, P)
         cls, box = student.model.flat(reused)
-        own_cls, own_box = student.model.flat(teacher.outputs)
-        promise = own_cls.sigmoid().amax(dim=-1) * counts  # the teacher's best score
+        teacher_cls, teacher_box = student.model.flat(teacher.outputs)
+        weights = teacher_cls.sigmoid().amax(dim=-1) * valid  # the teacher's best score of each prior
         total = self.normalizer(student)
+        cls_loss = distilled_quality_focal(cls, teacher_cls, valid) / total
         losses = {
-            "loss_crosskd_cls": self.settings.cls * distilled_quality_focal(cls, own_cls, counts) / total,
-            "loss_crosskd_box": self.settings.box * self.box_loss(student, box, teacher, own_box, promise, total),
+            "loss_crosskd_cls": self.settings.cls * cls_loss,
+            "loss_crosskd_box": self.settings.box * self.box_loss(student, box, teacher, teacher_box, weights, total),
         }
         if self.settings.quality:
             losses["loss_crosskd_centerness"] = self.settings.quality * _quality_loss(student, reused, teacher) / total
         return losses
 
-    def handed_over(self, student: Trace, teacher: Trace) -> Taps:
+    def aligned_taps(self, student: Taps, teacher: Taps) -> Taps:
         """The student's maps with the teacher's mean and deviation in every channel."""
-        ours, theirs = student.taps, teacher.taps
-        assert ours is not None and theirs is not None and ours.after == theirs.after
-        cls = [self.align(s, t) for s, t in zip(ours.cls, theirs.cls, strict=True)]
-        reg = [self.align(s, t) for s, t in zip(ours.reg, theirs.reg, strict=True)]
-        return Taps(cls, reg, ours.after)
+        cls = [self.align(s, t) for s, t in zip(student.cls, teacher.cls, strict=True)]
+        reg = [self.align(s, t) for s, t in zip(student.reg, teacher.reg, strict=True)]
+        return Taps(cls, reg, student.after)
 
     def align(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """One map (B, C, h, w); teacher's and student's are taken before their ReLU, as traces keep them."""
+        """The student's map (B, C, h, w) with the teacher's statistics; both come before their ReLU, as taps do."""
         if self.hold == "post" and self.tap:
             student, teacher = F.relu(student), F.relu(teacher)
-        centred, _, std = centre(student, self.sync)
-        _, wanted_mean, wanted_std = centre(teacher.detach(), self.sync)
-        aligned = centred * inverse(std) * wanted_std + wanted_mean
+        centred, _, std = centre_channels(student, self.sync)
+        _, teacher_mean, teacher_std = centre_channels(teacher.detach(), self.sync)
+        aligned = centred * inverse_std(std) * teacher_std + teacher_mean
         return aligned.to(student.dtype)
 
-    def normalizer(self, student: Trace) -> Tensor:
-        """What class and box losses are divided by."""
-        targets = student.targets
-        assert targets is not None
+    def normalizer(self, student: LossTrace[DenseDetector]) -> Tensor:
+        """The divisor of class and box losses."""
         if not self.settings.by_quality:
-            return targets.num_pos + TINY
-        assert targets.quality is not None
-        return mean_over_ranks(targets.quality.sum(), least=1e-6) + TINY
+            return student.targets.num_pos + TINY
+        return mean_over_ranks(_present(student.targets.quality).sum(), least=1e-6) + TINY
 
     def box_loss(
-        self, student: Trace, reused: Tensor, teacher: Trace, own: Tensor, promise: Tensor, total: Tensor
+        self,
+        student: HeadTrace[DenseDetector],
+        reused: Tensor,
+        teacher: HeadTrace[DenseDetector],
+        own: Tensor,
+        weights: Tensor,
+        total: Tensor,
     ) -> Tensor:
-        """Between re-used and own box outputs of the teacher's head, (B, P, D) each."""
-        assert isinstance(teacher.model, DenseDetector) and student.priors is not None
+        """Loss between re-used and own box outputs of the teacher's head.
+
+        Args:
+            student: the student's pass; boxes are decoded with its priors.
+            reused: (B, P, D).
+            teacher: the teacher's pass.
+            own: (B, P, D).
+            weights: (B, P).
+            total: normaliser of decoded boxes.
+        """
         if self.settings.box_loss == "distribution":
-            ours, theirs = (x.reshape(*x.shape[:-1], 4, -1) for x in (reused, own))
-            per_prior = distilled_distribution(ours, theirs).mean(dim=-1)
-            return (per_prior * promise).sum() / mean_over_ranks(promise.sum(), least=1e-12)
+            reused, own = (x.reshape(*x.shape[:-1], 4, -1) for x in (reused, own))
+            per_prior = kl_divergence(reused, own).mean(dim=-1)
+            return (per_prior * weights).sum() / mean_over_ranks(weights.sum(), least=1e-12)
         function = giou_loss if self.settings.box_loss == "giou" else iou_log_loss
-        boxes, wanted = (teacher.model.decode(x, student.priors) for x in (reused, own))
-        return (function(boxes, wanted) * promise).sum() / total
+        boxes, own_boxes = (teacher.model.decode(x, student.priors) for x in (reused, own))
+        return (function(boxes, own_boxes) * weights).sum() / total
 
     def extra_repr(self) -> str:
         return f"block={self.tap}, hold={self.hold}, {self.settings}"
 
 
-def _quality_loss(student: Trace, reused: HeadOutputs, teacher: Trace) -> Tensor:
-    """Cross entropy of centerness with the teacher's, summed over the positives."""
-    assert isinstance(student.model, DenseDetector)
-    assert student.targets is not None and teacher.outputs is not None
-    assert reused.quality is not None and teacher.outputs.quality is not None
+def _quality_loss(student: LossTrace[DenseDetector], reused: HeadOutputs, teacher: HeadTrace[DenseDetector]) -> Tensor:
+    """Cross entropy of the re-used centerness with the teacher's own, summed over the positives."""
     at = student.model.positives(student.targets)
-    ours, theirs = (flatten_levels(x, 1)[..., 0].float()[at] for x in (reused.quality, teacher.outputs.quality))
-    return F.binary_cross_entropy_with_logits(ours, theirs.sigmoid(), reduction="sum")
+    maps = _present(reused.quality), _present(teacher.outputs.quality)
+    logits, teacher_logits = (flatten_levels(x, 1)[..., 0].float()[at] for x in maps)
+    return F.binary_cross_entropy_with_logits(logits, teacher_logits.sigmoid(), reduction="sum")
+
+
+def _present(quality: T | None) -> T:
+    if quality is None:
+        raise ValueError("crosskd distils centerness, and this detector has none: write quality_weight=0")
+    return quality
+
+
+def tower_head(model: Detector, role: str) -> TowerHead:
+    """The head of a detector.
+
+    Args:
+        model: the detector.
+        role: ``student`` or ``teacher``, for the error message.
+
+    Raises:
+        ValueError: when it has no towers whose maps another head could continue.
+    """
+    if not isinstance(model, DenseDetector) or not isinstance(model.head, TowerHead):
+        raise ValueError(
+            f"crosskd continues maps inside two towers of blocks, and the {role} {model.name} has none: it works "
+            "between two detectors of one of the families retina, fcos, gfl and atss"
+        )
+    reason = by_family(UNSUPPORTED, model, "")
+    if reason:
+        raise ValueError(f"crosskd can't continue maps inside {model.name}: {reason}")
+    return model.head
 
 
 def check_heads(student: Detector, teacher: Detector) -> TowerHead:
     """The student's head, after refusing heads that can't continue each other's maps."""
-    for who, model in (("student", student), ("teacher", teacher)):
-        if not isinstance(model, DenseDetector) or not isinstance(model.head, TowerHead):
-            raise ValueError(
-                f"crosskd hands maps over inside two towers of blocks, and the {who} {model.name} has none: it works "
-                "between two detectors of one of the families retina, fcos, gfl and atss"
-            )
-        reason = by_family(TANGLED, model, "")
-        if reason:
-            raise ValueError(f"crosskd can't hand maps over inside {model.name}: {reason}")
-    assert isinstance(student, DenseDetector) and isinstance(teacher, DenseDetector)
-    assert isinstance(student.head, TowerHead) and isinstance(teacher.head, TowerHead)
+    head, teacher_head = tower_head(student, "student"), tower_head(teacher, "teacher")
     require_same_classes(student, teacher, "crosskd")
-    facts: dict[str, tuple[Any, Any]] = {
-        "head": (type(student.head).__name__, type(teacher.head).__name__),
-        "strides": (shape_of(student).strides, shape_of(teacher).strides),
-        "blocks a tower": (student.head.depth, teacher.head.depth),
-        "tower width": (_width(student.head), _width(teacher.head)),
-        "priors a cell": (len(student.base_anchors[0]), len(teacher.base_anchors[0])),
-    }
-    for what, (a, b) in facts.items():
-        if a != b:
+    facts = (
+        ("head", type(head).__name__, type(teacher_head).__name__),
+        ("strides", shape_of(student).strides, shape_of(teacher).strides),
+        ("blocks per tower", head.depth, teacher_head.depth),
+        ("tower width", _width(head), _width(teacher_head)),
+        ("priors per location", priors_per_location(student), priors_per_location(teacher)),
+    )
+    for name, of_student, of_teacher in facts:
+        if of_student != of_teacher:
             raise ValueError(
-                f"crosskd continues the student's maps in the teacher's head, which must be built alike; {what}: "
-                f"{a} and {b}"
+                f"crosskd continues the student's maps in the teacher's head, which must be built alike; {name}: "
+                f"{of_student} and {of_teacher}"
             )
-    return student.head
+    return head
 
 
 def _width(head: TowerHead) -> int:

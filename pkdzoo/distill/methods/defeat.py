@@ -1,12 +1,12 @@
 """DeFeat: distilling object detectors via decoupled features (Guo et al. 2021, arXiv:2103.14475).
 
-Objects and background are imitated apart, so that the background, which is most of an image, has its own weight. An
-object counts at the one level that fits its size; everywhere else that level is background. A 3x3 convolution a level
-that starts at nearly nothing, squared differences divided by twice channels times cells, weights 3 and 12, mean over
-levels. From the released code, which is for VOC: weights for COCO were not released, and how boxes are rounded to
-cells is inferred. The part on region scores exists in that code but is off in its released configuration; it is not
-here. A falling weight is the option ``schedule`` (``decay`` or ``epoch_decay``); gradient clipping at 35 belongs to
-the recipe.
+Objects and background are imitated separately, so that the background, which is most of an image, has its own weight.
+An object counts at the one level that fits its size; at every other level its locations are background. A 3x3
+convolution per level that starts at nearly zero, squared differences divided by twice channels times locations, weights
+3 and 12, mean over levels. From the released code, which is for VOC: weights for COCO were not released, and how boxes
+are rounded to locations is inferred. The part on region scores exists in that code but is off in its released
+configuration; it is not here. A falling weight is the option ``schedule`` (``decay`` or ``epoch_decay``); gradient
+clipping at 35 belongs to the recipe.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ import torch
 from torch import Tensor
 
 from pkdzoo.distill.base import DistillMethod
+from pkdzoo.distill.imitation import PROJECTION_STD, halved_mean, squared_difference
 from pkdzoo.distill.masks import object_mask, objects_of, of_level
-from pkdzoo.distill.methods.fgfi import ADAPTER_STD
-from pkdzoo.distill.methods.imitation import halved_mean, squared_difference
-from pkdzoo.distill.pairing import RESIZE, PairBy, Resize, check_choice, match_levels, pair_maps, shape_of
-from pkdzoo.distill.projector import adapters
+from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
 from pkdzoo.structures import Batch
@@ -31,8 +29,8 @@ class DeFeat(DistillMethod):
     Args:
         student: detector that learns.
         teacher: any detector.
-        object_weight: of the cells of objects.
-        background_weight: of all other cells.
+        object_weight: of the locations of objects.
+        background_weight: of all other locations.
         levels: pairs of levels, counted from the finest.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size.
@@ -49,24 +47,19 @@ class DeFeat(DistillMethod):
         resize: Resize = "larger",
     ) -> None:
         super().__init__()
-        check_choice("resize", resize, RESIZE)
-        shapes = shape_of(student), shape_of(teacher)
-        self.pairs = match_levels(*shapes, levels, pair, same_channels=False)
-        self.adapters = adapters(*shapes, self.pairs, kernel=3, always=True, std=ADAPTER_STD)
+        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, "always", kernel=3, std=PROJECTION_STD)
         self.object_weight, self.background_weight = float(object_weight), float(background_weight)
-        self.resize: Resize = resize
 
-    def forward(self, student: Trace, teacher: Trace, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:
         objects = objects_of(batch)
-        pairs = pair_maps(student.features, teacher.features, self.pairs, self.resize)
-        parts = []
-        for level, (adapt, maps) in enumerate(zip(self.adapters, pairs)):
-            squares = squared_difference(adapt(maps.student), maps.teacher, normalize=False)
+        terms = []
+        for level, maps in enumerate(self.pairs(student.features, teacher.features)):
+            squares = squared_difference(maps.student, maps.teacher, normalize=False)
             size = (squares.shape[-2], squares.shape[-1])
-            mask = object_mask(of_level(objects, level, len(pairs)), size, maps.stride)
-            parts.append(torch.stack([halved_mean(squares, m) for m in (mask, 1 - mask)]))
-        found = torch.stack(parts).mean(dim=0)
+            mask = object_mask(of_level(objects, level, len(self.pairs)), size, maps.stride)
+            terms.append(torch.stack([halved_mean(squares, m) for m in (mask, 1 - mask)]))
+        on_objects, on_background = torch.stack(terms).mean(dim=0)
         return {
-            "loss_defeat_object": self.object_weight * found[0],
-            "loss_defeat_background": self.background_weight * found[1],
+            "loss_defeat_object": self.object_weight * on_objects,
+            "loss_defeat_background": self.background_weight * on_background,
         }

@@ -1,6 +1,6 @@
 """FBKD: improve object detection with feature-based knowledge distillation (Zhang and Ma 2021, ICLR).
 
-As mmrazor's ``fbkd_fpn_faster-rcnn_r101_faster-rcnn_r50`` (no official code is in the open). Four terms a level:
+As mmrazor's ``fbkd_fpn_faster-rcnn_r101_faster-rcnn_r50`` (no official code is in the open). Four terms per level:
 
 - ``feat``: difference of the maps under a mask, the mean of both spatial attentions;
 - ``channel`` and ``spatial``: differences of the pooled maps, the student's through a small connector;
@@ -13,7 +13,7 @@ every code that could be read; it is left out here.
 Where sources disagree: pooling 8/4/2/2 (the paper's code) is the default; mmrazor pools twice by accident, which makes
 ``pooling=(16, 8, 4, 4)``. Four levels as mmrazor; a copy of the original code has five. Temperature 0.5 as in both
 codes; the paper's text has 0.1 for two-stage detectors, and for one-stage ones 4e-4, 2e-2 and 4e-4 as weights (from
-memory of the paper, unverified). The published row starts from a trained student, which is the recipe's business.
+memory of the paper, unverified). The published row starts from a trained student, which the recipe configures.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.masks import spatial_attention
-from pkdzoo.distill.pairing import RESIZE, PairBy, Resize, check_choice, match_levels, pair_maps, shape_of
+from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize
 from pkdzoo.layers.non_local import NonLocal
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
@@ -41,7 +41,7 @@ class Level(nn.Module):
         student: channels of the student's map.
         teacher: channels of the teacher's.
         reduction: the non-local blocks work on the channels over this.
-        pool: cells along each side that become one key of the non-local blocks.
+        pool: side of the square of locations that becomes one key of the non-local blocks.
         temperature: of the attention.
     """
 
@@ -81,8 +81,8 @@ class FBKD(DistillMethod):
         non_local_weight: of the non-local blocks' difference.
         temperature: of the attention.
         levels: pairs of levels, counted from the finest.
-        pooling: of the non-local blocks, for each level; the last one goes on for further levels.
-        reduction: channels over the non-local blocks' inner channels, likewise.
+        pooling: of the non-local blocks, one number per level; the last one also counts for further levels.
+        reduction: channels of the map over inner channels of the non-local blocks, likewise.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size.
     """
@@ -103,21 +103,18 @@ class FBKD(DistillMethod):
         resize: Resize = "larger",
     ) -> None:
         super().__init__()
-        check_choice("resize", resize, RESIZE)
         if not pooling or not reduction:
             raise ValueError("pooling and reduction need a number for the finest level at least")
-        shapes = shape_of(student), shape_of(teacher)
-        self.pairs = match_levels(*shapes, levels, pair, same_channels=False)
+        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, "never")  # Level has its own projections
         weights = (feat_weight, channel_weight, spatial_weight, non_local_weight)
         self.weights = dict(zip(TERMS, map(float, weights)))
-        self.resize: Resize = resize
         self.levels = nn.ModuleList()
-        for number, (i, j) in enumerate(self.pairs):
+        for number, channels in enumerate(zip(self.pairs.student_channels, self.pairs.teacher_channels)):
             divide, pool = (row[min(number, len(row) - 1)] for row in (reduction, pooling))
-            self.levels.append(Level(shapes[0].channels[i], shapes[1].channels[j], divide, pool, float(temperature)))
+            self.levels.append(Level(*channels, divide, pool, float(temperature)))
 
-    def forward(self, student: Trace, teacher: Trace, batch: Batch) -> dict[str, Tensor]:
-        maps = pair_maps(student.features, teacher.features, self.pairs, self.resize)
+    def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:
+        maps = self.pairs(student.features, teacher.features)
         terms = [level(pair.student, pair.teacher.detach()) for level, pair in zip(self.levels, maps)]
         return {
             f"loss_fbkd_{name}": weight * torch.stack([term[name] for term in terms]).sum()

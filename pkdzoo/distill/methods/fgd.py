@@ -1,8 +1,8 @@
 """FGD: focal and global knowledge distillation for detectors (Yang et al. 2022, arXiv:2111.11837).
 
-As the authors' FeatureLoss. Focal: squared differences, weighed by the teacher's spatial and channel attention, apart
-for objects (each object counts alike, whatever its size) and background; and the student's attention learns the
-teacher's. Global: a context block on either side, both trained, and the difference of their outputs.
+As the authors' FeatureLoss. Focal: squared differences, weighted by the teacher's spatial and channel attention,
+separately for objects (all objects count alike, whatever their size) and background; and the student's attention
+learns the teacher's. Global: a context block on either side, both trained, and the difference of their outputs.
 
 Differs from the authors' code:
 
@@ -22,12 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from pkdzoo.distill.base import DistillMethod, by_family
+from pkdzoo.distill.imitation import published_pkd_weight
 from pkdzoo.distill.masks import channel_attention, objects_of, rectangles, spatial_attention
-from pkdzoo.distill.methods.pkd import published_weight
-from pkdzoo.distill.pairing import RESIZE, PairBy, Resize, check_choice, match_levels, pair_maps, shape_of
-from pkdzoo.distill.projector import adapters
+from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize, check_choice
 from pkdzoo.layers.non_local import GlobalContext
-from pkdzoo.losses.distillation import normalize as normalize_channels
+from pkdzoo.losses import normalize_channels
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
 from pkdzoo.structures import Batch, Instances
@@ -57,27 +56,28 @@ PUBLISHED = {
 
 
 def object_weights(
-    objects: list[Instances], sizes: list[tuple[float, float]], cells: tuple[int, int]
+    objects: list[Instances], sizes: list[tuple[float, float]], map_size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """Weights of object and background cells.
+    """Weights of object and background locations.
 
     Args:
         objects: of each image.
-        sizes: (height, width) in pixels that the map's cells are taken to span, for each image.
-        cells: (h, w) of the map.
+        sizes: (height, width) in pixels that the map is taken to span, for each image.
+        map_size: (h, w).
 
     Returns:
-        Foreground (B, 1, h, w): one over the box's area in cells, the most where boxes overlap, 0 outside of all.
+        Foreground (B, 1, h, w): one over the box's area in locations, the largest where boxes overlap, 0 outside
+        of all.
         Background (B, 1, h, w): equal where there is no object, summing to 1 in each image (0 where none is left).
     """
-    h, w = cells
+    h, w = map_size
     foreground = []
     for o, (height, width) in zip(objects, sizes):
-        placed = o.boxes / o.boxes.new_tensor([width, height, width, height]) * o.boxes.new_tensor([w, h, w, h])
-        inside = torch.cat([placed[:, :2].floor(), placed[:, 2:].ceil() + 1], dim=1)  # the last cell belongs to it
+        scaled = o.boxes / o.boxes.new_tensor([width, height, width, height]) * o.boxes.new_tensor([w, h, w, h])
+        inside = torch.cat([scaled[:, :2].floor(), scaled[:, 2:].ceil() + 1], dim=1)  # the last location included
         area = (inside[:, 2] - inside[:, 0]) * (inside[:, 3] - inside[:, 1])
-        drawn = rectangles(inside, cells) / area[:, None, None]
-        foreground.append(drawn.amax(dim=0) if len(o) else drawn.new_zeros(h, w))
+        weights = rectangles(inside, map_size) / area[:, None, None]
+        foreground.append(weights.amax(dim=0) if len(o) else weights.new_zeros(h, w))
     fg = torch.stack(foreground)[:, None]
     bg = (fg == 0).float()
     return fg, bg / bg.sum(dim=(2, 3), keepdim=True).clamp(min=1)
@@ -88,7 +88,7 @@ class FGD(DistillMethod):
 
     Args:
         student: detector that learns.
-        teacher: any detector; where its maps have other channels, a 1x1 convolution adapts the student's.
+        teacher: any detector; where numbers of channels differ, a 1x1 convolution projects the student's map.
         alpha: weight of objects. None: as published for the family; likewise the next four.
         beta: weight of the background.
         gamma: weight of the attention's own difference.
@@ -96,7 +96,7 @@ class FGD(DistillMethod):
         temperature: of the attention.
         levels: pairs of levels; None: 4 for a two-stage student, 5 for others.
         parts: ``all``, ``focal`` or ``global`` alone (table 4 of the PKD paper).
-        boxes_on: what boxes are relative to, ``padded`` or ``image``.
+        boxes_on: which size boxes are relative to, ``padded`` or ``image``.
         normalize: PKD's normalisation first; the global part alone, with PKD's half and weight (inferred; how table 4
             combined the weights is not printed). ``lambda_`` overrides that weight.
         pair: ``index`` or ``stride``.
@@ -123,38 +123,33 @@ class FGD(DistillMethod):
         for name, value, choices in (
             ("parts", parts, ("all", "focal", "global")),
             ("boxes_on", boxes_on, ("padded", "image")),
-            ("resize", resize, RESIZE),
         ):
             check_choice(name, value, choices)
         if normalize and parts != "global":
             raise ValueError('normalize=True is defined for the global part: write parts="global" beside it')
         base = by_family(PUBLISHED, student, Settings())
         if normalize:
-            base = Settings(base.alpha, base.beta, base.gamma, published_weight(teacher), base.temperature)
-        given = (alpha, beta, gamma, lambda_, temperature)
+            base = Settings(base.alpha, base.beta, base.gamma, published_pkd_weight(teacher), base.temperature)
+        options = (alpha, beta, gamma, lambda_, temperature)
         defaults = (base.alpha, base.beta, base.gamma, base.lambda_, base.temperature)
-        self.settings = Settings(*(float(d if g is None else g) for g, d in zip(given, defaults)))
+        self.settings = Settings(*(float(d if o is None else o) for o, d in zip(options, defaults)))
         if levels is None:
             levels = 4 if student.two_stage else 5
-        shapes = shape_of(student), shape_of(teacher)
-        self.pairs = match_levels(*shapes, levels, pair, same_channels=False)
-        self.adapters = adapters(*shapes, self.pairs)
+        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, "where_needed")
         self.parts, self.boxes_on, self.normalize = parts, boxes_on, normalize
-        self.resize: Resize = resize
-        widths = [shapes[1].channels[j] for _, j in self.pairs] if parts != "focal" else []
+        widths = self.pairs.teacher_channels if parts != "focal" else []
         self.student_context = nn.ModuleList(GlobalContext(width) for width in widths)
         self.teacher_context = nn.ModuleList(GlobalContext(width) for width in widths)
 
-    def forward(self, student: Trace, teacher: Trace, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
         objects, sizes = objects_of(batch), self._sizes(batch)
-        pairs = pair_maps(student.features, teacher.features, self.pairs, self.resize)
-        for level, (adapt, maps) in enumerate(zip(self.adapters, pairs)):
-            ours, theirs = adapt(maps.student), maps.teacher.detach()
+        for level, maps in enumerate(self.pairs(student.features, teacher.features)):
+            teacher_map = maps.teacher.detach()
             if self.parts != "global":
-                self._add(losses, "loss_fgd_focal", self.focal(ours, theirs, objects, sizes))
+                self._add(losses, "loss_fgd_focal", self.focal(maps.student, teacher_map, objects, sizes))
             if self.parts != "focal":
-                self._add(losses, "loss_fgd_global", self.global_(ours, theirs, level))
+                self._add(losses, "loss_fgd_global", self.global_(maps.student, teacher_map, level))
         return losses
 
     def focal(
@@ -162,19 +157,19 @@ class FGD(DistillMethod):
     ) -> Tensor:
         """The focal part of one level: squared differences under attention and masks, and the attention's own."""
         s = self.settings
-        where, which = spatial_attention(teacher, s.temperature), channel_attention(teacher, s.temperature)
+        spatial, channel = spatial_attention(teacher, s.temperature), channel_attention(teacher, s.temperature)
         fg, bg = object_weights(objects, sizes, (student.shape[-2], student.shape[-1]))
-        weighed = ((student.float() - teacher.float()).square() * which).sum(dim=1, keepdim=True) * where
-        attention = (channel_attention(student, s.temperature) - which).abs().sum()
-        attention = attention + (spatial_attention(student, s.temperature) - where).abs().sum()
-        return (s.alpha * (weighed * fg).sum() + s.beta * (weighed * bg).sum() + s.gamma * attention) / len(student)
+        weighted = ((student.float() - teacher.float()).square() * channel).sum(dim=1, keepdim=True) * spatial
+        attention = (channel_attention(student, s.temperature) - channel).abs().sum()
+        attention = attention + (spatial_attention(student, s.temperature) - spatial).abs().sum()
+        return (s.alpha * (weighted * fg).sum() + s.beta * (weighted * bg).sum() + s.gamma * attention) / len(student)
 
     def global_(self, student: Tensor, teacher: Tensor, level: int) -> Tensor:
         """The global part of one level."""
         if self.normalize:
             student, teacher = normalize_channels(student), normalize_channels(teacher)
-        ours, theirs = self.student_context[level](student), self.teacher_context[level](teacher)
-        squares = (ours.float() - theirs.float()).square()
+        student_context, teacher_context = self.student_context[level](student), self.teacher_context[level](teacher)
+        squares = (student_context.float() - teacher_context.float()).square()
         total: Tensor = 0.5 * squares.mean() if self.normalize else squares.sum() / len(student)
         return self.settings.lambda_ * total
 

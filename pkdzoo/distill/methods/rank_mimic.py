@@ -3,10 +3,10 @@
 
 - Rank mimicking: the positive priors of one object compete; the student learns how the teacher ranks them, by KL
   between the softmaxes of their logits of the object's class.
-- Prediction-guided feature imitation: squared differences of the maps, weighed cell by cell with the squared
-  difference of the class logits.
+- Prediction-guided feature imitation: squared differences of the maps, each location weighted with the
+  squared difference of its class logits.
 
-After an unmerged draft in mmrazor; the paper's text could not be had. From memory (unverified) the paper takes scores
+After an unmerged draft in mmrazor; the paper's text was not available. From memory (unverified) the paper takes scores
 where the draft takes logits, and squares the product. Gradient passes both factors here; the draft doesn't say
 otherwise. An object's positives are the student's; both detectors share priors and assigner.
 """
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from pkdzoo.distill.base import DistillMethod, require_same_heads
-from pkdzoo.distill.pairing import match_levels, shape_of
+from pkdzoo.distill.pairing import PyramidPairs
 from pkdzoo.models.dense import DenseDetector
 from pkdzoo.models.detector import Detector
-from pkdzoo.models.trace import Depth, Trace
+from pkdzoo.models.trace import Depth, HeadTrace, LossTrace
 from pkdzoo.structures import Batch
 
 
@@ -49,36 +49,35 @@ class RankMimic(DistillMethod):
         require_same_heads(student, teacher, "rank_mimic")
         if student.two_stage:
             raise ValueError(f"rank_mimic ranks the priors of one-stage detectors, {student.name} has two stages")
-        self.pairs = match_levels(shape_of(student), shape_of(teacher), levels)
+        self.pairs = PyramidPairs(student, teacher, levels)
         self.rank_weight, self.feat_weight = float(rank_weight), float(feat_weight)
 
-    def forward(self, student: Trace, teacher: Trace, batch: Batch) -> dict[str, Tensor]:
-        assert student.outputs is not None and teacher.outputs is not None
+    def forward(
+        self, student: LossTrace[DenseDetector], teacher: HeadTrace[DenseDetector], batch: Batch
+    ) -> dict[str, Tensor]:
         losses = {}
         if self.rank_weight:
             losses["loss_rank_mimic"] = self.rank_weight * self.ranks(student, teacher)
         if self.feat_weight:
             terms = []
-            for i, j in self.pairs:
+            for maps, (i, j) in zip(self.pairs(student.features, teacher.features), self.pairs.levels):
                 logits = (student.outputs.cls[i].float() - teacher.outputs.cls[j].float()).square().mean(dim=1)
-                maps = student.features.levels[i].float() - teacher.features.levels[j].float()
-                terms.append((logits * maps.square().mean(dim=1)).mean())
+                features = (maps.student.float() - maps.teacher.float()).square().mean(dim=1)
+                terms.append((logits * features).mean())
             losses["loss_prediction_guided"] = self.feat_weight * torch.stack(terms).mean()
         return losses
 
-    def ranks(self, student: Trace, teacher: Trace) -> Tensor:
+    def ranks(self, student: LossTrace[DenseDetector], teacher: HeadTrace[DenseDetector]) -> Tensor:
         """KL between the rankings, summed over an object's priors, mean over objects, mean over images."""
-        assert isinstance(student.model, DenseDetector) and student.targets is not None
-        assert student.outputs is not None and teacher.outputs is not None
         targets = student.targets
         at = student.model.positives(targets)
         labels = targets.labels[at]
-        cls, wanted_cls = student.model.flat(student.outputs)[0], student.model.flat(teacher.outputs)[0]
-        ours, theirs = (x[at[0], at[1], labels] for x in (cls, wanted_cls))  # (K,) logits of the object's class
-        # an object is known by image, class and box: not every assigner says which object a prior stands for
-        rows = torch.cat([at[0][:, None].double(), labels[:, None].double(), targets.boxes[at].double()], dim=1)
-        objects, group = torch.unique(rows, dim=0, return_inverse=True)
-        per_object = ranking_kl(ours, theirs, group, len(objects))
+        rows = (student.model.flat(student.outputs)[0], student.model.flat(teacher.outputs)[0])
+        student_logits, teacher_logits = (x[at[0], at[1], labels] for x in rows)  # (K,) of the object's class
+        # an object is identified by image, class and box: not every assigner stores which object a prior is matched to
+        keys = torch.cat([at[0][:, None].double(), labels[:, None].double(), targets.boxes[at].double()], dim=1)
+        objects, group = torch.unique(keys, dim=0, return_inverse=True)
+        per_object = ranking_kl(student_logits, teacher_logits, group, len(objects))
         images = len(targets.labels)
         counts = torch.bincount(objects[:, 0].long(), minlength=images).clamp(min=1)
         per_image = per_object.new_zeros(images).index_add(0, objects[:, 0].long(), per_object) / counts
@@ -97,8 +96,8 @@ def ranking_kl(student: Tensor, teacher: Tensor, group: Tensor, count: int) -> T
     Returns:
         (count,) sums over each group.
     """
-    ours, theirs = (_grouped_log_softmax(x, group, count) for x in (student, teacher.detach()))
-    return student.new_zeros(count).index_add(0, group, theirs.exp() * (theirs - ours))
+    student_log, teacher_log = (_grouped_log_softmax(x, group, count) for x in (student, teacher.detach()))
+    return student.new_zeros(count).index_add(0, group, teacher_log.exp() * (teacher_log - student_log))
 
 
 def _grouped_log_softmax(x: Tensor, group: Tensor, count: int) -> Tensor:

@@ -1,1 +1,1 @@
-"""Which prior stands for which object: pure functions, one image at a time, without gradient."""
+"""Assigners: match priors to objects. Pure functions on one image, without gradient."""

@@ -1,7 +1,8 @@
-"""Adaptive training sample selection (Zhang et al. 2020, arXiv:1912.02424): a threshold for each object.
+"""Adaptive training sample selection (Zhang et al. 2020, arXiv:1912.02424): an IoU threshold for each object.
 
-Of each level the anchors nearest to an object's centre are its candidates; positive are those whose overlap reaches
-the candidates' mean plus standard deviation and whose centre lies in the object. As mmdetection's ATSSAssigner.
+The candidates of an object are the anchors nearest to its centre on each level. Candidates are positive if their IoU
+reaches the mean plus the standard deviation over the candidates, and if their centre lies in the object. As
+mmdetection's ATSSAssigner.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from pkdzoo.models.assigners.max_iou import NEGATIVE
 from pkdzoo.ops.boxes import encode_distances
 from pkdzoo.structures import DenseTargets, Instances, Priors
 
-MARGIN = 0.01  # pixels that a centre must lie inside its object
+MARGIN = 0.01  # minimum distance in pixels of a positive centre to the sides of its object
 
 
 @torch.no_grad()
 def match_atss(anchors: Tensor, counts: Sequence[int], boxes: Tensor, k: int = 9) -> Tensor:
-    """The object that each anchor stands for; among several, the one it overlaps most.
+    """Match each anchor to an object; among several, to the one it overlaps most.
 
     Args:
         anchors: (P, 4) xyxy, level by level.
-        counts: anchors of each level.
+        counts: number of anchors of each level.
         boxes: (G, 4) xyxy.
-        k: candidates an object and level.
+        k: number of candidates per object and level.
 
     Returns:
-        (P,) int64: index of an object, or ``NEGATIVE``.
+        (P,) int64: index of the matched object, or ``NEGATIVE``.
     """
     if not len(boxes) or not len(anchors):
         return torch.full((len(anchors),), NEGATIVE, dtype=torch.int64, device=anchors.device)
@@ -51,31 +52,31 @@ def match_atss(anchors: Tensor, counts: Sequence[int], boxes: Tensor, k: int = 9
 
 
 def best_of(overlaps: Tensor, index: Tensor, positive: Tensor) -> Tensor:
-    """Give each prior to the object it overlaps most among those that chose it.
+    """Match each prior to the object it overlaps most, among the objects that selected it.
 
     Args:
-        overlaps: (G, P) of objects with priors.
-        index: (G, K) priors that each object looked at, none twice.
-        positive: (G, K) bool, whether it chose them.
+        overlaps: (G, P) IoU of objects with priors.
+        index: (G, K) indices of each object's candidate priors, without duplicates.
+        positive: (G, K) bool, whether the object selects the candidate.
 
     Returns:
-        (P,) int64: index of an object, or ``NEGATIVE``.
+        (P,) int64: index of the matched object, or ``NEGATIVE``.
     """
-    wanted = torch.full_like(overlaps, -1.0)
-    wanted.scatter_(1, index, torch.where(positive, overlaps.gather(1, index), -1.0))
-    best, of = wanted.max(dim=0)
-    return torch.where(best >= 0, of, NEGATIVE)
+    selected = torch.full_like(overlaps, -1.0)
+    selected.scatter_(1, index, torch.where(positive, overlaps.gather(1, index), -1.0))
+    best, matched = selected.max(dim=0)
+    return torch.where(best >= 0, matched, NEGATIVE)
 
 
 def atss_targets(
     priors: Priors, instances: list[Instances], valid: Tensor, background: int, k: int = 9
 ) -> DenseTargets:
-    """Targets of a batch by :func:`match_atss`; arguments as :func:`pkdzoo.models.assigners.dense.targets_from`."""
+    """Targets of a batch by :func:`match_atss`; arguments as in :func:`pkdzoo.models.assigners.dense.targets_from`."""
     counts = torch.stack(
         [part.sum(dim=1) for part in torch.split(valid, priors.counts, dim=1)], dim=1
     ).tolist()  # (B, L)
 
-    def match(image: int, inside: Tensor, objects: Instances) -> Tensor:
-        return match_atss(priors.boxes[inside], counts[image], objects.boxes, k)
+    def match(image: int, valid_index: Tensor, objects: Instances) -> Tensor:
+        return match_atss(priors.boxes[valid_index], counts[image], objects.boxes, k)
 
     return targets_from(match, instances, valid, background)

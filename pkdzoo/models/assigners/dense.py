@@ -1,4 +1,4 @@
-"""From the match of each prior to the targets of a whole batch: what most dense detectors share."""
+"""From matches of single images to the targets of a batch, for most dense detectors."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ Match = Callable[[int, Tensor, Instances], Tensor]
 
 @torch.no_grad()
 def targets_from(match: Match, instances: list[Instances], valid: Tensor, background: int) -> DenseTargets:
-    """Ask for the match of each image's valid priors and write it out for all priors.
+    """Match the valid priors of each image, and collect the targets of the batch.
 
     Args:
-        match: called with the image's index, the (p,) indices of its valid priors and its objects; answers with the
-            object of each of these priors, ``NEGATIVE`` or ``SKIPPED``, (p,) int64.
+        match: called with the index of an image, the indices (p,) of its valid priors, and its objects; returns (p,)
+            int64, for each of these priors the index of the matched object, ``NEGATIVE`` or ``SKIPPED``.
         instances: objects of each image.
-        valid: (B, P) bool; other priors are ignored.
-        background: the number of classes.
+        valid: (B, P) bool; all other priors get the label ``IGNORE``.
+        background: label of background, the number of classes.
 
     Returns:
-        Targets without quality. ``num_pos`` counts at least one positive an image, and is the mean over ranks.
+        Targets without quality. ``num_pos`` is the number of positives, at least 1 per image, as a mean over ranks.
     """
     labels = torch.full(valid.shape, IGNORE, device=valid.device)
     matched = torch.full(valid.shape, NEGATIVE, device=valid.device)
     boxes = torch.zeros(*valid.shape, 4, device=valid.device)
     for i, objects in enumerate(instances):
-        inside = valid[i].nonzero().squeeze(1)
-        found = match(i, inside, objects)
-        labels[i, inside] = labels_of(found, objects.labels, background)
-        matched[i, inside] = found.clamp(min=NEGATIVE)
+        index = valid[i].nonzero().squeeze(1)
+        matches = match(i, index, objects)
+        labels[i, index] = labels_of(matches, objects.labels, background)
+        matched[i, index] = matches.clamp(min=NEGATIVE)
         if len(objects):
-            boxes[i, inside] = objects.boxes[found.clamp(min=0)].to(boxes.dtype)
+            boxes[i, index] = objects.boxes[matches.clamp(min=0)].to(boxes.dtype)
     positives = ((labels >= 0) & (labels < background)).sum(dim=1)
     return DenseTargets(labels, boxes, None, mean_over_ranks(positives.clamp(min=1).sum().float()), matched)

@@ -1,4 +1,4 @@
-"""Assignment of points to objects by size range and, optionally, nearness to the centre (FCOS, Tian et al. 2019)."""
+"""Assignment by size range and, optionally, distance to the centre (FCOS, Tian et al. 2019, arXiv:1904.01355)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor
 from pkdzoo.models.assigners.max_iou import NEGATIVE
 from pkdzoo.ops.boxes import encode_distances
 
+# of each level: smallest and largest distance from a point to the farthest side of its object, in pixels
 RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, 1e8))
 
 
@@ -15,18 +16,18 @@ RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, 1
 def match_points(
     points: Tensor, strides: Tensor, ranges: Tensor, boxes: Tensor, center_radius: float | None = None
 ) -> Tensor:
-    """The object that each point stands for; among several, the one of smallest area.
+    """Match each point to an object; among several, to the one of smallest area.
 
     Args:
-        points: (P, 2) x, y.
-        strides: (P,) of each point's level.
-        ranges: (P, 2) smallest and largest distance to a side that the point's level is responsible for.
+        points: (P, 2) x and y in pixels.
+        strides: (P,) stride of each point's level in pixels.
+        ranges: (P, 2) smallest and largest distance to the farthest side, for each point's level, in pixels.
         boxes: (G, 4) xyxy.
-        center_radius: None takes every point inside the box; a number only those within that many strides of the
-            box's centre (and inside the box).
+        center_radius: None means that all points inside a box can be positive; a number means only those within this
+            many strides of the box's centre.
 
     Returns:
-        (P,) int64: index of an object, or ``NEGATIVE``.
+        (P,) int64: index of the matched object, or ``NEGATIVE``.
     """
     if not len(boxes) or not len(points):
         return torch.full((len(points),), NEGATIVE, dtype=torch.int64, device=points.device)
@@ -35,8 +36,10 @@ def match_points(
         inside = distances.amin(dim=-1) > 0
     else:
         center = (boxes[:, :2] + boxes[:, 2:]) / 2
-        reach = (strides * center_radius)[:, None, None]
-        near = torch.cat([torch.maximum(center - reach, boxes[:, :2]), torch.minimum(center + reach, boxes[:, 2:])], -1)
+        radius = (strides * center_radius)[:, None, None]
+        near = torch.cat(
+            [torch.maximum(center - radius, boxes[:, :2]), torch.minimum(center + radius, boxes[:, 2:])], -1
+        )
         inside = encode_distances(near, points[:, None]).amin(dim=-1) > 0
     farthest = distances.amax(dim=-1)
     responsible = (farthest >= ranges[:, :1]) & (farthest <= ranges[:, 1:])
@@ -46,7 +49,7 @@ def match_points(
 
 
 def centerness(distances: Tensor) -> Tensor:
-    """How central a point lies in its box: 1 in the middle, 0 on a side.
+    """Centerness of a point in its box: 1 at the centre, 0 on a side.
 
     Args:
         distances: (..., 4) left, top, right, bottom, all positive.

@@ -1,7 +1,7 @@
-"""Assignment by overlap (RetinaNet, RPN, RoI heads).
+"""Assignment by IoU (RetinaNet, RPN, RoI heads).
 
-As mmdetection's MaxIoUAssigner: each prior goes to the object it overlaps most, positive from one threshold,
-negative below another, ignored between; then each object also takes the priors that overlap it most.
+As mmdetection's MaxIoUAssigner: each prior is matched to the object it overlaps most; it is positive from one
+threshold, negative below another, and skipped in between. Then each object also takes the priors that overlap it most.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from torchvision.ops import box_iou
 
 from pkdzoo.structures import IGNORE
 
-NEGATIVE = -1  # of `matched`: background
-SKIPPED = -2  # of `matched`: neither positive nor negative
+NEGATIVE = -1  # value of `matched` for background
+SKIPPED = -2  # value of `matched` for priors that are neither positive nor negative
 
 
 @torch.no_grad()
@@ -24,18 +24,18 @@ def match_by_iou(
     negative: float,
     low_quality: float | None = None,
 ) -> Tensor:
-    """The object that each prior stands for.
+    """Match each prior to an object.
 
     Args:
         priors: (P, 4) xyxy.
         boxes: (G, 4) xyxy.
-        positive: overlap from which a prior is positive.
-        negative: overlap below which it is background; between the two it is skipped.
-        low_quality: when given, every object also takes all priors whose overlap with it equals its best one,
-            if that best is at least this. Among objects that want one prior, the last wins, as in mmdetection.
+        positive: minimum IoU of positive priors.
+        negative: priors with an IoU below this are background; in between they are skipped.
+        low_quality: if given, each object also takes all priors that have the highest IoU with it, if this IoU is at
+            least ``low_quality``. If several objects take one prior, the last object wins, as in mmdetection.
 
     Returns:
-        (P,) int64: index of an object, ``NEGATIVE`` or ``SKIPPED``.
+        (P,) int64: index of the matched object, ``NEGATIVE`` or ``SKIPPED``.
     """
     matched = torch.full((len(priors),), SKIPPED, dtype=torch.int64, device=priors.device)
     if not len(boxes):
@@ -48,26 +48,26 @@ def match_by_iou(
     matched = torch.where(best >= positive, index, matched)
     if low_quality is not None:
         best_of_object = overlaps.max(dim=1).values  # (G,)
-        wanted = (overlaps == best_of_object[:, None]) & (best_of_object >= low_quality)[:, None]
+        is_best = (overlaps == best_of_object[:, None]) & (best_of_object >= low_quality)[:, None]
         order = torch.arange(len(boxes), device=boxes.device)[:, None]
-        last = torch.where(wanted, order, -1).max(dim=0).values
+        last = torch.where(is_best, order, -1).max(dim=0).values
         matched = torch.where(last >= 0, last, matched)
     return matched
 
 
 def labels_of(matched: Tensor, labels: Tensor, background: int) -> Tensor:
-    """Class label of each prior from its match.
+    """Labels of priors from their matches.
 
     Args:
-        matched: (P,) as :func:`match_by_iou` returns it.
-        labels: (G,) classes of the objects.
-        background: label of a prior without an object, the number of classes.
+        matched: (P,) as returned by :func:`match_by_iou`.
+        labels: (G,) labels of the objects.
+        background: label of background, the number of classes.
 
     Returns:
-        (P,) int64: class, ``background`` or -1 for skipped priors.
+        (P,) int64: label of the matched object, ``background``, or ``IGNORE`` for skipped priors.
     """
     if not len(labels):
-        taken = torch.full_like(matched, background)
+        result = torch.full_like(matched, background)
     else:
-        taken = torch.where(matched >= 0, labels[matched.clamp(min=0)], background)
-    return torch.where(matched == SKIPPED, IGNORE, taken)
+        result = torch.where(matched >= 0, labels[matched.clamp(min=0)], background)
+    return torch.where(matched == SKIPPED, IGNORE, result)

@@ -1,4 +1,4 @@
-"""Random choice among assigned candidates: two-stage detectors learn from a few hundred of a hundred thousand."""
+"""Random sampling of assigned candidates: two-stage detectors compute losses on a few hundred of them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pkdzoo.models.assigners.max_iou import NEGATIVE
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many candidates of an image are learned from.
+    """Number of sampled candidates per image.
 
     Attributes:
-        count: positives and negatives together.
-        positive_share: positives are at most this share of ``count``; negatives fill up what positives leave.
+        count: number of positives and negatives together.
+        positive_share: maximum share of positives in ``count``, 0..1; the rest are negatives.
     """
 
     count: int
@@ -25,14 +25,14 @@ class Sampling:
 
 @torch.no_grad()
 def sample(matched: Tensor, sampling: Sampling | None) -> tuple[Tensor, Tensor]:
-    """Choose positives and negatives at random; only torch's own generator decides.
+    """Sample positives and negatives with torch's global random generator.
 
     Args:
-        matched: (P,) as :func:`pkdzoo.models.assigners.max_iou.match_by_iou` returns it.
-        sampling: how many; None takes every positive and every negative.
+        matched: (P,) as returned by :func:`pkdzoo.models.assigners.max_iou.match_by_iou`.
+        sampling: sample sizes; None means all positives and all negatives.
 
     Returns:
-        Indices of the positives and of the negatives, each ascending.
+        Indices of the positives and of the negatives, each in ascending order.
     """
     positives = (matched >= 0).nonzero().squeeze(1)
     negatives = (matched == NEGATIVE).nonzero().squeeze(1)
@@ -43,7 +43,7 @@ def sample(matched: Tensor, sampling: Sampling | None) -> tuple[Tensor, Tensor]:
 
 
 def choose(candidates: Tensor, count: int) -> Tensor:
-    """At most ``count`` of the candidates, ascending, each equally likely."""
+    """A uniform random sample of at most ``count`` candidates, in ascending order."""
     if len(candidates) <= count:
         return candidates
     order = torch.randperm(len(candidates), device=candidates.device)

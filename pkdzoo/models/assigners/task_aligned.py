@@ -1,4 +1,4 @@
-"""Task-aligned assignment (TOOD, Feng et al. 2021): objects choose the priors that already predict them well.
+"""Task-aligned assignment (TOOD, Feng et al. 2021, arXiv:2108.07755): by the quality of the current predictions.
 
 As mmdetection's TaskAlignedAssigner, with the normalised alignment of its TOODHead.
 """
@@ -18,44 +18,44 @@ from pkdzoo.ops.boxes import encode_distances
 def match_task_aligned(
     points: Tensor,
     scores: Tensor,
-    found: Tensor,
+    predicted: Tensor,
     boxes: Tensor,
     labels: Tensor,
     k: int = 13,
     alpha: float = 1.0,
     beta: float = 6.0,
 ) -> tuple[Tensor, Tensor]:
-    """The object that each prior stands for, and how well it does.
+    """Match each prior to an object, and compute the quality target of the match.
 
-    Each object chooses the ``k`` priors of highest alignment ``score ** alpha * IoU ** beta``; those whose point lies
-    in it are positive. A prior that several choose goes to the one its box overlaps most.
+    Each object selects the ``k`` priors of highest alignment ``score ** alpha * IoU ** beta``; those whose point lies
+    in the object are positive. A prior that several objects select is matched to the one that its box overlaps most.
 
     Args:
-        points: (P, 2) x, y.
-        scores: (P, C) predicted, in 0..1.
-        found: (P, 4) predicted boxes, xyxy.
+        points: (P, 2) x and y in pixels.
+        scores: (P, C) predicted scores in 0..1.
+        predicted: (P, 4) predicted boxes, xyxy.
         boxes: (G, 4) xyxy.
-        labels: (G,) classes of the objects.
-        k: choices of an object.
-        alpha: power of the score.
-        beta: power of the overlap.
+        labels: (G,) labels of the objects.
+        k: number of priors that an object selects.
+        alpha: exponent of the score.
+        beta: exponent of the IoU.
 
     Returns:
-        (P,) int64 index of an object or ``NEGATIVE``; and (P,) in 0..1 the alignment of positives, scaled for each
-        object so that its best prior gets its best overlap, 0 elsewhere.
+        (P,) int64: index of the matched object, or ``NEGATIVE``; and (P,) the quality in 0..1: the alignment of
+        positives, scaled per object so that its maximum equals the object's highest IoU; 0 for all other priors.
     """
     quality = scores.new_zeros(len(points))
     if not len(boxes) or not len(points):
         return torch.full((len(points),), NEGATIVE, dtype=torch.int64, device=points.device), quality
-    overlaps = box_iou(boxes, found)  # (G, P)
+    overlaps = box_iou(boxes, predicted)  # (G, P)
     alignment = scores[:, labels].t().pow(alpha) * overlaps.pow(beta)
-    chosen, index = alignment.topk(min(k, len(points)), dim=1)
+    selected, index = alignment.topk(min(k, len(points)), dim=1)
     inside = encode_distances(boxes[:, None], points[index]).amin(dim=-1) > MARGIN
-    matched = best_of(overlaps, index, (chosen > 0) & inside)
+    matched = best_of(overlaps, index, (selected > 0) & inside)
     positive = (matched >= 0).nonzero().squeeze(1)
-    owner = matched[positive]
-    own, overlap = alignment[owner, positive], overlaps[owner, positive]
-    best = own.new_zeros(len(boxes)).scatter_reduce(0, owner, own, "amax")
-    best_overlap = own.new_zeros(len(boxes)).scatter_reduce(0, owner, overlap, "amax")
-    quality[positive] = own / (best[owner] + 1e-7) * best_overlap[owner]
+    box = matched[positive]
+    aligned, overlap = alignment[box, positive], overlaps[box, positive]
+    best = aligned.new_zeros(len(boxes)).scatter_reduce(0, box, aligned, "amax")
+    best_overlap = aligned.new_zeros(len(boxes)).scatter_reduce(0, box, overlap, "amax")
+    quality[positive] = aligned / (best[box] + 1e-7) * best_overlap[box]
     return matched, quality

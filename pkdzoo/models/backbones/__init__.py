@@ -1,4 +1,4 @@
-"""Networks from images to maps of falling resolution, by name."""
+"""Backbones by name: networks from images to feature maps of decreasing resolution."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ KINDS: dict[str, type[Backbone]] = {**dict.fromkeys(RESNETS, ResNet), **dict.fro
 
 
 def list_backbones() -> list[str]:
-    """Names that :func:`build_backbone` knows."""
+    """Names that :func:`build_backbone` accepts, sorted."""
     return sorted(KINDS)
 
 
 def build_backbone(name: str, **overrides: Any) -> Backbone:
-    """The backbone called ``name`` without weights; it says its ``channels`` and ``strides``.
+    """Build a backbone with random weights.
 
     Args:
         name: ``r18``, ``r50``, ``x101_64x4d``, ``swin_t``, ...
-        overrides: arguments of the backbone's class, e.g. ``norm="gn"``; None means the backbone's own.
+        overrides: arguments of the backbone's class, e.g. ``norm="gn"``; None means its default.
 
     Raises:
-        ValueError: for a name that nobody has, or an argument that this backbone does not take.
+        ValueError: for an unknown name, or an argument that this backbone does not have.
     """
     kind, known = type_of(name), backbone_arguments(name)
-    given = {key: value for key, value in overrides.items() if value is not None}
-    for key in given:
+    changes = {key: value for key, value in overrides.items() if value is not None}
+    for key in changes:
         if key not in known:
-            raise ValueError(f"backbone {name!r} has no argument {key!r}; it takes {', '.join(sorted(known))}")
-    return kind(**{**(RESNETS | SWINS)[name], **given})
+            raise ValueError(f"backbone {name!r} has no argument {key!r}; its arguments are {', '.join(sorted(known))}")
+    return kind(**{**(RESNETS | SWINS)[name], **changes})
 
 
 def backbone_arguments(name: str) -> set[str]:
-    """Names of the arguments that a backbone of this name takes."""
+    """Names of the arguments of the backbone with this name."""
     kind = type_of(name)
     return set(inspect.signature(kind.__init__).parameters) - {"self"}
 
 
 def type_of(name: str) -> type[Backbone]:
-    """The class behind a backbone's name."""
+    """The class of the backbone with this name."""
     if name not in KINDS:
-        raise ValueError(f"no backbone {name!r}: there are {', '.join(list_backbones())}")
+        raise ValueError(f"unknown backbone {name!r}: write one of {', '.join(list_backbones())}")
     return KINDS[name]

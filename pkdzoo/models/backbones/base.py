@@ -1,4 +1,4 @@
-"""What necks may know of a backbone."""
+"""The interface of all backbones."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from torch import nn
 
 
 class Backbone(nn.Module):
-    """Normalised images in, maps of falling resolution out, finest first.
+    """Normalised images (B, channels, H, W) -> feature maps of decreasing resolution, finest first.
 
     Attributes:
-        channels: of each map.
-        strides: pixels a cell of each map.
+        channels: channels of each map.
+        strides: stride of each map in pixels.
+        frozen_stages: number of stages that do not train, stem included; 0 trains everything.
     """
 
     channels: list[int]

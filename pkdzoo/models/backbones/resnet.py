@@ -1,9 +1,9 @@
 """ResNet (He et al. 2015) and ResNeXt (Xie et al. 2016) for detection.
 
-All four stages are returned. Parameter names are torchvision's, so ImageNet files load as they are. Differs from
-torchvision in what detectors need: frozen stem and stages, fixed running statistics with a trainable affine part,
-the caffe stride style (stride in the first 1x1 convolution), deformable 3x3 convolutions in chosen stages, group
-norm, and narrow one-block variants.
+The maps of all four stages are returned. Parameter names are torchvision's, so its ImageNet files can be loaded
+unchanged. Detectors need more than torchvision's ResNet: frozen stem and stages, frozen running statistics with a
+trainable affine part, the caffe style (stride in the first 1x1 convolution), deformable 3x3 convolutions in selected
+stages, group norm, and small variants.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and the shortcut."""
+    """Two 3x3 convolutions and a shortcut."""
 
     expansion = 1
 
@@ -49,11 +49,12 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = self.bn2(self.conv2(out))
-        return F.relu(out.add_(self.downsample(x)), inplace=True)  # nobody's backward needs the map before the sum
+        out = out.add_(self.downsample(x))  # in place: backward does not need the map before the sum
+        return F.relu(out, inplace=True)
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (grouped in ResNeXt) and 1x1 convolution, and the shortcut."""
+    """1x1, 3x3 (grouped in ResNeXt) and 1x1 convolution, and a shortcut."""
 
     expansion = 4
 
@@ -87,7 +88,8 @@ class Bottleneck(nn.Module):
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = F.relu(self.bn2(self.conv2(out)), inplace=True)
         out = self.bn3(self.conv3(out))
-        return F.relu(out.add_(self.downsample(x)), inplace=True)  # nobody's backward needs the map before the sum
+        out = out.add_(self.downsample(x))  # in place: backward does not need the map before the sum
+        return F.relu(out, inplace=True)
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1, groups: int = 1, deformable: bool = False) -> nn.Module:
@@ -98,7 +100,7 @@ def conv3x3(inputs: int, outputs: int, stride: int = 1, groups: int = 1, deforma
 
 
 def shortcut(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Module:
-    """Identity where shapes agree, else a strided 1x1 convolution with its norm."""
+    """Identity if input and output have the same shape, else a strided 1x1 convolution with a norm."""
     if stride == 1 and inputs == outputs:
         return nn.Identity()
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), make_norm(norm, outputs))
@@ -108,15 +110,15 @@ class ResNet(Backbone):
     """Four stages of residual blocks.
 
     Args:
-        blocks: residual blocks of each stage.
-        width: channels of the stem and of the first stage's inner convolutions; each stage doubles it.
-        bottleneck: 1x1-3x3-1x1 blocks (from depth 50) or two 3x3.
+        blocks: number of residual blocks of each stage.
+        width: channels of the stem and of the inner convolutions of the first stage; doubled in each further stage.
+        bottleneck: blocks of 1x1, 3x3 and 1x1 convolutions (depth 50 and more); False: of two 3x3 convolutions.
         groups: groups of the 3x3 convolution, more than 1 in ResNeXt.
-        group_width: channels a group at width 64.
-        style: where a bottleneck strides: ``pytorch`` in its 3x3, ``caffe`` in its first 1x1 convolution.
-        norm: ``frozen_bn`` (fixed statistics, as published), ``bn`` or ``gn``.
+        group_width: channels per group at width 64.
+        style: position of a bottleneck's stride: ``pytorch`` in the 3x3, ``caffe`` in the first 1x1 convolution.
+        norm: ``frozen_bn`` (frozen statistics, as published), ``bn`` or ``gn``.
         frozen_stages: 0 trains everything, 1 freezes the stem and the first stage, up to 4.
-        frozen_affine: freeze gain and bias of every frozen batch norm too (the caffe-style detectors).
+        frozen_affine: also freeze weight and bias of every frozen batch norm (the caffe-style detectors).
         deformable: stages (1 to 4) whose blocks have a deformable 3x3 convolution.
         in_chans: channels of the images.
     """
@@ -145,13 +147,13 @@ class ResNet(Backbone):
         self.channels = []
         for stage, count in enumerate(blocks):
             layers: list[nn.Module] = []
-            inner, deforms = width * 2**stage, stage + 1 in deformable
+            inner, is_deformable = width * 2**stage, stage + 1 in deformable
             for index in range(count):
                 stride = 2 if stage and not index else 1
                 block = (
-                    Bottleneck(channels, inner, stride, norm, deforms, style == "caffe", groups, group_width)
+                    Bottleneck(channels, inner, stride, norm, is_deformable, style == "caffe", groups, group_width)
                     if bottleneck
-                    else BasicBlock(channels, inner, stride, norm, deforms)
+                    else BasicBlock(channels, inner, stride, norm, is_deformable)
                 )
                 layers.append(block)
                 channels = inner * block.expansion
@@ -162,7 +164,7 @@ class ResNet(Backbone):
         self._freeze(frozen_affine)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, in_chans, H, W) normalised -> four maps of stride 4, 8, 16 and 32."""
+        """Normalised images (B, in_chans, H, W) -> four maps of stride 4, 8, 16 and 32."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.max_pool2d(x, 3, 2, 1)
         maps = []
@@ -178,11 +180,11 @@ class ResNet(Backbone):
 
     @property
     def frozen_parts(self) -> list[nn.Module]:
-        """What ``frozen_stages`` holds still."""
+        """The modules that ``frozen_stages`` freezes."""
         return [self.conv1, self.bn1, *self.stages[: self.frozen_stages]] if self.frozen_stages else []
 
     def train(self, mode: bool = True) -> ResNet:
-        """Frozen parts stay in eval mode, so that a plain batch norm in them keeps its statistics."""
+        """Set the mode; frozen parts stay in eval mode, so that a plain batch norm in them keeps its statistics."""
         super().train(mode)
         for part in self.frozen_parts:
             part.eval()
@@ -192,13 +194,13 @@ class ResNet(Backbone):
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            # From scratch a block had better start as its shortcut; published weights bring their own gain.
+            # From scratch, a block starts as its shortcut; published weights overwrite the norm's weight.
             elif isinstance(layer, (BasicBlock, Bottleneck)) and norm != "frozen_bn":
                 assert isinstance(layer.last_norm.weight, Tensor)
                 nn.init.zeros_(layer.last_norm.weight)
         for layer in self.modules():
             if isinstance(layer, DeformConv):
-                layer.reset()  # its offsets were among the convolutions above
+                layer.reset()  # the loop above has initialised its offset convolution
 
     def _freeze(self, affine: bool) -> None:
         for part in self.frozen_parts:

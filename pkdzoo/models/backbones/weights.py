@@ -1,8 +1,8 @@
-"""ImageNet weights of backbones: the published files that published detectors were trained from.
+"""ImageNet weights of backbones: the files that published detectors were initialised from.
 
-Which file fits depends on more than depth: caffe-style weights stride in the first 1x1 convolution and want BGR pixels
-of std 1, and Detectron's and Detectron2's differ in their mean. Mixing them up costs AP without a word, so a file is
-chosen, and checked, by the pixels a detector takes.
+The depth alone does not determine the file: caffe-style weights have their stride in the first 1x1 convolution and need
+BGR pixels with std 1, and Detectron's and Detectron2's files differ in their mean. A wrong file silently costs AP, so
+files are selected and checked by the pixel statistics of the detector.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def microsoft(file: str) -> Weights:
 
 
 def hash_of(file: str) -> str:
-    """The hash that stands at the end of a file's name."""
+    """The first characters of the file's SHA-256, which are the end of its name."""
     return file.removesuffix(".pth").rpartition("-")[2]
 
 
-# backbone -> mean of its pixels in its own channel order -> file
+# backbone -> mean of its input in its channel order -> file
 IMAGENET: dict[str, dict[tuple[float, ...], Weights]] = {
     "r18": {RGB: torchvision("resnet18-f37072fd.pth")},
     "r50": {
@@ -66,20 +66,20 @@ RESNET_RULES: list[Rule] = [
     (r"fc\..*", None),  # the classifier
     (r"(?:conv1|bn1|layer[1-4])\..*", r"\g<0>"),  # torchvision's names are ours
 ]
-# What detection adds to a backbone: shifts of deformable convolutions, which start at zero, and Swin's output norms.
+# Parameters that only detectors have: offsets of deformable convolutions, initially zero, and Swin's output norms.
 ADDED = re.compile(r"layer\d\.\d+\.conv2\.offset\.(weight|bias)|norm\d\.(weight|bias)")
 
 
 def imagenet_weights(backbone: str, mean: tuple[float, ...], tag: str = "imagenet") -> Weights:
-    """The ImageNet file for a backbone.
+    """Select the ImageNet file of a backbone.
 
     Args:
         backbone: ``r50``, ``swin_t``, ...
         mean: of each channel, values 0-255, in the detector's channel order.
-        tag: ``imagenet`` for the file trained on pixels of this mean, or the tag of one file.
+        tag: ``imagenet`` for the file that was trained with this mean, or the tag of one file.
 
     Raises:
-        ValueError: when there is none, saying which there are.
+        ValueError: if there is no such file; the message lists the existing ones.
     """
     rows = IMAGENET.get(backbone)
     if rows is None:
@@ -98,13 +98,13 @@ def imagenet_weights(backbone: str, mean: tuple[float, ...], tag: str = "imagene
 
 
 def to_backbone(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of an ImageNet file by the names of our backbones.
+    """Rename the tensors of an ImageNet file to the names of our backbones.
 
     Args:
-        content: what the file holds; the tensors may lie below ``model`` or ``state_dict``.
+        content: content of the file; the tensors may be nested under ``model`` or ``state_dict``.
 
     Raises:
-        ValueError: listing keys of the file that fit nowhere.
+        ValueError: for keys without a counterpart in our backbones; the message lists them.
     """
     for wrapper in ("state_dict", "model"):
         content = content[wrapper] if isinstance(content.get(wrapper), Mapping) else content
@@ -114,13 +114,13 @@ def to_backbone(content: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def completed(state: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
-    """ImageNet weights together with what a backbone has beyond them, taken from the backbone itself.
+    """Complete ImageNet weights with tensors of the backbone that the file does not have.
 
-    That is what detection adds, and the running statistics where a file has none at all: caffe's files have them
-    folded into gain and bias, and statistics 0 and 1 leave those as they are.
+    These are the parameters that only detectors have, and the running statistics of files without any: caffe's files
+    have them folded into weight and bias of the norms, which the statistics 0 and 1 leave unchanged.
 
     Raises:
-        ValueError: for a ResNet with another norm than batch norm, whose gain and bias mean something else.
+        ValueError: for a ResNet without batch norm, because weights and biases of its norms have another meaning.
     """
     full, own = dict(state), backbone.state_dict()
     if "bn1.weight" in state and "bn1.running_mean" not in own:

@@ -1,4 +1,4 @@
-"""Networks from backbone maps to a feature pyramid."""
+"""Necks: networks from the backbone's maps to a feature pyramid."""
 
 from pkdzoo.models.necks.fpn import FPN
 

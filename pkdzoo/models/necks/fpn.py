@@ -1,6 +1,7 @@
-"""Feature pyramid network (Lin et al. 2017) with the variants that the published detectors use.
+"""Feature pyramid network (Lin et al. 2017) in the variants of the published detectors.
 
-Differs from torchvision's FPN in the choice of the coarse levels' source and in ``start``, and in giving strides.
+Unlike torchvision's FPN, it has a choice of the source of the extra levels and of the first backbone map, and it has
+strides.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ EXTRAS = ("max_pool", "on_input", "on_output")
 
 
 class FPN(nn.Module):
-    """Laterals from the backbone, top-down addition, one 3x3 convolution a level, and coarser levels on top.
+    """Lateral convolutions, top-down addition, one 3x3 convolution per level, and extra coarse levels.
 
     Args:
         channels: channels of the backbone's maps, finest first.
-        strides: their strides.
+        strides: strides of the backbone's maps in pixels.
         width: channels of the pyramid.
-        start: first backbone map that is used (0: from stride 4, two-stage; 1: from stride 8, one-stage).
-        levels: levels of the pyramid.
-        extra: where levels above the backbone's come from: ``max_pool`` (every second cell of the level below),
-            ``on_input`` (a strided convolution on the backbone's last map) or ``on_output`` (on the level below).
+        start: index of the first backbone map that is used: 0 is stride 4 (two-stage), 1 is stride 8 (one-stage).
+        levels: number of levels of the pyramid.
+        extra: source of the levels above the backbone's: ``max_pool`` (the level below, subsampled by 2), ``on_input``
+            (a strided convolution on the backbone's last map) or ``on_output`` (one on the level below).
         relu_before_extra: ReLU before the second strided convolution and later ones (FCOS).
-        norm: normalisation of laterals and outputs, or None.
+        norm: norm of lateral and output convolutions, or None.
     """
 
     def __init__(
@@ -51,12 +52,12 @@ class FPN(nn.Module):
         self.start, self.extra, self.relu_before_extra = start, extra, relu_before_extra
         self.width = width
         used = list(channels[start:])
-        more = levels - len(used)
-        self.strides = (*strides[start:], *(strides[-1] * 2 ** (i + 1) for i in range(more)))
+        extra_levels = levels - len(used)
+        self.strides = (*strides[start:], *(strides[-1] * 2 ** (i + 1) for i in range(extra_levels)))
         self.lateral = nn.ModuleList(ConvBlock(c, width, kernel=1, norm=norm) for c in used)
         self.output = nn.ModuleList(ConvBlock(width, width, norm=norm) for _ in used)
         if extra != "max_pool":
-            for i in range(more):
+            for i in range(extra_levels):
                 source = used[-1] if extra == "on_input" and i == 0 else width
                 self.output.append(ConvBlock(source, width, stride=2, norm=norm))
         for layer in self.modules():
@@ -66,7 +67,7 @@ class FPN(nn.Module):
                     nn.init.zeros_(layer.bias)
 
     def forward(self, maps: Sequence[Tensor]) -> FeaturePyramid:
-        """The backbone's maps, finest first -> the pyramid."""
+        """Maps of the backbone, finest first -> the pyramid."""
         used = list(maps[self.start :])
         laterals = [lateral(x) for lateral, x in zip(self.lateral, used)]
         for i in range(len(used) - 1, 0, -1):

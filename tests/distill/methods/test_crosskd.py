@@ -11,7 +11,8 @@ from helpers.reference import GOLDEN, batch_for, checkpoint, load
 
 import pkdzoo
 from pkdzoo.distill.methods.crosskd import TINY, CrossKD
-from pkdzoo.losses.distillation import centre, distilled_quality_focal
+from pkdzoo.losses import distilled_quality_focal
+from pkdzoo.losses.correlation import centre_channels
 
 # name in the file -> student, teacher, weight of PKD where the case has it
 PAIRS = {
@@ -93,18 +94,18 @@ def test_quality_focal_golden_values() -> None:
 
 
 @pytest.mark.parametrize("hold", ["post", "pre"])
-def test_maps_handed_over_have_the_teachers_statistics(hold: Any) -> None:
+def test_aligned_maps_have_the_teachers_statistics(hold: Any) -> None:
     student, teacher = tiny_detector("fcos_r10w16"), tiny_detector("fcos_r10w16", seed=1)
     method = CrossKD(student, teacher, hold=hold)
     batch = tiny_batch()
     traces = [model.trace(batch, "head", method.tap) for model in (student, teacher)]
-    handed = method.handed_over(*traces)
-    theirs = traces[1].taps
-    assert theirs is not None
-    for ours, wanted in zip(handed.cls + handed.reg, theirs.cls + theirs.reg, strict=True):
+    aligned = method.aligned_taps(traces[0].taps, traces[1].taps)
+    taps = traces[1].taps
+    assert len(aligned.cls + aligned.reg) == 10
+    for ours, wanted in zip(aligned.cls + aligned.reg, taps.cls + taps.reg, strict=True):
         if hold == "post":
             wanted = wanted.relu()
-        (_, mean, std), (_, wanted_mean, wanted_std) = centre(ours), centre(wanted)
+        (_, mean, std), (_, wanted_mean, wanted_std) = centre_channels(ours), centre_channels(wanted)
         assert torch.allclose(mean, wanted_mean, atol=1e-4)
         alive = std > 0  # a channel that is constant in the student stays so
         assert alive.any()
@@ -124,7 +125,7 @@ def test_a_twin_learns_nothing_and_a_stranger_something(family: str, block: int 
         assert abs(float(twin[kind].detach())) < 2e-2 * float(stranger[kind].detach()), kind
 
 
-def test_gradient_ends_at_the_block_that_is_handed_over() -> None:
+def test_gradient_ends_at_the_block_of_the_tap() -> None:
     student, teacher = tiny_detector("gfl_r10w16"), tiny_detector("gfl_r10w16", seed=1)
     distiller = pkdzoo.Distiller(student, teacher, {"crosskd": {"block": 1}})
     losses = distiller(tiny_batch())
@@ -162,7 +163,6 @@ def test_ignored_priors_count_for_nothing() -> None:
     with torch.no_grad():
         traces = student.trace(batch, "loss", method.tap), teacher.trace(batch, "head", method.tap)
         before = method(*traces, batch)
-        assert traces[1].outputs is not None
         for level, stride in zip(traces[1].outputs.cls, traces[1].features.strides, strict=True):
             level[:, :, -(-64 // stride) :] = 50.0
         after = method(*traces, batch)
@@ -175,7 +175,7 @@ def test_heads_that_cannot_continue_each_other_are_refused() -> None:
     cases = [
         (tiny_detector("faster_rcnn_r10w16"), {}, "has none"),
         (tiny_detector("fcos_r10w16"), {}, "head: RetinaHead and FCOSHead"),
-        (pkdzoo.create_detector("retina_r10w16", num_classes=3, depth=3), {}, "blocks a tower: 2 and 3"),
+        (pkdzoo.create_detector("retina_r10w16", num_classes=3, depth=3), {}, "blocks per tower: 2 and 3"),
         (pkdzoo.create_detector("retina_r10w16", num_classes=3, width=32), {}, "tower width: 64 and 32"),
         (pkdzoo.create_detector("retina_r10w16", num_classes=5), {}, "3 classes and the teacher 5"),
         (tiny_detector(seed=1), {"block": 3}, "the towers have 2 blocks"),

@@ -13,8 +13,9 @@ from helpers.reference import load, uniform
 from torch import Tensor
 
 import pkdzoo
-from pkdzoo.distill.methods.global_knowledge import GlobalKnowledge, match_prototypes, paint, positive_regions
-from pkdzoo.distill.prototypes import Candidates, in_dense_part, pool_boxes, wanted_objects
+from pkdzoo.distill import match_prototypes
+from pkdzoo.distill.methods.global_knowledge import GlobalKnowledge, fill_boxes, positive_regions
+from pkdzoo.distill.prototypes import Candidates, eligible_objects, in_dense_part, pool_boxes
 
 CASES = load("kd/global_knowledge_prototypes")["cases"]
 FRCNN, RETINA = "faster_rcnn_r10w16", "retina_r10w16"
@@ -80,17 +81,17 @@ def test_small_sums_keep_their_digits() -> None:
     assert float(pool_boxes(maps, torch.tensor([[299.5, 199.5, 299.6, 199.6]]), (1.0, 1.0))) == 0.125
 
 
-def test_later_boxes_are_painted_over_earlier_ones() -> None:
+def test_later_boxes_overwrite_earlier_ones() -> None:
     boxes = torch.tensor([[0.0, 0.0, 31.0, 16.0], [8.0, 8.0, 9.0, 9.0], [24.0, 0.0, 40.0, 32.0]])
-    found = paint(boxes, torch.tensor([0.5, 0.25, 0.75]), (3, 4), 8)
+    found = fill_boxes(boxes, torch.tensor([0.5, 0.25, 0.75]), (3, 4), 8)
     assert torch.equal(found, torch.tensor([
         [0.5, 0.5, 0.5, 0.75],
         [0.5, 0.25, 0.5, 0.75],
         [0, 0, 0, 0.75],
     ]))  # fmt: skip
     many = torch.tensor([[0.0, 0.0, 8.0, 8.0]]).repeat(200, 1)
-    assert float(paint(many, torch.arange(200.0), (1, 1), 8)) == 199
-    assert (paint(boxes[:0], torch.zeros(0), (3, 4), 8) == 0).all()
+    assert float(fill_boxes(many, torch.arange(200.0), (1, 1), 8)) == 199
+    assert (fill_boxes(boxes[:0], torch.zeros(0), (3, 4), 8) == 0).all()
 
 
 def test_candidates_are_large_in_the_original_image_and_not_full() -> None:
@@ -99,10 +100,10 @@ def test_candidates_are_large_in_the_original_image_and_not_full() -> None:
         torch.tensor([[0.0, 0.0, 16.0, 16.0], [0.0, 0.0, 14.0, 90.0], [0.0, 0.0, 50.0, 50.0]]), torch.tensor([0, 0, 1])
     )
     found = [Candidates(), Candidates(num_images=5), Candidates()]
-    assert wanted_objects(batch, 0, found, 5, 30.0).tolist() == [False, False, False]
+    assert eligible_objects(batch, 0, found, 5, 30.0).tolist() == [False, False, False]
     batch.meta = [{"original_size": (192, 256)}, {}]  # twice the size
-    assert wanted_objects(batch, 0, found, 5, 30.0).tolist() == [True, False, False]
-    assert wanted_objects(batch, 0, found, 6, 30.0).tolist() == [True, False, True]
+    assert eligible_objects(batch, 0, found, 5, 30.0).tolist() == [True, False, False]
+    assert eligible_objects(batch, 0, found, 6, 30.0).tolist() == [True, False, True]
 
 
 def method_of(name: str, **options: Any) -> tuple[pkdzoo.Distiller, GlobalKnowledge]:
@@ -161,14 +162,14 @@ def test_trust_by_hand() -> None:
     student, teacher = torch.zeros(2, 64), torch.zeros(2, 64)
     student[:, :2] = torch.tensor([3.0, 4.0])  # nearest: the second, cosine 0.8
     teacher[:, :2] = torch.tensor([1.0, 1.0])  # cosine 1 / sqrt 2
-    found = method.trust(student, teacher, torch.tensor([1, 0]), torch.tensor([0, 0]))
+    found = method.robust_weights(student, teacher, torch.tensor([1, 0]), torch.tensor([0, 0]))
     assert torch.allclose(found, torch.tensor([1 - (0.8 - 0.5**0.5), 1.0]))
 
 
 @pytest.mark.parametrize(("name", "reduce"), [(FRCNN, 5.0), (RETINA, 1.0)])
 def test_feature_terms_by_hand_and_their_fall(name: str, reduce: float) -> None:
     distiller, method = method_of(name)
-    for conv in method.adapters:
+    for conv in method.pairs.projections:
         torch.nn.init.dirac_(conv.weight)
         torch.nn.init.zeros_(conv.bias)
     batch = tiny_batch()
@@ -186,7 +187,7 @@ def test_feature_terms_by_hand_and_their_fall(name: str, reduce: float) -> None:
                 side = ((r.boxes[:, 2] - r.boxes[:, 0] + 1) * (r.boxes[:, 3] - r.boxes[:, 1] + 1)).sqrt()
                 chosen = (side / 56 + 1e-6).log2().floor().clamp(0, 4) == level
                 stride = student.features.strides[level]
-                masks.append(paint(r.boxes[chosen], torch.ones(int(chosen.sum())), s.shape[-2:], stride))
+                masks.append(fill_boxes(r.boxes[chosen], torch.ones(int(chosen.sum())), s.shape[-2:], stride))
             mask = torch.stack(masks)[:, None]
             for weight, m in ((1.0, mask), (4.0, (mask == 0).float())):
                 term = weight * float(((s - t).square() * m).sum()) / max(1.0, 2 * 64 * float(m.sum()))

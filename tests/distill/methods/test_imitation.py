@@ -9,8 +9,8 @@ import torch
 from helpers.kd_reference import tiny_batch, tiny_detector
 
 import pkdzoo
-from pkdzoo.distill.methods.imitation import masked_mean, squared_difference
-from pkdzoo.losses.distillation import cwd, norm_kl
+from pkdzoo.distill.imitation import masked_mean, squared_difference
+from pkdzoo.losses import cwd, norm_kl
 
 
 def losses_of(methods: dict[str, Any], batch: pkdzoo.Batch | None = None, **teacher: Any) -> dict[str, float]:
@@ -37,7 +37,7 @@ def test_normalized_mse_is_pkd() -> None:
     assert found["loss_mse"] == pytest.approx(found["loss_pkd"], rel=1e-5)
 
 
-def test_a_teacher_of_other_width_gets_an_adapter() -> None:
+def test_a_teacher_of_other_width_gets_a_projection() -> None:
     distiller = pkdzoo.Distiller(tiny_detector(), tiny_detector(seed=1, width=32), {"mse": {}, "gt_mask": {}})
     assert len(distiller.connectors()) == 2 * 4 * 2
     losses = distiller(tiny_batch())
@@ -95,9 +95,9 @@ def test_cwd_of_class_logits() -> None:
         pkdzoo.Distiller(student, teacher, {"cwd": {"target": "cls"}})
     with pytest.raises(ValueError, match="has none"):
         pkdzoo.Distiller(student, Maps(), {"cwd": {"target": "cls"}})
-    with pytest.raises(ValueError, match="strides and priors a cell"):
+    with pytest.raises(ValueError, match="strides and priors per location"):
         pkdzoo.Distiller(tiny_detector("retina_r10w16"), student, {"cwd": {"target": "cls"}})
-    # its RPN has three anchors a cell where the student has three classes: equal in shape alone
+    # its RPN has three anchors per location where the student has three classes: equal in shape alone
     with pytest.raises(ValueError, match="one-stage and a two-stage"):
         pkdzoo.Distiller(student, tiny_detector("faster_rcnn_r10w16"), {"cwd": {"target": "cls"}})
 

@@ -11,26 +11,26 @@ from helpers.kd_reference import tiny_batch, tiny_detector
 from torch import Tensor
 
 import pkdzoo
+from pkdzoo.distill.imitation import halved_mean
 from pkdzoo.distill.methods.defeat import DeFeat
 from pkdzoo.distill.methods.fgfi import FGFI
 from pkdzoo.distill.methods.frs import FRS
 from pkdzoo.distill.methods.gid import GID, general_instances, pool_instances, relations
-from pkdzoo.distill.methods.imitation import halved_mean
 from pkdzoo.distill.methods.rank_mimic import RankMimic, ranking_kl
-from pkdzoo.models.trace import Trace
+from pkdzoo.models.trace import HeadTrace, LossTrace
 
 RIVALS = ("frs", "fgfi", "defeat", "gid", "rank_mimic")
 
 
-def traces(batch: pkdzoo.Batch, name: str = "retina_r10w16") -> tuple[Trace, Trace]:
+def traces(batch: pkdzoo.Batch, name: str = "retina_r10w16") -> tuple[LossTrace[Any], HeadTrace[Any]]:
     student, teacher = tiny_detector(name), tiny_detector(name, seed=1)
     with torch.no_grad():
         return student.trace(batch, "loss"), teacher.trace(batch, "head")
 
 
 def identity(method: Any) -> None:
-    """Let adapters do nothing."""
-    for conv in method.adapters:
+    """Let projections do nothing."""
+    for conv in method.pairs.projections:
         torch.nn.init.dirac_(conv.weight)
         torch.nn.init.zeros_(conv.bias)
 
@@ -135,9 +135,9 @@ def test_fgfi_versions() -> None:
     student, teacher = traces(batch)
     port, original = FGFI(student.model, teacher.model), FGFI(student.model, teacher.model, version="original")
     assert port.weight == 3
-    assert (original.weight, original.pairs, original.default_schedule) == (0.01, [(1, 1)], "delay:400")
+    assert (original.weight, original.pairs.levels, original.default_schedule) == (0.01, [(1, 1)], "delay:400")
     for method in (port, original):
-        assert all(conv.weight.abs().max() <= 2e-4 for conv in method.adapters)
+        assert all(conv.weight.abs().max() <= 2e-4 for conv in method.pairs.projections)
         assert float(method(student, teacher, batch)["loss_fgfi"].detach()) > 0
     distiller = pkdzoo.Distiller(student.model, teacher.model, {"fgfi": {"version": "original"}})
     assert float(distiller(batch)["loss_fgfi"].detach()) == 0
@@ -148,7 +148,7 @@ def test_fgfi_versions() -> None:
 def test_fgfi_original_by_hand() -> None:
     batch = tiny_batch()
     student, teacher = traces(batch)
-    method = FGFI(student.model, teacher.model, version="original", share=-1.0)  # every cell where there is an object
+    method = FGFI(student.model, teacher.model, version="original", share=-1.0)  # every location, if there is an object
     identity(method)
     squares = (student.features.levels[1].relu() - teacher.features.levels[1]).square().sum(dim=1)
     found = float(method(student, teacher, batch)["loss_fgfi"].detach())
@@ -190,7 +190,7 @@ def test_gid_response_is_on_priors_near_instances() -> None:
     method = GID(student.model, teacher.model, adapter=False)
     assert not list(method.parameters())
     found = method(student, teacher, batch)
-    boxes = method.find(student, teacher, batch)
+    boxes = method.find_instances(student, teacher, batch)
     assert all(0 < len(b) <= 10 for b in boxes)
     (cls, box), (wanted_cls, wanted_box) = (t.model.flat(t.outputs) for t in (student, teacher))
     entropy, difference, count = 0.0, 0.0, 0
@@ -263,7 +263,7 @@ def test_heads_that_cannot_be_compared_are_refused(method: str) -> None:
     others = [
         (pkdzoo.create_detector("retina_r10w16", num_classes=5), "3 classes and the teacher 5"),
         (tiny_detector("faster_rcnn_r10w16"), "one-stage and a two-stage"),
-        (tiny_detector("fcos_r10w16"), "strides and priors a cell"),
+        (tiny_detector("fcos_r10w16"), "strides and priors per location"),
     ]
     for teacher, words in others:
         with pytest.raises(ValueError, match=words):

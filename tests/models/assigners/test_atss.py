@@ -1,4 +1,4 @@
-"""ATSS: the threshold by hand, levels, conflicts, empty input."""
+"""ATSS: the threshold computed by hand, levels, conflicts, empty input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PRIORS = grid_priors([base_anchors(s, (8.0,), (1.0,)) for s in STRIDES], SIZES, 
 
 
 def test_the_threshold_is_mean_plus_deviation_of_the_candidates() -> None:
-    """Written out for one object, candidate by candidate."""
+    """Reference: computed for one object, candidate by candidate."""
     box = torch.tensor([[30.0, 22.0, 96.0, 90.0]])
     overlaps, centers, start, candidates = box_iou(PRIORS.boxes, box)[:, 0], PRIORS.centers, 0, []
     for count in PRIORS.counts:
@@ -60,7 +60,7 @@ def test_no_objects_and_levels_smaller_than_k() -> None:
 
 
 def test_targets_leave_out_what_is_not_valid() -> None:
-    """The second image alone would have been 64 x 96: its targets are those of a pyramid of that size."""
+    """Alone, the second image would be padded to 64 x 96: its targets are those of a pyramid of this size."""
     objects = Instances(torch.tensor([[8.0, 4.0, 60.0, 58.0]]), torch.tensor([2]))
     valid = torch.stack([valid_prior_mask(SIZES, STRIDES, size) for size in [(128, 128), (50, 90)]])
     targets = atss_targets(PRIORS, [objects, objects], valid, background=5)

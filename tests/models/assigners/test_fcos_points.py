@@ -1,4 +1,4 @@
-"""FCOS' assignment and centerness, on points one can check by eye."""
+"""FCOS' assignment and centerness, on points that can be checked by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Assignment by overlap, on boxes one can check by eye."""
+"""Assignment by IoU, on boxes that can be checked by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PRIORS = torch.tensor([
     [0, 0, 10, 20],  # overlaps it by half
     [0, 0, 10, 22],  # by 0.4545
     [0, 0, 10, 30],  # by a third
-    [50, 50, 60, 70],  # overlaps the second by a quarter, nothing does better
+    [50, 50, 60, 70],  # overlaps the second by a quarter, the highest overlap with it
     [90, 90, 99, 99],  # nothing
 ], dtype=torch.float32)  # fmt: skip
 BOXES = torch.tensor([[0, 0, 10, 10], [50, 50, 60, 55]], dtype=torch.float32)

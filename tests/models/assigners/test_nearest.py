@@ -13,7 +13,7 @@ PRIORS = grid_priors(point_base_anchors(STRIDES), [(8, 8), (4, 4), (2, 2)], STRI
 
 
 def positives(boxes: list[list[float]], k: int = 1) -> dict[tuple[float, float, float], int]:
-    """Stride, x and y of each point that stands for an object, and which."""
+    """Stride, x and y of each positive point, and the index of its object."""
     matched = match_nearest(PRIORS.centers, PRIORS.strides, torch.tensor(boxes).reshape(-1, 4), k=k)
     found = (matched >= 0).nonzero().squeeze(1).tolist()
     return {(float(PRIORS.strides[i]), *PRIORS.centers[i].tolist()): int(matched[i]) for i in found}

@@ -1,4 +1,4 @@
-"""The random choice among assigned candidates."""
+"""Random sampling of assigned candidates."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def matches(positives: int, negatives: int, skipped: int = 5) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("positives", "negatives", "chosen"),
     [
-        (40, 100, (4, 12)),  # positives are cut at a quarter
-        (2, 100, (2, 14)),  # negatives fill up what positives leave
+        (40, 100, (4, 12)),  # positives are limited to a quarter
+        (2, 100, (2, 14)),  # negatives take the rest
         (0, 100, (0, 16)),
-        (40, 3, (4, 3)),  # positives do not fill up what negatives leave
+        (40, 3, (4, 3)),  # positives do not take the rest
         (0, 0, (0, 0)),
     ],
 )

@@ -1,4 +1,4 @@
-"""Task alignment: which priors are chosen and how good they are, by hand."""
+"""Task alignment: selected priors and their quality, computed by hand."""
 
 from __future__ import annotations
 

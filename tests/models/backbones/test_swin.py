@@ -1,4 +1,4 @@
-"""Swin Transformer: windows, shift and bias by what they mean, and images of any size."""
+"""Swin Transformer: windows, shift, bias, and images of any size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 import pkdzoo
 from pkdzoo.models.backbones import backbone_arguments, build_backbone
 from pkdzoo.models.backbones.swin import (
-    APART,
+    MASKED,
     Swin,
     SwinBlock,
     WindowAttention,
@@ -51,32 +51,32 @@ def test_bias_belongs_to_an_offset() -> None:
         for q in range(9):
             offset = (p // size - q // size, p % size - q % size)
             assert offsets.setdefault(offset, int(index[p, q])) == index[p, q]
-    assert sorted(offsets.values()) == list(range(25))  # an entry for every offset, none shared
-    assert offsets[(-2, -2)] == 0 and offsets[(0, 0)] == 12 and offsets[(1, -2)] == 15  # rows first: as files hold it
+    assert sorted(offsets.values()) == list(range(25))  # one entry for every offset
+    assert offsets[(-2, -2)] == 0 and offsets[(0, 0)] == 12 and offsets[(1, -2)] == 15  # rows first, as in the files
 
 
 @pytest.mark.parametrize(("h", "w"), [(6, 9), (3, 3), (3, 6)])
 def test_shift_keeps_apart_what_was_far(h: int, w: int) -> None:
-    """Two cells of a shifted window may attend exactly when they are as far apart in the image as in the window."""
+    """Two locations of a shifted window attend to each other only if they are as far apart in the image as in it."""
     size, shift = 3, 1
     y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
     place = torch.stack([y, x], dim=-1)[None]
-    window_place = to_windows(place, size)  # where a cell lies after rolling
-    image_place = to_windows(place.roll((-shift, -shift), (1, 2)), size)  # and where it came from
-    moved = image_place - window_place
+    window_position = to_windows(place, size)  # position of a location after rolling
+    image_position = to_windows(place.roll((-shift, -shift), (1, 2)), size)  # and before it
+    moved = image_position - window_position
     together = (moved[:, :, None] == moved[:, None, :]).all(dim=-1)
-    assert torch.equal(shift_mask(h, w, size, shift), torch.where(together, 0.0, APART))
+    assert torch.equal(shift_mask(h, w, size, shift), torch.where(together, 0.0, MASKED))
 
 
 def naive_attention(layer: WindowAttention, x: Tensor, window: int, shift: int) -> Tensor:
-    """Attention of one image (h, w, C) written down cell by cell."""
+    """Reference: the attention of one image (h, w, C), computed location by location."""
     h, w, channels = x.shape
     q, k, v = layer.qkv(x).reshape(h, w, 3, layer.heads, -1).unbind(2)
     out = torch.zeros(h, w, layer.heads, channels // layer.heads)
     cells = [(i, j) for i in range(h) for j in range(w)]
 
     def window_of(cell: tuple[int, int]) -> list[tuple[int, bool]]:
-        # windows start at `shift`; what lies before the first or after the last whole one is a window of its own
+        # windows start at `shift`; the rest before the first and after the last whole window is a separate window
         return [((c - shift) // window, c < shift) for c in cell]
 
     for i, j in cells:
@@ -157,7 +157,7 @@ def test_frozen_stages() -> None:
 def test_every_parameter_learns() -> None:
     model = small()
     sum(m.square().sum() for m in model(torch.randn(1, 3, 40, 56))).backward()
-    # adding one number to all keys of a window changes no attention: the keys' bias may have gradient 0, not None
+    # a constant added to all keys of a window does not change the attention: the keys' bias may have gradient 0
     assert all(p.grad is not None and (p.grad.any() or "bias" in name) for name, p in model.named_parameters())
 
 
@@ -173,9 +173,9 @@ def test_wrong_arguments(wrong: dict[str, object], says: str) -> None:
 
 def test_arguments_that_only_a_resnet_has() -> None:
     assert "norm" in backbone_arguments("r50") and "norm" not in backbone_arguments("swin_t")
-    assert build_backbone("r18", norm=None, frozen_stages=None).frozen_stages == 1  # None: the backbone's own
+    assert build_backbone("r18", norm=None, frozen_stages=None).frozen_stages == 1  # None: the default of the backbone
     assert build_backbone("swin_t", norm=None, frozen_stages=None).frozen_stages == 0
-    with pytest.raises(ValueError, match=r"'swin_t' has no argument 'norm'; it takes .*drop_path"):
+    with pytest.raises(ValueError, match=r"'swin_t' has no argument 'norm'; its arguments are .*drop_path"):
         pkdzoo.create_detector("retina_swin_t", norm="gn")
     with pytest.raises(ValueError, match="no argument 'drop_path'"):
         pkdzoo.create_detector("retina_r50", drop_path=0.1)

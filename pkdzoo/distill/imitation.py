@@ -1,0 +1,52 @@
+"""What the methods that imitate feature maps share: squared differences, their means, and default weights."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pkdzoo.losses import normalize_channels
+from pkdzoo.models.detector import Detector
+from pkdzoo.ops.reduce import mean_over_ranks
+
+PROJECTION_STD = 1e-4  # as FGFI and DeFeat were released: their projections start at nearly zero
+
+
+def squared_difference(student: Tensor, teacher: Tensor, normalize: bool, sync: bool = False) -> Tensor:
+    """Squared difference of each element, in float32. The teacher gets no gradient.
+
+    Args:
+        student: (B, C, h, w).
+        teacher: (B, C, h, w).
+        normalize: apply PKD's normalisation first, and return half the squared difference.
+        sync: statistics of that normalisation over all processes.
+    """
+    teacher = teacher.detach()
+    if normalize:
+        return 0.5 * (normalize_channels(student, sync) - normalize_channels(teacher, sync)).square()
+    return (student.float() - teacher.float()).square()
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over channels and the locations of a mask: (B, C, h, w) and (B, 1, h, w) -> (); 0 for an empty mask."""
+    locations = mean_over_ranks(mask.sum(), least=1)
+    return (values.mean(dim=1, keepdim=True) * mask).sum() / locations
+
+
+def halved_mean(squares: Tensor, mask: Tensor) -> Tensor:
+    """Half the weighted mean over locations and channels: (B, C, h, w) and (B, 1, h, w) -> ().
+
+    As the released codes write it: the sum over ``max(1, 2 * C * sum of the mask)``.
+    """
+    return (squares * mask).sum() / (2 * mean_over_ranks(mask.sum() * squares.shape[1], least=0.5))
+
+
+def published_pkd_weight(teacher: Detector) -> float:
+    """PKD's weight: 6 with a two-stage teacher, 10 with a one-stage teacher."""
+    return 6.0 if teacher.two_stage else 10.0
+
+
+def default_weight(weight: float | None, normalize: bool, teacher: Detector) -> float:
+    """``weight`` if it is given; otherwise PKD's for normalised maps and 10 for others."""
+    if weight is not None:
+        return float(weight)
+    return published_pkd_weight(teacher) if normalize else 10.0

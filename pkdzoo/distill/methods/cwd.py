@@ -1,0 +1,67 @@
+"""CWD: channel-wise knowledge distillation for dense prediction (Shu et al. 2021, arXiv:2011.13256).
+
+Every channel of a map is a probability distribution over the locations of its image; the student's learns from the
+teacher's by KL divergence, see :func:`pkdzoo.losses.cwd`. Published uses: all five levels of the pyramid with weight
+10 each, or the class logits of a GFL head with weight 5 (mmrazor 0.x; which levels it took is inferred: all).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pkdzoo.distill.base import DistillMethod, require_same_heads
+from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize, check_choice
+from pkdzoo.losses import cwd
+from pkdzoo.models.detector import Detector
+from pkdzoo.models.trace import HeadTrace, Trace
+from pkdzoo.structures import Batch, FeaturePyramid
+
+
+class CWD(DistillMethod):
+    """Channel-wise distillation of the pyramid or of the class logits.
+
+    Args:
+        student: detector that learns.
+        teacher: of equally many channels; for ``target="cls"`` of the same kind, classes, strides and priors.
+        weight: None: 10 for features, 5 for class logits.
+        tau: temperature.
+        target: ``features`` or ``cls``.
+        levels: pairs of levels, counted from the finest.
+        pair: ``index`` or ``stride``.
+        resize: what to do with maps of different size.
+    """
+
+    def __init__(
+        self,
+        student: Detector,
+        teacher: Detector,
+        weight: float | None = None,
+        tau: float = 1.0,
+        target: Literal["features", "cls"] = "features",
+        levels: int = 5,
+        pair: PairBy = "index",
+        resize: Resize = "larger",
+    ) -> None:
+        super().__init__()
+        check_choice("target", target, ("features", "cls"))
+        on_logits = target == "cls"
+        if on_logits:
+            require_same_heads(student, teacher, "cwd of class logits")
+            self.teacher_depth = "head"
+        project: Literal["never", "refuse"] = "never" if on_logits else "refuse"
+        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, project)
+        self.weight = (5.0 if on_logits else 10.0) if weight is None else float(weight)
+        self.tau, self.on_logits = float(tau), on_logits
+
+    def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:
+        maps = self.pairs(self.target_maps(student), self.target_maps(teacher))
+        return {"loss_cwd": self.weight * torch.stack([cwd(s, t, self.tau) for s, t, _ in maps]).sum()}
+
+    def target_maps(self, trace: Trace[Detector]) -> FeaturePyramid:
+        """The maps that are compared: features, or class logits."""
+        if self.on_logits and isinstance(trace, HeadTrace):
+            return FeaturePyramid(trace.outputs.cls, trace.features.strides)
+        return trace.features

@@ -1,0 +1,64 @@
+"""GT mask: imitation of a pyramid at the objects alone, a baseline of the PKD paper (arXiv:2207.02039, table 4).
+
+As ``mse``, but only at locations that overlap an object. The paper gives no more than that: rounding, the use of every
+level and the normaliser ``C * locations`` are inferred. ``normalize=True`` is the "+ PKD" of the table, see ``mse``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pkdzoo.distill.base import DistillMethod
+from pkdzoo.distill.imitation import default_weight, masked_mean, squared_difference
+from pkdzoo.distill.masks import object_mask, objects_of, of_level
+from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize, check_choice
+from pkdzoo.models.detector import Detector
+from pkdzoo.models.trace import Trace
+from pkdzoo.structures import Batch
+
+
+class GTMask(DistillMethod):
+    """Mean squared difference at the locations that overlap an object.
+
+    Args:
+        student: detector that learns.
+        teacher: any detector; where numbers of channels differ, a 1x1 convolution projects the student's map.
+        weight: None: 10, or PKD's with ``normalize``.
+        levels: pairs of levels, counted from the finest.
+        boxes: ``all``: an object counts at every level; ``size``: only at the level that fits its size.
+        pair: ``index`` or ``stride``.
+        resize: what to do with maps of different size.
+        normalize: normalise channels first, as PKD does.
+        sync: statistics of that normalisation over all processes.
+    """
+
+    def __init__(
+        self,
+        student: Detector,
+        teacher: Detector,
+        weight: float | None = None,
+        levels: int = 4,
+        boxes: Literal["all", "size"] = "all",
+        pair: PairBy = "index",
+        resize: Resize = "larger",
+        normalize: bool = False,
+        sync: bool = False,
+    ) -> None:
+        super().__init__()
+        check_choice("boxes", boxes, ("all", "size"))
+        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, "where_needed")
+        self.weight = default_weight(weight, normalize, teacher)
+        self.by_size, self.normalize, self.sync = boxes == "size", normalize, sync
+
+    def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:
+        objects = objects_of(batch)
+        total = student.features.levels[0].new_zeros((), dtype=torch.float32)
+        for level, maps in enumerate(self.pairs(student.features, teacher.features)):
+            chosen = of_level(objects, level, len(self.pairs)) if self.by_size else objects
+            mask = object_mask(chosen, (maps.student.shape[-2], maps.student.shape[-1]), maps.stride)
+            squares = squared_difference(maps.student, maps.teacher, self.normalize, self.sync)
+            total = total + masked_mean(squares, mask)
+        return {"loss_gt_mask": self.weight * total}

@@ -1,0 +1,51 @@
+"""Norm + KL: PKD in its KL form (arXiv:2207.02039, section 3.4 and table 7).
+
+PKD's normalisation, then KL divergence at temperature 50 between channels as probability distributions over the
+locations of the whole batch, see :func:`pkdzoo.losses.norm_kl`. No code was released; the mean over channels is
+inferred.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pkdzoo.distill.base import DistillMethod
+from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize
+from pkdzoo.losses import norm_kl
+from pkdzoo.models.detector import Detector
+from pkdzoo.models.trace import Trace
+from pkdzoo.structures import Batch
+
+
+class NormKL(DistillMethod):
+    """PKD with KL divergence instead of the squared difference; equal to it in the limit of a large temperature.
+
+    Args:
+        student: detector that learns.
+        teacher: of equally many channels.
+        weight: 10, as published for one-stage teachers.
+        temperature: T.
+        levels: pairs of levels, counted from the finest.
+        pair: ``index`` or ``stride``.
+        resize: what to do with maps of different size.
+    """
+
+    def __init__(
+        self,
+        student: Detector,
+        teacher: Detector,
+        weight: float = 10.0,
+        temperature: float = 50.0,
+        levels: int = 4,
+        pair: PairBy = "index",
+        resize: Resize = "larger",
+    ) -> None:
+        super().__init__()
+        self.pairs = PyramidPairs(student, teacher, levels, pair, resize)
+        self.weight, self.temperature = float(weight), float(temperature)
+
+    def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:
+        maps = self.pairs(student.features, teacher.features)
+        losses = [norm_kl(s, t, self.temperature) for s, t, _ in maps]
+        return {"loss_norm_kl": self.weight * torch.stack(losses).sum()}

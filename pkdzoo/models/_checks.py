@@ -1,0 +1,46 @@
+"""Checks of a batch before its losses are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from pkdzoo.structures import Instances
+
+
+def check_instances(instances: Sequence[Instances], meta: Sequence[Mapping[str, Any]] | None, num_classes: int) -> None:
+    """Refuse objects with an impossible label or box, which would silently train a detector wrongly.
+
+    Args:
+        instances: objects of each image.
+        meta: facts about each image for the error message, see :class:`pkdzoo.structures.Batch`; or None.
+        num_classes: C.
+
+    Raises:
+        ValueError: for a label outside ``0 .. C-1``, or a box that is not finite or has no area; it names the image.
+    """
+    boxes = torch.cat([objects.boxes for objects in instances])
+    labels = torch.cat([objects.labels for objects in instances])
+    bad_label = (labels < 0) | (labels >= num_classes)
+    bad_box = ~boxes.isfinite().all(dim=1) | (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)
+    if not (bad_label | bad_box).any():  # the only synchronisation with the device
+        return
+    image, index = first_of(bad_label | bad_box, instances)
+    name = meta[image].get("file_name", f"image {image}") if meta else f"image {image} of the batch"
+    objects = instances[image]
+    label, box = int(objects.labels[index]), [round(x, 2) for x in objects.boxes[index].tolist()]
+    if not 0 <= label < num_classes:
+        raise ValueError(f"{name}: label {label}, but the detector has {num_classes} classes, 0 to {num_classes - 1}")
+    raise ValueError(f"{name}: box {box} has no area; xyxy in pixels, x1 < x2 and y1 < y2: drop or correct it")
+
+
+def first_of(flags: torch.Tensor, instances: Sequence[Instances]) -> tuple[int, int]:
+    """Image and object index of the first object that is flagged; ``flags`` is (sum of G,) bool."""
+    row = int(flags.nonzero()[0, 0])
+    for image, objects in enumerate(instances):
+        if row < len(objects):
+            return image, row
+        row -= len(objects)
+    raise AssertionError("more flags than objects")
