@@ -7,6 +7,7 @@ detector's class: ``HeadTrace[DenseDetector]`` has a ``model`` with the methods 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
@@ -19,7 +20,7 @@ DEPTHS: tuple[Depth, ...] = ("features", "head", "loss")
 Model = TypeVar("Model", bound=nn.Module, covariant=True)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Taps:
     """Maps kept from inside the towers of a dense head.
 
@@ -29,9 +30,12 @@ class Taps:
         after: number of the block that the maps come from; 0 means the pyramid itself.
     """
 
-    cls: list[Tensor] = field(default_factory=list)
-    reg: list[Tensor] = field(default_factory=list)
+    cls: Sequence[Tensor] = ()
+    reg: Sequence[Tensor] = ()
     after: int = 0
+
+
+NO_TAPS = Taps()  # torch.compile can't trace a default factory that makes a dataclass
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class HeadTrace(Trace[Model]):
 
     outputs: HeadOutputs
     priors: Priors
-    taps: Taps = field(default_factory=Taps, kw_only=True)
+    taps: Taps = field(default=NO_TAPS, kw_only=True)
     proposals: list[Tensor] = field(default_factory=list, kw_only=True)
 
 
