@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
@@ -20,8 +20,7 @@ DEPTHS: tuple[Depth, ...] = ("features", "head", "loss")
 Model = TypeVar("Model", bound=nn.Module, covariant=True)
 
 
-@dataclass(frozen=True)
-class Taps:
+class Taps(NamedTuple):
     """Maps kept from inside the towers of a dense head.
 
     Attributes:
@@ -35,7 +34,7 @@ class Taps:
     after: int = 0
 
 
-NO_TAPS = Taps()  # torch.compile can't trace a default factory that makes a dataclass
+NO_TAPS = Taps()
 
 
 @dataclass(frozen=True)
