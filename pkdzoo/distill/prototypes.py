@@ -147,13 +147,13 @@ def collect_candidates(
     Returns:
         One per class of the student, of this process's images.
     """
-    found = [Candidates() for _ in range(student.num_classes)]
+    candidates = [Candidates() for _ in range(student.num_classes)]
     enough = -(-num_images // world_size())
     device = student.pixel_mean.device
     for number, batch in enumerate(loader):
-        if (batches is not None and number >= batches) or all(c.num_images >= enough for c in found):
+        if (batches is not None and number >= batches) or all(c.num_images >= enough for c in candidates):
             break
-        eligible = [eligible_objects(batch, i, found, enough, smallest) for i in range(len(batch))]
+        eligible = [eligible_objects(batch, i, candidates, enough, smallest) for i in range(len(batch))]
         useful = [i for i, objects in enumerate(eligible) if objects.any()]
         if not useful:
             continue
@@ -169,19 +169,19 @@ def collect_candidates(
                 vectors.append(torch.stack(pooled, dim=1).cpu())  # (G, L, C)
             for label in sorted(set(kept.labels.tolist())):
                 of_class = (kept.labels == label).cpu()
-                found[label].student.extend(vectors[0][of_class])
-                found[label].teacher.extend(vectors[1][of_class])
-                found[label].num_images += 1
-    return found
+                candidates[label].student.extend(vectors[0][of_class])
+                candidates[label].teacher.extend(vectors[1][of_class])
+                candidates[label].num_images += 1
+    return candidates
 
 
-def eligible_objects(batch: Batch, index: int, found: list[Candidates], enough: int, smallest: float) -> Tensor:
+def eligible_objects(batch: Batch, index: int, candidates: list[Candidates], enough: int, smallest: float) -> Tensor:
     """True for the objects of one image that become candidates: (G,) bool."""
     objects = objects_of(batch)[index]
     original = (batch.meta[index] if batch.meta else {}).get("original_size", batch.sizes[index])
     scale = [float(o) / s for o, s in zip(original, batch.sizes[index])]  # of height and width
     side = (objects.boxes[:, 2:] - objects.boxes[:, :2]) * objects.boxes.new_tensor([scale[1], scale[0]])
-    missing = torch.tensor([c.num_images < enough for c in found], device=objects.labels.device)
+    missing = torch.tensor([c.num_images < enough for c in candidates], device=objects.labels.device)
     return (side > smallest).all(dim=1) & missing[objects.labels]
 
 
@@ -191,12 +191,12 @@ def part_of_batch(batch: Batch, index: list[int]) -> Batch:
     return Batch(batch.images[index], [batch.sizes[i] for i in index], instances)
 
 
-def gather_candidates(found: list[Candidates]) -> list[Candidates]:
+def gather_candidates(candidates: list[Candidates]) -> list[Candidates]:
     """The candidates of all processes in the order of their ranks, the same on every process."""
     if world_size() == 1:
-        return found
+        return candidates
     gathered: list[list[Candidates]] = [[] for _ in range(world_size())]
-    dist.all_gather_object(gathered, found)
+    dist.all_gather_object(gathered, candidates)
     joined = []
     for parts in zip(*gathered):
         student = [vector for part in parts for vector in part.student]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pkdzoo.layers.norm import Norm
 from pkdzoo.layers.towers import Tower
 from pkdzoo.models.detector import Detector
-from pkdzoo.models.trace import HeadTrace, LossTrace, Taps, Trace
+from pkdzoo.models.trace import NO_TAPS, HeadTrace, LossTrace, Taps, Trace
 from pkdzoo.ops.boxes import clip_boxes
 from pkdzoo.ops.levels import flatten_level, flatten_levels
 from pkdzoo.ops.nms import concatenate, select_candidates, suppress
@@ -136,7 +136,7 @@ class DenseDetector(Detector):
     def run_head(self, features: FeaturePyramid, batch: Batch, tap: int | None = None) -> HeadTrace[Self]:
         """Outputs and priors."""
         outputs, taps = self.head(features.levels, tap)
-        return HeadTrace(self, features, outputs, self.make_priors(features), taps=taps or Taps())
+        return HeadTrace(self, features, outputs, self.make_priors(features), taps=taps or NO_TAPS)
 
     def run_losses(
         self, features: FeaturePyramid, batch: Batch, instances: list[Instances], tap: int | None = None

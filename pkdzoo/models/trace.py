@@ -7,8 +7,9 @@ detector's class: ``HeadTrace[DenseDetector]`` has a ``model`` with the methods 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
@@ -19,8 +20,7 @@ DEPTHS: tuple[Depth, ...] = ("features", "head", "loss")
 Model = TypeVar("Model", bound=nn.Module, covariant=True)
 
 
-@dataclass
-class Taps:
+class Taps(NamedTuple):
     """Maps kept from inside the towers of a dense head.
 
     Attributes:
@@ -29,9 +29,12 @@ class Taps:
         after: number of the block that the maps come from; 0 means the pyramid itself.
     """
 
-    cls: list[Tensor] = field(default_factory=list)
-    reg: list[Tensor] = field(default_factory=list)
+    cls: Sequence[Tensor] = ()
+    reg: Sequence[Tensor] = ()
     after: int = 0
+
+
+NO_TAPS = Taps()
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class HeadTrace(Trace[Model]):
 
     outputs: HeadOutputs
     priors: Priors
-    taps: Taps = field(default_factory=Taps, kw_only=True)
+    taps: Taps = field(default=NO_TAPS, kw_only=True)
     proposals: list[Tensor] = field(default_factory=list, kw_only=True)
 
 

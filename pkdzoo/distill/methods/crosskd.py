@@ -133,9 +133,9 @@ class CrossKD(DistillMethod):
         teacher_cls, teacher_box = student.model.flat(teacher.outputs)
         weights = teacher_cls.sigmoid().amax(dim=-1) * valid  # the teacher's best score of each prior
         total = self.normalizer(student)
-        cls_loss = distilled_quality_focal(cls, teacher_cls, valid) / total
+        cls_loss = distilled_quality_focal(cls, teacher_cls, valid)
         losses = {
-            "loss_crosskd_cls": self.settings.cls * cls_loss,
+            "loss_crosskd_cls": self.settings.cls * cls_loss / total,
             "loss_crosskd_box": self.settings.box * self.box_loss(student, box, teacher, teacher_box, weights, total),
         }
         if self.settings.quality:

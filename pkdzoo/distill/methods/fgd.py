@@ -6,7 +6,7 @@ learns the teacher's. Global: a context block on either side, both trained, and 
 
 Differs from the authors' code:
 
-- Boxes are placed on the map by the padded size; theirs divides by the image's own size although the map is of the
+- Boxes are scaled to the map by the padded size; their code divides by the image's own size although the map is of the
   padded batch, which moves boxes slightly. ``boxes_on="image"`` is that.
 - Their tap is the pyramid's output before its norm, which only RepPoints has; here it is the pyramid.
 - Their configurations copy the teacher's neck and head into a student of the same type and clip gradients at 35;

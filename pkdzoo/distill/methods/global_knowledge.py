@@ -110,13 +110,13 @@ class GlobalKnowledge(DistillMethod):
         """Search prototypes with the current student. All processes end with the same prototypes."""
         modes = {module: module.training for module in student.modules()}  # parts may be frozen in eval mode
         student.eval()
-        found = collect_candidates(
+        collected = collect_candidates(
             student, teacher, loader, self.pairs.levels, self.num_images, self.smallest, self.batches
         )
         for module, training in modes.items():
             module.training = training
         count = self.student_prototypes.shape[2]
-        for label, candidates in enumerate(gather_candidates(found)):
+        for label, candidates in enumerate(gather_candidates(collected)):
             self.known[label] = bool(candidates.student)
             if not candidates.student:
                 continue
