@@ -17,10 +17,10 @@ from typing import Any
 from tqdm import tqdm
 
 from pkdzoo.data.formats import voc, yolo
-from pkdzoo.data.formats.common import inside, sizes_of
+from pkdzoo.data.formats.common import read_sizes, relative_image_path
 from pkdzoo.data.formats.read import FORMATS, find_format, read_coco, splits_of
-from pkdzoo.data.load_report import few
 from pkdzoo.data.locate import find_split
+from pkdzoo.utils.text import quote_some
 
 
 @dataclass
@@ -121,7 +121,7 @@ def convert(
         have = f"{source} has the splits {', '.join(wanted)}"
         raise ValueError(f"hold_out={hold_out}: a share between 0 and 1 of train where there is no val; {have}")
     if to == "yolo" and set(wanted) - {"train", "val", "test"}:
-        raise ValueError(f"YOLO has the splits train, val and test; choose among them instead of {few(wanted)}")
+        raise ValueError(f"YOLO has the splits train, val and test; choose among them instead of {quote_some(wanted)}")
     result = Converted(str(target), kind or "coco", to)
     target.parent.mkdir(parents=True, exist_ok=True)
     building = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
@@ -162,10 +162,10 @@ def _divided(coco: dict[str, Any], share: float) -> tuple[dict[str, Any], dict[s
 def _write_split(
     coco: dict[str, Any], images: Path, building: Path, split: str, result: Converted, link: bool, progress: bool
 ) -> None:
-    paths = [images / inside(str(image["file_name"])) for image in coco["images"]]
+    paths = [images / relative_image_path(str(image["file_name"])) for image in coco["images"]]
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
-        raise ValueError(f"{len(missing)} of {len(paths)} images of {split} are missing: {few(missing, 4)}")
+        raise ValueError(f"{len(missing)} of {len(paths)} images of {split} are missing: {quote_some(missing, 4)}")
     lost: Counter[str] = Counter()
     if result.target_format == "yolo":
         coco = _of_told_size(coco, paths, lost)
@@ -182,7 +182,7 @@ def _write_split(
 
 def _of_told_size(coco: dict[str, Any], paths: list[Path], lost: Counter[str]) -> dict[str, Any]:
     """Without images whose own size is another: YOLO's shares would be of the wrong pixels."""
-    sizes = sizes_of(paths, strict=True)
+    sizes = read_sizes(paths, strict=True)
     images = [image for image, size in zip(coco["images"], sizes) if size == (image["height"], image["width"])]
     lost["images of another size than their annotations say, or turned by their EXIF tag"] = len(paths) - len(images)
     kept, all_ids = {image["id"] for image in images}, {image["id"] for image in coco["images"]}

@@ -16,7 +16,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from pkdzoo.data.image_io import open_image
+from pkdzoo.data.image_files import open_image
 from pkdzoo.inference.draw import class_colour, draw_detections
 from pkdzoo.ops.masks import paste_mask, paste_masks, run_lengths
 from pkdzoo.structures import Detections

@@ -16,7 +16,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from pkdzoo.data.image_io import SUFFIXES, UnreadableImage, read_image, to_rgb, to_tensor
+from pkdzoo.data.image_files import SUFFIXES, UnreadableImage, to_rgb
+from pkdzoo.data.image_io import read_image, to_tensor
 from pkdzoo.inference.video import Frame, is_video, read_video
 from pkdzoo.inference.web import fetch_image, is_link
 

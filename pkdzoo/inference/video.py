@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pkdzoo.data.image_io import UnreadableImage
+from pkdzoo.data.image_files import UnreadableImage
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".ogv")
 ENCODERS = ("libx264", "h264", "mpeg4")  # the first that this FFmpeg has

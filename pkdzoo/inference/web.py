@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from PIL import Image
 
-from pkdzoo.data.image_io import UnreadableImage, open_image
+from pkdzoo.data.image_files import UnreadableImage, open_image
 from pkdzoo.version import __version__
 
 LIMIT = 64 * 2**20  # bytes; a JPEG of 12,000 x 9,000 pixels has about 40 MB

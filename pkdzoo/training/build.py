@@ -92,7 +92,7 @@ def build_datasets(recipe: Recipe, places: Places) -> tuple[CocoDataset, CocoDat
         transform=train_transform(data),
         with_masks=data.masks,
         drop_empty=data.drop_empty,
-        min_size=data.min_image_size,
+        min_image_size=data.min_image_size,
         seed=recipe.seed,
         on_error="skip",
     )

@@ -15,7 +15,8 @@ from PIL import Image
 from torchvision.ops import box_iou
 
 import pkdzoo
-from pkdzoo.data.image_io import UnreadableImage, read_image
+from pkdzoo.data.image_files import UnreadableImage
+from pkdzoo.data.image_io import read_image
 from pkdzoo.inference.draw import class_colour, draw_detections, ink_on, place_captions
 from pkdzoo.inference.result import Result
 from pkdzoo.structures import Detections

@@ -50,10 +50,10 @@ class TestLinks:
     @pytest.mark.parametrize(
         ("content", "reason"),
         [
-            (b"<html>no image</html>", "no image of a known kind"),
-            (b"", "no image of a known kind"),
+            (b"<html>no image</html>", "no image of a known format"),
+            (b"", "no image of a known format"),
             (png()[:-40], "truncated"),
-            (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run\n", "no image of a known kind"),
+            (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run\n", "no image of a known format"),
         ],
         ids=["html", "nothing", "half", "a program"],
     )
@@ -201,5 +201,5 @@ def test_what_pillow_would_run_is_not_opened(tmp_path: Path) -> None:
     """Encapsulated PostScript is a program, which Pillow hands to Ghostscript."""
     path = tmp_path / "a.png"
     Image.new("RGB", (8, 8)).save(path, "EPS")
-    with pytest.raises(UnreadableImage, match="no image of a known kind"):
+    with pytest.raises(UnreadableImage, match="no image of a known format"):
         read_image(path)

@@ -192,7 +192,7 @@ def read_columns(path: str | Path, segmentations: bool = False) -> Columns:
             if key not in sections:
                 stream.skip()
             elif key in seen or stream.peek() != "[":
-                raise ValueError(f"{path}: {key!r} {'stands twice' if key in seen else 'is not a list'}")
+                raise ValueError(f"{path}: {key!r} {'occurs twice' if key in seen else 'is not a list'}")
             else:
                 add = sections[key]
                 for place, record in enumerate(stream.elements()):

@@ -27,16 +27,16 @@ from typing import Any, NoReturn
 
 from pkdzoo.data.formats.common import (
     Object,
-    annotation,
     class_names,
-    content,
-    images_below,
-    lines_of,
+    int_if_whole,
+    list_images,
+    make_annotation,
+    make_content,
     objects_by_image,
-    plain,
-    sizes_of,
+    read_lines,
+    read_sizes,
 )
-from pkdzoo.data.load_report import few
+from pkdzoo.utils.text import quote_some
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 LARGEST = 10**9  # pixels; 1e999999999 is a Decimal, too, and fills the memory as a whole number
@@ -103,9 +103,9 @@ def classes_of(folder: str | Path) -> list[str]:
     """Names of all classes in the order of their labels."""
     root = Path(folder)
     if (root / "classes.txt").is_file():
-        return lines_of(root / "classes.txt")
+        return read_lines(root / "classes.txt")
     if (root / "labelmap.txt").is_file():  # CVAT's: name:colour:parts:actions
-        names = [line.split(":")[0].strip() for line in lines_of(root / "labelmap.txt") if not line.startswith("#")]
+        names = [line.split(":")[0].strip() for line in read_lines(root / "labelmap.txt") if not line.startswith("#")]
         return [name for name in names if name != "background"]
     files = sorted((root / "Annotations").rglob("*.xml"))
     return sorted({_text(item, "name") for file in files for item in parse(file).findall("object")} - {""})
@@ -126,14 +126,14 @@ def to_coco(folder: str | Path, split: str, strict: bool = True) -> dict[str, An
     """
     root, images = Path(folder), image_dir(folder)
     listed = split_file(root, split)
-    names = lines_of(listed)
+    names = read_lines(listed)
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise ValueError(f"{listed} lists {few(twice)} more than once; delete the second line")
+        raise ValueError(f"{listed} lists {quote_some(twice)} more than once; delete the second line")
     classes = classes_of(root)
     ids = {name: number for number, name in enumerate(classes, 1)}
     stored: dict[str, list[str]] = {}
-    for file in images_below(images):
+    for file in list_images(images):
         stored.setdefault(_stem(file), []).append(file)
     records: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -144,10 +144,12 @@ def to_coco(folder: str | Path, split: str, strict: bool = True) -> dict[str, An
         for place, element in enumerate(tree.findall("object")):
             found, box, flags = _object(element, f"{path}: object {place + 1}")
             if found not in ids:
-                raise ValueError(f"{path}: the class {found!r} is not among {few(classes, 20)}; add it to the list")
-            annotations.append(annotation(len(annotations) + 1, number, ids[found], box, **flags))
+                raise ValueError(
+                    f"{path}: the class {found!r} is not among {quote_some(classes, 20)}; add it to the list"
+                )
+            annotations.append(make_annotation(len(annotations) + 1, number, ids[found], box, **flags))
     _fill_sizes(records, images, strict)
-    return content(records, annotations, classes)
+    return make_content(records, annotations, classes)
 
 
 def _stem(file: str) -> str:
@@ -179,7 +181,7 @@ def _fill_sizes(records: list[dict[str, Any]], images: Path, strict: bool) -> No
     """Sizes of images whose annotation does not say them; some tools write 0."""
     lacking = [record for record in records if record["width"] < 1 or record["height"] < 1]
     if lacking:
-        sizes = sizes_of([images / record["file_name"] for record in lacking], strict)
+        sizes = read_sizes([images / record["file_name"] for record in lacking], strict)
         for record, (height, width) in zip(lacking, sizes):
             record.update(width=width, height=height)
 
@@ -191,7 +193,7 @@ def _object(element: ET.Element, where: str) -> tuple[str, list[int | float], di
         raise ValueError(f"{where} has no <{'name' if not name else 'bndbox'}>")
     left, top, right, bottom = (_number(box, key, where) for key in CORNERS)
     x, y = left - 1, top - 1
-    sides = [plain(float(v)) for v in (x, y, right - x, bottom - y)]
+    sides = [int_if_whole(float(v)) for v in (x, y, right - x, bottom - y)]
     flags: dict[str, Any] = {}
     if _flag(element, "iscrowd", where):
         flags["iscrowd"] = 1
@@ -245,10 +247,10 @@ def from_coco(coco: Mapping[str, Any], folder: str | Path, split: str) -> Counte
     Raises:
         ValueError: two images need one annotation file, or another split has other classes.
     """
-    root, lost = Path(folder), Counter[str]()
+    root, dropped = Path(folder), Counter[str]()
     _write_classes(root / "classes.txt", class_names(coco))
     names: dict[str, None] = {}  # a set that keeps its order
-    for image, path, objects in objects_by_image(coco, lost):
+    for image, path, objects in objects_by_image(coco, dropped):
         name = path.with_suffix("").as_posix()
         file = root / "Annotations" / f"{name}.xml"
         text = _document(image, path.as_posix(), objects)
@@ -257,16 +259,16 @@ def from_coco(coco: Mapping[str, Any], folder: str | Path, split: str) -> Counte
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(text)
         names[name] = None
-        lost["segmentations"] += sum(item.segmented for item in objects)
+        dropped["segmentations"] += sum(item.segmented for item in objects)
     listed = split_file(root, split)
     listed.parent.mkdir(parents=True, exist_ok=True)
     listed.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    return +lost
+    return +dropped
 
 
 def _write_classes(path: Path, names: list[str]) -> None:
-    if path.exists() and lines_of(path) != names:
-        raise ValueError(f"the splits have different classes: {few(lines_of(path))} and {few(names)}")
+    if path.exists() and read_lines(path) != names:
+        raise ValueError(f"the splits have different classes: {quote_some(read_lines(path))} and {quote_some(names)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 

@@ -28,16 +28,16 @@ from typing import Any
 
 from pkdzoo.data.formats.common import (
     UNKNOWN_SIZE,
-    annotation,
     class_names,
-    content,
-    images_below,
-    lines_of,
+    int_if_whole,
+    list_images,
+    make_annotation,
+    make_content,
     objects_by_image,
-    plain,
-    sizes_of,
+    read_lines,
+    read_sizes,
 )
-from pkdzoo.data.load_report import few
+from pkdzoo.utils.text import quote_some
 
 FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 SPLIT_KEYS = {"val": ("val", "valid", "validation")}
@@ -108,7 +108,7 @@ def _names(told: Mapping[str, Any], file: Path) -> list[str]:
     names = told.get("names")
     if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            raise ValueError(f"{file}: 'names' numbers its classes {few(names)}; write 0 to {len(names) - 1}")
+            raise ValueError(f"{file}: 'names' numbers its classes {quote_some(names)}; write 0 to {len(names) - 1}")
         names = [names[k] for k in range(len(names))]
     if names is None and isinstance(told.get("nc"), int):
         names = [f"class_{k}" for k in range(told["nc"])]
@@ -158,7 +158,9 @@ def _entries(description: Description, split: str) -> list[Path]:
         tried = [base / text for base in description.bases for text in (entry, entry.removeprefix("../"))]
         place = next((path for path in tried if path.exists()), None)
         if place is None:
-            raise ValueError(f"{description.file}: {split}: {entry} does not exist; looked for {few(map(str, tried))}")
+            raise ValueError(
+                f"{description.file}: {split}: {entry} does not exist; looked for {quote_some(map(str, tried))}"
+            )
         found.append(Path(os.path.normpath(place)))
     return found
 
@@ -167,9 +169,9 @@ def _images(description: Description, split: str) -> list[Path]:
     found: list[Path] = []
     for place in _entries(description, split):
         if place.is_dir():
-            found += [place / name for name in images_below(place)]
+            found += [place / name for name in list_images(place)]
             continue
-        for line in lines_of(place):  # relative to the list where it says so, else to the data set
+        for line in read_lines(place):  # relative to the list where it says so, else to the data set
             bases = (place.parent, *description.bases)
             found.append(next((base / line for base in bases if (base / line).is_file()), place.parent / line))
     if not found:
@@ -201,18 +203,18 @@ def to_coco(split_path: str | Path, strict: bool = True) -> dict[str, Any]:
     labels = [label_file(path) for path in paths]
     with_labels = {path for path in labels if path.is_file()}
     if not with_labels:
-        raise ValueError(f"no image of {split_path} has a label file; looked for {few(map(str, labels), 2)}")
+        raise ValueError(f"no image of {split_path} has a label file; looked for {quote_some(map(str, labels), 2)}")
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for number, (path, label, size) in enumerate(zip(paths, labels, sizes_of(paths, strict)), 1):
+    for number, (path, label, size) in enumerate(zip(paths, labels, read_sizes(paths, strict)), 1):
         name = Path(os.path.relpath(path, root)).as_posix()
         images.append({"id": number, "file_name": name, "width": size[1], "height": size[0]})
         if label not in with_labels or size == UNKNOWN_SIZE:
             continue
-        for place, line in enumerate(lines_of(label), 1):
+        for place, line in enumerate(read_lines(label), 1):
             number_of_class, box, more = _object(line.split(), size, len(description.names), f"{label}, object {place}")
-            annotations.append(annotation(len(annotations) + 1, number, number_of_class + 1, box, **more))
-    return content(images, annotations, description.names)
+            annotations.append(make_annotation(len(annotations) + 1, number, number_of_class + 1, box, **more))
+    return make_content(images, annotations, description.names)
 
 
 def _object(
@@ -236,11 +238,11 @@ def _object(
     if len(values) == 4:
         left, across = decode(values[0], values[2], width)
         top, down = decode(values[1], values[3], height)
-        return int(first), [plain(v) for v in (left, top, across, down)], {}
+        return int(first), [int_if_whole(v) for v in (left, top, across, down)], {}
     xs, ys = ([round(v * side, DECIMALS) for v in values[k::2]] for k, side in enumerate((width, height)))
     sides = (min(xs), min(ys), round(max(xs) - min(xs), DECIMALS), round(max(ys) - min(ys), DECIMALS))
-    corners = [plain(v) for pair in zip(xs, ys) for v in pair]
-    return int(first), [plain(v) for v in sides], {"segmentation": [corners]}
+    corners = [int_if_whole(v) for pair in zip(xs, ys) for v in pair]
+    return int(first), [int_if_whole(v) for v in sides], {"segmentation": [corners]}
 
 
 def decode(center: float, length: float, side: int) -> tuple[float, float]:
@@ -275,10 +277,10 @@ def from_coco(coco: Mapping[str, Any], folder: str | Path, split: str) -> Counte
     Raises:
         ValueError: two images need one label file, or another split has other classes.
     """
-    root, lost = Path(folder), Counter[str]()
+    root, dropped = Path(folder), Counter[str]()
     written: set[Path] = set()
     _write_yaml(root / "data.yaml", split, class_names(coco))
-    for image, path, objects in objects_by_image(coco, lost):
+    for image, path, objects in objects_by_image(coco, dropped):
         file = label_file(root / "images" / split / path)
         if file in written:
             raise ValueError(f"two images need {file.relative_to(root)}: rename one of them ({path})")
@@ -287,15 +289,15 @@ def from_coco(coco: Mapping[str, Any], folder: str | Path, split: str) -> Counte
         for item in objects:
             reason = _unfit(item.box, item.crowd, item.ignored, image)
             if reason:
-                lost[reason] += 1
+                dropped[reason] += 1
                 continue
-            lost["segmentations"] += item.segmented
+            dropped["segmentations"] += item.segmented
             x, y, w, h = item.box
             (cx, width), (cy, height) = encode(x, w, int(image["width"])), encode(y, h, int(image["height"]))
             lines.append(f"{item.label} {cx} {cy} {width} {height}\n")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(lines), encoding="utf-8")
-    return +lost
+    return +dropped
 
 
 def _unfit(box: tuple[float, ...], crowd: bool, ignored: bool, image: Mapping[str, Any]) -> str:
@@ -318,7 +320,9 @@ def _write_yaml(path: Path, split: str, names: list[str]) -> None:
     if path.exists():
         told = yaml.safe_load(path.read_text(encoding="utf-8"))
         if list(told["names"].values()) != names:
-            raise ValueError(f"the splits have different classes: {few(told['names'].values())} and {few(names)}")
+            raise ValueError(
+                f"the splits have different classes: {quote_some(told['names'].values())} and {quote_some(names)}"
+            )
     places = {**{key: value for key, value in told.items() if key != "names"}, split: f"images/{split}"}
     path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump({**places, "names": told["names"]}, sort_keys=False, allow_unicode=True)

@@ -198,6 +198,6 @@ class TestWriting:
             with pytest.raises(ValueError, match="class names cannot be empty"):
                 voc.from_coco(coco, tmp_path / "other", "val")
         coco["categories"] = [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}]
-        with pytest.raises(ValueError, match="'cat' stands twice"):
+        with pytest.raises(ValueError, match="'cat' occurs twice"):
             voc.from_coco(coco, tmp_path / "other", "val")
         assert not (tmp_path / "other").exists()
