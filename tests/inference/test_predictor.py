@@ -19,7 +19,8 @@ from pycocotools import mask as coco_mask
 
 import pkdzoo
 from pkdzoo.data import CocoDataset, UnreadableImage, read_image
-from pkdzoo.inference.predictor import mirrored, views_of
+from pkdzoo.inference import PredictOptions
+from pkdzoo.inference.predictor import flip_detections, make_views
 from pkdzoo.inference.result import Result
 from pkdzoo.inference.video import frame_rate, writing_video
 from pkdzoo.ops.masks import paste_mask, paste_masks, run_lengths
@@ -84,15 +85,15 @@ class TestViews:
     def test_masks_are_mirrored_with_their_boxes(self) -> None:
         cells = torch.zeros(1, 4, 4)
         cells[0, :, 0] = 1
-        back = mirrored(
+        back = flip_detections(
             Detections(torch.tensor([[1.0, 2, 5, 6]]), torch.ones(1), torch.zeros(1).long(), None, cells), 20
         )
         assert back.boxes.tolist() == [[15.0, 2, 19, 6]]
-        assert back.cells is not None and back.cells[0, 0].tolist() == [0, 0, 0, 1]
+        assert back.mask_probabilities is not None and back.mask_probabilities[0, 0].tolist() == [0, 0, 0, 1]
 
     def test_masks_of_several_views(self, masked: pkdzoo.Detector, pixels: np.ndarray) -> None:
         result = found_in(masked.predict(pixels, threshold=0.0, max_detections=20, flip=True, sizes=(64, 80)))
-        assert result.cells is not None and result.cells.shape == (20, 28, 28)
+        assert result.mask_probabilities is not None and result.mask_probabilities.shape == (20, 28, 28)
 
     @pytest.mark.parametrize("sizes", [(), (0,), (16, 800)])
     def test_sizes_that_are_none(self, model: pkdzoo.Detector, pixels: np.ndarray, sizes: tuple[int, ...]) -> None:
@@ -100,10 +101,24 @@ class TestViews:
             model.predict(pixels, sizes=sizes)
 
     def test_the_long_side_follows(self, model: pkdzoo.Detector) -> None:
-        assert [(v.resize, v.flip) for v in views_of(model, True, (128,))] == [((128, 192), False), ((128, 192), True)]
+        assert [(v.resize, v.flip) for v in make_views(model, True, (128,))] == [
+            ((128, 192), False),
+            ((128, 192), True),
+        ]
 
 
 class TestSettings:
+    def test_every_option_is_named_in_the_docstrings(self) -> None:
+        for method in (pkdzoo.Detector.predict, pkdzoo.Detector.predict_stream):
+            assert all(f"``{name}``" in method.__doc__ for name in PredictOptions.__annotations__)
+        assert all(f"{name}:" in PredictOptions.__doc__ for name in PredictOptions.__annotations__)
+
+    def test_a_mistyped_option_raises_at_once(self, model: pkdzoo.Detector, pixels: np.ndarray) -> None:
+        with pytest.raises(TypeError, match=r"no option 'treshold'\. Did you mean threshold"):
+            model.predict(pixels, treshold=0.5)
+        with pytest.raises(TypeError, match=r"no option 'max_detection'\. Did you mean max_detections"):
+            model.predict_stream([], max_detection=5)
+
     def test_top_counts_the_wanted_classes(self, model: pkdzoo.Detector, pixels: np.ndarray) -> None:
         everything = found_in(model.predict(pixels, threshold=0.0))
         wanted = everything[everything.labels == 1]
@@ -209,9 +224,9 @@ class TestLinksAndVideos:
 class TestMasks:
     def test_drawn_at_the_images_own_size(self, masked: pkdzoo.Detector, pixels: np.ndarray) -> None:
         result = found_in(masked.predict(pixels, threshold=0.0, max_detections=5))
-        assert result.cells is not None and result.masks is not None
+        assert result.mask_probabilities is not None and result.masks is not None
         assert result.masks.shape == (5, 48, 80) and result.masks.dtype == torch.bool
-        assert torch.equal(result.masks, paste_masks(result.cells, result.boxes, (48, 80)))
+        assert torch.equal(result.masks, paste_masks(result.mask_probabilities, result.boxes, (48, 80)))
         assert set(result.to_dict()) == {"boxes", "scores", "labels", "masks"}
         assert result[:2].masks.shape == (2, 48, 80)  # type: ignore[union-attr]
 

@@ -75,7 +75,7 @@ class TestReading:
         for place in (".", "data.yaml", tmp_path):
             assert len(open_dataset(place, "train")[0].instances) == 1
         assert yolo.label_file(Path("/images/images/a.b.jpg")) == Path("/images/labels/a.b.txt")
-        assert yolo.label_file(Path("pictures/a.jpg")) == Path("pictures/a.txt")
+        assert yolo.label_file(Path("photos/a.jpg")) == Path("photos/a.txt")
 
     def test_an_unreadable_image_fails_when_it_is_loaded(self, tmp_path: Path) -> None:
         root = write_yolo(tmp_path, {"a": "1 0.5 0.5 0.25 0.5", "b": "1 0.5 0.5 0.25 0.5"})
