@@ -175,7 +175,7 @@ class TestLinksAndVideos:
         assert isinstance(results, list) and [r.frame for r in results] == list(range(6))
         assert results[2].time == pytest.approx(0.2) and results[2].to_json()["frame"] == 2
         assert results[2].title.startswith(f"{video} frame 2 at 0.20 s (80 x 48): 3 detections")
-        with pytest.raises(ValueError, match="predict_stream hands it out"):
+        with pytest.raises(ValueError, match="frames of a list are not kept; use predict_stream"):
             results[2].plot()  # a list of frames would fill the memory
         assert next(model.predict_stream(video)).plot().size == (480, 288)
 
