@@ -17,7 +17,7 @@ from torchvision.ops import box_iou
 import pkdzoo
 from pkdzoo.data.image_files import UnreadableImage
 from pkdzoo.data.image_io import read_image
-from pkdzoo.inference.draw import class_colour, draw_detections, text_colour_on, place_captions
+from pkdzoo.inference.draw import class_colour, draw_detections, place_captions, text_colour_on
 from pkdzoo.inference.result import Result
 from pkdzoo.structures import Detections
 
