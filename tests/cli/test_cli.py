@@ -411,7 +411,7 @@ class TestData:
         told = json.loads(run(capsys, *start, "--link", "--split", "train", "--json")[1])
         assert told["images"] == {"train": 3}
         assert len(open_dataset(tmp_path / "voc", "train")) == 3
-        assert "holds something already" in fails(capsys, *start)
+        assert "is not empty" in fails(capsys, *start)
         out = run(capsys, "data", "convert", tmp_path / "voc", tmp_path / "yolo", "--to", "yolo")[1]
         assert "voc to yolo" in out
 

@@ -158,7 +158,7 @@ def test_crowd_and_difficult_objects(coco: Path, tmp_path: Path) -> None:
     assert (after.crowd, after.ignored, after.boxes) == (before.crowd, before.ignored, before.boxes) == (1, 1, 4)
     report = convert(coco, tmp_path / "yolo", "yolo")
     assert report.boxes["train"] == 3
-    assert "not taken along: 1 crowd regions" in str(report)
+    assert "not converted: 1 crowd regions" in str(report)
     assert report.to_dict()["lost"]["train"] == {"crowd regions": 1, "objects marked 'ignore' (VOC: difficult)": 1}
 
 
@@ -178,7 +178,7 @@ class TestRefusals:
     def test_target(self, coco: Path, tmp_path: Path) -> None:
         (tmp_path / "full").mkdir()
         (tmp_path / "full/notes").write_text("mine")
-        with pytest.raises(ValueError, match="holds something already"):
+        with pytest.raises(ValueError, match="is not empty: choose"):
             convert(coco, tmp_path / "full", "voc")
         with pytest.raises(ValueError, match="already"):
             convert(coco, tmp_path / "new", "coco")

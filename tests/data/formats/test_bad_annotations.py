@@ -46,7 +46,7 @@ def test_no_file(tmp_path):
     [
         ("images", {"id": None}, r"images\[1\] has 'id' = None"),
         ("images", {"id": "0001"}, r"images\[1\] has 'id' = '0001', which is not a whole number"),
-        ("images", {"height": 0}, r"images\[1\] has 'height' = 0; it is at least 1"),
+        ("images", {"height": 0}, r"images\[1\] has 'height' = 0; it must be at least 1"),
         ("images", {"width": math.nan}, r"images\[1\] has 'width' = nan"),
         ("images", {"file_name": None}, r"images\[1\] has file_name = None"),
         ("categories", {"id": 2.5}, r"categories\[1\] has 'id' = 2.5"),
