@@ -31,7 +31,7 @@ class Converted:
         target: the new folder.
         source_format, target_format: ``coco``, ``voc`` or ``yolo``.
         images, boxes: numbers of written images and boxes, by split.
-        lost: counts of what the target's format cannot store, by split.
+        dropped: counts of what the target's format cannot store, by split.
     """
 
     target: str
@@ -39,7 +39,7 @@ class Converted:
     target_format: str
     images: dict[str, int] = field(default_factory=dict)
     boxes: dict[str, int] = field(default_factory=dict)
-    lost: dict[str, dict[str, int]] = field(default_factory=dict)
+    dropped: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, ready for ``json.dump``."""
@@ -49,7 +49,7 @@ class Converted:
         lines = [f"{self.target}: {self.source_format} to {self.target_format}"]
         for split, images in self.images.items():
             lines.append(f"  {split:<8} {images} images, {self.boxes[split]} boxes")
-            lines += [f"           not converted: {count} {what}" for what, count in self.lost[split].items()]
+            lines += [f"           not converted: {count} {what}" for what, count in self.dropped[split].items()]
         return "\n".join(lines)
 
 
@@ -185,7 +185,7 @@ def _write_split(
         place_image(images / name, image_folder / name, link)
     boxes = total - sum(count for what, count in not_written.items() if what != "segmentations")
     result.images[split], result.boxes[split] = len(names), boxes
-    result.lost[split] = dict(dropped + not_written)
+    result.dropped[split] = dict(dropped + not_written)
 
 
 def _of_annotated_size(coco: dict[str, Any], paths: list[Path], dropped: Counter[str]) -> dict[str, Any]:

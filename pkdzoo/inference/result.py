@@ -161,7 +161,7 @@ class Result:
         return draw_detections(image, shown.boxes.numpy(), shown.labels.tolist(), captions, masks, enlarge)
 
     def _repr_png_(self) -> bytes | None:
-        """What a viewer that knows no HTML shows."""
+        """PNG for viewers without HTML support: the image with its detections."""
         try:
             image = self.plot()
         except ValueError:  # the result has no image, or its file is missing
