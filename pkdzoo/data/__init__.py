@@ -50,27 +50,28 @@ __all__ = [
     "train_transform",
 ]
 
-__getattr__ = lazy_attributes(
-    __name__,
-    {
-        "AspectBatchSampler": "pkdzoo.data.sampler",
-        "CocoDataset": "pkdzoo.data.dataset",
-        "Compose": "pkdzoo.data.transforms",
-        "LoadReport": "pkdzoo.data.load_report",
-        "RandomCrop": "pkdzoo.data.transforms",
-        "RandomFlip": "pkdzoo.data.transforms",
-        "RandomZoom": "pkdzoo.data.transforms",
-        "Resize": "pkdzoo.data.transforms",
-        "Sample": "pkdzoo.data.transforms",
-        "TooManyUnreadable": "pkdzoo.data.dataset",
-        "UnreadableImage": "pkdzoo.data.image_files",
-        "collate": "pkdzoo.data.batching",
-        "find_split": "pkdzoo.data.locate",
-        "make_shapes": "pkdzoo.data.synthetic",
-        "open_dataset": "pkdzoo.data.dataset",
-        "read_image": "pkdzoo.data.image_io",
-        "resize_keep_ratio": "pkdzoo.data.transforms",
-        "test_transform": "pkdzoo.data.transforms",
-        "train_transform": "pkdzoo.data.transforms",
-    },
-)
+if not TYPE_CHECKING:  # a type checker would take every name of the package for existing
+    __getattr__ = lazy_attributes(
+        __name__,
+        {
+            "AspectBatchSampler": "pkdzoo.data.sampler",
+            "CocoDataset": "pkdzoo.data.dataset",
+            "Compose": "pkdzoo.data.transforms",
+            "LoadReport": "pkdzoo.data.load_report",
+            "RandomCrop": "pkdzoo.data.transforms",
+            "RandomFlip": "pkdzoo.data.transforms",
+            "RandomZoom": "pkdzoo.data.transforms",
+            "Resize": "pkdzoo.data.transforms",
+            "Sample": "pkdzoo.data.transforms",
+            "TooManyUnreadable": "pkdzoo.data.dataset",
+            "UnreadableImage": "pkdzoo.data.image_files",
+            "collate": "pkdzoo.data.batching",
+            "find_split": "pkdzoo.data.locate",
+            "make_shapes": "pkdzoo.data.synthetic",
+            "open_dataset": "pkdzoo.data.dataset",
+            "read_image": "pkdzoo.data.image_io",
+            "resize_keep_ratio": "pkdzoo.data.transforms",
+            "test_transform": "pkdzoo.data.transforms",
+            "train_transform": "pkdzoo.data.transforms",
+        },
+    )

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["DecodedImage", "Frame", "PredictOptions", "Result", "read_video"]
 
-__getattr__ = lazy_attributes(
-    __name__,
-    {
-        "DecodedImage": "pkdzoo.inference.sources",
-        "Frame": "pkdzoo.inference.video",
-        "PredictOptions": "pkdzoo.inference.options",
-        "Result": "pkdzoo.inference.result",
-        "read_video": "pkdzoo.inference.video",
-    },
-)
+if not TYPE_CHECKING:  # a type checker would take every name of the package for existing
+    __getattr__ = lazy_attributes(
+        __name__,
+        {
+            "DecodedImage": "pkdzoo.inference.sources",
+            "Frame": "pkdzoo.inference.video",
+            "PredictOptions": "pkdzoo.inference.options",
+            "Result": "pkdzoo.inference.result",
+            "read_video": "pkdzoo.inference.video",
+        },
+    )
