@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from pkdzoo.cli.common import Parser, Verb, add_detector, count, note, open_detector, show
 from pkdzoo.data import find_split
 from pkdzoo.evaluation import evaluate_results, write_metrics
-from pkdzoo.evaluation.coco import JsonGroundTruth
+from pkdzoo.evaluation.ground_truth import JsonGroundTruth
 from pkdzoo.training import build, machine, run_folder
 from pkdzoo.training.evaluate import evaluate, table, time_images
 

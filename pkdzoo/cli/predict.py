@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from pkdzoo.cli.common import Parser, Verb, add_detector, count, note, open_detector, share, words
 from pkdzoo.cli.saving import Drawings, drawing_places, writing
+from pkdzoo.inference.options import PredictOptions
 from pkdzoo.inference.result import Result
-from pkdzoo.inference.sources import files_like, frames, images_in, is_wildcard
+from pkdzoo.inference.sources import files_like, images_in, is_wildcard, iterate_frames
 from pkdzoo.inference.video import is_video
 from pkdzoo.inference.web import is_link
 
@@ -59,21 +60,21 @@ def predict_run(args: argparse.Namespace) -> int:
         raise ValueError(f"--save {args.save}: write a name that ends in .jsonl or .json")
     model = open_detector(args)
     images = images_of(paths, args.every)
-    asked = (
-        args.threshold,
-        args.nms_threshold,
-        args.max_detections,
-        args.classes,
-        args.batch_size,
-        args.flip,
-        args.sizes,
-    )
+    options: PredictOptions = {
+        "threshold": args.threshold,
+        "nms_threshold": args.nms_threshold,
+        "max_detections": args.max_detections,
+        "classes": args.classes,
+        "batch_size": args.batch_size,
+        "flip": args.flip,
+        "sizes": args.sizes,
+    }
     total = None if any(map(video_file, paths)) else len(paths)
     done = failed = 0
     with ExitStack() as stack:
         writers: list[Any] = [stack.enter_context(writing(args.save, model.label_names))] if args.save else []
         drawings = stack.enter_context(Drawings(places, args.every)) if places else None
-        for result in with_bar(model.predict_stream(images, *asked), total):
+        for result in with_bar(model.predict_stream(images, **options), total):
             done += 1
             if args.json:
                 print(json.dumps(result.to_json(), ensure_ascii=False), flush=True)
@@ -121,7 +122,7 @@ def images_of(paths: Iterable[str], every: int) -> Iterator[Any]:
     """Single images; of a video the frames that are wanted."""
     for path in paths:
         if video_file(path):
-            yield from frames(path, every)
+            yield from iterate_frames(path, every)
         else:
             yield path
 

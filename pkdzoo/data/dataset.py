@@ -1,12 +1,12 @@
-"""A detection data set as COCO's format sees it: images in a folder, boxes in flat arrays that workers share.
+"""A detection data set in COCO's format: images in a folder, boxes in flat arrays that worker processes share.
 
-Labels are ``0 .. C-1`` in the order of the file's category ids (COCO's 80 ids, 1 to 90 with holes, become
-0 to 79, as everywhere), or in the order of ``label_names`` where a model brings its own.
+Labels are ``0 .. C-1`` in the order of the file's category ids (COCO's 80 ids, 1 to 90 with gaps, become 0 to 79), or
+in the order of ``label_names`` where a model has its own.
 
-Boxes without area, outside the image or thinner than a pixel are left out and counted (``.report``), boxes
-partly outside are clipped; the rules are in ``select.py``.
+Boxes without area, outside the image or thinner than a pixel are left out and counted (``.report``); boxes partly
+outside are clipped. The rules are in ``filter.py``.
 
-Evaluation reads the file again and counts what it says (``ground_truth``), as pycocotools does.
+Evaluation reads the file again and uses all of its objects (``ground_truth``), as pycocotools does.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ from torch.utils.data import Dataset, get_worker_info
 
 from pkdzoo.data.filter import CROWD, positions, select
 from pkdzoo.data.formats.read import read_annotations
-from pkdzoo.data.image_io import UnreadableImage, read_image
-from pkdzoo.data.load_report import LoadReport, few
+from pkdzoo.data.image_files import UnreadableImage
+from pkdzoo.data.image_io import read_image
+from pkdzoo.data.load_report import LoadReport
+from pkdzoo.data.locate import find_split
 from pkdzoo.data.transforms import Sample, Transform
 from pkdzoo.structures import Instances
+from pkdzoo.utils.text import quote_some
 
 MAX_UNREADABLE = 0.01  # share of the images that training may skip
 
 
 class TooManyUnreadable(RuntimeError):
-    """More images cannot be read than a training run may skip.
+    """Raised when more images cannot be read than a training run may skip.
 
     Example:
         >>> import tempfile
@@ -46,13 +49,13 @@ class TooManyUnreadable(RuntimeError):
         >>> try:
         ...     sample = dataset[0]
         ... except TooManyUnreadable:
-        ...     print("look at the data first")
-        look at the data first
+        ...     print("check the data first")
+        check the data first
     """
 
 
 def item_seed(seed: int, epoch: int, image_id: int) -> int:
-    """The seed of one image's random choices in one epoch; unrelated for neighbouring arguments."""
+    """The seed of one image's random choices in one epoch; neighbouring arguments give unrelated seeds."""
     digest = hashlib.blake2b(struct.pack("<qqq", seed, epoch, image_id), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -63,51 +66,53 @@ def match_labels(
     """Names by label, and the label of each category id.
 
     Raises:
-        ValueError: a category that ``label_names`` does not know; with ``skip_other_classes`` a name that
-            no category has; two categories of one id, or of one name where names decide.
+        ValueError: a category that is not in ``label_names``; with ``skip_other_classes`` a name that no category has;
+            two categories with one id, or with one name where names decide the label.
     """
     ids = [number for number, _ in categories]
     if len(set(ids)) < len(ids):
         twice = sorted({number for number in ids if ids.count(number) > 1})
-        raise ValueError(f"{path}: category id {few(twice)} stands twice in 'categories'; ids are unique")
+        raise ValueError(f"{path}: category id {quote_some(twice)} occurs twice in 'categories'; ids must be unique")
     names = [name for _, name in categories]
     if label_names is None:
         unique = [f"{n} ({i})" if names.count(n) > 1 else n for i, n in categories]
         return unique, {number: label for label, number in enumerate(ids)}
-    wanted = list(label_names)
-    twice_named = sorted({n for n in names if names.count(n) > 1} | {n for n in wanted if wanted.count(n) > 1})
+    expected = list(label_names)
+    twice_named = sorted({n for n in names if names.count(n) > 1} | {n for n in expected if expected.count(n) > 1})
     if twice_named:
-        raise ValueError(f"{path}: the class name {few(twice_named)} stands twice, so names cannot decide the label")
-    unknown, absent = [n for n in names if n not in wanted], [n for n in wanted if n not in names]
-    if skip_other_classes and absent:
-        raise ValueError(f"{path} has no class {few(absent)}; its classes are {few(names, 100)}")
-    if unknown and not skip_other_classes:
-        lacking = f" (and the file has no {few(absent)})" if absent else ""
         raise ValueError(
-            f"{path} has classes that label_names does not know: {few(unknown)}{lacking}. Rename them in the file, "
+            f"{path}: the class name {quote_some(twice_named)} occurs twice, so names cannot decide the label"
+        )
+    unknown, absent = [n for n in names if n not in expected], [n for n in expected if n not in names]
+    if skip_other_classes and absent:
+        raise ValueError(f"{path} has no class {quote_some(absent)}; its classes are {quote_some(names, 100)}")
+    if unknown and not skip_other_classes:
+        lacking = f" (and the file has no {quote_some(absent)})" if absent else ""
+        raise ValueError(
+            f"{path} has classes that are not in label_names: {quote_some(unknown)}{lacking}. Rename them in the file, "
             "build the model with the file's classes, or pass skip_other_classes=True to leave their boxes out"
         )
-    return wanted, {number: wanted.index(name) for number, name in categories if name in wanted}
+    return expected, {number: expected.index(name) for number, name in categories if name in expected}
 
 
 class CocoDataset(Dataset[Sample]):
     """Images and boxes of a COCO annotation file, or of VOC or YOLO annotations read as one.
 
-    An unreadable image raises ``UnreadableImage`` (``on_error="raise"``: evaluation, where skipping would
-    change the score), or is replaced by the next readable one (``on_error="skip"``: training). Which one
-    replaces it depends on the files alone, so a resumed run repeats it. Skipped images are marked in
-    memory that all workers share; as soon as they are more than ``max_unreadable`` of the data set,
-    loading and ``check_skipped`` raise.
+    An unreadable image raises ``UnreadableImage`` with ``on_error="raise"`` (evaluation, where skipping would change
+    the score), or is replaced by the next readable image with ``on_error="skip"`` (training). The replacement depends
+    on the files alone, so a resumed run repeats it. Skipped images are marked in memory that all workers share. Loading
+    and ``check_skipped`` raise TooManyUnreadable as soon as they are more than ``max_unreadable`` of the data set.
 
     Args:
-        json_path: the annotation file (VOC's list of images, YOLO's ``data.yaml/SPLIT``: see ``formats.py``).
+        json_path: the annotation file (for VOC the list of images, for YOLO ``data.yaml/SPLIT``: see
+            ``formats/read.py``).
         image_dir: folder of the images; file names in the JSON are relative to it.
         transform: applied to each sample with a generator seeded by (seed, epoch, image id).
-        label_names: the model's classes; None takes the file's. Every class of the file has to be among
-            them; classes that the file does not have get no boxes.
-        skip_other_classes: leave out boxes of classes that are not in ``label_names`` instead of refusing.
-        with_masks: keep segmentations, and give masks with the boxes.
-        drop_empty: leave out images without a box, as mmdetection trains (``filter_empty_gt``).
+        label_names: the model's classes; None means the file's. Every class of the file must be among them; classes
+            that the file lacks have no boxes.
+        skip_other_classes: leave out boxes of classes that are not in ``label_names`` instead of raising an error.
+        with_masks: keep segmentations, and load masks with the boxes.
+        drop_empty: leave out images without a box, as in mmdetection's training (``filter_empty_gt``).
         min_image_size: leave out images whose short side is smaller (mmdetection trains with 32).
         seed: see ``transform``.
         on_error: ``"raise"`` or ``"skip"``.
@@ -117,11 +122,11 @@ class CocoDataset(Dataset[Sample]):
         label_names: name of each label.
         label_to_coco_id: category id of each label, -1 where the file has no such class.
         image_ids: (n,) int64.
-        sizes: (n, 2) int32, (height, width) as the file says.
-        report: what was found and left out; ``print(dataset.report)``.
+        sizes: (n, 2) int32, (height, width) from the file.
+        report: what was loaded and left out; ``print(dataset.report)``.
 
     Raises:
-        ValueError: not a COCO file, unknown categories, no box of these classes, no image left.
+        ValueError: not a COCO file, unknown categories, no box of these classes, or no image left.
 
     Example:
         >>> import tempfile
@@ -162,7 +167,7 @@ class CocoDataset(Dataset[Sample]):
         self.report = LoadReport(str(self.json_path))
         self.table = select(columns, self._label_of, self.label_names, self.report, drop_empty, min_image_size)
         self.image_ids, self.sizes = self.table.image_ids, self.table.sizes
-        self._settled = False  # set in a worker's own copy only
+        self._frozen = False  # becomes True only in a worker's own copy
         # Shared with the workers, also with those that live longer than an epoch.
         self._epoch = _shared(1, torch.int64)
         self._unreadable = _shared(len(self), torch.uint8)
@@ -175,21 +180,21 @@ class CocoDataset(Dataset[Sample]):
         return bytes(self.table.names[self.table.name_ends[index] : self.table.name_ends[index + 1]]).decode()
 
     def aspect_groups(self) -> Tensor:
-        """(n,) uint8: 0 for images higher than wide, 1 for the others."""
+        """(n,) uint8: 0 for portrait images (higher than wide), 1 for the others."""
         return torch.from_numpy((self.sizes[:, 1] >= self.sizes[:, 0]).astype(np.uint8))
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that random choices depend on; reaches workers that are already running."""
+        """Set the epoch that random choices depend on, also in workers that are already running."""
         self._epoch.fill_(epoch)
 
     def load_instances(self, index: int) -> Instances:
-        """The objects of one image in its original pixels."""
+        """Objects of one image, in pixels of the original image."""
         table = self.table
         part = slice(int(table.box_ends[index]), int(table.box_ends[index + 1]))
         masks = None
         if self.segments is not None:
             height, width = (int(side) for side in self.sizes[index])
-            masks = self.segments.decode(table.rows[part], height, width)
+            masks = torch.from_numpy(self.segments.decode(table.rows[part], height, width))
         return Instances(
             torch.from_numpy(table.boxes[part].copy()),
             torch.from_numpy(table.labels[part].astype(np.int64)),
@@ -198,7 +203,11 @@ class CocoDataset(Dataset[Sample]):
         )
 
     def load(self, index: int) -> Sample:
-        """The image and its objects, untransformed; UnreadableImage names the file."""
+        """Load an image and its objects without a transform.
+
+        Raises:
+            UnreadableImage: with the file's name.
+        """
         size = (int(self.sizes[index, 0]), int(self.sizes[index, 1]))
         image = read_image(self.image_dir / self.file_name(index), size)
         meta = {
@@ -213,11 +222,11 @@ class CocoDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
-        if get_worker_info() is not None and not self._settled:
-            # A full garbage collection writes into every object's header, and so copies some 75 MB of the parent's
-            # memory into each forked worker. What was there before the fork is none of the worker's garbage.
+        if get_worker_info() is not None and not self._frozen:
+            # A full garbage collection writes into every object's header, which copies about 75 MB of the parent's
+            # memory into each forked worker. Objects from before the fork need no collection in the worker.
             gc.freeze()
-            self._settled = True
+            self._frozen = True
         sample = self._readable(index % len(self))
         if self.transform is None:
             return sample
@@ -232,16 +241,20 @@ class CocoDataset(Dataset[Sample]):
                 if self.on_error == "raise":
                     raise
                 self._unreadable[index] = 1
-                self.check_skipped()  # also ends the search when nothing can be read
+                self.check_skipped()  # also ends the loop where no image can be read
                 index = (index + 1) % len(self)
 
     @property
     def skipped(self) -> int:
-        """Images that could not be read so far, counted once each, over all workers of this process."""
+        """Number of different images that could not be read so far, over all workers of this process."""
         return int(self._unreadable.sum())
 
     def check_skipped(self) -> None:
-        """Raise TooManyUnreadable, naming files and reasons, if more images were skipped than allowed."""
+        """Check that no more images were skipped than allowed.
+
+        Raises:
+            TooManyUnreadable: with the first files and reasons.
+        """
         count = self.skipped
         if count <= self.max_unreadable * len(self) and count < len(self):
             return
@@ -256,10 +269,10 @@ class CocoDataset(Dataset[Sample]):
         )
 
     def check_files(self) -> list[str]:
-        """File names that are not on disk; one directory listing per folder, so 100,000 take a second.
+        """File names that are not on disk; lists each folder once, so that 100,000 files take a second.
 
         Raises:
-            ValueError: ``image_dir`` is no folder, or holds nothing.
+            ValueError: ``image_dir`` is no folder, or is empty.
         """
         if not self.image_dir.is_dir():
             raise ValueError(f"{self.image_dir} is not a folder: it should hold the images of {self.json_path}")
@@ -278,16 +291,19 @@ class CocoDataset(Dataset[Sample]):
         return missing
 
     def ground_truth(self, segmentations: bool = False) -> dict[str, Any]:
-        """What the file says about these images and classes, for the evaluator, dropped boxes included.
+        """All objects of these images and classes for the evaluator, those included that training leaves out.
+
+        Args:
+            segmentations: return ``segmentation`` as well.
 
         Returns:
-            ``image_id``, ``category_id``, ``bbox`` (x, y, width, height), ``area``, ``iscrowd`` as arrays, and
-            ``segmentation`` (run lengths; None without) where they were asked for.
+            ``image_id``, ``category_id``, ``bbox`` (x, y, width, height), ``area`` and ``iscrowd`` as arrays, and with
+            ``segmentations`` a list of run lengths, None for an object without a mask.
         """
         columns = read_annotations(self.json_path, segmentations=segmentations)
         position = positions(columns.owners, self.image_ids, np.argsort(self.image_ids, kind="stable"))
         rows = np.flatnonzero((position >= 0) & np.isin(columns.labels, list(self._label_of)))
-        found: dict[str, Any] = {
+        objects: dict[str, Any] = {
             "image_id": columns.owners[rows],
             "category_id": columns.labels[rows],
             "bbox": columns.boxes[rows],
@@ -296,8 +312,37 @@ class CocoDataset(Dataset[Sample]):
         }
         if columns.segments is not None:
             sizes = self.sizes[position[rows]].tolist()
-            found["segmentation"] = [columns.segments.rle(r, *size) for r, size in zip(rows.tolist(), sizes)]
-        return found
+            objects["segmentation"] = [columns.segments.rle(r, *size) for r, size in zip(rows.tolist(), sizes)]
+        return objects
+
+
+def open_dataset(
+    data_dir: str | Path | None,
+    split: str,
+    json: str | Path | None = None,
+    images: str | Path | None = None,
+    **options: Any,
+) -> CocoDataset:
+    """Open a split of a COCO, Pascal VOC or YOLO folder.
+
+    Args:
+        data_dir: the data set's folder, or its ``data.yaml``.
+        split: ``"train"``, ``"val"``, ``"test"``.
+        json: the annotations, if they are elsewhere.
+        images: the image folder, if it is elsewhere; COCO only.
+        options: further arguments of :class:`CocoDataset`.
+
+    Raises:
+        ValueError: something is missing, or the annotations are invalid.
+
+    Example:
+        >>> import tempfile
+        >>> from pkdzoo.data import make_shapes, open_dataset
+        >>> dataset = open_dataset(make_shapes(tempfile.mkdtemp(), train=2, val=1, size=(64, 96)), "train")
+        >>> len(dataset), len(dataset.label_names)
+        (2, 6)
+    """
+    return CocoDataset(*find_split(data_dir, split, json, images), **options)
 
 
 def _shared(count: int, dtype: torch.dtype) -> Tensor:

@@ -1,4 +1,4 @@
-"""Names and numbers of classes that are known by one word."""
+"""Class names and category ids of known data sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COCO_NAMES: tuple[str, ...] = (
     "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
     "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
 )  # fmt: skip
-# The data set's own numbers, 1 to 90, have gaps: ten classes were dropped before it was published.
+# COCO's own ids, 1 to 90, have gaps: ten classes were dropped before the data set was published.
 COCO_IDS: tuple[int, ...] = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 
 SHAPES_NAMES: tuple[str, ...] = ("circle", "square", "triangle", "star", "cross", "moon")  # of pkdzoo.data.make_shapes
@@ -23,18 +23,18 @@ KNOWN: dict[str, tuple[str, ...]] = {"coco": COCO_NAMES, "shapes": SHAPES_NAMES,
 
 
 def label_names(labels: str | tuple[str, ...]) -> tuple[str, ...]:
-    """Names of a known set of classes; names themselves are given back.
+    """Class names of a known data set; a tuple of names is returned as it is.
 
     Raises:
-        ValueError: for a word that stands for no set.
+        ValueError: for the name of an unknown data set.
     """
     if not isinstance(labels, str):
         return tuple(labels)
     if labels not in KNOWN:
-        raise ValueError(f"no set of classes is called {labels!r}: there are {', '.join(KNOWN)}")
+        raise ValueError(f"unknown class names {labels!r}: write one of {', '.join(KNOWN)}, or a tuple of names")
     return KNOWN[labels]
 
 
 def coco_ids(names: tuple[str, ...]) -> dict[int, int] | None:
-    """COCO's number of each label where the classes are COCO's, else None."""
+    """COCO's category id of each label; None for other class names than COCO's."""
     return dict(enumerate(COCO_IDS)) if tuple(names) == COCO_NAMES else None

@@ -1,36 +1,28 @@
-"""What loading a data set found and left out, in words."""
+"""Counts of what was loaded from an annotation file and what was left out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
-
-
-def few(values: Iterable[Any], limit: int = 8) -> str:
-    """The first values of a list for an error message, and how many there are more."""
-    shown = list(values)
-    words = ", ".join(repr(v) for v in shown[:limit])
-    return words + (f" and {len(shown) - limit} more" if len(shown) > limit else "")
 
 
 @dataclass
 class LoadReport:
-    """Counts of one data set. ``str(report)`` names only what is not zero.
+    """Counts of one data set. ``str(report)`` lists only those that are not zero.
 
     Attributes:
+        source: the annotation file.
         images, annotations: records in the file.
-        boxes: kept boxes, ``crowd`` of them crowd regions; ``clipped`` reached over the image's edge by
+        boxes: kept boxes; ``crowd`` of them are crowd regions, ``clipped`` of them extended over the image's edge by
             more than half a pixel.
         per_class: kept boxes by class name.
-        no_size, outside, thin: boxes left out for a width or height that is not above zero, for lying
-            outside the image, for being thinner than a pixel.
-        ignored, other_classes, without_image: annotations left out for being marked ``ignore``, for their
-            class, for an image id that no image has.
-        without_mask: objects without a segmentation although masks were asked for, treated as crowd.
-        duplicate_images, duplicate_annotations: records whose id stood before; of images the first counts.
+        no_size, outside, thin: boxes left out because a width or height is not above zero, because they lie outside the
+            image, or because they are thinner than a pixel.
+        ignored, other_classes, without_image: annotations left out because they are marked ``ignore``, because of their
+            class, or because no image has their image id.
+        without_mask: objects without a segmentation although masks were requested; they are treated as crowd.
+        duplicate_images, duplicate_annotations: records that repeat an id; of such images the first one is used.
         empty_images: images without a box, left out if ``dropped_empty``.
-        small_images: images left out for their size.
+        small_images: images left out because of their size.
 
     Example:
         >>> from pkdzoo.data import LoadReport
@@ -59,7 +51,7 @@ class LoadReport:
     per_class: dict[str, int] = field(default_factory=dict)
 
     def reasons(self) -> str:
-        """What was left out or looks wrong, one clause each; empty when nothing does."""
+        """What was left out or looks wrong, one clause each; empty where there is nothing to report."""
         left_out = "left out" if self.dropped_empty else "kept"
         clauses = (
             (self.no_size, "boxes left out: width or height is not above zero"),
@@ -70,7 +62,7 @@ class LoadReport:
             (self.other_classes, "annotations left out: of other classes"),
             (self.without_image, "annotations left out: their image_id belongs to no image"),
             (self.without_mask, "objects have no segmentation and are ignored, like crowd"),
-            (self.duplicate_images, "image records repeat an id; the first one counts"),
+            (self.duplicate_images, "image records repeat an id; the first one is used"),
             (self.duplicate_annotations, "annotations repeat an id"),
             (self.small_images, "images left out: too small"),
             (self.empty_images, f"images have no box ({left_out})"),

@@ -1,38 +1,11 @@
-"""Where a data set's annotation file and images are, given only its folder and the name of a split."""
+"""Finds a data set's annotation file and image folder, given only its folder and the name of a split."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from pkdzoo.data.dataset import CocoDataset
 from pkdzoo.data.formats import voc, yolo
 from pkdzoo.data.formats.read import find_format, format_of
-
-
-def _listing(folder: Path) -> str:
-    if not folder.exists():
-        return f"{folder} does not exist"
-    if not folder.is_dir():
-        return f"{folder} is not a folder"
-    names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in folder.iterdir())
-    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-    return f"{folder} holds {', '.join(names[:12])}{more}" if names else f"{folder} is empty"
-
-
-def _other_format(data_dir: str | Path | None, split: str, json: str | Path | None) -> Path | None:
-    """Annotations that are not in COCO's format; None where they are, or where nothing was recognised."""
-    if json is not None:
-        return Path(json) if format_of(json) != "coco" else None
-    kind = find_format(data_dir) if data_dir is not None else None
-    if kind == "voc":
-        assert data_dir is not None
-        found = voc.split_file(data_dir, split)
-        if not found.is_file():
-            raise ValueError(f"no annotations for the {split} split: no {found}; {_listing(found.parent)}")
-        return found
-    file = yolo.find_yaml(data_dir) if kind == "yolo" and data_dir is not None else None
-    return None if file is None else file / split
 
 
 def find_split(
@@ -41,9 +14,9 @@ def find_split(
     json: str | Path | None = None,
     images: str | Path | None = None,
 ) -> tuple[Path, Path]:
-    """Where a split's annotations and images are.
+    """Find the annotations and the images of a split.
 
-    Known are COCO's own layout (``annotations/instances_SPLIT2017.json`` with ``SPLIT2017/``),
+    Known layouts are COCO's own (``annotations/instances_SPLIT2017.json`` with ``SPLIT2017/``),
     ``annotations/instances_SPLIT.json`` with ``images/`` (or ``images/SPLIT/``, or ``SPLIT/``), Pascal VOC's
     (``ImageSets/Main/SPLIT.txt``, ``Annotations/``, ``JPEGImages/`` or ``images/``) and YOLO's (``data.yaml``).
 
@@ -58,7 +31,7 @@ def find_split(
         the folder of the images.
 
     Raises:
-        ValueError: something is not there; the message says what was looked for and what there is.
+        ValueError: a file or folder is missing; the message lists what was looked for and what exists.
 
     Example:
         >>> import tempfile
@@ -67,67 +40,77 @@ def find_split(
         >>> [path.name for path in find_split(root, "val")]
         ['instances_val2017.json', 'val2017']
     """
-    other = _other_format(data_dir, split, json)
+    other = _find_other_format(data_dir, split, json)
     if other is not None:
         if images is not None:
-            raise ValueError(f"{other} tells by itself where its images are: leave out the image folder ({images})")
+            raise ValueError(f"{other} determines where its images are: leave out the image folder ({images})")
         return other, voc.image_dir(voc.root_of(other)) if format_of(other) == "voc" else yolo.image_dir(other)
     if data_dir is None and (json is None or images is None):
         raise ValueError(f"where is the {split} set? Give the data set's folder, or both the JSON file and the images")
     root = Path(data_dir) if data_dir is not None else Path()
-    files = [root / "annotations" / f"instances_{split}{year}.json" for year in ("2017", "")]
-    found = next((file for file in files if file.is_file()), None) if json is None else Path(json)
-    if found is None:
-        looked = " or ".join(str(file.relative_to(root)) for file in files)
-        inside = f"; {_listing(root / 'annotations')}" if (root / "annotations").is_dir() else ""
-        labels = (root / "labels").is_dir() or next(root.glob("*.txt"), None) is not None
-        hint = (
-            ". YOLO's labels need a data.yaml beside them, e.g. 'train: images' and 'names: [cat, dog]'"
-            if labels
-            else ""
-        )
-        raise ValueError(
-            f"no annotations for the {split} split: looked for {looked} (or VOC's ImageSets/Main/, or YOLO's "
-            f"data.yaml), but {_listing(root)}{inside}{hint}"
-        )
-    if not found.is_file():
-        raise ValueError(f"no annotation file {found}: {_listing(found.parent)}")
-    folders = [root / f"{split}2017", root / "images" / split, root / "images", root / split]
-    if json is None and not found.stem.endswith("2017"):
-        folders = folders[1:] + folders[:1]  # the images of the layout that the annotations were found in
-    folder = next((f for f in folders if f.is_dir()), None) if images is None else Path(images)
-    if folder is None:
-        looked = ", ".join(f"{f.relative_to(root)}/" for f in folders)
-        raise ValueError(f"no images for the {split} split: looked for {looked}, but {_listing(root)}")
+    annotations = _find_coco_file(root, split) if json is None else Path(json)
+    if not annotations.is_file():
+        raise ValueError(f"no annotation file {annotations}: {_list_folder(annotations.parent)}")
+    if images is not None:
+        folder = Path(images)
+    else:
+        original_layout = json is not None or annotations.stem.endswith("2017")
+        folder = _find_image_folder(root, split, original_layout)
     if not folder.is_dir():
-        raise ValueError(f"no image folder {folder}: {_listing(folder.parent)}")
-    return found, folder
+        raise ValueError(f"no image folder {folder}: {_list_folder(folder.parent)}")
+    return annotations, folder
 
 
-def open_dataset(
-    data_dir: str | Path | None,
-    split: str,
-    json: str | Path | None = None,
-    images: str | Path | None = None,
-    **options: Any,
-) -> CocoDataset:
-    """A split of a COCO, Pascal VOC or YOLO folder.
+def _find_other_format(data_dir: str | Path | None, split: str, json: str | Path | None) -> Path | None:
+    """Annotations in VOC's or YOLO's format; None for COCO's format and where no format was recognised."""
+    if json is not None:
+        return Path(json) if format_of(json) != "coco" else None
+    if data_dir is None:
+        return None
+    kind = find_format(data_dir)
+    if kind == "voc":
+        path = voc.split_file(data_dir, split)
+        if not path.is_file():
+            raise ValueError(f"no annotations for the {split} split: no {path}; {_list_folder(path.parent)}")
+        return path
+    file = yolo.find_yaml(data_dir) if kind == "yolo" else None
+    return None if file is None else file / split
 
-    Args:
-        data_dir: the data set's folder, or its ``data.yaml``.
-        split: ``"train"``, ``"val"``, ``"test"``.
-        json: the annotations, if they are elsewhere.
-        images: the image folder, if it is elsewhere; COCO only.
-        options: of :class:`CocoDataset`.
 
-    Raises:
-        ValueError: something is missing, or the annotations are broken.
+def _find_coco_file(root: Path, split: str) -> Path:
+    candidates = [root / "annotations" / f"instances_{split}{year}.json" for year in ("2017", "")]
+    for file in candidates:
+        if file.is_file():
+            return file
+    names = " or ".join(str(file.relative_to(root)) for file in candidates)
+    inside = f"; {_list_folder(root / 'annotations')}" if (root / "annotations").is_dir() else ""
+    hint = ""
+    if (root / "labels").is_dir() or next(root.glob("*.txt"), None) is not None:
+        hint = ". YOLO's labels need a data.yaml beside them, e.g. 'train: images' and 'names: [cat, dog]'"
+    raise ValueError(
+        f"no annotations for the {split} split: looked for {names} (or VOC's ImageSets/Main/, or YOLO's "
+        f"data.yaml), but {_list_folder(root)}{inside}{hint}"
+    )
 
-    Example:
-        >>> import tempfile
-        >>> from pkdzoo.data import make_shapes, open_dataset
-        >>> dataset = open_dataset(make_shapes(tempfile.mkdtemp(), train=2, val=1, size=(64, 96)), "train")
-        >>> len(dataset), len(dataset.label_names)
-        (2, 6)
-    """
-    return CocoDataset(*find_split(data_dir, split, json, images), **options)
+
+def _find_image_folder(root: Path, split: str, original_layout: bool) -> Path:
+    """The image folder; ``original_layout`` prefers COCO's ``SPLIT2017/`` where several folders exist."""
+    original = root / f"{split}2017"
+    others = [root / "images" / split, root / "images", root / split]
+    candidates = [original, *others] if original_layout else [*others, original]
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    names = ", ".join(f"{folder.relative_to(root)}/" for folder in candidates)
+    raise ValueError(f"no images for the {split} split: looked for {names}, but {_list_folder(root)}")
+
+
+def _list_folder(folder: Path) -> str:
+    """The first names in a folder, as a clause of an error message."""
+    if not folder.exists():
+        return f"{folder} does not exist"
+    if not folder.is_dir():
+        return f"{folder} is not a folder"
+    names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in folder.iterdir())
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return f"{folder} holds {', '.join(names[:12])}{more}" if names else f"{folder} is empty"

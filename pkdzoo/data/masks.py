@@ -1,7 +1,7 @@
 """COCO segmentations (polygons, run lengths) in one flat block of bytes, decoded when an image is loaded.
 
-Coordinates stay float64: COCO rasterises ``int(5 x + 0.5)``, and coordinates with one decimal lie exactly on
-that boundary, so float32 would move mask edges by a pixel.
+Coordinates stay float64. COCO rasterises ``int(5 x + 0.5)``, and coordinates with one decimal lie exactly on that
+boundary: in float32 mask edges would move by a pixel.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ from array import array
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
-from torch import Tensor
 
 NONE, POLYGON, RUNS = 0, 1, 2
 
 
 def _polygons(segmentation: list[Any]) -> bytes:
-    # pycocotools reads a list of four numbers as a box; fewer than three corners enclose nothing anyway.
+    # pycocotools reads a list of four numbers as a box, and fewer than three corners enclose no area.
     parts = [part for part in segmentation if isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0]
     return b"".join(np.array([len(part), *part], np.float64).tobytes() for part in parts)
 
@@ -34,7 +32,7 @@ def _runs(segmentation: dict[str, Any]) -> bytes:
 
 
 class Segments:
-    """Segmentations of N annotations; grows by ``append``, is read by ``rle`` and ``decode``."""
+    """Segmentations of N annotations: filled by ``append``, read by ``rle`` and ``decode``."""
 
     def __init__(self) -> None:
         self.blob: bytearray | NDArray[np.uint8] = bytearray()
@@ -42,7 +40,11 @@ class Segments:
         self.kinds: bytearray | NDArray[np.uint8] = bytearray()
 
     def append(self, segmentation: Any) -> None:
-        """Keep a segmentation as it stands in a COCO file; ValueError where it is broken."""
+        """Add a segmentation in the form of a COCO file.
+
+        Raises:
+            ValueError: it is neither polygons nor run lengths.
+        """
         assert isinstance(self.blob, bytearray) and isinstance(self.ends, array) and isinstance(self.kinds, bytearray)
         data, kind = b"", NONE
         try:
@@ -57,7 +59,7 @@ class Segments:
         self.kinds.append(kind if data else NONE)
 
     def freeze(self) -> Segments:
-        """Turn the columns into arrays, which worker processes share."""
+        """Turn the columns into arrays, which worker processes can share."""
         self.blob = np.frombuffer(self.blob, np.uint8)
         self.ends = np.frombuffer(self.ends, np.int64)
         self.kinds = np.frombuffer(self.kinds, np.uint8)
@@ -67,7 +69,7 @@ class Segments:
         return len(self.ends)
 
     def rle(self, index: int, height: int, width: int) -> dict[str, Any] | None:
-        """Compressed run lengths of one annotation on an image of that size; None where it has no mask."""
+        """Compressed run lengths of one annotation on an image of this size; None where it has no mask."""
         kind = self.kinds[index]
         data = bytes(self.blob[self.ends[index - 1] if index else 0 : self.ends[index]])
         if kind == NONE:
@@ -75,19 +77,19 @@ class Segments:
         if kind == RUNS:
             size = np.frombuffer(data[:8], np.int32).tolist()
             return {"size": size, "counts": data[8:]}
-        numbers, parts, at = np.frombuffer(data, np.float64), [], 0
-        while at < len(numbers):
-            count = int(numbers[at])
-            parts.append(numbers[at + 1 : at + 1 + count].tolist())
-            at += 1 + count
-        merged: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(parts, height, width))
+        numbers, polygons, start = np.frombuffer(data, np.float64), [], 0
+        while start < len(numbers):
+            count = int(numbers[start])
+            polygons.append(numbers[start + 1 : start + 1 + count].tolist())
+            start += 1 + count
+        merged: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
         return merged
 
-    def decode(self, indices: NDArray[np.int64], height: int, width: int) -> Tensor:
-        """(G, height, width) bool masks; all False where an annotation has none or one of another size."""
-        masks = torch.zeros(len(indices), height, width, dtype=torch.bool)
-        for row, index in zip(masks, indices.tolist()):
+    def decode(self, indices: NDArray[np.int64], height: int, width: int) -> NDArray[np.bool_]:
+        """Masks (N, height, width); all False where an annotation has no mask, or one of another size."""
+        masks = np.zeros((len(indices), height, width), bool)
+        for mask, index in zip(masks, indices.tolist()):
             runs = self.rle(index, height, width)
             if runs is not None and list(runs["size"]) == [height, width]:
-                row.copy_(torch.from_numpy(coco_mask.decode(runs)))
+                mask[:] = coco_mask.decode(runs)
         return masks

@@ -1,9 +1,9 @@
-"""Batches of images that lie alike, so that little of a batch is padding; the same ones on every machine.
+"""Batches of images with similar aspect ratios, so that batches have little padding; the same in every process.
 
-The rule is mmdetection's ``AspectRatioBatchSampler``: two groups (wider than high, or not), a batch leaves
-when its group has gathered enough, what is left over at the end is joined. Here the order is a function of
-``(seed, epoch)`` alone, and every process walks the same list: Accelerate deals batch k to process
-``k mod N``, which needs ``batch_size`` and ``drop_last`` and that only the last batch may be short.
+As in mmdetection's ``AspectRatioBatchSampler``, images are in two groups (wider than high, or not), a batch is complete
+when its group has enough images, and the rest is joined at the end. Here the order depends on ``(seed, epoch)`` alone,
+and every process iterates over the same list: Accelerate gives batch k to process ``k mod N``. It needs the attributes
+``batch_size`` and ``drop_last``, and only the last batch may be short.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ from torch.utils.data import Sampler
 class AspectBatchSampler(Sampler[list[int]]):
     """Batch sampler grouped by aspect ratio.
 
-    ``set_epoch`` before each epoch; forgetting it repeats one order for ever. Accelerate's prepared loader
-    calls it too, with a count of its own that starts at 0 after a resume: tell that loader the epoch as well
+    Call ``set_epoch`` before each epoch; otherwise every epoch has the same order. Accelerate's prepared loader calls
+    it as well, with its own count that starts at 0 after a resume: set the epoch of the loader too
     (``loader.set_epoch(epoch)``).
 
     Args:
         groups: group of each image, e.g. ``dataset.aspect_groups()``.
-        batch_size: images a batch.
-        shuffle: draw a new order each epoch; otherwise the order of the data set.
-        drop_last: leave out the last batch where it is short. It may not leave out everything.
-        seed: together with the epoch, decides the order.
+        batch_size: images per batch.
+        shuffle: draw a new order each epoch; otherwise the order is that of the data set.
+        drop_last: leave out the last batch if it is short.
+        seed: determines the order, together with the epoch.
+
+    Raises:
+        ValueError: ``batch_size`` below 1, or no batch at all.
 
     Example:
         >>> from pkdzoo.data import AspectBatchSampler
@@ -57,7 +60,7 @@ class AspectBatchSampler(Sampler[list[int]]):
             )
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of this epoch."""
+        """Set the epoch, which determines the order."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -65,11 +68,11 @@ class AspectBatchSampler(Sampler[list[int]]):
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
 
     def order(self) -> list[int]:
-        """The images of this epoch in the order they are drawn, before they are grouped."""
+        """The images of this epoch in random order, before they are grouped."""
         count = len(self.groups)
         if not self.shuffle:
             return list(range(count))
-        # Two numbers into one seed: the epoch must not be able to undo the seed, as a plain sum lets it.
+        # With a plain sum, (seed + 1, epoch) and (seed, epoch + 1) would give the same order.
         rng = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
         return torch.randperm(count, generator=rng).tolist()
 

@@ -1,13 +1,13 @@
-"""A generated detection data set in COCO's format: six kinds of textured shapes on cluttered ground.
+"""Generates a detection data set in COCO's format: six classes of textured shapes on a cluttered background.
 
-For the demo, the tests and anybody without data at hand. Shapes are turned, stretched, textured and
-partly hidden by one another, and the ground is littered with irregular patches and strokes of no class. Colour
-hints at the class (three in four shapes wear their class's), so that a tiny detector finds something within
-minutes; only the outline tells it, so that longer training and a teacher pay. Sizes run over COCO's small
-(below 32 x 32), medium and, where the image is large enough for them, large objects (from 96 x 96).
+It serves the demo, the tests, and users without a data set. Shapes are rotated, stretched, textured and partly occluded
+by one another; the background has irregular patches and strokes that belong to no class. Three of four shapes have the
+colour of their class, so that a tiny detector learns something within minutes. Only the outline determines the class,
+so longer training and a teacher improve the result. Sizes cover COCO's small (below 32 x 32 pixels), medium and, where
+the image is large enough, large objects (from 96 x 96).
 
-A box and its mask cover what can be seen of the shape, as COCO's annotators draw them. ImageArray k of a split is
-a function of (seed, split, k) alone: a longer set begins with the images of a shorter one.
+A box and its mask cover the visible part of the shape, as in COCO's annotations. Image k of a split depends on
+(seed, split, k) alone: a larger data set begins with the images of a smaller one.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from pycocotools import mask as coco_mask
 from pkdzoo.data.labels import SHAPES_NAMES
 
 CLASSES = SHAPES_NAMES
-VERSION = 2  # of the drawing; a folder drawn by another version is not reused
-SIDES = (22.0, 180.0)  # pixels across a shape, smallest and largest
-VISIBLE = 0.55  # share of every shape that no other may hide
+VERSION = 2  # version of the generator; a folder of another version is not reused
+SIDES = (22.0, 180.0)  # diameter of the smallest and the largest shape, in pixels
+VISIBLE = 0.55  # share of every shape that stays visible
 COLOURS = ((215, 45, 45), (40, 170, 60), (50, 75, 225), (230, 205, 40), (195, 50, 195), (45, 195, 210))
-HINT = 0.75  # share of the shapes that wear the colour of their class
-CONTRAST = 130.0  # grey levels, summed over the channels, between a shape's first colour and what lies under it
+HINT = 0.75  # share of the shapes with the colour of their class
+CONTRAST = 130.0  # minimum difference of a shape's first colour to its background, in grey levels summed over channels
 SPLITS = ("train", "val")
 
 ImageArray = NDArray[np.uint8]
@@ -42,7 +42,7 @@ Rng = np.random.Generator
 
 
 def outline(name: str) -> NDArray[np.float64]:
-    """(K, 2) corners of a class on the unit circle."""
+    """(K, 2) corners of the outline of a class, in the unit circle."""
     if name == "cross":
         arm = 0.32
         quarter = [(arm, arm), (arm, 0.95), (-arm, 0.95)]
@@ -60,18 +60,18 @@ def outline(name: str) -> NDArray[np.float64]:
     return np.stack((radii * np.cos(angles), radii * np.sin(angles)), 1)
 
 
-def _colours(label: int, ground: NDArray[np.float32], rng: Rng) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Two colours of a shape; the first is its class's in a share ``HINT`` of the cases, else one unlike the ground."""
+def _colours(label: int, background: NDArray[np.float32], rng: Rng) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Two colours of a shape; the first is that of its class with probability ``HINT``, else unlike the background."""
     drawn = rng.integers(0, 256, (8, 3)).astype(np.float32)
     own = np.clip(np.array(COLOURS[label]) + rng.normal(0, 25, 3), 0, 255).astype(np.float32)
-    unlike = np.abs(drawn[1:] - ground).sum(1) >= CONTRAST
+    unlike = np.abs(drawn[1:] - background).sum(1) >= CONTRAST
     return own if rng.random() < HINT else drawn[1 + int(unlike.argmax())], drawn[0]
 
 
 def _texture(
     height: int, width: int, first: NDArray[np.float32], second: NDArray[np.float32], rng: Rng
 ) -> NDArray[np.float32]:
-    """(height, width, 3) paint: two colours in one of five patterns, half of them plain."""
+    """Texture (height, width, 3) of two colours in one of five patterns; half of the shapes are plain."""
     kind = int(rng.choice(5, p=(0.5, 0.125, 0.125, 0.125, 0.125)))
     period, angle = rng.uniform(5, 16), rng.uniform(0, np.pi)
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -89,14 +89,14 @@ def _texture(
         share = ((along % period - period / 2) ** 2 + (across % period - period / 2) ** 2 < period**2 / 9).astype(
             np.float32
         )
-    else:  # a slope from one colour to the other
+    else:  # a gradient from one colour to the other
         share = (along - along.min()) / max(float(np.ptp(along)), 1.0)
     paint: NDArray[np.float32] = first + share[..., None] * (second - first)
     return paint
 
 
-def _ground(height: int, width: int, rng: Rng) -> Image.Image:
-    """Clouds of colour, littered with patches and strokes of no class."""
+def _background(height: int, width: int, rng: Rng) -> Image.Image:
+    """Clouds of colour with patches and strokes that belong to no class."""
     coarse = rng.integers(75, 181, (rng.integers(2, 7), rng.integers(2, 7), 3)).astype(np.uint8)
     image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)
@@ -115,14 +115,14 @@ def _ground(height: int, width: int, rng: Rng) -> Image.Image:
 
 
 def _colour(rng: Rng) -> tuple[int, int, int]:
-    """A colour of the litter: as pale as the ground."""
+    """A colour of a patch or stroke, as pale as the background."""
     red, green, blue = rng.integers(60, 196, 3).tolist()
     return red, green, blue
 
 
 @dataclass
 class _Shape:
-    """One shape's place: class, top left corner, and its mask there."""
+    """One shape: its class, the top left corner of its window, and its mask in the window."""
 
     label: int
     left: int
@@ -134,8 +134,8 @@ class _Shape:
         return slice(self.top, self.top + self.mask.shape[0]), slice(self.left, self.left + self.mask.shape[1])
 
 
-def _place(height: int, width: int, rng: Rng) -> _Shape | None:
-    """A random shape cut at the image's edges; None if too little of it is left."""
+def _random_shape(height: int, width: int, rng: Rng) -> _Shape | None:
+    """A random shape, cropped at the image's edges; None if too little of it remains."""
     label = int(rng.integers(len(CLASSES)))
     largest = min(SIDES[1], 0.9 * min(height, width))
     radius = math.exp(rng.uniform(math.log(SIDES[0]), math.log(largest))) / 2
@@ -155,28 +155,33 @@ def _place(height: int, width: int, rng: Rng) -> _Shape | None:
 
 
 def draw_image(height: int, width: int, rng: Rng) -> tuple[ImageArray, list[tuple[int, NDArray[np.bool_]]]]:
-    """One image.
+    """Draw one image.
+
+    Args:
+        height: pixels.
+        width: pixels.
+        rng: source of all random choices.
 
     Returns:
         uint8 (height, width, 3) RGB, and for each shape its label and (height, width) visible mask.
     """
-    image = np.asarray(_ground(height, width, rng)).astype(np.float32)
-    owner = np.full((height, width), -1, np.int16)  # which shape is seen in each pixel
+    image = np.asarray(_background(height, width, rng)).astype(np.float32)
+    owner = np.full((height, width), -1, np.int16)  # index of the visible shape of each pixel
     shapes: list[_Shape] = []
     areas: list[int] = []
     for _ in range(rng.integers(2, 10)):
-        shape = _place(height, width, rng)
+        shape = _random_shape(height, width, rng)
         if shape is None:
             continue
         window = shape.window
         hidden, count = np.unique(owner[window][shape.mask], return_counts=True)
-        seen = np.bincount(owner[owner >= 0], minlength=len(shapes)) if shapes else np.zeros(0, int)
-        if any(k >= 0 and seen[k] - c < VISIBLE * areas[k] for k, c in zip(hidden.tolist(), count.tolist())):
+        visible = np.bincount(owner[owner >= 0], minlength=len(shapes)) if shapes else np.zeros(0, int)
+        if any(k >= 0 and visible[k] - c < VISIBLE * areas[k] for k, c in zip(hidden.tolist(), count.tolist())):
             continue
         owner[window][shape.mask] = len(shapes)
         first, second = _colours(shape.label, image[window][shape.mask].mean(0), rng)
         paint = _texture(shape.mask.shape[0], shape.mask.shape[1], first, second, rng)
-        strength = np.float32(rng.uniform(0.8, 1.0))  # some ground shines through
+        strength = np.float32(rng.uniform(0.8, 1.0))  # the background shines through
         patch = image[window]
         patch[shape.mask] += strength * (paint - patch)[shape.mask]
         shapes.append(shape)
@@ -221,37 +226,45 @@ def _write_split(root: Path, split: str, count: int, size: tuple[int, int], seed
     file.write_text(json.dumps({"info": info, "images": images, "annotations": annotations, "categories": categories}))
 
 
-def _same(root: Path, wanted: dict[str, Any]) -> bool:
-    """Whether the folder holds this very data set; ValueError if it holds something else."""
+def _exists(root: Path, parameters: dict[str, Any]) -> bool:
+    """Whether the folder holds the data set with these parameters.
+
+    Raises:
+        ValueError: the folder holds something else.
+    """
     if not root.exists() or not any(root.iterdir()):
         return False
     file = root / "shapes.json"
     if not file.is_file():
-        raise ValueError(f"{root} holds something else already: choose a folder that is empty or does not exist")
-    found = json.loads(file.read_text())
-    if found != wanted:
-        other = ", ".join(f"{k}={found.get(k)!r} (asked: {v!r})" for k, v in wanted.items() if found.get(k) != v)
-        raise ValueError(f"{root} holds shapes drawn with {other}: choose another folder, or delete this one")
+        raise ValueError(f"{root} holds something else: choose a folder that is empty or does not exist")
+    existing = json.loads(file.read_text())
+    if existing != parameters:
+        differences = ", ".join(
+            f"{key}={existing.get(key)!r} (requested: {value!r})"
+            for key, value in parameters.items()
+            if existing.get(key) != value
+        )
+        raise ValueError(f"{root} holds shapes drawn with {differences}: choose another folder, or delete this one")
     return True
 
 
 def make_shapes(
     root: str | Path, train: int = 600, val: int = 150, size: tuple[int, int] = (192, 256), seed: int = 0
 ) -> Path:
-    """Draw the data set, or return the folder if exactly this one is there already.
+    """Generate the data set, or return the folder if it already holds exactly this data set.
 
     Args:
         root: folder to make: ``annotations/instances_{train,val}2017.json``, ``train2017/``, ``val2017/``.
-        train: images to learn from.
-        val: images to measure on.
-        size: (height, width) of every image.
-        seed: of everything that is drawn.
+        train: number of training images.
+        val: number of validation images.
+        size: (height, width) of every image in pixels, at least 64 each.
+        seed: seed of all random choices.
 
     Returns:
-        ``root``. It appears whole or not at all.
+        ``root``. After an error nothing is left of it.
 
     Raises:
-        ValueError: the folder holds something else, or the numbers make no data set.
+        ValueError: the folder holds something else, or an argument is too small.
 
     Example:
         >>> import tempfile
@@ -263,23 +276,23 @@ def make_shapes(
     root = Path(root)
     if train < 1 or val < 1 or min(size) < 64 or seed < 0:
         raise ValueError(
-            f"make_shapes(train={train}, val={val}, size={size}, seed={seed}): at least one image a split, at least "
-            "64 pixels a side, a seed from 0 up"
+            f"make_shapes(train={train}, val={val}, size={size}, seed={seed}): at least one image per split, at "
+            "least 64 pixels per side, a seed from 0 up"
         )
-    wanted = {"version": VERSION, "train": train, "val": val, "size": list(size), "seed": seed}
-    if _same(root, wanted):
+    parameters = {"version": VERSION, "train": train, "val": val, "size": list(size), "seed": seed}
+    if _exists(root, parameters):
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
-    building = root.parent / f".{root.name}.{uuid.uuid4().hex[:8]}"
+    temporary = root.parent / f".{root.name}.{uuid.uuid4().hex[:8]}"
     try:
         for split, count in zip(SPLITS, (train, val)):
-            _write_split(building, split, count, size, seed)
-        (building / "shapes.json").write_text(json.dumps(wanted))
+            _write_split(temporary, split, count, size, seed)
+        (temporary / "shapes.json").write_text(json.dumps(parameters))
         try:
-            os.rename(building, root)  # onto an empty folder too
+            os.rename(temporary, root)  # also replaces an empty folder
         except OSError:
-            if not _same(root, wanted):  # another process may have been first
+            if not _exists(root, parameters):  # another process may have been faster
                 raise
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return root

@@ -1,15 +1,14 @@
-"""Training and test transforms: one sample in, one sample out, every random choice from a generator given.
+"""Training and test transforms of single samples; all random choices come from the generator that is passed in.
 
-The keep-ratio resize is the one the published scores were measured with: mmdetection's, which is OpenCV's
-bilinear on uint8 **without** antialiasing. OpenCV computes in fixed point that loses an eighth of a grey
-level on average; taking that eighth off before rounding brings the mean difference from 0.13 grey levels
-to 0.05. Where both sides shrink by a whole number (half the size is the mean of four pixels) OpenCV loses
-nothing: there every pixel is equal.
-torchvision's own uint8 kernel (0.29 grey levels off) is five times faster and serves images too large to
-be held as floats. Sizes are ``int(side * scale + 0.5)``.
+The keep-ratio resize is the one of the published scores: mmdetection's, which is OpenCV's bilinear resize of uint8
+**without** antialiasing. OpenCV's fixed-point arithmetic loses an eighth of a grey level on average; subtracting it
+before rounding reduces the mean difference from 0.13 to 0.05 grey levels. Where both sides shrink by a whole number (at
+half the size: the mean of four pixels) OpenCV loses nothing, and every pixel is equal. torchvision's own uint8 kernel
+differs by 0.29 grey levels and is five times faster; it is used for images that are too large as floats. Sizes are
+``int(side * scale + 0.5)``.
 
-What differs from mmdetection: flips and scales are drawn from ``(seed, epoch, image id)``, so a resumed run
-sees what the uninterrupted one saw, however many workers load it.
+Unlike in mmdetection, flips and scales depend on ``(seed, epoch, image id)``: a resumed run gets the same images as an
+uninterrupted one, with any number of workers.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ from torchvision.transforms.v2 import functional as F
 
 from pkdzoo.structures import Instances
 
-FLOAT_LIMIT = 32_000_000  # pixels of source or target above which the resize stays in uint8
+FLOAT_LIMIT = 32_000_000  # pixels of source or result; above it the resize stays in uint8
 
 
 @dataclass
 class Sample:
-    """One image on its way to a batch.
+    """One image and its objects, before they are collated to a batch.
 
     Attributes:
         image: uint8 (3, H, W) RGB.
-        instances: its objects, boxes in pixels of ``image``.
+        instances: objects, with boxes in pixels of ``image``.
         meta: ``image_id``, ``file_name``, ``original_size`` (h, w), ``scale`` (w, h factors from the
             original to ``image``), ``flipped``.
 
@@ -54,7 +53,7 @@ class Sample:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the image as it is now."""
+        """(height, width) of ``image``."""
         return self.image.shape[-2], self.image.shape[-1]
 
 
@@ -62,18 +61,18 @@ Transform = Callable[[Sample, torch.Generator], Sample]
 
 
 def keep_ratio_size(size: tuple[int, int], short: int, long: int) -> tuple[int, int]:
-    """(height, width) at which the short side reaches ``short`` or the long side ``long``, whichever is first."""
+    """The largest (height, width) of this ratio with a short side up to ``short`` and a long side up to ``long``."""
     height, width = size
     scale = min(long / max(height, width), short / min(height, width))
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """OpenCV's bilinear resize of a uint8 image, without antialiasing.
+    """Resize a uint8 image as OpenCV's bilinear resize does, without antialiasing.
 
     Args:
         image: uint8 (3, H, W).
-        size: (height, width) to reach.
+        size: (height, width) of the result.
 
     Returns:
         uint8 (3, height, width).
@@ -83,31 +82,32 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     if max(image.shape[-2] * image.shape[-1], size[0] * size[1]) > FLOAT_LIMIT:
         small: Tensor = F.resize_image(image, list(size), antialias=False)
         return small
-    # Channels-last is what PIL gives, and seven times faster here than planes. With several threads torch takes another
-    # kernel for three channels than with one, whose last bits differ: a fourth channel keeps it to the same one, so
-    # that a loader's workers (one thread) and the main process draw the same images.
+    # PIL images are channels-last, which is seven times faster here than separate planes. With several threads torch
+    # uses another kernel for three channels than with one thread, and their last bits differ. With a fourth channel it
+    # uses the same kernel, so that a loader's workers (one thread) and the main process get the same images.
     channels = image.shape[0] if torch.get_num_threads() == 1 else max(4, image.shape[0])
     floats = torch.empty((1, channels, *image.shape[-2:]), memory_format=torch.channels_last)
     floats[0, : image.shape[0]] = image
     floats[0, image.shape[0] :] = 0
-    # What rounds is added before, where there are fewer pixels: weights sum to one, and uint8 cuts the fraction off.
+    # The conversion to uint8 truncates, so 0.5 is added for rounding. Weights sum to one, so it can be added before the
+    # resize, where there are fewer pixels.
     exact = image.shape[-2] % size[0] == 0 and image.shape[-1] % size[1] == 0
     floats += 0.5 if exact else 0.5 - 0.125
     resized = interpolate(floats, size=list(size), mode="bilinear", align_corners=False)[:, : image.shape[0]]
-    return resized.to(torch.uint8)[0]  # between 0.375 and 255.5: nothing to clamp
+    return resized.to(torch.uint8)[0]  # no clamp needed: values are between 0.375 and 255.5
 
 
 def resize_keep_ratio(image: Tensor, short: int = 800, long: int = 1333) -> tuple[Tensor, tuple[float, float]]:
-    """Resize as every published detector was tested.
+    """Resize as in the evaluation of every published detector.
 
     Args:
         image: uint8 (3, H, W).
-        short: length the short side should get.
-        long: length the long side may not pass.
+        short: target length of the short side, in pixels.
+        long: maximum length of the long side, in pixels.
 
     Returns:
-        The uint8 image and its (width, height) factors, which differ by rounding: boxes of the
-        original times (w, h, w, h) are boxes of the result.
+        The uint8 image and its (width, height) factors, which differ by rounding: boxes of the original times
+        (w, h, w, h) are boxes of the result.
 
     Example:
         >>> import torch
@@ -122,14 +122,14 @@ def resize_keep_ratio(image: Tensor, short: int = 800, long: int = 1333) -> tupl
 
 
 def _resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest neighbour, as OpenCV's; torch refuses to resize no masks at all."""
+    """Nearest-neighbour resize as in OpenCV; torch raises an error for zero masks."""
     if len(masks) == 0:
         return masks.new_zeros(0, *size)
     return interpolate(masks[None].to(torch.uint8), size=list(size), mode="nearest")[0].bool()
 
 
 def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
-    """The sample with image, boxes and masks brought to (height, width)."""
+    """Resize the image, boxes and masks of a sample to (height, width)."""
     height, width = sample.size
     factors = (size[1] / width, size[0] / height)
     boxes = sample.instances.boxes * torch.tensor(factors * 2)
@@ -148,12 +148,12 @@ def _uniform(rng: torch.Generator) -> float:
 
 
 def _integer(low: int, high: int, rng: torch.Generator) -> int:
-    """A whole number in ``low .. high``, both included."""
+    """A random integer in ``low .. high``, both included."""
     return int(torch.randint(low, high + 1, (), generator=rng))
 
 
 class Compose:
-    """Transforms one after the other.
+    """Applies several transforms in order.
 
     Example:
         >>> import torch
@@ -177,14 +177,16 @@ class Compose:
 
 
 class Resize:
-    """Keep-ratio resize, to one scale or to one drawn anew for each image and epoch.
+    """Keep-ratio resize, to one scale or to a random scale per image and epoch.
 
     Args:
-        short: length of the short side: a number; or several, of which one is drawn
-            (``mode="choice"``) or which are the ends of a range (``mode="range"``: any whole number
-            between the smallest and the largest).
-        long: limit of the long side.
-        mode: what several short sides mean. ``"range"`` over (640, 800) is the published multi-scale.
+        short: length of the short side in pixels: a number, or several numbers of which ``mode`` draws one.
+        long: maximum length of the long side in pixels.
+        mode: ``"choice"`` draws one of the numbers, ``"range"`` any integer from the smallest to the largest.
+            ``"range"`` over (640, 800) is the published multi-scale training.
+
+    Raises:
+        ValueError: a side below 1, or an unknown mode.
 
     Example:
         >>> import torch
@@ -215,7 +217,7 @@ class Resize:
 
 
 class RandomFlip:
-    """Mirror left and right in a share ``p`` of the cases.
+    """Flips the sample horizontally with probability ``p``.
 
     Example:
         >>> import torch
@@ -245,14 +247,17 @@ class RandomFlip:
 
 
 class RandomCrop:
-    """A window of a fixed size at a random place; a smaller image stays as it is on that side.
+    """Crops a window of a fixed size at a random position; a side shorter than the window is not cropped.
 
-    Objects keep the part of their box inside the window and are dropped where it is thinner than a
-    pixel or holds less than ``keep`` of the box's area.
+    Boxes are clipped to the window. Objects are dropped whose clipped box is thinner than a pixel or has less than
+    ``keep`` of the box's area.
 
     Args:
-        size: (height, width) of the window.
-        keep: share of an object's box, 0..1, that has to be inside.
+        size: (height, width) of the window in pixels, or one number for both.
+        keep: share of an object's box, 0..1, that must be inside.
+
+    Raises:
+        ValueError: a side below 1, or ``keep`` outside 0..1.
 
     Example:
         >>> import torch
@@ -271,22 +276,25 @@ class RandomCrop:
             raise ValueError(f"RandomCrop(size={size}, keep={keep}): size in pixels from 1 up, keep in 0..1")
 
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
-        height, width = (min(want, have) for want, have in zip(self.size, sample.size))
+        height, width = (min(window, side) for window, side in zip(self.size, sample.size))
         return _random_window(sample, height, width, self.keep, rng)
 
 
 class RandomZoom:
-    """In a share of the cases only a window, of which the resize that follows makes a whole image.
+    """Crops a random window of some images, which the following resize enlarges.
 
-    As DETR and mmdetection's Swin configurations train ("ms-crop"): the short side is brought to one of three lengths,
-    then each side of the window is drawn anew. Objects keep the part of their box inside the window, however small;
-    a window without any object is as good as another.
+    As in the training of DETR and of mmdetection's Swin configurations ("ms-crop"): the short side is resized to one of
+    three lengths, then each side of the window is drawn at random. Boxes are clipped to the window, however little of
+    them remains; the window may contain no object.
 
     Args:
-        share: of the images, 0..1.
-        short: the short side before the cut, one of these.
-        long: limit of the long side before the cut.
-        window: least and greatest length of each side of the window.
+        share: share of the images that are cropped, 0..1.
+        short: lengths of the short side before the crop, of which one is drawn.
+        long: maximum length of the long side before the crop.
+        window: minimum and maximum length of each side of the window.
+
+    Raises:
+        ValueError: ``share`` outside 0..1, or an invalid ``window``.
 
     Example:
         >>> import torch
@@ -306,7 +314,9 @@ class RandomZoom:
         window: tuple[int, int] = (384, 600),
     ) -> None:
         if not 0 <= share <= 1 or not 1 <= window[0] <= window[1]:
-            raise ValueError(f"RandomZoom(share={share}, window={window}): share in 0..1, window from short to long")
+            raise ValueError(
+                f"RandomZoom(share={share}, window={window}): share in 0..1, window is (minimum, maximum) from 1 up"
+            )
         self.share, self.window = share, window
         self.resize = Resize(short, long)
 
@@ -320,7 +330,7 @@ class RandomZoom:
 
 
 def _random_window(sample: Sample, height: int, width: int, keep: float, rng: torch.Generator) -> Sample:
-    """A window at a random place; objects that have less than ``keep`` of their box in it, or no pixel, are dropped."""
+    """Crop at a random position; drop objects with less than ``keep`` of their box, or no pixel, inside."""
     top = _integer(0, sample.size[0] - height, rng)
     left = _integer(0, sample.size[1] - width, rng)
     old = sample.instances.boxes
@@ -340,7 +350,7 @@ def _random_window(sample: Sample, height: int, width: int, keep: float, rng: to
 def train_transform(
     short: int | Sequence[int] = 800, long: int = 1333, mode: str = "choice", flip: float = 0.5
 ) -> Compose:
-    """The published training transform: keep-ratio resize, then a horizontal flip.
+    """The published training transform: keep-ratio resize, then a random horizontal flip.
 
     Example:
         >>> import torch
@@ -355,7 +365,7 @@ def train_transform(
 
 
 def test_transform(short: int = 800, long: int = 1333) -> Compose:  # noqa: PT028 (it is no test)
-    """The published test transform: the keep-ratio resize alone.
+    """The published test transform: only the keep-ratio resize.
 
     Example:
         >>> import torch
@@ -369,4 +379,4 @@ def test_transform(short: int = 800, long: int = 1333) -> Compose:  # noqa: PT02
     return Compose([Resize(short, long)])
 
 
-test_transform.__test__ = False  # type: ignore[attr-defined]  # its name would make pytest collect it
+test_transform.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it because of its name

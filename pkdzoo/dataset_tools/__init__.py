@@ -1,1 +1,1 @@
-"""Tools for data sets: check, convert, preview."""
+"""Tools for data sets: check, convert, preview. They run without importing torch."""

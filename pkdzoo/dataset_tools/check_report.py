@@ -1,4 +1,4 @@
-"""What ``check`` found in a data set: counts, findings, and their words."""
+"""The report of ``check``: counts and findings, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-EXAMPLES = 5  # of a finding that are named
-CLASSES_SHOWN = 30
+EXAMPLES = 5  # examples kept per finding
+CLASSES_SHOWN = 30  # rows of the class table
 
 
 @dataclass
 class Finding:
-    """One kind of thing that is wrong, or looks so.
+    """One kind of problem, or of what may be one.
 
     Attributes:
-        what: in words.
-        count: how often.
-        error: training or evaluation would fail over it or be wrong; otherwise it is worth a look.
-        examples: the first few.
+        what: description.
+        count: number of cases.
+        error: True where training or evaluation would fail or be wrong; False for a warning.
+        examples: the first cases.
     """
 
     what: str
@@ -29,12 +29,12 @@ class Finding:
     def __str__(self) -> str:
         more = ["..."] if self.count > len(self.examples) else []
         return "\n           ".join(
-            [f"  {'ERROR' if self.error else 'look '}  {self.what}: {self.count}", *self.examples, *more]
+            [f"  {'ERROR' if self.error else 'check'}  {self.what}: {self.count}", *self.examples, *more]
         )
 
 
-def finding(what: str, examples: Iterable[str], error: bool) -> Finding:
-    """A finding with as many cases as there are examples."""
+def make_finding(what: str, examples: Iterable[str], error: bool) -> Finding:
+    """A finding that counts all examples and keeps the first of them."""
     cases = list(examples)
     return Finding(what, len(cases), error, cases[:EXAMPLES])
 
@@ -44,17 +44,18 @@ class SplitReport:
     """Counts of one split.
 
     Attributes:
-        annotations, image_dir: where they are.
-        images, boxes: records.
-        empty: images without a box.
+        split: name of the split.
+        annotations, image_dir: paths.
+        images, boxes: number of records.
+        empty: number of images without a box.
         classes: boxes and images of each class, in the order of the labels.
-        image_sides: smallest and largest (width, height).
+        image_sides: smallest and largest (width, height) in pixels.
         boxes_per_image: mean and largest number.
-        box_sides: 1st, 50th and 99th percentile of the square root of the area, in pixels.
-        areas: boxes below 32 x 32 pixels, between, and from 96 x 96 on, as COCO counts.
-        overlaps: boxes that overlap another one of their class by more than 0.5, 0.7 and 0.9 (IoU). Suppression
-            at such a threshold loses objects even of a perfect detector.
-        findings: what is wrong or looks so.
+        box_sides: 1st, 50th and 99th percentile of the square root of the box area, in pixels.
+        areas: boxes below 32 x 32 pixels, in between, and from 96 x 96 on, as in COCO's evaluation.
+        overlaps: boxes that overlap another one of their class by more than 0.5, 0.7 and 0.9 (IoU). NMS at such a
+            threshold removes objects even of a perfect detector.
+        findings: problems and warnings.
     """
 
     split: str
@@ -72,7 +73,7 @@ class SplitReport:
     findings: list[Finding] = field(default_factory=list)
 
     def add(self, *findings: Finding) -> None:
-        """Keep those that found something."""
+        """Add the findings that have at least one case."""
         self.findings += [f for f in findings if f.count]
 
     def __str__(self) -> str:
@@ -82,8 +83,8 @@ class SplitReport:
             per = self.boxes_per_image
             side, area = self.box_sides, self.areas
             lines += [
-                f"  images        {low}" + (f" to {high} pixels" if high != low else " pixels"),
-                f"  boxes each      {per['mean']:.1f} on average, {per['largest']:.0f} at most, {self.empty} without",
+                f"  image size      {low}" + (f" to {high} pixels" if high != low else " pixels"),
+                f"  boxes per image {per['mean']:.1f} on average, {per['largest']:.0f} at most, {self.empty} without",
                 f"  box side        {side['1%']:.0f} / {side['50%']:.0f} / {side['99%']:.0f} pixels (1%, median, 99%)",
                 f"  box area        {area['small']} below 32 x 32, {area['medium']} to 96 x 96, {area['large']} above",
                 "  overlap         " + ", ".join(f"{n} over {at}" for at, n in self.overlaps.items()) + " (same class)",
@@ -92,7 +93,7 @@ class SplitReport:
         return "\n".join(lines + [str(f) for f in self.findings])
 
     def _class_lines(self) -> list[str]:
-        """Classes by their number of boxes; those without any are a finding."""
+        """Table of the classes by number of boxes; classes without any are a finding instead."""
         ranked = sorted((item for item in self.classes.items() if item[1]["boxes"]), key=lambda item: -item[1]["boxes"])
         width = max([5, *(len(name) for name, _ in ranked)])
         rows = [f"  {name:<{width}}  {n['boxes']:>8}  {n['images']:>8}" for name, n in ranked]
@@ -103,13 +104,13 @@ class SplitReport:
 
 @dataclass
 class CheckReport:
-    """What ``check`` found. ``print(report)`` reads like a letter, ``report.to_dict()`` is for machines.
+    """Result of ``check``: ``print(report)`` shows it as text, ``report.to_dict()`` gives JSON.
 
     Attributes:
         folder: the data set.
         format: ``coco``, ``voc`` or ``yolo``.
-        splits: by split.
-        findings: of the data set as a whole, e.g. images that two splits share.
+        splits: one report per split.
+        findings: findings about the data set as a whole, e.g. images that two splits share.
     """
 
     folder: str
@@ -117,14 +118,18 @@ class CheckReport:
     splits: list[SplitReport] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
+    def add(self, *findings: Finding) -> None:
+        """Add the findings that have at least one case."""
+        self.findings += [f for f in findings if f.count]
+
     @property
     def errors(self) -> int:
-        """Number of things that training or evaluation would stumble over."""
-        found = [*self.findings, *(f for split in self.splits for f in split.findings)]
-        return sum(f.count for f in found if f.error)
+        """Number of problems with which training or evaluation would fail or be wrong."""
+        findings = [*self.findings, *(f for split in self.splits for f in split.findings)]
+        return sum(f.count for f in findings if f.error)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and names, ready for ``json.dump``."""
+        """JSON values, ready for ``json.dump``."""
         return {**asdict(self), "errors": self.errors}
 
     def __str__(self) -> str:

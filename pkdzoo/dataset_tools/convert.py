@@ -1,4 +1,4 @@
-"""A data set from one format to another: annotations, images and what could not be taken along."""
+"""Converts a data set from one format to another: annotations, images, and counts of what cannot be converted."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from typing import Any
 from tqdm import tqdm
 
 from pkdzoo.data.formats import voc, yolo
-from pkdzoo.data.formats.common import inside, sizes_of
+from pkdzoo.data.formats.common import read_sizes, relative_image_path
 from pkdzoo.data.formats.read import FORMATS, find_format, read_coco, splits_of
-from pkdzoo.data.load_report import few
 from pkdzoo.data.locate import find_split
+from pkdzoo.utils.text import quote_some
 
 
 @dataclass
 class Converted:
-    """What a conversion wrote.
+    """Result of a conversion.
 
     Attributes:
         target: the new folder.
-        source_format, target_format: out of ``coco``, ``voc``, ``yolo``.
-        images, boxes: written, by split.
-        lost: what the target's format has no place for, counted, by split.
+        source_format, target_format: ``coco``, ``voc`` or ``yolo``.
+        images, boxes: numbers of written images and boxes, by split.
+        dropped: counts of what the target's format cannot store, by split.
     """
 
     target: str
@@ -39,22 +39,22 @@ class Converted:
     target_format: str
     images: dict[str, int] = field(default_factory=dict)
     boxes: dict[str, int] = field(default_factory=dict)
-    lost: dict[str, dict[str, int]] = field(default_factory=dict)
+    dropped: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and names, ready for ``json.dump``."""
+        """JSON values, ready for ``json.dump``."""
         return dict(vars(self))
 
     def __str__(self) -> str:
         lines = [f"{self.target}: {self.source_format} to {self.target_format}"]
         for split, images in self.images.items():
             lines.append(f"  {split:<8} {images} images, {self.boxes[split]} boxes")
-            lines += [f"           not taken along: {count} {what}" for what, count in self.lost[split].items()]
+            lines += [f"           not converted: {count} {what}" for what, count in self.dropped[split].items()]
         return "\n".join(lines)
 
 
 def write_coco(coco: Mapping[str, Any], folder: str | Path, split: str) -> Counter[str]:
-    """Write ``annotations/instances_SPLIT.json``; nothing is lost."""
+    """Write ``annotations/instances_SPLIT.json``, which can store everything."""
     file = Path(folder) / "annotations" / f"instances_{split}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(coco, ensure_ascii=False, allow_nan=False), encoding="utf-8")
@@ -79,24 +79,24 @@ def convert(
 ) -> Converted:
     """Write a data set in another format.
 
-    COCO's layout is ``annotations/instances_SPLIT.json`` with ``images/SPLIT/``; VOC's and YOLO's are their own.
+    COCO is written as ``annotations/instances_SPLIT.json`` with ``images/SPLIT/``; VOC and YOLO in their own layouts.
 
     Args:
         source: a folder in any of ``FORMATS``, or a ``data.yaml``.
-        target: a folder that is empty or does not exist. It appears whole or not at all.
+        target: a folder that is empty or does not exist. After an error nothing is left of it.
         to: ``coco``, ``voc`` or ``yolo``.
-        splits: only these; None takes all there are.
+        splits: convert only these; None means all.
         link: make symbolic links to the images instead of copies.
-        progress: show a bar, on a terminal.
-        hold_out: share of the training images, 0..1, that become the validation split of a source without one.
-            Their names decide, so an image keeps its side in a data set that grows by few.
+        progress: show a progress bar on a terminal.
+        hold_out: share of the training images, 0..1, that become the validation split of a source without one. It
+            depends on the file names, so images mostly stay in their split when the data set grows.
 
     Returns:
-        Counts, and what could not be taken along.
+        Counts, also of what could not be converted.
 
     Raises:
-        ValueError: nothing is recognised in ``source``, its annotations are broken, an image is missing,
-            ``target`` is not empty, or there is a validation split already.
+        ValueError: no format is recognised in ``source``, its annotations are invalid, an image is missing, ``target``
+            is not empty, or ``hold_out`` is used with an existing validation split.
 
     Example:
         >>> import tempfile
@@ -108,40 +108,48 @@ def convert(
     """
     source, target = Path(source), Path(target)
     kind = find_format(source)
-    if to not in WRITERS:
-        raise ValueError(f"to={to!r}: write one of {', '.join(map(repr, FORMATS))}")
-    if kind == to:
-        raise ValueError(f"{source} is in the format {to!r} already")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target} holds something already: choose a folder that is empty or does not exist")
-    wanted = list(splits) if splits else splits_of(source)
-    if not wanted:
-        find_split(source, "train")  # says what was looked for
-    if hold_out and (not 0 < hold_out < 1 or "train" not in wanted or "val" in wanted):
-        have = f"{source} has the splits {', '.join(wanted)}"
-        raise ValueError(f"hold_out={hold_out}: a share between 0 and 1 of train where there is no val; {have}")
-    if to == "yolo" and set(wanted) - {"train", "val", "test"}:
-        raise ValueError(f"YOLO has the splits train, val and test; choose among them instead of {few(wanted)}")
+    names = list(splits) if splits else splits_of(source)
+    if not names:
+        find_split(source, "train")  # raises, and lists what was looked for
+    _check_arguments(source, kind, target, to, names, hold_out)
     result = Converted(str(target), kind or "coco", to)
     target.parent.mkdir(parents=True, exist_ok=True)
-    building = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
     try:
-        for split in wanted:
+        for split in names:
             annotations, images = find_split(source, split)
             coco = read_coco(annotations)
             parts = {split: coco}
             if hold_out and split == "train":
-                parts = dict(zip(("train", "val"), _divided(coco, hold_out)))
+                parts = dict(zip(("train", "val"), _hold_out(coco, hold_out)))
             for name, part in parts.items():
-                _write_split(part, images, building, name, result, link, progress)
-        os.rename(building, target)  # onto an empty folder too
+                _write_split(part, images, temporary, name, result, link, progress)
+        os.rename(temporary, target)  # also replaces an empty folder
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return result
 
 
-def _divided(coco: dict[str, Any], share: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What stays, and a share of the images (one at least) with their annotations."""
+def _check_arguments(
+    source: Path, kind: str | None, target: Path, to: str, splits: Sequence[str], hold_out: float
+) -> None:
+    if to not in WRITERS:
+        raise ValueError(f"to={to!r}: write one of {', '.join(map(repr, FORMATS))}")
+    if kind == to:
+        raise ValueError(f"{source} is already in the format {to!r}")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{target} is not empty: choose a folder that is empty or does not exist")
+    if hold_out and (not 0 < hold_out < 1 or "train" not in splits or "val" in splits):
+        raise ValueError(
+            f"hold_out={hold_out}: write a share between 0 and 1, for a data set with train and without val; "
+            f"{source} has the splits {', '.join(splits)}"
+        )
+    if to == "yolo" and set(splits) - {"train", "val", "test"}:
+        raise ValueError(f"YOLO has the splits train, val and test; choose among them instead of {quote_some(splits)}")
+
+
+def _hold_out(coco: dict[str, Any], share: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Divide a data set: the images that stay, and a share of the images (at least one), with their annotations."""
 
     def rank(image: Mapping[str, Any]) -> bytes:
         return hashlib.blake2b(str(image["file_name"]).encode(), digest_size=8).digest()
@@ -150,54 +158,58 @@ def _divided(coco: dict[str, Any], share: float) -> tuple[dict[str, Any], dict[s
     count = min(max(1, round(share * len(ranked))), len(ranked) - 1)
     if count < 1:
         raise ValueError(f"{len(ranked)} images cannot be divided into two splits")
-    held = {image["id"] for image in ranked[:count]}
+    held_out = {image["id"] for image in ranked[:count]}
     parts = []
-    for inside_held in (False, True):
-        images = [image for image in coco["images"] if (image["id"] in held) == inside_held]
-        rows = [row for row in coco["annotations"] if (row["image_id"] in held) == inside_held]
+    for selected in (False, True):
+        images = [image for image in coco["images"] if (image["id"] in held_out) == selected]
+        rows = [row for row in coco["annotations"] if (row["image_id"] in held_out) == selected]
         parts.append({**coco, "images": images, "annotations": rows})
     return parts[0], parts[1]
 
 
 def _write_split(
-    coco: dict[str, Any], images: Path, building: Path, split: str, result: Converted, link: bool, progress: bool
+    coco: dict[str, Any], images: Path, folder: Path, split: str, result: Converted, link: bool, progress: bool
 ) -> None:
-    paths = [images / inside(str(image["file_name"])) for image in coco["images"]]
+    paths = [images / relative_image_path(str(image["file_name"])) for image in coco["images"]]
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
-        raise ValueError(f"{len(missing)} of {len(paths)} images of {split} are missing: {few(missing, 4)}")
-    lost: Counter[str] = Counter()
+        raise ValueError(f"{len(missing)} of {len(paths)} images of {split} are missing: {quote_some(missing, 4)}")
+    dropped: Counter[str] = Counter()
     if result.target_format == "yolo":
-        coco = _of_told_size(coco, paths, lost)
-    before = len(coco["annotations"])
-    written = WRITERS[result.target_format](coco, building, split)
-    folder = building / ("JPEGImages" if result.target_format == "voc" else f"images/{split}")
+        coco = _of_annotated_size(coco, paths, dropped)
+    total = len(coco["annotations"])
+    not_written = WRITERS[result.target_format](coco, folder, split)
+    image_folder = folder / ("JPEGImages" if result.target_format == "voc" else f"images/{split}")
     names = [str(image["file_name"]) for image in coco["images"]]
     for name in tqdm(names, desc=split, unit="image", disable=None if progress else True):
-        place_image(images / name, folder / name, link)
-    dropped = sum(count for what, count in written.items() if what != "segmentations")
-    result.images[split], result.boxes[split] = len(names), before - dropped
-    result.lost[split] = dict(lost + written)
+        place_image(images / name, image_folder / name, link)
+    boxes = total - sum(count for what, count in not_written.items() if what != "segmentations")
+    result.images[split], result.boxes[split] = len(names), boxes
+    result.dropped[split] = dict(dropped + not_written)
 
 
-def _of_told_size(coco: dict[str, Any], paths: list[Path], lost: Counter[str]) -> dict[str, Any]:
-    """Without images whose own size is another: YOLO's shares would be of the wrong pixels."""
-    sizes = sizes_of(paths, strict=True)
+def _of_annotated_size(coco: dict[str, Any], paths: list[Path], dropped: Counter[str]) -> dict[str, Any]:
+    """Drop images of another size than annotated: YOLO's fractions would give wrong pixels."""
+    sizes = read_sizes(paths, strict=True)
     images = [image for image, size in zip(coco["images"], sizes) if size == (image["height"], image["width"])]
-    lost["images of another size than their annotations say, or turned by their EXIF tag"] = len(paths) - len(images)
+    dropped["images of another size than annotated, or turned by their EXIF tag"] = len(paths) - len(images)
     kept, all_ids = {image["id"] for image in images}, {image["id"] for image in coco["images"]}
     annotations = [a for a in coco["annotations"] if a["image_id"] in kept or a["image_id"] not in all_ids]
     return {**coco, "images": images, "annotations": annotations}
 
 
-def place_image(source: Path, place: Path, link: bool) -> None:
-    """Copy or link an image; ValueError if another image is there already."""
-    if place.exists():
-        if not filecmp.cmp(source, place, shallow=False):
-            raise ValueError(f"two different images are called {place.name}: rename one of them ({source})")
+def place_image(source: Path, target: Path, link: bool) -> None:
+    """Copy or link an image.
+
+    Raises:
+        ValueError: the target is another image.
+    """
+    if target.exists():
+        if not filecmp.cmp(source, target, shallow=False):
+            raise ValueError(f"two different images are called {target.name}: rename one of them ({source})")
         return
-    place.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     if link:
-        os.symlink(source.resolve(), place)
+        os.symlink(source.resolve(), target)
     else:
-        shutil.copyfile(source, place)
+        shutil.copyfile(source, target)

@@ -1,4 +1,4 @@
-"""A contact sheet: some images of a data set with their boxes as they are annotated, right or wrong."""
+"""A contact sheet: some images of a data set with their annotated boxes, correct or not."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pkdzoo.data.filter import CROWD
 from pkdzoo.data.formats.read import read_annotations
-from pkdzoo.data.image_io import UnreadableImage, read_image
+from pkdzoo.data.image_files import UnreadableImage, open_image
 from pkdzoo.data.locate import find_split
 from pkdzoo.inference.draw import draw_detections
 
 GROUND, INK = (40, 40, 40), (235, 235, 235)
-MARGIN, LINE = 6, 18  # pixels around a tile, and of the line below it
+MARGIN, LINE = 6, 18  # pixels: space around a tile, height of the text line below it
 
 
 def preview(
@@ -25,17 +25,17 @@ def preview(
 
     Args:
         folder: a COCO, VOC or YOLO data set.
-        split: of it.
-        count: images, drawn at random; all of them if there are fewer.
-        columns: of the sheet.
-        tile: pixels that an image's longer side gets.
-        seed: of the choice.
+        split: the split to show.
+        count: number of images, chosen at random; all of them if there are fewer.
+        columns: images per row of the sheet.
+        tile: length of an image's longer side on the sheet, in pixels.
+        seed: seed of the random choice.
 
     Returns:
-        RGB. An image that cannot be read has the reason in its place.
+        An RGB image. Where an image cannot be read, its tile shows the reason.
 
     Raises:
-        ValueError: no such split, broken annotations, or numbers below 1.
+        ValueError: no such split, invalid annotations, ``count`` or ``columns`` below 1, or ``tile`` below 32.
 
     Example:
         >>> import tempfile
@@ -45,26 +45,28 @@ def preview(
         210
     """
     if min(count, columns) < 1 or tile < 32:
-        raise ValueError(f"preview(count={count}, columns={columns}, tile={tile}): from 1, 1 and 32 up")
+        raise ValueError(
+            f"preview(count={count}, columns={columns}, tile={tile}): count and columns from 1 up, tile from 32 up"
+        )
     annotations, images = find_split(folder, split)
-    told = read_annotations(annotations)
-    if len(told.image_ids) == 0:
+    table = read_annotations(annotations)
+    if len(table.image_ids) == 0:
         raise ValueError(f"{annotations} lists no image")
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(told.image_ids))[:count])
-    ends, names = told.name_ends, dict(told.categories)
-    order = {number: label for label, number in enumerate(names)}
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(table.image_ids))[:count])
+    ends, names = table.name_ends, dict(table.categories)
+    label_of = {number: label for label, number in enumerate(names)}
     tiles = []
     for k in chosen.tolist():
-        name = told.names[ends[k] : ends[k + 1]].decode()
-        mine = np.flatnonzero(told.owners == told.image_ids[k])
-        numbers = told.labels[mine].tolist()
+        name = table.names[ends[k] : ends[k + 1]].decode()
+        rows = np.flatnonzero(table.owners == table.image_ids[k])
+        categories = table.labels[rows].tolist()
         captions = [
             f"{names.get(n, n)}{' (crowd)' if flag & CROWD else ''}"
-            for n, flag in zip(numbers, told.flags[mine].tolist())
+            for n, flag in zip(categories, table.flags[rows].tolist())
         ]
-        labels = [order.get(n, len(order)) for n in numbers]
-        size = (int(told.sizes[k, 0]), int(told.sizes[k, 1]))
-        tiles.append(_tile(images / name, name, size, told.boxes[mine], labels, captions, tile))
+        labels = [label_of.get(n, len(label_of)) for n in categories]
+        size = (int(table.sizes[k, 0]), int(table.sizes[k, 1]))
+        tiles.append(_tile(images / name, name, size, table.boxes[rows], labels, captions, tile))
     return _sheet(tiles, columns, tile)
 
 
@@ -77,10 +79,10 @@ def _tile(
     captions: list[str],
     tile: int,
 ) -> Image.Image:
-    """One image with its boxes, at most ``tile`` pixels a side, above its name."""
+    """One image with its boxes, its longer side ``tile`` pixels long, with its name below."""
     font = ImageFont.load_default(size=12)
     try:
-        image = Image.fromarray(read_image(path, size).permute(1, 2, 0).numpy())
+        image = open_image(path, size=size)
     except UnreadableImage as error:
         drawn = Image.new("RGB", (tile, tile // 2), GROUND)
         reason = _wrapped(error.reason, font, tile)
@@ -90,14 +92,14 @@ def _tile(
         small = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
         xyxy = np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), 1) * scale
         kept = np.flatnonzero(np.isfinite(xyxy).all(1)).tolist()
-        kept.sort(key=lambda k: float(boxes[k, 2:].prod()))  # what comes first lies on top: the small ones
+        kept.sort(key=lambda k: float(boxes[k, 2:].prod()))  # the first is drawn on top: small boxes
         drawn = draw_detections(
             small, xyxy[kept].astype(np.float32), [labels[k] for k in kept], [captions[k] for k in kept]
         )
     sheet = Image.new("RGB", (tile, drawn.height + LINE), GROUND)
     sheet.paste(drawn, ((tile - drawn.width) // 2, 0))
     while font.getlength(name) > tile and len(name) > 1:
-        name = name[1:]  # its end tells images apart
+        name = name[1:]  # the end of the path differs between images
     ImageDraw.Draw(sheet).text((2, drawn.height + 2), name, fill=INK, font=font)
     return sheet
 

@@ -1,4 +1,4 @@
-"""Detections to COCO numbers."""
+"""COCO evaluation of detections and of results files."""
 
 from pkdzoo.evaluation.coco import METRICS, CocoEvaluator
 from pkdzoo.evaluation.metrics import write_metrics

@@ -1,4 +1,4 @@
-"""Metrics on disk, written whole or not at all."""
+"""Metrics files, written atomically."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from pkdzoo.utils.files import write_text
 
 
 def write_metrics(path: str | Path, metrics: dict[str, Any], **about: Any) -> Path:
-    """Write ``metrics`` and what they are about as one JSON object.
-
-    A reader never sees half a file: it is written beside its place, forced to the disk, and renamed.
+    """Write ``metrics`` and their description as one JSON object, atomically.
 
     Args:
-        path: the file; its folder is made.
+        path: the file; its folder is made if missing.
         metrics: as ``CocoEvaluator.compute`` returns them.
-        about: further keys, e.g. ``model``, ``data``, ``command``; not one that the metrics have.
+        about: further keys, e.g. ``model``, ``data``, ``command``; none that the metrics have.
+
+    Returns:
+        The path.
 
     Raises:
-        ValueError: a key stands in both, or a number is NaN or infinite, which JSON cannot say.
+        ValueError: a key occurs in both, or a number is NaN or infinite, which JSON does not have.
 
     Example:
         >>> import json, tempfile
@@ -31,12 +32,12 @@ def write_metrics(path: str | Path, metrics: dict[str, Any], **about: Any) -> Pa
     """
     both = sorted(set(metrics) & set(about))
     if both:
-        raise ValueError(f"{', '.join(map(repr, both))} stands in the metrics already: choose another name for it")
+        raise ValueError(f"{', '.join(map(repr, both))} is already in the metrics: choose another name")
     path = Path(path)
     try:
         text = json.dumps({**about, **metrics}, indent=2, allow_nan=False)
     except ValueError as error:
-        raise ValueError(f"metrics for {path} cannot be written: {error}; write None for what is not known") from None
+        raise ValueError(f"metrics for {path} cannot be written: {error}; write None for an unknown value") from None
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text + "\n")
     return path

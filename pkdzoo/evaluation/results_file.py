@@ -1,4 +1,8 @@
-"""A COCO results file: a list of ``image_id``, ``category_id``, ``bbox`` (x, y, width, height) and ``score``."""
+"""Evaluation of COCO results files, as mmdetection, torchvision and others write them.
+
+A results file is a JSON list of ``image_id``, ``category_id``, ``bbox`` (x, y, width, height) and ``score``. Its
+numbers equal those that ``CocoEvaluator`` computes for the same detections.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +18,18 @@ from pkdzoo.structures import Detections
 
 
 def read_results(path: str | Path, label_of: dict[int, int]) -> dict[int, Detections]:
-    """The detections of each image, whatever program wrote them.
+    """Read the detections of each image.
 
     Args:
-        path: of the JSON file.
-        label_of: our label by the data set's category id.
+        path: the JSON file.
+        label_of: label of each category id of the data set.
 
     Returns:
         Detections by image id, boxes as xyxy.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: for a file that is no list of results, saying which row is wrong.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no list of results; the message has the number of the invalid row.
 
     Example:
         >>> import json, pathlib, tempfile
@@ -41,7 +45,7 @@ def read_results(path: str | Path, label_of: dict[int, int]) -> dict[int, Detect
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(rows, list):
-        raise ValueError(f"{path} is no results file: it holds {type(rows).__name__}, not a list of detections")
+        raise ValueError(f"{path} is not a results file: it holds {type(rows).__name__}, not a list of detections")
     grouped: dict[int, list[tuple[int, float, list[float]]]] = {}
     for number, row in enumerate(rows):
         try:
@@ -49,7 +53,7 @@ def read_results(path: str | Path, label_of: dict[int, int]) -> dict[int, Detect
             x, y, width, height = (float(value) for value in row["bbox"])
         except (KeyError, TypeError, ValueError):
             raise ValueError(
-                f"{path}: row {number} is no detection, write image_id, category_id, bbox of four numbers, and score"
+                f"{path}: row {number} is not a detection: write image_id, category_id, bbox of four numbers, and score"
             ) from None
         if not all(map(math.isfinite, (x, y, width, height, score))):
             raise ValueError(f"{path}: row {number} holds a number that is not finite")
@@ -59,27 +63,27 @@ def read_results(path: str | Path, label_of: dict[int, int]) -> dict[int, Detect
         grouped.setdefault(image, []).append((label_of[category], score, [x, y, x + width, y + height]))
     return {
         image: Detections(
-            torch.tensor([box for _, _, box in found]),
-            torch.tensor([score for _, score, _ in found]),
-            torch.tensor([label for label, _, _ in found]),
+            torch.tensor([box for _, _, box in rows]),
+            torch.tensor([score for _, score, _ in rows]),
+            torch.tensor([label for label, _, _ in rows]),
         )
-        for image, found in grouped.items()
+        for image, rows in grouped.items()
     }
 
 
 def evaluate_results(path: str | Path, annotations: str | Path, backend: str = "auto") -> dict[str, Any]:
-    """COCO's numbers of a results file; images without a row count as images without a detection.
+    """Evaluate a results file; an image without a row is an image without detections.
 
     Args:
-        path: of the results.
-        annotations: COCO annotation file.
+        path: the results file.
+        annotations: the COCO annotation file.
         backend: see :class:`CocoEvaluator`.
 
     Returns:
         The twelve numbers in percent and ``per_class``.
 
     Raises:
-        ValueError: as :func:`read_results`, and for an image id that the annotation file does not have.
+        ValueError: as for :func:`read_results`, and for an image id that the annotation file lacks.
 
     Example:
         >>> import json, pathlib, tempfile
@@ -94,7 +98,7 @@ def evaluate_results(path: str | Path, annotations: str | Path, backend: str = "
         >>> round(evaluate_results(results, annotations)["AP"], 3)
         100.0
     """
-    measured = CocoEvaluator(annotations, backend)
-    found = read_results(path, {number: label for label, number in enumerate(measured.truth.label_to_coco_id)})
-    measured.update(list(found), list(found.values()))
-    return measured.compute()
+    evaluator = CocoEvaluator(annotations, backend)
+    detections = read_results(path, {number: label for label, number in enumerate(evaluator.truth.label_to_coco_id)})
+    evaluator.update(list(detections), list(detections.values()))
+    return evaluator.compute()

@@ -1,4 +1,4 @@
-"""Detectors for where there is no pkdzoo: ONNX files, and programs of ``torch.export``.
+"""Detectors in files that run without pkdzoo: ONNX, and programs of ``torch.export``.
 
 pkdzoo.export.export_onnx(model, "detector.onnx")          # for onnxruntime and others
 pkdzoo.export.export_program(model, "detector.pt2")        # for torch.export.load
@@ -7,7 +7,7 @@ pkdzoo.export.export_program(model, "detector.pt2")        # for torch.export.lo
 from pkdzoo.export.graphs import WHAT, What, build_graph
 from pkdzoo.export.nms import survivors
 from pkdzoo.export.onnx_file import export_onnx
-from pkdzoo.export.program import export_program, facts_of, trace_graph
+from pkdzoo.export.program import export_program, metadata_of, trace_graph
 
 __all__ = [
     "WHAT",
@@ -15,7 +15,7 @@ __all__ = [
     "build_graph",
     "export_onnx",
     "export_program",
-    "facts_of",
+    "metadata_of",
     "survivors",
     "trace_graph",
 ]

@@ -1,9 +1,9 @@
-"""Detectors as graphs: tensors in, tensors out, every shape known from those of the input.
+"""Detectors as graphs of tensors, in which every shape follows from the shapes of the inputs.
 
-The same backbone, neck, heads and decoding as everywhere. What is new is the choice of detections: for a whole batch at
-once, with as many rows an image as there can be, because a graph has no lists of different lengths.
+Backbone, neck, heads and decoding are the detector's own. Only the selection of detections differs: it runs for the
+whole batch at once, and every image has the maximum number of rows, since a graph has no lists of different lengths.
 
-Every graph takes
+The inputs of every graph are
 
     images  (B, 3, H, W) uint8, RGB, padded at the right and the bottom; H and W multiples of 32
     sizes   (B, 2) int64, (height, width) of each image inside the padding
@@ -33,14 +33,14 @@ WHAT: tuple[What, ...] = ("features", "dense", "detections")
 
 
 @dataclass
-class Found:
-    """The best rows of every image, best first.
+class TopRows:
+    """The best rows of every image, best first; rows beyond ``counts`` are empty.
 
     Attributes:
-        boxes: (B, K, 4); zeros where there is nothing.
-        scores: (B, K); zero where there is nothing.
-        labels: (B, K) int64; -1 where there is nothing.
-        counts: (B,) int64, rows that hold something.
+        boxes: (B, K, 4) xyxy; zeros in empty rows.
+        scores: (B, K); zeros in empty rows.
+        labels: (B, K) int64; -1 in empty rows.
+        counts: (B,) int64, number of rows that are not empty.
     """
 
     boxes: Tensor
@@ -50,26 +50,29 @@ class Found:
 
 
 class Graph(nn.Module):
-    """What all graphs share.
+    """Base class of all graphs.
 
     Args:
         model: the detector.
+
+    Attributes:
+        outputs: names of the tensors that ``forward`` returns.
     """
 
-    outputs: tuple[str, ...] = ()  # names of what forward returns
+    outputs: tuple[str, ...] = ()
 
     def __init__(self, model: Detector) -> None:
         super().__init__()
         self.model = model
 
     def pyramid(self, images: Tensor, sizes: Tensor) -> FeaturePyramid:
-        """The features, with zeros for the padding after normalising."""
+        """The feature pyramid of the normalised images, whose padding is zero."""
         pixels = self.model.blank_padding(self.model.standardize(images.float()), sizes)
         return cast(FeaturePyramid, self.model.neck(self.model.backbone(pixels)))
 
 
 class FeatureGraph(Graph):
-    """Backbone and neck: the maps of the pyramid, finest first, each (B, channels, H / stride, W / stride)."""
+    """Backbone and neck: the levels of the pyramid, finest first, each (B, channels, H / stride, W / stride)."""
 
     def __init__(self, model: Detector) -> None:
         super().__init__(model)
@@ -80,7 +83,7 @@ class FeatureGraph(Graph):
 
 
 class DenseGraph(Graph):
-    """What a dense detector says everywhere, without suppression: boxes (B, P, 4) and scores (B, P, C)."""
+    """Predictions of a dense detector for all priors, without NMS: boxes (B, P, 4) and scores (B, P, C)."""
 
     outputs: tuple[str, ...] = ("boxes", "scores")
 
@@ -89,7 +92,7 @@ class DenseGraph(Graph):
         self.dense = model
 
     def levels(self, images: Tensor, sizes: Tensor) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-        """Of each level boxes (B, p, 4), class scores (B, p, C) and, where the head has it, quality (B, p)."""
+        """For each level boxes (B, p, 4), class scores (B, p, C) and quality (B, p), or None for heads without."""
         model, features = self.dense, self.pyramid(images, sizes)
         outputs, _ = cast(tuple[HeadOutputs, None], model.head(features.levels, None))
         priors, start, rows = model.make_priors(features), 0, []
@@ -109,12 +112,12 @@ class DenseGraph(Graph):
 
 
 class DenseDetections(DenseGraph):
-    """Detections of a dense detector: of each level the best candidates, suppression, the best of all.
+    """Detections of a dense detector: the best candidates of each level, NMS, then the best of all levels.
 
     Args:
         model: the detector.
         config: thresholds.
-        lowest: only detections that score more than this.
+        lowest: only detections with a higher score are returned.
     """
 
     outputs: tuple[str, ...] = ("boxes", "scores", "labels", "counts")
@@ -129,12 +132,12 @@ class DenseDetections(DenseGraph):
         boxes, scores, labels = (torch.cat(part, dim=1) for part in zip(*parts))
         if model.clip_before_nms:
             boxes = clip(boxes, sizes)
-        scores = torch.where(has_area(boxes), scores, INVALID)  # nothing is left of boxes off the image
+        scores = torch.where(has_area(boxes), scores, INVALID)  # boxes outside the image have no area after clipping
         classes = torch.arange(model.num_classes, device=labels.device)[:, None]
         by_class = torch.where(labels[:, None] == classes, scores[:, None], INVALID)  # (B, C, N)
         kept = survivors(boxes, by_class, config.nms_threshold).any(dim=1)
-        found = best(clip(boxes, sizes), torch.where(kept, scores, INVALID), labels, config.max_detections, self.lowest)
-        return found.boxes, found.scores, found.labels, found.counts
+        rows = best(clip(boxes, sizes), torch.where(kept, scores, INVALID), labels, config.max_detections, self.lowest)
+        return rows.boxes, rows.scores, rows.labels, rows.counts
 
     def candidates(self, boxes: Tensor, cls: Tensor, quality: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes (B, k, 4), scores (B, k) and labels (B, k) of the best pairs of prior and class of one level."""
@@ -155,7 +158,7 @@ class TwoStageDetections(Graph):
     Args:
         model: the detector.
         config: thresholds.
-        lowest: only detections that score more than this.
+        lowest: only detections with a higher score are returned.
     """
 
     outputs: tuple[str, ...] = ("boxes", "scores", "labels", "counts")
@@ -167,11 +170,11 @@ class TwoStageDetections(Graph):
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         features = self.pyramid(images, sizes)
-        found = self.detect(features, self.propose(features, sizes), sizes)
-        return found.boxes, found.scores, found.labels, found.counts
+        rows = self.detect(features, self.propose(features, sizes), sizes)
+        return rows.boxes, rows.scores, rows.labels, rows.counts
 
-    def propose(self, features: FeaturePyramid, sizes: Tensor) -> Found:
-        """The regions that the RPN believes in."""
+    def propose(self, features: FeaturePyramid, sizes: Tensor) -> TopRows:
+        """Proposals of the RPN."""
         model, proposing = self.stages, self.stages.test_proposing
         outputs, priors = model.rpn(features.levels), model.make_anchors(features)
         boxes, scores, start = [], [], 0
@@ -189,27 +192,27 @@ class TwoStageDetections(Graph):
         top = torch.sym_min(proposing.max_proposals, all_scores.shape[1])
         return best(all_boxes, all_scores, torch.zeros_like(all_scores, dtype=torch.int64), top)
 
-    def detect(self, features: FeaturePyramid, regions: Found, sizes: Tensor) -> Found:
-        """What the box head makes of the regions."""
+    def detect(self, features: FeaturePyramid, regions: TopRows, sizes: Tensor) -> TopRows:
+        """Classify and refine the proposals."""
         model, config = self.stages, self.postprocess_config
         cls, deltas = model.box_head(self.pool(features, regions.boxes, model.box_head.size))
         batch, count = regions.scores.shape
-        scores = cls.softmax(dim=1)[:, :-1].reshape(batch, count, -1)  # background is the last
+        scores = cls.softmax(dim=1)[:, :-1].reshape(batch, count, -1)  # the last class is the background
         decoded = decode_deltas(deltas.reshape(batch, count, -1, 4), regions.boxes[:, :, None], BOX_STDS)
         boxes = clip(decoded.flatten(1, 2), sizes).reshape(batch, count, -1, 4).transpose(1, 2)  # (B, C, R, 4)
         valid = (regions.labels >= 0)[..., None] & (scores > config.score_threshold)
         by_class = torch.where(valid, scores, INVALID).transpose(1, 2)  # (B, C, R)
-        # every class has boxes of its own, so each is a group
+        # every class has its own boxes, so each class is a group of its own
         kept = survivors(boxes.flatten(0, 1), by_class.flatten(0, 1)[:, None], config.nms_threshold)
         left = torch.where(kept.reshape(by_class.shape), by_class, INVALID)
         labels = torch.arange(model.num_classes, device=boxes.device)[:, None].expand(by_class.shape)
         return best(boxes.flatten(1, 2), left.flatten(1), labels.flatten(1), config.max_detections, self.lowest)
 
     def pool(self, features: FeaturePyramid, boxes: Tensor, size: int) -> Tensor:
-        """RoIAlign of (B, R, 4), each box from the level that fits its size: (B * R, channels, size, size).
+        """RoIAlign of boxes (B, R, 4), each at the level for its size: (B * R, channels, size, size).
 
-        As :func:`pkdzoo.ops.rois.pool_rois`, but every box is looked up at every level, as an empty one where the
-        level is not its own: that costs nothing and adds zero, and no shape depends on the data.
+        As :func:`pkdzoo.ops.rois.pool_rois`, but every box is pooled at every level, as an empty box at the levels that
+        are not its own. Empty boxes cost nothing and add zero, and no shape depends on the data.
         """
         batch, count, _ = boxes.shape
         image = torch.arange(batch, device=boxes.device)[:, None, None].expand(batch, count, 1).float()
@@ -230,65 +233,65 @@ class MaskDetections(TwoStageDetections):
 
     def __init__(self, model: MaskRCNN, config: PostProcess, lowest: float = INVALID) -> None:
         super().__init__(model, config, lowest)
-        self.draws = model
+        self.with_masks = model
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         features = self.pyramid(images, sizes)
-        found = self.detect(features, self.propose(features, sizes), sizes)
-        head = self.draws.mask_head
-        logits = head(self.pool(features, found.boxes, head.size), found.labels.flatten().clamp(min=0))
-        masks = logits.sigmoid().reshape(*found.labels.shape, *logits.shape[1:])
-        return found.boxes, found.scores, found.labels, found.counts, masks
+        rows = self.detect(features, self.propose(features, sizes), sizes)
+        head = self.with_masks.mask_head
+        logits = head(self.pool(features, rows.boxes, head.size), rows.labels.flatten().clamp(min=0))
+        masks = logits.sigmoid().reshape(*rows.labels.shape, *logits.shape[1:])
+        return rows.boxes, rows.scores, rows.labels, rows.counts, masks
 
 
 def rows_of(rows: Tensor, index: Tensor) -> Tensor:
-    """(B, P, D) rows at (B, k) -> (B, k, D)."""
+    """Select rows of (B, P, D) by an index (B, k): (B, k, D)."""
     return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[2]))
 
 
 def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
-    """(B, N, 4) limited to the images of ``sizes`` (B, 2); :func:`pkdzoo.ops.boxes.clip_boxes` for a batch."""
+    """Clip boxes (B, N, 4) to images of ``sizes`` (B, 2): :func:`pkdzoo.ops.boxes.clip_boxes` for a batch."""
     limit = sizes.flip(1).repeat(1, 2)[:, None].to(boxes.dtype)
     return torch.minimum(boxes.clamp(min=0), limit)
 
 
 def has_area(boxes: Tensor) -> Tensor:
-    """(B, N) bool."""
+    """Whether each box of (B, N, 4) has an area: (B, N) bool."""
     return (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
 
 
-def best(boxes: Tensor, scores: Tensor, labels: Tensor, top: int | torch.SymInt, lowest: float = INVALID) -> Found:
-    """The ``top`` best rows of every image that score more than ``lowest``; negative scores are no rows.
+def best(boxes: Tensor, scores: Tensor, labels: Tensor, top: int | torch.SymInt, lowest: float = INVALID) -> TopRows:
+    """Select the ``top`` best rows of every image with scores above ``lowest``; rows with a negative score are invalid.
 
     Args:
-        boxes: (B, N, 4).
+        boxes: (B, N, 4) xyxy.
         scores: (B, N).
         labels: (B, N) int64.
-        top: rows of the result, also where N is less.
+        top: number of rows of the result, also where N is smaller.
         lowest: 0..1, or negative for no limit.
     """
     spare = scores.new_full((scores.shape[0], 1), INVALID).expand(-1, top)
     values, index = torch.cat([scores, spare], dim=1).topk(top, dim=1)
     index = index.clamp(max=scores.shape[1] - 1)
-    found = (values >= 0) & (values > lowest)
-    return Found(
-        torch.where(found[..., None], rows_of(boxes, index), 0.0),
-        torch.where(found, values, 0.0),
-        torch.where(found, labels.gather(1, index), -1),
-        found.sum(dim=1),
+    valid = (values >= 0) & (values > lowest)
+    return TopRows(
+        torch.where(valid[..., None], rows_of(boxes, index), 0.0),
+        torch.where(valid, values, 0.0),
+        torch.where(valid, labels.gather(1, index), -1),
+        valid.sum(dim=1),
     )
 
 
 def build_graph(model: Detector, what: What, lowest: float | None = None) -> Graph:
-    """The graph of a detector.
+    """Make the graph of a detector.
 
     Args:
-        model: in eval mode; its ``inference`` holds the thresholds.
+        model: in eval mode; its ``postprocess_config`` has the thresholds.
         what: ``features``, ``dense`` or ``detections``.
-        lowest: only detections that score more than this, beyond the threshold of class scores.
+        lowest: only detections with a higher score are returned; applies in addition to the threshold of class scores.
 
     Raises:
-        ValueError: for another word, or ``dense`` of a detector that is not.
+        ValueError: an unknown ``what``, or one that this kind of detector does not have.
     """
     if what not in WHAT:
         raise ValueError(f"what={what!r}: write one of {', '.join(map(repr, WHAT))}")
@@ -298,8 +301,8 @@ def build_graph(model: Detector, what: What, lowest: float | None = None) -> Gra
     if isinstance(model, DenseDetector):
         return DenseGraph(model) if what == "dense" else DenseDetections(model, model.postprocess_config, limit)
     if not isinstance(model, TwoStageDetector):
-        raise ValueError(f"no graph of detections is known for a {type(model).__name__}: write 'features'")
+        raise ValueError(f"a {type(model).__name__} has no graph of detections: write 'features'")
     if what == "dense":
-        raise ValueError(f"{model.name} looks at regions and not everywhere: write 'detections' or 'features'")
+        raise ValueError(f"{model.name} is a two-stage detector, not a dense one: write 'detections' or 'features'")
     kind = MaskDetections if isinstance(model, MaskRCNN) else TwoStageDetections
     return kind(model, model.postprocess_config, limit)  # type: ignore[arg-type]

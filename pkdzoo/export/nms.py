@@ -1,8 +1,8 @@
-"""Suppression as one operation of an exported graph, whose result has the shape of its input.
+"""NMS as one operation of an exported graph, with a result of the same shape as its input.
 
-Which boxes survive depends on the data, and so would every shape after it; a mask of the survivors keeps all shapes
-known. In an ONNX file it is NonMaxSuppression, the only operation here that torch has no counterpart of; in a program
-of ``torch.export`` it is ``pkdzoo::survivors``, which ``import pkdzoo.export`` registers.
+The number of boxes that remain depends on the data, and so would every later shape; the result is therefore a mask of
+the remaining boxes. In an ONNX file the operation is NonMaxSuppression, the only one here without a counterpart in
+torch. In a program of ``torch.export`` it is ``pkdzoo::survivors``, which ``import pkdzoo.export`` registers.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-INVALID = -1.0  # score of a place without a candidate
-EVERYTHING = 2**31 - 1  # boxes that may survive: suppression has no limit, the choice of the best follows
+INVALID = -1.0  # score where there is no candidate
+EVERYTHING = 2**31 - 1  # NMS keeps any number of boxes; the best are selected afterwards
 
 
 @torch.library.custom_op("pkdzoo::survivors", mutates_args=())
 def survivors(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
-    """Greedy suppression inside every class of every group.
+    """Greedy NMS inside every class of every group.
 
     Args:
         boxes: (B, N, 4) xyxy.
         scores: (B, C, N); negative where there is no candidate.
-        iou: a box is dropped when it overlaps a better one of its class by more than this.
+        iou: 0..1; a box that overlaps a box of its class with a higher score by more than this is dropped.
 
     Returns:
-        (B, C, N) bool, True for the candidates that stay.
+        (B, C, N) bool, True for the remaining candidates.
     """
     kept = torch.zeros_like(scores, dtype=torch.bool)
     for own, by_class, row in zip(boxes, scores, kept):
@@ -43,7 +43,7 @@ def _(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
 
 
 def onnx_translations() -> dict[Any, Any]:
-    """What ``torch.onnx.export`` needs to know about :func:`survivors`."""
+    """The translation of :func:`survivors` for ``torch.onnx.export``."""
     import onnxscript
 
     op: Any = onnxscript.opset18

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pkdzoo.export.graphs import What
+from pkdzoo.export.graphs import Graph, What
 from pkdzoo.export.nms import onnx_translations
 from pkdzoo.export.program import DIVISOR, graph_of, trace_graph
 from pkdzoo.models.detector import Detector
@@ -21,7 +21,7 @@ from pkdzoo.utils.files import atomic_path
 if TYPE_CHECKING:
     import onnx
 
-OPSET = 20  # 19 brought DeformConv
+OPSET = 20  # DeformConv needs 19
 
 
 def export_onnx(
@@ -32,34 +32,31 @@ def export_onnx(
     nms_threshold: float | None = None,
     max_detections: int | None = None,
 ) -> Path:
-    """Write a detector as an ONNX file.
+    """Write a detector as an ONNX file; ``recipes/onnx_infer.py`` shows how to use it.
 
     Its inputs are ``images`` (B, 3, H, W) uint8, RGB, H and W multiples of 32, and ``sizes`` (B, 2) int64, height and
-    width of each image inside the padding; normalising is inside. Label names and the resize are in the file's
-    metadata, see :mod:`pkdzoo.export.program`. TOOD, RepPoints and deformable backbones use DeformConv of opset 19,
-    which onnxruntime knows from 1.25 on.
+    width of each image inside the padding. The graph normalises the pixels. Label names and the resize are in the
+    file's metadata, see :mod:`pkdzoo.export.program`. TOOD, RepPoints and deformable backbones use DeformConv of opset
+    19, which needs onnxruntime 1.25 or later.
 
     Args:
-        model: stays as it is.
-        path: of the file.
-        what: ``detections`` gives ``boxes`` (B, max_detections, 4) xyxy in pixels of ``images``, ``scores``,
-            ``labels`` and ``counts`` (B,), how many rows of each image mean something; best first, the
-            rest zeros and label -1.
-            Mask R-CNN adds ``masks`` (B, max_detections, 28, 28), probabilities inside each box. ``dense`` gives
-            ``boxes`` (B, P, 4) and ``scores`` (B, P, C) without suppression, for one-stage detectors. ``features``
-            gives the pyramid's maps.
+        model: the detector, which is not changed.
+        path: the file to write.
+        what: ``detections`` gives ``boxes`` (B, max_detections, 4) xyxy in pixels of ``images``, ``scores``, ``labels``
+            and ``counts`` (B,), the number of detections of each image. The best come first; unused rows are zero and
+            have label -1. Mask R-CNN adds ``masks`` (B, max_detections, 28, 28), probabilities inside each box.
+            ``dense`` gives ``boxes`` (B, P, 4) and ``scores`` (B, P, C) of all priors without NMS, for one-stage
+            detectors. ``features`` gives the levels of the pyramid.
         threshold: lowest score, 0..1; None means the detector's own threshold.
-        nms_threshold: IoU above which a worse box of the same class is dropped.
-        max_detections: rows of detections an image.
+        nms_threshold: IoU above which NMS drops the box with the lower score; None means the detector's own.
+        max_detections: rows of detections per image; None means the detector's own.
 
     Returns:
         The path.
 
     Raises:
         ImportError: without the extra ``export``, or with torch 2.6.
-        ValueError: for something that this kind of detector cannot give.
-
-    ``recipes/onnx_infer.py`` shows how the file is used.
+        ValueError: this kind of detector does not have ``what``.
     """
     try:
         import onnx
@@ -67,9 +64,20 @@ def export_onnx(
     except ImportError as error:
         raise ImportError(f'ONNX files need {error.name}: pip install "pkdzoo[export]"') from None
 
-    if torch.__version__.startswith("2.6."):  # it stops at the pyramid's interpolation to a size that is left open
-        raise ImportError("the ONNX exporter of torch 2.6 cannot leave sizes open: pip install -U torch torchvision")
-    graph, facts = graph_of(model, what, threshold, nms_threshold, max_detections)
+    if torch.__version__.startswith("2.6."):  # its exporter fails on the pyramid's interpolation to a dynamic size
+        raise ImportError(
+            "the ONNX exporter of torch 2.6 does not support dynamic sizes: pip install -U torch torchvision"
+        )
+    graph, metadata = graph_of(model, what, threshold, nms_threshold, max_detections)
+    file = _translate(graph)
+    onnx.helper.set_model_props(file, metadata)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        onnx.save(file, temporary)
+    return Path(path)
+
+
+def _translate(graph: Graph) -> onnx.ModelProto:
     program = trace_graph(graph)
     with _quiet():
         exported = torch.onnx.export(
@@ -84,35 +92,31 @@ def export_onnx(
     assert exported is not None
     file = exported.model_proto
     _clean(file)
-    onnx.helper.set_model_props(file, facts)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as arriving:
-        onnx.save(file, arriving)
-    return Path(path)
+    return file
 
 
 def _clean(file: onnx.ModelProto) -> None:
-    """Take out what tells of the machine that exported, and give the open sides names that mean something."""
+    """Remove metadata about the exporting machine, and rename the dynamic sides to ``batch``, ``h`` and ``w``."""
     for part in (file.graph, *file.functions):
         for node in part.node:
             del node.metadata_props[:]
             node.doc_string = ""
-        del part.value_info[:]  # shapes of everything in between, which a runtime infers itself
+        del part.value_info[:]  # shapes of intermediate values, which a runtime infers itself
     del file.graph.metadata_props[:]
     names = {}
-    for place, name in ((0, "batch"), (2, "h"), (3, "w")):
-        side = file.graph.input[0].type.tensor_type.shape.dim[place].dim_param
+    for axis, name in ((0, "batch"), (2, "h"), (3, "w")):
+        side = file.graph.input[0].type.tensor_type.shape.dim[axis].dim_param
         names[side.removeprefix(f"{DIVISOR}*")] = name
     for value in (*file.graph.input, *file.graph.output):
         del value.metadata_props[:]
         for side in value.type.tensor_type.shape.dim:
             if side.dim_param:
-                side.dim_param = re.sub(r"[A-Za-z_]\w*", lambda found: names.get(found[0], found[0]), side.dim_param)
+                side.dim_param = re.sub(r"[A-Za-z_]\w*", lambda match: names.get(match[0], match[0]), side.dim_param)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks to its own developers; errors are still raised."""
+    """Suppress warnings and log messages of the exporter; errors are still raised."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

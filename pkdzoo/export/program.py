@@ -1,13 +1,13 @@
-"""A detector's graph as a program of ``torch.export``, for any number and size of images, and what a file says of it.
+"""A detector's graph as a program of ``torch.export``, for any number and size of images, and the file's metadata.
 
-A file carries these facts, each a text of its own (``metadata_props`` of ONNX, ``extra_files`` of a .pt2):
+A file has this metadata, each item a text of its own (``metadata_props`` of ONNX, ``extra_files`` of a .pt2):
 
-    label_names    JSON list; place i is what label i means
+    label_names    JSON list; item i is the name of label i
     resize         JSON: {"short": 800, "long": 1333, "interpolation": "bilinear", "antialias": false, "divisor": 32}
                    scale by min(long / longer side, short / shorter side), each side rounded to the nearest pixel; pad
-                   at the right and the bottom to multiples of the divisor; nothing else: the pixels stay RGB, 0 to 255
+                   at the right and the bottom to multiples of the divisor. The pixels stay RGB, 0 to 255
     outputs        "features", "dense" or "detections"
-    config         JSON: what config.json of a saved detector holds, thresholds included
+    config         JSON: the config.json of a saved detector, thresholds included
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from pkdzoo.structures import PostProcess
 from pkdzoo.utils.files import atomic_path
 
 DIVISOR = 32
-# Sides from which no level of the pyramid is one cell high or as wide as it is high: torch takes either for a fact that
-# holds for all sizes. Nothing is computed on them.
+# Batch, height and width of the example that is traced. With these sides no level of the pyramid has a side of one
+# location or equal sides, which torch would assume for all sizes.
 EXAMPLE = (2, 320, 448)
-LARGEST = 512  # sides in units of the divisor: 16384 pixels
+LARGEST = 512  # largest side in units of the divisor: 16384 pixels
 
 
 def trace_graph(graph: Graph) -> ExportedProgram:
-    """The program of a graph, with batch, height and width left open.
+    """Trace a graph to a program with dynamic batch, height and width.
 
     Args:
         graph: in eval mode, on the CPU.
 
     Returns:
-        A program of ``images`` (B, 3, H, W) uint8, H and W multiples of 32, and ``sizes`` (B, 2) int64. Where its lines
-        come from is struck out of it: that would be paths of this machine.
+        A program of ``images`` (B, 3, H, W) uint8, H and W multiples of 32, and ``sizes`` (B, 2) int64. Stack traces
+        are removed from it, since they contain paths of this machine.
     """
     count, height, width = EXAMPLE
     channels = len(graph.model.pixel_mean)
@@ -52,8 +52,8 @@ def trace_graph(graph: Graph) -> ExportedProgram:
     sizes = torch.tensor([[height, width]] * count)
     batch = Dim("batch", min=1, max=4096)
     sides = {2: DIVISOR * Dim("h", min=1, max=LARGEST), 3: DIVISOR * Dim("w", min=1, max=LARGEST)}
-    # The other kernels of attention lay their result out differently, which the ONNX translation stumbles over.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _open_sizes():
+    # The ONNX translation fails on the memory layout that the other attention kernels return.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _dynamic_sizes():
         program = torch.export.export(
             graph, (images, sizes), dynamic_shapes=({0: batch, **sides}, {0: batch}), strict=False
         )
@@ -62,10 +62,10 @@ def trace_graph(graph: Graph) -> ExportedProgram:
     return program
 
 
-def _open_sizes() -> AbstractContextManager[None]:
-    """Where torch can (from 2.7): no rule that a level has more than one cell, which the example's levels have.
+def _dynamic_sizes() -> AbstractContextManager[None]:
+    """From torch 2.7 on: do not assume that every level has more than one location, as the example's levels have.
 
-    ``torch.onnx.export`` traces with the same switch.
+    ``torch.onnx.export`` traces with the same setting.
     """
     if not hasattr(_config, "backed_size_oblivious"):
         return nullcontext()
@@ -75,16 +75,16 @@ def _open_sizes() -> AbstractContextManager[None]:
 def graph_of(
     model: Detector, what: What, threshold: float | None, nms_threshold: float | None, max_detections: int | None
 ) -> tuple[Graph, dict[str, str]]:
-    """A graph of a copy of the detector, on the CPU and in eval mode, and the facts that belong to it."""
+    """Make the graph of a copy of the detector, on the CPU and in eval mode, and its metadata."""
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    given = {"score_threshold": threshold, "nms_threshold": nms_threshold, "max_detections": max_detections}
-    changes = {key: value for key, value in given.items() if value is not None}
+    thresholds = {"score_threshold": threshold, "nms_threshold": nms_threshold, "max_detections": max_detections}
+    changes = {key: value for key, value in thresholds.items() if value is not None}
     model.postprocess_config = PostProcess(**{**vars(model.postprocess_config), **changes})
-    return build_graph(model, what, lowest=threshold).eval(), facts_of(model, what)
+    return build_graph(model, what, lowest=threshold).eval(), metadata_of(model, what)
 
 
-def facts_of(model: Detector, what: What) -> dict[str, str]:
-    """What a file says about the detector in it; see the head of this file."""
+def metadata_of(model: Detector, what: What) -> dict[str, str]:
+    """Metadata of an exported file; see the top of this module."""
     short, long = model.resize
     resize = {"short": short, "long": long, "interpolation": "bilinear", "antialias": False, "divisor": DIVISOR}
     return {
@@ -105,24 +105,24 @@ def export_program(
 ) -> Path:
     """Write a detector as a ``.pt2`` file, which ``torch.export.load(path).module()`` opens without pkdzoo.
 
-    Programs with a head refuse images of at most 128 x 128 pixels: torch keeps it for a rule that the
-    coarsest level has more than one cell. One of ``detections`` needs ``import pkdzoo.export`` first, which
-    brings the suppression.
+    Programs with a head do not accept images of at most 128 x 128 pixels: torch assumes that the coarsest level has
+    more than one location. A program of ``detections`` needs ``import pkdzoo.export`` first, which registers the NMS
+    operation.
 
     Args:
-        model: stays as it is.
-        path: of the file.
-        what: ``features`` (backbone and neck), ``dense`` (boxes and scores everywhere, no suppression; one-stage
-            detectors) or ``detections``. See :mod:`pkdzoo.export.graphs` for inputs and outputs.
+        model: the detector, which is not changed.
+        path: the file to write.
+        what: ``features`` (backbone and neck), ``dense`` (boxes and scores of all priors, no NMS; one-stage detectors)
+            or ``detections``. See :mod:`pkdzoo.export.graphs` for inputs and outputs.
         threshold: lowest score, 0..1; None means the detector's own threshold.
-        nms_threshold: IoU above which a worse box of the same class is dropped.
-        max_detections: rows of detections an image.
+        nms_threshold: IoU above which NMS drops the box with the lower score; None means the detector's own.
+        max_detections: rows of detections per image; None means the detector's own.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: for something that this kind of detector cannot give.
+        ValueError: this kind of detector does not have ``what``.
 
     Example:
         >>> import torch, pkdzoo
@@ -134,9 +134,9 @@ def export_program(
         >>> [tuple(level.shape[1:]) for level in body(images, sizes)]
         [(64, 8, 12), (64, 4, 6), (64, 2, 3), (64, 1, 2), (64, 1, 1)]
     """
-    graph, facts = graph_of(model, what, threshold, nms_threshold, max_detections)
+    graph, metadata = graph_of(model, what, threshold, nms_threshold, max_detections)
     program = trace_graph(graph)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as arriving:
-        torch.export.save(program, arriving, extra_files=dict[str, Any](facts))
+    with atomic_path(path) as temporary:
+        torch.export.save(program, temporary, extra_files=dict[str, Any](metadata))
     return Path(path)

@@ -1,4 +1,4 @@
-"""A run's log as curves: AP over epochs, and the Pearson r of each level over steps."""
+"""Curves from a run's log: AP over epochs, and the Pearson r of each level over steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-R = re.compile(r"log/\w+/r(\d+)")  # what PKD writes of its levels; see pkdzoo/training/monitor.py
+LEVEL_R = re.compile(r"log/\w+/r(\d+)")  # keys under which PKD logs the r of each level
 
 
 @dataclass
@@ -16,11 +16,12 @@ class Run:
     """Curves of one run.
 
     Attributes:
-        name: of the run.
-        epochs: that were evaluated.
-        ap: in percent, after each of ``epochs``.
-        steps: at which r was logged: the mean since the line before.
-        r: of each level, at each of ``steps``; without a method that logs it, empty.
+        name: name of the run.
+        epochs: epochs after which the run was evaluated.
+        ap: AP in percent, after each of ``epochs``.
+        steps: steps at which r was logged.
+        r: Pearson's r of each level at each of ``steps``, the mean since the previous line; empty where the method does
+            not log it.
 
     Example:
         >>> from pkdzoo.figures import Run
@@ -35,19 +36,19 @@ class Run:
     r: list[list[float]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and names, ready for ``json.dump``."""
+        """JSON values, ready for ``json.dump``."""
         return dict(vars(self))
 
 
 def read_run(folder: str | Path, name: str | None = None) -> Run:
-    """Curves of a run from the log that its training wrote.
+    """Read the curves of a run from its log.
 
     Args:
-        folder: of the run, with ``log.jsonl`` in it.
-        name: None takes the folder's.
+        folder: the run's folder, which holds ``log.jsonl``.
+        name: name of the run; None means that of the folder.
 
     Raises:
-        ValueError: no log, or lines that no run wrote.
+        ValueError: there is no log, or one of its lines is invalid.
 
     Example:
         >>> import tempfile, pathlib
@@ -62,7 +63,7 @@ def read_run(folder: str | Path, name: str | None = None) -> Run:
     """
     path = Path(folder) / "log.jsonl"
     if not path.is_file():
-        raise ValueError(f"{folder} holds no run: there is no log.jsonl in it")
+        raise ValueError(f"{folder} is not a run's folder: there is no log.jsonl in it")
     run = Run(name or Path(folder).resolve().name)
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, text in enumerate(lines, 1):
@@ -71,7 +72,7 @@ def read_run(folder: str | Path, name: str | None = None) -> Run:
             if line.get("AP") is not None:
                 run.epochs.append(int(line["epoch"]))
                 run.ap.append(float(line["AP"]))
-            logged = {int(match[1]): float(line[key]) for key in line if (match := R.fullmatch(key))}
+            logged = {int(match[1]): float(line[key]) for key in line if (match := LEVEL_R.fullmatch(key))}
             if logged:
                 run.steps.append(int(line["step"]))
                 run.r += [[] for _ in range(len(logged) - len(run.r))]
@@ -79,6 +80,6 @@ def read_run(folder: str | Path, name: str | None = None) -> Run:
                     values.append(logged[level])
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             if number == len(lines):
-                break  # the last line of a run that is under way, or was killed, may be cut
-            raise ValueError(f"{path}, line {number} is no line of a run's log: {text[:60]!r}") from error
+                break  # the last line may be incomplete, in a run that is going on or was killed
+            raise ValueError(f"{path}, line {number} is not a line of a run's log: {text[:60]!r}") from error
     return run

@@ -1,8 +1,8 @@
-"""The figures, drawn by matplotlib (the extra ``viz``) without a window and without its global state.
+"""Draws the figures with matplotlib (the extra ``viz``), without a window and without its global state.
 
-White ground whatever the viewer's; colours of Okabe and Ito and the map cividis, which colour-blind eyes tell apart;
-curves differ in dash and marker, too. Sized for 8.4 inches of width: letters stay readable where that is shown at 800
-pixels.
+The background is always white. Curves have the colours of Okabe and Ito, and maps the colour map cividis, which
+colour-blind readers can distinguish; curves also differ in line style and marker. Figures are 8.4 inches wide, so that
+text stays readable at a width of 800 pixels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from pkdzoo.figures.curves import Run
-from pkdzoo.figures.measure import STAGES, Look, dominant
+from pkdzoo.figures.measure import STAGES, PyramidMaps, dominant
 
 WIDTH = 8.4  # inches
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -44,33 +44,35 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def activations(looks: Sequence[Look], image: NDArray[np.uint8], index: int = 0) -> Figure:
+def activations(detectors: Sequence[PyramidMaps], image: NDArray[np.uint8], index: int = 0) -> Figure:
     """Activation patterns of each level, before and after the normalisation (figures 1 and 2 of the paper).
 
-    Bright is large; each row has its own scale, from its smallest to its largest value, shared by all its levels.
+    Bright values are large. Each row has its own scale, from its smallest to its largest value, for all its levels.
 
     Args:
-        looks: detectors that saw the same images, the teacher first.
-        image: (H, W, 3) RGB of the image that is shown.
-        index: its place in the batch.
+        detectors: maps of several detectors for the same images, the teacher first.
+        image: (H, W, 3) RGB, the image to show.
+        index: its index in the batch.
     """
-    columns = 1 + max(len(one.level_names) for one in looks)
+    columns = 1 + max(len(detector.level_names) for detector in detectors)
     height, width = image.shape[:2]
-    rows = [(stage, one) for stage in STAGES for one in looks]
+    rows = [(stage, detector) for stage in STAGES for detector in detectors]
     tall = len(rows) * (WIDTH / columns * height / width + 0.32)
     with matplotlib.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure((WIDTH, tall), layout="constrained")
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
-        for row, (stage, one) in zip(grid, rows):
-            maps = [pattern.numpy() for pattern in one.patterns(stage, index)]
+        for row, (stage, detector) in zip(grid, rows):
+            maps = [pattern.numpy() for pattern in detector.patterns(stage, index)]
             low, high = min(m.min() for m in maps), max(m.max() for m in maps)
             row[0].imshow(image, aspect="auto")
             row[0].set_box_aspect(height / width)
-            said = f"{one.name}, {TITLES[stage]} maps: {low:.2g} (dark) to {high:.2g}"
-            row[0].text(0, 1.05, said, transform=row[0].transAxes).set_in_layout(False)  # it reaches over the next ones
-            for axes, name, values in zip(row[1:], one.level_names, maps):
+            title = f"{detector.name}, {TITLES[stage]} maps: {low:.2g} (dark) to {high:.2g}"
+            row[0].text(0, 1.05, title, transform=row[0].transAxes).set_in_layout(
+                False
+            )  # it extends over the next axes
+            for axes, name, values in zip(row[1:], detector.level_names, maps):
                 axes.imshow(values, cmap="cividis", vmin=low, vmax=high, aspect="auto")
                 axes.set_box_aspect(height / width)
                 box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
@@ -78,30 +80,33 @@ def activations(looks: Sequence[Look], image: NDArray[np.uint8], index: int = 0)
         return figure
 
 
-def magnitudes(looks: Sequence[Look]) -> Figure:
-    """How large the values of each level are, before and after the normalisation (figures 1, 4 and 8).
+def magnitudes(detectors: Sequence[PyramidMaps]) -> Figure:
+    """Histogram of the magnitudes of each level, before and after the normalisation (figures 1, 4 and 8).
 
-    The largest 0.05 % of the level that reaches farthest lie beyond the right edge; ``Look.numbers`` has them.
+    The largest 0.05 % of the values of the strongest level lie beyond the right edge; ``PyramidMaps.numbers`` has the
+    maximum.
 
     Args:
-        looks: detectors that saw the same images, the teacher first.
+        detectors: maps of several detectors for the same images, the teacher first.
     """
-    columns = max(len(one.level_names) for one in looks)
+    columns = max(len(detector.level_names) for detector in detectors)
     with matplotlib.rc_context(STYLE):
         figure = Figure((WIDTH, 4.4), layout="constrained")
         grid = figure.subplots(len(STAGES), columns, squeeze=False, sharex="row", sharey="row")
         for row, stage in zip(grid, STAGES):
-            cells = [[values.abs().flatten().numpy() for values in one.cells(stage)] for one in looks]
-            largest = max(float(np.quantile(values, 0.9995)) for levels in cells for values in levels)
+            magnitude = [
+                [values.abs().flatten().numpy() for values in detector.values(stage)] for detector in detectors
+            ]
+            largest = max(float(np.quantile(values, 0.9995)) for levels in magnitude for values in levels)
             edges = np.linspace(0, largest or 1.0, 41)
-            for k, (one, levels) in enumerate(zip(looks, cells)):
+            for k, (detector, levels) in enumerate(zip(detectors, magnitude)):
                 for axes, values in zip(row, levels):
                     share = np.histogram(values, edges)[0] * (100 / len(values))
-                    _curve(axes, (edges[1:] + edges[:-1]) / 2, np.where(share > 0, share, np.nan), k, one.name)
+                    _curve(axes, (edges[1:] + edges[:-1]) / 2, np.where(share > 0, share, np.nan), k, detector.name)
             row[0].set_yscale("log")
             row[0].set_ylabel(f"{TITLES[stage]} maps\n% of values")
         for column, axes in enumerate(grid[0]):
-            names = {one.level_names[column] for one in looks if column < len(one.level_names)}
+            names = {detector.level_names[column] for detector in detectors if column < len(detector.level_names)}
             axes.set_title(", ".join(sorted(names)))
         figure.supxlabel("magnitude: absolute value of an entry of a map", fontsize=10)
         handles, labels = grid[0][0].get_legend_handles_labels()
@@ -109,33 +114,33 @@ def magnitudes(looks: Sequence[Look]) -> Figure:
         return figure
 
 
-def channels(looks: Sequence[Look]) -> Figure:
-    """In which share of the pixels each channel is the largest (figures 1, 6 and 7).
+def channels(detectors: Sequence[PyramidMaps]) -> Figure:
+    """Share of the locations at which each channel is the largest (figures 1, 6 and 7).
 
     Args:
-        looks: detectors that saw the same images, the teacher first.
+        detectors: maps of several detectors for the same images, the teacher first.
     """
-    columns = max(len(one.level_names) for one in looks)
-    rows = [(stage, k, one) for stage in STAGES for k, one in enumerate(looks)]
+    columns = max(len(detector.level_names) for detector in detectors)
+    rows = [(stage, k, detector) for stage in STAGES for k, detector in enumerate(detectors)]
     with matplotlib.rc_context(STYLE):
         figure = Figure((WIDTH, 1.6 * len(rows) + 0.3), layout="constrained")
         grid = figure.subplots(len(rows), columns, squeeze=False, sharex="col", sharey="row")
-        for row, (stage, k, one) in zip(grid, rows):
-            for axes, name, values in zip(row, one.level_names, one.cells(stage)):
+        for row, (stage, k, detector) in zip(grid, rows):
+            for axes, name, values in zip(row, detector.level_names, detector.values(stage)):
                 count = dominant(values)
                 share = 100 * count.numpy() / int(count.sum())
                 edges = np.arange(len(share) + 1) - 0.5
                 axes.stairs(share, edges, fill=True, color=COLOURS[k % len(COLOURS)])
                 top = int(share.argmax())
-                often = f"{share[top]:.0f}" if share[top] >= 1 else f"{share[top]:.1f}"
+                percent = f"{share[top]:.0f}" if share[top] >= 1 else f"{share[top]:.1f}"
                 line = "\n" if axes is row[0] else ""  # room for the row's own title
-                axes.set_title(f"{line}{name}: channel {top} in {often} %", fontsize=9, loc="left")
+                axes.set_title(f"{line}{name}: channel {top} in {percent} %", fontsize=9, loc="left")
                 axes.margins(x=0.02)
-            said = f"{one.name}, {TITLES[stage]} maps"
-            place = {"xytext": (0, 18), "textcoords": "offset points"}
-            row[0].annotate(said, (0, 1), xycoords="axes fraction", **place).set_in_layout(False)
+            title = f"{detector.name}, {TITLES[stage]} maps"
+            position = {"xytext": (0, 18), "textcoords": "offset points"}
+            row[0].annotate(title, (0, 1), xycoords="axes fraction", **position).set_in_layout(False)
         figure.supxlabel("channel", fontsize=10)
-        figure.supylabel("% of the pixels in which a channel is the largest", fontsize=10)
+        figure.supylabel("% of the locations where a channel is the largest", fontsize=10)
         return figure
 
 
@@ -143,8 +148,8 @@ def correlation(runs: Sequence[Run], level_names: Sequence[str] = ()) -> Figure:
     """Pearson's r of each level over training.
 
     Args:
-        runs: each with ``r``.
-        level_names: of the student's levels, finest first; without them they are numbered.
+        runs: runs with ``r``.
+        level_names: names of the student's levels, finest first; missing names become numbers.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure((WIDTH, 3.2), layout="constrained")
@@ -164,8 +169,8 @@ def convergence(runs: Sequence[Run], references: Mapping[str, float] | None = No
     """AP over epochs of several runs (figure 3).
 
     Args:
-        runs: each with ``ap``.
-        references: AP by name of what is drawn as a level line, e.g. the teacher.
+        runs: runs with ``ap``.
+        references: name and AP of horizontal lines, e.g. the teacher's.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure((WIDTH, 3.6), layout="constrained")
@@ -188,14 +193,14 @@ def _curve(axes: Axes, x: ArrayLike, y: ArrayLike, k: int, label: str) -> None:
 
 
 def pixels_of(images: Tensor, size: tuple[int, int], index: int = 0) -> NDArray[np.uint8]:
-    """One image of a batch's images (B, 3, H, W) without its padding: (h, w, 3) uint8."""
+    """One image of a batch (B, 3, H, W) without its padding: (h, w, 3) uint8."""
     height, width = size
-    shown: NDArray[np.uint8] = images[index, :3, :height, :width].round().byte().permute(1, 2, 0).cpu().numpy()
-    return shown
+    pixels: NDArray[np.uint8] = images[index, :3, :height, :width].round().byte().permute(1, 2, 0).cpu().numpy()
+    return pixels
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a PNG of few colours: a plot loses nothing by it, and the file is a third as large."""
+    """Write a PNG with 256 colours, which are enough for plots and make the file a third as large."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, "PNG", optimize=True)

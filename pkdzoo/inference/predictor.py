@@ -1,4 +1,4 @@
-"""From single images to results, for every detector alike: passes, views of an image, and back to its own pixels."""
+"""Prediction for every detector: batches, test-time augmentation, and boxes in pixels of the original image."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pkdzoo.data.collate import collate
-from pkdzoo.data.image_io import UnreadableImage
+from pkdzoo.data.batching import collate
+from pkdzoo.data.image_files import UnreadableImage
 from pkdzoo.data.transforms import Sample, resize_keep_ratio
+from pkdzoo.inference.options import PredictOptions, check_names
 from pkdzoo.inference.result import Result
-from pkdzoo.inference.sources import DecodedImage, decode, each, is_single
+from pkdzoo.inference.sources import DecodedImage, decode, is_single, iterate_images
 from pkdzoo.ops.nms import concatenate, suppress
 from pkdzoo.structures import Batch, Detections, Instances, PostProcess
 from pkdzoo.utils.suggest import did_you_mean
 
-SMALLEST = 32  # pixels of a short side that views may have
+MIN_SIZE = 32  # pixels; lower limit of a short side
 
 
-class Predictable(Protocol):
-    """What prediction needs of a detector."""
+class DetectorLike(Protocol):
+    """The part of a detector that prediction uses."""
 
     label_names: tuple[str, ...]
     num_classes: int
@@ -38,31 +39,23 @@ class Predictable(Protocol):
 
 
 @dataclass(frozen=True)
-class PredictOptions:
-    """What a call to ``predict`` asks for; None is the detector's own. The words are :meth:`Detector.predict`'s."""
-
-    threshold: float | None = None
-    nms_threshold: float | None = None
-    max_detections: int | None = None
-    classes: Sequence[str | int] | None = None
-    batch_size: int = 1
-    flip: bool = False
-    sizes: Sequence[int] | None = None
-
-
-@dataclass(frozen=True)
 class View:
-    """One look at an image: scaled to (short, long) sides, mirrored or not."""
+    """One version of an image for test-time augmentation.
+
+    Attributes:
+        resize: (short, long) side in pixels.
+        flip: whether the image is flipped horizontally.
+    """
 
     resize: tuple[int, int]
     flip: bool = False
 
 
-def predict(model: Predictable, images: Any, options: PredictOptions) -> Result | list[Result]:
+def predict(model: DetectorLike, images: Any, options: PredictOptions) -> Result | list[Result]:
     """See :meth:`pkdzoo.Detector.predict`."""
     results = predict_stream(model, images, options)
     if not is_single(images):
-        # A video's frames would fill the memory, and cannot be asked for again one by one.
+        # The frames of a video would fill the memory, and they cannot be read again one by one.
         return [result if result.frame is None else replace(result, image=None) for result in results]
     result = next(results)
     if result.error is not None:
@@ -70,164 +63,171 @@ def predict(model: Predictable, images: Any, options: PredictOptions) -> Result 
     return result
 
 
-def predict_stream(model: Predictable, images: Any, options: PredictOptions) -> Iterator[Result]:
+def predict_stream(model: DetectorLike, images: Any, options: PredictOptions) -> Iterator[Result]:
     """See :meth:`pkdzoo.Detector.predict_stream`."""
+    check_names(options)
     channels = len(model.pixel_mean)
     if channels != 3:
         raise ValueError(
             f"predict reads RGB images, and this detector takes {channels} channels: write "
             f"model.detect(pkdzoo.Batch(images, sizes)) with images of (B, {channels}, H, W)"
         )
-    if options.batch_size < 1:
-        raise ValueError(f"batch_size={options.batch_size}: at least one image goes into a pass")
-    given: dict[str, Any] = {
-        "score_threshold": options.threshold,
-        "nms_threshold": options.nms_threshold,
-        "max_detections": options.max_detections,
-    }
-    changes = {key: value for key, value in given.items() if value is not None}
-    config = replace(model.postprocess_config, **changes)
-    wanted = None if options.classes is None else class_indices(model, options.classes)
-    views = views_of(model, options.flip, options.sizes)
-    decoded = (decode(image) for image in each(images))
-    # What is wrong with the arguments is said above, at once; the generator below starts with its first result.
-    results = _batches(model, decoded, config, wanted, options.batch_size, views)
-    threshold = options.threshold
+    batch_size = options.get("batch_size", 1)
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: a forward pass takes at least one image")
+    threshold, classes = options.get("threshold"), options.get("classes")
+    config = changed_config(model.postprocess_config, options)
+    labels = None if classes is None else class_indices(model, classes)
+    views = make_views(model, options.get("flip", False), options.get("sizes"))
+    decoded = (decode(image) for image in iterate_images(images))
+    # Invalid arguments have raised by now; the generator below starts only with its first result.
+    results = _predict_batches(model, decoded, config, labels, batch_size, views)
     if threshold is None:
         return results
-    # The published threshold is one of class scores; centerness lowers them afterwards. Who names a score means the
-    # one that is reported.
+    # The detector's own threshold applies to class scores, which centerness lowers afterwards. A threshold that the
+    # caller names applies to the reported score.
     return (result[result.scores > threshold] for result in results)
 
 
-def _batches(
-    model: Predictable,
-    images: Iterator[DecodedImage],
-    config: PostProcess,
-    wanted: Tensor | None,
-    batch_size: int,
-    views: Sequence[View],
-) -> Iterator[Result]:
-    while group := list(islice(images, batch_size)):  # never more than one batch of pixels in memory
-        yield from predict_batch(model, group, config, wanted, views)
+def changed_config(config: PostProcess, options: PredictOptions) -> PostProcess:
+    """The detector's thresholds with those of the options in their place."""
+    changes: dict[str, Any] = {
+        "score_threshold": options.get("threshold"),
+        "nms_threshold": options.get("nms_threshold"),
+        "max_detections": options.get("max_detections"),
+    }
+    return replace(config, **{key: value for key, value in changes.items() if value is not None})
 
 
-def class_indices(model: Predictable, classes: Sequence[str | int]) -> Tensor:
-    """Label numbers of class names or numbers.
+def class_indices(model: DetectorLike, classes: Sequence[str | int]) -> Tensor:
+    """Labels of class names or labels.
 
     Raises:
-        ValueError: for a class the detector does not know, or none at all.
+        ValueError: for a class that the detector does not have, or for no class.
     """
-    indices = []
     if not len(classes):
-        raise ValueError(f"classes={classes!r} names none: leave it out to have all of them")
-    for wanted in [classes] if isinstance(classes, str) else classes:
-        index = model.label_names.index(wanted) if wanted in model.label_names else wanted
-        if not isinstance(index, int) or not 0 <= index < model.num_classes:
-            raise ValueError(f"no class {wanted!r}. {did_you_mean(str(wanted), model.label_names)}")
-        indices.append(index)
-    return torch.tensor(indices)
+        raise ValueError(f"classes={classes!r} is empty: leave it out to report all classes")
+    labels = []
+    for name in [classes] if isinstance(classes, str) else classes:
+        label = model.label_names.index(name) if name in model.label_names else name
+        if not isinstance(label, int) or not 0 <= label < model.num_classes:
+            raise ValueError(f"no class {name!r}. {did_you_mean(str(name), model.label_names)}")
+        labels.append(label)
+    return torch.tensor(labels)
 
 
-def views_of(model: Predictable, flip: bool, sizes: Sequence[int] | None) -> list[View]:
-    """The looks at each image: every size as it is and, with ``flip``, mirrored.
+def make_views(model: DetectorLike, flip: bool, sizes: Sequence[int] | None) -> list[View]:
+    """The versions of each image: every size and, with ``flip``, every size flipped as well.
 
     Args:
-        model: its own size counts where none is given, and the ratio of its sides for those that are.
-        flip: look at the mirror image too.
+        model: its own size is used where ``sizes`` is None; the ratio of its sides applies to every size.
+        flip: add the flipped versions.
         sizes: short sides in pixels.
 
     Raises:
-        ValueError: for no size, or one below 32 pixels.
+        ValueError: for no size, or a size below 32 pixels.
     """
     short, long = model.resize
-    given = [short] if sizes is None else list(sizes)
-    if not given or any(size < SMALLEST for size in given):
-        raise ValueError(f"sizes={sizes!r}: write short sides in pixels from {SMALLEST} up, e.g. sizes=(600, 800)")
+    short_sides = [short] if sizes is None else list(sizes)
+    if not short_sides or any(size < MIN_SIZE for size in short_sides):
+        raise ValueError(f"sizes={sizes!r}: write short sides in pixels from {MIN_SIZE} up, e.g. sizes=(600, 800)")
     return [
-        View((size, round(long * size / short)), mirrored)
-        for size in given
-        for mirrored in ((False, True) if flip else (False,))
+        View((size, round(long * size / short)), flipped)
+        for size in short_sides
+        for flipped in ((False, True) if flip else (False,))
     ]
 
 
-def to_original(found: Detections, scale: tuple[float, float], size: tuple[int, int]) -> Detections:
-    """Detections of a resized image in pixels of the original.
+def scale_to_original(detections: Detections, scale: tuple[float, float], size: tuple[int, int]) -> Detections:
+    """Convert detections from pixels of a resized image to pixels of the original.
 
     Args:
-        found: in pixels of the resized image; masks as ``mask_probabilities``, which follow their box.
-        scale: (width, height) factors from the original to it.
-        size: (height, width) of the original; boxes end there.
+        detections: in pixels of the resized image; masks as ``mask_probabilities``, which are relative to their box.
+        scale: (width, height) factors from the original to the resized image.
+        size: (height, width) of the original, to which boxes are clipped.
     """
-    boxes = found.boxes / found.boxes.new_tensor([*scale, *scale])
+    boxes = detections.boxes / detections.boxes.new_tensor([*scale, *scale])
     boxes = torch.stack([boxes[:, i].clamp(0, size[1 - i % 2]) for i in range(4)], dim=1)
-    return replace(found, boxes=boxes, masks=None)  # drawn at another size, they would be of no image
+    return replace(detections, boxes=boxes, masks=None)  # masks of the resized image have another size
 
 
-def mirrored(found: Detections, width: float) -> Detections:
-    """Detections of a mirror image in pixels of the image, which is ``width`` wide."""
-    x1, y1, x2, y2 = found.boxes.unbind(1)
-    cells = None if found.mask_probabilities is None else found.mask_probabilities.flip(-1)
-    return replace(found, boxes=torch.stack([width - x2, y1, width - x1, y2], dim=1), mask_probabilities=cells)
+def flip_detections(detections: Detections, width: float) -> Detections:
+    """Convert detections of a horizontally flipped image, ``width`` pixels wide, to pixels of the image itself."""
+    x1, y1, x2, y2 = detections.boxes.unbind(1)
+    masks = None if detections.mask_probabilities is None else detections.mask_probabilities.flip(-1)
+    boxes = torch.stack([width - x2, y1, width - x1, y2], dim=1)
+    return replace(detections, boxes=boxes, mask_probabilities=masks)
 
 
-def look(model: Predictable, images: Sequence[Tensor], view: View, config: PostProcess) -> list[Detections]:
-    """What one view finds in a few images, in pixels of each as it is given: uint8 (3, H, W)."""
-    none = Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+def detect_view(model: DetectorLike, images: Sequence[Tensor], view: View, config: PostProcess) -> list[Detections]:
+    """Detections in one version of each image (uint8 (3, H, W)), in pixels of the original images."""
+    no_objects = Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
     resized = [resize_keep_ratio(image, *view.resize) for image in images]
-    samples = [Sample(image.flip(-1) if view.flip else image, none) for image, _ in resized]
+    samples = [Sample(image.flip(-1) if view.flip else image, no_objects) for image, _ in resized]
     detections = model.detect(collate(samples).to(model.pixel_mean.device), config)
-    found = []
-    for image, (small, scale), boxes in zip(images, resized, detections):
-        boxes = mirrored(boxes, small.shape[-1]) if view.flip else boxes
-        found.append(to_original(boxes, scale, (image.shape[-2], image.shape[-1])))
-    return found
+    original = []
+    for image, (small, scale), per_image in zip(images, resized, detections):
+        per_image = flip_detections(per_image, small.shape[-1]) if view.flip else per_image
+        original.append(scale_to_original(per_image, scale, (image.shape[-2], image.shape[-1])))
+    return original
 
 
 @torch.inference_mode()
 def predict_batch(
-    model: Predictable,
+    model: DetectorLike,
     decoded: list[DecodedImage],
     config: PostProcess,
     classes: Tensor | None = None,
     views: Sequence[View] = (),
 ) -> list[Result]:
-    """Results of a few decoded images, one pass a view; the model's mode is put to eval and back.
+    """Results of a few decoded images, with one forward pass per view; the model's mode stays as it was.
 
-    Detections of several views are united, and suppressed once more as those of one view are: per class, with the
-    same ``nms_threshold`` and ``max_detections``. Of boxes that overlap the best one stays as it is, with its own mask
-    (mmdetection's DetTTAModel does the same).
+    The detections of several views are concatenated and go through NMS once more, per class, with the same
+    ``nms_threshold`` and ``max_detections``. Of overlapping boxes the best one stays unchanged, with its own mask, as
+    in mmdetection's DetTTAModel.
 
     Args:
         model: any detector of three channels.
-        decoded: images as read, or with an error.
+        decoded: decoded images, or errors in their place.
         config: thresholds.
-        classes: labels that are reported; ``max_detections`` counts only these.
-        views: none means one, the detector's own.
+        classes: labels that are reported; only these count for ``max_detections``.
+        views: versions of each image; none means one, of the detector's own size.
     """
     images = [item.pixels for item in decoded if item.pixels is not None]
-    passing = (
-        config
-        if classes is None
-        else replace(config, max_detections=max(config.max_detections, model.postprocess_config.max_detections))
-    )
-    looks = [look(model, images, view, passing) for view in views or [View(model.resize)]] if images else []
-    found = iter([_united(parts, config, classes) for parts in zip(*looks)])
+    view_config = config
+    if classes is not None:  # detections of other classes are dropped later, and must not take the place of these
+        limit = max(config.max_detections, model.postprocess_config.max_detections)
+        view_config = replace(config, max_detections=limit)
+    all_views = views or [View(model.resize)]
+    per_view = [detect_view(model, images, view, view_config) for view in all_views] if images else []
+    merged = iter([_merge_views(parts, config, classes) for parts in zip(*per_view)])
     results = []
     for item in decoded:
-        source = {"path": item.path, "frame": item.frame, "time": item.time}
         if item.pixels is None:
             results.append(Result.failed(item.path, item.error or "unreadable", model.label_names))
             continue
         size = (item.pixels.shape[-2], item.pixels.shape[-1])
-        kept = None if item.reopens else Image.fromarray(item.pixels.permute(1, 2, 0).numpy())
-        results.append(Result.of(next(found), model.label_names, size, image=kept, **source))
+        kept_image = None if item.reopens else Image.fromarray(item.pixels.permute(1, 2, 0).numpy())
+        source = {"path": item.path, "frame": item.frame, "time": item.time}
+        results.append(Result.of(next(merged), model.label_names, size, image=kept_image, **source))
     return results
 
 
-def _united(parts: Sequence[Detections], config: PostProcess, classes: Tensor | None) -> Detections:
-    if classes is not None:
-        parts = [part[torch.isin(part.labels, classes.to(part.labels.device))] for part in parts]
+def _predict_batches(
+    model: DetectorLike,
+    images: Iterator[DecodedImage],
+    config: PostProcess,
+    labels: Tensor | None,
+    batch_size: int,
+    views: Sequence[View],
+) -> Iterator[Result]:
+    while group := list(islice(images, batch_size)):  # at most one batch of pixels in memory
+        yield from predict_batch(model, group, config, labels, views)
+
+
+def _merge_views(parts: Sequence[Detections], config: PostProcess, labels: Tensor | None) -> Detections:
+    if labels is not None:
+        parts = [part[torch.isin(part.labels, labels.to(part.labels.device))] for part in parts]
     if len(parts) == 1:
         return parts[0][: config.max_detections]
     return suppress(concatenate(list(parts)), config.nms_threshold, config.max_detections)

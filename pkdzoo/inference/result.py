@@ -16,31 +16,31 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from pkdzoo.data.image_io import open_image
+from pkdzoo.data.image_files import open_image
 from pkdzoo.inference.draw import class_colour, draw_detections
 from pkdzoo.ops.masks import paste_mask, paste_masks, run_lengths
 from pkdzoo.structures import Detections
 
-SHOWN, ROWS = 1024, 20  # what a notebook shows: pixels of a longer side, and lines of the table
+SHOWN, ROWS = 1024, 20  # in a notebook: pixels of the image's longer side, rows of the table
 
 
 @dataclass(repr=False)
 class Result:
-    """Detections in one image, best first. ``print(result)`` shows a table, a notebook table and image.
+    """Detections in one image, best first. ``print(result)`` shows a table; a notebook also shows the image.
 
     Attributes:
-        boxes: (N, 4) xyxy in pixels of the image as it was given.
+        boxes: (N, 4) xyxy in pixels of the original image.
         scores: (N,) in 0..1.
         labels: (N,) int64.
-        label_names: name of every class the detector knows; ``names`` are those of the detections.
+        label_names: names of all classes of the detector; ``names`` are those of the detections.
         size: (height, width) of the image.
-        path: where the image came from: a file, a link, or the video it is a frame of.
-        error: why this image of several could not be read; the other fields are empty then.
-        mask_probabilities: (N, m, m) in 0..1, inside each box, where the detector has masks; ``masks``
-            draws them.
+        path: the file or link of the image, or the video that it is a frame of.
+        error: why the image could not be read, else None; after an error the other fields are empty.
+        mask_probabilities: (N, m, m) in 0..1, inside each box, of a detector with masks; ``masks`` resizes them to the
+            image.
         frame: number of the image in its video, from 0.
-        time: seconds from the video's beginning.
-        image: what :meth:`plot` draws on, where there is no file to read it from.
+        time: seconds from the start of the video.
+        image: the image that :meth:`plot` draws on, where no file holds it.
 
     Example:
         >>> import numpy as np, pkdzoo
@@ -63,13 +63,13 @@ class Result:
     image: Image.Image | None = field(default=None)
 
     @classmethod
-    def of(cls, found: Detections, label_names: tuple[str, ...], size: tuple[int, int], **source: Any) -> Result:
-        """A result from detections in pixels of the image."""
-        probabilities = None if found.mask_probabilities is None else found.mask_probabilities.cpu()
+    def of(cls, detections: Detections, label_names: tuple[str, ...], size: tuple[int, int], **source: Any) -> Result:
+        """Make a result from detections in pixels of the image."""
+        probabilities = None if detections.mask_probabilities is None else detections.mask_probabilities.cpu()
         return cls(
-            found.boxes.cpu(),
-            found.scores.cpu(),
-            found.labels.cpu(),
+            detections.boxes.cpu(),
+            detections.scores.cpu(),
+            detections.labels.cpu(),
             label_names,
             size,
             mask_probabilities=probabilities,
@@ -78,13 +78,13 @@ class Result:
 
     @classmethod
     def failed(cls, path: str | None, error: str, label_names: tuple[str, ...]) -> Result:
-        """An empty result that says why."""
-        none = torch.zeros(0)
-        return cls(none.reshape(0, 4), none, none.long(), label_names, (0, 0), path, error)
+        """Make an empty result with an error message."""
+        empty = torch.zeros(0)
+        return cls(empty.reshape(0, 4), empty, empty.long(), label_names, (0, 0), path, error)
 
     @property
     def masks(self) -> Tensor | None:
-        """(N, height, width) bool, drawn when asked for: a hundred masks of 12,000 x 9,000 pixels fill 11 GB."""
+        """(N, height, width) bool, computed at each access: 100 masks of 12,000 x 9,000 pixels take 11 GB."""
         return None if self.mask_probabilities is None else paste_masks(self.mask_probabilities, self.boxes, self.size)
 
     @property
@@ -96,7 +96,7 @@ class Result:
         return len(self.boxes)
 
     def __getitem__(self, index: Tensor | slice) -> Result:
-        """The detections that ``index`` picks, e.g. ``result[result.scores > 0.5]``."""
+        """The selected detections, e.g. ``result[result.scores > 0.5]``."""
         probabilities = None if self.mask_probabilities is None else self.mask_probabilities[index]
         return replace(
             self,
@@ -108,13 +108,13 @@ class Result:
 
     @property
     def title(self) -> str:
-        """Which image it is, its size, and how much was found; or the error."""
-        where = self.path or "image"
+        """Name and size of the image and the number of detections, or the error."""
+        name = self.path or "image"
         if self.frame is not None:
-            where += f" frame {self.frame}" + ("" if self.time is None else f" at {self.time:.2f} s")
+            name += f" frame {self.frame}" + ("" if self.time is None else f" at {self.time:.2f} s")
         if self.error:
-            return self.error if self.error.startswith(where) else f"{where}: {self.error}"
-        return f"{where} ({self.size[1]} x {self.size[0]}): {len(self)} detections"
+            return self.error if self.error.startswith(name) else f"{name}: {self.error}"
+        return f"{name} ({self.size[1]} x {self.size[0]}): {len(self)} detections"
 
     def __repr__(self) -> str:
         return f"<Result {self.title}>"
@@ -128,26 +128,26 @@ class Result:
             lines.append(f"  {name:<{width}}  {score:5.2f}  " + " ".join(f"{v:8.1f}" for v in box))
         return "\n".join(lines)
 
-    # -- to look at ----------------------------------------------------------------------------------------------
+    # -- drawing -------------------------------------------------------------------------------------------------
 
     def plot(self, threshold: float = 0.3, enlarge: bool = True) -> Image.Image:
-        """The image with every detection from ``threshold`` on drawn on it.
+        """Draw the detections on the image.
 
         Args:
-            threshold: lowest score that is drawn.
-            enlarge: an image whose longer side is below 480 pixels is enlarged by a whole number, so that captions
-                can be read; False keeps its size.
+            threshold: lowest score of a drawn detection, 0..1.
+            enlarge: enlarge an image whose longer side is below 480 pixels by a whole number, so that captions are
+                readable.
 
         Raises:
-            UnreadableImage: when the image's file is gone.
-            ValueError: for a result without an image.
+            UnreadableImage: the image's file is missing.
+            ValueError: the result has no image.
         """
         image = self.image
         if image is None and self.path is not None and self.error is None and self.frame is None:
-            image = open_image(self.path)  # as predict read it
+            image = open_image(self.path)  # turned as in predict
         if image is None:
             raise ValueError(
-                f"there is nothing to draw on: {self.error or 'the image was not kept; predict_stream hands it out'}"
+                f"this result has no image: {self.error or 'frames of a list are not kept; use predict_stream'}"
             )
         shown = self[self.scores >= threshold]
         captions = [f"{name} {value:.2f}" for name, value in zip(shown.names, shown.scores.tolist())]
@@ -161,10 +161,10 @@ class Result:
         return draw_detections(image, shown.boxes.numpy(), shown.labels.tolist(), captions, masks, enlarge)
 
     def _repr_png_(self) -> bytes | None:
-        """What a viewer that knows no HTML shows."""
+        """PNG for viewers without HTML support: the image with its detections."""
         try:
             image = self.plot()
-        except ValueError:  # nothing to draw on, or no longer
+        except ValueError:  # the result has no image, or its file is missing
             return None
         image.thumbnail((SHOWN, SHOWN))
         buffer = io.BytesIO()
@@ -172,7 +172,7 @@ class Result:
         return buffer.getvalue()
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the image, and a table of the best detections."""
+        """HTML for notebooks: the image, and a table of the best detections."""
         parts = [f"<div>{html.escape(self.title)}</div>"]
         content = self._repr_png_()
         if content is not None:
@@ -195,31 +195,32 @@ class Result:
         """Write the annotated image; see :meth:`plot`."""
         self.plot(threshold, enlarge).save(path)
 
-    # -- to go on with -------------------------------------------------------------------------------------------
+    # -- conversion ----------------------------------------------------------------------------------------------
 
     def mask_runs(self, index: int) -> dict[str, Any]:
-        """The mask of one detection as COCO writes it: ``size`` and compressed ``counts``, ready for ``json.dump``.
+        """The mask of one detection in COCO's form: ``size`` and compressed ``counts``, ready for ``json.dump``.
 
         Raises:
-            ValueError: for a detector without masks.
+            ValueError: the detector has no masks.
         """
         if self.mask_probabilities is None:
-            raise ValueError("this detector finds boxes, no masks: take a mask_rcnn_*")
+            raise ValueError("this detector finds boxes but no masks: use a mask_rcnn_* detector")
         lengths = run_lengths(*paste_mask(self.mask_probabilities[index], self.boxes[index], self.size), self.size)
         runs = coco_mask.frPyObjects({"size": list(self.size), "counts": lengths}, *self.size)
         return {"size": list(self.size), "counts": runs["counts"].decode()}
 
     def to_dict(self) -> dict[str, Tensor]:
-        """Torchvision's form: ``boxes``, ``scores``, ``labels`` (and ``masks``)."""
-        found = {"boxes": self.boxes, "scores": self.scores, "labels": self.labels}
+        """A dictionary as torchvision's detectors return it: ``boxes``, ``scores``, ``labels`` (and ``masks``)."""
+        tensors = {"boxes": self.boxes, "scores": self.scores, "labels": self.labels}
         masks = self.masks
-        return found if masks is None else {**found, "masks": masks}
+        return tensors if masks is None else {**tensors, "masks": masks}
 
     def to_supervision(self) -> Any:
-        """A ``supervision.Detections``, with class names in its ``data``; needs ``pip install pkdzoo[supervision]``.
+        """Convert to ``supervision.Detections``, with class names in ``data``; needs ``pip install
+        pkdzoo[supervision]``.
 
         Raises:
-            ImportError: when the package is not installed.
+            ImportError: the package is not installed.
         """
         try:
             import supervision
@@ -235,7 +236,7 @@ class Result:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers and names, ready for ``json.dump``; masks as COCO's compressed run lengths."""
+        """JSON values, ready for ``json.dump``; masks as COCO's compressed run lengths."""
         source: dict[str, Any] = {"path": self.path}
         if self.frame is not None:
             source |= {"frame": self.frame, "time": self.time}
@@ -252,11 +253,11 @@ class Result:
         return {**source, "size": {"height": self.size[0], "width": self.size[1]}, "detections": detections}
 
     def to_coco(self, image_id: int, category_ids: Mapping[int, int] | None = None) -> list[dict[str, Any]]:
-        """Rows of a COCO results file: boxes as x, y, width, height, and ``segmentation`` where there are masks.
+        """Rows of a COCO results file: boxes as x, y, width, height, and ``segmentation`` if the detector has masks.
 
         Args:
-            image_id: of the image in the annotation file.
-            category_ids: from our labels to the file's ids; None writes labels as they are.
+            image_id: id of the image in the annotation file.
+            category_ids: the file's category id of each label; None writes the labels themselves.
         """
         rows: list[dict[str, Any]] = []
         for label, score, (x1, y1, x2, y2) in zip(self.labels.tolist(), self.scores.tolist(), self.boxes.tolist()):

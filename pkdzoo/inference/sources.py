@@ -1,6 +1,6 @@
-"""From whatever a person holds (paths, links, wildcards, videos, PIL, arrays, tensors) to single decoded images.
+"""Inputs of prediction (paths, links, wildcards, videos, PIL images, arrays, tensors) as single decoded images.
 
-Everything is an iterator: a folder, a video or a generator of any length holds one image in memory at a time.
+Everything is an iterator, so a folder, a video or a generator of any length needs memory for one image at a time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from pkdzoo.data.image_io import SUFFIXES, UnreadableImage, read_image, to_rgb, to_tensor
+from pkdzoo.data.image_files import SUFFIXES, UnreadableImage, to_rgb
+from pkdzoo.data.image_io import read_image, to_tensor
 from pkdzoo.inference.video import Frame, is_video, read_video
 from pkdzoo.inference.web import fetch_image, is_link
 
@@ -25,14 +26,14 @@ KINDS = "paths, wildcards, links, videos, PIL images, numpy arrays and tensors"
 
 @dataclass
 class DecodedImage:
-    """One input, decoded: uint8 (3, H, W) RGB and where it came from, or why there is none.
+    """One decoded input image, or the error in its place.
 
     Attributes:
-        pixels: of the image.
-        path: file or link.
-        error: why there are no pixels.
-        frame: number of the image in its video.
-        time: seconds from the video's beginning.
+        pixels: uint8 (3, H, W) RGB; None after an error.
+        path: file or link; None for images that were in memory.
+        error: why the image could not be read, else None.
+        frame: number of the image in its video, from 0.
+        time: seconds from the start of the video.
 
     Example:
         >>> import torch
@@ -51,17 +52,17 @@ class DecodedImage:
 
     @property
     def reopens(self) -> bool:
-        """Whether ``path`` gives the image again, so that nobody has to keep it."""
+        """Whether the image can be read from ``path`` again, so that it need not be kept."""
         return self.path is not None and self.frame is None and not is_link(self.path)
 
 
 def is_wildcard(path: str | Path) -> bool:
-    """Whether it stands for several files; a file of that very name goes before."""
+    """Whether a path is a pattern for several files; an existing file of exactly that name is no pattern."""
     return not is_link(path) and glob.has_magic(str(path)) and not Path(path).exists()
 
 
 def is_single(images: Any) -> bool:
-    """Whether the input is one image, for which one result is returned, and not several."""
+    """Whether the input is one image, for which ``predict`` returns one result instead of a list."""
     if isinstance(images, (str, Path)):
         return is_link(images) or not (Path(images).is_dir() or is_wildcard(images) or is_video(images))
     if isinstance(images, (np.ndarray, Tensor)):
@@ -70,35 +71,35 @@ def is_single(images: Any) -> bool:
 
 
 def images_in(folder: str | Path) -> list[Path]:
-    """Image files of a folder, by name.
+    """Image files of a folder, sorted by name.
 
     Raises:
-        ValueError: when there is none.
+        ValueError: the folder has no image file.
     """
-    found = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES)
-    if not found:
+    paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES)
+    if not paths:
         raise ValueError(f"{folder} has no images; looked for {', '.join(SUFFIXES)}")
-    return found
+    return paths
 
 
 def files_like(pattern: str | Path) -> list[Path]:
-    """Files that fit a wildcard, by name; ``**`` goes into folders.
+    """Files that match a wildcard, sorted by name; ``**`` includes subfolders.
 
     Raises:
-        ValueError: when there is none.
+        ValueError: no file matches.
     """
-    found = sorted(Path(match) for match in glob.glob(str(pattern), recursive=True) if Path(match).is_file())
-    if not found:
-        raise ValueError(f"no file fits {str(pattern)!r}")
-    return found
+    paths = sorted(Path(match) for match in glob.glob(str(pattern), recursive=True) if Path(match).is_file())
+    if not paths:
+        raise ValueError(f"no file matches {str(pattern)!r}")
+    return paths
 
 
-def each(images: Any) -> Iterator[Any]:
-    """The single images of an input, one after the other, not decoded yet.
+def iterate_images(images: Any) -> Iterator[Any]:
+    """Iterate over the single images of an input, which are not decoded yet.
 
     Raises:
-        ValueError: at once, for a folder without images or a wildcard that nothing fits.
-        TypeError: at once, for what can hold no image.
+        ValueError: at once, for a folder without images or a wildcard that matches no file.
+        TypeError: at once, for an unsupported type.
         ImportError: for a video without PyAV.
     """
     if is_single(images):
@@ -106,26 +107,33 @@ def each(images: Any) -> Iterator[Any]:
     if isinstance(images, (str, Path)):
         if Path(images).is_dir():
             return iter(images_in(images))
-        return frames(images) if is_video(images) and not is_wildcard(images) else _flat(files_like(images))
+        if is_video(images) and not is_wildcard(images):
+            return iterate_frames(images)
+        return _with_frames(files_like(images))
     if isinstance(images, Iterable):
-        return _flat(images)
+        return _with_frames(images)
     raise TypeError(f"predict takes {KINDS}, not {type(images).__name__}")
 
 
-def _flat(images: Iterable[Any]) -> Iterator[Any]:
+def _with_frames(images: Iterable[Any]) -> Iterator[Any]:
+    """The images, with the frames of each video in its place."""
     for image in images:
         if is_video(image) and not is_link(image):
-            yield from frames(image)
+            yield from iterate_frames(image)
         else:
             yield image
 
 
-def frames(path: str | Path, every: int = 1) -> Iterator[Any]:
-    """Frames of a video; where it breaks off, a last image says why. Without PyAV, ImportError at once."""
-    return _until_broken(str(path), read_video(path, every))
+def iterate_frames(path: str | Path, every: int = 1) -> Iterator[Frame | DecodedImage]:
+    """Iterate over every ``every``-th frame of a video; where it is damaged, the last item holds the error.
+
+    Raises:
+        ImportError: at once, without PyAV.
+    """
+    return _frames_or_error(str(path), read_video(path, every))
 
 
-def _until_broken(path: str, video: Iterator[Frame]) -> Iterator[Any]:
+def _frames_or_error(path: str, video: Iterator[Frame]) -> Iterator[Frame | DecodedImage]:
     try:
         yield from video
     except UnreadableImage as error:
@@ -133,11 +141,11 @@ def _until_broken(path: str, video: Iterator[Frame]) -> Iterator[Any]:
 
 
 def decode(image: Any) -> DecodedImage:
-    """Pixels of one input; a file or link that cannot be read gives an image with an error.
+    """Decode one input; a file or link that cannot be read gives a DecodedImage with an error.
 
     Raises:
-        ValueError: for an array or tensor that is no image.
-        TypeError: for anything else.
+        ValueError: an array or tensor of another shape or dtype than an image.
+        TypeError: an unsupported type.
     """
     if isinstance(image, DecodedImage):
         return image
@@ -160,7 +168,7 @@ def decode(image: Any) -> DecodedImage:
         if image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8 or image.numel() == 0:
             raise ValueError(
                 f"a tensor image is uint8 RGB (3, H, W), got {image.dtype} {tuple(image.shape)}; "
-                "of floats in 0..1 write (image * 255).to(torch.uint8)"
+                "convert floats in 0..1 by (image * 255).to(torch.uint8)"
             )
         return DecodedImage(image.cpu())
     raise TypeError(f"predict takes {KINDS}, not {type(image).__name__}")

@@ -1,4 +1,4 @@
-"""Video files, one frame in memory at a time, by PyAV (``pip install pkdzoo[video]``): FFmpeg comes with its wheel."""
+"""Video files, one frame in memory at a time, by PyAV (``pip install pkdzoo[video]``), whose wheel contains FFmpeg."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pkdzoo.data.image_io import UnreadableImage
+from pkdzoo.data.image_files import UnreadableImage
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".ogv")
-ENCODERS = ("libx264", "h264", "mpeg4")  # the first that this FFmpeg has
+ENCODERS = ("libx264", "h264", "mpeg4")  # the first one that FFmpeg has is used
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,15 @@ class Frame:
 
     Attributes:
         pixels: uint8 (3, H, W) RGB, upright.
-        path: of the video.
-        number: counted from 0 over all frames of the video.
-        time: seconds from the beginning; None where the file does not say.
+        path: the video file.
+        number: number of the frame, from 0 over all frames of the video.
+        time: seconds from the start; None where the file has no time stamps.
 
     Example:
         >>> import torch
         >>> from pkdzoo.inference import Frame
         >>> frame = Frame(torch.zeros(3, 720, 1280, dtype=torch.uint8), "street.mp4", number=50, time=2.0)
-        >>> frame.number / frame.time  # frames a second
+        >>> frame.number / frame.time  # frames per second
         25.0
     """
 
@@ -45,7 +45,7 @@ class Frame:
 
 
 def is_video(path: object) -> bool:
-    """Whether it is the name of a video file."""
+    """Whether a path has the suffix of a video file."""
     return isinstance(path, (str, Path)) and Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
@@ -58,19 +58,19 @@ def _av() -> Any:
 
 
 def read_video(path: str | Path, every: int = 1) -> Iterator[Frame]:
-    """Frames of a video file, decoded while they are asked for.
+    """Read the frames of a video file one by one.
 
     Args:
-        path: the file; the first video stream in it counts.
-        every: give only each so many-th frame.
+        path: the file; its first video stream is read.
+        every: 1 for all frames, 2 for every second frame, and so on.
 
     Returns:
-        An iterator; hand it to ``model.predict_stream``.
+        An iterator over frames, for ``model.predict_stream``.
 
     Raises:
         ImportError: at once, without PyAV.
         ValueError: at once, for ``every`` below 1.
-        UnreadableImage: when the file is missing or no video, and in the middle of one that is damaged.
+        UnreadableImage: from the iterator, where the file is missing, no video, or damaged.
 
     Example:
         >>> from pkdzoo.inference import read_video
@@ -78,12 +78,12 @@ def read_video(path: str | Path, every: int = 1) -> Iterator[Frame]:
         ...     print(frame.number, frame.time)
     """
     if every < 1:
-        raise ValueError(f"every={every}: give each frame, or each second, third, ...")
+        raise ValueError(f"every={every}: write 1 for all frames, 2 for every second frame, ...")
     return _frames(_av(), str(path), every)
 
 
 def _frames(av: Any, path: str, every: int) -> Iterator[Frame]:
-    if not Path(path).is_file():  # FFmpeg would take a name for a link
+    if not Path(path).is_file():  # FFmpeg would also open links
         raise UnreadableImage(path, "there is no such file")
     number = -1
     try:
@@ -102,39 +102,39 @@ def _frames(av: Any, path: str, every: int) -> Iterator[Frame]:
 
 
 def _upright(frame: Any) -> Tensor:
-    """uint8 (3, H, W) of a frame, turned as a phone's video says it is to be shown."""
+    """uint8 (3, H, W) of a frame, rotated as the file's metadata tells; phones record that way."""
     pixels: Any = frame.to_ndarray(format="rgb24")
     turns = round(getattr(frame, "rotation", 0) / 90) % 4  # counter-clockwise
     return torch.from_numpy(np.ascontiguousarray(np.rot90(pixels, turns))).permute(2, 0, 1)
 
 
 class VideoWriter:
-    """Frames into a video file; use it as ``with writing_video(path, rate) as video: video.add(image)``."""
+    """Writes frames to a video file: ``with writing_video(path, rate) as video: video.add(image)``."""
 
     def __init__(self, file: Any, rate: Fraction) -> None:
         self.file, self.rate = file, rate
         self.stream: Any = None
 
     def add(self, image: Image.Image) -> None:
-        """Append an image; the first one says how large all are."""
+        """Append an image; the first one determines the size of all frames."""
         av = _av()
         if self.stream is None:
             name = next(name for name in ENCODERS if name in av.codecs_available)
-            # The common pixel format halves the colours' resolution, and so takes even sides only.
+            # The common pixel format halves the resolution of colours, so both sides must be even.
             self.stream = self.file.add_stream(name, rate=self.rate)
             self.stream.width, self.stream.height = image.width // 2 * 2, image.height // 2 * 2
             self.stream.pix_fmt = "yuv420p"
         size = (self.stream.width, self.stream.height)
-        fitting = image if image.size[0] - size[0] in (0, 1) else image.resize(size)
-        frame = av.VideoFrame.from_image(fitting.crop((0, 0, *size)))
+        resized = image if image.size[0] - size[0] in (0, 1) else image.resize(size)
+        frame = av.VideoFrame.from_image(resized.crop((0, 0, *size)))
         self.file.mux(self.stream.encode(frame))
 
 
 def frame_rate(path: str | Path) -> Fraction:
-    """Frames a second of a video file.
+    """Frames per second of a video file.
 
     Raises:
-        UnreadableImage: when it is none.
+        UnreadableImage: the file is no video.
     """
     av = _av()
     try:
@@ -146,7 +146,7 @@ def frame_rate(path: str | Path) -> Fraction:
 
 @contextmanager
 def writing_video(path: str | Path, rate: Fraction) -> Iterator[VideoWriter]:
-    """A video file of so many frames a second; it is whole when the context ends."""
+    """Open a new video file with ``rate`` frames per second; it is complete when the context ends."""
     with _av().open(str(path), "w") as file:
         writer = VideoWriter(file, rate)
         yield writer

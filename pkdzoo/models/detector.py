@@ -7,7 +7,7 @@ Losses, detections and distillation methods are computed from this trace.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from pkdzoo.hub.files import PREPROCESSOR, preprocessor, save_folder
 from pkdzoo.hub.upload import push_folder, write_repository
-from pkdzoo.inference.predictor import PredictOptions, predict, predict_stream
+from pkdzoo.inference.options import PredictOptions
+from pkdzoo.inference.predictor import predict, predict_stream
 from pkdzoo.inference.result import Result
 from pkdzoo.layers.folding import fold_norms
 from pkdzoo.models._builder import open_saved
@@ -28,7 +29,7 @@ from pkdzoo.models.trace import DEPTHS, Depth, HeadTrace, LossTrace, Trace
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, PixelNorm, PostProcess
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
 
 class Detector(ZooModel):
@@ -229,41 +230,26 @@ class Detector(ZooModel):
         finally:
             self.train(training)
 
-    def predict(
-        self,
-        images: Any,
-        threshold: float | None = None,
-        nms_threshold: float | None = None,
-        max_detections: int | None = None,
-        classes: Sequence[str | int] | None = None,
-        batch_size: int = 1,
-        flip: bool = False,
-        sizes: Sequence[int] | None = None,
-    ) -> Result | list[Result]:
-        """Detections in images, however they come.
+    def predict(self, images: Any, **options: Unpack[PredictOptions]) -> Result | list[Result]:
+        """Detect objects in one image or in many.
 
         Args:
-            images: one result for a path, a link (http or https), a PIL image, a numpy array (H, W, 3) uint8 RGB or
-                a tensor (3, H, W) uint8 RGB; a list for a folder, a wildcard (``"pics/*.jpg"``), a video (one result a
-                frame; needs ``pip install pkdzoo[video]``), a list or any iterable of these.
-            threshold: lowest score, 0..1; None means the detector's own, mostly 0.05.
-            nms_threshold: IoU above which a worse box of the same class is dropped.
-            max_detections: detections an image at most.
-            classes: names or numbers of the only classes to report.
-            batch_size: images in one pass. They share one padded size, and group norm sees the padding: 1 gives
-                exactly what each image gives alone.
-            flip: look at the mirror image too, and unite what both find by suppression; twice the time.
-            sizes: short sides in pixels to look at each image at, e.g. ``(640, 800, 960)``, united likewise; None
-                means the detector's own size.
+            images: one result is returned for a path, a link (http or https), a PIL image, a numpy array (H, W, 3)
+                uint8 RGB or a tensor (3, H, W) uint8 RGB. A list is returned for a folder, a wildcard
+                (``"photos/*.jpg"``), a video (one result per frame; needs ``pip install pkdzoo[video]``), and a list or
+                any iterable of these.
+            options: ``threshold``, ``nms_threshold``, ``max_detections``, ``classes``, ``batch_size``, ``flip`` and
+                ``sizes``; :class:`pkdzoo.inference.PredictOptions` documents them.
 
         Returns:
-            A Result, boxes in pixels of the image as given, or a list of them. In a list, an image that cannot be
-            read gives a Result whose ``error`` says why. A list keeps every image that has no file to be read from
-            again, but for a video's frames: for many images write :meth:`predict_stream`.
+            A Result with boxes in pixels of the original image, or a list of results. In a list, an image that cannot
+            be read gives a Result whose ``error`` tells why. The results keep their images where no file holds them,
+            except for the frames of a video; for many images write :meth:`predict_stream`.
 
         Raises:
-            UnreadableImage: for a single image that cannot be read.
-            ValueError: for an empty folder, an unknown class, an array that is no image, or a detector of other than
+            UnreadableImage: a single image cannot be read.
+            TypeError: an unknown option; the message suggests the closest name.
+            ValueError: an empty folder, an unknown class, an array that is no image, or a detector with other than
                 three channels.
 
         Example:
@@ -273,39 +259,24 @@ class Detector(ZooModel):
             >>> result.size, len(result)
             ((64, 96), 0)
         """
-        return predict(
-            self, images, PredictOptions(threshold, nms_threshold, max_detections, classes, batch_size, flip, sizes)
-        )
+        return predict(self, images, options)
 
-    def predict_stream(
-        self,
-        images: Any,
-        threshold: float | None = None,
-        nms_threshold: float | None = None,
-        max_detections: int | None = None,
-        classes: Sequence[str | int] | None = None,
-        batch_size: int = 1,
-        flip: bool = False,
-        sizes: Sequence[int] | None = None,
-    ) -> Iterator[Result]:
-        """Detections image by image, of any number of images: one batch of pixels is in memory at a time.
+    def predict_stream(self, images: Any, **options: Unpack[PredictOptions]) -> Iterator[Result]:
+        """Detect objects in any number of images, one by one; one batch of images is in memory at a time.
 
         Args:
-            images: as of :meth:`predict`; a generator may go on for ever. Of a video each fifth frame is
+            images: as for :meth:`predict`; a generator may be endless. Every fifth frame of a video is
                 ``pkdzoo.inference.read_video("street.mp4", every=5)``.
-            threshold: lowest score, 0..1.
-            nms_threshold: IoU above which a worse box of the same class is dropped.
-            max_detections: detections an image at most.
-            classes: names or numbers of the only classes to report.
-            batch_size: images in one pass; see :meth:`predict`.
-            flip: look at the mirror image too.
-            sizes: short sides in pixels to look at each image at.
+            options: ``threshold``, ``nms_threshold``, ``max_detections``, ``classes``, ``batch_size``, ``flip`` and
+                ``sizes``; :class:`pkdzoo.inference.PredictOptions` documents them.
 
         Returns:
-            An iterator. An image that cannot be read, even a single one, gives a Result whose ``error`` says why.
+            An iterator of results. An image that cannot be read, even a single one, gives a Result whose ``error``
+            tells why.
 
         Raises:
-            ValueError: at once, for an empty folder, an unknown class, or a detector of other than three channels.
+            TypeError: at once, for an unknown option.
+            ValueError: at once, for an empty folder, an unknown class, or a detector with other than three channels.
 
         Example:
             >>> import numpy as np, pkdzoo
@@ -314,9 +285,7 @@ class Detector(ZooModel):
             >>> [len(result) for result in model.predict_stream(frames, threshold=0.5)]
             [0, 0, 0]
         """
-        return predict_stream(
-            self, images, PredictOptions(threshold, nms_threshold, max_detections, classes, batch_size, flip, sizes)
-        )
+        return predict_stream(self, images, options)
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write weights, config and preprocessor settings; ``create_detector("local-dir:FOLDER")`` reads them.

@@ -227,7 +227,7 @@ class TestPredict:
         assert set(names()) == {"cat", "dog", "red fox"}
         assert set(names("--classes", "red fox,cat")) == {"red fox", "cat"}
         assert len(names("--nms-threshold", 0.1)) < len(names("--nms-threshold", 0.9))
-        assert "names none" in fails(capsys, "predict", folder, photos, "--classes", ",")
+        assert "is empty: leave it out" in fails(capsys, "predict", folder, photos, "--classes", ",")
         out = run(capsys, "predict", folder, photos / "a.png", "--threshold", 1)[1]
         assert out.endswith("0 detections\n")
 
@@ -291,7 +291,7 @@ class TestPredict:
         monkeypatch.setattr(predict, "open_detector", None)
         start = ("predict", "retina_r10w16")
         assert "there is no such file or folder" in fails(capsys, *start, tmp_path / "none.jpg")
-        assert "no file fits" in fails(capsys, *start, photos / "*.webp")
+        assert "no file matches" in fails(capsys, *start, photos / "*.webp")
         (tmp_path / "empty").mkdir()
         assert "has no images" in fails(capsys, *start, tmp_path / "empty")
         assert "ends in .jsonl or .json" in fails(capsys, *start, photos, "--save", "found.txt")
@@ -411,7 +411,7 @@ class TestData:
         told = json.loads(run(capsys, *start, "--link", "--split", "train", "--json")[1])
         assert told["images"] == {"train": 3}
         assert len(open_dataset(tmp_path / "voc", "train")) == 3
-        assert "holds something already" in fails(capsys, *start)
+        assert "is not empty" in fails(capsys, *start)
         out = run(capsys, "data", "convert", tmp_path / "voc", tmp_path / "yolo", "--to", "yolo")[1]
         assert "voc to yolo" in out
 

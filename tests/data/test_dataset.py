@@ -27,7 +27,7 @@ from pkdzoo.data import (
     train_transform,
 )
 from pkdzoo.data.dataset import item_seed
-from pkdzoo.data.image_io import ORIENTATION
+from pkdzoo.data.image_files import ORIENTATION
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import torch
 from helpers.tiny_coco import image
 from PIL import Image
 
-from pkdzoo.data.image_io import ORIENTATION, UnreadableImage, read_image, upright
+from pkdzoo.data.image_files import ORIENTATION, UnreadableImage, upright
+from pkdzoo.data.image_io import read_image
 
 RGB = image(20, 30)
 

@@ -47,7 +47,7 @@ def test_what_is_missing_is_said(tmp_path):
         find_split(tmp_path / "nowhere", "train")
     with pytest.raises(ValueError, match="is empty"):
         find_split(tmp_path, "train")
-    make(tmp_path, "annotations/instances_val.json", "images/")
+    make(tmp_path, "annotations/instances_val.json", "pictures/")
     with pytest.raises(
         ValueError, match=r"looked for annotations/instances_train2017.json or .*holds instances_val.json"
     ):

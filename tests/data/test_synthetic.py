@@ -83,10 +83,10 @@ def test_a_longer_set_begins_like_a_shorter_one(root, tmp_path):
 
 
 def test_it_is_not_drawn_twice_and_nothing_is_drawn_over(root, tmp_path):
-    before = (root / "synthetic.json").stat().st_mtime_ns
+    before = (root / "shapes.json").stat().st_mtime_ns
     assert make_shapes(root, train=40, val=10, seed=3) == root
-    assert (root / "synthetic.json").stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match=r"drawn with train=40 \(asked: 41\).*another folder"):
+    assert (root / "shapes.json").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match=r"drawn with train=40 \(requested: 41\).*another folder"):
         make_shapes(root, train=41, val=10, seed=3)
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(ValueError, match="holds something else"):
@@ -122,9 +122,9 @@ def test_outlines_fill_the_unit_circle():
 
 @pytest.mark.parametrize("wrong", [{"train": 0}, {"val": 0}, {"size": (32, 400)}, {"seed": -1}])
 def test_impossible_settings(tmp_path, wrong):
-    with pytest.raises(ValueError, match="at least one image a split"):
+    with pytest.raises(ValueError, match="at least one image per split"):
         make_shapes(tmp_path / "a", **wrong)
 
 
 def test_parameters_are_on_record(root):
-    assert json.loads((root / "synthetic.json").read_text())["size"] == [192, 256]
+    assert json.loads((root / "shapes.json").read_text())["size"] == [192, 256]

@@ -248,7 +248,7 @@ def test_every_draw_comes_from_the_generator():
         (lambda: RandomCrop(0), "from 1 up"),
         (lambda: RandomCrop(9, keep=2), "keep in 0..1"),
         (lambda: RandomZoom(2.0), "share in 0..1"),
-        (lambda: RandomZoom(0.5, window=(600, 384)), "from short to long"),
+        (lambda: RandomZoom(0.5, window=(600, 384)), "window is \\(minimum, maximum\\) from 1 up"),
     ],
 )
 def test_impossible_settings(make, message):

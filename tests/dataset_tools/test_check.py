@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +98,7 @@ class TestBoxes:
             ([5, float("nan"), 3, 10], "E boxes without area, or not of numbers"),
             ([60, 5, 3, 10], "E boxes outside their image"),
             ([-9, 5, 8, 10], "E boxes outside their image"),
-            ([50, 5, 11, 10], "boxes that reach over the edge of their image"),
+            ([50, 5, 11, 10], "boxes that extend over the edge of their image"),
             ([50, 5, 10.4, 10], None),
             ([0, 0, 60, 39.5], "boxes of the whole image"),
             ([0, 0, 60, 38], None),
@@ -140,7 +142,7 @@ class TestRecords:
         report = check(write(tmp_path, train=data))
         assert words(report) == {
             "E images listed more than once": 1,
-            "E image ids given more than once": 1,
+            "E image ids that occur more than once": 1,
             "E annotations of images that are not listed": 1,
             "E annotations of classes that are not listed": 1,
             "classes without a box": 1,
@@ -153,7 +155,7 @@ class TestRecords:
         root = write(tmp_path, train=clean(), val=clean())
         (root / "annotations/instances_train.json").write_text("{")
         report = check(root)
-        assert words(report) == {"E broken annotations": 1}
+        assert words(report) == {"E invalid annotations": 1}
         assert report.splits[1].boxes == 4
 
     def test_nothing_in_it(self, tmp_path: Path) -> None:
@@ -259,7 +261,7 @@ class TestPreview:
         (root / "images/train/c.png").write_bytes(b"no image")
         red.append((np.asarray(preview(root, tile=100)) == (255, 120, 120)).all(2).sum())
         assert red[0] == 0 < red[1]
-        with pytest.raises(ValueError, match="from 1, 1 and 32 up"):
+        with pytest.raises(ValueError, match="count and columns from 1 up, tile from 32 up"):
             preview(root, count=0)
         with pytest.raises(ValueError, match="val split"):
             preview(root, "val")
@@ -269,3 +271,16 @@ class TestPreview:
         data["images"] = [{**data["images"][0], "file_name": "x" * 100 + ".png"}]
         data["annotations"] = data["annotations"][:1]
         assert preview(write(tmp_path, train=data), tile=64).width == 76
+
+
+def test_check_runs_without_torch(tmp_path: Path) -> None:
+    """Importing torch takes longer than checking a small data set."""
+    write(tmp_path, train=clean(), val=clean())
+    code = (
+        "import sys\n"
+        "from pkdzoo.dataset_tools.check import check\n"
+        f"report = check({str(tmp_path)!r})\n"
+        "assert report.errors == 0, report\n"
+        "assert not {'torch', 'torchvision', 'accelerate'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

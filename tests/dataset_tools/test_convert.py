@@ -65,7 +65,7 @@ def test_there_and_back(coco: Path, tmp_path: Path, first: str, second: str) -> 
         assert (report.source_format, report.target_format) == (first, second)
         assert report.images == {"train": 3, "val": 3}
         assert report.boxes == {"train": 5, "val": 5}
-        assert report.lost == {"train": {}, "val": {}}
+        assert report.dropped == {"train": {}, "val": {}}
         last = tmp_path / "2"
     if second != "coco":
         convert(last, tmp_path / "3", "coco")
@@ -80,7 +80,7 @@ def test_generated_shapes_in_every_format(tmp_path: Path) -> None:
     expected = meaning(shapes, "train")
     for to in ("voc", "yolo"):
         report = convert(shapes, tmp_path / to, to)
-        assert report.lost["train"] == {"segmentations": report.boxes["train"]}
+        assert report.dropped["train"] == {"segmentations": report.boxes["train"]}
         assert meaning(tmp_path / to, "train") == expected
 
 
@@ -153,13 +153,13 @@ def test_crowd_and_difficult_objects(coco: Path, tmp_path: Path) -> None:
     file.write_text(json.dumps(data))
     convert(coco, tmp_path / "voc", "voc")
     report = convert(tmp_path / "voc", tmp_path / "coco2", "coco")
-    assert report.lost == {"train": {}, "val": {}}
+    assert report.dropped == {"train": {}, "val": {}}
     before, after = open_dataset(coco, "train").report, open_dataset(tmp_path / "coco2", "train").report
     assert (after.crowd, after.ignored, after.boxes) == (before.crowd, before.ignored, before.boxes) == (1, 1, 4)
     report = convert(coco, tmp_path / "yolo", "yolo")
     assert report.boxes["train"] == 3
-    assert "not taken along: 1 crowd regions" in str(report)
-    assert report.to_dict()["lost"]["train"] == {"crowd regions": 1, "objects marked 'ignore' (VOC: difficult)": 1}
+    assert "not converted: 1 crowd regions" in str(report)
+    assert report.to_dict()["dropped"]["train"] == {"crowd regions": 1, "objects marked 'ignore' (VOC: difficult)": 1}
 
 
 def test_boxes_of_other_pixels_do_not_become_shares(coco: Path, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_boxes_of_other_pixels_do_not_become_shares(coco: Path, tmp_path: Path) 
     report = convert(coco, tmp_path / "yolo", "yolo")
     assert report.images == {"train": 2, "val": 3}
     assert report.boxes["train"] == 2
-    assert any("EXIF" in what for what in report.lost["train"])
+    assert any("EXIF" in what for what in report.dropped["train"])
     assert convert(coco, tmp_path / "voc", "voc").images["train"] == 3
 
 
@@ -178,7 +178,7 @@ class TestRefusals:
     def test_target(self, coco: Path, tmp_path: Path) -> None:
         (tmp_path / "full").mkdir()
         (tmp_path / "full/notes").write_text("mine")
-        with pytest.raises(ValueError, match="holds something already"):
+        with pytest.raises(ValueError, match="is not empty: choose"):
             convert(coco, tmp_path / "full", "voc")
         with pytest.raises(ValueError, match="already"):
             convert(coco, tmp_path / "new", "coco")

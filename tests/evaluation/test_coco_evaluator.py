@@ -249,7 +249,7 @@ def test_an_image_counts_once(tmp_path):
 
 
 @pytest.mark.parametrize("kinds", [("bbox",), ("bbox", "segm")])
-def test_processes_merge_to_what_one_measures(tmp_path, kinds):
+def test_processes_merge_to_what_one_evaluates(tmp_path, kinds):
     file, found = random_case(2, tmp_path)
     one = CocoEvaluator(file, kinds=kinds)
     one.update(range(5, 17), found)
@@ -310,13 +310,13 @@ def test_the_garbage_collector_rests_and_is_left_as_it_was(tmp_path, monkeypatch
     file, found = random_case(2, tmp_path)
     evaluator = CocoEvaluator(file)
     evaluator.update(range(5, 5 + len(found)), found)
-    measure, during = evaluator._measure, []
-    monkeypatch.setattr(evaluator, "_measure", lambda *args: during.append(gc.isenabled()) or measure(*args))
+    evaluate_kind, during = evaluator._evaluate, []
+    monkeypatch.setattr(evaluator, "_evaluate", lambda *args: during.append(gc.isenabled()) or evaluate_kind(*args))
     try:
         (gc.enable if before else gc.disable)()
         assert evaluator.compute()["AP"] is not None
         assert gc.isenabled() == before
-        monkeypatch.setattr(evaluator, "_measure", lambda *args: 1 / 0)
+        monkeypatch.setattr(evaluator, "_evaluate", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             evaluator.compute()
         assert gc.isenabled() == before

@@ -33,8 +33,8 @@ def test_an_older_file_is_replaced_whole(tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_written(tmp_path):
-    with pytest.raises(ValueError, match="'AP' stands in the metrics already"):
+    with pytest.raises(ValueError, match="'AP' is already in the metrics"):
         write_metrics(tmp_path / "a.json", {"AP": 1.0}, AP=2.0)
-    with pytest.raises(ValueError, match="write None for what is not known"):
+    with pytest.raises(ValueError, match="write None for an unknown value"):
         write_metrics(tmp_path / "a.json", {"AP": float("nan")})
     assert os.listdir(tmp_path) == []

@@ -53,8 +53,8 @@ def test_nothing_found_is_nothing_right(truth: Path, tmp_path: Path) -> None:
     [
         ("{", "is not JSON"),
         ({"annotations": []}, "holds dict, not a list"),
-        ([ROW, {"image_id": 10}], "row 1 is no detection"),
-        ([{**ROW, "bbox": [1, 2, 3]}], "row 0 is no detection"),
+        ([ROW, {"image_id": 10}], "row 1 is not a detection"),
+        ([{**ROW, "bbox": [1, 2, 3]}], "row 0 is not a detection"),
         ([{**ROW, "score": float("nan")}], "row 0 holds a number that is not finite"),
         ([{**ROW, "category_id": 1}], "row 0 has category_id 1, the annotation file's are 3 to 7"),
         ([{**ROW, "image_id": 99}], "image id 99 is not in the data set"),

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import pkdzoo
-from pkdzoo.figures import Look, look, pair_numbers, read_run
+from pkdzoo.figures import PyramidMaps, extract_maps, pair_numbers, read_run
 from pkdzoo.figures.measure import dominant
 from pkdzoo.structures import FeaturePyramid
 
 
-def by_hand() -> Look:
+def by_hand() -> PyramidMaps:
     """Two images of 32 x 32 and 32 x 16 pixels in a batch of 32 x 32: the right half of the second is padding."""
     fine = torch.zeros(2, 3, 4, 4)
     fine[0, 1] = 2.0  # channel 1 everywhere in the first image
@@ -22,10 +22,10 @@ def by_hand() -> Look:
     fine[1, 1, :, 2:] = 99.0  # padding
     coarse = torch.full((2, 3, 2, 2), 0.5)
     coarse[:, 0] = 1.0
-    return Look("mine", FeaturePyramid([fine, coarse], (8, 16)), [(32, 32), (32, 16)])
+    return PyramidMaps("mine", FeaturePyramid([fine, coarse], (8, 16)), [(32, 32), (32, 16)])
 
 
-class TestLook:
+class TestMaps:
     def test_patterns_are_the_largest_channel_without_the_padding(self) -> None:
         mine = by_hand()
         assert mine.level_names == ["P3", "P4"]
@@ -51,7 +51,7 @@ class TestLook:
         torch.manual_seed(0)
         maps = torch.randn(2, 16, 8, 8)
         maps[:, 5] += 10
-        one = Look("loud", FeaturePyramid([maps], (8,)), [(64, 64)] * 2)
+        one = PyramidMaps("loud", FeaturePyramid([maps], (8,)), [(64, 64)] * 2)
         level = one.numbers()["levels"][0]
         assert (level["before"]["channel"], level["before"]["share"]) == (5, 1.0)
         assert level["after"]["share"] < 0.2
@@ -64,7 +64,7 @@ class TestLook:
     def test_a_detector_keeps_its_mode(self) -> None:
         model = pkdzoo.create_detector("retina_r10w16").train()
         batch = pkdzoo.Batch(torch.rand(2, 3, 64, 64) * 255, [(64, 60), (50, 64)])
-        seen = look(model, batch, levels=None, name="other")
+        seen = extract_maps(model, batch, levels=None, name="other")
         assert model.training and seen.name == "other" and len(seen.features.levels) == 5
         assert torch.equal(seen.features.levels[0], model.eval().extract_features(batch).levels[0])
 
@@ -74,18 +74,18 @@ class TestPairs:
         torch.manual_seed(0)
         maps = torch.randn(2, 8, 8, 8)
         sizes = [(64, 64)] * 2
-        student = Look("s", FeaturePyramid([maps], (8,)), sizes)
-        teacher = Look("t", FeaturePyramid([3 * maps + 7], (8,)), sizes)
+        student = PyramidMaps("s", FeaturePyramid([maps], (8,)), sizes)
+        teacher = PyramidMaps("t", FeaturePyramid([3 * maps + 7], (8,)), sizes)
         (row,) = pair_numbers(student, teacher)
         assert row["r"] == pytest.approx(1.0, abs=1e-4)
         assert row["magnitude_ratio"] == pytest.approx(float((3 * maps + 7).abs().mean() / maps.abs().mean()))
-        other = Look("o", FeaturePyramid([torch.randn(2, 8, 8, 8)], (8,)), sizes)
+        other = PyramidMaps("o", FeaturePyramid([torch.randn(2, 8, 8, 8)], (8,)), sizes)
         assert abs(pair_numbers(student, other)[0]["r"]) < 0.3
 
     def test_levels_by_index_or_stride(self) -> None:
         sizes = [(64, 64)]
-        student = Look("s", FeaturePyramid([torch.randn(1, 8, 8, 8), torch.randn(1, 8, 4, 4)], (8, 16)), sizes)
-        teacher = Look("t", FeaturePyramid([torch.randn(1, 4, 16, 16), torch.randn(1, 4, 8, 8)], (4, 8)), sizes)
+        student = PyramidMaps("s", FeaturePyramid([torch.randn(1, 8, 8, 8), torch.randn(1, 8, 4, 4)], (8, 16)), sizes)
+        teacher = PyramidMaps("t", FeaturePyramid([torch.randn(1, 4, 16, 16), torch.randn(1, 4, 8, 8)], (4, 8)), sizes)
         names = [(row["student"], row["teacher"]) for row in pair_numbers(student, teacher)]
         assert names == [("P3", "P2"), ("P4", "P3")]
         (row,) = pair_numbers(student, teacher, "stride")

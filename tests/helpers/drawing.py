@@ -1,4 +1,4 @@
-"""How parameters start: memory in which the forgotten ones show, and a count of the random numbers."""
+"""Checks of parameter initialisation: memory that is NaN until it is written, and a count of random numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Draws(TorchDispatchMode):
-    """Counts the random numbers that are drawn."""
+    """Counts the random numbers that are drawn while it is active."""
 
     count = 0
 
@@ -24,7 +24,7 @@ class Draws(TorchDispatchMode):
 
 @contextmanager
 def poisoned_memory() -> Iterator[None]:
-    """Memory that nobody has written to holds NaN."""
+    """New memory holds NaN, so that parameters without an initialisation are noticed."""
     assert torch.utils.deterministic.fill_uninitialized_memory
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
@@ -36,28 +36,28 @@ def poisoned_memory() -> Iterator[None]:
 
 
 def drawn(parameters: dict[str, Tensor]) -> int:
-    """Numbers among parameters that are not constant."""
+    """Total size of the parameters that are not constant."""
     return sum(value.numel() for value in parameters.values() if value.min() < value.max())
 
 
 def same_start(make: Callable[[], nn.Module], plain: Callable[[], nn.Module]) -> int:
-    """Assert that two ways of making a module start it by the same rules, and that the first leaves nothing out.
+    """Assert that two modules have the same initialisation, and that the first one initialises every parameter.
 
-    Constants are equal; of what is drawn, mean and deviation differ by no more than six deviations of samples of
-    this size, and the largest is as far out (which tells uniform from normal numbers).
+    Constants must be equal. Means and standard deviations of random parameters may differ by six standard errors, and
+    the ratio of the maximum to the standard deviation must be that of the same distribution, uniform or normal.
 
     Returns:
-        How many numbers the first one drew.
+        Number of random numbers that the first module drew.
     """
     torch.manual_seed(0)
-    wanted = dict(plain().state_dict())
+    expected = dict(plain().state_dict())
     torch.manual_seed(1)
     with poisoned_memory(), Draws() as draws:
-        found = dict(make().state_dict())
-    assert list(found) == list(wanted)
-    for key, value in found.items():
-        a, b = value.float().flatten(), wanted[key].float().flatten()
-        assert a.isfinite().all(), f"{key}: nobody initialises it"
+        actual = dict(make().state_dict())
+    assert list(actual) == list(expected)
+    for key, value in actual.items():
+        a, b = value.float().flatten(), expected[key].float().flatten()
+        assert a.isfinite().all(), f"{key}: it is not initialised"
         if b.min() == b.max():
             assert torch.equal(a, b), f"{key}: {a.unique()[:5]} instead of {b[0]}"
             continue
@@ -68,5 +68,5 @@ def same_start(make: Callable[[], nn.Module], plain: Callable[[], nn.Module]) ->
         assert abs(float(std - b_std)) < 6 * error, f"{key}: deviation"
         if len(a) > 1000:
             assert (a.abs().max() / std < 1.8) == (b.abs().max() / b_std < 1.8), f"{key}: uniform or normal"
-    assert drawn(found) <= draws.count
+    assert drawn(actual) <= draws.count
     return draws.count

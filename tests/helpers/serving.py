@@ -1,4 +1,4 @@
-"""A web server on loopback for tests: files from memory, faults on demand, and a note of every request."""
+"""A web server on the loopback interface for tests: files in memory, planned faults, and a list of all requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 @dataclass
 class Served:
-    """What a running server serves; ``faults`` are answered first, one a request."""
+    """State of a running server; as long as there are ``faults``, each request gets the next one as its answer."""
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -23,18 +23,18 @@ class Served:
     headers: dict[str, str] = field(default_factory=dict)
 
     def put(self, path: str, content: bytes) -> tuple[str, str]:
-        """Serve a file; its link and its SHA-256."""
+        """Serve a file; returns its link and its SHA-256."""
         self.files[path] = content
         return self.url + path, hashlib.sha256(content).hexdigest()
 
 
 def status(code: int) -> Answer:
-    """Answer with an error."""
+    """Answer with an HTTP error."""
     return lambda handler: handler.send_error(code)
 
 
 def cut(content: bytes, share: float = 0.5) -> Answer:
-    """Promise the whole file, send a part, hang up."""
+    """Announce the whole file, send a part of it, and close the connection."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
@@ -48,7 +48,7 @@ def cut(content: bytes, share: float = 0.5) -> Answer:
 
 @contextmanager
 def serving() -> Iterator[Served]:
-    """A server for as long as the context lasts."""
+    """Run a server inside the context."""
     served = Served()
     lock = threading.Lock()
 

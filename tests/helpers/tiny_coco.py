@@ -18,7 +18,7 @@ def annotation(number: int, image: int, box: list[float], category: int = 3, **m
 
 
 def content() -> dict[str, Any]:
-    """Wide, high and wide image; the last has no box. The categories stand out of order."""
+    """Three images (landscape, portrait, landscape); the last one has no box. The categories are not sorted by id."""
     return {
         "info": {"description": "hand-made"},
         "images": [
@@ -41,7 +41,7 @@ def image(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def write(folder: Path, data: Any, with_images: bool = True) -> tuple[Path, Path]:
-    """Write the JSON, and its images; returns both places."""
+    """Write the JSON file and its images; returns the file and the image folder."""
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
     file = folder / "instances.json"

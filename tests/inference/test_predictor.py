@@ -19,7 +19,8 @@ from pycocotools import mask as coco_mask
 
 import pkdzoo
 from pkdzoo.data import CocoDataset, UnreadableImage, read_image
-from pkdzoo.inference.predictor import mirrored, views_of
+from pkdzoo.inference import PredictOptions
+from pkdzoo.inference.predictor import flip_detections, make_views
 from pkdzoo.inference.result import Result
 from pkdzoo.inference.video import frame_rate, writing_video
 from pkdzoo.ops.masks import paste_mask, paste_masks, run_lengths
@@ -84,7 +85,7 @@ class TestViews:
     def test_masks_are_mirrored_with_their_boxes(self) -> None:
         cells = torch.zeros(1, 4, 4)
         cells[0, :, 0] = 1
-        back = mirrored(
+        back = flip_detections(
             Detections(torch.tensor([[1.0, 2, 5, 6]]), torch.ones(1), torch.zeros(1).long(), None, cells), 20
         )
         assert back.boxes.tolist() == [[15.0, 2, 19, 6]]
@@ -100,10 +101,24 @@ class TestViews:
             model.predict(pixels, sizes=sizes)
 
     def test_the_long_side_follows(self, model: pkdzoo.Detector) -> None:
-        assert [(v.resize, v.flip) for v in views_of(model, True, (128,))] == [((128, 192), False), ((128, 192), True)]
+        assert [(v.resize, v.flip) for v in make_views(model, True, (128,))] == [
+            ((128, 192), False),
+            ((128, 192), True),
+        ]
 
 
 class TestSettings:
+    def test_every_option_is_named_in_the_docstrings(self) -> None:
+        for method in (pkdzoo.Detector.predict, pkdzoo.Detector.predict_stream):
+            assert all(f"``{name}``" in method.__doc__ for name in PredictOptions.__annotations__)
+        assert all(f"{name}:" in PredictOptions.__doc__ for name in PredictOptions.__annotations__)
+
+    def test_a_mistyped_option_raises_at_once(self, model: pkdzoo.Detector, pixels: np.ndarray) -> None:
+        with pytest.raises(TypeError, match=r"no option 'treshold'\. Did you mean threshold"):
+            model.predict(pixels, treshold=0.5)
+        with pytest.raises(TypeError, match=r"no option 'max_detection'\. Did you mean max_detections"):
+            model.predict_stream([], max_detection=5)
+
     def test_top_counts_the_wanted_classes(self, model: pkdzoo.Detector, pixels: np.ndarray) -> None:
         everything = found_in(model.predict(pixels, threshold=0.0))
         wanted = everything[everything.labels == 1]
@@ -160,7 +175,7 @@ class TestLinksAndVideos:
         assert isinstance(results, list) and [r.frame for r in results] == list(range(6))
         assert results[2].time == pytest.approx(0.2) and results[2].to_json()["frame"] == 2
         assert results[2].title.startswith(f"{video} frame 2 at 0.20 s (80 x 48): 3 detections")
-        with pytest.raises(ValueError, match="predict_stream hands it out"):
+        with pytest.raises(ValueError, match="frames of a list are not kept; use predict_stream"):
             results[2].plot()  # a list of frames would fill the memory
         assert next(model.predict_stream(video)).plot().size == (480, 288)
 

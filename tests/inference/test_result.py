@@ -15,8 +15,9 @@ from PIL import Image
 from torchvision.ops import box_iou
 
 import pkdzoo
-from pkdzoo.data.image_io import UnreadableImage, read_image
-from pkdzoo.inference.draw import class_colour, draw_detections, ink_on, place_captions
+from pkdzoo.data.image_files import UnreadableImage
+from pkdzoo.data.image_io import read_image
+from pkdzoo.inference.draw import class_colour, draw_detections, place_captions, text_colour_on
 from pkdzoo.inference.result import Result
 from pkdzoo.structures import Detections
 
@@ -234,7 +235,7 @@ class TestResult:
         assert Image.open(tmp_path / "out.png").size == (480, 400)  # four times, so that the caption has room
 
     def test_nothing_to_draw_on(self) -> None:
-        with pytest.raises(ValueError, match="nothing to draw on"):
+        with pytest.raises(ValueError, match="this result has no image"):
             a_result().plot()
 
     @pytest.mark.parametrize("size", [(16, 16), (3000, 2000)])
@@ -302,6 +303,6 @@ class TestResult:
         assert "no such file" in Result.failed("gone.jpg", "gone.jpg: no such file", ("cat",))._repr_html_()
 
     def test_ink_reads_on_every_class_colour(self) -> None:
-        assert ink_on((255, 255, 0)) == (0, 0, 0)
-        assert ink_on((0, 0, 120)) == (255, 255, 255)
+        assert text_colour_on((255, 255, 0)) == (0, 0, 0)
+        assert text_colour_on((0, 0, 120)) == (255, 255, 255)
         assert len({class_colour(i) for i in range(80)}) == 80

@@ -16,7 +16,7 @@ from PIL import Image
 
 from pkdzoo.data import UnreadableImage, read_image
 from pkdzoo.inference import web as module
-from pkdzoo.inference.sources import decode, each, is_single
+from pkdzoo.inference.sources import decode, is_single, iterate_images
 from pkdzoo.inference.video import Frame, frame_rate, read_video, writing_video
 from pkdzoo.inference.web import fetch_image
 
@@ -39,7 +39,7 @@ class TestLinks:
         found = decode(link)
         assert found.error is None and found.path == link and not found.reopens
         assert found.pixels.shape == (3, 30, 40) and found.pixels[:, 0, 0].tolist() == [90, 10, 200]
-        assert is_single(link) and list(each(link)) == [link]
+        assert is_single(link) and list(iterate_images(link)) == [link]
 
     def test_turned_as_its_tag_says(self, server: Served) -> None:
         exif = Image.Exif()
@@ -50,10 +50,10 @@ class TestLinks:
     @pytest.mark.parametrize(
         ("content", "reason"),
         [
-            (b"<html>no image</html>", "no image of a known kind"),
-            (b"", "no image of a known kind"),
+            (b"<html>no image</html>", "no image of a known format"),
+            (b"", "no image of a known format"),
             (png()[:-40], "truncated"),
-            (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run\n", "no image of a known kind"),
+            (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run\n", "no image of a known format"),
         ],
         ids=["html", "nothing", "half", "a program"],
     )
@@ -87,10 +87,10 @@ class TestLinks:
                 handler.wfile.flush()
                 time.sleep(0.02)
 
-        monkeypatch.setattr(module, "PATIENCE", 0.2)
+        monkeypatch.setattr(module, "TOTAL_TIMEOUT", 0.2)
         server.faults.append(drip)
         started = time.monotonic()
-        assert "bytes came in 0.2 seconds" in decode(link).error
+        assert "bytes arrived within 0.2 seconds" in decode(link).error
         server.faults.append(lambda handler: time.sleep(1.0))
         with pytest.raises(UnreadableImage, match="timed out"):
             fetch_image(link, timeout=0.1)
@@ -101,7 +101,7 @@ class TestLinks:
         server.faults.append(status(503))
         assert "HTTP 503" in decode(link).error
         server.faults.append(cut(png()))
-        assert "the line broke after" in decode(link).error
+        assert "the connection ended after" in decode(link).error
         assert "HTTP 404" in decode(server.url + "/none.png").error
         assert "refused" in decode("http://127.0.0.1:9/a.png").error.lower()
         assert decode("http://[::1/a.png").error
@@ -123,7 +123,7 @@ class TestLinks:
 
         server.faults.append(lambda handler: elsewhere(handler, place))
         error = decode(link).error
-        assert "neither http nor https" in error or "is not allowed" in error
+        assert "not http or https" in error or "is not allowed" in error
         server.faults.append(lambda handler: elsewhere(handler, link))
         assert decode(link).error is None
         server.faults.extend([lambda handler: elsewhere(handler, link)] * 5)
@@ -141,11 +141,11 @@ class TestWildcards:
         for name in ("b.png", "a.png", "more/c.png", "odd [1].png"):
             (tmp_path / name).write_bytes(png())
         monkeypatch.chdir(tmp_path)
-        assert [str(p) for p in each("[ab].png")] == ["a.png", "b.png"]
-        assert [str(p) for p in each(Path("**/*.png"))] == ["a.png", "b.png", "more/c.png", "odd [1].png"]
+        assert [str(p) for p in iterate_images("[ab].png")] == ["a.png", "b.png"]
+        assert [str(p) for p in iterate_images(Path("**/*.png"))] == ["a.png", "b.png", "more/c.png", "odd [1].png"]
         assert is_single("odd [1].png") and not is_single("*.png")
-        with pytest.raises(ValueError, match=r"no file fits '\*\.webp'"):
-            each("*.webp")
+        with pytest.raises(ValueError, match=r"no file matches '\*\.webp'"):
+            iterate_images("*.webp")
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ class TestVideos:
         assert frame_rate(video) == 5
 
     def test_one_at_a_time(self, video: Path) -> None:
-        first = next(each([video, "never reached"]))
+        first = next(iterate_images([video, "never reached"]))
         assert isinstance(first, Frame) and first.number == 0
         found = decode(first)
         assert (found.frame, found.time, found.path) == (0, 0.0, str(video)) and not found.reopens
@@ -186,7 +186,7 @@ class TestVideos:
         (tmp_path / "text.mp4").write_text("no video")
         (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[:600])
         for name, reason in (("text.mp4", "Invalid data"), ("cut.mp4", "Invalid data"), ("none.mp4", "no such file")):
-            (broken,) = (decode(image) for image in each(tmp_path / name))
+            (broken,) = (decode(image) for image in iterate_images(tmp_path / name))
             assert reason in broken.error and broken.path == str(tmp_path / name)
         with pytest.raises(ValueError, match="every=0"):
             read_video(video, every=0)
@@ -194,12 +194,12 @@ class TestVideos:
     def test_without_pyav(self, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "av", None)
         with pytest.raises(ImportError, match=r"pip install pkdzoo\[video\]"):
-            each(video)
+            iterate_images(video)
 
 
 def test_what_pillow_would_run_is_not_opened(tmp_path: Path) -> None:
     """Encapsulated PostScript is a program, which Pillow hands to Ghostscript."""
     path = tmp_path / "a.png"
     Image.new("RGB", (8, 8)).save(path, "EPS")
-    with pytest.raises(UnreadableImage, match="no image of a known kind"):
+    with pytest.raises(UnreadableImage, match="no image of a known format"):
         read_image(path)

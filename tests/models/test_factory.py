@@ -85,7 +85,7 @@ def test_label_names() -> None:
     assert pkdzoo.create_detector("retina_r10w16", label_names="coco").label_names == COCO_NAMES
     with pytest.raises(ValueError, match="2 label names for 3 classes"):
         pkdzoo.create_detector("retina_r10w16", num_classes=3, label_names=["cat", "dog"])
-    with pytest.raises(ValueError, match="no set of classes is called 'lvis'"):
+    with pytest.raises(ValueError, match="unknown class names 'lvis'"):
         pkdzoo.create_detector("retina_r10w16", label_names="lvis")
     assert len(COCO_NAMES) == len(set(COCO_NAMES)) == len(COCO_IDS) == 80
     assert dict(zip(COCO_NAMES, COCO_IDS))["toothbrush"] == 90

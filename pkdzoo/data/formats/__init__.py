@@ -1,1 +1,1 @@
-"""Annotation formats, one file each: COCO, Pascal VOC, YOLO."""
+"""Annotation formats, one file each: COCO, Pascal VOC, YOLO. ``read`` reads any of them."""

@@ -1,4 +1,4 @@
-"""What Pascal VOC and YOLO folders have in common when they are read as COCO, or written from it."""
+"""Helpers shared by the Pascal VOC and YOLO formats, which are read as COCO and written from COCO."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from pkdzoo.data.image_io import SUFFIXES, UnreadableImage, read_size
-from pkdzoo.data.load_report import few
+from pkdzoo.data.image_files import SUFFIXES, UnreadableImage, read_size
+from pkdzoo.utils.text import quote_some
 
-UNKNOWN_SIZE = (1, 1)  # boxes become too thin to be learnt from, and loading the image fails by its name
+UNKNOWN_SIZE = (1, 1)  # every box is too thin to be used then, and loading the image raises an error with its name
 
 
 @dataclass
 class Object:
-    """One annotation on its way out of COCO's format: its record, checked, with its class's name.
+    """One checked annotation of a COCO file, to be written in another format.
 
     Attributes:
-        record: as it stands in the COCO file.
-        name: of its class.
-        label: place of its class, counted from 0 in the order of category ids.
+        record: the annotation record of the COCO file.
+        name: name of its class.
+        label: number of its class, from 0 in the order of category ids.
         box: x, y, width, height in pixels, all finite.
     """
 
@@ -53,52 +53,66 @@ def class_names(coco: Mapping[str, Any]) -> list[str]:
     """Names of the classes in the order of their ids.
 
     Raises:
-        ValueError: a name stands twice, or one that no line of text can hold.
+        ValueError: a name occurs twice, or cannot be written on a line of text.
     """
     names = [str(c.get("name", c["id"])) for c in sorted(coco["categories"], key=lambda c: int(c["id"]))]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"the class name {few(twice)} stands twice: classes outside COCO's format have no other id")
-    wrong = [name for name in names if name != name.strip() or not name.isprintable() or not name]
-    if wrong:
-        raise ValueError(f"class names cannot be empty, nor begin, end or break with white space: rename {few(wrong)}")
+        raise ValueError(
+            f"the class name {quote_some(twice)} occurs twice: formats other than COCO tell classes apart by name only"
+        )
+    invalid = [name for name in names if name != name.strip() or not name.isprintable() or not name]
+    if invalid:
+        raise ValueError(
+            "class names cannot be empty, contain line breaks, or begin or end with white space: "
+            f"rename {quote_some(invalid)}"
+        )
     return names
 
 
 def objects_by_image(
-    coco: Mapping[str, Any], lost: Counter[str]
+    coco: Mapping[str, Any], dropped: Counter[str]
 ) -> Iterator[tuple[Mapping[str, Any], PurePosixPath, list[Object]]]:
-    """Each image's record, its path inside the image folder, and its objects, in the order of the file.
+    """Iterate over the images of a COCO file.
 
     Args:
         coco: content of a COCO annotation file.
-        lost: counts what has to be left out.
+        dropped: counts the annotations that are left out, by reason.
+
+    Returns:
+        Each image's record, its path inside the image folder, and its objects, in the order of the file.
 
     Raises:
-        ValueError: a record lacks what it needs, or an image's name leads out of its folder.
+        ValueError: a record lacks a key, or an image's name leads out of its folder.
     """
     names = class_names(coco)
     order = {int(c["id"]): k for k, c in enumerate(sorted(coco["categories"], key=lambda c: int(c["id"])))}
-    owned: dict[int, list[Object]] = {int(image["id"]): [] for image in coco["images"]}
-    for place, record in enumerate(coco["annotations"]):
+    objects: dict[int, list[Object]] = {int(image["id"]): [] for image in coco["images"]}
+    for position, record in enumerate(coco["annotations"]):
         try:
             x, y, w, h = (float(v) for v in record["bbox"])
             label = order[int(record["category_id"])]
-            owner = int(record["image_id"])
+            image_id = int(record["image_id"])
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"annotations[{place}] has no usable image_id, category_id or bbox ({error!r})") from None
-        if owner not in owned:
-            lost["annotations of images that are not listed"] += 1
+            raise ValueError(
+                f"annotations[{position}] has no usable image_id, category_id or bbox ({error!r})"
+            ) from None
+        if image_id not in objects:
+            dropped["annotations of images that are not listed"] += 1
         elif not all(math.isfinite(v) for v in (x, y, w, h)):
-            lost["boxes that are not numbers"] += 1
+            dropped["boxes that are not numbers"] += 1
         else:
-            owned[owner].append(Object(record, names[label], label, (x, y, w, h)))
+            objects[image_id].append(Object(record, names[label], label, (x, y, w, h)))
     for image in coco["images"]:
-        yield image, inside(str(image["file_name"])), owned[int(image["id"])]
+        yield image, relative_image_path(str(image["file_name"])), objects[int(image["id"])]
 
 
-def inside(name: str) -> PurePosixPath:
-    """An image's name as a relative path; ValueError if writing to it would leave the folder."""
+def relative_image_path(name: str) -> PurePosixPath:
+    """An image's file name as a path below the image folder.
+
+    Raises:
+        ValueError: writing to the path would leave the folder.
+    """
     path = PurePosixPath(name)
     outside = path.is_absolute() or PureWindowsPath(name).drive or not path.name
     if outside or ".." in path.parts or ".." in PureWindowsPath(name).parts:
@@ -106,43 +120,47 @@ def inside(name: str) -> PurePosixPath:
     return path
 
 
-def plain(value: float) -> int | float:
+def int_if_whole(value: float) -> int | float:
     """A whole number as an int, as annotation tools write it."""
     return int(value) if value == int(value) else value
 
 
-def annotation(number: int, image_id: int, category_id: int, box: Sequence[int | float], **more: Any) -> dict[str, Any]:
-    """A COCO annotation record; its area is the box's."""
-    area = plain(float(box[2]) * float(box[3]))
+def make_annotation(
+    number: int, image_id: int, category_id: int, box: Sequence[int | float], **more: Any
+) -> dict[str, Any]:
+    """Make a COCO annotation record whose area is that of the box."""
+    area = int_if_whole(float(box[2]) * float(box[3]))
     record = {"id": number, "image_id": image_id, "category_id": category_id, "bbox": list(box), "area": area}
     return {**record, "iscrowd": 0, **more}
 
 
-def content(images: list[dict[str, Any]], annotations: list[dict[str, Any]], names: Iterable[str]) -> dict[str, Any]:
-    """A COCO annotation file whose categories are numbered from 1 in the order of ``names``."""
+def make_content(
+    images: list[dict[str, Any]], annotations: list[dict[str, Any]], names: Iterable[str]
+) -> dict[str, Any]:
+    """Make the content of a COCO annotation file, with categories numbered from 1 in the order of ``names``."""
     categories = [{"id": k, "name": name} for k, name in enumerate(names, 1)]
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def sizes_of(images: Sequence[Path], strict: bool) -> list[tuple[int, int]]:
-    """(height, width) of each image from its header.
+def read_sizes(images: Sequence[Path], strict: bool) -> list[tuple[int, int]]:
+    """Read (height, width) of each image from its header.
 
     Args:
         images: the files.
-        strict: refuse an image that cannot be read; otherwise its size is ``UNKNOWN_SIZE``.
+        strict: raise an error for images that cannot be read; otherwise their size is ``UNKNOWN_SIZE``.
 
     Raises:
-        ValueError: naming the first few unreadable images.
+        ValueError: with the first few unreadable images.
     """
-    with ThreadPoolExecutor(8) as pool:  # mostly waiting for the disk
-        found = list(pool.map(_size_or_error, images))
-    broken = [error for error in found if isinstance(error, UnreadableImage)]
-    if broken and strict:
-        more = f" (and {len(broken) - 4} more)" if len(broken) > 4 else ""
+    with ThreadPoolExecutor(8) as pool:  # the threads mostly wait for the disk
+        sizes = list(pool.map(_size_or_error, images))
+    errors = [error for error in sizes if isinstance(error, UnreadableImage)]
+    if errors and strict:
+        more = f" (and {len(errors) - 4} more)" if len(errors) > 4 else ""
         raise ValueError(
-            f"{len(broken)} of {len(images)} images cannot be read: {'; '.join(map(str, broken[:4]))}{more}"
+            f"{len(errors)} of {len(images)} images cannot be read: {'; '.join(map(str, errors[:4]))}{more}"
         )
-    return [UNKNOWN_SIZE if isinstance(size, UnreadableImage) else size for size in found]
+    return [UNKNOWN_SIZE if isinstance(size, UnreadableImage) else size for size in sizes]
 
 
 def _size_or_error(path: Path) -> tuple[int, int] | UnreadableImage:
@@ -152,23 +170,23 @@ def _size_or_error(path: Path) -> tuple[int, int] | UnreadableImage:
         return error
 
 
-def images_below(folder: Path) -> list[str]:
-    """Paths of the image files in a folder and the folders in it, relative, sorted, with ``/``."""
-    found = []
-    for where, _, files in os.walk(folder, followlinks=True):
-        relative = Path(where).relative_to(folder)
-        found += [(relative / name).as_posix() for name in files if Path(name).suffix.lower() in SUFFIXES]
-    return sorted(found)
+def list_images(folder: Path) -> list[str]:
+    """Sorted relative paths, with ``/``, of the image files in a folder and its subfolders."""
+    paths = []
+    for parent, _, files in os.walk(folder, followlinks=True):
+        relative = Path(parent).relative_to(folder)
+        paths += [(relative / name).as_posix() for name in files if Path(name).suffix.lower() in SUFFIXES]
+    return sorted(paths)
 
 
-def lines_of(path: Path) -> list[str]:
-    """Lines of a text file without those that are empty.
+def read_lines(path: Path) -> list[str]:
+    """Non-empty lines of a text file, stripped.
 
     Raises:
-        ValueError: it is not UTF-8.
+        ValueError: the file is not UTF-8.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows editors write the mark
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows write a byte order mark
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error.reason})") from None
     return [line.strip() for line in text.splitlines() if line.strip()]

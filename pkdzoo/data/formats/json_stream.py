@@ -1,6 +1,7 @@
-"""A large JSON file read one record at a time: a sliding buffer over the standard library's decoder.
+"""Reads a large JSON file one record at a time: a sliding buffer around the standard library's decoder.
 
-Any order of keys, any white space, any nesting; memory holds one element of an array and a mebibyte of text.
+Keys may come in any order, with any white space and nesting. Memory holds one element of an array and a mebibyte of
+text.
 """
 
 from __future__ import annotations
@@ -16,80 +17,80 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 class JsonStream:
-    """Walks the members of one JSON object, handing out the elements of its arrays one at a time.
+    """Iterates over the members of one JSON object, and over the elements of its arrays.
 
     Args:
         file: open for reading bytes.
-        name: of the file, for messages.
-        cut: text to drop before anything is decoded, for values that are long and not wanted. What it
-            matches has to be whole JSON values together with their keys; null takes their place.
+        name: name of the file in messages.
+        cut: pattern of text that is removed before decoding, for long values that are not needed. A match must be a
+            whole JSON value with its key; null takes its place.
         chunk: bytes to read at a time.
     """
 
     def __init__(self, file: BinaryIO, name: str, cut: re.Pattern[str] | None = None, chunk: int = CHUNK) -> None:
         self.file, self.name, self.cut, self.chunk = file, name, cut, chunk
-        self._to_text = codecs.getincrementaldecoder("utf-8-sig")().decode  # Windows editors write the mark
+        self._to_text = codecs.getincrementaldecoder("utf-8-sig")().decode  # editors on Windows write a byte order mark
         self._decode = json.JSONDecoder().raw_decode
-        self._text, self._at, self._ended = "", 0, False
+        self._text, self._position, self._at_end = "", 0, False
 
-    def _fail(self, message: str) -> ValueError:
-        return ValueError(f"{self.name} is not a JSON file: {message} (near byte {self.file.tell() - self._left()})")
+    def _error(self, message: str) -> ValueError:
+        return ValueError(f"{self.name} is not a JSON file: {message} (near byte {self.file.tell() - self._unread()})")
 
-    def _left(self) -> int:
-        return len(self._text) - self._at
+    def _unread(self) -> int:
+        return len(self._text) - self._position
 
-    def _more(self) -> bool:
-        """Forget what has been read, and get at least as much again as is still unread; False at the end."""
-        if self._ended:
+    def _read_more(self) -> bool:
+        """Drop the decoded text and read at least as many bytes as are still unread; False at the end of the file."""
+        if self._at_end:
             return False
-        data = self.file.read(max(self.chunk, self._left()))
-        self._ended = not data
+        data = self.file.read(max(self.chunk, self._unread()))
+        self._at_end = not data
         try:
-            fresh = self._to_text(data, self._ended)
+            new_text = self._to_text(data, self._at_end)
         except UnicodeDecodeError as error:
-            raise self._fail(f"its text is not UTF-8 ({error.reason})") from None
-        text = self._text[self._at :] + fresh
-        self._text, self._at = text if self.cut is None else self.cut.sub('"":null', text), 0
+            raise self._error(f"its text is not UTF-8 ({error.reason})") from None
+        text = self._text[self._position :] + new_text
+        self._text, self._position = text if self.cut is None else self.cut.sub('"":null', text), 0
         return True
 
     def peek(self) -> str:
-        """The next character that is not white space, left unread; empty at the end of the file."""
+        """The next character that is not white space, without reading it; empty at the end of the file."""
         while True:
-            space = _SPACE.match(self._text, self._at)
-            assert space is not None  # it matches nothing as well
-            self._at = space.end()
-            if self._at < len(self._text):
-                return self._text[self._at]
-            if not self._more():
+            space = _SPACE.match(self._text, self._position)
+            assert space is not None  # it also matches an empty text
+            self._position = space.end()
+            if self._position < len(self._text):
+                return self._text[self._position]
+            if not self._read_more():
                 return ""
 
-    def take(self, wanted: str) -> str:
-        """Read one of the characters in ``wanted``."""
-        found = self.peek()
-        if not found or found not in wanted:
-            told = f"{found!r} stands" if found else "the file ends"
-            raise self._fail(f"{told} where {' or '.join(repr(c) for c in wanted)} was expected")
-        self._at += 1
-        return found
+    def take(self, expected: str) -> str:
+        """Read one character, which must be one of ``expected``."""
+        character = self.peek()
+        if not character or character not in expected:
+            actual = f"found {character!r}" if character else "the file ends"
+            raise self._error(f"{actual} where {' or '.join(repr(c) for c in expected)} was expected")
+        self._position += 1
+        return character
 
     def value(self) -> Any:
-        """Decode the next value, whole."""
+        """Decode the next value."""
         self.peek()
         while True:
             try:
-                found, end = self._decode(self._text, self._at)
+                value, end = self._decode(self._text, self._position)
             except json.JSONDecodeError as error:
-                if not self._more():
-                    raise self._fail(error.msg) from None
+                if not self._read_more():
+                    raise self._error(error.msg) from None
                 continue
-            # A number may go on in the next chunk, and "1e+" decodes as 1 while its digits are not there yet.
-            if len(self._text) - end < 3 and self._more():
+            # A number may continue in the next chunk: "1e+" decodes as 1 as long as the exponent is not read.
+            if len(self._text) - end < 3 and self._read_more():
                 continue
-            self._at = end
-            return found
+            self._position = end
+            return value
 
     def members(self) -> Iterator[str]:
-        """Keys of the object; the caller reads each value before it asks for the next key."""
+        """Keys of the object; the caller must read each value before it takes the next key."""
         self.take("{")
         if self.peek() == "}":
             return
@@ -106,7 +107,7 @@ class JsonStream:
         """Elements of the array, decoded one at a time."""
         self.take("[")
         if self.peek() == "]":
-            self._at += 1
+            self._position += 1
             return
         while True:
             yield self.value()
@@ -114,7 +115,7 @@ class JsonStream:
                 return
 
     def skip(self) -> None:
-        """Read a value nobody asked for without holding more of it than one element."""
+        """Skip a value; of an array one element at a time is in memory."""
         if self.peek() == "[":
             for _ in self.elements():
                 pass

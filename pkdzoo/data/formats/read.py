@@ -1,10 +1,10 @@
-"""Reading annotations, whatever their format, from one path.
+"""Reads annotations of any format from one path.
 
     anything.json              COCO
     ImageSets/Main/SPLIT.txt   Pascal VOC: the list of a split's images
-    data.yaml/SPLIT            YOLO: a split of the description
+    data.yaml/SPLIT            YOLO: a split of the data set's description
 
-Everything becomes what a COCO file would say; nothing is written to disk.
+All annotations become the content of a COCO file in memory; nothing is written to disk.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FORMATS = ("coco", "voc", "yolo")
 
 
 def format_of(annotations: str | Path) -> str:
-    """Which of ``FORMATS`` an annotation path is in."""
+    """The format, one of ``FORMATS``, of an annotation path."""
     path = Path(annotations)
     if path.suffix == ".txt" and path.parent.name == "Main":
         return "voc"
@@ -28,9 +28,9 @@ def format_of(annotations: str | Path) -> str:
 
 
 def find_format(folder: str | Path) -> str | None:
-    """Which of ``FORMATS`` a folder is in; None where nothing is recognised.
+    """The format, one of ``FORMATS``, of a folder; None where no format is recognised.
 
-    COCO's files go before the others: who converted a folder in place means the converted one.
+    COCO has precedence: in a folder that was converted in place, the converted annotations are used.
 
     Raises:
         ValueError: the folder is both VOC and YOLO.
@@ -38,40 +38,40 @@ def find_format(folder: str | Path) -> str | None:
     root = Path(folder)
     if next((root / "annotations").glob("instances_*.json"), None) is not None:
         return "coco"
-    found = [name for name, there in (("voc", voc.is_voc(root)), ("yolo", yolo.is_yolo(root))) if there]
-    if len(found) > 1:
+    formats = [name for name, exists in (("voc", voc.is_voc(root)), ("yolo", yolo.is_yolo(root))) if exists]
+    if len(formats) > 1:
         raise ValueError(
-            f"{root} holds both VOC and YOLO annotations: give the one you mean, "
+            f"{root} holds both VOC and YOLO annotations: choose one, "
             f"{voc.split_file(root, 'SPLIT')} or {yolo.find_yaml(root)}/SPLIT"
         )
-    return found[0] if found else None
+    return formats[0] if formats else None
 
 
 def splits_of(folder: str | Path) -> list[str]:
-    """Splits that a data set has, out of train, val and test (and VOC's trainval, where it has none of these)."""
+    """Splits of a data set, out of train, val and test (and VOC's trainval where it has none of these)."""
     root, kind = Path(folder), find_format(folder)
     if kind == "yolo":
         file = yolo.find_yaml(root)
         assert file is not None
         return list(yolo.describe(file).splits)
     if kind == "voc":
-        there = [split for split in ("train", "val", "test", "trainval") if voc.split_file(root, split).is_file()]
-        return there[:-1] if len(there) > 1 and there[-1] == "trainval" else there
+        splits = [split for split in ("train", "val", "test", "trainval") if voc.split_file(root, split).is_file()]
+        return splits[:-1] if len(splits) > 1 and splits[-1] == "trainval" else splits
     names = {file.stem.removeprefix("instances_") for file in (root / "annotations").glob("instances_*.json")}
     return [split for split in ("train", "val", "test") if names & {split, f"{split}2017"}]
 
 
 def read_annotations(annotations: str | Path, segmentations: bool = False) -> Columns:
-    """Annotations of any format as flat columns.
+    """Read annotations of any format into flat columns.
 
-    A VOC or YOLO image whose size cannot be read is 1 x 1: no box of it is used, and loading it fails.
+    A VOC or YOLO image whose size cannot be read gets the size 1 x 1: none of its boxes is used, and loading it fails.
 
     Args:
         annotations: see the top of this file.
         segmentations: keep polygons and run lengths. VOC has none.
 
     Raises:
-        ValueError: broken annotations; the message names the file and the place.
+        ValueError: invalid annotations; the message names the file and the record.
         FileNotFoundError: there is no such file.
     """
     kind = format_of(annotations)
@@ -81,24 +81,23 @@ def read_annotations(annotations: str | Path, segmentations: bool = False) -> Co
 
 
 def read_coco(annotations: str | Path, strict: bool = True) -> dict[str, Any]:
-    """Annotations of any format as the content of a COCO file.
+    """Read annotations of any format as the content of a COCO file.
 
-    COCO's own segmentations are not kept: they are nine tenths of a file that is held in memory here. True stands
-    where there was one.
+    COCO's own segmentations are replaced by True: they are nine tenths of the file, which is in memory here.
 
     Args:
         annotations: see the top of this file.
-        strict: refuse images whose size has to be read and cannot be.
+        strict: raise an error for images whose size is needed and cannot be read.
 
     Raises:
-        ValueError: broken annotations.
+        ValueError: invalid annotations.
     """
     path, kind = Path(annotations), format_of(annotations)
     if kind == "voc":
         return voc.to_coco(voc.root_of(path), path.stem, strict)
     if kind == "yolo":
         return yolo.to_coco(path, strict)
-    read_columns(path)  # refuses what is no COCO file, and says why
+    read_columns(path)  # raises an error for an invalid COCO file
     content: dict[str, Any] = {}
     with path.open("rb") as file:
         stream = JsonStream(file, str(path))

@@ -1,19 +1,20 @@
-"""Pascal VOC folders, read as COCO and written from it.
+"""Pascal VOC folders, read as COCO and written from COCO.
 
-    Annotations/NAME.xml            one file an image
-    ImageSets/Main/SPLIT.txt        one NAME a line
+    Annotations/NAME.xml            one file per image
+    ImageSets/Main/SPLIT.txt        one NAME per line
     JPEGImages/ or images/          the images
     classes.txt or labelmap.txt     the order of the classes; without it, alphabetical over all annotations
 
-VOC counts pixels from 1 and its corners are part of the object, so ``x = xmin - 1`` and ``w = xmax - xmin + 1``.
-The arithmetic is decimal: what is written and read again is the same number to its last digit.
+VOC counts pixels from 1, and its corners are part of the object: ``x = xmin - 1`` and ``w = xmax - xmin + 1``. The
+arithmetic is decimal, so numbers that are written and read again are the same to their last digit.
 
-``difficult`` becomes COCO's ``ignore`` (left out of training, as in mmdetection's converter; COCO's evaluator, which
-has no such thing, counts these objects), ``truncated``, ``occluded`` and ``pose`` travel as keys of the annotation.
-A crowd region is written as a difficult object with ``<iscrowd>1</iscrowd>``, which only this package reads back.
+``difficult`` becomes COCO's ``ignore``: such objects are left out of training, as in mmdetection's converter, but
+COCO's evaluator, which has no such flag, counts them. ``truncated``, ``occluded`` and ``pose`` are kept as keys of the
+annotation. A crowd region is written as a difficult object with ``<iscrowd>1</iscrowd>``, which only this package
+reads.
 
-Lost on the way from COCO: ids, areas, segmentations, super-categories. Lost on the way to COCO: parts of persons
-(heads, hands, feet), owners and sources.
+VOC cannot store COCO's ids, areas, segmentations and super-categories. COCO cannot store VOC's parts of persons (heads,
+hands, feet), owners and sources.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ from typing import Any, NoReturn
 
 from pkdzoo.data.formats.common import (
     Object,
-    annotation,
     class_names,
-    content,
-    images_below,
-    lines_of,
+    int_if_whole,
+    list_images,
+    make_annotation,
+    make_content,
     objects_by_image,
-    plain,
-    sizes_of,
+    read_lines,
+    read_sizes,
 )
-from pkdzoo.data.load_report import few
+from pkdzoo.utils.text import quote_some
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 LARGEST = 10**9  # pixels; 1e999999999 is a Decimal, too, and fills the memory as a whole number
@@ -44,7 +45,7 @@ NO, YES = ("0", "", "false", "no", "unspecified"), ("1", "true", "yes")
 
 
 def is_voc(folder: str | Path) -> bool:
-    """Whether a folder is laid out like Pascal VOC's."""
+    """Whether a folder has the layout of Pascal VOC."""
     root = Path(folder)
     return (root / "ImageSets" / "Main").is_dir() or next((root / "Annotations").glob("*.xml"), None) is not None
 
@@ -63,30 +64,30 @@ def image_dir(folder: str | Path) -> Path:
     """The folder of the images.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such folder.
     """
     folders = [Path(folder) / name for name in ("JPEGImages", "images")]
-    found = next((f for f in folders if f.is_dir()), None)
-    if found is None:
+    existing = next((f for f in folders if f.is_dir()), None)
+    if existing is None:
         raise ValueError(f"{folder} has Annotations/ but no images: looked for JPEGImages/ and images/")
-    return found
+    return existing
 
 
 # -- reading -----------------------------------------------------------------------------------------------------
 
 
 class _NoDoctype(ET.TreeBuilder):
-    """Refuses the one place where XML can name other files or entities that grow without end."""
+    """Rejects a DOCTYPE, which can refer to other files and define entities of unlimited size."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> NoReturn:
-        raise ValueError("it declares a DOCTYPE, which annotations do not need and entities hide in")
+        raise ValueError("it declares a DOCTYPE, which annotations do not need and which can define harmful entities")
 
 
 def parse(path: Path) -> ET.Element:
-    """The root of an annotation file.
+    """Parse an annotation file to its root element.
 
     Raises:
-        ValueError: not XML, not an annotation, or XML with a DOCTYPE.
+        ValueError: the file is missing, not XML, not an annotation, or has a DOCTYPE.
     """
     try:
         root = ET.fromstring(path.read_bytes(), ET.XMLParser(target=_NoDoctype()))
@@ -95,45 +96,45 @@ def parse(path: Path) -> ET.Element:
     except (ET.ParseError, ValueError, LookupError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     if root.tag != "annotation":
-        raise ValueError(f"{path} is no VOC annotation: it begins with <{root.tag}>, not <annotation>")
+        raise ValueError(f"{path} is not a VOC annotation: its root is <{root.tag}>, not <annotation>")
     return root
 
 
 def classes_of(folder: str | Path) -> list[str]:
-    """Names of all classes in the order of their labels."""
+    """Names of all classes of a data set, in the order of their labels."""
     root = Path(folder)
     if (root / "classes.txt").is_file():
-        return lines_of(root / "classes.txt")
+        return read_lines(root / "classes.txt")
     if (root / "labelmap.txt").is_file():  # CVAT's: name:colour:parts:actions
-        names = [line.split(":")[0].strip() for line in lines_of(root / "labelmap.txt") if not line.startswith("#")]
+        names = [line.split(":")[0].strip() for line in read_lines(root / "labelmap.txt") if not line.startswith("#")]
         return [name for name in names if name != "background"]
     files = sorted((root / "Annotations").rglob("*.xml"))
     return sorted({_text(item, "name") for file in files for item in parse(file).findall("object")} - {""})
 
 
 def to_coco(folder: str | Path, split: str, strict: bool = True) -> dict[str, Any]:
-    """A split as the content of a COCO annotation file, images in the order of the split's list.
+    """Read a split as the content of a COCO annotation file, with images in the order of the split's list.
 
     Args:
         folder: the data set.
         split: name of a list in ``ImageSets/Main``, e.g. ``train``.
-        strict: refuse images that cannot be read where their size is needed (an annotation without one);
-            otherwise they are 1 x 1, have no usable box and fail when they are loaded.
+        strict: raise an error for unreadable images whose annotation has no size; otherwise their size is 1 x 1, none
+            of their boxes is used, and loading them fails.
 
     Raises:
-        ValueError: a file is missing or broken, an image is listed twice, or an object's class is not in
+        ValueError: a file is missing or invalid, an image is listed twice, or an object's class is not in
             ``classes.txt`` or ``labelmap.txt``.
     """
     root, images = Path(folder), image_dir(folder)
-    listed = split_file(root, split)
-    names = lines_of(listed)
+    list_file = split_file(root, split)
+    names = read_lines(list_file)
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise ValueError(f"{listed} lists {few(twice)} more than once; delete the second line")
+        raise ValueError(f"{list_file} lists {quote_some(twice)} more than once; delete the second line")
     classes = classes_of(root)
     ids = {name: number for number, name in enumerate(classes, 1)}
     stored: dict[str, list[str]] = {}
-    for file in images_below(images):
+    for file in list_images(images):
         stored.setdefault(_stem(file), []).append(file)
     records: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -141,26 +142,28 @@ def to_coco(folder: str | Path, split: str, strict: bool = True) -> dict[str, An
         path = root / "Annotations" / f"{name}.xml"
         tree = parse(path)
         records.append(_image(tree, number, _image_of(name, _text(tree, "filename"), stored), path))
-        for place, element in enumerate(tree.findall("object")):
-            found, box, flags = _object(element, f"{path}: object {place + 1}")
-            if found not in ids:
-                raise ValueError(f"{path}: the class {found!r} is not among {few(classes, 20)}; add it to the list")
-            annotations.append(annotation(len(annotations) + 1, number, ids[found], box, **flags))
+        for position, element in enumerate(tree.findall("object"), 1):
+            class_name, box, flags = _object(element, f"{path}: object {position}")
+            if class_name not in ids:
+                raise ValueError(
+                    f"{path}: the class {class_name!r} is not among {quote_some(classes, 20)}; add it to the list"
+                )
+            annotations.append(make_annotation(len(annotations) + 1, number, ids[class_name], box, **flags))
     _fill_sizes(records, images, strict)
-    return content(records, annotations, classes)
+    return make_content(records, annotations, classes)
 
 
 def _stem(file: str) -> str:
     return file[: -len(Path(file).suffix)]
 
 
-def _image_of(name: str, told: str, stored: Mapping[str, list[str]]) -> str:
-    """The image of an annotation. Its name decides: ``<filename>`` is what it was called when it was labelled."""
-    suffix = Path(told).suffix or ".jpg"
+def _image_of(name: str, filename: str, stored: Mapping[str, list[str]]) -> str:
+    """The image file of an annotation, by the annotation's name: ``<filename>`` may be an older name of the image."""
+    suffix = Path(filename).suffix or ".jpg"
     files = stored.get(name, [])
     if files:
         return next((file for file in files if file.lower().endswith(suffix.lower())), files[0])
-    return told if told in stored.get(_stem(told), []) else name + suffix
+    return filename if filename in stored.get(_stem(filename), []) else name + suffix
 
 
 def _image(tree: ET.Element, number: int, file: str, path: Path) -> dict[str, Any]:
@@ -176,22 +179,22 @@ def _image(tree: ET.Element, number: int, file: str, path: Path) -> dict[str, An
 
 
 def _fill_sizes(records: list[dict[str, Any]], images: Path, strict: bool) -> None:
-    """Sizes of images whose annotation does not say them; some tools write 0."""
-    lacking = [record for record in records if record["width"] < 1 or record["height"] < 1]
-    if lacking:
-        sizes = sizes_of([images / record["file_name"] for record in lacking], strict)
-        for record, (height, width) in zip(lacking, sizes):
+    """Read the sizes of images whose annotation has none; some tools write 0."""
+    without_size = [record for record in records if record["width"] < 1 or record["height"] < 1]
+    if without_size:
+        sizes = read_sizes([images / record["file_name"] for record in without_size], strict)
+        for record, (height, width) in zip(without_size, sizes):
             record.update(width=width, height=height)
 
 
 def _object(element: ET.Element, where: str) -> tuple[str, list[int | float], dict[str, Any]]:
-    """Class name, box and further keys of an object."""
-    name, box = _text(element, "name"), element.find("bndbox")  # not iter(): parts have boxes of their own
+    """Class name, box and further keys of an object element."""
+    name, box = _text(element, "name"), element.find("bndbox")  # not iter(): parts have their own boxes
     if not name or box is None:
         raise ValueError(f"{where} has no <{'name' if not name else 'bndbox'}>")
     left, top, right, bottom = (_number(box, key, where) for key in CORNERS)
     x, y = left - 1, top - 1
-    sides = [plain(float(v)) for v in (x, y, right - x, bottom - y)]
+    sides = [int_if_whole(float(v)) for v in (x, y, right - x, bottom - y)]
     flags: dict[str, Any] = {}
     if _flag(element, "iscrowd", where):
         flags["iscrowd"] = 1
@@ -214,7 +217,7 @@ def _number(element: ET.Element, key: str, where: str) -> Decimal:
     if not value.is_finite():
         raise ValueError(f"{where} has <{key}> = {element.findtext(key)!r}, which is not a number")
     if not -LARGEST <= value <= LARGEST:  # abs() of a Decimal may overflow
-        raise ValueError(f"{where} has <{key}> = {element.findtext(key)!r}, which is too large for pixels")
+        raise ValueError(f"{where} has <{key}> = {element.findtext(key)!r}, which is too large for a number of pixels")
     return value
 
 
@@ -223,7 +226,7 @@ def _flag(element: ET.Element, key: str, where: str) -> bool:
     if value in (*NO, *YES):
         return value in YES
     try:
-        return float(value) != 0  # a share, in sets made from others
+        return float(value) != 0  # some converted data sets have a share of the object here
     except ValueError:
         raise ValueError(f"{where} has <{key}> = {value!r}; it is 0 or 1") from None
 
@@ -232,7 +235,7 @@ def _flag(element: ET.Element, key: str, where: str) -> bool:
 
 
 def from_coco(coco: Mapping[str, Any], folder: str | Path, split: str) -> Counter[str]:
-    """Write a split's annotations and list, beside those of other splits. Images are the caller's.
+    """Write the annotations and the list of a split; other splits of the folder are kept, images are not written.
 
     Args:
         coco: content of a COCO annotation file.
@@ -240,15 +243,15 @@ def from_coco(coco: Mapping[str, Any], folder: str | Path, split: str) -> Counte
         split: name of the list.
 
     Returns:
-        What VOC has no place for, counted.
+        Counts of what VOC cannot store.
 
     Raises:
         ValueError: two images need one annotation file, or another split has other classes.
     """
-    root, lost = Path(folder), Counter[str]()
+    root, dropped = Path(folder), Counter[str]()
     _write_classes(root / "classes.txt", class_names(coco))
-    names: dict[str, None] = {}  # a set that keeps its order
-    for image, path, objects in objects_by_image(coco, lost):
+    names: dict[str, None] = {}  # an ordered set
+    for image, path, objects in objects_by_image(coco, dropped):
         name = path.with_suffix("").as_posix()
         file = root / "Annotations" / f"{name}.xml"
         text = _document(image, path.as_posix(), objects)
@@ -257,16 +260,16 @@ def from_coco(coco: Mapping[str, Any], folder: str | Path, split: str) -> Counte
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(text)
         names[name] = None
-        lost["segmentations"] += sum(item.segmented for item in objects)
-    listed = split_file(root, split)
-    listed.parent.mkdir(parents=True, exist_ok=True)
-    listed.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    return +lost
+        dropped["segmentations"] += sum(item.segmented for item in objects)
+    list_file = split_file(root, split)
+    list_file.parent.mkdir(parents=True, exist_ok=True)
+    list_file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    return +dropped
 
 
 def _write_classes(path: Path, names: list[str]) -> None:
-    if path.exists() and lines_of(path) != names:
-        raise ValueError(f"the splits have different classes: {few(lines_of(path))} and {few(names)}")
+    if path.exists() and read_lines(path) != names:
+        raise ValueError(f"the splits have different classes: {quote_some(read_lines(path))} and {quote_some(names)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
@@ -286,7 +289,7 @@ def _document(image: Mapping[str, Any], file: str, objects: list[Object]) -> byt
 
 
 def _write_object(element: ET.Element, item: Object) -> None:
-    """An object with all keys that the development kit's evaluation asks for."""
+    """Write an object with all keys that the evaluation of VOC's development kit reads."""
     record = item.record
     ET.SubElement(element, "name").text = item.name
     ET.SubElement(element, "pose").text = str(record.get("pose", "Unspecified"))

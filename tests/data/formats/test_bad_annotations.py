@@ -26,7 +26,7 @@ def load(tmp_path, data, **options):
         ('{"shapes": [], "imageData": ""}', "at its top level, where it has 'shapes', 'imageData'"),
         ('{"images": [], "annotations": []}', "it has no 'categories' at its top level"),
         ('{"images": {}, "annotations": [], "categories": []}', "'images' is not a list"),
-        ('{"images": [], "images": [], "annotations": [], "categories": []}', "'images' stands twice"),
+        ('{"images": [], "images": [], "annotations": [], "categories": []}', "'images' occurs twice"),
         ('{"images": [], "annotations": [], "categories": []}', "'images' is an empty list"),
     ],
 )
@@ -46,7 +46,7 @@ def test_no_file(tmp_path):
     [
         ("images", {"id": None}, r"images\[1\] has 'id' = None"),
         ("images", {"id": "0001"}, r"images\[1\] has 'id' = '0001', which is not a whole number"),
-        ("images", {"height": 0}, r"images\[1\] has 'height' = 0; it is at least 1"),
+        ("images", {"height": 0}, r"images\[1\] has 'height' = 0; it must be at least 1"),
         ("images", {"width": math.nan}, r"images\[1\] has 'width' = nan"),
         ("images", {"file_name": None}, r"images\[1\] has file_name = None"),
         ("categories", {"id": 2.5}, r"categories\[1\] has 'id' = 2.5"),
@@ -99,7 +99,7 @@ def test_unknown_category_ids_are_listed(tmp_path):
 def test_a_category_id_twice(tmp_path):
     data = content()
     data["categories"].append({"id": 3, "name": "bird"})
-    with pytest.raises(ValueError, match="category id 3 stands twice"):
+    with pytest.raises(ValueError, match="category id 3 occurs twice"):
         load(tmp_path, data)
 
 
@@ -107,12 +107,12 @@ def test_category_names_twice_stay_apart_unless_names_decide(tmp_path):
     data = content()
     data["categories"][0]["name"] = "cat"
     assert load(tmp_path, data).label_names == ["cat (3)", "cat (7)"]
-    with pytest.raises(ValueError, match="class name 'cat' stands twice"):
+    with pytest.raises(ValueError, match="class name 'cat' occurs twice"):
         load(tmp_path, data, label_names=["cat"])
 
 
 def test_classes_the_model_does_not_know_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"label_names does not know: 'dog' \(and the file has no 'cow'\)"):
+    with pytest.raises(ValueError, match=r"are not in label_names: 'dog' \(and the file has no 'cow'\)"):
         load(tmp_path, content(), label_names=["cow", "cat"])
     with pytest.raises(ValueError, match=r"has no class 'cow'; its classes are 'cat', 'dog'"):
         load(tmp_path, content(), label_names=["cow", "cat"], skip_other_classes=True)

@@ -93,14 +93,14 @@ class TestRefusals:
         [
             ("<!DOCTYPE x [<!ENTITY a 'aaaa'><!ENTITY b '&a;&a;'>]><annotation>&b;</annotation>", "DOCTYPE"),
             ('<!DOCTYPE x SYSTEM "file:///etc/hostname"><annotation></annotation>', "DOCTYPE"),
-            ("<nothing><annotation></annotation></nothing>", "begins with <nothing>"),
+            ("<nothing><annotation></annotation></nothing>", "its root is <nothing>"),
             ("<annotation><object></annotation>", "mismatched tag"),
             (SIZE + "<object><name>cat</name></object>", "object 1 has no <bndbox>"),
             (SIZE + CAT + "<object><bndbox/></object>", "object 2 has no <name>"),
             (SIZE + CAT.replace("<xmin>1<", "<xmin>one<"), "<xmin> = 'one', which is not a number"),
             (SIZE + CAT.replace("<xmin>1<", "<xmin>Infinity<"), "not a number"),
-            (SIZE + CAT.replace("<xmin>1<", "<xmin>1e400<"), "too large for pixels"),
-            (SIZE.replace("60", "1e999999999") + CAT, "too large for pixels"),
+            (SIZE + CAT.replace("<xmin>1<", "<xmin>1e400<"), "too large for a number of pixels"),
+            (SIZE.replace("60", "1e999999999") + CAT, "too large for a number of pixels"),
             (SIZE + CAT.replace("<difficult>0<", "<difficult>perhaps<"), "'perhaps'; it is 0 or 1"),
         ],
     )
@@ -198,6 +198,6 @@ class TestWriting:
             with pytest.raises(ValueError, match="class names cannot be empty"):
                 voc.from_coco(coco, tmp_path / "other", "val")
         coco["categories"] = [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}]
-        with pytest.raises(ValueError, match="'cat' stands twice"):
+        with pytest.raises(ValueError, match="'cat' occurs twice"):
             voc.from_coco(coco, tmp_path / "other", "val")
         assert not (tmp_path / "other").exists()

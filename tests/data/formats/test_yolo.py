@@ -138,12 +138,12 @@ class TestDescriptions:
             ("train: [", "is not a YAML file"),
             ("- cat", "holds list"),
             ("train: images/train", "has no 'names'"),
-            ("train: images/train\nnames: [cat, no]", "quote it"),
+            ("train: images/train\nnames: [cat, no]", "write it in quotes"),
             ("train: images/train\nnames: {1: cat, 2: dog}", "write 0 to 1"),
             ("train: images/elsewhere\nnames: [cat]", "does not exist; looked for"),
             ("val: images/train\nnames: [cat]", "has no 'train'; it has val"),
             ("train: images/train\nnames: [[cat]]", "the class name list is no text"),
-            ("train: [[images/train]]\nnames: [cat]", "a path is a text, not list"),
+            ("train: [[images/train]]\nnames: [cat]", "a path must be a text, not list"),
             ("!!python/object/apply:os.system ['exit 1']", "is not a YAML file"),
         ],
     )
@@ -161,8 +161,8 @@ class TestDescriptions:
             ("0 0.5 0.5 0.5", "4 numbers; a box has 5"),
             ("0 0.5 0.5 0.5 0.5 0.9", "6 numbers"),
             ("0 x 0.5 0.5 0.5", "not all numbers"),
-            ("0 nan 0.5 0.5 0.5", "no shares of the image"),
-            ("0 320 240 40 50", "no shares of the image; they lie in 0..1"),
+            ("0 nan 0.5 0.5 0.5", "no fractions of the image"),
+            ("0 320 240 40 50", "no fractions of the image, which lie in 0..1"),
         ],
     )
     def test_broken_lines_are_named(self, tmp_path: Path, line: str, message: str) -> None:

@@ -1,7 +1,7 @@
 """Samples to one batch: raw RGB as float, padded once with zeros at the right and the bottom.
 
-Padding to a multiple of 32 is mmdetection's ``pad_size_divisor``. Normalising is the detector's work, so
-that a teacher and a student with different statistics can share the batch.
+Padding to a multiple of 32 is mmdetection's ``pad_size_divisor``. Each detector normalises the pixels itself, so that a
+teacher and a student with different statistics can share the batch.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from pkdzoo.structures import Batch
 
 
 def collate(items: Sequence[Sample], divisor: int = 32) -> Batch:
-    """Pad and stack.
+    """Pad samples to one size and stack them.
 
     Args:
         items: samples of any sizes, at least one.
         divisor: height and width of the batch become multiples of it.
 
     Returns:
-        A batch with ``sizes``, ``instances`` and ``meta``; where no sample has masks, neither has the batch.
+        A batch with ``sizes``, ``instances`` and ``meta``. Its instances have masks where the samples have them.
+
+    Raises:
+        ValueError: for no samples.
 
     Example:
         >>> import tempfile
@@ -40,5 +43,5 @@ def collate(items: Sequence[Sample], divisor: int = 32) -> Batch:
     for row, item in zip(images, items):
         h, w = item.size
         row[:, :h, :w] = item.image  # uint8 until here: a quarter of the memory to move
-        row[:, h:], row[:, :h, w:] = 0.0, 0.0  # the padding alone
+        row[:, h:], row[:, :h, w:] = 0.0, 0.0  # only the padding
     return Batch(images, [i.size for i in items], [i.instances for i in items], [i.meta for i in items])

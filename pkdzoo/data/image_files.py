@@ -1,0 +1,155 @@
+"""Image files opened and decoded to 8-bit RGB by PIL; this file does not import torch.
+
+Grey, palette, alpha, CMYK, 1-bit and 16-bit files become 8-bit RGB. Alpha is dropped and 16-bit samples keep their high
+byte, both as OpenCV's ``IMREAD_COLOR`` does. Of an animation the first frame is used. On 8-bit JPEG files PIL and
+OpenCV give the same pixels, so published scores hold here as well.
+
+Orientation: cameras store the pixels as the sensor saw them, with an EXIF tag that tells how to turn them for display.
+mmdetection loads with mmcv's ``color`` flag (``IMREAD_COLOR``), which applies the tag whatever the annotations were
+drawn on; only ``color_ignore_orientation`` does not. Prediction here always applies the tag. A data set applies it too,
+with one exception: a quarter turn is left out where only the image as stored has the size that the annotation file
+states. Those boxes were drawn on the stored pixels, and the turn would move them off their objects (see
+``open_image``'s ``size``).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")  # of the image files in a folder
+# Formats that are decoded, whatever the suffix. PIL has more, and runs other programs for some of them.
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
+ORIENTATION = 0x0112  # the EXIF tag
+TRANSPOSES = {  # by the value of the tag
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+QUARTER_TURNS = tuple(TRANSPOSES[k] for k in (5, 6, 7, 8))
+_PNG_EXIF = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # where PIL finds the tag in a PNG
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+class UnreadableImage(ValueError):
+    """Raised for an image file that is missing, damaged, or not convertible to 8-bit RGB.
+
+    Attributes:
+        path: the file.
+        reason: what is wrong with it.
+
+    Example:
+        >>> from pkdzoo.data import UnreadableImage, read_image
+        >>> try:
+        ...     read_image("nowhere.jpg")
+        ... except UnreadableImage as error:
+        ...     print(error)
+        nowhere.jpg: there is no such file
+    """
+
+    def __init__(self, path: str | Path, reason: str = "") -> None:
+        self.path, self.reason = str(path), reason
+        super().__init__(f"{path}: {reason}" if reason else str(path))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.reason)  # both fields survive pickling in a worker process
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image to 8-bit RGB without alpha.
+
+    Raises:
+        ValueError: for floating-point and 32-bit pixels.
+    """
+    if image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format == "PNG"):  # a PNG has no 32-bit samples
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        kind = "32-bit integer" if image.mode == "I" else "floating-point"
+        raise ValueError(f"{kind} pixels have no fixed range: save the image with 8 or 16 bits per channel")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # PIL warns when it converts straight to RGB
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def upright(image: Image.Image, size: tuple[int, int] | None = None) -> Image.Image:
+    """Convert an image to 8-bit RGB and turn it as its EXIF tag says.
+
+    Args:
+        image: any PIL image.
+        size: (height, width) that boxes were drawn on. A quarter turn is left out if only the image as stored has it.
+    """
+    transpose = TRANSPOSES.get(image.getexif().get(ORIENTATION, 1))  # read first: the conversion may lose the tag
+    stored = (image.height, image.width)
+    rgb = to_rgb(image)
+    if transpose in QUARTER_TURNS and size == stored and size != stored[::-1]:
+        return rgb
+    return rgb if transpose is None else rgb.transpose(transpose)
+
+
+@cache
+def known_formats() -> tuple[str, ...]:
+    """The part of FORMATS that the installed PIL can decode."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@contextmanager
+def _opened(path: str | Path, content: BinaryIO | None = None) -> Iterator[Image.Image]:
+    """The opened file, not decoded yet; every error inside the block becomes an UnreadableImage with the path."""
+    try:
+        with warnings.catch_warnings():
+            # 12,000 x 9,000 pixels are large, but no attack
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path if content is None else content, formats=known_formats()) as file:
+                yield file
+    except FileNotFoundError:
+        raise UnreadableImage(path, "there is no such file") from None
+    except UnidentifiedImageError:
+        raise UnreadableImage(path, f"it is no image of a known format ({', '.join(known_formats())})") from None
+    except Exception as error:  # PIL's decoders raise nearly anything on damaged files
+        raise UnreadableImage(path, f"{type(error).__name__}: {error}") from error
+
+
+def open_image(path: str | Path, content: BinaryIO | None = None, size: tuple[int, int] | None = None) -> Image.Image:
+    """Decode an image file to 8-bit RGB and turn it as its EXIF tag says. Every image file is opened here.
+
+    Args:
+        path: the file, or the name of ``content`` in error messages.
+        content: bytes to decode instead of the file.
+        size: (height, width) that boxes were drawn on, where it is known; see :func:`upright`.
+
+    Raises:
+        UnreadableImage: the file is missing, truncated, no image, too large, or not of ``size``.
+    """
+    with _opened(path, content) as file:
+        file.load()
+        image = upright(file, size)
+    if size is not None and (image.height, image.width) != tuple(size):
+        actual, annotated = f"{image.height} x {image.width}", f"{size[0]} x {size[1]}"
+        raise UnreadableImage(path, f"it has {actual} pixels (h x w), but its boxes were drawn on {annotated}")
+    return image
+
+
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Read (height, width) of an image from its header alone, as ``open_image`` would give the image.
+
+    Raises:
+        UnreadableImage: the file is missing or no image. Pixels are not decoded, so a truncated file passes.
+    """
+    with _opened(path) as file:
+        height, width = file.height, file.width
+        # PIL decodes a whole PNG to get its EXIF, in case the tag stands behind the pixels.
+        untagged = file.format == "PNG" and not any(key in file.info for key in _PNG_EXIF)
+        transpose = None if untagged else TRANSPOSES.get(file.getexif().get(ORIENTATION, 1))
+    return (width, height) if transpose in QUARTER_TURNS else (height, width)
