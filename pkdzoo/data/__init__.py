@@ -1,23 +1,31 @@
-"""Data sets (COCO, Pascal VOC, YOLO), transforms, batches, and a generated data set."""
+"""Data sets (COCO, Pascal VOC, YOLO), transforms, batches, and a generated data set.
 
-from pkdzoo.data.collate import collate
-from pkdzoo.data.dataset import CocoDataset, TooManyUnreadable
-from pkdzoo.data.image_io import UnreadableImage, read_image
-from pkdzoo.data.load_report import LoadReport
-from pkdzoo.data.locate import find_split, open_dataset
-from pkdzoo.data.sampler import AspectBatchSampler
-from pkdzoo.data.synthetic import make_shapes
-from pkdzoo.data.transforms import (
-    Compose,
-    RandomCrop,
-    RandomFlip,
-    RandomZoom,
-    Resize,
-    Sample,
-    resize_keep_ratio,
-    test_transform,
-    train_transform,
-)
+Names are imported at first use: the tools that only read annotations and image files run without importing torch.
+"""
+
+from typing import TYPE_CHECKING
+
+from pkdzoo.utils.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from pkdzoo.data.collate import collate
+    from pkdzoo.data.dataset import CocoDataset, TooManyUnreadable
+    from pkdzoo.data.image_io import UnreadableImage, read_image
+    from pkdzoo.data.load_report import LoadReport
+    from pkdzoo.data.locate import find_split, open_dataset
+    from pkdzoo.data.sampler import AspectBatchSampler
+    from pkdzoo.data.synthetic import make_shapes
+    from pkdzoo.data.transforms import (
+        Compose,
+        RandomCrop,
+        RandomFlip,
+        RandomZoom,
+        Resize,
+        Sample,
+        resize_keep_ratio,
+        test_transform,
+        train_transform,
+    )
 
 __all__ = [
     "AspectBatchSampler",
@@ -40,3 +48,28 @@ __all__ = [
     "test_transform",
     "train_transform",
 ]
+
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "AspectBatchSampler": "pkdzoo.data.sampler",
+        "CocoDataset": "pkdzoo.data.dataset",
+        "Compose": "pkdzoo.data.transforms",
+        "LoadReport": "pkdzoo.data.load_report",
+        "RandomCrop": "pkdzoo.data.transforms",
+        "RandomFlip": "pkdzoo.data.transforms",
+        "RandomZoom": "pkdzoo.data.transforms",
+        "Resize": "pkdzoo.data.transforms",
+        "Sample": "pkdzoo.data.transforms",
+        "TooManyUnreadable": "pkdzoo.data.dataset",
+        "UnreadableImage": "pkdzoo.data.image_io",
+        "collate": "pkdzoo.data.collate",
+        "find_split": "pkdzoo.data.locate",
+        "make_shapes": "pkdzoo.data.synthetic",
+        "open_dataset": "pkdzoo.data.locate",
+        "read_image": "pkdzoo.data.image_io",
+        "resize_keep_ratio": "pkdzoo.data.transforms",
+        "test_transform": "pkdzoo.data.transforms",
+        "train_transform": "pkdzoo.data.transforms",
+    },
+)

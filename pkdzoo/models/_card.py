@@ -8,8 +8,7 @@ from pkdzoo.data.labels import label_names
 from pkdzoo.hub.card import UNKNOWN, Card, DataSet, known_data
 from pkdzoo.models._counting import count_costs
 from pkdzoo.models._interface import ZooModel
-from pkdzoo.models._model_sizes import COSTS
-from pkdzoo.models._registry import Entry, find, is_detector
+from pkdzoo.models._registry import Entry, find, is_detector, known_costs
 
 # Repositories of the weights these backbones start from; others (caffe's) start from files that none holds.
 BACKBONES = {
@@ -31,7 +30,7 @@ def card_of(name: str, recipe: str | None = None) -> Card:
     row = row or entry.default
     if row is None:
         raise ValueError(f"there are no weights for {name!r}, so there is nothing a card could speak of")
-    params, gflops = costs_of(entry)
+    params, gflops = known_costs(entry) or (None, None)
     labels = label_names(row.labels)
     pair = entry.distilled
     begins = " begins with" if len(row.sha256) < 64 else ""
@@ -56,14 +55,6 @@ def card_of(name: str, recipe: str | None = None) -> Card:
         provenance={f"sha256 of the published file{begins}": row.sha256} if row.sha256 else {},
         note="; ".join(text for text in dict.fromkeys([row.note, pair.note if pair else ""]) if text),
     )
-
-
-def costs_of(entry: Entry) -> tuple[float | None, float | None]:
-    """Counted size and cost; a student costs what it costs without a teacher, where it is built the same way."""
-    if entry.name in COSTS:
-        return COSTS[entry.name]
-    student = entry.distilled.student if entry.distilled else ""
-    return COSTS[student] if student in COSTS and find(student)[0].args == entry.args else (None, None)
 
 
 def license_of(name: str) -> str:

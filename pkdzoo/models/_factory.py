@@ -1,4 +1,4 @@
-"""From a name to a detector: the one place that imports every model."""
+"""From a name to a detector."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any, Literal, overload
 
 from pkdzoo.data.labels import label_names as names_of
 from pkdzoo.hub.weights import Distilled
-from pkdzoo.models import atss, faster_rcnn, fcos, gfl, mask_rcnn, reppoints, retina, tood  # noqa: F401 - registers the families
 from pkdzoo.models._builder import PREFIXES, from_folder, from_registry, open_saved
 from pkdzoo.models._config import set_labels
 from pkdzoo.models._registry import find, list_pairs
