@@ -30,7 +30,7 @@ from pathlib import Path
 from huggingface_hub import HfApi
 image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
 def seen(model):
-    result = model.predict(image, score=0.0)
+    result = model.predict(image, threshold=0.0)
     return [result.boxes.tolist(), result.scores.tolist(), list(result.names)]
 def detector(seed):
     torch.manual_seed(seed)
