@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -122,11 +123,17 @@ def save_folder(
 
     Returns:
         The folder.
+
+    Raises:
+        ValueError: for content that is not JSON, e.g. NaN; nothing is written then.
     """
     folder = Path(folder)
+    contents = {**(others or {}), CONFIG: config}
+    for content in contents.values():
+        json.dumps(content, allow_nan=False)  # raises before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     save_safetensors(state, folder / TENSORS)
-    for name, content in {**(others or {}), CONFIG: config}.items():
+    for name, content in contents.items():
         write_json(folder / name, content)
     return folder
 
