@@ -1,4 +1,4 @@
-"""``python -m pkdzoo.maintain VERB`` writes generated files again. Run it in the folder of a clone."""
+"""``python -m pkdzoo.maintain VERB``: writes generated files of a clone anew. Run it in the clone's folder."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ VERBS: dict[str, tuple[str, Callable[[], object]]] = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the named verbs, or all of them."""
-    verbs = "\n".join(f"  {verb:<10}{about}" for verb, (about, _) in VERBS.items())
+    """Write what the named verbs generate; without a verb, everything."""
+    description = "\n".join(f"  {verb:<10}{about}" for verb, (about, _) in VERBS.items())
     parser = argparse.ArgumentParser(
-        prog="python -m pkdzoo.maintain", description=verbs, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m pkdzoo.maintain", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("verbs", nargs="*", metavar="VERB", help=f"{', '.join(VERBS)}; default: all of them")
+    parser.add_argument("verbs", nargs="*", metavar="VERB", help=f"{', '.join(VERBS)} (default: all)")
     args = parser.parse_args(argv)
     unknown = sorted(set(args.verbs) - set(VERBS))
     if unknown:
-        parser.error(f"no verb {unknown[0]!r}: write {', '.join(VERBS)}")
+        parser.error(f"unknown verb {unknown[0]!r}; write {', '.join(VERBS)}")
     for verb in args.verbs or VERBS:
         VERBS[verb][1]()
         print(f"wrote {VERBS[verb][0]}")

@@ -19,14 +19,14 @@ from pkdzoo import models
 from pkdzoo.data.labels import label_names
 from pkdzoo.models._factory import create_detector
 from pkdzoo.models._registry import Entry, entries
-from pkdzoo.models._zoo_index import INDEX_FILE
+from pkdzoo.models._zoo_index import INDEX, INDEX_FILE, read_index
 from pkdzoo.models._zoo_table import measure
 from pkdzoo.models.detector import Detector
 from pkdzoo.utils.files import write_text
 
 
 def registered() -> list[Entry]:
-    """All entries that the modules of :mod:`pkdzoo.models` register; the index is not asked."""
+    """All entries that the modules of :mod:`pkdzoo.models` register, whether the index has them or not."""
     for module in pkgutil.iter_modules(models.__path__):
         if not module.name.startswith("_"):
             import_module(f"pkdzoo.models.{module.name}")
@@ -61,6 +61,8 @@ def write_zoo_index(path: Path = INDEX_FILE) -> None:
     rows = {entry.name: index_row(entry) for entry in registered()}
     lines = [f"{json.dumps(name)}: {json.dumps(row, ensure_ascii=False)}" for name, row in rows.items()]
     write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+    INDEX.clear()  # for generators that run next in this process
+    INDEX.update(read_index(path))
 
 
 def _build(name: str, **changes: Any) -> Detector:
