@@ -108,7 +108,7 @@ EVAL = Verb(
     (
         "pkdzoo eval retina_r50_pkd_swin --data coco",
         "pkdzoo eval runs/mine --data my/data.yaml --split test --output test.json",
-        "pkdzoo eval found/detections.json --data coco --json > numbers.json",
+        "pkdzoo eval results/detections.json --data coco --json > numbers.json",
     ),
     eval_arguments,
     eval_run,

@@ -139,9 +139,9 @@ PREDICT = Verb(
     "detect objects in images and videos",
     (
         "pkdzoo predict retina_r50_pkd_swin street.jpg --output annotated",
-        "pkdzoo predict retina_r50_pkd_swin photos 'more/**/*.png' --classes person,dog --save found.json",
-        "pkdzoo predict runs/mine/best street.mp4 --every 5 --flip --output annotated --save found.jsonl",
-        "pkdzoo predict gfl_r50 photos --checkpoint my.safetensors --labels cat,dog --json > found.jsonl",
+        "pkdzoo predict retina_r50_pkd_swin photos 'more/**/*.png' --classes person,dog --save detections.json",
+        "pkdzoo predict runs/mine/best street.mp4 --every 5 --flip --output annotated --save detections.jsonl",
+        "pkdzoo predict gfl_r50 photos --checkpoint my.safetensors --labels cat,dog --json > detections.jsonl",
     ),
     predict_arguments,
     predict_run,

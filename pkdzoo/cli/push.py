@@ -50,7 +50,7 @@ def push_run(args: argparse.Namespace) -> int:
 PUSH = Verb(
     "upload a detector with its card to the Hub",
     (
-        "pkdzoo push runs/mine --repo me/my-detector --license Apache-2.0 --dry-run look",
+        "pkdzoo push runs/mine --repo me/my-detector --license Apache-2.0 --dry-run preview",
         "pkdzoo push retina_r50_pkd_swin --repo me/retina_r50_pkd_swin --private",
     ),
     push_arguments,

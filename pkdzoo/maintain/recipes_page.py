@@ -12,7 +12,7 @@ FOLDERS = {
     "pkd": "PKD (arXiv:2207.02039): imitation of the teacher's feature pyramid with each channel normalised. Files "
     "that end in `_inherit` are the paper's rows: a student with the same kind of head as its teacher starts from the "
     "teacher's neck and head. Files without `_inherit` are the recipes that mmrazor released.",
-    "crosskd": "CrossKD (arXiv:2306.11369), alone and with PKD: the student's features pass through the teacher's head.",
+    "crosskd": "CrossKD (arXiv:2306.11369), alone and with PKD: the student's features pass the teacher's head.",
     "fbkd": "FBKD (ICLR 2021): attention-guided and non-local distillation.",
     "global_knowledge": "Global Knowledge (ECCV 2022): regions are weighted by the similarity of student and teacher.",
     "baselines": "The methods that these are compared with: plain imitation, box masks, FRS, FGD, FGFI, DeFeat, GID, "
