@@ -110,9 +110,10 @@ _SUBPACKAGES = (
 )
 _load_name = lazy_attributes(__name__, _MODULES)
 
+if not TYPE_CHECKING:  # a type checker would take every name of the package for existing
 
-def __getattr__(name: str) -> Any:
-    return import_module(f"{__name__}.{name}") if name in _SUBPACKAGES else _load_name(name)
+    def __getattr__(name: str) -> Any:
+        return import_module(f"{__name__}.{name}") if name in _SUBPACKAGES else _load_name(name)
 
 
 def __dir__() -> list[str]:

@@ -53,7 +53,7 @@ def test_simple_commands_import_no_slow_library(code: str) -> None:
 def imports_for_type_checkers() -> tuple[dict[str, str], set[str]]:
     """Modules by public name, and subpackages, from the ``if TYPE_CHECKING:`` block of the package."""
     tree = ast.parse((ROOT / "pkdzoo" / "__init__.py").read_text(encoding="utf-8"))
-    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If) and isinstance(node.test, ast.Name))
     names: dict[str, str] = {}
     subpackages = set()
     for node in block.body:
@@ -72,6 +72,13 @@ def test_lazy_names_are_those_for_type_checkers() -> None:
     assert subpackages == set(pkdzoo._SUBPACKAGES)
     assert {*names, "__version__"} == set(pkdzoo.__all__)
     assert {*pkdzoo.__all__, *subpackages} <= set(dir(pkdzoo))
+
+
+def test_no_module_has_the_name_of_a_lazy_attribute() -> None:
+    """The import of the module would replace the attribute."""
+    modules = {path.stem for path in (ROOT / "pkdzoo").iterdir()}
+    assert not modules & set(pkdzoo._MODULES)
+    assert set(pkdzoo._SUBPACKAGES) <= modules
 
 
 def test_every_lazy_name_is_found() -> None:

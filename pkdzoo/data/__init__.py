@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pkdzoo.utils.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from pkdzoo.data.collate import collate
+    from pkdzoo.data.batching import collate
     from pkdzoo.data.dataset import CocoDataset, TooManyUnreadable
     from pkdzoo.data.image_io import UnreadableImage, read_image
     from pkdzoo.data.load_report import LoadReport
@@ -63,7 +63,7 @@ __getattr__ = lazy_attributes(
         "Sample": "pkdzoo.data.transforms",
         "TooManyUnreadable": "pkdzoo.data.dataset",
         "UnreadableImage": "pkdzoo.data.image_io",
-        "collate": "pkdzoo.data.collate",
+        "collate": "pkdzoo.data.batching",
         "find_split": "pkdzoo.data.locate",
         "make_shapes": "pkdzoo.data.synthetic",
         "open_dataset": "pkdzoo.data.locate",

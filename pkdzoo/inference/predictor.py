@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pkdzoo.data.collate import collate
+from pkdzoo.data.batching import collate
 from pkdzoo.data.image_io import UnreadableImage
 from pkdzoo.data.transforms import Sample, resize_keep_ratio
 from pkdzoo.inference.result import Result

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from pkdzoo.data import CocoDataset
-from pkdzoo.data.collate import collate
+from pkdzoo.data.batching import collate
 from pkdzoo.evaluation import METRICS, CocoEvaluator
 from pkdzoo.inference.predictor import to_original
 from pkdzoo.models._factory import create_detector
