@@ -1,4 +1,4 @@
-"""What the verbs of the command line share."""
+"""Helpers that several verbs of the command line use."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-from pkdzoo.models._factory import create_detector
-from pkdzoo.models._loading import load_checkpoint
-from pkdzoo.models.detector import Detector
-from pkdzoo.training.evaluate import open_detector as open_trained
+    from pkdzoo.models.detector import Detector
 
 Parser = argparse.ArgumentParser
-# File names need not be UTF-8; what is not stands as \udcXX, which is how JSON escapes it, too.
+# File names need not be valid UTF-8; other bytes are written as \udcXX, as in JSON.
 ESCAPED = "backslashreplace"
-WHICH = "a name out of 'pkdzoo list', a folder that holds a detector or a run, or hf-hub:ORG/NAME"
+MODEL_HELP = "a name from 'pkdzoo list', the folder of a saved detector or of a run, or hf-hub:ORG/NAME"
+
+NMS_HELP = "IoU above which the lower-scoring of two boxes of one class is dropped (default: the detector's)"
 
 
 @dataclass(frozen=True)
 class Verb:
-    """One thing to do.
+    """One verb.
 
     Attributes:
-        help: in one sentence.
+        help: description in one sentence.
         examples: command lines.
-        arguments: adds its own to a parser that has ``--json`` and ``--debug``.
-        run: does it, and returns the exit code.
+        arguments: adds the verb's arguments to a parser that has ``--json`` and ``--debug``.
+        run: runs the verb and returns the exit code.
     """
 
     help: str
@@ -41,93 +41,101 @@ class Verb:
 
 
 def show(args: argparse.Namespace, text: object, content: Any) -> None:
-    """Print a result: ``text`` for people, ``content`` after ``--json``."""
+    """Print a result: ``text``, or ``content`` as JSON with ``--json``."""
     print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) if args.json else text)
 
 
 def note(message: str) -> None:
-    """Say something that is no result."""
+    """Print a message that is not part of the result to stderr."""
     print(f"pkdzoo: {message}", file=sys.stderr)
 
 
 def count(text: str) -> int:
-    """A whole number from 1 up."""
+    """Parse a whole number of at least 1."""
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 up")
+        raise argparse.ArgumentTypeError(f"{text}: write a whole number of at least 1")
     return number
 
 
 def share(text: str) -> float:
-    """A number from 0 to 1."""
+    """Parse a number from 0 to 1."""
     number = float(text)
     if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{text} does not lie in 0..1")
+        raise argparse.ArgumentTypeError(f"{text}: write a number from 0 to 1")
     return number
 
 
-def words(text: str) -> tuple[str, ...]:
-    """Words between commas."""
-    return tuple(word.strip() for word in text.split(",") if word.strip())
+def comma_list(text: str) -> tuple[str, ...]:
+    """Parse texts separated by commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def add_detector(parser: Parser, more: str = "", device: bool = True) -> None:
-    """Arguments that choose a detector; :func:`open_detector` reads them.
+    """Add the arguments that select a detector; :func:`open_detector` reads them.
 
     Args:
-        parser: of the verb.
-        more: what else the first word may be.
-        device: the verb runs on one device, and asks which.
+        parser: parser of the verb.
+        more: help on further values of the first argument.
+        device: add ``--device``.
     """
-    parser.add_argument("model", help=WHICH + more)
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of one's own (.safetensors, .pth)")
+    parser.add_argument("model", help=MODEL_HELP + more)
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="load these weights (.safetensors, .pth)")
     add_labels(parser, "with --checkpoint: class names")
     if device:
-        parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto takes a GPU if there is one")
+        parser.add_argument(
+            "--device", default="auto", help="cpu, cuda, cuda:1 or mps (default: auto, a GPU if there is one)"
+        )
 
 
-def add_labels(parser: Parser, told: str) -> None:
-    """``--labels``, which :func:`named` reads."""
-    told += " between commas, a text file with one a line, or coco (the default)"
-    parser.add_argument("--labels", metavar="NAMES", help=told)
+def add_labels(parser: Parser, help: str) -> None:
+    """Add ``--labels``; :func:`read_labels` reads it."""
+    help += " separated by commas, a text file with one name per line, or coco (the default)"
+    parser.add_argument("--labels", metavar="NAMES", help=help)
 
 
 def open_detector(args: argparse.Namespace, device: torch.device | None = None) -> Detector:
-    """The detector that the arguments name, with weights, in eval mode, on its device.
+    """The selected detector with weights, in eval mode, on its device.
 
     Raises:
-        ValueError: for an unknown name, weights that do not fit or that cannot be had.
+        ValueError: for an unknown name, and weights that do not fit or have no source.
     """
+    from pkdzoo.models._factory import create_detector
+    from pkdzoo.models._loading import load_checkpoint
+    from pkdzoo.training.evaluate import open_detector as open_trained
+
     if args.checkpoint is None:
         if args.labels is not None:
-            raise ValueError("--labels belongs to --checkpoint; published weights bring their own names")
+            raise ValueError("--labels belongs to --checkpoint: leave it out, published weights have class names")
         model = open_trained(args.model)
     else:
         name = f"local-dir:{args.model}" if Path(args.model).is_dir() else args.model
-        model = load_checkpoint(create_detector(name, label_names=named(args.labels or "coco")), args.checkpoint)
+        model = load_checkpoint(create_detector(name, label_names=read_labels(args.labels or "coco")), args.checkpoint)
     return model.to(device or device_of(args.device))
 
 
 def device_of(text: str) -> torch.device:
-    """The device behind ``--device``.
+    """The device of ``--device``.
 
     Raises:
-        ValueError: there is none of that name, or not here.
+        ValueError: for an unknown device, or one that this machine does not have.
     """
+    import torch
+
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if text == "auto" else text)
     except RuntimeError:
         raise ValueError(f"--device {text}: write cpu, cuda, cuda:1 or mps") from None
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter from a torch that was built without it
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch is built without this device
         reason = str(error).partition("\n")[0].rstrip(".")
         raise ValueError(f"--device {text} cannot be used here ({reason}): write --device cpu") from None
     return device
 
 
-def named(text: str) -> str | tuple[str, ...]:
-    """Class names out of ``--labels``."""
+def read_labels(text: str) -> str | tuple[str, ...]:
+    """Class names of ``--labels``."""
     if Path(text).is_file():
         return tuple(line.strip() for line in Path(text).read_text(encoding="utf-8").splitlines() if line.strip())
-    return text if text == "coco" else words(text)
+    return text if text == "coco" else comma_list(text)

@@ -1,69 +1,80 @@
-"""``pkdzoo list`` and ``pkdzoo info``: what there is."""
+"""``pkdzoo list`` and ``pkdzoo info``: the detectors of the zoo, from the registry and its index, without torch."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pkdzoo.cli.common import WHICH, Parser, Verb, show
+from pkdzoo.cli.common import MODEL_HELP, Parser, Verb, show
 from pkdzoo.data.labels import label_names
+from pkdzoo.hub.card import COCO, known_data
 from pkdzoo.hub.weights import Distilled, Weights
-from pkdzoo.models._builder import PREFIXES
-from pkdzoo.models._factory import create_detector
 from pkdzoo.models._registry import find, list_detectors, list_pairs
-from pkdzoo.models.detector import Detector
-from pkdzoo.training.evaluate import open_detector
+from pkdzoo.models._zoo_index import INDEX, IndexRow
 from pkdzoo.utils.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from pkdzoo.models.detector import Detector
 
 # -- list --------------------------------------------------------------------------------------------------------
 
 
 def list_arguments(parser: Parser) -> None:
-    """Arguments of ``list``."""
-    parser.add_argument("pattern", nargs="*", help="wildcards, in quotes; a name is listed if it fits one of them")
-    parser.add_argument("--pretrained", action="store_true", help="weights that can be had, as NAME.TAG")
-    parser.add_argument("--pairs", action="store_true", help="distilled detectors only")
-    parser.add_argument("--family", default="", help="one family only, e.g. retina")
+    """Add the arguments of ``list``."""
+    parser.add_argument("pattern", nargs="*", help="wildcards in quotes; a name is listed if it matches one of them")
+    parser.add_argument("--pretrained", action="store_true", help="list weights as NAME.TAG")
+    parser.add_argument("--pairs", action="store_true", help="list distilled detectors only")
+    parser.add_argument("--family", default="", help="list this family only, e.g. retina")
 
 
 def list_run(args: argparse.Namespace) -> int:
-    """Names of detectors, with AP and teacher."""
+    """Print names of detectors with AP, data set and teacher."""
     names = list_detectors(args.pattern, pretrained=args.pretrained, family=args.family)
     if args.pairs:
         pairs = set(list_pairs())
         names = [name for name in names if name.partition(".")[0] in pairs]
     if not names:
-        asked = " ".join([*args.pattern, *(["--family", args.family] if args.family else [])])
-        word = args.pattern[0].strip("*") if args.pattern else asked
-        raise ValueError(f"no detector fits {asked!r}. {did_you_mean(word, list_detectors())}")
+        query = " ".join([*args.pattern, *(["--family", args.family] if args.family else [])])
+        word = args.pattern[0].strip("*") if args.pattern else query
+        raise ValueError(f"no detector matches {query!r}. {did_you_mean(word, list_detectors())}")
     rows = [list_row(name) for name in names]
-    width = max(len(name) for name in names)
-    lines = [f"{'name':<{width}}  {'AP':>5}  learned from"]
-    for row in rows:
-        score = "" if row["AP"] is None else f"{row['AP']:.1f}"
-        lines.append(f"{row['name']:<{width}}  {score:>5}  {row['teacher'] or ''}".rstrip())
-    show(args, "\n".join(lines), rows)
+    show(args, list_text(rows), rows)
     return 0
 
 
 def list_row(name: str) -> dict[str, Any]:
-    """What the list says about one name."""
+    """The facts about one name, in JSON's types."""
     entry, weights = find(name)
     weights = weights or entry.default
+    data = known_data(weights.labels) if weights else None
     return {
         "name": name,
         "family": entry.family,
         "AP": weights.metrics.get("AP") if weights else None,
+        "data": data.name if data else None,
         "weights": [w.tag for w in entry.weights if w.has_source],
         "teacher": entry.distilled.teacher if entry.distilled else None,
         "methods": list(entry.distilled.methods) if entry.distilled else [],
     }
 
 
+def list_text(rows: list[dict[str, Any]]) -> str:
+    """A table, sorted by data set, COCO first, because APs on different data sets cannot be compared."""
+    order = sorted(rows, key=lambda row: (row["AP"] is None, row["data"] != COCO.name, row["data"] or "", row["name"]))
+    width = max(len(row["name"]) for row in rows)
+    data_width = max(len("data set"), *(len(row["data"] or "") for row in rows))
+    lines = [f"{'name':<{width}}  {'AP':>5}  {'data set':<{data_width}}  teacher"]
+    for row in order:
+        score = "" if row["AP"] is None else f"{row['AP']:.1f}"
+        line = f"{row['name']:<{width}}  {score:>5}  {row['data'] or '':<{data_width}}  {row['teacher'] or ''}"
+        lines.append(line.rstrip())
+    return "\n".join(lines)
+
+
 LIST = Verb(
-    "list the detectors there are",
+    "list detectors",
     ("pkdzoo list '*pkd*' --pretrained", "pkdzoo list --family gfl --json"),
     list_arguments,
     list_run,
@@ -73,31 +84,73 @@ LIST = Verb(
 
 
 def info_arguments(parser: Parser) -> None:
-    """Arguments of ``info``."""
-    parser.add_argument("model", help=WHICH)
+    """Add the arguments of ``info``."""
+    parser.add_argument("model", help=MODEL_HELP)
 
 
 def info_run(args: argparse.Namespace) -> int:
-    """All that is known about one detector."""
-    saved = Path(args.model).is_dir()
-    if saved or args.model.startswith(PREFIXES):
-        model = open_detector(args.model) if saved else create_detector(args.model)
-        known: dict[str, Any] = {"name": args.model, "architecture": model.name, **facts(model)}
-    else:
-        entry, chosen = find(args.model)
-        row = chosen or entry.default
-        # of as many classes as its weights have: they are part of its size
-        model = create_detector(args.model, label_names=None if row is None else label_names(row.labels))
-        known = {"name": args.model, "architecture": model.name, **facts(model)}
-        known["family"] = entry.family
-        known["distilled"] = distilled_facts(entry.distilled) if entry.distilled else None
-        known["weights"] = [asdict(w) for w in entry.weights if chosen in (None, w)]
-    show(args, "\n".join(info_lines(known)), known)
+    """Print the facts about one detector."""
+    content = saved_facts(args.model) if is_saved(args.model) else registered_facts(args.model)
+    show(args, "\n".join(info_lines(content)), content)
     return 0
 
 
-def facts(model: Detector) -> dict[str, Any]:
-    """What a built detector says about itself."""
+def is_saved(name: str) -> bool:
+    """Whether a name is a folder or has a prefix, ``hf-hub:`` or ``local-dir:``."""
+    return Path(name).is_dir() or ":" in name
+
+
+def saved_facts(name: str) -> dict[str, Any]:
+    """Facts about a saved detector, which is built for this."""
+    from pkdzoo.models._factory import create_detector
+    from pkdzoo.training.evaluate import open_detector
+
+    model = open_detector(name) if Path(name).is_dir() else create_detector(name)
+    return {"name": name, "architecture": model.name, **model_facts(model)}
+
+
+def registered_facts(name: str) -> dict[str, Any]:
+    """Facts about ``arch`` or ``arch.tag``; an architecture has the classes of its default weights."""
+    entry, selected = find(name)
+    row = selected or entry.default
+    labels = None if row is None else label_names(row.labels)
+    if entry.name in INDEX:
+        facts = index_facts(INDEX[entry.name], labels)
+    else:
+        from pkdzoo.models._factory import create_detector
+
+        facts = model_facts(create_detector(name, label_names=labels))
+    return {
+        "name": name,
+        "architecture": entry.name,
+        **facts,
+        "family": entry.family,
+        "distilled": distilled_facts(entry.distilled) if entry.distilled else None,
+        "weights": [asdict(weights) for weights in entry.weights if selected in (None, weights)],
+    }
+
+
+def index_facts(row: IndexRow, labels: tuple[str, ...] | None) -> dict[str, Any]:
+    """What :func:`model_facts` gives for the detector of an index row.
+
+    Args:
+        row: of the architecture.
+        labels: class names of its weights; None for a detector without weights.
+    """
+    if labels is None:
+        labels = tuple(f"class_{i}" for i in range(row.num_classes))
+    return {
+        "parameters": row.parameters[len(labels)],
+        "num_classes": len(labels),
+        "label_names": list(labels),
+        "resize": list(row.resize),
+        "channel_order": row.channel_order,
+        "postprocess": dict(row.postprocess),
+    }
+
+
+def model_facts(model: Detector) -> dict[str, Any]:
+    """Facts about a detector that is built."""
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "num_classes": model.num_classes,
@@ -109,45 +162,45 @@ def facts(model: Detector) -> dict[str, Any]:
 
 
 def distilled_facts(distilled: Distilled) -> dict[str, Any]:
-    """Who taught it, and the three numbers of one source."""
+    """Teacher, methods and the published APs of a distilled detector."""
     return {**asdict(distilled), "gap_closed": distilled.gap_closed}
 
 
-def info_lines(known: dict[str, Any]) -> list[str]:
-    """The facts as lines for people."""
-    names = known["label_names"]
+def info_lines(content: dict[str, Any]) -> list[str]:
+    """The facts as lines of text."""
+    names = content["label_names"]
     shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
     lines = [
-        known["name"],
-        f"  parameters   {known['parameters'] / 1e6:.1f} million",
-        f"  classes      {known['num_classes']}: {shown}",
-        f"  images     short side {known['resize'][0]}, long side up to {known['resize'][1]} pixels",
+        content["name"],
+        f"  parameters   {content['parameters'] / 1e6:.1f} million",
+        f"  classes      {content['num_classes']}: {shown}",
+        f"  images       short side {content['resize'][0]}, long side up to {content['resize'][1]} pixels",
     ]
-    if known.get("family"):
-        lines.insert(1, f"  family       {known['family']}")
-    taught = known.get("distilled")
-    if taught:
-        lines.append(f"  learned from {taught['teacher']} by {', '.join(taught['methods'])}, as {taught['student']}")
-        if taught["triple"]:
-            teacher, plain, distilled = taught["triple"]
+    if content.get("family"):
+        lines.insert(1, f"  family       {content['family']}")
+    pair = content.get("distilled")
+    if pair:
+        lines.append(f"  teacher      {pair['teacher']}, by {', '.join(pair['methods'])}; student {pair['student']}")
+        if pair["triple"]:
+            teacher, plain, distilled = pair["triple"]
             lines.append(f"  AP           teacher {teacher}, plain student {plain}, distilled {distilled}")
-            lines.append(f"               {taught['gap_closed']:.0%} of the gap closed ({taught['source']})")
-    for row in known.get("weights", []):
+            lines.append(f"               {pair['gap_closed']:.0%} of the gap closed ({pair['source']})")
+    for row in content.get("weights", []):
         lines += weights_lines(Weights(**row))
     return lines
 
 
 def weights_lines(row: Weights) -> list[str]:
-    """One set of weights."""
+    """The lines of one set of weights."""
     score = f"AP {row.metrics['AP']}" if "AP" in row.metrics else "no AP"
-    place = row.hub_id or row.file or row.url or "cannot be had"
+    location = row.hub_id or row.file or row.url or "no source"
     lines = [f"  weights      {row.tag}: {score}{f' ({row.source})' if row.source else ''}, licence {row.license}"]
-    lines.append(f"               {place}{'' if row.direct else ' (open by hand)'}")
+    lines.append(f"               {location}{'' if row.direct else ' (open it in a browser)'}")
     return lines + ([f"               {row.note}"] if row.note else [])
 
 
 INFO = Verb(
-    "show what is known about a detector",
+    "show the facts about a detector",
     ("pkdzoo info retina_r50_pkd_swin", "pkdzoo info runs/a --json"),
     info_arguments,
     info_run,

@@ -1,4 +1,4 @@
-"""``pkdzoo predict``: images in, detections out, however many there are."""
+"""``pkdzoo predict``: detects objects in images and videos; memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -8,79 +8,70 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
+from pkdzoo.cli.common import NMS_HELP, Parser, Verb, add_detector, comma_list, count, note, open_detector, share
 
-from pkdzoo.cli.common import Parser, Verb, add_detector, count, note, open_detector, share, words
-from pkdzoo.cli.saving import Drawings, drawing_places, writing
-from pkdzoo.inference.options import PredictOptions
-from pkdzoo.inference.result import Result
-from pkdzoo.inference.sources import files_like, images_in, is_wildcard, iterate_frames
-from pkdzoo.inference.video import is_video
-from pkdzoo.inference.web import is_link
+if TYPE_CHECKING:
+    from pkdzoo.inference.result import Result
 
-SCORE = 0.3  # for people; AP is measured down to 0.05
+THRESHOLD = 0.3  # default for looking at detections; AP is evaluated with 0.05
+# Fields of pkdzoo.inference.PredictOptions, each an argument of the same name.
+PREDICT_OPTIONS = ("threshold", "nms_threshold", "max_detections", "classes", "batch_size", "flip", "sizes")
 
 
 def sides(text: str) -> tuple[int, ...]:
-    """Short sides in pixels between commas."""
-    return tuple(count(word) for word in words(text))
+    """Parse short sides in pixels, separated by commas."""
+    return tuple(count(part) for part in comma_list(text))
 
 
 def predict_arguments(parser: Parser) -> None:
-    """Arguments of ``predict``."""
+    """Add the arguments of ``predict``."""
     add_detector(parser)
-    told = "files, folders, videos, http(s) links, and wildcards in quotes ('**' goes into folders)"
-    parser.add_argument("images", nargs="+", help=told)
-    parser.add_argument("--threshold", type=share, default=SCORE, help="lowest score (default: %(default)s)")
+    images = "image files, folders, videos, http(s) links, and wildcards in quotes ('**' includes subfolders)"
+    parser.add_argument("images", nargs="+", help=images)
+    parser.add_argument("--threshold", type=share, default=THRESHOLD, help="minimum score (default: %(default)s)")
+    parser.add_argument("--nms-threshold", type=share, help=NMS_HELP)
+    parser.add_argument("--max-detections", type=count, help="maximum number of detections per image")
+    parser.add_argument("--classes", type=comma_list, metavar="NAMES", help="these classes only, separated by commas")
+    parser.add_argument("--batch-size", type=count, default=1, metavar="N", help="images per batch (default: 1)")
     parser.add_argument(
-        "--nms-threshold", type=share, help="overlap above which a worse box of the same class is dropped"
+        "--flip", action="store_true", help="detect in the mirrored image as well and merge the results"
     )
-    parser.add_argument("--max-detections", type=count, help="detections an image at most")
-    parser.add_argument("--classes", type=words, metavar="NAMES", help="only these, between commas")
-    parser.add_argument("--batch-size", type=count, default=1, metavar="N", help="images in one pass")
-    parser.add_argument("--flip", action="store_true", help="look at the mirror image too, and unite what is found")
-    parser.add_argument("--sizes", type=sides, metavar="PIXELS", help="look at these short sides: 640,800,960")
-    parser.add_argument("--every", type=count, default=1, metavar="N", help="of a video, each so many-th frame")
+    parser.add_argument("--sizes", type=sides, metavar="PIXELS", help="detect at several short sides: 640,800,960")
+    parser.add_argument("--every", type=count, default=1, metavar="N", help="use every N-th frame of a video")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write annotated images and videos here")
     parser.add_argument(
         "--save",
         type=Path,
         metavar="FILE",
-        help="write detections: FILE.jsonl, one image a line; FILE.json, COCO's format with scores",
+        help="write detections: FILE.jsonl with one image per line, or FILE.json in COCO's format with scores",
     )
 
 
 def predict_run(args: argparse.Namespace) -> int:
-    """Detections of each image, one batch in memory at a time."""
-    paths = gather(args.images)
-    places = drawing_places(paths, args.output) if args.output else {}
+    """Print and write the detections of each image; one batch at a time is in memory."""
+    from pkdzoo.cli.writers import DrawingWriter, drawing_paths, open_detection_writer
+
+    paths = find_inputs(args.images)
+    outputs = drawing_paths(paths, args.output) if args.output else {}
     if args.save is not None and args.save.suffix not in (".json", ".jsonl"):
         raise ValueError(f"--save {args.save}: write a name that ends in .jsonl or .json")
     model = open_detector(args)
     images = images_of(paths, args.every)
-    options: PredictOptions = {
-        "threshold": args.threshold,
-        "nms_threshold": args.nms_threshold,
-        "max_detections": args.max_detections,
-        "classes": args.classes,
-        "batch_size": args.batch_size,
-        "flip": args.flip,
-        "sizes": args.sizes,
-    }
-    total = None if any(map(video_file, paths)) else len(paths)
+    options = {name: getattr(args, name) for name in PREDICT_OPTIONS}
+    total = None if any(map(is_video_file, paths)) else len(paths)
     done = failed = 0
     with ExitStack() as stack:
-        writers: list[Any] = [stack.enter_context(writing(args.save, model.label_names))] if args.save else []
-        drawings = stack.enter_context(Drawings(places, args.every)) if places else None
-        for result in with_bar(model.predict_stream(images, **options), total):
+        writer = stack.enter_context(open_detection_writer(args.save, model.label_names)) if args.save else None
+        drawings = stack.enter_context(DrawingWriter(outputs, args.every)) if outputs else None
+        for result in with_progress(model.predict_stream(images, **options), total):
             done += 1
             if args.json:
                 print(json.dumps(result.to_json(), ensure_ascii=False), flush=True)
             elif result.error is None:
                 print(result, flush=True)
-            for writer in writers:
+            if writer is not None:
                 writer.add(result)
             if result.error is not None:
                 failed += 1
@@ -92,43 +83,53 @@ def predict_run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def video_file(path: str) -> bool:
-    """Whether it is a video on this disk."""
+def is_video_file(path: str) -> bool:
+    """Whether a path is a local video, not a link."""
+    from pkdzoo.inference.video import is_video
+    from pkdzoo.inference.web import is_link
+
     return is_video(path) and not is_link(path)
 
 
-def gather(given: Iterable[str]) -> list[str]:
-    """Images and videos behind files, folders, links and wildcards, each once, in the order given.
+def find_inputs(arguments: Iterable[str]) -> list[str]:
+    """Images and videos of files, folders, links and wildcards, in their order, without duplicates.
 
     Raises:
-        ValueError: a name leads to nothing.
+        ValueError: for a missing file or folder, and a folder or wildcard without images.
     """
-    found: list[str] = []
-    for text in given:
+    from pkdzoo.inference.sources import files_like, images_in, is_wildcard
+    from pkdzoo.inference.web import is_link
+
+    inputs: list[str] = []
+    for text in arguments:
         if is_link(text):
-            found.append(text)
+            inputs.append(text)
         elif Path(text).is_dir():
-            found += map(str, images_in(text))
+            inputs += map(str, images_in(text))
         elif is_wildcard(text):
-            found += map(str, files_like(text))
+            inputs += map(str, files_like(text))
         elif Path(text).exists():
-            found.append(text)
+            inputs.append(text)
         else:
             raise ValueError(f"{text}: there is no such file or folder")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(inputs))
 
 
 def images_of(paths: Iterable[str], every: int) -> Iterator[Any]:
-    """Single images; of a video the frames that are wanted."""
+    """Image paths, and every ``every``-th frame of videos."""
+    from pkdzoo.inference.sources import iterate_frames
+
     for path in paths:
-        if video_file(path):
+        if is_video_file(path):
             yield from iterate_frames(path, every)
         else:
             yield path
 
 
-def with_bar(results: Iterator[Result], total: int | None) -> Iterable[Result]:
-    """A progress bar, where there is a terminal for it that results are not printed on."""
+def with_progress(results: Iterator[Result], total: int | None) -> Iterable[Result]:
+    """Show a progress bar if stderr is a terminal and results are not printed on one."""
+    from tqdm import tqdm
+
     hidden = not sys.stderr.isatty() or sys.stdout.isatty()
     bar: Iterable[Result] = tqdm(results, total=total, unit="image", disable=hidden)
     return bar
@@ -138,9 +139,9 @@ PREDICT = Verb(
     "detect objects in images and videos",
     (
         "pkdzoo predict retina_r50_pkd_swin street.jpg --output annotated",
-        "pkdzoo predict retina_r50_pkd_swin photos 'more/**/*.png' --classes person,dog --save found.json",
-        "pkdzoo predict runs/mine/best street.mp4 --every 5 --flip --output annotated --save found.jsonl",
-        "pkdzoo predict gfl_r50 photos --checkpoint my.safetensors --labels cat,dog --json > found.jsonl",
+        "pkdzoo predict retina_r50_pkd_swin photos 'more/**/*.png' --classes person,dog --save detections.json",
+        "pkdzoo predict runs/mine/best street.mp4 --every 5 --flip --output annotated --save detections.jsonl",
+        "pkdzoo predict gfl_r50 photos --checkpoint my.safetensors --labels cat,dog --json > detections.jsonl",
     ),
     predict_arguments,
     predict_run,

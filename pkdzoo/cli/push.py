@@ -1,4 +1,4 @@
-"""``pkdzoo push``: a detector to the Hub, with its card."""
+"""``pkdzoo push``: uploads a detector with its card to the Hub."""
 
 from __future__ import annotations
 
@@ -6,55 +6,51 @@ import argparse
 import tempfile
 
 from pkdzoo.cli.common import Parser, Verb, note, show
-from pkdzoo.hub.upload import README, listing, push_folder
-from pkdzoo.training.publish import prepare
 
-WORDS = (
-    "arch",
-    "license",
-    "teacher_license",
-    "data",
-    "data_license",
-    "image",
-)  # of ``prepare``, where they are given
+PREPARE_OPTIONS = ("arch", "license", "teacher_license", "data", "data_license", "image")  # arguments of prepare()
 
 
 def push_arguments(parser: Parser) -> None:
-    """Arguments of ``push``."""
-    parser.add_argument("source", help="a run's folder, a registered name, or a checkpoint file (with --arch)")
-    parser.add_argument("--repo", required=True, metavar="ORG/NAME", help="repository; made when missing")
+    """Add the arguments of ``push``."""
+    parser.add_argument("source", help="the folder of a run, a registered name, or a checkpoint file (with --arch)")
+    parser.add_argument("--repo", required=True, metavar="ORG/NAME", help="repository, created if it is missing")
     parser.add_argument(
-        "--dry-run", nargs="?", const="", metavar="FOLDER", help="send nothing: print the card, or write the folder"
+        "--dry-run", nargs="?", const="", metavar="FOLDER", help="upload nothing: print the card, or write FOLDER"
     )
-    parser.add_argument("--arch", metavar="NAME", help="of a checkpoint file: which detector it is")
+    parser.add_argument("--arch", metavar="NAME", help="architecture of a checkpoint file")
     parser.add_argument(
-        "--license", metavar="ID", help="of the weights, e.g. Apache-2.0; a registered name has its own"
+        "--license",
+        metavar="ID",
+        help="licence of the weights, e.g. Apache-2.0 (default: the one of a registered name)",
     )
-    parser.add_argument("--teacher-license", metavar="ID", help="of the teacher's weights")
-    parser.add_argument("--data", metavar="NAME", help="data set it was trained on")
-    parser.add_argument("--data-license", metavar="ID", help="of the data set")
-    parser.add_argument("--image", metavar="FILE", help="photograph that the card shows with what is found on it")
-    parser.add_argument("--private", action="store_true", default=None, help="of a new repository")
+    parser.add_argument("--teacher-license", metavar="ID", help="licence of the teacher's weights")
+    parser.add_argument("--data", metavar="NAME", help="name of the training data set")
+    parser.add_argument("--data-license", metavar="ID", help="licence of the data set")
+    parser.add_argument("--image", metavar="FILE", help="image that the card shows with predictions")
+    parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
 
 
 def push_run(args: argparse.Namespace) -> int:
-    """Prepare, show, send."""
-    given = {word: getattr(args, word) for word in WORDS if getattr(args, word) is not None}
-    with tempfile.TemporaryDirectory() as place:
-        folder = prepare(args.source, args.dry_run or place, args.repo, **given)
+    """Write the folder, list its files and upload it."""
+    from pkdzoo.hub.upload import README, listing, push_folder
+    from pkdzoo.training.publish import prepare
+
+    options = {name: getattr(args, name) for name in PREPARE_OPTIONS if getattr(args, name) is not None}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = prepare(args.source, args.dry_run or temporary, args.repo, **options)
         files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
         note(listing(folder))
         card = (folder / README).read_text(encoding="utf-8")
         address = push_folder(folder, args.repo, private=args.private) if args.dry_run is None else None
-    told = {"repository": args.repo, "files": files, "folder": args.dry_run or None, "address": address}
-    show(args, address or args.dry_run or card, told)
+    summary = {"repository": args.repo, "files": files, "folder": args.dry_run or None, "address": address}
+    show(args, address or args.dry_run or card, summary)
     return 0
 
 
 PUSH = Verb(
-    "publish a detector on the Hub, with its card",
+    "upload a detector with its card to the Hub",
     (
-        "pkdzoo push runs/mine --repo me/my-detector --license Apache-2.0 --dry-run look",
+        "pkdzoo push runs/mine --repo me/my-detector --license Apache-2.0 --dry-run preview",
         "pkdzoo push retina_r50_pkd_swin --repo me/retina_r50_pkd_swin --private",
     ),
     push_arguments,

@@ -1,1 +1,1 @@
-"""Between this machine and others: downloads, caches, saved folders, cards, uploads."""
+"""Downloads, caches, saved folders, model cards and uploads."""

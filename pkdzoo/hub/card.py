@@ -1,4 +1,4 @@
-"""What a card is made of: one set of weights, its numbers and where they come from, taken from the registry's rows."""
+"""The facts on a model card: one set of weights, its numbers and their sources."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class DataSet:
-    """What was learned and measured on.
+    """The data set that weights are trained and evaluated on.
 
     Attributes:
-        name: for people.
-        license: of annotations and images.
-        hub_id: repository on the Hub, where there is one.
-        split: that the numbers were measured on.
-        limits: what a reader should know of its images.
-        example: what an image of it might be called.
+        name: shown to readers.
+        license: licence of annotations and images.
+        hub_id: repository on the Hub, if there is one.
+        split: split of the evaluation.
+        limits: limitations of its images.
+        example: file name, without suffix, for examples of code.
     """
 
     name: str
@@ -38,20 +38,20 @@ COCO = DataSet(
     "annotations CC-BY-4.0; images under their owners' Flickr terms",
     "detection-datasets/coco",
     "val2017",
-    "COCO shows everyday scenes, mostly of North America and Europe, in photographs that people found worth sharing: "
-    "other places, cameras, weather and points of view are found less well, and only its 80 classes are found at all.",
+    "COCO has everyday scenes, mostly from North America and Europe, in photographs that were shared online. Accuracy "
+    "is lower for other places, cameras, weather and viewpoints, and only its 80 classes are detected.",
     "street",
 )
 SHAPES = DataSet(
     "generated shapes",
     "Apache-2.0",
-    limits="The images are drawn by the program: this detector shows that training works and knows no photographs.",
+    limits="The images are generated: this detector shows that training works and does not work on photographs.",
 )
 BCCD = DataSet(
     "BCCD",
     "MIT, © 2017 shenggan (https://github.com/Shenggan/BCCD_Dataset)",
-    limits="BCCD shows stained blood smears under one microscope, 364 images in all, and not every cell in them is "
-    "marked. This is a demonstration: nothing in it was made or tested for diagnosis.",
+    limits="BCCD has 364 images of stained blood smears from one microscope, and not every blood cell is annotated. "
+    "This is a demonstration, neither made nor tested for diagnosis.",
     example="smear",
 )
 KNOWN = {COCO_NAMES: COCO, SHAPES_NAMES: SHAPES, BCCD_NAMES: BCCD}
@@ -59,32 +59,32 @@ KNOWN = {COCO_NAMES: COCO, SHAPES_NAMES: SHAPES, BCCD_NAMES: BCCD}
 
 @dataclass(frozen=True)
 class Card:
-    """What a card is made of.
+    """The facts on a card.
 
     Attributes:
-        name: ``arch.tag``, or what the weights are called.
+        name: ``arch.tag``, or another name of the weights.
         architecture: registered name.
-        license: of the weights.
-        labels: names of the classes.
-        data: set they were trained for.
+        license: licence of the weights.
+        labels: class names.
+        data: training data set.
         metrics: numbers in percent by the evaluator's names, and ``per_class`` if it is known.
-        source: where the metrics were printed, or the command that measured them.
-        pair: who taught it and how good the three were.
-        teacher_license: of the teacher's weights.
+        source: where the metrics are published, or the command that measured them.
+        pair: student, teacher and their APs, for a distilled detector.
+        teacher_license: licence of the teacher's weights.
         params: millions of parameters.
-        gflops: billions of multiply-adds of an image of ``size``.
-        size: (width, height) that they were counted for.
-        megabytes: of the file of tensors, once it is written; None means float32 to come.
-        speed: of one image, with what it was measured on, in words.
-        base_model: repository of the backbone it was initialised from.
-        repository: ``org/name`` on the Hub, once it is known.
-        origin: link to the file that was converted.
-        recipe: file below ``recipes/``, or ``recipe.json`` for the one that is published beside the card.
-        launch: the command that trained them, where it is known; ``python ...``, or what ``accelerate launch`` starts.
+        gflops: billions of multiply-adds for one image of ``size``.
+        size: (width, height) of the image that ``gflops`` is counted for.
+        megabytes: size of the file of tensors; None if it is not written yet, float32 is assumed then.
+        speed: time per image and the hardware, as text.
+        base_model: repository of the backbone's initial weights.
+        repository: ``org/name`` on the Hub, if it is known.
+        origin: link of the file that was converted.
+        recipe: file below ``recipes/``, or ``recipe.json`` for the recipe that is published with the card.
+        launch: the training command, if it is known: ``python ...``, or the arguments of ``accelerate launch``.
         provenance: further facts by name.
         image: file in the repository that shows predictions.
-        note: what a reader should know.
-        family: of the architecture, e.g. ``retina``.
+        note: a remark for readers.
+        family: family of the architecture, e.g. ``retina``.
     """
 
     name: str
@@ -113,5 +113,5 @@ class Card:
 
 
 def known_data(labels: str | tuple[str, ...]) -> DataSet | None:
-    """The data set that classes belong to, where it is known."""
+    """The data set with these classes, if it is known."""
     return KNOWN.get(label_names(labels))

@@ -1,8 +1,8 @@
-"""Model cards: what a repository on the Hub tells people and machines about one set of weights.
+"""The text of model cards: the README.md of a repository on the Hub.
 
-Every number comes from the registry's rows or from what an evaluation wrote; the words around them lie in
-``templates/card.md``, inside the package, so that an installed one renders cards too. The front matter is made by the
-Hub's own client. It has no word for "distilled from": the teacher is a tag, and ``base_model`` is the backbone.
+Numbers come from the registry or the metrics file of an evaluation. The template is ``templates/card.md``. The front
+matter is written by the Hub's client; it has no field for "distilled from", so the teacher is a tag and ``base_model``
+is the backbone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from pkdzoo.hub.card import SHAPES, UNKNOWN, Card
 
-# Names of the evaluator, and those that metric libraries know them by.
+# Names of the evaluator, and those of metric libraries.
 METRICS = {
     "AP": "map", "AP50": "map_50", "AP75": "map_75", "APs": "map_small", "APm": "map_medium", "APl": "map_large",
     "AR1": "mar_1", "AR10": "mar_10", "AR100": "mar_100", "ARs": "mar_small", "ARm": "mar_medium", "ARl": "mar_large",
@@ -28,11 +28,11 @@ def render(card: Card, publish: bool = True) -> str:
     """The text of a card.
 
     Args:
-        card: what it says.
-        publish: refuse what may not be published. False is for looking at.
+        card: the facts.
+        publish: check the licences; False is for a preview.
 
     Raises:
-        ValueError: when a licence is unknown: of the weights, of the data set, or of the teacher.
+        ValueError: for an unknown licence of the weights, the data set or the teacher.
     """
     if publish:
         check_licenses(card)
@@ -40,14 +40,14 @@ def render(card: Card, publish: bool = True) -> str:
         "front": front_matter(card),
         "title": title(card),
         "summary": summary(card),
-        "image": f"![What it finds]({card.image})" if card.image else "",
+        "image": f"![Predictions]({card.image})" if card.image else "",
         "load": load_lines(card),
-        "learned": learned(card),
+        "distillation": distillation(card),
         "numbers": numbers(card),
         "per_class": per_class(card.metrics.get("per_class")),
         "cost": cost(card),
         "training": training(card),
-        "provenance": "\n".join(f"- {key.replace('_', ' ')}: {in_words(value)}" for key, value in facts(card).items()),
+        "provenance": provenance(card),
         "limits": limits(card),
         "licences": licences(card),
     }
@@ -56,52 +56,52 @@ def render(card: Card, publish: bool = True) -> str:
 
 
 def title(card: Card) -> str:
-    """The repository's own name, or what the weights are called."""
+    """The name of the repository without its organisation, or the name of the weights."""
     return card.repository.rpartition("/")[2] if card.repository else card.name
 
 
 def check_licenses(card: Card) -> None:
-    """Refuse to publish what nobody allowed.
+    """Check that all licences are known.
 
     Raises:
-        ValueError: saying whose licence is unknown and where to write it.
+        ValueError: for an unknown licence; names its argument.
     """
-    held = {
+    licenses = {
         "the weights": (card.license, "license"),
         f"the data set ({card.data.name})": (card.data.license, "data_license"),
     }
     if card.pair is not None:
-        held[f"the teacher ({card.pair.teacher})"] = (card.teacher_license or UNKNOWN, "teacher_license")
-    for whose, (license, word) in held.items():
+        licenses[f"the teacher ({card.pair.teacher})"] = (card.teacher_license or UNKNOWN, "teacher_license")
+    for subject, (license, argument) in licenses.items():
         if license.strip().lower() in ("", UNKNOWN):
             raise ValueError(
-                f"{card.name}: the licence of {whose} is unknown, so nothing is published; "
-                f"write {word}=... once you know it (--{word.replace('_', '-')} on the command line)"
+                f"{card.name}: the licence of {subject} is unknown, so nothing is published; "
+                f"write {argument}=... (--{argument.replace('_', '-')} on the command line)"
             )
 
 
 def check_numbers(card: Card) -> None:
-    """Refuse figures that no evaluation writes.
+    """Check the metrics of a card.
 
     Raises:
-        ValueError: naming the one that is neither a finite number nor None, or ``per_class`` without names.
+        ValueError: for a metric that is neither a finite number nor None, and for ``per_class`` without class names.
     """
     classes = card.metrics.get("per_class") or {}
     if not isinstance(classes, Mapping):
         raise ValueError(
-            f"{card.name}: per_class is a {type(classes).__name__} in its metrics, an AP for each class belongs there: "
-            "measure it again"
+            f"{card.name}: per_class is a {type(classes).__name__} in its metrics and should be a mapping from class "
+            "to AP: evaluate again"
         )
-    told = {key: card.metrics.get(key) for key in METRICS} | {f"per_class {key}": classes[key] for key in classes}
-    for key, value in told.items():
+    values = {key: card.metrics.get(key) for key in METRICS} | {f"per_class {key}": classes[key] for key in classes}
+    for key, value in values.items():
         if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):
             raise ValueError(
-                f"{card.name}: {key} is {value!r} in its metrics, a number or null belongs there: measure it again"
+                f"{card.name}: {key} is {value!r} in its metrics and should be a number or null: evaluate again"
             )
 
 
 def front_matter(card: Card) -> str:
-    """YAML between two lines of dashes, as the Hub reads it."""
+    """The YAML block that the Hub reads."""
     from huggingface_hub import EvalResult, ModelCardData
 
     known = {key: card.metrics.get(key) for key in METRICS}
@@ -140,10 +140,10 @@ def front_matter(card: Card) -> str:
 
 
 def eval_results(card: Card) -> tuple[str, str] | None:
-    """Name and text of the file that newer pages read numbers from; None without an AP or the data set's repository.
+    """Name and text of the evaluation file of newer Hub pages; None without an AP or a repository of the data set.
 
-    Pages show it for data sets that are registered as benchmarks. COCO is none yet, so the task's id is a proposal; the
-    same number stands in the front matter, which pages do show.
+    The Hub shows it for registered benchmarks. COCO is not registered yet, so the id of the task is a proposal. The
+    front matter has the same number and is always shown.
     """
     import yaml
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
@@ -158,79 +158,80 @@ def eval_results(card: Card) -> tuple[str, str] | None:
 
 
 def summary(card: Card) -> str:
-    """What it is and what it detects."""
+    """Architecture, teacher and classes."""
     kind = "object detector" + ("" if card.pair is None else f" distilled from `{card.pair.teacher}`")
-    shown = ", ".join(card.labels[:12]) + (", ..." if len(card.labels) > 12 else "")
+    shown = ", ".join(card.labels[:12]) + (" and others" if len(card.labels) > 12 else "")
     note = f"\n\n{card.note[0].upper()}{card.note[1:]}." if card.note else ""
     count = f"{len(card.labels)} {'class' if len(card.labels) == 1 else 'classes'}"
-    return f"`{card.architecture}`: an {kind}. It finds {count} of {card.data.name}: {shown}.{note}"
+    return f"`{card.architecture}`: an {kind}. It detects {count} of {card.data.name}: {shown}.{note}"
 
 
 def load_lines(card: Card) -> str:
-    """How to use it, in code."""
+    """Example code."""
     name = f'"hf-hub:{card.repository}"' if card.repository else f'"{card.name}", pretrained=True'
     image = card.data.example
     return (
         f"```python\nimport pkdzoo\n\nmodel = pkdzoo.create_detector({name})\n"
-        f'result = model.predict("{image}.jpg", score=0.3)  # a path, PIL, numpy or tensor\n'
+        f'result = model.predict("{image}.jpg", threshold=0.3)  # a path, PIL image, array or tensor\n'
         f'print(result)\nresult.plot().save("{image}_out.png")\n```'
     )
 
 
-def learned(card: Card) -> str:
-    """Teacher, plain student and distilled student side by side."""
+def distillation(card: Card) -> str:
+    """APs of teacher, plain student and distilled student."""
     pair = card.pair
     if pair is None:
         return ""
-    lines = ["## Whom it learned from\n", f"Taught by `{pair.teacher}` with {', '.join(pair.methods)}."]
-    alone = card.provenance.get("teacher_AP")
+    lines = ["## Distillation\n", f"Teacher: `{pair.teacher}`. Methods: {', '.join(pair.methods)}."]
+    teacher_ap = card.provenance.get("teacher_AP")
     if pair.triple is not None:
         rows = zip((f"teacher `{pair.teacher}`", f"plain student `{pair.student}`", "distilled student"), pair.triple)
-        lines += ["", "| | AP |", "| --- | ---: |", *(f"| {who} | {value:.1f} |" for who, value in rows)]
+        lines += ["", "| | AP |", "| --- | ---: |", *(f"| {model} | {value:.1f} |" for model, value in rows)]
         gap = pair.gap_closed
-        closed = "" if gap is None else f"{gap:.0%} of the gap from plain student to teacher is closed. "
+        closed = "" if gap is None else f"Distillation closes {gap:.0%} of the gap from plain student to teacher. "
         if gap is not None and gap <= 0:
-            closed = "Nothing of the gap from plain student to teacher is closed. "
+            closed = "Distillation does not close the gap from plain student to teacher. "
         lines += ["", f"{closed}Source: {pair.source}."]
-    elif alone is not None:
-        told = card.provenance.get("teacher_AP_source")
+    elif teacher_ap is not None:
+        source = card.provenance.get("teacher_AP_source")
         lines += [
             "",
-            f"The teacher's AP: {alone:.1f}{f', source: {told}' if told else ''}. Nobody has measured the "
-            "same student without it.",
+            f"AP of the teacher: {teacher_ap:.1f}{f', source: {source}' if source else ''}. The same student "
+            "without distillation has not been evaluated.",
         ]
     return "\n".join(lines)
 
 
 def numbers(card: Card) -> str:
-    """Overall numbers, and who says so."""
+    """Metrics over all classes and their source."""
     if not any(card.metrics.get(key) is not None for key in METRICS):
-        return "Nobody has measured these weights yet."
-    known = {key: card.metrics[key] for key in METRICS if key in card.metrics}  # None: no object of that size
+        return "These weights have not been evaluated yet."
+    known = {key: card.metrics[key] for key in METRICS if key in card.metrics}  # None: no objects of that size
     rows = [[*known], ["---:"] * len(known), ["-" if v is None else f"{v:.1f}" for v in known.values()]]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return (
-        f"Of boxes on {card.data.name}, {card.data.split}, in percent.\n\n{table}\n\nSource: {card.source or UNKNOWN}."
-    )
+    subject = f"Box metrics on {card.data.name}, {card.data.split}, in percent."
+    return f"{subject}\n\n{table}\n\nSource: {card.source or UNKNOWN}."
 
 
 def per_class(values: Mapping[str, float | None] | None) -> str:
-    """AP of each class."""
+    """AP per class."""
     if not values:
         return ""
-    lines = [f"| {cell(name)} | {'-' if value is None else format(value, '.1f')} |" for name, value in values.items()]
+    lines = [
+        f"| {table_cell(name)} | {'-' if value is None else format(value, '.1f')} |" for name, value in values.items()
+    ]
     return "\n".join(["| class | AP |", "| --- | ---: |", *lines])
 
 
-def cell(text: str) -> str:
-    """Text on one line that ends no column."""
+def table_cell(text: str) -> str:
+    """Text for a cell of a Markdown table."""
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def cost(card: Card) -> str:
-    """How much it weighs, computes and takes."""
+    """Parameters, multiply-adds, file size and speed."""
     if card.params is None:
-        return "Not counted."
+        return "Unknown."
     text = f"{card.params:.1f} million parameters"
     if card.params < 1:
         text = f"{card.params:.2f} million parameters"
@@ -242,42 +243,43 @@ def cost(card: Card) -> str:
 
 
 def training(card: Card) -> str:
-    """The recipe and how to start it."""
+    """Training command and recipe."""
     if card.recipe is None and not card.launch:
-        return "These weights were trained elsewhere and converted; pkdzoo has no recipe of them."
+        return "These weights were trained with another program and converted; pkdzoo has no recipe for them."
     data = "" if card.data is SHAPES else " --data DIR"
-    again = f"```\naccelerate launch recipes/train.py {card.recipe}{data}\n```"
+    command = f"```\naccelerate launch recipes/train.py {card.recipe}{data}\n```"
     launch = card.launch if card.launch.startswith("python ") else f"accelerate launch {card.launch}"
-    own = f"Trained with\n\n```\n{launch}\n```"
+    launched = f"Trained with\n\n```\n{launch}\n```"
     if card.recipe is None:
-        return own
-    text = f"Recipe: `{card.recipe}`.\n\n{again}"
-    return f"{own}\n\n{text}" if card.launch else text
+        return launched
+    text = f"Recipe: `{card.recipe}`.\n\n{command}"
+    return f"{launched}\n\n{text}" if card.launch else text
 
 
-def facts(card: Card) -> dict[str, Any]:
-    """Where the weights come from."""
+def provenance(card: Card) -> str:
+    """The origin of the weights, one fact per line."""
     origin = {"converted from": f"<{card.origin}>"} if card.origin else {}
-    return {"architecture": card.architecture, **origin, **card.provenance}
+    facts = {"architecture": card.architecture, **origin, **card.provenance}
+    return "\n".join(f"- {key.replace('_', ' ')}: {format_fact(value)}" for key, value in facts.items())
 
 
-def in_words(value: Any) -> str:
-    """A fact on one line."""
+def format_fact(value: Any) -> str:
+    """A fact as one line of text."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {in_words(item)}" for key, item in value.items()) or "-"
+        return ", ".join(f"{key} {format_fact(item)}" for key, item in value.items()) or "-"
     if isinstance(value, (list, tuple)):
-        return ", ".join(in_words(item) for item in value)
+        return ", ".join(format_fact(item) for item in value)
     return str(value)
 
 
 def limits(card: Card) -> str:
-    """What to expect less of."""
-    own = card.data.limits or f"It knows images like those of {card.data.name}; how it does on others is not known."
-    return f"{own} Scores are no probabilities: choose a threshold on images of your own."
+    """Limitations."""
+    limits = card.data.limits or f"It is trained on images of {card.data.name}; its accuracy on others is unknown."
+    return f"{limits} Scores are not calibrated probabilities: choose a threshold on your own images."
 
 
 def licences(card: Card) -> str:
-    """Licence of the weights, and those of what they were made from."""
+    """Licences of the weights, the data set and the teacher."""
     lines = [f"- these weights: {card.license}", f"- data set {card.data.name}: {card.data.license}"]
     if card.pair is not None:
         lines.append(f"- teacher {card.pair.teacher}: {card.teacher_license or UNKNOWN}")
@@ -285,8 +287,5 @@ def licences(card: Card) -> str:
 
 
 def slug(text: str) -> str:
-    """A name in small letters without spaces."""
+    """A name in lower case without spaces."""
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-")
-
-
-# -- all of the zoo --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""One file over the network: hashed while it is written, whole and of the right hash or not there at all."""
+"""Downloads one file by a link. It is complete and has the expected hash, or it is not kept."""
 
 from __future__ import annotations
 
@@ -16,93 +16,115 @@ from io import FileIO
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pkdzoo.hub.errors import DownloadError
+from pkdzoo.utils.retry import call_with_retries
 from pkdzoo.version import __version__
 
-ATTEMPTS = 3
-WAIT = 1.0  # seconds before the second attempt; doubles
 TIMEOUT = 30.0  # seconds without a byte
-ARRIVING = ".arriving-"  # begins the names of unfinished files
-
-
-class DownloadError(RuntimeError):
-    """Weights exist but could not be had; the message says what was tried."""
+PARTIAL = ".partial-"  # prefix of unfinished files
+PARTIAL_LIFETIME = 24 * 3600  # seconds after which an unfinished file is left over from a killed process
 
 
 @contextmanager
 def downloaded(url: str, folder: Path, sha256: str = "") -> Iterator[Path]:
-    """A file behind a link, whole and of the right hash, for as long as the context lasts.
+    """Download a file; it is deleted at the end of the block.
 
     Args:
         url: ``http``, ``https`` or ``file``.
-        folder: where it may lie meanwhile; made when missing.
-        sha256: start of the hash in hexadecimal digits; empty for unknown.
+        folder: where the temporary file is written; created if it is missing.
+        sha256: the first digits of the expected hash in hexadecimal; empty if it is unknown.
+
+    Yields:
+        The path of the complete file.
 
     Raises:
         ValueError: for another scheme.
-        DownloadError: for everything that kept the file from arriving.
+        DownloadError: if the file cannot be downloaded or stored, or its hash differs.
     """
     scheme = urlsplit(url).scheme
     if scheme not in ("http", "https", "file"):
-        raise ValueError(f"{url}: links begin with http, https or file")
+        raise ValueError(f"{url}: write a link that starts with http, https or file")
     if scheme != "file" and os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise DownloadError(f"{url} is not in {folder}, and HF_HUB_OFFLINE forbids to fetch it")
+        raise DownloadError(
+            f"{url} is not in {folder}, and HF_HUB_OFFLINE forbids downloading it: unset HF_HUB_OFFLINE"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        forget_old_pieces(folder)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=ARRIVING)
+        remove_old_partial_files(folder)
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=PARTIAL)
     except OSError as error:
-        raise no_room(url, folder, error) from error
+        raise storage_error(url, folder, error) from error
     os.close(handle)
     try:
-        digest = with_patience(url, Path(temporary))
+        digest = fetch_with_retries(url, Path(temporary))
         if not digest.startswith(sha256.lower()):
             raise DownloadError(
-                f"{url} is not the file it should be: its SHA-256 begins with {digest[: len(sha256)]} and not with "
-                f"{sha256}; nothing was kept. Try again, or set PKDZOO_MIRROR to a host you trust"
+                f"{url} has an unexpected hash: its SHA-256 begins with {digest[: len(sha256)]} and not with {sha256}. "
+                "The file was deleted: try again, or set PKDZOO_MIRROR to a host you trust"
             )
         yield Path(temporary)
     finally:
         os.remove(temporary)
 
 
-def with_patience(url: str, target: Path) -> str:
-    """Fetch into ``target``, again if the line breaks; the file's SHA-256."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            with open(target, "wb", buffering=0) as file:
-                return fetch(url, file)
-        except urllib.error.HTTPError as error:
-            problem = f"HTTP {error.code} {error.reason}"
-            again = error.code in (408, 429) or error.code >= 500
-            error.close()
-        except (OSError, http.client.HTTPException) as error:
-            problem, again = str(getattr(error, "reason", error)) or type(error).__name__, True
-        if not again or attempt == ATTEMPTS:
-            break
-        time.sleep(WAIT * 2 ** (attempt - 1))
+def fetch_with_retries(url: str, target: Path) -> str:
+    """Download into ``target``, again after transient errors.
+
+    Returns:
+        The SHA-256 of the file.
+
+    Raises:
+        DownloadError: after the last attempt.
+    """
+    attempts = 0
+
+    def attempt() -> str:
+        nonlocal attempts
+        attempts += 1
+        with open(target, "wb", buffering=0) as file:
+            return fetch(url, file)
+
+    try:
+        return call_with_retries(attempt, is_transient)
+    except urllib.error.HTTPError as error:
+        problem = f"HTTP {error.code} {error.reason}"
+    except (OSError, http.client.HTTPException) as error:
+        problem = str(getattr(error, "reason", error)) or type(error).__name__
     raise DownloadError(
-        f"{url} could not be fetched: {problem} ({attempt} {'attempt' if attempt == 1 else 'attempts'}). Fetch it by "
-        "hand and write pkdzoo.load_checkpoint(model, 'the file'), in a recipe init='the file', or set PKDZOO_MIRROR"
+        f"{url} could not be downloaded: {problem} ({attempts} {'attempt' if attempts == 1 else 'attempts'}). Download "
+        "it yourself and write pkdzoo.load_checkpoint(model, 'the file'), in a recipe init='the file', or set "
+        "PKDZOO_MIRROR"
     )
 
 
+def is_transient(error: Exception) -> bool:
+    """Whether the same download may succeed a little later."""
+    if isinstance(error, urllib.error.HTTPError):
+        error.close()
+        return error.code in (408, 429) or error.code >= 500
+    return isinstance(error, (OSError, http.client.HTTPException))
+
+
 def fetch(url: str, file: FileIO) -> str:
-    """Copy what is behind a link into ``file`` with a progress bar; its SHA-256.
+    """Copy the content of a link into ``file`` with a progress bar.
+
+    Returns:
+        The SHA-256 of the content.
 
     Raises:
-        ConnectionError: when fewer bytes came than were promised.
-        DownloadError: when they do not fit on the disk.
+        ConnectionError: for fewer bytes than announced.
+        DownloadError: if the disk is full.
     """
     from tqdm import tqdm
 
     request = urllib.request.Request(url, headers={"User-Agent": f"pkdzoo/{__version__}"})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-        size = promised_bytes(response.headers.get("Content-Length"))
+        size = content_length(response.headers.get("Content-Length"))
         folder = Path(file.name).parent
         free = shutil.disk_usage(folder).free
         if size is not None and size > free:
-            raise no_room(url, folder, f"{size / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")
-        digest, arrived, name = hashlib.sha256(), 0, Path(urlsplit(url).path).name
+            raise storage_error(url, folder, f"{size / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")
+        digest, received, name = hashlib.sha256(), 0, Path(urlsplit(url).path).name
         with tqdm(total=size, unit="B", unit_scale=True, desc=name, leave=False, disable=None) as bar:
             while block := response.read(1 << 20):
                 rest = memoryview(block)
@@ -110,60 +132,60 @@ def fetch(url: str, file: FileIO) -> str:
                     while rest:
                         rest = rest[file.write(rest) :]
                 except OSError as error:
-                    raise no_room(url, folder, error) from error
+                    raise storage_error(url, folder, error) from error
                 digest.update(block)
-                arrived += len(block)
+                received += len(block)
                 bar.update(len(block))
-    if size is not None and arrived != size:
-        raise ConnectionError(f"the line broke after {arrived} of {size} bytes")
+    if size is not None and received != size:
+        raise ConnectionError(f"the connection was lost after {received} of {size} bytes")
     return digest.hexdigest()
 
 
-def promised_bytes(header: str | None) -> int | None:
-    """What ``Content-Length`` says; None where the host does not say it.
+def content_length(header: str | None) -> int | None:
+    """The number of bytes that ``Content-Length`` announces; None without the header.
 
     Raises:
-        ConnectionError: when it says no number; whatever follows cannot be told from half a file.
+        ConnectionError: if it is not a number; then a complete file cannot be told from a part of it.
     """
     if not header:
         return None
     if not (header.isascii() and header.strip().isdigit()):
-        raise ConnectionError(f"the host answers nonsense, a Content-Length of {header!r}")
+        raise ConnectionError(f"the host sent an invalid Content-Length, {header!r}")
     return int(header)
 
 
-def no_room(url: str, folder: Path, problem: OSError | str) -> DownloadError:
-    """The error for a disk that is full or may not be written to."""
+def storage_error(url: str, folder: Path, problem: OSError | str) -> DownloadError:
+    """The error for a folder that is full or not writable."""
     reason = problem if isinstance(problem, str) else problem.strerror or str(problem)
     return DownloadError(
-        f"{url} cannot be kept in {folder}: {reason}; set PKDZOO_CACHE or cache_dir= to a folder with room "
-        "that may be written to"
+        f"{url} cannot be stored in {folder}: {reason}; set PKDZOO_CACHE or cache_dir= to a writable folder with free "
+        "space"
     )
 
 
-def forget_old_pieces(folder: Path) -> None:
-    """Remove what killed processes left of files that were arriving more than a day ago."""
-    for piece in folder.glob(f"{ARRIVING}*"):
+def remove_old_partial_files(folder: Path) -> None:
+    """Remove unfinished files that killed processes left."""
+    for file in folder.glob(f"{PARTIAL}*"):
         with suppress(OSError):  # another process may remove it first
-            if time.time() - piece.stat().st_mtime > 24 * 3600:
-                piece.unlink()
+            if time.time() - file.stat().st_mtime > PARTIAL_LIFETIME:
+                file.unlink()
 
 
 @contextmanager
 def locked(folder: Path, name: str) -> Iterator[None]:
-    """One process at a time, so that eight ranks of one machine fetch a file once."""
+    """Hold a lock on a file's name, so that the processes of one machine download it once."""
     from filelock import FileLock
 
     locks = folder / ".locks"
     try:
         locks.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise no_room(name, folder, error) from error
+        raise storage_error(name, folder, error) from error
     lock = FileLock(locks / f"{name}.lock")
     try:
         lock.acquire()
-    except OSError as error:  # a folder that may be read only
-        raise no_room(name, folder, error) from error
+    except OSError as error:  # the folder is read-only
+        raise storage_error(name, folder, error) from error
     try:
         yield
     finally:

@@ -1,11 +1,11 @@
-"""Where weights come from: the package, the cache, a repository on the Hub, a link. Files and tensors, no models.
+"""Finds the tensors of published weights: in the package, the cache, a repository on the Hub, or behind a link.
 
     PKDZOO_CACHE           folder of converted weights (default: pkdzoo in the user's cache folder)
-    PKDZOO_HUB_NAMESPACE   look for ``NAMESPACE/arch.tag`` on the Hub before following links
-    PKDZOO_MIRROR          take links' files from here instead: same path, another host or a folder
+    PKDZOO_HUB_NAMESPACE   try the repository ``NAMESPACE/arch.tag`` on the Hub before the link
+    PKDZOO_MIRROR          replaces the host of links: another host, or a folder, with the same paths
 
-A file that arrives is hashed while it is written and lies beside its place until everything about it is right, so
-that whatever goes wrong, the cache holds whole converted files or nothing.
+The cache holds complete converted files only: a download goes to a temporary file, and the converted tensors replace
+it after its hash and its keys are checked.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pkdzoo.checkpoints.io import read_state_dict, save_safetensors
-from pkdzoo.hub.download import DownloadError, downloaded, locked
+from pkdzoo.hub.download import downloaded, locked
+from pkdzoo.hub.errors import DownloadError, first_line
 from pkdzoo.hub.files import fetch_repository, read_folder
 from pkdzoo.hub.weights import Weights
-from pkdzoo.utils.retry import first_line
 
 PACKAGED = Path(__file__).parent.parent / "weights"
 
@@ -32,7 +32,7 @@ log = logging.getLogger("pkdzoo")
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
-    """The folder of converted weights: as given, or ``PKDZOO_CACHE``, or ``pkdzoo`` in the user's cache folder."""
+    """Folder of converted weights: ``cache_dir``, else ``PKDZOO_CACHE``, else ``pkdzoo`` in the user's cache folder."""
     if cache_dir is not None:
         return Path(cache_dir)
     if os.environ.get("PKDZOO_CACHE"):
@@ -46,31 +46,31 @@ def find_weights(
     convert: Callable[[dict[str, Any]], dict[str, Tensor]],
     cache_dir: str | Path | None = None,
 ) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a row, in our own key layout.
+    """The tensors of a set of weights, in pkdzoo's key layout.
 
-    Looks into the package, the cache, the Hub and behind the link, in this order. What came by a link is converted
-    and kept in the cache, so that the next call needs no network.
+    Tries the package, the cache, the Hub and the link, in this order. A file behind the link is converted and kept in
+    the cache, so that the next call needs no network.
 
     Args:
         name: ``arch.tag``.
-        row: its weights.
-        convert: from what a foreign file holds to our layout; raises where the file does not fit.
+        row: the weights.
+        convert: turns the content of a downloaded file into our layout; raises ValueError if it does not fit.
         cache_dir: see :func:`cache_folder`.
 
     Returns:
-        The state dict, and where it came from in words.
+        The state dict, and a description of its source.
 
     Raises:
-        ValueError: when the row's link has to be opened by hand, or the file does not fit.
-        DownloadError: when no place gave a whole file of the right hash.
+        ValueError: if the link can only be opened in a browser, or the file does not fit.
+        DownloadError: if no source has a complete file with the right hash.
     """
     if row.file and (PACKAGED / row.file).is_file():
         return read_state_dict(PACKAGED / row.file), "the package"
     folder = cache_folder(cache_dir)
-    place = folder / f"{name}-{row.sha256[:8] or 'unhashed'}.safetensors"
-    state = cached(place)
+    path = folder / f"{name}-{row.sha256[:8] or 'unhashed'}.safetensors"
+    state = read_cached(path)
     if state is not None:
-        return state, str(place)
+        return state, str(path)
     failures = []
     for repository in hub_repositories(name, row):
         try:
@@ -79,47 +79,47 @@ def find_weights(
             failures.append(f"{repository}: {first_line(error)}")
             log.info("not on the Hub: %s", failures[-1])
     if row.url is None:
-        raise DownloadError(f"weights for {name!r} could not be had from {'; '.join(failures) or 'the package'}")
+        raise DownloadError(f"the weights of {name!r} could not be loaded from {'; '.join(failures) or 'the package'}")
     if not row.direct:
         arch = name.partition(".")[0]
         labels = f", label_names={row.labels!r}" if isinstance(row.labels, str) else ""
         raise ValueError(
-            f"the weights of {name!r} lie on a page that only a browser can fetch: {row.url} - save the file, then "
+            f"the weights of {name!r} are on a page that only a browser can open: {row.url} - save the file, then "
             f"write pkdzoo.load_checkpoint(pkdzoo.create_detector({arch!r}{labels}), 'the file')"
         )
-    with locked(folder, place.name):
-        state = cached(place)  # another process may have been faster
+    with locked(folder, path.name):
+        state = read_cached(path)  # another process may have written it
         if state is not None:
-            return state, str(place)
-        with downloaded(mirrored(row.url), folder, row.sha256) as path:
-            state = convert(read_state_dict(path))
+            return state, str(path)
+        with downloaded(mirrored(row.url), folder, row.sha256) as file:
+            state = convert(read_state_dict(file))
         try:
-            save_safetensors(state, place, {"source": row.url})
+            save_safetensors(state, path, {"source": row.url})
         except (OSError, SafetensorError) as error:
-            log.warning("%s is loaded, but %s has no room to keep it: %s", name, folder, error)
+            log.warning("%s is loaded, but cannot be kept in %s: %s", name, folder, error)
     return state, row.url
 
 
-def cached(place: Path) -> dict[str, Tensor] | None:
-    """The tensors of a converted file, or None where there is none or it was damaged since."""
-    if not place.is_file():
+def read_cached(path: Path) -> dict[str, Tensor] | None:
+    """The tensors of a converted file; None if it is missing or damaged."""
+    if not path.is_file():
         return None
     try:
-        return read_state_dict(place)
+        return read_state_dict(path)
     except ValueError as error:
-        log.warning("fetching again: %s", error)
+        log.warning("downloading again: %s", error)
         return None
 
 
 def hub_repositories(name: str, row: Weights) -> list[str]:
     """Repositories on the Hub that may hold ``arch.tag``."""
     namespace = os.environ.get("PKDZOO_HUB_NAMESPACE")
-    places = [f"{namespace}/{name}" if namespace else None, row.hub_id]
-    return [place for place in places if place]
+    repositories = [f"{namespace}/{name}" if namespace else None, row.hub_id]
+    return [repository for repository in repositories if repository]
 
 
 def mirrored(url: str) -> str:
-    """The link, or the same path below ``PKDZOO_MIRROR``."""
+    """The link, or its path below ``PKDZOO_MIRROR``."""
     mirror = os.environ.get("PKDZOO_MIRROR")
     if not mirror:
         return url

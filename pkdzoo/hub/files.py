@@ -1,8 +1,7 @@
-"""A saved detector: config and tensors in a folder, or in a repository on the Hub. Files and tensors, no models."""
+"""A saved detector: config and tensors in a folder or in a repository on the Hub."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from pkdzoo.checkpoints.io import read_state_dict, save_safetensors
-from pkdzoo.hub.download import DownloadError
-from pkdzoo.utils.files import sha256_of_file, to_json, write_text
-from pkdzoo.utils.retry import call_with_retries, connection_failed, first_line, is_transient
+from pkdzoo.hub.errors import DownloadError, first_line, is_connection_error, is_transient
+from pkdzoo.utils.files import read_json, sha256_of_file, to_json, write_text
+from pkdzoo.utils.retry import call_with_retries
 
 CONFIG, TENSORS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
-ACCESS = "check the name; a private one needs a token, by `hf auth login` or HF_TOKEN"
-SETTINGS = "pkdzoo_cfg"  # our own key in a config; one called pretrained_cfg would make it a timm model to others
+ACCESS = "check the name; a private one needs a token: run `hf auth login` or set HF_TOKEN"
+SETTINGS = "pkdzoo_cfg"  # our key in a config; other libraries take a config with pretrained_cfg for a timm model
 
 
 def fetch_repository(
@@ -25,38 +24,39 @@ def fetch_repository(
     token: str | None = None,
     local_files_only: bool = False,
 ) -> Path:
-    """Config and tensors of a repository on the Hub, in the Hub's own cache.
+    """Download config and tensors of a repository on the Hub into the cache of the Hub's client.
 
-    The one request of a warm load asks for the newest config; a revision that is a whole commit needs none.
+    If both are cached, one request remains, which looks for a newer config; a full commit hash as revision needs none.
 
     Args:
         repository: ``org/name`` or ``org/name@revision``.
-        cache_dir: folder to keep them in; None means the Hub client's own cache.
-        token: for private repositories; None takes the one that ``hf auth login`` left, or ``HF_TOKEN``.
-        local_files_only: ask nobody, take what the cache has.
+        cache_dir: cache folder; None means the default of the Hub's client.
+        token: for private repositories; None means the token of ``hf auth login``, or ``HF_TOKEN``.
+        local_files_only: use the cache alone, without network.
 
     Returns:
-        The folder of both files.
+        The folder that holds both files.
 
     Raises:
-        ValueError: for a repository of another library; its tensors are not fetched.
-        FileNotFoundError: for one without config or safetensors.
-        DownloadError: not found, no access, not cached and offline, or another file than was published.
+        ValueError: for a repository of another library; its tensors are not downloaded.
+        FileNotFoundError: for a repository without config or safetensors.
+        DownloadError: if it does not exist, is not accessible, is not cached while offline, or has a damaged file.
     """
     repo, _, revision = repository.partition("@")
 
     def get(name: str, commit: str | None) -> Path:
         return fetch_file(repository, repo, name, commit, cache_dir, token, local_files_only)
 
-    # The Hub counts downloads of config.json, and its folder names the commit: the tensors come from the same one.
-    found = get(CONFIG, revision or None)
-    config = read_config(found)  # before gigabytes of another library's are fetched
-    tensors = get(TENSORS, found.parent.name)
-    wanted = config.get(SETTINGS, {}).get("sha256")
-    if wanted is not None and sha256_of_file(tensors) != wanted:
+    # The Hub counts downloads of config.json. The folder of the config is named by its commit, and the tensors are
+    # taken from the same commit. The config is checked first: another library's tensors may be gigabytes.
+    config_path = get(CONFIG, revision or None)
+    config = read_config(config_path)
+    tensors = get(TENSORS, config_path.parent.name)
+    expected = config.get(SETTINGS, {}).get("sha256")
+    if expected is not None and sha256_of_file(tensors) != expected:
         tensors.resolve().unlink()
         tensors.unlink(missing_ok=True)
-        raise DownloadError(f"{repository}: {TENSORS} is not the file its config speaks of; it was not kept, try again")
+        raise DownloadError(f"{repository}: {TENSORS} does not have the hash in its config; it was deleted, try again")
     return tensors.parent
 
 
@@ -69,37 +69,39 @@ def fetch_file(
     token: str | None,
     local_files_only: bool,
 ) -> Path:
-    """One file of a repository, by the Hub's own client; its errors in sentences. See :func:`fetch_repository`."""
+    """Download one file of a repository with the Hub's client, see :func:`fetch_repository`."""
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
-    place = None if cache_dir is None else str(cache_dir)
-    settings: dict[str, Any] = {"cache_dir": place, "token": token, "local_files_only": local_files_only}
+    cache = None if cache_dir is None else str(cache_dir)
+    settings: dict[str, Any] = {"cache_dir": cache, "token": token, "local_files_only": local_files_only}
     try:
-        return Path(call_with_retries(lambda: hf_hub_download(repo, name, revision=revision, **settings)))
+        return Path(call_with_retries(lambda: hf_hub_download(repo, name, revision=revision, **settings), is_transient))
     except LocalEntryNotFoundError as error:
         raise DownloadError(
-            f"{repository} is not in the cache, and the Hub was not asked or did not answer: {first_line(error)}"
+            f"{repository} is not in the cache, and the Hub is disabled or not reachable: {first_line(error)}"
         ) from error
     except EntryNotFoundError as error:
         note = "no saved detector of pkdzoo" if name == CONFIG else "pickled weights in it are never loaded"
         raise FileNotFoundError(f"{repository} has no {name}: {note}") from error
-    except HfHubHTTPError as error:  # no such repository or revision, no access, a Hub that is out of order
-        help = "the Hub is busy or out of order, try again later" if is_transient(error) else ACCESS
+    except HfHubHTTPError as error:  # unknown repository or revision, no access, or a server error
+        help = "the Hub is not available at the moment, try again later" if is_transient(error) else ACCESS
         raise DownloadError(
-            f"{repository} could not be had from the Hub ({type(error).__name__}, {first_line(error)}): {help}"
+            f"{repository} could not be downloaded from the Hub ({type(error).__name__}, {first_line(error)}): {help}"
         ) from error
     except Exception as error:
-        if connection_failed(error):
-            kept = try_to_load_from_cache(repo, name, place, revision)
-            if isinstance(kept, str):  # what was had once is had without a Hub
-                return Path(kept)
-            raise DownloadError(f"{repository}: the line broke while {name} came: {error!r}; try again") from error
-        if isinstance(error, OSError):  # the disk
-            folder = place or constants.HF_HUB_CACHE
+        if is_connection_error(error):
+            cached = try_to_load_from_cache(repo, name, cache, revision)
+            if isinstance(cached, str):  # without the Hub, an older cached file will do
+                return Path(cached)
             raise DownloadError(
-                f"{repository} cannot be kept in {folder}: {error.strerror or error}; set cache_dir= or HF_HOME to a "
-                "folder with room that may be written to"
+                f"{repository}: the connection was lost while {name} was downloaded: {error!r}; try again"
+            ) from error
+        if isinstance(error, OSError):  # the disk
+            folder = cache or constants.HF_HUB_CACHE
+            raise DownloadError(
+                f"{repository} cannot be stored in {folder}: {error.strerror or error}; set cache_dir= or HF_HOME to a "
+                "writable folder with free space"
             ) from error
         raise
 
@@ -110,13 +112,19 @@ def save_folder(
     config: Mapping[str, Any],
     others: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
-    """Write ``model.safetensors`` and ``config.json``, each whole or not at all.
+    """Write ``model.safetensors`` and ``config.json``, each of them atomically.
 
     Args:
-        folder: made when missing; other files in it stay.
-        state: tensors in our key layout.
-        config: what :func:`read_folder` and ``create_detector("local-dir:...")`` need; JSON values.
-        others: further JSON files by name.
+        folder: created if it is missing; other files in it stay.
+        state: tensors in pkdzoo's key layout.
+        config: as ``pkdzoo.models._config.describe`` gives it; JSON values.
+        others: content of further JSON files by name.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: for content that is not JSON, e.g. NaN; nothing is written then.
     """
     folder = Path(folder)
     texts = {name: to_json(content) for name, content in {**(others or {}), CONFIG: config}.items()}
@@ -128,7 +136,7 @@ def save_folder(
 
 
 def preprocessor(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What happens to pixels before the network, in the words of other libraries, which count them from 0 to 1."""
+    """Preprocessing in the format of other libraries, which scale pixels to 0..1."""
     own = config[SETTINGS]
     short, long = own["resize"]
     content = {
@@ -143,17 +151,17 @@ def preprocessor(config: Mapping[str, Any]) -> dict[str, Any]:
         "do_pad": True,
         "size_divisor": 32,
     }
-    if own["channel_order"] == "bgr":  # their processor of that name would not flip: no name, so none is misled
+    if own["channel_order"] == "bgr":  # no type: transformers' DetrImageProcessor would not flip the channels
         return {**content, "do_flip_channel_order": True}
     return {**content, "image_processor_type": "DetrImageProcessor"}
 
 
 def read_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Config and tensors of a folder that :func:`save_folder` wrote. Pickles in it are never opened.
+    """Config and tensors of a folder that :func:`save_folder` wrote. Pickled files in it are never opened.
 
     Raises:
-        FileNotFoundError: when the folder or one of the two files is missing.
-        ValueError: when it is another library's, or damaged.
+        FileNotFoundError: if the folder or one of the two files is missing.
+        ValueError: if another library wrote it, or a file is damaged.
     """
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
@@ -165,15 +173,16 @@ def read_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A ``config.json`` of ours; ValueError for another library's."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    """The content of a ``config.json``.
+
+    Raises:
+        ValueError: if pkdzoo did not write it, or it is damaged.
+    """
+    config = read_json(path)
     if not isinstance(config, dict) or config.get("library_name") != "pkdzoo":
         raise ValueError(f"{path} describes a model of another library, not of pkdzoo; load it with that library")
     kinds = {"args": dict, SETTINGS: dict, "label_names": list}
     wrong = [key for key, kind in kinds.items() if not isinstance(config.get(key, kind()), kind)]
     if wrong:
-        raise ValueError(f"{path}: {', '.join(wrong)} holds something else than save_pretrained() writes")
+        raise ValueError(f"{path}: {', '.join(wrong)} has the wrong type: save the detector again by save_pretrained()")
     return config

@@ -1,22 +1,21 @@
-"""A repository on the Hub: the files that go into one, what must not, and the way there. Files only, no models.
+"""Writes the files of a repository on the Hub, checks them for private data, and uploads them.
 
     config.json, model.safetensors    what ``create_detector("hf-hub:...")`` reads
-    preprocessor_config.json          sizes and pixel statistics in the words of other libraries
-    metrics.json                      what the evaluation wrote, without places on somebody's disk
-    recipe.json                       of a run: what ``recipes/train.py`` repeats it with
-    README.md, .eval_results/*.yaml   the card, and its AP for newer pages
-    LICENSE                           of the weights, their data and their teacher, in a line each
-    predictions.png                   an image, where there is one
+    preprocessor_config.json          sizes and pixel statistics in the format of other libraries
+    metrics.json                      the result of the evaluation, without local paths
+    recipe.json                       of a run: the recipe, for ``recipes/train.py``
+    README.md, .eval_results/*.yaml   the card, and its AP in the format of newer Hub pages
+    LICENSE                           licences of the weights, the data and the teacher, one per line
+    predictions.png                   an image with predictions (optional)
 
-A folder is written from nothing and holds these files alone: no optimiser states, no logs. Before it is sent it is
-searched for local paths, user names and tokens. The Hub takes a commit as a whole or not at all, and keeps large files
-that arrived before one failed: sending a second time goes on where the first one broke.
+The folder is new and holds these files only: no optimiser states, no logs. Before the upload it is searched for local
+paths, user names and tokens. A commit on the Hub is atomic, and the Hub keeps large files of a failed one: a second
+upload continues where the first one stopped.
 """
 
 from __future__ import annotations
 
 import getpass
-import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -28,32 +27,29 @@ from torch import Tensor
 
 from pkdzoo.hub.card import Card
 from pkdzoo.hub.card_text import check_licenses, check_numbers, eval_results, licences, render
+from pkdzoo.hub.errors import UploadError, first_line, is_transient, lacks_xet, status_of, unwrap
 from pkdzoo.hub.files import CONFIG, PREPROCESSOR, SETTINGS, TENSORS, preprocessor, save_folder
-from pkdzoo.utils.files import sha256_of_file, write_json
-from pkdzoo.utils.retry import call_with_retries, first_line, is_transient, lacks_xet, status_of, unwrapped
+from pkdzoo.utils.files import read_json, sha256_of_file, write_json, write_text
+from pkdzoo.utils.retry import call_with_retries
 
 METRICS, README, IMAGE, RECIPE, LICENSE = "metrics.json", "README.md", "predictions.png", "recipe.json", "LICENSE"
 ALLOWED = (CONFIG, TENSORS, PREPROCESSOR, METRICS, README, IMAGE, RECIPE, LICENSE)
-# Names everybody has, and nobody is recognised by.
+# User names that identify nobody.
 COMMON_USERS = (
     *("root", "user", "runner", "ubuntu", "admin", "nobody", "jovyan", "docker"),
-    *("data", "model", "student", "teacher", "train", "training", "torch", "research"),  # words of every card
+    *("data", "model", "student", "teacher", "train", "training", "torch", "research"),  # frequent in cards
 )
-# Two folders deep and more: /a/b and on, C:\a\b, ~/a, local-dir:/a/b. A link's path comes after a host and is none.
-REST = r"[^\s\"',;)]"
-PLACE = re.compile(
-    rf"(?:(?<![\w./:<~>\\])|(?<=\bfile://)|(?<=:)(?!//))(?:~?/[\w.~-]+/{REST}*|~/{REST}+|(?:\.\./)+{REST}+|[A-Za-z]:\\+{REST}+)"
+# Local paths of two or more parts: /a/b, C:\a\b, ~/a, local-dir:/a/b. The path of a link follows a host: no match.
+PART = r"[^\s\"',;)]"
+LOCAL_PATH = re.compile(
+    rf"(?:(?<![\w./:<~>\\])|(?<=\bfile://)|(?<=:)(?!//))(?:~?/[\w.~-]+/{PART}*|~/{PART}+|(?:\.\./)+{PART}+|[A-Za-z]:\\+{PART}+)"
 )
-SPACED = re.compile(
-    PLACE.pattern.replace(REST, ".").replace(r"[\w.~-]+", r"[^/\s][^/]*")
-)  # a place to the end of the text
+LOCAL_PATH_WITH_SPACES = re.compile(
+    LOCAL_PATH.pattern.replace(PART, ".").replace(r"[\w.~-]+", r"[^/\s][^/]*")
+)  # up to the end of the text
 TOKEN = re.compile(r"\b(?:hf|ghp|gho|github_pat|sk|glpat)[_-][A-Za-z0-9_-]{16,}|//[^/\s@\"']+:[^/\s@\"']+@")
 
 T = TypeVar("T")
-
-
-class UploadError(RuntimeError):
-    """A repository could not be written; the message says why and what to do."""
 
 
 # -- the folder ------------------------------------------------------------------------------------------------------
@@ -67,23 +63,26 @@ def write_repository(
     image: Path | None = None,
     recipe: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write everything that is published, and nothing else, into an empty folder.
+    """Write the files of a repository, and nothing else, into an empty folder.
 
     Args:
-        folder: made when missing; refused when something lies in it.
-        state: of the student alone, in our key layout.
-        config: as ``describe`` gives it.
+        folder: created if it is missing.
+        state: tensors of the student alone, in pkdzoo's key layout.
+        config: as ``pkdzoo.models._config.describe`` gives it.
         card: its metrics become ``metrics.json``, its provenance goes into the config.
         image: a PNG with predictions.
-        recipe: that trained it, as JSON.
+        recipe: the recipe of the training run, as JSON values.
+
+    Returns:
+        The folder.
 
     Raises:
-        ValueError: for an unknown licence, a folder that is not empty, or something in it that is nobody's business.
+        ValueError: for an unknown licence, a folder that is not empty, or private data in a file.
     """
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty: choose another folder, everything in it would be published")
-    check_licenses(card)  # before anything is written
+        raise ValueError(f"{folder} is not empty: choose another folder, because all of its files would be published")
+    check_licenses(card)
     check_numbers(card)
     extras = eval_results(card)
     save_folder(folder, state, config, {PREPROCESSOR: preprocessor(config)})
@@ -95,12 +94,12 @@ def write_repository(
     if recipe is not None:
         write_json(folder / RECIPE, strip_local_paths(recipe))
     card = replace(card, megabytes=(folder / TENSORS).stat().st_size / 1e6)
-    (folder / README).write_text(render(card), encoding="utf-8")
-    (folder / LICENSE).write_text(licences(card) + "\n", encoding="utf-8")
+    write_text(folder / README, render(card))
+    write_text(folder / LICENSE, licences(card) + "\n")
     if extras is not None:
         name, content = extras
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(content, encoding="utf-8")
+        write_text(folder / name, content)
     if image is not None:
         shutil.copyfile(image, folder / IMAGE)
     check_private(folder, {word for label in card.labels for word in label.split()})
@@ -108,14 +107,14 @@ def write_repository(
 
 
 def with_provenance(config: Mapping[str, Any], card: Card, sha256: str) -> dict[str, Any]:
-    """The config, with the tensors' hash, their licence and where they come from beside our other settings."""
+    """The config with the hash, licence and provenance of the tensors added to our settings."""
     about: dict[str, Any] = {**card.provenance}
     pair = card.pair
     if pair is not None:
         about |= {"teacher": pair.teacher, "student": pair.student, "methods": about.get("methods", list(pair.methods))}
     if pair is not None and pair.triple is not None:
-        words = ("teacher", "plain", "distilled")
-        about |= {"AP": dict(zip(words, pair.triple)), "gap_closed": pair.gap_closed, "source": pair.source}
+        keys = ("teacher", "plain", "distilled")
+        about |= {"AP": dict(zip(keys, pair.triple)), "gap_closed": pair.gap_closed, "source": pair.source}
     own = {**config.get(SETTINGS, {}), "sha256": sha256, "license": card.license}
     own |= {"AP": card.metrics["AP"]} if card.metrics.get("AP") is not None else {}
     own |= {"provenance": strip_local_paths(about)} if about else {}
@@ -123,15 +122,15 @@ def with_provenance(config: Mapping[str, Any], card: Card, sha256: str) -> dict[
 
 
 def strip_local_paths(value: Any, spaces: bool = False) -> Any:
-    """A value without places: of each path on this disk only the last name stays.
+    """Replace local paths by their last part.
 
     Args:
-        value: text, or text in lists and mappings.
-        spaces: of one text: a path in it goes on after a space, as one word of a command does.
+        value: text, or nested lists and mappings of texts.
+        spaces: paths in the text contain spaces and end with the text, as in one argument of a command.
     """
     if isinstance(value, str):
-        place = SPACED if spaces else PLACE
-        return place.sub(lambda found: re.split(r"[/\\]", found[0].rstrip("/\\"))[-1], value)
+        pattern = LOCAL_PATH_WITH_SPACES if spaces else LOCAL_PATH
+        return pattern.sub(lambda match: re.split(r"[/\\]", match[0].rstrip("/\\"))[-1], value)
     if isinstance(value, Mapping):
         return {str(strip_local_paths(key)): strip_local_paths(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -139,50 +138,52 @@ def strip_local_paths(value: Any, spaces: bool = False) -> Any:
     return value
 
 
-def check_private(folder: Path, words: set[str] | frozenset[str] = frozenset()) -> None:
-    """Make sure that a folder may be seen by everybody.
+def check_private(folder: Path, harmless: set[str] | frozenset[str] = frozenset()) -> None:
+    """Check that a folder holds no private data.
 
     Args:
-        folder: with every file that is to be sent.
-        words: known words, e.g. of class names, that may be like a user's name.
+        folder: with all files to upload.
+        harmless: words, e.g. of class names, that are allowed even if they equal the user's name.
 
     Raises:
-        ValueError: for a file of another name, and for a path, user name or token, with the line it stands in.
+        ValueError: for an unexpected file; for a local path, user name or token, with its file and line.
     """
     user = current_user()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
         if name not in ALLOWED and not re.fullmatch(r"\.eval_results/[\w.-]+\.yaml", name):
-            raise ValueError(f"{name} is not published: take it out of {folder}; there may be {', '.join(ALLOWED)}")
+            allowed = ", ".join(ALLOWED)
+            raise ValueError(f"{name} cannot be published: remove it from {folder}; allowed files are {allowed}")
         for number, line in enumerate(text_of(path).splitlines(), 1):
-            found = TOKEN.search(line) or PLACE.search(line)
-            if found is None and user and user not in words:
-                found = re.search(rf"(?<![\w-]){re.escape(user)}(?![\w-])", line)
-            if found is not None:
-                kind = "a token" if TOKEN.search(line) else f"{found[0]!r}, a place or a user of this machine"
-                raise ValueError(f"nothing is published: {name} has {kind} in line {number}; {cure(kind)}")
+            match = TOKEN.search(line) or LOCAL_PATH.search(line)
+            if match is None and user and user not in harmless:
+                match = re.search(rf"(?<![\w-]){re.escape(user)}(?![\w-])", line)
+            if match is not None:
+                raise ValueError(private_data_message(name, number, None if TOKEN.search(line) else match[0]))
 
 
-def cure(kind: str) -> str:
-    """What to do about something private."""
-    told = (
-        "it comes from the run's recipe.json, run.json or metrics.json, from the class names, or from what was given "
-        "here. Change it there and publish again into an empty folder"
+def private_data_message(file: str, line: int, text: str | None) -> str:
+    """The error message for private data; ``text`` is None for a token, which must not be printed."""
+    kind = "a token" if text is None else f"{text!r}, a local path or user name,"
+    message = (
+        f"nothing is published: {file} has {kind} in line {line}. It comes from the run's recipe.json, run.json or "
+        "metrics.json, from the class names, or from an argument. Change it there and publish again into an empty "
+        "folder"
     )
-    return f"{told}, and revoke the token: others may have read it" if kind == "a token" else told
+    return f"{message}, and revoke the token: others may have read it" if text is None else message
 
 
 def current_user() -> str:
-    """The user's name, if it tells who that is."""
+    """The user's name; empty if it is unknown or identifies nobody."""
     try:
         user = getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a container's user may have none
+    except (OSError, KeyError, ImportError):  # users of containers may have no name
         return ""
     return user if len(user) > 3 and user not in COMMON_USERS else ""
 
 
 def text_of(path: Path) -> str:
-    """What can be read of a file: all of it, or the head of a file of tensors; nothing of an image."""
+    """The text of a file; of safetensors the header, of an image nothing."""
     if path.suffix == ".safetensors":
         with open(path, "rb") as file:
             return file.read(int.from_bytes(file.read(8), "little")).decode("utf-8")
@@ -190,12 +191,12 @@ def text_of(path: Path) -> str:
 
 
 def listing(folder: Path) -> str:
-    """The files of a folder with their sizes, for people."""
+    """The files of a folder with their sizes, one per line."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     return "\n".join(f"{p.stat().st_size:>12,}  {p.relative_to(folder).as_posix()}" for p in files)
 
 
-# -- the way there ---------------------------------------------------------------------------------------------------
+# -- upload ----------------------------------------------------------------------------------------------------------
 
 
 def push_folder(
@@ -208,34 +209,34 @@ def push_folder(
     message: str | None = None,
     create_pr: bool = False,
 ) -> str:
-    """Send a folder to the Hub in one commit; the repository is made when it is missing.
+    """Upload a folder to the Hub in one commit; the repository is created if it is missing.
 
     Args:
-        folder: as :func:`write_repository` left it.
+        folder: written by :func:`write_repository`.
         repository: ``org/name``.
-        private: of a new repository; None leaves it to the organisation.
-        token: of the Hub; None takes the one that ``hf auth login`` left, or ``HF_TOKEN``.
-        revision: branch, made when missing; None means the main one.
-        message: of the commit.
-        create_pr: propose the commit instead of making it.
+        private: visibility of a new repository; None means the default of the organisation.
+        token: access token; None means the token of ``hf auth login``, or ``HF_TOKEN``.
+        revision: branch, created if it is missing; None means the main branch.
+        message: commit message.
+        create_pr: open a pull request instead of committing.
 
     Returns:
-        The commit's address.
+        The link of the commit.
 
     Raises:
-        ValueError: for a name that is none, or a folder that may not be seen.
-        UploadError: when the Hub said no, or did not answer.
+        ValueError: for an invalid name, or private data in a file.
+        UploadError: if the Hub refuses the upload or is not reachable.
     """
     from huggingface_hub import HfApi
 
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        raise ValueError(f"{repository!r} is no repository: write ORGANISATION/NAME")
-    check_private(Path(folder), known_words(Path(folder)) | {repository.partition("/")[0]})
+        raise ValueError(f"{repository!r} is no name of a repository: write ORGANISATION/NAME")
+    check_private(Path(folder), words_of_labels(Path(folder)) | {repository.partition("/")[0]})
     api = HfApi(token=token)
-    sent(repository, lambda: api.create_repo(repository, private=private, exist_ok=True))
+    call_hub(repository, lambda: api.create_repo(repository, private=private, exist_ok=True))
     if revision is not None:
-        sent(repository, lambda: api.create_branch(repository, branch=revision, exist_ok=True))
-    commit = sent(
+        call_hub(repository, lambda: api.create_branch(repository, branch=revision, exist_ok=True))
+    commit = call_hub(
         repository,
         lambda: api.upload_folder(
             repo_id=repository,
@@ -249,45 +250,45 @@ def push_folder(
     return str(commit.commit_url)
 
 
-def known_words(folder: Path) -> set[str]:
-    """Words of the class names in a folder's config."""
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+def words_of_labels(folder: Path) -> set[str]:
+    """The words of the class names in a folder's config."""
+    config = read_json(folder / CONFIG)
     return {word for label in config.get("label_names", ()) for word in str(label).split()}
 
 
-def sent(repository: str, act: Callable[[], T]) -> T:
-    """Do something on the Hub.
+def call_hub(repository: str, function: Callable[[], T]) -> T:
+    """Call a function of the Hub's client, again after transient errors.
 
     Raises:
-        UploadError: with the Hub's reason in words.
+        UploadError: with the reason and what to do.
     """
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     try:
-        return call_with_retries(act)
+        return call_with_retries(function, is_transient)
     except OfflineModeIsEnabled as error:
-        raise UploadError(f"{repository} was not written: HF_HUB_OFFLINE forbids to reach the Hub") from error
+        raise UploadError(f"{repository} was not written: HF_HUB_OFFLINE disables the Hub, unset it") from error
     except Exception as error:
-        cause, again = unwrapped(error), is_transient(error)
+        cause, retryable = unwrap(error), is_transient(error)
         if isinstance(cause, HfHubHTTPError):
-            reason = refusal(repository, status_of(cause), cause)
+            reason = http_error_message(repository, status_of(cause), cause)
         elif lacks_xet(cause):
             reason = f"{repository} was not written: this Hub has no Xet storage, set HF_HUB_DISABLE_XET=1"
-        elif again:
-            reason = f"{repository} was not written, the line broke: {cause!r}"
+        elif retryable:
+            reason = f"{repository} was not written, the connection was lost: {cause!r}"
         else:
             raise
-        advice = "; run it again, files that arrived are not sent twice" if again else ""
+        advice = "; run it again, uploaded files are not sent twice" if retryable else ""
         raise UploadError(f"{reason}{advice}") from error
 
 
-def refusal(repository: str, code: int, error: Exception) -> str:
-    """Why the Hub said no, and what helps."""
+def http_error_message(repository: str, code: int, error: Exception) -> str:
+    """The reason of an HTTP error and what to do."""
     help = {
         401: "the token is missing or not valid: run `hf auth login`, or set HF_TOKEN",
-        403: "the token may not write there: make one with the right to write, or choose another name",
-        404: "there is no such repository, or the token may not see it",
-        409: "somebody else writes to it at this moment",
-        429: "the Hub asks to wait",
+        403: "the token has no write access: create one that has, or choose another name",
+        404: "there is no such repository, or the token has no access to it",
+        409: "another commit is being written at this moment",
+        429: "too many requests",
     }.get(code, "")
     return f"{repository} was not written (HTTP {code or 'error'}): {help or first_line(error)}"

@@ -1,4 +1,4 @@
-"""A row of the zoo: one set of weights, where it can be had, its published numbers, and who taught it."""
+"""The rows of the zoo: sets of weights with their sources and published numbers, and pairs of student and teacher."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Weights:
-    """One published or shipped set of weights, and the only place where its numbers stand.
+    """One published or packaged set of weights; its numbers are stored here only.
 
     Attributes:
-        tag: what stands behind the dot of a name.
-        url: direct link to a file, or to a page when ``direct`` is False.
+        tag: the part of a name after the dot.
+        url: link of a file, or of a web page if ``direct`` is False.
         hub_id: repository on the Hub.
-        file: name inside the package's ``weights`` folder, for embedded weights.
-        sha256: start of the file's hash, as many digits as are known.
-        metrics: ``AP`` and its kin on the data set's validation split, in percent; ``per_class`` by name, if known.
-        source: where the metrics were printed, or the command that measured them.
-        license: of the weights.
-        labels: names of the classes: a known set ("coco") or the names themselves.
+        file: file name in the package's ``weights`` folder, for packaged weights.
+        sha256: the known first digits of the file's hash.
+        metrics: ``AP``, ``AP50`` etc. on the validation split, in percent, and ``per_class`` by class name, if known.
+        source: where the metrics are published, or the command that measured them.
+        license: licence of the weights.
+        labels: class names, or the name of a known set of classes, e.g. "coco".
         recipe: file below ``recipes/`` that trains them.
-        launch: the line that trains them, where naming the recipe is not enough.
-        direct: False when the link has to be opened by hand.
-        note: what a reader should know, e.g. where sources disagree.
+        launch: the training command, if the recipe alone does not determine it.
+        direct: False if the link can only be opened in a browser.
+        note: a remark, e.g. where sources disagree.
     """
 
     tag: str
@@ -43,21 +43,21 @@ class Weights:
 
     @property
     def has_source(self) -> bool:
-        """Whether there is anything to load."""
+        """Whether the weights can be loaded from somewhere."""
         return bool(self.url or self.hub_id or self.file)
 
 
 @dataclass(frozen=True)
 class Distilled:
-    """Who learned from whom, and the three numbers of its source.
+    """A pair of student and teacher, with their published APs.
 
     Attributes:
-        student: name of the student's architecture.
-        teacher: name of the teacher, with tag where its weights are published.
+        student: architecture of the student.
+        teacher: name of the teacher, with a tag if its weights are published.
         methods: names of the distillation methods.
-        triple: AP of teacher, plain student and distilled student, as one source printed them.
-        source: of the triple.
-        note: what a reader should know.
+        triple: AP of teacher, plain student and distilled student, from one source.
+        source: where the triple is published.
+        note: a remark.
     """
 
     student: str
@@ -69,9 +69,10 @@ class Distilled:
 
     @property
     def gap_closed(self) -> float | None:
-        """Share of the gap from plain student to teacher that was closed; above 1 the student passed its teacher.
+        """Share of the gap from plain student to teacher that distillation closes.
 
-        None without the three numbers, and for a teacher that is no better than the plain student.
+        Above 1 if the student is better than its teacher. None without a triple, and for a teacher that is not better
+        than the plain student.
         """
         if self.triple is None:
             return None

@@ -1,1 +1,1 @@
-"""Generators of the files that are not written by hand: ``python -m pkdzoo.maintain``."""
+"""Generators of files that are not written by hand: ``python -m pkdzoo.maintain``."""

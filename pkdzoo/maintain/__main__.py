@@ -1,4 +1,4 @@
-"""``python -m pkdzoo.maintain VERB``: writes the generated files of a clone anew; run it in the clone's folder."""
+"""``python -m pkdzoo.maintain VERB``: writes generated files of a clone anew. Run it in the clone's folder."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pkdzoo.maintain.cards import write_cards
-from pkdzoo.maintain.model_sizes import write_model_sizes
 from pkdzoo.maintain.recipes_page import write_recipes_page
+from pkdzoo.maintain.zoo import write_zoo_index
 
 VERBS: dict[str, tuple[str, Callable[[], object]]] = {
-    "sizes": ("pkdzoo/models/_model_sizes.py: parameters and multiply-adds of every architecture", write_model_sizes),
+    "zoo": ("pkdzoo/models/_zoo_index.json: the index of the built-in detectors", write_zoo_index),
     "cards": ("hub_cards/: a card for every set of weights", lambda: write_cards(Path("hub_cards"), Path("recipes"))),
     "recipes": ("recipes/README.md: the table of recipes", write_recipes_page),
 }
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write what the named verbs generate, or everything."""
-    told = "\n".join(f"  {verb:<10}{about}" for verb, (about, _) in VERBS.items())
+    """Write what the named verbs generate; without a verb, everything."""
+    description = "\n".join(f"  {verb:<10}{about}" for verb, (about, _) in VERBS.items())
     parser = argparse.ArgumentParser(
-        prog="python -m pkdzoo.maintain", description=told, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m pkdzoo.maintain", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("verbs", nargs="*", metavar="VERB", help=f"{', '.join(VERBS)}; all of them without one")
+    parser.add_argument("verbs", nargs="*", metavar="VERB", help=f"{', '.join(VERBS)} (default: all)")
     args = parser.parse_args(argv)
     unknown = sorted(set(args.verbs) - set(VERBS))
     if unknown:
-        parser.error(f"no verb {unknown[0]!r}; write {', '.join(VERBS)}")
+        parser.error(f"unknown verb {unknown[0]!r}; write {', '.join(VERBS)}")
     for verb in args.verbs or VERBS:
         VERBS[verb][1]()
         print(f"wrote {VERBS[verb][0]}")

@@ -1,4 +1,4 @@
-"""The cards of every set of weights in the registry: ``hub_cards/``."""
+"""Writes ``hub_cards/``, a model card for every set of weights in the registry."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pkdzoo.hub.card_text import render
 from pkdzoo.hub.weights import Weights
 from pkdzoo.models._card import card_of
 from pkdzoo.models._registry import Entry, find, list_detectors
+from pkdzoo.utils.files import write_text
 
 
 def find_recipe(recipes: Path, row: Weights, entry: Entry) -> str | None:
-    """The recipe that is called like a set of weights, as ``recipes/FOLDER/FILE.py``."""
+    """The recipe of a set of weights, ``recipes/FOLDER/FILE.py``: the one in its row, or the one with its name."""
     if row.recipe:
         return f"recipes/{row.recipe}"
     for stem in (f"{entry.name}_{row.tag.removeprefix('coco_')}", entry.name if entry.distilled else ""):
@@ -21,7 +22,7 @@ def find_recipe(recipes: Path, row: Weights, entry: Entry) -> str | None:
 
 
 def zoo_cards(recipes: Path) -> dict[str, str]:
-    """The cards of all weights by file name."""
+    """The texts of all cards by file name."""
     cards = {}
     for name in list_detectors(pretrained=True):
         entry, row = find(name)
@@ -31,12 +32,16 @@ def zoo_cards(recipes: Path) -> dict[str, str]:
 
 
 def write_cards(folder: Path, recipes: Path) -> list[Path]:
-    """Write the cards of all weights; cards of weights that are no more go."""
+    """Write the cards of all weights, and remove cards of weights that no longer exist.
+
+    Returns:
+        The paths of the cards.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     cards = zoo_cards(recipes)
     for old in folder.glob("*.md"):
         if old.name not in cards:
             old.unlink()
     for name, text in cards.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
     return [folder / name for name in cards]

@@ -1,4 +1,4 @@
-"""From a registry entry or a saved folder to a detector: arguments, initialisation, weights."""
+"""Builds a detector from a registry entry or a saved folder: arguments, initialisation, weights."""
 
 from __future__ import annotations
 
@@ -15,27 +15,33 @@ from pkdzoo.hub.fetch import find_weights
 from pkdzoo.hub.files import SETTINGS, fetch_repository, read_folder
 from pkdzoo.layers.init import DeferredInit
 from pkdzoo.models._channels import widen
-from pkdzoo.models._config import from_json, set_labels, set_up
+from pkdzoo.models._config import apply_settings, from_json, set_labels
 from pkdzoo.models._interface import ZooModel
-from pkdzoo.models._loading import adapted, in_our_layout
+from pkdzoo.models._loading import adapt_state, to_our_layout
 from pkdzoo.models._registry import Entry, find, list_detectors
 from pkdzoo.models.backbones import backbone_arguments
 from pkdzoo.structures import PixelNorm
 from pkdzoo.utils.suggest import did_you_mean
 
 PREFIXES = ("hf-hub:", "local-dir:")
-# Arguments of create_detector itself, which a mistyped keyword is compared with as well.
+# Arguments of create_detector itself, for suggestions.
 OWN_ARGUMENTS = frozenset({"pretrained", "num_classes", "in_chans", "label_names", "cache_dir", "features_only"})
 
 
 def build(entry: Entry, overrides: Mapping[str, Any], num_classes: int | None, loaded: int | None = None) -> ZooModel:
-    """A detector of an entry.
+    """Build the detector of an entry.
 
     Args:
-        entry: what to build.
-        overrides: arguments that differ from the entry's.
-        num_classes: None means the entry's.
-        loaded: number of classes of the weights that follow at once, or None when none do.
+        entry: of the registry.
+        overrides: arguments that replace the entry's.
+        num_classes: number of classes; None means the entry's.
+        loaded: number of classes of the weights that the caller loads next; None if it loads none.
+
+    Returns:
+        The detector, without the weights.
+
+    Raises:
+        ValueError: for an unknown argument or an invalid number of classes.
     """
     changes = check_overrides(entry, overrides)
     if num_classes is not None:
@@ -45,13 +51,13 @@ def build(entry: Entry, overrides: Mapping[str, Any], num_classes: int | None, l
     channels = changes.get("in_chans", 3)
     if channels != 3 and "pixel_norm" not in changes:
         changes["pixel_norm"] = widen(entry.args.get("pixel_norm") or PixelNorm(), channels)
-    fixed: dict[str, Any] = dict(entry.args)
-    if "backbone" in changes:  # another backbone does not take all that the entry says of its own
+    defaults: dict[str, Any] = dict(entry.args)
+    if "backbone" in changes:  # another backbone may not have all arguments of the entry's
         known = arguments_of(entry, changes["backbone"])
-        fixed = {key: value for key, value in fixed.items() if key in known}
-    args = {**fixed, **changes}
-    everything_follows = loaded is not None and num_classes == loaded
-    with DeferredInit(weights_follow=everything_follows):
+        defaults = {key: value for key, value in defaults.items() if key in known}
+    args = {**defaults, **changes}
+    loads_all = loaded is not None and num_classes == loaded
+    with DeferredInit(weights_follow=loads_all):
         model: ZooModel = entry.build(**args)
     model.name = entry.name
     model.overrides = changes
@@ -59,17 +65,21 @@ def build(entry: Entry, overrides: Mapping[str, Any], num_classes: int | None, l
 
 
 def check_overrides(entry: Entry, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The overrides that are not None, after making sure that each is an argument somewhere."""
-    given = {key: value for key, value in overrides.items() if value is not None}
-    known = arguments_of(entry, given.get("backbone", entry.args.get("backbone", "r50")))
-    for key in given:
+    """The overrides that are not None.
+
+    Raises:
+        ValueError: for an argument that neither the entry nor its backbone has.
+    """
+    changes = {key: value for key, value in overrides.items() if value is not None}
+    known = arguments_of(entry, changes.get("backbone", entry.args.get("backbone", "r50")))
+    for key in changes:
         if key not in known:
             raise ValueError(f"{entry.name} has no argument {key!r}. {did_you_mean(key, known | OWN_ARGUMENTS)}")
-    return given
+    return changes
 
 
 def arguments_of(entry: Entry, backbone: str) -> set[str]:
-    """Names of what an entry can be built with on a backbone."""
+    """Names of the arguments of an entry with this backbone."""
     own = set(inspect.signature(entry.build).parameters) - {"backbone_args"}
     return own | backbone_arguments(backbone)
 
@@ -77,33 +87,33 @@ def arguments_of(entry: Entry, backbone: str) -> set[str]:
 def from_registry(
     name: str, pretrained: bool, num_classes: int | None, cache_dir: str | Path | None, overrides: Mapping[str, Any]
 ) -> ZooModel:
-    """A detector by its registered name, see :func:`create_detector`."""
+    """Build a registered detector, see :func:`pkdzoo.create_detector`."""
     entry, row = find(name)
     if not pretrained:
         return build(entry, overrides, num_classes)
     row = row or entry.default
     if row is None or not row.has_source:
-        raise ValueError(no_weights(entry))
+        raise ValueError(no_weights_message(entry))
     names = names_of(row.labels)
     model = build(entry, overrides, num_classes or len(names), loaded=len(names))
     swap_channels = (entry.args.get("pixel_norm") or PixelNorm()).channel_order != model.channel_order
 
     def convert(content: dict[str, Any]) -> dict[str, Tensor]:
-        """A foreign file in our layout, after making sure that it fits."""
-        state = in_our_layout(model, content)
-        fitting(model, adapted(model, state, len(names), swap_channels))
+        """The tensors of a downloaded file in our layout, after a check that they fit."""
+        state = to_our_layout(model, content)
+        fitting(model, adapt_state(model, state, len(names), swap_channels))
         return state
 
     state, origin = find_weights(f"{entry.name}.{row.tag}", row, convert, cache_dir)
-    load_strictly(model, adapted(model, state, len(names), swap_channels))
+    load_strictly(model, adapt_state(model, state, len(names), swap_channels))
     model.loaded_from = f"{entry.name}.{row.tag} ({origin})"
     if model.num_classes == len(names):
         set_labels(model, names)
     return model
 
 
-def no_weights(entry: Entry) -> str:
-    """The sentence for somebody who wants weights that nobody has."""
+def no_weights_message(entry: Entry) -> str:
+    """The error message for an entry without weights, with names that have some."""
     tags = [w.tag for w in entry.weights if w.has_source]
     others = list_detectors(pretrained=True, family=entry.family)
     return (
@@ -120,29 +130,27 @@ def from_folder(
     token: str | None = None,
     local_files_only: bool = False,
 ) -> ZooModel:
-    """A saved detector, see :func:`create_detector`; ``name`` has one of the prefixes."""
-    prefix, _, place = name.partition(":")
-    folder = place if prefix == "local-dir" else fetch_repository(place, cache_dir, token, local_files_only)
+    """Load a saved detector, see :func:`pkdzoo.create_detector`; ``name`` has one of the prefixes."""
+    prefix, _, location = name.partition(":")
+    folder = location if prefix == "local-dir" else fetch_repository(location, cache_dir, token, local_files_only)
     config, state = read_folder(folder)
     config = {**config, **config.get(SETTINGS, {})}
-    lacking = [key for key in ("architecture", "num_classes", "label_names") if key not in config]
-    if lacking:
-        raise ValueError(
-            f"{name}: its config.json does not say {', '.join(lacking)}; save_pretrained() writes all of it"
-        )
+    missing = [key for key in ("architecture", "num_classes", "label_names") if key not in config]
+    if missing:
+        raise ValueError(f"{name}: its config.json lacks {', '.join(missing)}: save it again by save_pretrained()")
     entry, _ = find(str(config["architecture"]))
     saved = {key: from_json(value) for key, value in config.get("args", {}).items() if key != "num_classes"}
-    if "in_chans" in overrides:  # statistics for another number of channels are made anew
+    if "in_chans" in overrides:  # build() computes statistics for another number of channels
         saved.pop("pixel_norm", None)
     classes = int(config["num_classes"])
     model = build(entry, {**saved, **overrides}, num_classes or classes, loaded=classes)
-    before = config.get("channel_order", model.channel_order)
-    given = {*overrides, *(("pixel_mean",) if "pixel_norm" in overrides else ())}
+    saved_order = config.get("channel_order", model.channel_order)
+    replaced = {*overrides, *(("pixel_mean",) if "pixel_norm" in overrides else ())}
     try:
-        set_up(model, {key: value for key, value in config.items() if key not in given})
+        apply_settings(model, {key: value for key, value in config.items() if key not in replaced})
     except (TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"{name}: its config.json is not one that this pkdzoo can read: {error}") from error
-    load_strictly(model, adapted(model, state, classes, swap_channels=before != model.channel_order))
+        raise ValueError(f"{name}: this version of pkdzoo cannot read its config.json: {error}") from error
+    load_strictly(model, adapt_state(model, state, classes, swap_channels=saved_order != model.channel_order))
     if model.num_classes == classes:
         set_labels(model, config["label_names"])
     model.loaded_from = name
@@ -150,7 +158,7 @@ def from_folder(
 
 
 def open_saved(
-    place: str | Path,
+    location: str | Path,
     revision: str | None,
     num_classes: int | None,
     label_names: str | Sequence[str] | None,
@@ -159,13 +167,13 @@ def open_saved(
     local_files_only: bool,
     overrides: Mapping[str, Any],
 ) -> ZooModel:
-    """A saved detector in eval mode, see :func:`pkdzoo.from_pretrained`."""
-    name = str(place)
+    """Load a saved detector in eval mode, see :func:`pkdzoo.from_pretrained`."""
+    name = str(location)
     if not name.startswith(PREFIXES):
         name = f"local-dir:{name}" if Path(name).is_dir() else f"hf-hub:{name}"
     if revision is not None:
         if name.startswith("local-dir:") or "@" in name:
-            raise ValueError(f"revision={revision!r}: {place} has no revisions, or names one already")
+            raise ValueError(f"revision={revision!r}: leave it out, {location} is a folder or contains a revision")
         name = f"{name}@{revision}"
     if label_names is not None:
         label_names = names_of(label_names if isinstance(label_names, str) else tuple(label_names))

@@ -1,4 +1,4 @@
-"""The card of a set of weights: facts from the registry's rows, or from a detector at hand."""
+"""The facts on a model card, from the registry or from a detector."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pkdzoo.data.labels import label_names
 from pkdzoo.hub.card import UNKNOWN, Card, DataSet, known_data
 from pkdzoo.models._counting import count_costs
 from pkdzoo.models._interface import ZooModel
-from pkdzoo.models._model_sizes import COSTS
-from pkdzoo.models._registry import Entry, find, is_detector
+from pkdzoo.models._registry import Entry, find, is_detector, known_costs
 
-# Repositories of the weights these backbones start from; others (caffe's) start from files that none holds.
+# Repositories with the initial weights of backbones; those of Caffe's backbones are in no repository.
 BACKBONES = {
     "r18": "timm/resnet18.tv_in1k",
     "r50": "timm/resnet50.tv_in1k",
@@ -22,19 +21,23 @@ BACKBONES = {
 
 
 def card_of(name: str, recipe: str | None = None) -> Card:
-    """The card of ``arch.tag``, or of an architecture's default weights, from the registry alone.
+    """The card of registered weights.
+
+    Args:
+        name: ``arch.tag``, or ``arch`` for its default weights.
+        recipe: path of the recipe that trains them; None means the one in the registry.
 
     Raises:
-        ValueError: when there are no such weights.
+        ValueError: for an unknown name, and an architecture without weights.
     """
     entry, row = find(name)
     row = row or entry.default
     if row is None:
-        raise ValueError(f"there are no weights for {name!r}, so there is nothing a card could speak of")
-    params, gflops = costs_of(entry)
+        raise ValueError(f"there are no weights for {name!r}: a card describes weights")
+    params, gflops = known_costs(entry) or (None, None)
     labels = label_names(row.labels)
     pair = entry.distilled
-    begins = " begins with" if len(row.sha256) < 64 else ""
+    digits = " (first digits)" if len(row.sha256) < 64 else ""
     return Card(
         f"{entry.name}.{row.tag}",
         entry.name,
@@ -53,21 +56,13 @@ def card_of(name: str, recipe: str | None = None) -> Card:
         recipe=recipe or (f"recipes/{row.recipe}" if row.recipe else None),
         launch=row.launch,
         family=entry.family,
-        provenance={f"sha256 of the published file{begins}": row.sha256} if row.sha256 else {},
+        provenance={f"sha256 of the published file{digits}": row.sha256} if row.sha256 else {},
         note="; ".join(text for text in dict.fromkeys([row.note, pair.note if pair else ""]) if text),
     )
 
 
-def costs_of(entry: Entry) -> tuple[float | None, float | None]:
-    """Counted size and cost; a student costs what it costs without a teacher, where it is built the same way."""
-    if entry.name in COSTS:
-        return COSTS[entry.name]
-    student = entry.distilled.student if entry.distilled else ""
-    return COSTS[student] if student in COSTS and find(student)[0].args == entry.args else (None, None)
-
-
 def license_of(name: str) -> str:
-    """Licence of registered weights, by ``arch.tag`` or ``arch``; ``unknown`` for everything else."""
+    """Licence of registered weights, by ``arch.tag`` or ``arch``; ``unknown`` for other names."""
     try:
         entry, row = find(name)
     except ValueError:
@@ -77,7 +72,7 @@ def license_of(name: str) -> str:
 
 
 def backbone_of(entry: Entry) -> str | None:
-    """The Hub's repository of the backbone that published weights started from; None where it holds another file."""
+    """Repository on the Hub with the backbone's initial weights; None if they are in no repository."""
     if getattr(entry.args.get("pixel_norm"), "channel_order", "rgb") != "rgb" or "caffe" in entry.name:
         return None
     return BACKBONES.get(str(entry.args.get("backbone", "r50")))
@@ -90,21 +85,21 @@ def describe_card(
     data_license: str | None = None,
     **more: Any,
 ) -> Card:
-    """The card of a detector's own weights.
+    """The card of a detector's weights.
 
     Args:
-        model: gives architecture, classes and size.
-        license: of the weights.
-        data: set they were trained for; None means the one whose classes these are, where that is known.
-        data_license: of that set, where ``data`` is only its name.
+        model: the detector.
+        license: licence of the weights.
+        data: training data set; None means the known one with the same classes.
+        data_license: licence of the data set, if ``data`` is its name.
         more: further fields of :class:`pkdzoo.hub.card.Card`.
     """
     if data is None:
-        data = known_data(model.label_names) or "its own data set"
+        data = known_data(model.label_names) or "a custom data set"
     if isinstance(data, str):
         data = DataSet(data, data_license or "unknown")
     short, long = model.resize
     params, gflops = count_costs(model, (short, long))
     family = find(model.name)[0].family if is_detector(model.name) else ""
-    given = {"name": model.name, "family": family, "params": params, "gflops": gflops, "size": (long, short), **more}
-    return Card(architecture=model.name, license=license, labels=model.label_names, data=data, **given)
+    fields = {"name": model.name, "family": family, "params": params, "gflops": gflops, "size": (long, short), **more}
+    return Card(architecture=model.name, license=license, labels=model.label_names, data=data, **fields)

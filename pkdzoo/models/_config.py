@@ -1,4 +1,4 @@
-"""A detector as a folder: what ``config.json`` beside its tensors says, and a detector set up by it."""
+"""The ``config.json`` of a saved detector: writing it, and applying its settings."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pkdzoo.version import __version__
 
 
 def describe(model: ZooModel) -> dict[str, Any]:
-    """Everything but the tensors: enough to build the detector again, in JSON's types.
+    """The content of ``config.json``: everything that is needed to build the detector again, except the tensors.
 
-    ``id2label`` and ``label_to_coco_id`` (where the classes are COCO's) are for readers of other libraries.
+    Other libraries read ``id2label`` and, for COCO's classes, ``label_to_coco_id``.
 
     Raises:
-        ValueError: for a detector that was optimised for prediction.
+        ValueError: for a detector after ``optimize()``.
     """
     if model.optimized:
-        raise ValueError(f"{model.name} is optimised for prediction, its norms are gone: save it before optimize()")
+        raise ValueError(f"{model.name} is optimised and has no norm layers any more: save it before optimize()")
     names, ids = model.label_names, coco_ids(model.label_names)
     return {
         "library_name": "pkdzoo",
@@ -46,7 +46,7 @@ def describe(model: ZooModel) -> dict[str, Any]:
 
 
 def to_json(value: Any) -> Any:
-    """An argument of a build function in JSON's types."""
+    """An argument of a build function as a JSON value."""
     if isinstance(value, PixelNorm):
         return {"mean": list(value.mean), "std": list(value.std), "channel_order": value.channel_order}
     if isinstance(value, (tuple, list)):
@@ -55,41 +55,44 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(value: Any) -> Any:
-    """Undo :func:`to_json`."""
+    """The inverse of :func:`to_json`."""
     if isinstance(value, Mapping) and set(value) == {"mean", "std", "channel_order"}:
         return PixelNorm(tuple(value["mean"]), tuple(value["std"]), value["channel_order"])
     return tuple(from_json(item) for item in value) if isinstance(value, list) else value
 
 
-def set_up(model: ZooModel, config: Mapping[str, Any]) -> None:
-    """Give a detector the pixels, sizes and thresholds of the one that was saved.
+def apply_settings(model: ZooModel, config: Mapping[str, Any]) -> None:
+    """Set pixel statistics, image size and thresholds from a config.
 
-    They come from the file and not from the registry: whatever a later version thinks of an architecture, these
-    weights were trained on these pixels.
+    They are read from the file and not from the registry, because a later version may have other values for the
+    architecture than the ones that these weights were trained with.
+
+    Raises:
+        ValueError: for an invalid value.
     """
     if len(config.get("pixel_mean", ())) == len(model.pixel_mean):
         model.pixel_mean.copy_(torch.tensor(config["pixel_mean"]))
         model.pixel_std.copy_(torch.tensor(config["pixel_std"]))
         if not bool((model.pixel_std > 0).all()):
-            raise ValueError(f"pixel_std={config['pixel_std']}: numbers above 0 belong there")
+            raise ValueError(f"pixel_std={config['pixel_std']}: write numbers above 0")
         if config["channel_order"] not in ("rgb", "bgr"):
-            raise ValueError(f"channel_order={config['channel_order']!r} in config.json: 'rgb' or 'bgr' belongs there")
+            raise ValueError(f"channel_order={config['channel_order']!r} in config.json: write 'rgb' or 'bgr'")
         model.channel_order = config["channel_order"]
     if "resize" in config:
         short, long = (int(side) for side in config["resize"])
         if min(short, long) < 1:
-            raise ValueError(f"resize={config['resize']}: two lengths in pixels belong there")
+            raise ValueError(f"resize={config['resize']}: write two lengths in pixels")
         model.resize = (short, long)
     if "postprocess" in config:
         model.postprocess_config = PostProcess(**config["postprocess"])
 
 
 def set_labels(model: ZooModel, names: Sequence[str]) -> None:
-    """Give a detector the names of its classes.
+    """Set the class names of a detector.
 
     Raises:
-        ValueError: when there are more or fewer than it has classes.
+        ValueError: if their number is not the number of classes.
     """
     if len(names) != model.num_classes:
-        raise ValueError(f"{len(names)} label names for {model.num_classes} classes: write one a class")
+        raise ValueError(f"{len(names)} label names for {model.num_classes} classes: write one per class")
     model.label_names = tuple(names)

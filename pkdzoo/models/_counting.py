@@ -1,4 +1,4 @@
-"""How much a detector weighs and computes, counted without computing anything."""
+"""Counts parameters and multiply-adds of a detector on the meta device, without computing anything."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def count_costs(model: Any, size: tuple[int, int]) -> tuple[float, float]:
     """Millions of parameters, and billions of multiply-adds of one image up to the raw outputs of the head.
 
     Args:
-        model: on any device; it is left as it is.
+        model: on any device; it is not changed.
         size: (height, width) of the image, padded to 32 here.
     """
     shadow = model if next(model.parameters()).is_meta else copy.deepcopy(model).to("meta")
@@ -33,7 +33,7 @@ def count_costs(model: Any, size: tuple[int, int]) -> tuple[float, float]:
 
 
 def run_regions(model: Any) -> None:
-    """The heads of a two-stage detector on as many regions as it looks at; nothing for others."""
+    """Run the heads of a two-stage detector on its number of regions; does nothing for other detectors."""
     for name, count, more in (("box_head", PROPOSALS, 0), ("mask_head", MASKS, 1)):
         head = getattr(model, name, None)
         if head is None:
@@ -44,6 +44,6 @@ def run_regions(model: Any) -> None:
 
 
 def deform_conv_flops(x_shape: Any, weight_shape: Any, *rest: Any, out_shape: Any = None, **more: Any) -> int:
-    """Two operations for each weight and place, as for an ordinary convolution."""
+    """Two operations per weight and location, as for an ordinary convolution."""
     out = torch.Size(out_shape).numel()
     return int(2 * out * torch.Size(weight_shape[1:]).numel())

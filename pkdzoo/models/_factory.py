@@ -1,4 +1,4 @@
-"""From a name to a detector: the one place that imports every model."""
+"""Creates detectors and pairs by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any, Literal, overload
 
 from pkdzoo.data.labels import label_names as names_of
 from pkdzoo.hub.weights import Distilled
-from pkdzoo.models import atss, faster_rcnn, fcos, gfl, mask_rcnn, reppoints, retina, tood  # noqa: F401 - registers the families
 from pkdzoo.models._builder import PREFIXES, from_folder, from_registry, open_saved
 from pkdzoo.models._config import set_labels
 from pkdzoo.models._registry import find, list_pairs
@@ -44,26 +43,32 @@ def create_detector(
     features_only: bool = False,
     **overrides: Any,
 ) -> Detector | FeatureExtractor:
-    """Build a detector, with or without weights, in eval mode.
+    """Create a detector in eval mode, with random or pretrained weights.
 
     Args:
-        name: ``arch`` or ``arch.tag``; or ``hf-hub:org/name``, ``hf-hub:org/name@revision`` or ``local-dir:path`` for a
-            saved detector, which always comes with its weights.
-        pretrained: load the tag's weights, or the architecture's best ones. A tag alone loads nothing.
-        num_classes: other than the weights'; every tensor that depends on it starts at random then, the rest is
-            loaded strictly.
-        in_chans: channels of the images; the stem's weights are summed for one, repeated for more than three.
-        label_names: of the classes, or ``"coco"``; None means the weights' own.
-        cache_dir: where downloaded weights are kept; None means ``PKDZOO_CACHE`` or the user's cache folder, and for
-            ``hf-hub:`` the Hub client's own.
-        features_only: give the pyramid alone, as a :class:`pkdzoo.models.feature_extractor.FeatureExtractor`.
-        overrides: arguments of the family's build function or of its backbone, e.g. ``norm="gn"``. None changes
-            nothing.
+        name: ``arch`` or ``arch.tag``; or a saved detector, which is always loaded with its weights:
+            ``hf-hub:org/name``, ``hf-hub:org/name@revision`` or ``local-dir:path``.
+        pretrained: load the weights of the tag, or the default weights of the architecture. A tag without
+            ``pretrained=True`` loads nothing.
+        num_classes: number of classes. If the weights have another number, the tensors that depend on it are
+            initialised randomly, and all others are loaded strictly.
+        in_chans: number of image channels. The weights of the first convolution are summed for one channel and
+            repeated for more than three.
+        label_names: class names, or ``"coco"``; None means those of the weights.
+        cache_dir: folder for downloaded weights; None means ``PKDZOO_CACHE``, else the user's cache folder, and for
+            ``hf-hub:`` the cache of the Hub's client.
+        features_only: return the feature pyramid alone, as a
+            :class:`pkdzoo.models.feature_extractor.FeatureExtractor`.
+        overrides: arguments of the family's build function or of its backbone, e.g. ``norm="gn"``. None means the
+            default.
+
+    Returns:
+        The detector, or the feature extractor.
 
     Raises:
-        ValueError: for an unknown name, tag or keyword (with the nearest that exist), for ``pretrained=True`` where
-            there are no weights, and for weights that have to be fetched by hand (with the link).
-        pkdzoo.hub.download.DownloadError: when weights exist but could not be had.
+        ValueError: for an unknown name, tag or keyword, with the closest names; for ``pretrained=True`` without
+            weights; and for weights that can only be downloaded in a browser, with their link.
+        pkdzoo.hub.errors.DownloadError: if weights exist but cannot be downloaded.
 
     Example:
         >>> import pkdzoo
@@ -78,7 +83,7 @@ def create_detector(
     if name.startswith(PREFIXES):
         model = from_folder(name, num_classes, cache_dir, overrides)
     elif any(sign in name for sign in "/\\:"):
-        raise ValueError(f"{name!r} is no registered name: write 'local-dir:FOLDER' or 'hf-hub:ORGANISATION/NAME'")
+        raise ValueError(f"{name!r} is not a registered name: write 'local-dir:FOLDER' or 'hf-hub:ORGANISATION/NAME'")
     else:
         model = from_registry(name, pretrained, num_classes, cache_dir, overrides)
     assert isinstance(model, Detector)
@@ -95,13 +100,13 @@ def create_pair(
     cache_dir: str | Path | None = None,
     **overrides: Any,
 ) -> tuple[Detector, Detector]:
-    """A distilled detector and the one it learned from.
+    """Create a distilled detector and its teacher.
 
     Args:
-        name: of a pair, see :func:`pkdzoo.list_pairs`.
-        pretrained: ``"teacher"`` loads the teacher's weights alone, as a distillation starts; True loads both, False
-            neither.
-        num_classes: of the student, where it is to learn other classes than the published one.
+        name: name of the pair, see :func:`pkdzoo.list_pairs`.
+        pretrained: ``"teacher"`` loads the teacher's weights only, as at the start of a distillation; True loads both,
+            False neither.
+        num_classes: number of classes of the student; None means those of the published one.
         cache_dir: see :func:`create_detector`.
         overrides: arguments of the student.
 
@@ -109,7 +114,7 @@ def create_pair(
         (student, teacher).
 
     Raises:
-        ValueError: for a detector that has no teacher, and as :func:`create_detector`.
+        ValueError: for a detector without a teacher, and as :func:`create_detector`.
 
     Example:
         >>> import pkdzoo
@@ -124,7 +129,10 @@ def create_pair(
 
 
 def create_student(name: str, pretrained: bool = False, num_classes: int | None = None, **kwargs: Any) -> Detector:
-    """The student of a pair; arguments as :func:`create_detector`. ValueError for a name that is no pair.
+    """Create the student of a pair; arguments as for :func:`create_detector`.
+
+    Raises:
+        ValueError: for a detector without a teacher, and as :func:`create_detector`.
 
     Example:
         >>> import pkdzoo
@@ -136,7 +144,10 @@ def create_student(name: str, pretrained: bool = False, num_classes: int | None 
 
 
 def create_teacher(name: str, pretrained: bool = True, **kwargs: Any) -> Detector:
-    """The teacher of a pair, by the student's name; arguments as :func:`create_detector`.
+    """Create the teacher of a pair by the student's name; arguments as for :func:`create_detector`.
+
+    Raises:
+        ValueError: for a detector without a teacher, and as :func:`create_detector`.
 
     Example:
         >>> import pkdzoo
@@ -147,7 +158,7 @@ def create_teacher(name: str, pretrained: bool = True, **kwargs: Any) -> Detecto
 
 
 def teacher_of(name: str) -> Distilled:
-    """Who taught a detector; ValueError for one that learned from nobody."""
+    """The pair of a distilled detector; ValueError for a detector without a teacher."""
     entry, _ = find(name)
     if entry.distilled is None:
         raise ValueError(f"{entry.name!r} has no teacher. {did_you_mean(entry.name, list_pairs())}")
@@ -165,23 +176,26 @@ def from_pretrained(
     local_files_only: bool = False,
     **overrides: Any,
 ) -> Detector:
-    """A saved detector with its weights, from a folder or from the Hub.
+    """Load a saved detector with its weights, from a folder or from the Hub.
 
     Args:
-        place: a folder that exists, or ``org/name`` or ``org/name@revision`` on the Hub; a prefix (``local-dir:``,
-            ``hf-hub:``) says which where both could be meant.
+        place: an existing folder, or ``org/name`` or ``org/name@revision`` on the Hub. The prefix ``local-dir:`` or
+            ``hf-hub:`` decides between the two.
         revision: branch, tag or commit on the Hub.
-        num_classes: see :func:`create_detector`, like the next two.
-        label_names: of the classes.
-        cache_dir: where files of the Hub are kept; None means the Hub client's own cache.
-        token: for private repositories; None takes the one that ``hf auth login`` left, or ``HF_TOKEN``.
-        local_files_only: ask nobody, take what the cache has.
+        num_classes: see :func:`create_detector`.
+        label_names: see :func:`create_detector`.
+        cache_dir: cache folder; None means the default of the Hub's client.
+        token: for private repositories; None means the token of ``hf auth login``, or ``HF_TOKEN``.
+        local_files_only: use the cache alone, without network.
         overrides: see :func:`create_detector`.
 
+    Returns:
+        The detector in eval mode.
+
     Raises:
-        ValueError: for what another library saved, and as :func:`create_detector`.
+        ValueError: for files of another library, and as :func:`create_detector`.
         FileNotFoundError: for a folder or a repository without config or tensors.
-        pkdzoo.hub.download.DownloadError: for a repository that could not be had.
+        pkdzoo.hub.errors.DownloadError: for a repository that cannot be downloaded.
 
     Example:
         >>> import tempfile, pkdzoo

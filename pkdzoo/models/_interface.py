@@ -1,6 +1,6 @@
-"""What the machinery of the zoo (configs, cards, builder, weights) knows of a detector.
+"""The base class of detectors that the modules for configs, cards, building and weights work on.
 
-``detector.py`` uses that machinery, so the machinery cannot import it; it works on this base class instead.
+``detector.py`` imports these modules, so they cannot import it.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ class ZooModel(nn.Module):
 
     Attributes:
         class_layers: modules whose shape depends on the number of classes.
-        key_rules: renaming of mmdetection's checkpoint keys to ours.
+        key_rules: rules that rename mmdetection's checkpoint keys.
         name: registered name, ``arch``.
-        overrides: arguments in which it differs from what its name stands for.
+        overrides: arguments that differ from those of the registered name.
         num_classes: C.
-        label_names: one a class.
-        pixel_mean: (channels,) of raw pixels 0-255, in ``channel_order``.
-        pixel_std: (channels,) likewise.
-        channel_order: order of the channels that the network takes.
+        label_names: (C,) class names.
+        pixel_mean: (channels,) mean of pixels in 0..255, in ``channel_order``.
+        pixel_std: (channels,) standard deviation of pixels in 0..255.
+        channel_order: channel order of the network's input.
         resize: (short, long) side in pixels that images are scaled to.
-        postprocess_config: how detections are made of head outputs.
-        optimized: True after ``optimize()``: its state dict is not its architecture's any more.
-        loaded_from: where the weights came from; None as long as they are random.
+        postprocess_config: settings of the step from head outputs to detections.
+        optimized: True after ``optimize()``, which changes the keys of the state dict.
+        loaded_from: source of the weights; None for random weights.
     """
 
     class_layers: tuple[str, ...] = ()

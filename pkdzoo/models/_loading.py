@@ -1,4 +1,4 @@
-"""Weights into a detector that is built already: files and state dicts in whatever layout, always strictly."""
+"""Loads weights into an existing detector, strictly, from files and state dicts in several key layouts."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def load_checkpoint(model: M, source: str | Path | Mapping[str, Any]) -> M:
     """Load weights from a file or a state dict, strictly.
 
     Args:
-        model: a detector of the same architecture and number of classes.
-        source: a path (safetensors or ``.pth``) or a state dict; in our own key layout, or in mmdetection's,
-            mmrazor's (the student is taken) or CrossKD's.
+        model: a detector with the architecture and number of classes of the weights.
+        source: the path of a ``.safetensors`` or ``.pth`` file, or a state dict. Its keys are those of pkdzoo,
+            mmdetection, mmrazor (the student is loaded) or CrossKD.
 
     Returns:
         The same model.
 
     Raises:
-        ValueError: listing every key that is missing, left over or of another shape; the model is untouched then.
-        FileNotFoundError: when the path does not exist.
+        ValueError: if keys are missing, unexpected or have another shape; lists them all, and the model is unchanged.
+        FileNotFoundError: if the file does not exist.
 
     Example:
         >>> import pkdzoo
@@ -41,87 +41,91 @@ def load_checkpoint(model: M, source: str | Path | Mapping[str, Any]) -> M:
         >>> pkdzoo.load_checkpoint(pkdzoo.create_detector("retina_r10w16"), source).loaded_from
         'a state dict'
     """
-    refuse_optimized(model)
+    check_not_optimized(model)
     content = source if isinstance(source, Mapping) else read_state_dict(source)
-    load_strictly(model, in_our_layout(model, content))
+    load_strictly(model, to_our_layout(model, content))
     model.loaded_from = "a state dict" if isinstance(source, Mapping) else str(source)
     return model
 
 
 def load_backbone(model: M, source: str = "imagenet", cache_dir: str | Path | None = None) -> M:
-    """Give a detector's backbone ImageNet weights, strictly; what detection adds to it stays as it is.
+    """Load ImageNet weights into the backbone of a detector, strictly.
+
+    Layers that the detector adds to the classification network keep their weights.
 
     Args:
-        model: of a registered architecture.
-        source: ``imagenet`` for the file that was trained on the pixels this detector takes, or one file's own tag
-            (``imagenet_caffe``, ``imagenet_msra``).
-        cache_dir: see :func:`create_detector`.
+        model: a detector of a registered architecture.
+        source: ``imagenet`` for the weights with the pixel statistics of this detector, or the tag of one file:
+            ``imagenet_caffe``, ``imagenet_msra``.
+        cache_dir: see :func:`pkdzoo.create_detector`.
 
     Returns:
         The same model.
 
     Raises:
-        ValueError: when there are no such weights, or the backbone has another norm than they.
-        pkdzoo.hub.download.DownloadError: when they could not be had.
+        ValueError: if there are no such weights, or they are for another norm layer.
+        pkdzoo.hub.errors.DownloadError: if they cannot be downloaded.
 
     Example:
         >>> import pkdzoo
         >>> model = pkdzoo.create_detector("retina_r50", num_classes=3)
         >>> model = pkdzoo.load_backbone(model)  # doctest: +SKIP
     """
-    refuse_optimized(model)
+    check_not_optimized(model)
     entry, _ = find(model.name)
     args = {**entry.args, **model.overrides}
     name, pixel_norm = args.get("backbone", "r50"), entry.args.get("pixel_norm") or PixelNorm()
     row = imagenet_weights(name, pixel_norm.mean, source)
     swap_channels = pixel_norm.channel_order != model.channel_order
 
-    def ready(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def prepare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         prefixed = {f"backbone.{key}": value for key, value in state.items()}
         fitted = adapt_stem(prefixed, model, swap_channels)
         return completed({key.removeprefix("backbone."): value for key, value in fitted.items()}, model.backbone)
 
     def convert(content: dict[str, Any]) -> dict[str, Tensor]:
         state = to_backbone(content)
-        fitting(model.backbone, ready(state))
+        fitting(model.backbone, prepare(state))
         return state
 
     state, _ = find_weights(f"{name}.{row.tag}", row, convert, cache_dir)
-    load_strictly(model.backbone, ready(state))
+    load_strictly(model.backbone, prepare(state))
     return model
 
 
-def refuse_optimized(model: ZooModel) -> None:
-    """Weights belong in a detector that still has its norms."""
+def check_not_optimized(model: ZooModel) -> None:
+    """Raise ValueError for a detector whose norm layers were folded by ``optimize()``."""
     if model.optimized:
-        raise ValueError(f"{model.name} is optimised for prediction, its norms are gone: load before optimize()")
+        raise ValueError(f"{model.name} is optimised and has no norm layers any more: load weights before optimize()")
 
 
-def in_our_layout(model: ZooModel, content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of whatever a file holds, by our names."""
+def to_our_layout(model: ZooModel, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's content, by pkdzoo's names."""
     state = unwrap(content)
     return state if is_our_layout(model, state) else to_our_keys(state, model.key_rules)
 
 
 def is_our_layout(model: ZooModel, state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict goes by our names. Backbones are called alike everywhere, so the rest decides, by majority:
-    one stray tensor must not send a whole file through the wrong renaming.
+    """Whether a state dict has pkdzoo's names.
+
+    The backbone has the same names in all layouts, so the majority of the other tensors decides: one unexpected tensor
+    must not change the layout of the whole file.
     """
     own = model.state_dict()
-    foreign = ("bbox_head.", "rpn_head.", "roi_head.", "neck.lateral_convs.", "neck.fpn_convs.")
-    theirs = sum(key.startswith(foreign) for key in state)
+    mmdet_prefixes = ("bbox_head.", "rpn_head.", "roi_head.", "neck.lateral_convs.", "neck.fpn_convs.")
+    theirs = sum(key.startswith(mmdet_prefixes) for key in state)
     ours = sum(key in own for key in state if not key.startswith("backbone."))
     return ours > theirs or (not theirs and any(key in own for key in state))
 
 
-def adapted(model: ZooModel, state: Mapping[str, Tensor], classes: int, swap_channels: bool) -> dict[str, Tensor]:
-    """A state dict made to fit a model of other classes or channels than the weights were trained for.
+def adapt_state(model: ZooModel, state: Mapping[str, Tensor], classes: int, swap_channels: bool) -> dict[str, Tensor]:
+    """Adapt a state dict to a model with another number of classes or channels.
 
     Args:
-        model: gives its own, random, tensors where its classes are others.
-        state: in our key layout.
+        model: its tensors replace those that depend on the number of classes, if this number differs.
+        state: in pkdzoo's key layout.
         classes: number of classes of the weights.
-        swap_channels: the weights take BGR and the model does not.
+        swap_channels: the weights expect BGR and the model RGB.
     """
     fitted = adapt_stem(state, model, swap_channels)
     if model.num_classes != classes:

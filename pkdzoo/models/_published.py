@@ -1,7 +1,7 @@
-"""Rows of weights that others published: links, hashes and APs as their model zoos print them.
+"""Weights that other projects published: links, hashes and APs from their model zoos.
 
-APs are COCO val2017 box APs in percent. mmdetection's zoo prints AP alone; the finer numbers of some rows are those
-that the PKD paper prints for the same file (its tables 2 and 3), and the row's source says so.
+APs are COCO val2017 box APs in percent. mmdetection's model zoo has AP only; the further numbers of some rows are from
+the PKD paper (tables 2 and 3), which used the same files; their ``source`` names it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 from pkdzoo.hub.weights import Weights
 
 ZOO = "https://download.openmmlab.com/"
-FINER = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # names as the evaluator gives them
-# Published as a page with a button.
+FINER = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # names of the evaluator
+# A page that has to be opened in a browser.
 DRIVE = "https://drive.google.com/file/d/{}/view"
 
 PKD_README = "mmrazor's readme of PKD"
@@ -28,12 +28,12 @@ def mmdetection(
     """A row of mmdetection's zoo.
 
     Args:
-        tag: of the row.
+        tag: tag of the weights.
         config: folder of the file below ``mmdetection/v2.0``, as in the model's metafile.
-        end: what the file's name has beyond the folder's: a date and, last, the start of its hash. One that does not
-            begin with ``-`` or ``_`` is the whole name.
-        ap: AP, or AP and the finer numbers in the order of ``FINER``.
-        finer: who printed those.
+        end: the file's name after the folder's name: a date and the first digits of its hash. Without ``-`` or ``_``
+            at its start it is the whole name.
+        ap: AP, or the numbers of ``FINER``.
+        finer: source of the numbers besides AP.
         note: see :class:`Weights`.
         more: further metrics, e.g. ``mask_AP``.
     """
@@ -45,13 +45,13 @@ def mmdetection(
 
 
 def mmrazor(tag: str, file: str, ap: float, source: str = PKD_README, **more: Any) -> Weights:
-    """A distilled student of mmrazor's zoo, whose files hold the teacher too; ``file`` lies below ``mmrazor/v1``."""
+    """A distilled student of mmrazor's model zoo; ``file`` is below ``mmrazor/v1`` and holds the teacher as well."""
     url = f"{ZOO}mmrazor/v1/{file}.pth"
     return Weights(tag, url, sha256=_hash(file), metrics={"AP": ap}, source=source, license="Apache-2.0", **more)
 
 
 def crosskd(tag: str, drive: str, ap: float, **more: Any) -> Weights:
-    """A file that CrossKD's authors share by hand; theirs are not for commercial use."""
+    """A file on the Google Drive of CrossKD's authors, licensed for non-commercial use."""
     url = DRIVE.format(drive)
     return Weights(tag, url, metrics={"AP": ap}, source=CROSSKD_README, license="CC-BY-NC-4.0", direct=False, **more)
 

@@ -1,7 +1,10 @@
-"""Names, and what stands behind them. Dictionaries only: nothing here imports a model or touches the network.
+"""The names of all detectors, and what each stands for.
 
 A name is ``arch`` or ``arch.tag``: ``retina_r50`` is an architecture, ``retina_r50.coco_2x`` one set of weights for it.
-A distilled detector is an architecture of its own name, ``student_method_teacher``.
+A distilled detector is an architecture with a name of its own, ``student_method_teacher``.
+
+Built-in detectors are read from the index (see ``_zoo_index.py``), so that listing them imports no model and no torch.
+The module of a family is imported when a detector of it is built.
 """
 
 from __future__ import annotations
@@ -9,15 +12,26 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from pkdzoo.hub.weights import Distilled, Weights
+from pkdzoo.models._zoo_index import INDEX
 from pkdzoo.utils.suggest import did_you_mean
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One architecture: how to build it, what weights there are, who taught it."""
+    """One architecture.
+
+    Attributes:
+        name: ``arch``.
+        family: e.g. ``retina``.
+        build: makes the detector with random weights from keyword arguments.
+        args: arguments of ``build``.
+        weights: its sets of weights.
+        distilled: its teacher, for the student of a pair.
+    """
 
     name: str
     family: str
@@ -25,29 +39,62 @@ class Entry:
     args: Mapping[str, Any]
     weights: tuple[Weights, ...] = ()
     distilled: Distilled | None = None
-    description: str = ""
+
+    @classmethod
+    def from_index(cls, name: str) -> Entry:
+        """A built-in entry, for now without ``build`` and ``args``; reading one of them imports its family."""
+        entry, row = cls.__new__(cls), INDEX[name]
+        vars(entry).update(name=name, family=row.family, weights=row.weights, distilled=row.distilled)
+        return entry
+
+    if not TYPE_CHECKING:  # mypy would accept any attribute
+
+        def __getattr__(self, attribute: str) -> Any:
+            """Import the family of an entry from the index, which registers it and so completes this entry."""
+            if attribute not in ("build", "args"):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {attribute!r}")
+            module = INDEX[self.name].module
+            import_module(module)
+            if not self.is_complete:
+                raise RuntimeError(f"{module} does not register {self.name!r}: run python -m pkdzoo.maintain zoo")
+            return vars(self)[attribute]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether ``build`` and ``args`` are known; False for a built-in entry whose family is not imported yet."""
+        return "build" in vars(self)
 
     @property
     def default(self) -> Weights | None:
-        """The weights meant without a tag: the highest AP among those that can be had."""
+        """The weights that a name without a tag stands for.
+
+        Of those that have a source, the highest AP; weights that can be downloaded go before those that cannot.
+        """
         usable = [w for w in self.weights if w.has_source]
         return max(usable, key=lambda w: (w.direct, w.metrics.get("AP", 0.0)), default=None)
 
 
-_ENTRIES: dict[str, Entry] = {}
+_BUILT_IN = {name: Entry.from_index(name) for name in INDEX}
+_ENTRIES: dict[str, Entry] = dict(_BUILT_IN)
 
 
 def register(entry: Entry) -> None:
-    """Make an architecture known. A second registration of a name is refused."""
+    """Add an architecture.
+
+    Raises:
+        ValueError: for a name that exists or has a dot, and for two weights with the same tag.
+    """
     if "." in entry.name:
-        raise ValueError(
-            f"{entry.name!r}: a dot separates architecture and tag, it cannot be in an architecture's name"
-        )
-    if entry.name in _ENTRIES:
-        raise ValueError(f"{entry.name!r} is registered already")
+        raise ValueError(f"{entry.name!r}: the name of an architecture has no dot; a dot separates it from a tag")
     tags = [w.tag for w in entry.weights]
     if len(set(tags)) != len(tags):
-        raise ValueError(f"{entry.name!r} has two weights of one tag: {', '.join(tags)}")
+        raise ValueError(f"{entry.name!r} has two weights with the same tag: {', '.join(tags)}")
+    built_in = _BUILT_IN.get(entry.name)
+    if built_in is not None and not built_in.is_complete and _module_of(entry) == INDEX[entry.name].module:
+        vars(built_in).update(vars(entry))
+        return
+    if entry.name in _ENTRIES:
+        raise ValueError(f"{entry.name!r} is registered already: choose another name")
     _ENTRIES[entry.name] = entry
 
 
@@ -57,20 +104,27 @@ def register_family(
     variants: Mapping[str, Mapping[str, Any]],
     weights: Mapping[str, Sequence[Weights]] | None = None,
 ) -> None:
-    """Make the variants of one family known.
+    """Add the variants of one family.
 
     Args:
         family: e.g. ``retina``.
         build: makes a detector with random weights from keyword arguments.
         variants: arguments of ``build`` by architecture.
-        weights: rows by architecture.
+        weights: sets of weights by architecture.
+
+    Raises:
+        ValueError: as :func:`register`.
     """
     for name, args in variants.items():
         register(Entry(name, family, build, dict(args), tuple((weights or {}).get(name, ()))))
 
 
 def register_distilled(name: str, distilled: Distilled, weights: Sequence[Weights] = (), **args: Any) -> None:
-    """Make a distilled student known; it is built like the student it names, with ``args`` on top."""
+    """Add the student of a pair. It is built like ``distilled.student``, with ``args`` on top.
+
+    Raises:
+        ValueError: for a student that is not registered, and as :func:`register`.
+    """
     student = _ENTRIES.get(distilled.student)
     if student is None:
         raise ValueError(f"{name!r}: register its student {distilled.student!r} first")
@@ -78,10 +132,10 @@ def register_distilled(name: str, distilled: Distilled, weights: Sequence[Weight
 
 
 def find(name: str) -> tuple[Entry, Weights | None]:
-    """The entry behind a name and, where the name has a tag, those weights.
+    """The entry of a name and, for a name with a tag, the weights of that tag.
 
     Raises:
-        ValueError: for an unknown architecture or tag, with the nearest that exist.
+        ValueError: for an unknown architecture, with the closest names, or an unknown tag, with the known ones.
     """
     arch, _, tag = name.partition(".")
     entry = _ENTRIES.get(arch)
@@ -94,6 +148,18 @@ def find(name: str) -> tuple[Entry, Weights | None]:
             return entry, weights
     tags = ", ".join(w.tag for w in entry.weights) or "none"
     raise ValueError(f"{arch!r} has no weights {tag!r}; its tags: {tags}")
+
+
+def known_costs(entry: Entry) -> tuple[float, float] | None:
+    """Millions of parameters and billions of multiply-adds of an entry, as far as the index has them.
+
+    The student of a pair costs what its plain student costs, if the two are built in the same way.
+    """
+    student = entry.distilled.student if entry.distilled is not None else ""
+    name = entry.name
+    if name not in INDEX and student in INDEX and find(student)[0].args == entry.args:
+        name = student
+    return (INDEX[name].params, INDEX[name].gflops) if name in INDEX else None
 
 
 def entries() -> list[Entry]:
@@ -110,16 +176,16 @@ def list_detectors(
     """Names of detectors.
 
     Args:
-        filter: wildcard(s); a name is listed if it fits one. One without a dot fits all tags.
-        exclude: wildcard(s) of names to leave out.
-        pretrained: list ``arch.tag`` for every set of weights that can be had, instead of architectures.
-        family: only this family.
+        filter: one or more wildcards; a name is listed if it matches one of them. Without a dot it matches all tags.
+        exclude: one or more wildcards of names to leave out.
+        pretrained: list ``arch.tag`` for every set of weights that has a source, instead of architectures.
+        family: list this family only.
 
     Returns:
         Names in alphabetical order.
 
     Raises:
-        ValueError: for a family that does not exist, with the nearest that do.
+        ValueError: for an unknown family, with the closest names.
 
     Example:
         >>> import pkdzoo
@@ -129,22 +195,22 @@ def list_detectors(
     families = {entry.family for entry in entries()}
     if family and family not in families:
         raise ValueError(f"no family {family!r}. {did_you_mean(family, families)}")
-    wanted, unwanted = _patterns(filter), _patterns(exclude)
+    included, excluded = _patterns(filter), _patterns(exclude)
     names = []
     for entry in entries():
         if family and entry.family != family:
             continue
         full = [f"{entry.name}.{w.tag}" for w in entry.weights if w.has_source] if pretrained else [entry.name]
         for name in full:
-            if wanted and not any(_fits(name, p) for p in wanted):
+            if included and not any(_matches(name, pattern) for pattern in included):
                 continue
-            if not any(_fits(name, p) for p in unwanted):
+            if not any(_matches(name, pattern) for pattern in excluded):
                 names.append(name)
     return names
 
 
 def list_pairs(filter: str | Sequence[str] = "") -> list[str]:
-    """Names of distilled detectors: those that know their teacher.
+    """Names of distilled detectors, those that have a teacher.
 
     Example:
         >>> import pkdzoo
@@ -170,10 +236,10 @@ def is_detector(name: str) -> bool:
 
 
 def get_weights(name: str) -> Weights:
-    """The row behind ``arch.tag``, or an architecture's default row.
+    """The weights of ``arch.tag``, or the default weights of an architecture.
 
     Raises:
-        ValueError: when there is none.
+        ValueError: for an unknown name, or an architecture without weights.
 
     Example:
         >>> import pkdzoo
@@ -188,9 +254,13 @@ def get_weights(name: str) -> Weights:
     return weights
 
 
-def _patterns(given: str | Sequence[str]) -> list[str]:
-    return [given] if isinstance(given, str) and given else list(given)
+def _module_of(entry: Entry) -> str:
+    return getattr(entry.build, "__module__", "")
 
 
-def _fits(name: str, pattern: str) -> bool:
+def _patterns(wildcards: str | Sequence[str]) -> list[str]:
+    return [wildcards] if isinstance(wildcards, str) and wildcards else list(wildcards)
+
+
+def _matches(name: str, pattern: str) -> bool:
     return fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, f"{pattern}.*")

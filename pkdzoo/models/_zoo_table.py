@@ -1,8 +1,4 @@
-"""The zoo as a table: every set of weights with its size, cost and AP, generated from the registry's rows.
-
-Sizes and costs stand in ``_model_sizes.py``, which ``python -m pkdzoo.maintain sizes`` generates by building every
-architecture without memory and counting.
-"""
+"""The zoo as a table: every set of weights with its size, cost and AP, from the registry and the index."""
 
 from __future__ import annotations
 
@@ -12,14 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
+from pkdzoo.models._registry import Entry, find, known_costs, list_detectors
 
-from pkdzoo.models._counting import count_costs
-from pkdzoo.models._factory import create_detector
-from pkdzoo.models._model_sizes import COSTS
-from pkdzoo.models._registry import Entry, find, list_detectors
-
-SIZE = (800, 1333)  # (height, width) of the image that costs are counted for, padded to 32
+SIZE = (800, 1333)  # (height, width) in pixels of the image that costs are counted for
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
@@ -31,17 +22,17 @@ class Line:
         name: ``arch.tag``.
         params: millions of parameters.
         gflops: billions of multiply-adds of one image of 1333 x 800, up to the raw outputs of the head (two-stage:
-            1000 regions, 100 masks); the unit that detector papers call GFLOPs.
-        AP: of boxes on the data set's validation split, in percent, like the next five; None where nobody printed it.
-        source: where the APs were printed, or the command that measured them.
-        license: of the weights.
+            1000 regions, 100 masks). Detector papers call this unit GFLOPs.
+        AP: box AP on the validation split of the data set, in percent, like the next five; None if it is unknown.
+        source: where the APs are published, or the command that measured them.
+        license: licence of the weights.
         teacher: name of the teacher.
-        teacher_AP: as the source of the triple printed it, like the next two.
+        teacher_AP: as published by ``triple_source``, like the next two.
         baseline: AP of the same student without a teacher.
         distilled: AP with the teacher.
-        gap_closed: share of the gap from baseline to teacher that was closed.
-        triple_source: where these three were printed.
-        note: where sources disagree.
+        gap_closed: share of the gap from baseline to teacher that distillation closes.
+        triple_source: where these three are published.
+        note: e.g. where sources disagree.
     """
 
     name: str
@@ -65,7 +56,7 @@ class Line:
 
 
 class Results(Sequence[Line]):
-    """Lines of the table; write ``results().to_markdown()``, ``.to_csv()`` or loop over it."""
+    """The lines of the table, a sequence with ``to_markdown()`` and ``to_csv()``."""
 
     def __init__(self, lines: Sequence[Line]) -> None:
         self.lines = list(lines)
@@ -83,18 +74,19 @@ class Results(Sequence[Line]):
         return self.to_markdown()
 
     def to_markdown(self) -> str:
-        """A table for people: distilled detectors show whom they learned from and how far they came."""
+        """The main columns as a Markdown table; distilled detectors have their teacher and the gap they close."""
         head = ["name", "params (M)", "GFLOPs", *METRICS, "teacher", "teacher AP", "baseline", "gap closed", "source"]
         rows = [head, ["---", *["---:"] * 8, "---", *["---:"] * 3, "---"]]
         for line in self.lines:
-            numbers = [shown(getattr(line, key)) for key in METRICS]
-            learned = [line.teacher or "", shown(line.teacher_AP), shown(line.baseline)]
+            numbers = [format_number(getattr(line, key)) for key in METRICS]
+            pair = [line.teacher or "", format_number(line.teacher_AP), format_number(line.baseline)]
             gap = "" if line.gap_closed is None else f"{line.gap_closed:.0%}"
-            rows.append([line.name, shown(line.params), shown(line.gflops), *numbers, *learned, gap, line.source])
+            costs = [format_number(line.params), format_number(line.gflops)]
+            rows.append([line.name, *costs, *numbers, *pair, gap, line.source])
         return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
     def to_csv(self) -> str:
-        """All fields, one line a set of weights; an empty field is an unknown number."""
+        """All fields as CSV, one line per set of weights; unknown numbers are empty."""
         text = io.StringIO()
         writer = csv.DictWriter(text, list(Line.__dataclass_fields__), lineterminator="\n")
         writer.writeheader()
@@ -106,8 +98,11 @@ def results(filter: str | Sequence[str] = "", family: str = "") -> Results:
     """The table of all weights.
 
     Args:
-        filter: wildcard(s), as :func:`pkdzoo.list_detectors` takes them.
-        family: only this family.
+        filter: one or more wildcards, see :func:`pkdzoo.list_detectors`.
+        family: this family only.
+
+    Raises:
+        ValueError: for an unknown family, with the closest names.
 
     Example:
         >>> import pkdzoo
@@ -136,26 +131,27 @@ def line_of(name: str) -> Line:
 
 
 def cost_of(entry: Entry) -> tuple[float, float]:
-    """Millions of parameters and billions of multiply-adds; a student that was taught costs what others of it cost."""
-    if entry.name in COSTS:
-        return COSTS[entry.name]
-    student = entry.distilled.student if entry.distilled is not None else ""
-    if student in COSTS and find(student)[0].args == entry.args:
-        return COSTS[student]
-    return measure(entry.name)
-
-
-def shown(number: float | None) -> str:
-    """A number of the table, or nothing."""
-    return "" if number is None else f"{number:.1f}"
-
-
-# -- counting --------------------------------------------------------------------------------------------------------
+    """Millions of parameters and billions of multiply-adds; counted here for entries that the index lacks."""
+    return known_costs(entry) or measure(entry.name)
 
 
 def measure(name: str) -> tuple[float, float]:
-    """Millions of parameters of an architecture, and billions of multiply-adds, counted without computing anything."""
+    """Count parameters and multiply-adds of an architecture, without allocating or computing anything.
+
+    Returns:
+        Millions of parameters, and billions of multiply-adds of one image of 1333 x 800, padded to multiples of 32.
+    """
+    import torch  # here, because the table itself needs none of these
+
+    from pkdzoo.models._counting import count_costs
+    from pkdzoo.models._factory import create_detector
+
     with torch.device("meta"):
         model = create_detector(name)
     params, gflops = count_costs(model, SIZE)
     return params, round(gflops, 2)
+
+
+def format_number(number: float | None) -> str:
+    """A number with one decimal; empty if it is unknown."""
+    return "" if number is None else f"{number:.1f}"

@@ -19,10 +19,16 @@ from PIL import Image
 
 import pkdzoo
 from pkdzoo.checkpoints.io import save_safetensors
-from pkdzoo.cli import VERBS, build_parser, main, predict, saving
+from pkdzoo.cli import VERBS, build_parser, main, predict, writers
+from pkdzoo.cli import data as cli_data
+from pkdzoo.cli import export as cli_export
 from pkdzoo.cli.common import Verb
+from pkdzoo.cli.models import model_facts
 from pkdzoo.data import CocoDataset, make_shapes, open_dataset
+from pkdzoo.data.formats.read import FORMATS
 from pkdzoo.data.labels import COCO_IDS, COCO_NAMES
+from pkdzoo.export import WHAT
+from pkdzoo.inference import PredictOptions
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,7 +106,7 @@ class TestDoor:
             raise KeyError("two\nlines")
 
         monkeypatch.setattr("pkdzoo.cli.models.list_detectors", broken)
-        assert fails(capsys, "list") == "pkdzoo: KeyError: 'two\\nlines' (--debug shows where)\n"
+        assert fails(capsys, "list") == "pkdzoo: KeyError: 'two\\nlines' (--debug shows the traceback)\n"
 
     def test_an_interruption_is_quiet(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -108,7 +114,7 @@ class TestDoor:
         def interrupted(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("pkdzoo.cli.data.check", interrupted)
+        monkeypatch.setattr("pkdzoo.dataset_tools.check.check", interrupted)
         assert fails(capsys, "data", "check", ".", code=130) == "pkdzoo: interrupted\n"
 
     def test_as_a_process(self, tmp_path: Path) -> None:
@@ -146,6 +152,14 @@ class TestDoor:
         assert done.returncode == 0 and len(done.stdout.splitlines()) == 2
         assert "100%|" in shown and "2/2" in shown  # elsewhere stderr is empty: every other test sees to that
 
+    def test_choices_and_options_are_those_of_the_functions(self) -> None:
+        assert cli_data.FORMATS == FORMATS
+        assert cli_export.WHAT == WHAT
+        assert tuple(PredictOptions.__annotations__) == predict.PREDICT_OPTIONS
+        args = vars(build_parser().parse_args(["predict", "retina_r50", "a.jpg"]))
+        changed = {"threshold": predict.THRESHOLD, "batch_size": 1, "flip": False}
+        assert all(args[name] == changed.get(name) for name in predict.PREDICT_OPTIONS)
+
     def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(capsys, "--version") == (0, f"pkdzoo {pkdzoo.__version__}\n", "")
 
@@ -158,19 +172,31 @@ class TestListAndInfo:
         code, out, err = run(capsys, "list", "*pkd*", "--family", "retina")
         assert (code, err) == (0, "")
         rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()[1:]}
-        assert rows["retina_r50_pkd_swin"] == ["41.5", "mask_rcnn_swin_s.coco_3x"]
+        assert rows["retina_r50_pkd_swin"] == ["41.5", "COCO", "2017", "mask_rcnn_swin_s.coco_3x"]
         assert all(name.startswith("retina") and "pkd" in name for name in rows)
+
+    def test_data_sets_are_listed_one_after_another(self, capsys: pytest.CaptureFixture[str]) -> None:
+        rows = json.loads(run(capsys, "list", "--json")[1])
+        data = {row["name"]: (row["data"], row["AP"]) for row in rows}
+        lines = run(capsys, "list")[1].splitlines()[1:]
+        order = [data[line.split()[0]] for line in lines]
+        assert len(order) == len(rows)
+        named = [name for name, ap in order if ap is not None]
+        assert named == sorted(named, key=lambda name: (name != "COCO 2017", name))
+        assert {"COCO 2017", "generated shapes", "BCCD"} == set(named)
+        assert all(ap is None for _, ap in order[len(named) :])
+        assert all(name in line for line, (name, ap) in zip(lines, order) if ap is not None)
 
     def test_list_for_machines(self, capsys: pytest.CaptureFixture[str]) -> None:
         rows = json.loads(run(capsys, "list", "--pretrained", "--pairs", "--json")[1])
         assert [row["name"] for row in rows] == [
             name for name in pkdzoo.list_detectors(pretrained=True) if name.split(".")[0] in pkdzoo.list_pairs()
         ]
-        assert {"name", "family", "AP", "weights", "teacher", "methods"} == set(rows[0])
+        assert {"name", "family", "AP", "data", "weights", "teacher", "methods"} == set(rows[0])
         assert len(rows) < len(json.loads(run(capsys, "list", "--json")[1]))
 
     def test_nothing_fits(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert "no detector fits 'retina_r51'. Did you mean" in fails(capsys, "list", "retina_r51")
+        assert "no detector matches 'retina_r51'. Did you mean" in fails(capsys, "list", "retina_r51")
         assert "no family 'yolo'." in fails(capsys, "list", "--family", "yolo")
 
     def test_info(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,6 +213,14 @@ class TestListAndInfo:
         model = pkdzoo.create_detector("fcos_r18w24", pretrained=True)
         assert told["label_names"] == list(model.label_names) and told["num_classes"] == 6
         assert told["parameters"] == sum(p.numel() for p in model.parameters())
+
+    @pytest.mark.parametrize("name", ["retina_r10w16", "fcos_r18w24.shapes", "retina_r10w16_pkd_gfl_r18", "tood_r50"])
+    def test_info_from_the_index_is_that_of_the_detector(self, capsys: pytest.CaptureFixture[str], name: str) -> None:
+        content = json.loads(run(capsys, "info", name, "--json")[1])
+        weights = [row["labels"] for row in content["weights"]]
+        labels = weights[0] if weights else None
+        facts = model_facts(pkdzoo.create_detector(name, label_names=labels))
+        assert {key: content[key] for key in facts} == json.loads(json.dumps(facts))
 
     def test_info_of_a_folder(self, capsys: pytest.CaptureFixture[str], folder: str, tmp_path: Path) -> None:
         told = json.loads(run(capsys, "info", folder, "--json")[1])
@@ -362,12 +396,12 @@ class TestPredict:
 
     def test_half_a_coco_file_is_never_there(self, tmp_path: Path) -> None:
         (tmp_path / "found.json").write_text("earlier")
-        with pytest.raises(RuntimeError), saving.writing(tmp_path / "found.json", ("cat",)):
+        with pytest.raises(RuntimeError), writers.open_detection_writer(tmp_path / "found.json", ("cat",)):
             raise RuntimeError
         assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("found.json", "earlier")]
 
     def test_cocos_own_numbers(self, tmp_path: Path) -> None:
-        with saving.writing(tmp_path / "found.json", COCO_NAMES):
+        with writers.open_detection_writer(tmp_path / "found.json", COCO_NAMES):
             pass
         told = json.loads((tmp_path / "found.json").read_text())
         assert tuple(c["id"] for c in told["categories"]) == COCO_IDS

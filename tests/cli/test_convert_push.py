@@ -61,20 +61,20 @@ class TestConvert:
         told = json.loads(run(capsys, *words, "--json")[1])
         assert told["tensors"] == len(model.state_dict()) and told["label_names"] == ["cat", "red fox"]
         assert load_file(tmp_path / "new" / "a.safetensors").keys() == model.state_dict().keys()
-        assert "is there already" in fails(capsys, *words)
+        assert "exists already: choose another name" in fails(capsys, *words)
 
     def test_a_run(self, capsys: pytest.CaptureFixture[str], model: pkdzoo.Detector, tmp_path: Path) -> None:
         model.save_pretrained(tmp_path / "run" / "best")
         assert run(capsys, "convert", tmp_path / "run", tmp_path / "out")[0] == 0
         same(tmp_path / "out", model)
-        assert "holds something already" in fails(capsys, "convert", tmp_path / "run", tmp_path / "out")
+        assert "is not empty: choose a new folder" in fails(capsys, "convert", tmp_path / "run", tmp_path / "out")
 
     def test_slips(self, capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"
         assert "write --arch NAME" in fails(capsys, "convert", file, out)
         assert "Did you mean retina_r10w16" in fails(capsys, "convert", file, out, "--arch", "retina_r10w61")
         assert "head." in fails(capsys, "convert", file, out, "--arch", "retina_r10w16", "--labels", "cat")
-        assert "is no file" in fails(capsys, "convert", tmp_path / "none.pth", out, "--arch", "retina_r10w16")
+        assert "is not a file" in fails(capsys, "convert", tmp_path / "none.pth", out, "--arch", "retina_r10w16")
         assert "FILE.safetensors" in fails(capsys, "convert", file, tmp_path / "out.pth", "--arch", "retina_r10w16")
         file.write_bytes(b"no checkpoint")
         assert "epoch_12.pth" in fails(capsys, "convert", file, out, "--arch", "retina_r10w16")

@@ -25,9 +25,10 @@ from helpers.serving import Served, cut, serving, status
 
 import pkdzoo
 from pkdzoo.hub import download, fetch, files
-from pkdzoo.hub.download import DownloadError
+from pkdzoo.hub.errors import DownloadError
 from pkdzoo.hub.weights import Weights
 from pkdzoo.models import _registry
+from pkdzoo.utils import retry
 
 FILE = "/zoo/retina_tiny_coco-1x.pth"
 
@@ -42,7 +43,7 @@ def server() -> Iterator[Served]:
 def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PKDZOO_CACHE", "PKDZOO_MIRROR", "PKDZOO_HUB_NAMESPACE", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(download, "WAIT", 0.0)
+    monkeypatch.setattr(retry, "WAIT", 0.0)
 
 
 @pytest.fixture
@@ -222,13 +223,15 @@ def test_cut_and_then_whole(
     content = checkpoint(state)
     url, digest = server.put(FILE, content)
     register(monkeypatch, Weights("coco_1x", url=url, sha256=digest))
-    server.faults[:] = [cut(content)] * download.ATTEMPTS
+    server.faults[:] = [cut(content)] * retry.ATTEMPTS
     refused(
-        "test_retina", tmp_path, rf"the line broke after \d+ of {len(content)} bytes \({download.ATTEMPTS} attempts\)"
+        "test_retina",
+        tmp_path,
+        rf"the connection was lost after \d+ of {len(content)} bytes \({retry.ATTEMPTS} attempts\)",
     )
     server.faults[:] = [cut(content), status(503)]
     assert same(pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=tmp_path), state)
-    assert len(server.requests) == download.ATTEMPTS + 3
+    assert len(server.requests) == retry.ATTEMPTS + 3
 
 
 @pytest.mark.parametrize("header", ["many", "-5", "1e6", "\u0661"])
@@ -239,7 +242,7 @@ def test_a_length_that_is_none(server: Served, tmp_path: Path, monkeypatch: pyte
 
     register(monkeypatch, Weights("coco_1x", url=server.url + FILE))
     server.faults[:] = [nonsense] * 3
-    refused("test_retina", tmp_path, r"could not be fetched: the host answers nonsense, a Content-Length of")
+    refused("test_retina", tmp_path, r"could not be downloaded: the host sent an invalid Content-Length, ")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of folders are POSIX")
@@ -259,7 +262,7 @@ def test_a_cache_that_may_only_be_read(
             os.seteuid(65534)
         assert same(pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=place), state)  # reading is enough
         register(monkeypatch, Weights("coco_2x", url=url, sha256=digest))
-        refused("test_retina", place, r"cannot be kept in .*: Permission denied; set PKDZOO_CACHE or cache_dir=")
+        refused("test_retina", place, r"cannot be stored in .*: Permission denied; set PKDZOO_CACHE or cache_dir=")
     finally:
         if other:
             os.seteuid(0)
@@ -274,7 +277,7 @@ def test_errors_of_the_host(
 ) -> None:
     register(monkeypatch, Weights("coco_1x", url=server.url + "/gone.pth"))
     server.faults[:] = [status(code)] * 3
-    refused("test_retina", tmp_path, f"gone.pth could not be fetched: HTTP {code}")
+    refused("test_retina", tmp_path, f"gone.pth could not be downloaded: HTTP {code}")
     assert len(server.requests) == requests
 
 
@@ -282,7 +285,7 @@ def test_no_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving() as gone:
         url = gone.url + FILE
     register(monkeypatch, Weights("coco_1x", url=url))
-    refused("test_retina", tmp_path, r"could not be fetched: .*refused.* \(3 attempts\)")
+    refused("test_retina", tmp_path, r"could not be downloaded: .*refused.* \(3 attempts\)")
 
 
 def test_a_page_instead_of_the_file(server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,7 +311,7 @@ def test_full_disk(
     register(monkeypatch, Weights("coco_1x", url=url, sha256=digest))
     if moment == "before":
         monkeypatch.setattr(download.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
-        refused("test_retina", tmp_path, r"cannot be kept in .* MB are needed and 0 MB are free; set PKDZOO_CACHE")
+        refused("test_retina", tmp_path, r"cannot be stored in .* MB are needed and 0 MB are free; set PKDZOO_CACHE")
         return
 
     class Full:
@@ -329,7 +332,7 @@ def test_full_disk(
             return self.file.write(block[:1000])
 
     monkeypatch.setattr(download, "open", Full, raising=False)
-    refused("test_retina", tmp_path, r"cannot be kept in .*: No space left on device; set PKDZOO_CACHE")
+    refused("test_retina", tmp_path, r"cannot be stored in .*: No space left on device; set PKDZOO_CACHE")
     assert len(server.requests) == 1
 
 
@@ -346,9 +349,9 @@ def test_a_disk_that_is_really_full(
     if subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(disk)], capture_output=True).returncode:
         pytest.skip("mounting is not allowed here")
     try:
-        refused("test_retina", disk, "cannot be kept in")
+        refused("test_retina", disk, "cannot be stored in")
         monkeypatch.setattr(download.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1 << 40}))
-        refused("test_retina", disk, "cannot be kept in .*: No space left on device")
+        refused("test_retina", disk, "cannot be stored in .*: No space left on device")
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
@@ -367,7 +370,7 @@ def test_no_room_for_the_converted_file(
     register(monkeypatch, Weights("coco_1x", url=url, sha256=digest))
     monkeypatch.setattr(fetch, "save_safetensors", full)
     assert same(pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=tmp_path), state)
-    assert "has no room to keep it" in caplog.text
+    assert "cannot be kept in" in caplog.text
     assert files_in(tmp_path) == []
 
 
@@ -400,17 +403,17 @@ def test_offline_means_offline(
     url, digest = server.put(FILE, checkpoint(state))
     register(monkeypatch, Weights("coco_1x", url=url, sha256=digest))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    refused("test_retina", tmp_path, "HF_HUB_OFFLINE forbids to fetch it")
+    refused("test_retina", tmp_path, "HF_HUB_OFFLINE forbids downloading it")
     assert not server.requests
 
 
 def test_links_of_other_kinds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     register(monkeypatch, Weights("coco_1x", url="ftp://host/file.pth"))
-    refused("test_retina", tmp_path, "links begin with http, https or file", ValueError)
+    refused("test_retina", tmp_path, "write a link that starts with http, https or file", ValueError)
 
 
 def test_pages_are_for_people(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"only a browser can fetch: https://drive\.google\.com/.*load_checkpoint\("):
+    with pytest.raises(ValueError, match=r"only a browser can open: https://drive\.google\.com/.*load_checkpoint\("):
         pkdzoo.create_detector("gfl_r50_crosskd_r101", pretrained=True, cache_dir=tmp_path)
 
 
@@ -418,7 +421,9 @@ def test_a_cache_that_cannot_be(server: Served, tmp_path: Path, monkeypatch: pyt
     url, _ = server.put(FILE, b"")
     register(monkeypatch, Weights("coco_1x", url=url))
     (tmp_path / "file").write_text("not a folder")
-    refused("test_retina", tmp_path / "file", r"cannot be kept in .*: (File exists|Not a directory); set PKDZOO_CACHE")
+    refused(
+        "test_retina", tmp_path / "file", r"cannot be stored in .*: (File exists|Not a directory); set PKDZOO_CACHE"
+    )
 
 
 def test_many_at_once_fetch_once(
@@ -447,7 +452,7 @@ def test_pieces_of_killed_processes_go_after_a_day(
 ) -> None:
     url, digest = server.put(FILE, checkpoint(state))
     register(monkeypatch, Weights("coco_1x", url=url, sha256=digest))
-    old, young = tmp_path / f"{download.ARRIVING}old", tmp_path / f"{download.ARRIVING}young"
+    old, young = tmp_path / f"{download.PARTIAL}old", tmp_path / f"{download.PARTIAL}young"
     old.write_bytes(b"x")
     young.write_bytes(b"x")
     yesterday = time.time() - 25 * 3600

@@ -97,17 +97,17 @@ def test_full_folders_are_refused(model: pkdzoo.Detector, tmp_path: Path) -> Non
 
 
 LEAKS = {
-    "/home/ann/data": "a place",
-    "see /data/coco/val": "a place",
-    "--data=/mnt/big/coco": "a place",
-    "~/runs/a": "a place",
-    "../../secret/a": "a place",
-    "C:\\\\Users\\\\ann": "a place",
+    "/home/ann/data": "a local path",
+    "see /data/coco/val": "a local path",
+    "--data=/mnt/big/coco": "a local path",
+    "~/runs/a": "a local path",
+    "../../secret/a": "a local path",
+    "C:\\\\Users\\\\ann": "a local path",
     "key hf_abcdefghijklmnopqrstuv": "a token",
     "https://ann:pass@host/x": "a token",
-    "local-dir:/home/ann/runs/big/best": "a place",
-    "file:///data/zoo/x.pth": "a place",
-    "C:/Users/ann/runs": "a place",
+    "local-dir:/home/ann/runs/big/best": "a local path",
+    "file:///data/zoo/x.pth": "a local path",
+    "C:/Users/ann/runs": "a local path",
 }
 
 
@@ -136,7 +136,7 @@ def test_users_are_not_named(model: pkdzoo.Detector, tmp_path: Path, monkeypatch
     monkeypatch.setattr(getpass, "getuser", lambda: "annsmith")
     folder = publish(model, tmp_path / "a")
     (folder / "README.md").write_text("trained by annsmith\n")
-    with pytest.raises(ValueError, match="'annsmith', a place or a user"):
+    with pytest.raises(ValueError, match="'annsmith', a local path or user name"):
         check_private(folder)
     check_private(folder, {"annsmith"})
 
@@ -148,7 +148,7 @@ def test_other_files_and_heads_of_tensors(model: pkdzoo.Detector, tmp_path: Path
         check_private(folder)
     publish(model, tmp_path / "b")
     (tmp_path / "b" / "rest.pt").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"rest\.pt is not published"):
+    with pytest.raises(ValueError, match=r"rest\.pt cannot be published"):
         check_private(tmp_path / "b")
 
 

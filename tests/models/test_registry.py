@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from helpers.reference import load
 
@@ -9,6 +15,7 @@ import pkdzoo
 from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.models import _registry
 from pkdzoo.models._registry import Entry
+from pkdzoo.models._zoo_index import INDEX_FILE, read_index
 from pkdzoo.models.backbones.weights import IMAGENET
 
 PUBLISHED = load("published")
@@ -105,7 +112,7 @@ def test_registering_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         _registry.register(Entry("test_arch", "test", dict, {}))
     with pytest.raises(ValueError, match="a dot separates"):
         _registry.register(Entry("test.arch", "test", dict, {}))
-    with pytest.raises(ValueError, match="two weights of one tag"):
+    with pytest.raises(ValueError, match="two weights with the same tag"):
         _registry.register(Entry("other", "test", dict, {}, (Weights("a"), Weights("a"))))
     with pytest.raises(ValueError, match="register its student 'nobody' first"):
         _registry.register_distilled("x", Distilled("nobody", "retina_r50", ("pkd",)))
@@ -117,3 +124,21 @@ def test_families_that_nobody_has() -> None:
         pkdzoo.list_detectors(family="retna")
     with pytest.raises(ValueError, match="no family 'yolo'"):
         pkdzoo.results(family="yolo")
+
+
+def test_the_index_is_what_the_families_register(tmp_path: Path) -> None:
+    """In a process of its own, where no other test has registered anything."""
+    code = """
+import sys
+from pkdzoo.maintain import zoo
+zoo.measure = lambda name: (0.0, 0.0)  # counting multiply-adds takes long and has tests of its own
+zoo.write_zoo_index(sys.argv[1])
+"""
+    path = tmp_path / "index.json"
+    around = {**os.environ, "PYTHONPATH": str(Path(pkdzoo.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, env=around, timeout=200)
+    current, stored = read_index(path), read_index(INDEX_FILE)
+    assert list(current) == list(stored) == sorted(stored), "write it again: python -m pkdzoo.maintain zoo"
+    for name, row in current.items():
+        assert replace(row, params=stored[name].params, gflops=stored[name].gflops) == stored[name]
+        assert stored[name].params == round(row.parameters[row.num_classes] / 1e6, 3)

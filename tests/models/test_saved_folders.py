@@ -114,12 +114,12 @@ def test_folders_of_others_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"args": [1]}, "args holds something else"),
-        ({"pkdzoo_cfg": [1]}, "pkdzoo_cfg holds something else"),
-        ({"label_names": 7}, "label_names holds something else"),
-        ({"pkdzoo_cfg": {"postprocess": {"later": 1}}}, r"not one that this pkdzoo can read: .*later"),
-        ({"pkdzoo_cfg": {"resize": "big"}}, "not one that this pkdzoo can read"),
-        ({"pkdzoo_cfg": {"resize": [0, 64]}}, r"resize=\[0, 64\]: two lengths"),
+        ({"args": [1]}, "args has the wrong type"),
+        ({"pkdzoo_cfg": [1]}, "pkdzoo_cfg has the wrong type"),
+        ({"label_names": 7}, "label_names has the wrong type"),
+        ({"pkdzoo_cfg": {"postprocess": {"later": 1}}}, r"this version of pkdzoo cannot read its config.json: .*later"),
+        ({"pkdzoo_cfg": {"resize": "big"}}, "this version of pkdzoo cannot read its config.json"),
+        ({"pkdzoo_cfg": {"resize": [0, 64]}}, r"resize=\[0, 64\]: write two lengths"),
         ({"pkdzoo_cfg": {"pixel_mean": [0, 0, 0], "pixel_std": [0, 1, 1]}}, "numbers above 0"),
     ],
 )

@@ -11,7 +11,7 @@ from torchvision.models import resnet50
 
 import pkdzoo
 from pkdzoo.models._counting import deform_conv_flops
-from pkdzoo.models._model_sizes import COSTS
+from pkdzoo.models._zoo_index import INDEX
 from pkdzoo.models._zoo_table import METRICS, cost_of, measure
 
 SOME = ("retina_r50", "retina_swin_t", "reppoints_r50", "faster_rcnn_r50", "mask_rcnn_swin_t")
@@ -58,12 +58,12 @@ def test_written_out() -> None:
 def test_parameters_are_counted(name: str) -> None:
     with torch.device("meta"):
         model = pkdzoo.create_detector(name)
-    assert COSTS[name][0] == round(sum(p.numel() for p in model.parameters()) / 1e6, 3)
+    assert INDEX[name].params == round(sum(p.numel() for p in model.parameters()) / 1e6, 3)
 
 
 @pytest.mark.parametrize("name", SOME)
 def test_operations_are_counted(name: str) -> None:
-    assert measure(name) == COSTS[name]
+    assert measure(name) == (INDEX[name].params, INDEX[name].gflops)
 
 
 def test_counts_against_others() -> None:
@@ -94,4 +94,5 @@ def test_pairs_cost_what_their_students_cost() -> None:
         entry, _ = find(name)
         assert entry.distilled is not None
         if find(entry.distilled.student)[0].args == entry.args:
-            assert cost_of(entry) == COSTS[entry.distilled.student]
+            student = INDEX[entry.distilled.student]
+            assert cost_of(entry) == (student.params, student.gflops)

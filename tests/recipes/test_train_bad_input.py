@@ -53,7 +53,7 @@ def test_no_data(train, capsys, recipe, tmp_path) -> None:
 def test_weights_that_cannot_be_had(says, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("PKDZOO_CACHE", str(tmp_path / "empty"))
-    assert "HF_HUB_OFFLINE forbids to fetch it" in says("--set", "model=retina_r18", "--set", "init=imagenet")
+    assert "HF_HUB_OFFLINE forbids downloading it" in says("--set", "model=retina_r18", "--set", "init=imagenet")
 
 
 def test_a_file_that_is_not_coco(says, copy) -> None:

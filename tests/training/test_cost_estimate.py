@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import pkdzoo
-from pkdzoo.models._model_sizes import COSTS
+from pkdzoo.models._zoo_index import INDEX
 from pkdzoo.structures import Batch
 from pkdzoo.training import machine
 from pkdzoo.training.cost_estimate import cost_of_a_pass, dry_pass, grey, memory_of_a_step
@@ -46,7 +46,7 @@ def test_nothing_is_left_of_a_pass_that_fails() -> None:
 def test_multiply_adds_are_those_of_the_zoo(name) -> None:
     """Of an image of 1333 x 800, told from images of 128 and 256 pixels: within a hundredth."""
     cost = cost_of_a_pass(pkdzoo.create_detector(name), (800, 1344), 1)
-    assert cost.forward / 1e9 == pytest.approx(COSTS[name][1], rel=0.01)
+    assert cost.forward / 1e9 == pytest.approx(INDEX[name].gflops, rel=0.01)
     assert cost.total == pytest.approx(3 * cost.forward, rel=0.1)  # backward: once for weights, once for maps
 
 

@@ -1,0 +1,162 @@
+"""Writers of detections: JSON lines, COCO's format, annotated images and videos.
+
+They write image by image and keep no list in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from pycocotools import mask as coco_mask
+
+from pkdzoo.cli.common import ESCAPED
+from pkdzoo.data.labels import coco_ids
+from pkdzoo.inference.result import Result
+from pkdzoo.inference.video import VideoWriter, frame_rate, is_video, writing_video
+from pkdzoo.inference.web import is_link, path_in
+from pkdzoo.utils.files import atomic_path
+
+DRAWING_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # drawings of other images are PNG
+
+# -- detections --------------------------------------------------------------------------------------------------
+
+
+class DetectionWriter(Protocol):
+    """Writes the detections of one image after another."""
+
+    def add(self, result: Result) -> None:
+        """Write the detections of one image."""
+        ...
+
+
+class JsonLinesWriter:
+    """Writes one JSON object per image, each on its own line."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def add(self, result: Result) -> None:
+        """Write the line of an image."""
+        self.file.write(json.dumps(result.to_json(), ensure_ascii=False) + "\n")
+        self.file.flush()
+
+
+class CocoWriter:
+    """Writes a complete COCO annotation file with scores, which can be loaded as a data set.
+
+    Annotations are written at once; the records of images are kept in a temporary file until :meth:`finish`. A frame
+    of a video is called ``VIDEO#NUMBER`` and has the further fields ``frame`` and ``time``.
+    """
+
+    def __init__(self, file: TextIO, label_names: tuple[str, ...]) -> None:
+        self.file, self.label_names = file, label_names
+        self.ids = coco_ids(label_names) or {label: label + 1 for label in range(len(label_names))}
+        self.image_records = tempfile.TemporaryFile("w+", encoding="utf-8", errors=ESCAPED)  # noqa: SIM115 - closed by finish()
+        self.images = self.annotations = 0
+        file.write('{"annotations": [')
+
+    def add(self, result: Result) -> None:
+        """Write the detections of an image; unreadable images have no size and are left out."""
+        if result.error is not None:
+            return
+        self.images += 1
+        height, width = result.size
+        record: dict[str, Any] = {"id": self.images, "file_name": result.path, "height": height, "width": width}
+        if result.frame is not None:
+            record |= {"file_name": f"{result.path}#{result.frame}", "frame": result.frame, "time": result.time}
+        self.image_records.write((",\n" if self.images > 1 else "\n") + json.dumps(record, ensure_ascii=False))
+        for row in result.to_coco(self.images, self.ids):
+            self.annotations += 1
+            mask = row.get("segmentation")
+            area = row["bbox"][2] * row["bbox"][3] if mask is None else float(coco_mask.area(mask))
+            text = json.dumps({"id": self.annotations, **row, "area": area, "iscrowd": 0})
+            self.file.write(("\n" if self.annotations == 1 else ",\n") + text)
+
+    def finish(self) -> None:
+        """Write the images and classes."""
+        categories = [{"id": self.ids[label], "name": name} for label, name in enumerate(self.label_names)]
+        self.file.write(f'\n], "categories": {json.dumps(categories, ensure_ascii=False)}, "images": [')
+        self.image_records.seek(0)
+        shutil.copyfileobj(self.image_records, self.file)
+        self.file.write("\n]}\n")
+        self.image_records.close()
+
+
+@contextmanager
+def open_detection_writer(path: Path, label_names: tuple[str, ...]) -> Iterator[DetectionWriter]:
+    """Open the writer of a ``.jsonl`` or COCO ``.json`` file.
+
+    JSON lines can be read while they are written; a COCO file is created atomically at the end.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".jsonl":
+        with path.open("w", encoding="utf-8", errors=ESCAPED) as file:
+            yield JsonLinesWriter(file)
+        return
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", errors=ESCAPED) as file:
+        writer = CocoWriter(file, label_names)
+        yield writer
+        writer.finish()
+
+
+# -- annotated images ------------------------------------------------------------------------------------------
+
+
+def drawing_paths(paths: list[str], folder: Path) -> dict[str, Path]:
+    """Choose the file of the annotated image or video of each path, and create the folder.
+
+    Raises:
+        ValueError: if an annotated image would overwrite an input.
+    """
+    sources = {Path(path).resolve() for path in paths if not is_link(path)}
+    outputs: dict[str, Path] = {}
+    taken: set[str] = set()
+    for path in paths:
+        source = Path(path_in(path) if is_link(path) else path)
+        stem, suffix = source.stem or "image", source.suffix
+        suffix = (
+            suffix if suffix.lower() in DRAWING_SUFFIXES else ".mp4" if is_video(path) and not is_link(path) else ".png"
+        )
+        name, number = f"{stem}{suffix}", 2
+        while name.lower() in taken:  # some file systems ignore case
+            name, number = f"{stem}_{number}{suffix}", number + 1
+        taken.add(name.lower())
+        outputs[path] = folder / name
+        if outputs[path].resolve() in sources:
+            raise ValueError(f"--output {folder} would overwrite {path}: choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return outputs
+
+
+class DrawingWriter(ExitStack):
+    """Writes annotated images, and annotated videos frame by frame; one video at a time is open.
+
+    Args:
+        paths: output by input, from :func:`drawing_paths`.
+        every: the results are of every so many-th frame of a video; its frame rate is divided by this.
+    """
+
+    def __init__(self, paths: dict[str, Path], every: int = 1) -> None:
+        super().__init__()
+        self.paths, self.every = paths, every
+        self.open: str | None = None
+        self.video: VideoWriter | None = None
+
+    def add(self, result: Result) -> None:
+        """Draw the detections, all of them: the threshold has been applied before."""
+        assert result.path is not None
+        if result.frame is None:
+            return result.save(self.paths[result.path], threshold=0.0)
+        if self.open != result.path:
+            self.close()
+            path, rate = self.paths[result.path], frame_rate(result.path) / self.every
+            self.video = self.enter_context(writing_video(path, rate))
+            self.open = result.path
+        assert self.video is not None
+        self.video.add(result.plot(threshold=0.0))

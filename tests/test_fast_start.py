@@ -1,0 +1,118 @@
+"""Importing the package and the simple verbs import no slow library, and lazy names are the same everywhere."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pkdzoo
+
+ROOT = Path(__file__).parents[1]
+SLOW = ("torch", "torchvision", "accelerate", "huggingface_hub", "numpy", "PIL", "pycocotools", "safetensors")
+MAIN = "from pkdzoo.cli import main\ntry:\n    main({})\nexcept SystemExit:\n    pass"
+SIMPLE = {
+    "import": "import pkdzoo",
+    "listing": "import pkdzoo; pkdzoo.list_detectors(); pkdzoo.results(); pkdzoo.get_weights('retina_r50')",
+    **{
+        " ".join(argv): MAIN.format(argv)
+        for argv in (
+            ["--help"],
+            ["--version"],
+            ["list"],
+            ["list", "--json"],
+            ["list", "--pairs", "--pretrained"],
+            ["info", "retina_r50"],
+            ["info", "retina_r50_pkd_swin.coco_2x", "--json"],
+            ["info", "retina_r5O"],
+            ["predict", "--help"],
+            ["eval", "--help"],
+            ["data", "check", "--help"],
+        )
+    },
+}
+
+
+def run(code: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("code", SIMPLE.values(), ids=SIMPLE)
+def test_simple_commands_import_no_slow_library(code: str) -> None:
+    report = f"import sys; print(); print('imported:', *(name for name in {SLOW} if name in sys.modules))"
+    assert run(f"{code}\n{report}").splitlines()[-1].split() == ["imported:"]
+
+
+def imports_for_type_checkers() -> tuple[dict[str, str], set[str]]:
+    """Modules by public name, and subpackages, from the ``if TYPE_CHECKING:`` block of the package."""
+    tree = ast.parse((ROOT / "pkdzoo" / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If) and isinstance(node.test, ast.Name))
+    names: dict[str, str] = {}
+    subpackages = set()
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names:
+            if node.module == "pkdzoo":
+                subpackages.add(alias.name)
+            else:
+                names[alias.name] = node.module
+    return names, subpackages
+
+
+def test_lazy_names_are_those_for_type_checkers() -> None:
+    names, subpackages = imports_for_type_checkers()
+    assert names == pkdzoo._MODULES
+    assert subpackages == set(pkdzoo._SUBPACKAGES)
+    assert {*names, "__version__"} == set(pkdzoo.__all__)
+    assert {*pkdzoo.__all__, *subpackages} <= set(dir(pkdzoo))
+
+
+def test_no_module_has_the_name_of_a_lazy_attribute() -> None:
+    """The import of the module would replace the attribute."""
+    modules = {path.stem for path in (ROOT / "pkdzoo").iterdir()}
+    assert not modules & set(pkdzoo._MODULES)
+    assert set(pkdzoo._SUBPACKAGES) <= modules
+
+
+def test_every_lazy_name_is_found() -> None:
+    for name in (*pkdzoo.__all__, *pkdzoo._SUBPACKAGES):
+        assert getattr(pkdzoo, name) is not None
+    assert callable(pkdzoo.results)
+    with pytest.raises(AttributeError, match="has no attribute 'create_detecter'"):
+        pkdzoo.create_detecter  # noqa: B018
+
+
+def test_subpackages_are_found_without_an_import_of_their_own() -> None:
+    assert run("import pkdzoo; print(pkdzoo.distill.list_methods.__name__)") == "list_methods\n"
+
+
+def test_building_a_detector_imports_its_own_family_alone() -> None:
+    code = "import sys, pkdzoo; pkdzoo.create_detector('gfl_r10w16', num_classes=2)"
+    families = "print(*sorted(name for name in sys.modules if name in ('pkdzoo.models.retina', 'pkdzoo.models.gfl')))"
+    assert run(f"{code}\n{families}") == "pkdzoo.models.gfl\n"
+
+
+def test_a_name_of_a_family_that_is_not_imported_cannot_be_taken() -> None:
+    code = """
+import sys
+from pkdzoo.models import _registry
+def build(): ...
+try:
+    _registry.register_family("mine", build, {"retina_r50": {}})
+except ValueError as error:
+    print(error)
+print("pkdzoo.models.retina" in sys.modules)
+"""
+    assert run(code) == "'retina_r50' is registered already: choose another name\nFalse\n"
+
+
+def test_pairs_are_built_by_names_alone() -> None:
+    code = "import pkdzoo; s, t = pkdzoo.create_pair('retina_r50_pkd_x101', pretrained=False); print(s.name, t.name)"
+    assert run(code) == "retina_r50_pkd_x101 retina_x101_64x4d\n"
