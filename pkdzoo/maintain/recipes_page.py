@@ -37,7 +37,7 @@ EQUAL_METHODS = {
 HEAD = """# Recipes
 
 One file is one published result, or one table of a paper; it holds what differs from the schedules in
-[common.py](common.py). Every file opens with the line that starts it:
+[schedules.py](../pkdzoo/training/schedules.py). Every file opens with the line that starts it:
 
 ```
 accelerate launch recipes/train.py recipes/pkd/retina_r50_pkd_swin.py --data coco/
