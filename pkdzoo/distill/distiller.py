@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from pkdzoo.distill.base import DistillMethod, Frozen, Progress, schedule_factor
 from pkdzoo.distill.registry import build_method
+from pkdzoo.distill.task import Task
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import DEPTHS, Depth
 from pkdzoo.structures import Batch
 
 
-class Distiller(nn.Module):
+class Distiller(Task):
     """Trains a student with its own losses plus those of one or several methods, over one pass of the teacher.
 
     The teacher runs as deep as the deepest method asks, without gradient; with feature methods alone its head never
@@ -113,10 +114,6 @@ class Distiller(nn.Module):
             method.progress = progress
             if self.schedules[name] != "constant":
                 self.get_buffer(f"factor_{name}").fill_(schedule_factor(self.schedules[name], progress))
-
-    def set_epoch(self, epoch: int) -> None:
-        """Tell the student, whose targets may depend on it."""
-        self.student.set_epoch(epoch)
 
     def on_epoch_start(self, epoch: int, loader: Iterable[Batch]) -> None:
         """Let the methods prepare an epoch, e.g. collect prototypes; ``loader`` gives the training batches."""
