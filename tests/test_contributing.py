@@ -86,9 +86,7 @@ def test_a_variant(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_recipe(tmp_path: Path) -> None:
-    (tmp_path / "recipes").mkdir()
-    (tmp_path / "recipes" / "common.py").write_text((ROOT / "recipes" / "common.py").read_text())
-    path = tmp_path / "recipes" / "pkd.py"
+    path = tmp_path / "pkd.py"
     path.write_text(block("RECIPE = Recipe("))
     recipe = load_recipe(path)
     assert recipe.distill is not None and pkdzoo.get_weights(recipe.distill.teacher).has_source

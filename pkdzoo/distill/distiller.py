@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from pkdzoo.distill.base import DistillMethod, FrozenTeacher, Progress, schedule_factor
 from pkdzoo.distill.registry import build_method
+from pkdzoo.distill.task import Task
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import DEPTHS, Depth
 from pkdzoo.structures import Batch
 
 
-class Distiller(nn.Module):
-    """A student with its own losses plus those of one or several methods, over one pass of the teacher.
+class Distiller(Task):
+    """Trains a student with its own losses plus those of one or several methods, over one pass of the teacher.
 
     The teacher runs without gradient, as deep as the deepest method needs; with feature methods alone its head never
     runs. It is not in state_dict() or parameters(): a checkpoint of the Distiller holds the student
@@ -113,10 +114,6 @@ class Distiller(nn.Module):
             method.progress = progress
             if self.schedules[name] != "constant":
                 self.get_buffer(f"factor_{name}").fill_(schedule_factor(self.schedules[name], progress))
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the student, whose targets may depend on it."""
-        self.student.set_epoch(epoch)
 
     def on_epoch_start(self, epoch: int, loader: Iterable[Batch]) -> None:
         """Let the methods prepare an epoch, e.g. collect prototypes; ``loader`` gives the training batches."""

@@ -34,8 +34,8 @@ EQUAL_METHODS = {
 }
 HEAD = """# Recipes
 
-A file holds one published result, or one table of a paper, as changes to the schedules in [common.py](common.py).
-Every file begins with its launch command:
+A file holds one published result, or one table of a paper, as changes to the schedules in
+[schedules.py](../pkdzoo/training/schedules.py). Every file begins with its launch command:
 
 ```
 accelerate launch recipes/train.py recipes/pkd/retina_r50_pkd_swin.py --data coco/

@@ -1,4 +1,4 @@
-"""From a recipe and the places of its data to what the loop needs: data sets, loaders, student, teacher, task."""
+"""Builds what a training run needs from its recipe: data sets, loaders, student, teacher and task."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from pkdzoo.data import (
@@ -26,17 +25,19 @@ from pkdzoo.data import (
 )
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.inherit import freeze, inherit
+from pkdzoo.distill.task import Task
 from pkdzoo.models._config import from_json
 from pkdzoo.models._factory import create_detector
 from pkdzoo.models._loading import load_backbone, load_checkpoint
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
 from pkdzoo.training.recipe import Data, Distill, Recipe
+from pkdzoo.training.task import SupervisedTask
 
 
 @dataclass(frozen=True)
-class Places:
-    """Annotation file and image folder of the two splits."""
+class DataPaths:
+    """Annotation file and image folder of the training and the validation split."""
 
     train: tuple[Path, Path]
     val: tuple[Path, Path]
@@ -49,19 +50,19 @@ def find_data(
     val_json: str | Path | None = None,
     images: str | Path | None = None,
     cache: str | Path = "runs",
-) -> Places:
-    """Where the data is.
+) -> DataPaths:
+    """Find the annotation files and the image folders.
 
     Args:
-        data: of the recipe; its ``generate`` makes a data set when nothing else is given.
+        data: of the recipe; with ``generate`` a data set is generated if no path is given.
         folder: in one of the layouts of :func:`pkdzoo.data.find_split`.
-        train_json: annotation file, if it is elsewhere.
-        val_json: likewise.
-        images: image folder of both splits, if it is elsewhere.
-        cache: folder that a generated data set goes to.
+        train_json: annotation file of the training split, if it is not in ``folder``.
+        val_json: annotation file of the validation split, if it is not in ``folder``.
+        images: image folder of both splits, if it is not in ``folder``.
+        cache: folder that a generated data set is written to.
 
     Raises:
-        ValueError: when something is missing, saying what was looked for.
+        ValueError: if a file or folder is missing; the message lists the paths that were tried.
     """
     if folder is None and train_json is None and val_json is None and images is None:
         if data.generate is None:
@@ -70,25 +71,25 @@ def find_data(
             )
         folder = make_shapes(Path(cache) / "shapes", **_shape_arguments(data.generate))
     train = find_split(folder, "train", train_json, images)
-    return Places(train, find_split(folder, "val", val_json, images))
+    return DataPaths(train, find_split(folder, "val", val_json, images))
 
 
-def _shape_arguments(given: Any) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+def _shape_arguments(generate: Any) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in generate.items()}
 
 
 def train_transform(data: Data) -> Compose:
-    """Resize, flip and, where the recipe says so, a random window before the resize or after it."""
+    """Resize and flip, with the recipe's random crop before (``zoom``) or after (``crop``) the resize."""
     steps: list[Any] = [RandomZoom(data.zoom)] if data.zoom else []
     steps += [Resize(data.short, data.long, data.mode), RandomFlip(data.flip)]
     return Compose([*steps, RandomCrop(data.crop)] if data.crop else steps)
 
 
-def build_datasets(recipe: Recipe, places: Places) -> tuple[CocoDataset, CocoDataset]:
-    """Training images (unreadable ones are skipped and counted) and validation images (they are an error)."""
+def build_datasets(recipe: Recipe, paths: DataPaths) -> tuple[CocoDataset, CocoDataset]:
+    """Training and validation images: unreadable training images are skipped and counted, others raise an error."""
     data = recipe.data
     train = CocoDataset(
-        *places.train,
+        *paths.train,
         transform=train_transform(data),
         with_masks=data.masks,
         drop_empty=data.drop_empty,
@@ -96,27 +97,34 @@ def build_datasets(recipe: Recipe, places: Places) -> tuple[CocoDataset, CocoDat
         seed=recipe.seed,
         on_error="skip",
     )
-    return train, val_dataset(places.val, data.test_size, train.label_names)
+    return train, val_dataset(paths.val, data.test_size, train.label_names)
 
 
 def val_dataset(
-    place: tuple[Path, Path], size: tuple[int, int], label_names: Sequence[str], skip_other_classes: bool = False
+    paths: tuple[Path, Path], size: tuple[int, int], label_names: Sequence[str], skip_other_classes: bool = False
 ) -> CocoDataset:
-    """Images to measure on, at (short, long) pixels, with the model's own order of classes."""
+    """Images to evaluate on, resized to (short, long) pixels, with the classes in the model's order.
+
+    Args:
+        paths: annotation file and image folder.
+        size: (short, long) side in pixels.
+        label_names: the model's classes.
+        skip_other_classes: leave out boxes of other classes instead of raising an error.
+    """
     transform = test_transform(*size)
-    return CocoDataset(*place, transform=transform, label_names=label_names, skip_other_classes=skip_other_classes)
+    return CocoDataset(*paths, transform=transform, label_names=label_names, skip_other_classes=skip_other_classes)
 
 
 def batch_per_process(recipe: Recipe, processes: int) -> int:
-    """Images of one pass of one process.
+    """Images per forward pass of one process.
 
     Raises:
-        ValueError: when the recipe's total batch cannot be divided evenly.
+        ValueError: if the recipe's total batch cannot be divided evenly.
     """
     parts = processes * recipe.optim.accumulate
     if recipe.data.batch_size % parts:
         raise ValueError(
-            f"a batch of {recipe.data.batch_size} cannot be shared by {processes} processes x "
+            f"a batch of {recipe.data.batch_size} cannot be divided by {processes} processes x "
             f"{recipe.optim.accumulate} accumulated passes: write e.g. --set data.batch_size="
             f"{-(-recipe.data.batch_size // parts) * parts}"
         )
@@ -124,15 +132,16 @@ def batch_per_process(recipe: Recipe, processes: int) -> int:
 
 
 def train_loader(recipe: Recipe, dataset: CocoDataset, processes: int) -> tuple[DataLoader[Batch], AspectBatchSampler]:
-    """Batches of one process in the order of (seed, epoch), and the sampler that has to be told the epoch."""
+    """Batches in the order of (seed, epoch), and their sampler, on which the epoch has to be set."""
     sampler = AspectBatchSampler(dataset.aspect_groups(), batch_per_process(recipe, processes), seed=recipe.seed)
     return _loader(dataset, recipe.data.workers, batch_sampler=sampler), sampler
 
 
 def set_epoch(epoch: int, loader: Any, dataset: CocoDataset, sampler: AspectBatchSampler) -> None:
-    """Tell the epoch to a loader that Accelerate prepared, its data set and its sampler.
+    """Set the epoch of a loader prepared by Accelerate, of its data set and of its sampler.
 
-    All three: Accelerate's loader counts epochs itself, from 0 after a resume, and does not reach the sampler in it.
+    All three are needed: Accelerate's loader counts epochs itself, from 0 after a resume, and does not pass its count
+    to the sampler.
     """
     loader.set_epoch(epoch)
     dataset.set_epoch(epoch)
@@ -140,13 +149,13 @@ def set_epoch(epoch: int, loader: Any, dataset: CocoDataset, sampler: AspectBatc
 
 
 def val_loader(dataset: CocoDataset, batch: int, workers: int) -> DataLoader[Batch]:
-    """Batches in the order of the file, the same ones however many processes share them."""
+    """Batches in the order of the annotation file, the same for any number of processes."""
     return _loader(dataset, workers, batch_size=batch)
 
 
 def _loader(dataset: CocoDataset, workers: int, **kwargs: Any) -> DataLoader[Batch]:
-    # A generator of its own: otherwise each epoch's start would draw from the global one, and a run that is resumed
-    # within an epoch would draw once more than the uninterrupted one.
+    # Without its own generator, each epoch's start would draw from the global one, and a run resumed within an epoch
+    # would draw once more than an uninterrupted run.
     generator = torch.Generator().manual_seed(0)
     return DataLoader(
         cast(Any, dataset),
@@ -163,7 +172,7 @@ def _loader(dataset: CocoDataset, workers: int, **kwargs: Any) -> DataLoader[Bat
 
 
 def _detector(name: str, pretrained: bool = False, **args: Any) -> Detector:
-    # what a recipe writes down is JSON: lists stand for tuples, a dict of statistics for PixelNorm
+    # recipes hold JSON values: a list stands for a tuple, a dict of pixel statistics for PixelNorm
     return create_detector(name, pretrained, **{key: from_json(value) for key, value in args.items()})
 
 
@@ -171,13 +180,13 @@ def build_student(recipe: Recipe, label_names: Sequence[str]) -> Detector:
     """The detector that learns, for the classes of the data.
 
     Raises:
-        ValueError: for a recipe whose own number of classes is another, or whose weights cannot be had.
+        ValueError: if the recipe sets another number of classes than the data has, or its weights are not available.
     """
-    asked = recipe.model_args.get("num_classes", len(label_names))
-    if asked != len(label_names):
+    num_classes = recipe.model_args.get("num_classes", len(label_names))
+    if num_classes != len(label_names):
         raise ValueError(
-            f"model_args.num_classes={asked}, but the data has {len(label_names)} classes "
-            f"({', '.join(label_names[:10])}): leave it out, it is read from the annotation file"
+            f"model_args.num_classes={num_classes}, but the data has {len(label_names)} classes "
+            f"({', '.join(label_names[:10])}): leave it out; it is read from the annotation file"
         )
     torch.manual_seed(recipe.seed)  # random weights depend on the recipe alone
     args: dict[str, Any] = {**recipe.model_args, "num_classes": len(label_names), "resize": recipe.data.test_size}
@@ -189,7 +198,7 @@ def build_student(recipe: Recipe, label_names: Sequence[str]) -> Detector:
 
 
 def _with_weights(model: Detector, init: str, args: dict[str, Any]) -> Detector:
-    """The model with the weights that ``init`` names."""
+    """The model with the weights that ``init`` refers to."""
     if init.startswith("imagenet"):
         load_backbone(model, init)
         model.loaded_from = f"{init} weights of the backbone"
@@ -203,13 +212,13 @@ def _with_weights(model: Detector, init: str, args: dict[str, Any]) -> Detector:
 
 
 def build_teacher(distill: Distill, label_names: Sequence[str]) -> Detector:
-    """The detector that teaches.
+    """The teacher, with its weights.
 
-    A teacher loaded from a file of one's own is built for the classes of the data, unless ``teacher_args`` says how
-    many it has.
+    A teacher loaded from a file of weights is built for the classes of the data, unless ``teacher_args`` sets its
+    number of classes.
 
     Raises:
-        ValueError: when it has no weights and the recipe does not say ``teacher_weights="random"``.
+        ValueError: if no weights are available and the recipe does not set ``teacher_weights="random"``.
     """
     args = dict(distill.teacher_args)
     if distill.teacher_weights == "random":
@@ -224,35 +233,28 @@ def build_teacher(distill: Distill, label_names: Sequence[str]) -> Detector:
         return _detector(distill.teacher, pretrained=True, **args)
     except ValueError as error:
         raise ValueError(
-            f"the teacher {distill.teacher!r} cannot be had: {error}. Name a file of weights with "
-            "--set distill.teacher_weights=FILE, or write 'random' there if that is what you want"
+            f"the teacher {distill.teacher!r} cannot be loaded: {error}. Give a file of weights with "
+            "--set distill.teacher_weights=FILE, or write distill.teacher_weights=random for an untrained teacher"
         ) from error
 
 
-def build_task(recipe: Recipe, student: Detector, teacher: Detector | None) -> nn.Module:
-    """What the loop calls with a batch and gets losses from: the student itself, or a Distiller around it.
+def build_task(recipe: Recipe, student: Detector, teacher: Detector | None) -> Task:
+    """The module that the loop calls: a SupervisedTask, or a Distiller if the recipe has distillation methods.
 
-    A teacher without methods gives what is inherited and is not needed any more.
+    With a teacher and no methods, the student only inherits the teacher's parts; the task then has no teacher.
     """
     if recipe.distill is None or teacher is None:
-        return student
+        return SupervisedTask(student)
     inherited = recipe.distill.inherit
     inherit(student, teacher, inherited)
     if inherited and (student.loaded_from or "backbone" in inherited):
-        before = [student.loaded_from] if student.loaded_from else []
-        student.loaded_from = " and ".join([*before, f"{', '.join(inherited)} of {teacher.name}"])
+        sources = [student.loaded_from] if student.loaded_from else []
+        student.loaded_from = " and ".join([*sources, f"{', '.join(inherited)} of {teacher.name}"])
     freeze(student, recipe.distill.freeze)
-    return Distiller(student, teacher, recipe.distill.methods) if recipe.distill.methods else student
+    return Distiller(student, teacher, recipe.distill.methods) if recipe.distill.methods else SupervisedTask(student)
 
 
-def student_of(task: nn.Module) -> Detector:
-    """The detector inside a task."""
-    student = task.student if isinstance(task, Distiller) else task
-    assert isinstance(student, Detector)
-    return student
-
-
-def train_mode(task: nn.Module, recipe: Recipe) -> None:
-    """Switch to training; frozen parts stay in eval mode, so that their batch norms keep their statistics."""
+def train_mode(task: Task, recipe: Recipe) -> None:
+    """Switch to training mode; frozen parts stay in eval mode, so that their batch norms keep their statistics."""
     task.train()
-    freeze(student_of(task), recipe.distill.freeze if recipe.distill else ())
+    freeze(task.student, recipe.distill.freeze if recipe.distill else ())

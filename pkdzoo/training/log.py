@@ -1,4 +1,4 @@
-"""What people see of a run while it goes on: a progress bar, JSON lines, trackers; and the guard against NaN."""
+"""The log of a run (progress bar, JSON lines, trackers) and its check for losses and gradients that are not finite."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ from pkdzoo.structures import Batch
 from pkdzoo.training.checkpoint import Progress
 from pkdzoo.utils.files import write_text
 
-OVERFLOWS = 50  # steps in a row that a gradient scaler may skip; from 65536 it has halved its factor to nothing by then
-MEASURED = 10  # steps, after the first, that a run's time is first told from
-TIMING = ("seconds", "images_per_s", "data_wait", "memory_gb")  # keys of a log line that differ from run to run
+MAX_OVERFLOWS = 50  # consecutive steps that a gradient scaler may skip: its factor, 65536 at first, is then about 0
+ESTIMATE_STEPS = 10  # steps, after the first, from which the total time is estimated
+TIMING = ("seconds", "images_per_s", "data_wait", "memory_gb")  # keys of a log line that depend on the clock
 
 
 class Diverged(RuntimeError):
-    """A loss or a gradient stopped being a number."""
+    """A loss or a gradient is not finite any more."""
 
 
 class Monitor:
-    """Means over the last ``every`` optimiser steps, over all processes.
+    """Logs means over the last ``every`` optimiser steps of all processes, and checks that each step is finite.
 
     Args:
         accelerator: of the run.
-        folder: the run's; ``log.jsonl`` is written there.
-        every: optimiser steps between two lines.
+        folder: of the run; ``log.jsonl`` is written there.
+        every: optimiser steps between two log lines.
         steps: optimiser steps of the whole run.
-        progress: where the run stands; lines after it are dropped from the log.
+        progress: of the run; later lines are removed from the log of a resumed run.
     """
 
     def __init__(self, accelerator: Accelerator, folder: Path, every: int, steps: int, progress: Progress) -> None:
         self.accelerator, self.every = accelerator, every
         window = progress.window
-        # float64, so that sums read back from a checkpoint's JSON are the same to the last bit
+        # float64, so that sums read back from a checkpoint's JSON are equal to the last bit
         self.zero = torch.zeros((), dtype=torch.float64, device=accelerator.device)
         self.sums: dict[str, Tensor] = {k: self.zero + v for k, v in window.get("sums", {}).items()}
         self.counts: dict[str, int] = dict(window.get("counts", {}))
-        self.skipped: int = window.get("skipped", 0)  # steps without one, by the gradient scaler
-        self.overflows = 0  # of them the last ones in a row
-        self.passes: list[tuple[dict[str, Tensor], str]] = []  # of the step under way: losses, and images' names
-        self.images, self.waited, self.started = 0, 0.0, time.perf_counter()
-        self.paces: list[float] = []  # seconds a step of each line so far
-        self.pauses, self.done, self.first = 0.0, 0, 0.0  # seconds; steps of this process; when its first one ended
+        self.skipped: int = window.get("skipped", 0)  # steps that the gradient scaler skipped since the last line
+        self.overflows = 0  # consecutive steps, up to the last one, with an overflowing gradient
+        self.passes: list[tuple[dict[str, Tensor], str]] = []  # of the current step: losses, and names of the images
+        self.images, self.loading_seconds, self.interval_start = 0, 0.0, time.perf_counter()
+        self.step_seconds: list[float] = []  # mean seconds per step of each line so far
+        self.paused_seconds, self.steps_done, self.first_step_end = 0.0, 0, 0.0  # of this process
         self.path = folder / "log.jsonl"
         main = accelerator.is_main_process
         if main:
@@ -64,23 +64,23 @@ class Monitor:
             initial=progress.step,
             unit="step",
             dynamic_ncols=True,
-            smoothing=0,  # what is left is told from the whole run, not from its last steps
+            smoothing=0,  # estimates the remaining time from the whole run, not from its last steps
             disable=None if main else True,
         )
 
-    def timed(self, loader: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches of a loader; waiting for them is counted."""
+    def time_loading(self, loader: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches of a loader; the time spent waiting for them is logged as ``data_wait``."""
         before = time.perf_counter()
         for batch in loader:
-            self.waited += time.perf_counter() - before
+            self.loading_seconds += time.perf_counter() - before
             yield batch
             before = time.perf_counter()
 
-    def add(self, batch: Batch, losses: Mapping[str, Tensor], logs: Mapping[str, Any]) -> None:
-        """Take in one pass.
+    def add_pass(self, batch: Batch, losses: Mapping[str, Tensor], logs: Mapping[str, Any]) -> None:
+        """Add one forward and backward pass.
 
         Args:
-            batch: its images, named if something goes wrong.
+            batch: of the pass; error messages name its images.
             losses: weighted, by name.
             logs: further numbers by name, e.g. a Pearson r for each level.
         """
@@ -92,23 +92,23 @@ class Monitor:
         for key, value in numbers.items():
             self._sum(key, torch.as_tensor(value))
 
-    def guard(self, grad_norm: Tensor, stop: bool, last_good: str) -> bool:
-        """After the backward passes and before the optimiser steps: stop on NaN, and agree on whether to stop at all.
+    def check_step(self, grad_norm: Tensor, stop: bool, last_checkpoint: str) -> bool:
+        """Between the backward passes and the optimiser's step: check that the step is finite, and share stop requests.
 
-        Processes that did not agree would wait for each other for ever, so both questions are put to all of them. All
-        passes since the last step are looked at. A gradient that overflows under fp16 is not an error: the scaler skips
-        that step; only when it does nothing else any more the run ends.
+        All processes call it and get the same answer; processes that disagreed would wait for each other for ever. All
+        passes since the last step are checked. Under fp16 an overflowing gradient is not an error, because the scaler
+        skips that step; only more than ``MAX_OVERFLOWS`` in a row are.
 
         Args:
-            grad_norm: of all processes.
-            stop: whether this process was asked to stop.
-            last_good: what to resume from.
+            grad_norm: gradient norm over all processes.
+            stop: whether this process has a stop request.
+            last_checkpoint: named in the error message.
 
         Returns:
-            Whether any process was asked to stop.
+            Whether any process has a stop request.
 
         Raises:
-            Diverged: naming what was not finite, and the images of the pass or the step.
+            Diverged: naming the values that are not finite and the images of the pass or the step.
         """
         passes, self.passes = self.passes, []
         values = torch.stack([value.float().mean() for losses, _ in passes for value in losses.values()])
@@ -117,8 +117,8 @@ class Monitor:
         flags = torch.tensor([float(not torch.isfinite(values).all()), float(stop)], device=self.accelerator.device)
         if self.accelerator.num_processes > 1:
             flags = self.accelerator.reduce(flags, "sum")
-        allowed = OVERFLOWS if self.accelerator.scaler is not None else 0
-        if not flags[0] and self.overflows <= allowed:
+        max_overflows = MAX_OVERFLOWS if self.accelerator.scaler is not None else 0
+        if not flags[0] and self.overflows <= max_overflows:
             return bool(flags[1])
         bad = [
             f"{key} became {float(value.float().mean())} for images {names}"
@@ -127,61 +127,68 @@ class Monitor:
             if not torch.isfinite(value).all()
         ]
         if not flags[0]:
-            times = f" in {self.overflows} steps one after the other" if allowed else ""
+            times = f" in {self.overflows} consecutive steps" if max_overflows else ""
             names = ", ".join(names for _, names in passes)
             bad = [f"the gradient's norm became {float(grad_norm)}{times} for images {names}"]
         raise Diverged(
-            f"{'; '.join(gather_object(bad))}. The weights of before this step are in {last_good}. A lower learning "
-            "rate, a longer warm-up or clipping usually helps, e.g. --set optim.clip=35"
+            f"{'; '.join(gather_object(bad))}. Last checkpoint: {last_checkpoint}. A lower learning rate, a longer "
+            "warm-up or gradient clipping usually helps, e.g. --set optim.clip=35"
         )
 
-    def agreed(self, stop: bool) -> bool:
-        """Whether any process was asked to stop; all of them call it."""
-        flag = torch.tensor(float(stop), device=self.accelerator.device)
+    def any_process(self, flag_here: bool) -> bool:
+        """Whether the flag is set on any process; all processes call it."""
+        flag = torch.tensor(float(flag_here), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, "sum") if self.accelerator.num_processes > 1 else flag)
 
-    def step(self, progress: Progress, lr: float, grad_norm: Tensor) -> None:
-        """After an optimiser step: write a line if it is time."""
+    def end_step(self, progress: Progress, lr: float, grad_norm: Tensor) -> None:
+        """After an optimiser step: update the bar and, every ``every`` steps, write a log line.
+
+        Args:
+            progress: with this step counted.
+            lr: learning rate of the step.
+            grad_norm: gradient norm over all processes.
+        """
         self.bar.update(1)
-        self._tell_time(progress.step)
+        self._print_estimate(progress.step)
         if self.overflows:
-            self.skipped += 1  # no number to take a mean with
+            self.skipped += 1  # its gradient norm is not finite and has no place in a mean
         else:
             self._sum("grad_norm", grad_norm)
         if progress.step % self.every:
             return
-        elapsed = time.perf_counter() - self.started
-        self.paces.append(elapsed / self.every)
+        elapsed = time.perf_counter() - self.interval_start
+        self.step_seconds.append(elapsed / self.every)
         line: dict[str, Any] = {"step": progress.step, "epoch": progress.epoch, "lr": lr, "grad_norm": None}
         line |= self._means()
         if self.accelerator.scaler is not None:
             line["skipped_steps"] = self.skipped
         line["seconds"] = round(elapsed, 3)
         line["images_per_s"] = round(self.images * self.accelerator.num_processes / elapsed, 2)
-        line["data_wait"] = round(self.waited / elapsed, 3)
+        line["data_wait"] = round(self.loading_seconds / elapsed, 3)
         line["memory_gb"] = peak_memory(self.accelerator.device)
-        self.write(line)
-        self._show(line)
-        self.sums, self.counts, self.skipped, self.images, self.waited = {}, {}, 0, 0, 0.0
-        self.started = time.perf_counter()
+        self.write_line(line)
+        self._show_line(line)
+        self.sums, self.counts, self.skipped, self.images, self.loading_seconds = {}, {}, 0, 0, 0.0
+        self.interval_start = time.perf_counter()
 
-    def _tell_time(self, step: int) -> None:
-        """What the whole run will take, once, as soon as a few steps were measured; the first is never like others."""
-        self.done += 1
-        if self.done == 1:
-            self.first = time.perf_counter()
-        elif self.done == 1 + MEASURED:
-            pace = (time.perf_counter() - self.first) / MEASURED
-            self.say(
-                f"time      {duration(pace * (self.bar.total - step))} to go: {self.bar.total - step} steps of "
-                f"{pace:.2g} s, measured over {MEASURED} steps; evaluations come on top"
+    def _print_estimate(self, step: int) -> None:
+        """Print the estimated time of the whole run once, after a few steps; the first step is never typical."""
+        self.steps_done += 1
+        if self.steps_done == 1:
+            self.first_step_end = time.perf_counter()
+        elif self.steps_done == 1 + ESTIMATE_STEPS:
+            seconds = (time.perf_counter() - self.first_step_end) / ESTIMATE_STEPS
+            remaining = self.bar.total - step
+            self.print(
+                f"time      {duration(seconds * remaining)} remaining: {remaining} steps of {seconds:.2g} s, measured "
+                f"over {ESTIMATE_STEPS} steps; without evaluations"
             )
 
-    def left(self, step: int) -> float:
-        """Seconds to go after ``step``: by the median pace of the lines so far, and pauses as frequent as so far."""
-        paces = self.paces[1:] or self.paces  # while the first one was measured, things were compiled and cached
-        pause = self.pauses / self.done if self.done else 0.0
-        return (statistics.median(paces) + pause) * (self.bar.total - step) if paces else math.nan
+    def remaining_seconds(self, step: int) -> float:
+        """Estimated seconds after ``step``: from the median step time, with pauses as frequent as so far."""
+        times = self.step_seconds[1:] or self.step_seconds  # the first interval includes compiling and filling caches
+        pause = self.paused_seconds / self.steps_done if self.steps_done else 0.0
+        return (statistics.median(times) + pause) * (self.bar.total - step) if times else math.nan
 
     def _sum(self, key: str, value: Tensor) -> None:
         self.sums[key] = self.sums.get(key, self.zero) + value.detach().to(self.zero).mean()
@@ -190,14 +197,14 @@ class Monitor:
     def _means(self) -> dict[str, float]:
         keys = sorted(self.sums)
         sums = torch.stack([self.sums[key] for key in keys])
-        if self.accelerator.num_processes > 1:  # before dividing: sums are exact, so a resumed run has the same ones
+        if self.accelerator.num_processes > 1:  # before dividing: sums are exact, so a resumed run gets the same ones
             sums = self.accelerator.reduce(sums, "mean")
         return {key: value / self.counts[key] for key, value in zip(keys, sums.tolist())}
 
-    def window(self) -> dict[str, Any]:
-        """Unfinished sums, for the checkpoint; all processes call it.
+    def unfinished_sums(self) -> dict[str, Any]:
+        """Sums since the last log line, for the checkpoint; all processes call it.
 
-        They exchange their sums for the mean of all, so that one process can write what each of them resumes with.
+        Each process replaces its sums by the mean over all, so that one process can save what all of them resume with.
         """
         keys = sorted(self.sums)
         if keys and self.accelerator.num_processes > 1:
@@ -206,8 +213,8 @@ class Monitor:
         sums = {key: float(self.sums[key]) for key in keys}
         return {"sums": sums, "counts": dict(self.counts), "skipped": self.skipped}
 
-    def write(self, line: Mapping[str, Any]) -> None:
-        """One line of the log, and the trackers'; JSON has no NaN, so what is not finite becomes null."""
+    def write_line(self, line: Mapping[str, Any]) -> None:
+        """Write a line to ``log.jsonl`` and the trackers; JSON has no NaN, so it becomes null, as does infinity."""
         line = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         if self.accelerator.is_main_process:
             with self.path.open("a", encoding="utf-8") as file:
@@ -215,43 +222,44 @@ class Monitor:
         numbers = {key: value for key, value in line.items() if isinstance(value, (int, float))}
         self.accelerator.log(numbers, step=int(line["step"]))
 
-    def _show(self, line: Mapping[str, Any]) -> None:
-        words = {k.removeprefix("loss_"): f"{v:.3f}" for k, v in line.items() if k.startswith("loss")}
-        words |= {k.removeprefix("log/"): f"{v:.2f}" for k, v in line.items() if k.startswith("log/")}
+    def _show_line(self, line: Mapping[str, Any]) -> None:
+        numbers = {k.removeprefix("loss_"): f"{v:.3f}" for k, v in line.items() if k.startswith("loss")}
+        numbers |= {k.removeprefix("log/"): f"{v:.2f}" for k, v in line.items() if k.startswith("log/")}
         if not self.bar.disable:
-            self.bar.set_postfix(words, refresh=False)
+            self.bar.set_postfix(numbers, refresh=False)
         elif self.accelerator.is_main_process:
-            shown = " ".join(f"{key} {word}" for key, word in words.items())
-            speed = f"{line['images_per_s']} img/s, {duration(self.left(line['step']))} left"
-            print(f"step {line['step']}/{self.bar.total} lr {line['lr']:.2e} {shown} {speed}", flush=True)
+            text = " ".join(f"{key} {number}" for key, number in numbers.items())
+            speed = f"{line['images_per_s']} img/s, {duration(self.remaining_seconds(line['step']))} remaining"
+            print(f"step {line['step']}/{self.bar.total} lr {line['lr']:.2e} {text} {speed}", flush=True)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave what happens inside out of the images a second."""
+        """Exclude the time inside the context from the images per second."""
         before = time.perf_counter()
         yield
         pause = time.perf_counter() - before
-        self.started, self.first, self.pauses = self.started + pause, self.first + pause, self.pauses + pause
+        self.interval_start, self.first_step_end = self.interval_start + pause, self.first_step_end + pause
+        self.paused_seconds += pause
 
-    def say(self, text: str) -> None:
-        """A line above the bar, once."""
+    def print(self, text: str) -> None:
+        """Print a line above the progress bar, on the main process only."""
         if self.accelerator.is_main_process:
             tqdm.write(text)
 
     def close(self, text: str = "") -> None:
-        """Say a last line, take the bar away and let the trackers write what they still hold.
+        """Print a last line, close the progress bar and flush the trackers.
 
-        Accelerate's ``end_training`` would end the processes' group, too, and another arm may follow.
+        Accelerate's ``end_training`` would also destroy the process group, which the next recipe may need.
         """
         if text:
-            self.say(text)
+            self.print(text)
         self.bar.close()
         for tracker in self.accelerator.trackers:
             tracker.finish()
 
 
 def duration(seconds: float) -> str:
-    """A length of time as people say it."""
+    """A length of time in seconds, as text with the unit that fits it."""
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}" if unit == "min" else f"{seconds / length:.1f} {unit}"
@@ -259,7 +267,7 @@ def duration(seconds: float) -> str:
 
 
 def peak_memory(device: torch.device) -> float | None:
-    """GiB that this process has had at most: of the GPU's memory, or of the machine's; None where nobody says."""
+    """Peak memory of this process in GiB, of the GPU or of the host; None if the system does not report it."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
     try:
@@ -271,14 +279,14 @@ def peak_memory(device: torch.device) -> float | None:
 
 
 def _forget_later_lines(path: Path, progress: Progress) -> None:
-    """Drop what an interrupted run logged after its checkpoint: the resumed run will say it again."""
+    """Remove what an interrupted run logged after its checkpoint; the resumed run will log it again."""
     if not path.is_file():
         return
     kept = []
     for text in path.read_text().splitlines():
         try:
             line = json.loads(text)
-            # An evaluation comes after its step; if the epoch is still under way, it is going to be repeated.
+            # An evaluation follows the last step of its epoch; if the epoch is not finished, it will be repeated.
             repeated = "AP" in line and line["epoch"] > progress.epoch
             if line["step"] <= progress.step and not repeated:
                 kept.append(text)

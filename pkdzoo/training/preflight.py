@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a run and be known before its first step, and a summary a person can read."""
+"""Checks of a run before its first step, and the summary that is printed then."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import cast
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 from torch.utils.data import Subset
 
 from pkdzoo.data import CocoDataset
-from pkdzoo.distill import Distiller
+from pkdzoo.distill.task import Task
 from pkdzoo.layers.norm import FrozenBatchNorm2d
 from pkdzoo.models._registry import get_weights, is_detector
 from pkdzoo.models.detector import Detector
-from pkdzoo.training.build import batch_per_process, student_of, val_loader
+from pkdzoo.training.build import batch_per_process, val_loader
 from pkdzoo.training.cost_estimate import cost_of_a_pass, memory_of_a_step
 from pkdzoo.training.evaluate import evaluate
 from pkdzoo.training.log import duration
@@ -26,7 +25,7 @@ from pkdzoo.training.recipe import Data, Recipe
 
 @dataclass
 class Report:
-    """What the checks found: lines to read, and lines to mind."""
+    """Result of the checks: lines of the summary, and warnings."""
 
     lines: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -37,7 +36,7 @@ class Report:
 
 def check_run(
     recipe: Recipe,
-    task: nn.Module,
+    task: Task,
     train: CocoDataset,
     val: CocoDataset,
     processes: int,
@@ -45,24 +44,24 @@ def check_run(
     device: torch.device | None = None,
     precision: str = "no",
 ) -> Report:
-    """Look at everything before the first step, with the models still on the CPU.
+    """Check everything that can be checked before the first step, with the models still on the CPU.
 
     Args:
         recipe: of the run.
-        task: a detector or a Distiller, not wrapped.
+        task: not wrapped.
         train: training images.
         val: validation images.
-        processes: that train together.
-        steps_per_epoch: optimiser steps.
-        device: that will train; None is the CPU.
+        processes: number of training processes.
+        steps_per_epoch: optimiser steps per epoch.
+        device: of the training; None means the CPU.
         precision: ``no``, ``bf16`` or ``fp16``.
 
     Raises:
-        ValueError: for what would end the run, or make it worthless, later.
+        ValueError: for what would fail, or make the run worthless, later.
     """
     report = Report()
-    student = student_of(task)
-    _describe_models(report, recipe, task, student)
+    student = task.student
+    _describe_models(report, recipe, task)
     _describe_data(report, train, val)
     _describe_steps(report, recipe, processes, steps_per_epoch)
     warn_of_frozen_random_layers(report, student)
@@ -70,22 +69,24 @@ def check_run(
     return report
 
 
-def _describe_models(report: Report, recipe: Recipe, task: nn.Module, student: Detector) -> None:
+def _describe_models(report: Report, recipe: Recipe, task: Task) -> None:
+    student, teacher = task.student, task.teacher
     learning = sum(p.numel() for p in task.parameters() if p.requires_grad)
     total = sum(p.numel() for p in student.parameters())
     source = student.loaded_from or recipe.init or "random weights"
     report.lines.append(f"student   {recipe.model}, {total / 1e6:.2f} M parameters, from {source}")
     report.lines.append(f"learning  {learning / 1e6:.2f} M parameters")
-    if isinstance(task, Distiller):
-        teacher = task.teacher
+    if teacher is not None:
         size = sum(p.numel() for p in teacher.parameters()) / 1e6
         methods = ", ".join(recipe.distill.methods) if recipe.distill else ""
         origin = teacher.loaded_from or "random weights"
         report.lines.append(f"teacher   {teacher.name}, {size:.2f} M parameters, from {origin}, by {methods}")
         if teacher.loaded_from is None:
-            report.warnings.append("the teacher has random weights, as the recipe says: nothing can be learnt from it")
-    detectors = {"student": student, **({"teacher": task.teacher} if isinstance(task, Distiller) else {})}
-    report.lines.append("pixels    " + "; ".join(f"{who} {_pixels(model)}" for who, model in detectors.items()))
+            report.warnings.append(
+                "the teacher has random weights, as set in the recipe: it cannot improve the student"
+            )
+    detectors = {"student": student, **({"teacher": teacher} if teacher is not None else {})}
+    report.lines.append("pixels    " + "; ".join(f"{role} {_pixels(model)}" for role, model in detectors.items()))
     if recipe.expect:
         source = recipe.expect.get("source", "")
         numbers = ", ".join(f"{key} {value}" for key, value in recipe.expect.items() if isinstance(value, (int, float)))
@@ -93,7 +94,7 @@ def _describe_models(report: Report, recipe: Recipe, task: nn.Module, student: D
 
 
 def _pixels(model: Detector) -> str:
-    """How a detector normalises its input."""
+    """Channel order and pixel statistics of a detector, as text."""
     mean, std = (" ".join(f"{float(v):.4g}" for v in s) for s in (model.pixel_mean, model.pixel_std))
     return f"{model.channel_order}, mean {mean}, std {std}"
 
@@ -101,15 +102,15 @@ def _pixels(model: Detector) -> str:
 def _describe_data(report: Report, train: CocoDataset, val: CocoDataset) -> None:
     for name, dataset in (("train", train), ("val", val)):
         report.lines.append(f"{name:<9} {dataset.report}")
-        lacking = [label for label, boxes in dataset.report.per_class.items() if not boxes]
-        if lacking:
-            report.warnings.append(f"the {name} set has no box of {', '.join(lacking[:10])}")
+        empty = [label for label, boxes in dataset.report.per_class.items() if not boxes]
+        if empty:
+            report.warnings.append(f"the {name} set has no box of {', '.join(empty[:10])}")
         missing = dataset.check_files()
         if not missing:
             continue
         allowed = train.max_unreadable * len(train) if dataset is train else 0
-        few = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        line = f"{len(missing)} of {len(dataset)} {name} images are not in {dataset.image_dir}: {few}"
+        names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        line = f"{len(missing)} of {len(dataset)} {name} images are not in {dataset.image_dir}: {names}"
         if len(missing) > allowed:
             raise ValueError(line)
         report.warnings.append(f"{line}; they are skipped")
@@ -117,10 +118,10 @@ def _describe_data(report: Report, train: CocoDataset, val: CocoDataset) -> None
 
 def _describe_steps(report: Report, recipe: Recipe, processes: int, steps_per_epoch: int) -> None:
     batch, optim = recipe.data.batch_size, recipe.optim
-    each = batch_per_process(recipe, processes)
+    images = batch_per_process(recipe, processes)
     lr = optim.lr * batch / optim.base_batch_size if optim.scale_lr else optim.lr
     report.lines.append(
-        f"batch     {batch} = {processes} processes x {optim.accumulate} passes x {each} images; "
+        f"batch     {batch} = {processes} processes x {optim.accumulate} passes x {images} images; "
         f"{optim.kind} at {lr:g}" + (f" ({optim.lr:g} x {batch}/{optim.base_batch_size})" if optim.scale_lr else "")
     )
     steps = planned_steps(recipe.schedule, steps_per_epoch)
@@ -128,65 +129,64 @@ def _describe_steps(report: Report, recipe: Recipe, processes: int, steps_per_ep
     report.lines.append(f"steps     {steps} = {epochs} epochs of {steps_per_epoch}")
     if batch != optim.base_batch_size and not optim.scale_lr:
         report.warnings.append(
-            f"the rate {optim.lr:g} was published for a batch of {optim.base_batch_size}, this run has {batch}: "
-            "--set optim.scale_lr=true scales it, --set optim.base_batch_size=... says it is meant"
+            f"the learning rate {optim.lr:g} was published for a batch of {optim.base_batch_size}, this run has "
+            f"{batch}: write --set optim.scale_lr=true to scale it, or --set optim.base_batch_size={batch} to keep it"
         )
 
 
 def warn_of_frozen_random_layers(report: Report, student: Detector) -> None:
-    """Layers that never learn had better have learnt before."""
+    """Warn if the backbone has frozen layers whose weights were never loaded."""
     if student.loaded_from is not None:
         return
     backbone = student.backbone
-    still = [name for name, p in backbone.named_parameters() if not p.requires_grad]
+    frozen = [name for name, p in backbone.named_parameters() if not p.requires_grad]
     fixed = any(isinstance(layer, FrozenBatchNorm2d) for layer in backbone.modules())
-    if still or fixed:
-        what = f"{len(still)} frozen tensors of the backbone" if still else "the backbone's fixed batch norm statistics"
+    if frozen or fixed:
+        what = f"{len(frozen)} frozen tensors" if frozen else "the fixed batch norm statistics"
         report.warnings.append(
-            f"{what} were never loaded: random layers that cannot learn. Set init, or train from scratch with "
-            "--set model_args.norm=gn --set model_args.frozen_stages=0"
+            f"{what} of the backbone were never loaded: random layers that are not trained. "
+            "Set init, or train from scratch with --set model_args.norm=gn --set model_args.frozen_stages=0"
         )
 
 
 def _describe_costs(
     report: Report,
     recipe: Recipe,
-    task: nn.Module,
+    task: Task,
     processes: int,
     steps_per_epoch: int,
     device: torch.device,
     precision: str,
 ) -> None:
-    student, images = student_of(task), batch_per_process(recipe, processes)
+    student, images = task.student, batch_per_process(recipe, processes)
     size = largest_image(recipe.data)
     autocast = None if precision == "no" else torch.autocast("cpu", torch.bfloat16)
     cost = cost_of_a_pass(task, size, images, autocast)
     shape = f"{images} x {size[1]} x {size[0]} pixels"
-    each = cost.total / images
+    per_image = cost.total / images
     report.lines.append(
-        f"costs     {_operations(each)} an image of {size[1]} x {size[0]}, forward, backward and teacher; "
-        f"{_operations(each * recipe.data.batch_size)} a step (multiply-adds)"
+        f"costs     {_operations(per_image)} per image of {size[1]} x {size[0]}, forward, backward and teacher; "
+        f"{_operations(per_image * recipe.data.batch_size)} per step (multiply-adds)"
     )
     ema = recipe.optim.ema is not None
     memory = memory_of_a_step(task, student, cost.memory, recipe.optim.kind, ema, processes)
     parts = ", ".join(f"{name} {_bytes(value)}" for name, value in asdict(memory).items() if value)
     report.lines.append(
-        f"memory    about {_bytes(memory.total)} a process: {parts} for {shape} (counted on small images and scaled; "
-        "libraries' workspace comes on top)"
+        f"memory    about {_bytes(memory.total)} per process: {parts} for {shape} (counted on small images and scaled; "
+        "without the workspace of libraries)"
     )
     free = free_memory(device)
     if free is not None and memory.total > free:
         report.warnings.append(
-            f"{_bytes(memory.total)} will hardly fit into the {_bytes(free)} that are free on {device}: "
+            f"{_bytes(memory.total)} will hardly fit into the {_bytes(free)} that are free on {device}: write "
             f"--set optim.accumulate={2 * recipe.optim.accumulate}, --checkpoint-activations or --mixed-precision bf16"
         )
-    guess = "told after a few steps, when it was measured"
+    estimate = "printed after a few steps, when it is measured"
     if device.type == "cpu":
         passes = planned_steps(recipe.schedule, steps_per_epoch) * recipe.optim.accumulate
-        guess = (
-            f"{duration(cost.seconds * passes)} of training, guessed from one small image; measured after some steps"
-        )
-    report.lines.append(f"time      {guess}")
+        seconds = cost.seconds * passes
+        estimate = f"{duration(seconds)} of training, estimated from one small image; measured after some steps"
+    report.lines.append(f"time      {estimate}")
 
 
 def _bytes(size: float) -> str:
@@ -198,49 +198,49 @@ def _operations(number: float) -> str:
 
 
 def largest_image(data: Data) -> tuple[int, int]:
-    """(height, width) that most training images of a recipe come to at most, lying, and padded to 32."""
+    """(height, width) of the largest landscape training image of a recipe, padded to a multiple of 32."""
     short = data.short if isinstance(data.short, int) else max(data.short)
     height, width = data.crop or (min(short, data.long), data.long)
     return -(-height // 32) * 32, -(-width // 32) * 32
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on a GPU; None on a CPU, which can swap and shares its memory with everything else."""
+    """Free bytes of a GPU; None on a CPU, which can swap and shares its memory with other programs."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
 def check_teacher(
     name: str, teacher: Detector, dataset: CocoDataset, count: int, workers: int, accelerator: Accelerator
 ) -> str:
-    """Measure a teacher on the first images of the validation set, beside what its row says.
+    """Evaluate a teacher on the first images of the validation set, beside its published AP.
 
     Args:
-        name: as the recipe names it.
+        name: name of the teacher in the recipe.
         teacher: the detector itself.
-        dataset: validation images; the labels have to be the teacher's.
-        count: images.
-        workers: loader processes.
+        dataset: validation images, with the teacher's classes.
+        count: number of images.
+        workers: number of loader processes.
         accelerator: of the run.
 
     Returns:
-        One line to read.
+        One line for the summary.
 
     Raises:
-        ValueError: when its classes are others, or it finds nothing at all.
+        ValueError: if the data has other classes, or the teacher detects nothing at all.
     """
     if tuple(teacher.label_names) != tuple(dataset.label_names):
         raise ValueError(
-            f"--check-teacher: {name} knows other classes ({', '.join(teacher.label_names[:5])}, ...) than the data "
-            f"({', '.join(dataset.label_names[:5])}, ...), so it has no AP here"
+            f"--check-teacher: {name} has other classes ({', '.join(teacher.label_names[:5])}, ...) than the data "
+            f"({', '.join(dataset.label_names[:5])}, ...), so its AP cannot be computed: leave --check-teacher out"
         )
     part = cast(CocoDataset, Subset(dataset, range(min(count, len(dataset)))))
     loader = accelerator.prepare(val_loader(part, 1, workers))
-    found = evaluate(teacher.to(accelerator.device), loader, dataset, accelerator, seen_only=True)["AP"]
-    row = get_weights(name).metrics.get("AP") if is_detector(name) else None
-    if not found:
-        raise ValueError(f"--check-teacher: {name} finds nothing in {len(part)} images (AP {found}): wrong weights?")
-    line = f"teacher   AP {found:.1f} on {len(part)} images"
-    if row is None:
+    ap = evaluate(teacher.to(accelerator.device), loader, dataset, accelerator, seen_only=True)["AP"]
+    published = get_weights(name).metrics.get("AP") if is_detector(name) else None
+    if not ap:
+        raise ValueError(f"--check-teacher: {name} detects nothing in {len(part)} images (AP {ap}): wrong weights?")
+    line = f"teacher   AP {ap:.1f} on {len(part)} images"
+    if published is None:
         return line
-    doubt = "; less than half of it: are these its images, and enough of them?" if found < row / 2 else ""
-    return f"{line}, {row} in its row on all{doubt}"
+    warning = "; less than half of it: are these the right images, and enough of them?" if ap < published / 2 else ""
+    return f"{line}, published {published} on all{warning}"

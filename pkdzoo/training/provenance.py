@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pkdzoo.distill import Distiller
 from pkdzoo.distill.registry import method_options
+from pkdzoo.distill.task import Task
 from pkdzoo.hub.files import CONFIG, SETTINGS, TENSORS, fetch_repository
 from pkdzoo.hub.upload import strip_local_paths
 from pkdzoo.hub.weights import Distilled
@@ -21,7 +21,7 @@ from pkdzoo.utils.files import sha256_of_file
 WEIGHTS = "weights_sha256"  # of the tensors that the numbers beside them belong to
 
 
-def about_teacher(distill: Distill, task: Any = None) -> dict[str, Any]:
+def about_teacher(distill: Distill, task: Task | None = None) -> dict[str, Any]:
     """Who taught and how, without places on this disk.
 
     Args:
@@ -75,17 +75,18 @@ def _of_folder(folder: Path) -> dict[str, Any]:
     }
 
 
-def settings(distill: Distill, task: Any = None) -> dict[str, dict[str, Any]]:
+def settings(distill: Distill, task: Task | None = None) -> dict[str, dict[str, Any]]:
     """Every option of every method: as the recipe gives it, as the method chose it, or its default."""
-    found = {}
-    for name, given in distill.methods.items():
-        options = {**method_options(name), **given}
+    result = {}
+    for name, recipe_options in distill.methods.items():
+        options = {**method_options(name), **recipe_options}
+        method = task.methods[name] if task is not None else None
         for key in options:
-            chosen = getattr(task.methods[name], key, None) if isinstance(task, Distiller) else None
+            chosen = getattr(method, key, None)
             if options[key] is None and isinstance(chosen, (int, float, str)):
                 options[key] = chosen
-        found[name] = {key: value for key, value in options.items() if value is not None}
-    return found
+        result[name] = {key: value for key, value in options.items() if value is not None}
+    return result
 
 
 def command(metrics: Mapping[str, Any]) -> str:

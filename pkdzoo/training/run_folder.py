@@ -48,7 +48,7 @@ IDENTITY = ("name", "model", "model_args", "distill")  # what may not change whe
 
 
 @contextmanager
-def hold(output: Path, accelerator: Accelerator) -> Iterator[None]:
+def lock_folder(output: Path, accelerator: Accelerator) -> Iterator[None]:
     """Be the only run that writes to a folder. Every process calls it, the main one holds the lock.
 
     The system lets go of the lock when the process ends, however it ends: nothing has to be cleaned up after a kill.

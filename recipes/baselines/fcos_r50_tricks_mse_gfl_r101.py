@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/baselines/fcos_r50_tricks_mse_gfl_r10
 """
 
 from pkdzoo.training import Distill, Recipe
-from recipes.common import FCOS_TRICKS_MS_TWO_X, published
+from pkdzoo.training.schedules import FCOS_TRICKS_MS_TWO_X, published
 
 RECIPE = Recipe(
     "fcos_r50_tricks_mse_gfl_r101",

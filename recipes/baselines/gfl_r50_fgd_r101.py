@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/baselines/gfl_r50_fgd_r101.py --data 
 """
 
 from pkdzoo.training import Distill, Recipe
-from recipes.common import ONE_X_CLIPPED, published
+from pkdzoo.training.schedules import ONE_X_CLIPPED, published
 
 RECIPE = Recipe(
     "gfl_r50_fgd_r101",

@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/baselines/gfl_r50_gt_mask_norm_r101.p
 """
 
 from pkdzoo.training import Distill, Recipe
-from recipes.common import ONE_X, published
+from pkdzoo.training.schedules import ONE_X, published
 
 RECIPE = Recipe(
     "gfl_r50_gt_mask_norm_r101",

@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/baselines/reppoints_r50_fgd_x101.py -
 """
 
 from pkdzoo.training import Distill, Recipe
-from recipes.common import TWO_X_CLIPPED, published
+from pkdzoo.training.schedules import TWO_X_CLIPPED, published
 
 RECIPE = Recipe(
     "reppoints_r50_fgd_x101",

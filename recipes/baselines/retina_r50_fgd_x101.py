@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/baselines/retina_r50_fgd_x101.py --da
 """
 
 from pkdzoo.training import Distill, Recipe
-from recipes.common import TWO_X_CLIPPED, published
+from pkdzoo.training.schedules import TWO_X_CLIPPED, published
 
 RECIPE = Recipe(
     "retina_r50_fgd_x101",

@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/baselines/retina_r50_rank_mimic_r101.
 """
 
 from pkdzoo.training import Distill, Recipe
-from recipes.common import TWO_X, published
+from pkdzoo.training.schedules import TWO_X, published
 
 RECIPE = Recipe(
     "retina_r50_rank_mimic_r101",

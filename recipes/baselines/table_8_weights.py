@@ -9,7 +9,7 @@ RetinaNet), neck and head start from the teacher's (appendix A.2 of the paper, w
 from typing import Any, NamedTuple
 
 from pkdzoo.training import Distill, Recipe
-from recipes.common import FCOS_ONE_X, FCOS_TRICKS_MS_TWO_X, ONE_X, TWO_X, TWO_X_LR02, published
+from pkdzoo.training.schedules import FCOS_ONE_X, FCOS_TRICKS_MS_TWO_X, ONE_X, TWO_X, TWO_X_LR02, published
 
 
 class Pair(NamedTuple):

@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/crosskd/fcos_r50_caffe_crosskd_r101.p
 """
 
 from pkdzoo.training import Distill, Recipe
-from recipes.common import FCOS_MS_TWO_X, published
+from pkdzoo.training.schedules import FCOS_MS_TWO_X, published
 
 RECIPE = Recipe(
     "fcos_r50_caffe_crosskd_r101",

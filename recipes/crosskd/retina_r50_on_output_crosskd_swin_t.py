@@ -5,7 +5,7 @@ accelerate launch recipes/train.py recipes/crosskd/retina_r50_on_output_crosskd_
 """
 
 from pkdzoo.training import Distill, Recipe
-from recipes.common import ONE_X, published
+from pkdzoo.training.schedules import ONE_X, published
 
 RECIPE = Recipe(
     "retina_r50_on_output_crosskd_swin_t",

@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/fbkd/faster_rcnn_r50_fbkd_r101.py --d
 """
 
 from pkdzoo.training import Distill, Recipe
-from recipes.common import ONE_X_LR02, published
+from pkdzoo.training.schedules import ONE_X_LR02, published
 
 RECIPE = Recipe(
     "faster_rcnn_r50_fbkd_r101",

@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/fbkd/faster_rcnn_r50_fbkd_r101_2x.py 
 """
 
 from pkdzoo.training import Distill, Recipe
-from recipes.common import TWO_X_LR02, published
+from pkdzoo.training.schedules import TWO_X_LR02, published
 
 RECIPE = Recipe(
     "faster_rcnn_r50_fbkd_r101_2x",

@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/fbkd/retina_r50_fbkd_r101.py --data c
 """
 
 from pkdzoo.training import Distill, Recipe
-from recipes.common import TWO_X, published
+from pkdzoo.training.schedules import TWO_X, published
 
 WEIGHTS = {"feat_weight": 4e-4, "channel_weight": 2e-2, "spatial_weight": 2e-2, "non_local_weight": 4e-4}
 

@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/global_knowledge/retina_r50_global_kn
 """
 
 from pkdzoo.training import Distill, Recipe
-from recipes.common import TWO_X, published
+from pkdzoo.training.schedules import TWO_X, published
 
 RECIPE = Recipe(
     "retina_r50_global_knowledge_r101",

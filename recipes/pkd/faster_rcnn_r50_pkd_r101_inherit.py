@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/pkd/faster_rcnn_r50_pkd_r101_inherit.
 """
 
 from pkdzoo.training import Distill, Recipe
-from recipes.common import TWO_X_LR02, published
+from pkdzoo.training.schedules import TWO_X_LR02, published
 
 RECIPE = Recipe(
     "faster_rcnn_r50_pkd_r101_inherit",

@@ -5,7 +5,7 @@ accelerate launch recipes/train.py recipes/pkd/fcos_r50_tricks_pkd_r101.py --dat
 """
 
 from pkdzoo.training import Distill, Recipe
-from recipes.common import FCOS_TRICKS_MS_TWO_X, published
+from pkdzoo.training.schedules import FCOS_TRICKS_MS_TWO_X, published
 
 RECIPE = Recipe(
     "fcos_r50_tricks_pkd_r101",

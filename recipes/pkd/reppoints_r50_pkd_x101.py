@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/pkd/reppoints_r50_pkd_x101.py --data 
 """
 
 from pkdzoo.training import Distill, Recipe
-from recipes.common import TWO_X, published
+from pkdzoo.training.schedules import TWO_X, published
 
 RECIPE = Recipe(
     "reppoints_r50_pkd_x101",

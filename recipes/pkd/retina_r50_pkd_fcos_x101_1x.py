@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/pkd/retina_r50_pkd_fcos_x101_1x.py --
 """
 
 from pkdzoo.training import Distill, Recipe
-from recipes.common import ONE_X, published
+from pkdzoo.training.schedules import ONE_X, published
 
 RECIPE = Recipe(
     "retina_r50_pkd_fcos_x101_1x",

@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/pkd/retina_r50_pkd_x101_inherit.py --
 """
 
 from pkdzoo.training import Distill, Recipe
-from recipes.common import TWO_X, published
+from pkdzoo.training.schedules import TWO_X, published
 
 RECIPE = Recipe(
     "retina_r50_pkd_x101_inherit",

@@ -11,7 +11,7 @@ detectors as they were: mmdetection's zoo has 36.6 for this FCOS and 36.3 for Re
 from typing import Any
 
 from pkdzoo.training import Distill, Recipe
-from recipes.common import FCOS_ONE_X, ONE_X, published
+from pkdzoo.training.schedules import FCOS_ONE_X, ONE_X, published
 
 RGB = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "channel_order": "rgb"}
 BGR = {"mean": [102.9801, 115.9465, 122.7717], "std": [1.0, 1.0, 1.0], "channel_order": "bgr"}

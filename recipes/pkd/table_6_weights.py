@@ -5,7 +5,7 @@ accelerate launch recipes/train.py recipes/pkd/table_6_weights.py --data coco/ -
 """
 
 from pkdzoo.training import Distill, Recipe
-from recipes.common import TWO_X, published
+from pkdzoo.training.schedules import TWO_X, published
 
 RECIPES = [
     Recipe(

@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/pkd/tood_r50_pkd_x101.py --data coco/
 """
 
 from pkdzoo.training import Distill, Recipe
-from recipes.common import ONE_X, published
+from pkdzoo.training.schedules import ONE_X, published
 
 RECIPE = Recipe(
     "tood_r50_pkd_x101",

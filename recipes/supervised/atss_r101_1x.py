@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/supervised/atss_r101_1x.py --data coc
 """
 
 from pkdzoo.training import Recipe
-from recipes.common import ONE_X, published
+from pkdzoo.training.schedules import ONE_X, published
 
 RECIPE = Recipe(
     "atss_r101_1x", "atss_r101", init="imagenet", expect=published("mmdetection's model zoo", 41.5), **ONE_X

@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/supervised/faster_rcnn_r101_1x.py --d
 """
 
 from pkdzoo.training import Recipe
-from recipes.common import ONE_X_LR02, published
+from pkdzoo.training.schedules import ONE_X_LR02, published
 
 RECIPE = Recipe(
     "faster_rcnn_r101_1x",

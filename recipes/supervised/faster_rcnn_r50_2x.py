@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/supervised/faster_rcnn_r50_2x.py --da
 """
 
 from pkdzoo.training import Recipe
-from recipes.common import TWO_X_LR02, published
+from pkdzoo.training.schedules import TWO_X_LR02, published
 
 RECIPE = Recipe(
     "faster_rcnn_r50_2x",

@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/supervised/fcos_r50_caffe_1x.py --dat
 """
 
 from pkdzoo.training import Recipe
-from recipes.common import FCOS_ONE_X, published
+from pkdzoo.training.schedules import FCOS_ONE_X, published
 
 RECIPE = Recipe(
     "fcos_r50_caffe_1x",

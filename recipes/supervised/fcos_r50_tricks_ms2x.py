@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/supervised/fcos_r50_tricks_ms2x.py --
 """
 
 from pkdzoo.training import Recipe
-from recipes.common import FCOS_TRICKS_MS_TWO_X, published
+from pkdzoo.training.schedules import FCOS_TRICKS_MS_TWO_X, published
 
 RECIPE = Recipe(
     "fcos_r50_tricks_ms2x",

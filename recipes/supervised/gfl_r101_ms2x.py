@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/supervised/gfl_r101_ms2x.py --data co
 """
 
 from pkdzoo.training import Recipe
-from recipes.common import MS_TWO_X, published
+from pkdzoo.training.schedules import MS_TWO_X, published
 
 RECIPE = Recipe(
     "gfl_r101_ms2x",

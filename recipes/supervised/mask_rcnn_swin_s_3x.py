@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/supervised/mask_rcnn_swin_s_3x.py --d
 """
 
 from pkdzoo.training import Recipe
-from recipes.common import SWIN_THREE_X, published
+from pkdzoo.training.schedules import SWIN_THREE_X, published
 
 RECIPE = Recipe(
     "mask_rcnn_swin_s_3x",

@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/supervised/mask_rcnn_swin_t_1x.py --d
 """
 
 from pkdzoo.training import Recipe
-from recipes.common import SWIN_ONE_X, published
+from pkdzoo.training.schedules import SWIN_ONE_X, published
 
 RECIPE = Recipe(
     "mask_rcnn_swin_t_1x",

@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/supervised/reppoints_x101_dcn_2x.py -
 """
 
 from pkdzoo.training import Recipe
-from recipes.common import TWO_X, published
+from pkdzoo.training.schedules import TWO_X, published
 
 RECIPE = Recipe(
     "reppoints_x101_dcn_2x",

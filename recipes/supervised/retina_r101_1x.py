@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/supervised/retina_r101_1x.py --data c
 """
 
 from pkdzoo.training import Recipe
-from recipes.common import ONE_X, published
+from pkdzoo.training.schedules import ONE_X, published
 
 RECIPE = Recipe(
     "retina_r101_1x", "retina_r101", init="imagenet", expect=published("mmdetection's model zoo", 38.5), **ONE_X

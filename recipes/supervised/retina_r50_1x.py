@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/supervised/retina_r50_1x.py --data co
 """
 
 from pkdzoo.training import Recipe
-from recipes.common import ONE_X, published
+from pkdzoo.training.schedules import ONE_X, published
 
 RECIPE = Recipe(
     "retina_r50_1x", "retina_r50", init="imagenet", expect=published("mmdetection's model zoo", 36.5), **ONE_X

@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/supervised/retina_r50_2x.py --data co
 """
 
 from pkdzoo.training import Recipe
-from recipes.common import TWO_X, published
+from pkdzoo.training.schedules import TWO_X, published
 
 RECIPE = Recipe(
     "retina_r50_2x", "retina_r50", init="imagenet", expect=published("mmdetection's model zoo", 37.4), **TWO_X

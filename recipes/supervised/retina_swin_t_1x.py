@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/supervised/retina_swin_t_1x.py --data
 """
 
 from pkdzoo.training import Recipe
-from recipes.common import ONE_X, published
+from pkdzoo.training.schedules import ONE_X, published
 
 RECIPE = Recipe(
     "retina_swin_t_1x",

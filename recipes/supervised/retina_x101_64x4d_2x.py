@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/supervised/retina_x101_64x4d_2x.py --
 """
 
 from pkdzoo.training import Recipe
-from recipes.common import TWO_X, published
+from pkdzoo.training.schedules import TWO_X, published
 
 RECIPE = Recipe(
     "retina_x101_64x4d_2x",

@@ -25,6 +25,7 @@ import torch.distributed
 
 from helpers.scripts import ROOT, script
 from pkdzoo.evaluation import CocoEvaluator
+from pkdzoo.training import loop
 from pkdzoo.training.log import Monitor
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -34,7 +35,7 @@ CONTEXT.set_forkserver_preload(["processes", "pkdzoo", "accelerate", "torch.dist
 @contextmanager
 def happening(place: int | str, what: Callable[[], None]) -> Iterator[None]:
     """Call ``what`` inside a training run: after the optimiser step of this number, or in the first ``evaluation``."""
-    after, compute = Monitor.step, CocoEvaluator.compute
+    after, compute = Monitor.end_step, CocoEvaluator.compute
 
     def step(self, progress, *args) -> None:
         after(self, progress, *args)
@@ -46,7 +47,7 @@ def happening(place: int | str, what: Callable[[], None]) -> Iterator[None]:
             what()
         return compute(self, *args)
 
-    with mock.patch.object(Monitor, "step", step), mock.patch.object(CocoEvaluator, "compute", evaluation):
+    with mock.patch.object(Monitor, "end_step", step), mock.patch.object(CocoEvaluator, "compute", evaluation):
         yield
 
 
@@ -186,18 +187,17 @@ def _work(
         if name != "train":
             runpy.run_path(str(ROOT / "recipes" / f"{name}.py"), run_name="__main__")
             return
-        module = script(name)
-        module.train = _keeping(module.train, f"{said}.{rank}.pt")
-        module.main(argv)
+        with mock.patch.object(loop, "train", _keeping(loop.train, f"{said}.{rank}.pt")):
+            script(name).main(argv)
 
 
 def _keeping(train: Callable[..., Any], path: str) -> Callable[..., Any]:
-    """The loop of the script, which then writes down the student of this process."""
+    """The training loop, which then saves the student of this process."""
 
     def run(*args: Any) -> Any:
-        arm = train(*args)
-        if arm is not None:
-            torch.save(arm.student.state_dict(), path)
-        return arm
+        finished = train(*args)
+        if finished is not None:
+            torch.save(finished.student.state_dict(), path)
+        return finished
 
     return run

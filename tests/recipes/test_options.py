@@ -77,8 +77,8 @@ def test_options_that_people_combine_train(case, train, recipe, shapes, tmp_path
     assert newest is not None
     tensors, _ = checkpoint.read_checkpoint(newest[0])
     assert all(value.dtype in (torch.float32, torch.int64) for value in tensors.values())  # masters are whole
-    whose = "average.module." if "optim.ema=0.9" in words else "task.student." if more else "task."
-    found = {k.removeprefix(whose): v for k, v in tensors.items() if k.startswith(whose)}
+    prefix = "average.module." if "optim.ema=0.9" in words else "task.student."
+    found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     assert_close(weights(tmp_path / "run"), found, 0)  # names as ever, whatever was wrapped around them
 
 
@@ -124,7 +124,8 @@ def test_the_average_is_of_all_steps_and_what_is_exported(train, recipe, shapes,
     train(recipe, "--data", shapes, "--output", run, *sets("optim.ema=0.8", "logging.save_every=1", "logging.keep=99"))
     average: dict[str, torch.Tensor] = {}
     for path in reversed(checkpoint.list_checkpoints(run)):
-        tensors = {k.removeprefix("task."): v for k, v in checkpoint.read_checkpoint(path)[0].items() if "task." in k}
+        saved = checkpoint.read_checkpoint(path)[0]
+        tensors = {k.removeprefix("task.student."): v for k, v in saved.items() if k.startswith("task.")}
         average = {k: 0.8 * average[k] + 0.2 * v for k, v in tensors.items()} if average else tensors
     assert_close(average, weights(run), 1e-5)
     with pytest.raises(AssertionError):
@@ -358,5 +359,5 @@ def test_a_teacher_is_measured_against_its_row(train, tmp_path, capsys) -> None:
     train(ROOT / "recipes" / "demo.py", "--only", "distilled", "--output", tmp_path / "run", "--check-teacher", 40,
           *sets("schedule.max_steps=1"))  # fmt: skip
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("teacher   AP")]
-    assert line.endswith("on 40 images, 57.0 in its row on all")
+    assert line.endswith("on 40 images, published 57.0 on all")
     assert float(line.split()[2]) == pytest.approx(57.0, abs=6)

@@ -186,9 +186,14 @@ def test_a_damaged_checkpoint_is_passed_over(train, crash, recipe, shapes, whole
 @pytest.mark.parametrize(
     ("number", "place", "said", "stands"),
     [
-        (signal.SIGTERM, 5, "stopped as asked at step 6 of 8", (6, 1, 2)),
-        (signal.SIGINT, 3, "stopped as asked at step 4 of 8", (4, 0, 4)),  # the epoch's last: its evaluation is to come
-        (signal.SIGTERM, "evaluation", "stopped as asked after epoch 1", (4, 1, 0)),
+        (signal.SIGTERM, 5, "stopped on request at step 6 of 8", (6, 1, 2)),
+        (
+            signal.SIGINT,
+            3,
+            "stopped on request at step 4 of 8",
+            (4, 0, 4),
+        ),  # the epoch's last, before its evaluation
+        (signal.SIGTERM, "evaluation", "stopped on request after epoch 1", (4, 1, 0)),
     ],
 )
 def test_asked_to_stop_it_saves_and_ends(

@@ -211,7 +211,7 @@ def test_teachers_that_cannot_teach(says, recipe) -> None:
     text = recipe.read_text()
     row = "from dataclasses import replace\nRECIPE = replace(RECIPE, distill=Distill({}))\n"
     recipe.write_text(text + row.format('"retina_r10w16"'))
-    assert "the teacher 'retina_r10w16' cannot be had: there are no weights" in says()
+    assert "the teacher 'retina_r10w16' cannot be loaded: there are no weights" in says()
     recipe.write_text(text + row.format('"retina_r10w16", teacher_args={"width": 32}, teacher_weights="random"'))
     said = says()
     assert "64 of them" in said and "the teacher 32" in said
@@ -247,13 +247,13 @@ def test_a_loss_that_stops_being_a_number(says, copy, tmp_path) -> None:
 
 
 def test_a_batch_that_cannot_be_shared(says) -> None:
-    assert "cannot be shared by 1 processes x 3 accumulated passes" in says("--set", "optim.accumulate=3")
+    assert "cannot be divided by 1 processes x 3 accumulated passes" in says("--set", "optim.accumulate=3")
 
 
 def test_frozen_layers_that_were_never_loaded_are_warned_about(train, recipe, copy, tmp_path, capsys) -> None:
     train(recipe, "--data", copy, "--output", tmp_path / "run", "--set", "schedule.max_steps=1",
           "--set", "model_args.frozen_stages=1")  # fmt: skip
-    assert "were never loaded: random layers that cannot learn" in capsys.readouterr().out
+    assert "were never loaded: random layers that are not trained" in capsys.readouterr().out
 
 
 def test_an_unknown_field_and_an_unknown_model(says) -> None:

@@ -63,7 +63,7 @@ def test_zoomed_windows_come_before_the_resize() -> None:
 def test_the_total_batch_is_shared_out() -> None:
     assert build.batch_per_process(RECIPE, 1) == 4
     assert build.batch_per_process(replace(RECIPE, optim=Optim(accumulate=2)), 2) == 1
-    with pytest.raises(ValueError, match=r"batch of 4 cannot be shared by 3 processes.*data\.batch_size=6"):
+    with pytest.raises(ValueError, match=r"batch of 4 cannot be divided by 3 processes.*data\.batch_size=6"):
         build.batch_per_process(RECIPE, 3)
 
 
@@ -113,7 +113,7 @@ def test_teachers(tmp_path) -> None:
     loaded = build.build_teacher(Distill("fcos_r10w16", teacher_weights=weights), CLASSES)
     assert same(teacher, loaded) and loaded.label_names == CLASSES
     assert same(teacher, build.build_teacher(Distill(f"local-dir:{folder}"), ("other", "names")))
-    with pytest.raises(ValueError, match=r"cannot be had: there are no weights.*distill\.teacher_weights=FILE"):
+    with pytest.raises(ValueError, match=r"cannot be loaded: there are no weights.*distill\.teacher_weights=FILE"):
         build.build_teacher(Distill("fcos_r10w16"), CLASSES)
     assert build.build_teacher(Distill("fcos_r10w16", teacher_weights="random"), CLASSES).loaded_from is None
 
@@ -124,7 +124,7 @@ def test_inherited_parts_are_the_teachers_and_frozen_ones_stay() -> None:
     student = build.build_student(recipe, CLASSES)
     teacher = build.build_teacher(recipe.distill, CLASSES)
     task = build.build_task(recipe, student, teacher)
-    assert isinstance(task, Distiller) and build.student_of(task) is student
+    assert isinstance(task, Distiller) and task.student is student and task.teacher is teacher
     assert same(student.neck, teacher.neck) and same(student.head, teacher.head)
     assert not any(p.requires_grad for p in student.backbone.parameters())
     build.train_mode(task, recipe)
@@ -142,13 +142,13 @@ def test_a_teacher_without_methods_only_hands_down_its_parts() -> None:
     recipe = replace(RECIPE, distill=replace(distill, teacher_weights="random"))
     student, teacher = build.build_student(recipe, CLASSES), build.build_teacher(recipe.distill, CLASSES)
     task = build.build_task(recipe, student, teacher)
-    assert task is student and student.loaded_from == "backbone, neck of retina_r10w16"
+    assert task.student is student and task.teacher is None and student.loaded_from == "backbone, neck of retina_r10w16"
     assert same(student.neck, teacher.neck) and not same(student.head, teacher.head)
     build.train_mode(task, recipe)
     learning = {name.split(".")[0] for name, p in student.named_parameters() if p.requires_grad}
     assert learning == {"head"} and not student.neck.training
     partly = replace(recipe, distill=replace(recipe.distill, inherit=("neck",)))
-    assert build.build_task(partly, other := build.build_student(partly, CLASSES), teacher) is other
+    other = build.build_task(partly, build.build_student(partly, CLASSES), teacher).student
     assert other.loaded_from is None  # its backbone is random still, and the checks should say so
 
 
@@ -158,6 +158,16 @@ def test_statistics_of_pixels_are_written_as_a_dict() -> None:
     assert student.pixel_mean.flatten().tolist() == [1.0, 2.0, 3.0] and student.channel_order == "bgr"
 
 
-def test_without_a_teacher_the_task_is_the_student() -> None:
+def test_without_a_teacher_the_task_has_the_interface_of_a_distiller_and_the_losses_of_the_student() -> None:
     student = build.build_student(RECIPE, CLASSES)
-    assert build.build_task(RECIPE, student, None) is student
+    task = build.build_task(RECIPE, student, None)
+    assert (task.student, task.teacher, task.logs, len(task.methods)) == (student, None, {}, 0)
+    assert set(task.state_dict()) == {f"student.{key}" for key in student.state_dict()}
+    task.set_progress(step=1, total=2, epoch=0, epochs=1)
+    task.on_epoch_start(0, [])
+    target = pkdzoo.Instances(torch.tensor([[8.0, 8.0, 40.0, 40.0]]), torch.tensor([1]))
+    batch = pkdzoo.Batch(torch.full((1, 3, 64, 64), 90.0), [(64, 64)], [target])
+    losses = task(batch)
+    for key, value in student(batch).items():
+        assert torch.equal(losses.pop(key), value)
+    assert losses == {}

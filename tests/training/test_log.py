@@ -1,4 +1,4 @@
-"""The log's means, its lines after a resume, and the guard against NaN."""
+"""The log's means, its lines after a resume, and the check for NaN."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from accelerate import Accelerator
 
 from pkdzoo.structures import Batch
 from pkdzoo.training.checkpoint import Progress
-from pkdzoo.training.log import OVERFLOWS, TIMING, Diverged, Monitor, duration
+from pkdzoo.training.log import MAX_OVERFLOWS, TIMING, Diverged, Monitor, duration
 
 
 def batch(*names: str) -> Batch:
@@ -24,9 +24,9 @@ def monitor(folder, every: int = 2, progress: Progress | None = None) -> Monitor
 
 def feed(watch: Monitor, step: int, loss: float, norm: float = 1.0) -> None:
     losses = {"loss_a": torch.tensor(loss), "loss_b": torch.tensor(1.0)}
-    watch.add(batch("x.jpg"), losses, {"pkd/r0": torch.tensor(0.5)})
-    watch.guard(torch.tensor(norm), False, "somewhere")
-    watch.step(Progress(step=step), 0.1, torch.tensor(norm))
+    watch.add_pass(batch("x.jpg"), losses, {"pkd/r0": torch.tensor(0.5)})
+    watch.check_step(torch.tensor(norm), False, "somewhere")
+    watch.end_step(Progress(step=step), 0.1, torch.tensor(norm))
 
 
 def lines(folder) -> list[dict]:
@@ -47,7 +47,7 @@ def test_an_unfinished_window_survives_json_to_the_last_bit(tmp_path) -> None:
     (tmp_path / "a").mkdir()
     watch = monitor(tmp_path / "a")
     feed(watch, 1, 1 / 3)
-    kept = json.loads(json.dumps(watch.window()))
+    kept = json.loads(json.dumps(watch.unfinished_sums()))
     feed(watch, 2, 0.1)
     (tmp_path / "b").mkdir()
     again = monitor(tmp_path / "b", progress=Progress(step=1, window=kept))
@@ -56,7 +56,7 @@ def test_an_unfinished_window_survives_json_to_the_last_bit(tmp_path) -> None:
     assert {k: v for k, v in one.items() if k not in TIMING} == {k: v for k, v in other.items() if k not in TIMING}
 
 
-def test_resuming_drops_what_is_going_to_be_said_again(tmp_path) -> None:
+def test_resuming_removes_lines_that_will_be_written_again(tmp_path) -> None:
     told = [
         {"step": 2, "epoch": 0},
         {"step": 4, "epoch": 0},
@@ -73,31 +73,31 @@ def test_resuming_drops_what_is_going_to_be_said_again(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_the_guard_names_loss_images_and_checkpoint(tmp_path, value) -> None:
+def test_a_loss_that_is_not_finite_is_named_with_images_and_checkpoint(tmp_path, value) -> None:
     watch = monitor(tmp_path)
     losses = {"loss_a": torch.tensor(value, requires_grad=True), "loss_b": torch.tensor(1.0)}
-    watch.add(batch("a.jpg", "b.jpg"), losses, {})
+    watch.add_pass(batch("a.jpg", "b.jpg"), losses, {})
     with pytest.raises(Diverged, match=rf"loss_a became {value} for images a\.jpg, b\.jpg.*runs/x/step_3"):
-        watch.guard(torch.tensor(value), False, "runs/x/step_3")
+        watch.check_step(torch.tensor(value), False, "runs/x/step_3")
 
 
-def test_the_guard_sees_a_gradient_without_a_loss(tmp_path) -> None:
+def test_a_gradient_that_is_not_finite_is_found_without_a_loss(tmp_path) -> None:
     watch = monitor(tmp_path)
     losses = {"loss_a": torch.tensor(1.0)}
-    watch.add(batch("a.jpg"), losses, {})
-    watch.add(batch("b.jpg"), losses, {})  # an accumulated pass: both are suspects
+    watch.add_pass(batch("a.jpg"), losses, {})
+    watch.add_pass(batch("b.jpg"), losses, {})  # an accumulated pass: both are suspects
     with pytest.raises(Diverged, match=r"the gradient's norm became nan for images a\.jpg, b\.jpg"):
-        watch.guard(torch.tensor(math.nan), False, "x")
+        watch.check_step(torch.tensor(math.nan), False, "x")
 
 
-def test_the_guard_looks_at_every_accumulated_pass(tmp_path) -> None:
+def test_every_accumulated_pass_is_checked(tmp_path) -> None:
     watch = monitor(tmp_path)
-    watch.add(batch("a.jpg"), {"loss_a": torch.tensor(math.nan)}, {})
-    watch.add(batch("b.jpg"), {"loss_a": torch.tensor(1.0)}, {})
+    watch.add_pass(batch("a.jpg"), {"loss_a": torch.tensor(math.nan)}, {})
+    watch.add_pass(batch("b.jpg"), {"loss_a": torch.tensor(1.0)}, {})
     with pytest.raises(Diverged, match=r"^loss_a became nan for images a\.jpg\. "):
-        watch.guard(torch.tensor(1.0), False, "x")
-    watch.add(batch("c.jpg"), {"loss_a": torch.tensor(1.0)}, {})  # the next step is another one
-    assert watch.guard(torch.tensor(1.0), False, "x") is False
+        watch.check_step(torch.tensor(1.0), False, "x")
+    watch.add_pass(batch("c.jpg"), {"loss_a": torch.tensor(1.0)}, {})  # the next step is another one
+    assert watch.check_step(torch.tensor(1.0), False, "x") is False
 
 
 @pytest.fixture
@@ -109,36 +109,36 @@ def scaled(tmp_path):
     watch.accelerator.scaler = None
 
 
-def test_an_overflow_under_a_scaler_is_the_scalers_business(scaled, tmp_path) -> None:
+def test_an_overflow_under_a_scaler_is_not_an_error(scaled, tmp_path) -> None:
     for step, norm in enumerate((math.inf, 2.0, math.nan, math.inf), 1):
         feed(scaled, step, 1.0, norm)
     first, second = lines(tmp_path)
     assert (first["grad_norm"], first["skipped_steps"]) == (2.0, 1)
     assert (second["grad_norm"], second["skipped_steps"]) == (None, 2)
-    scaled.add(batch("a.jpg"), {"loss_a": torch.tensor(math.nan)}, {})
+    scaled.add_pass(batch("a.jpg"), {"loss_a": torch.tensor(math.nan)}, {})
     with pytest.raises(Diverged, match="loss_a became nan"):
-        scaled.guard(torch.tensor(math.nan), False, "x")
+        scaled.check_step(torch.tensor(math.nan), False, "x")
 
 
 def test_a_scaler_that_only_skips_ends_the_run(scaled) -> None:
-    for step in range(1, OVERFLOWS + 1):
+    for step in range(1, MAX_OVERFLOWS + 1):
         feed(scaled, step, 1.0, math.inf)
-    with pytest.raises(Diverged, match=f"norm became inf in {OVERFLOWS + 1} steps one after the other"):
-        feed(scaled, OVERFLOWS + 1, 1.0, math.inf)
+    with pytest.raises(Diverged, match=f"norm became inf in {MAX_OVERFLOWS + 1} consecutive steps"):
+        feed(scaled, MAX_OVERFLOWS + 1, 1.0, math.inf)
 
 
-def test_the_guard_passes_the_wish_to_stop_on(tmp_path) -> None:
+def test_a_stop_request_is_returned(tmp_path) -> None:
     watch = monitor(tmp_path)
-    for wish in (True, False):
-        watch.add(batch("a.jpg"), {"loss_a": torch.tensor(1.0)}, {})
-        assert watch.guard(torch.tensor(1.0), wish, "x") is wish
+    for stop in (True, False):
+        watch.add_pass(batch("a.jpg"), {"loss_a": torch.tensor(1.0)}, {})
+        assert watch.check_step(torch.tensor(1.0), stop, "x") is stop
 
 
 def test_a_number_that_is_none_is_null_in_the_log(tmp_path) -> None:
     watch = monitor(tmp_path, every=1)
     losses = {"loss_a": torch.tensor(1.0)}
-    watch.add(batch("a.jpg"), losses, {"pkd/r0": torch.tensor(math.nan)})
-    watch.step(Progress(step=1), 0.1, torch.tensor(1.0))
+    watch.add_pass(batch("a.jpg"), losses, {"pkd/r0": torch.tensor(math.nan)})
+    watch.end_step(Progress(step=1), 0.1, torch.tensor(1.0))
     (line,) = lines(tmp_path)
     assert line["log/pkd/r0"] is None and "NaN" not in (tmp_path / "log.jsonl").read_text()
     assert line["memory_gb"] > 0.05
@@ -155,16 +155,16 @@ def test_the_time_that_is_left_does_not_hang_on_the_last_interval(tmp_path, monk
         if step == 15:
             with watch.paused():
                 clock[0] += 90.0
-    assert watch.left(30) == pytest.approx(200 * (2.0 + 90.0 / 30))
+    assert watch.remaining_seconds(30) == pytest.approx(200 * (2.0 + 90.0 / 30))
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("time")]
-    assert said == ["time      7 min to go: 219 steps of 2 s, measured over 10 steps; evaluations come on top"]
+    assert said == ["time      7 min remaining: 219 steps of 2 s, measured over 10 steps; without evaluations"]
     assert [duration(s) for s in (90, 3600, 10000, 1e6)] == ["90 s", "60 min", "2.8 h", "11.6 days"]
 
 
 def test_waiting_for_data_is_counted_and_pauses_are_not(tmp_path) -> None:
     watch = monitor(tmp_path)
-    assert list(watch.timed([batch("a")] * 2)) and watch.waited >= 0
-    before = watch.started
+    assert list(watch.time_loading([batch("a")] * 2)) and watch.loading_seconds >= 0
+    before = watch.interval_start
     with watch.paused():
         sum(range(100_000))
-    assert watch.started > before
+    assert watch.interval_start > before

@@ -15,6 +15,7 @@ from pkdzoo.structures import Detections
 from pkdzoo.training import build, preflight
 from pkdzoo.training.preflight import Report, check_run, check_teacher, largest_image, warn_of_frozen_random_layers
 from pkdzoo.training.recipe import Data, Distill, Optim, Recipe, Schedule
+from pkdzoo.training.task import SupervisedTask
 
 RECIPE = Recipe(
     "tiny",
@@ -32,7 +33,7 @@ def sets(tmp_path_factory):
     return build.build_datasets(RECIPE, build.find_data(RECIPE.data, folder))
 
 
-def test_the_summary_says_what_matters(sets) -> None:
+def test_the_summary_names_models_data_steps_and_costs(sets) -> None:
     distill = Distill("fcos_r10w16", teacher_args={"num_classes": 6}, teacher_weights="random")
     recipe = replace(RECIPE, distill=distill)
     student = build.build_student(recipe, CLASSES)
@@ -41,8 +42,8 @@ def test_the_summary_says_what_matters(sets) -> None:
     for words in (
         "retina_r10w16, 0.75 M parameters", "fcos_r10w16, 0.66 M parameters", "AP 12.5 (table 1)", "by pkd",
         "4 = 2 processes x 1 passes x 2 images", "15 = 3 epochs of 5", "of 6 classes, 6 images",
-        "costs     ", "GFLOPs an image of 96 x 64", "memory    about ", "teacher 2.65 MB, gradients 5.96 MB",
-        "student rgb, mean 123.7 116.3 103.5, std 58.4 57.12 57.38; teacher rgb", "of training, guessed from",
+        "costs     ", "GFLOPs per image of 96 x 64", "memory    about ", "teacher 2.65 MB, gradients 5.96 MB",
+        "student rgb, mean 123.7 116.3 103.5, std 58.4 57.12 57.38; teacher rgb", "of training, estimated from",
         "warning: the teacher has random weights", "published for a batch of 16, this run has 4",
     ):  # fmt: skip
         assert words in text
@@ -51,20 +52,22 @@ def test_the_summary_says_what_matters(sets) -> None:
 
 def test_scaled_rate_is_not_warned_about(sets) -> None:
     recipe = replace(RECIPE, optim=Optim(lr=0.01, base_batch_size=16, scale_lr=True))
-    task = build.build_student(recipe, CLASSES)
+    task = SupervisedTask(build.build_student(recipe, CLASSES))
     text = str(check_run(recipe, task, *sets, processes=1, steps_per_epoch=5))
     assert "sgd at 0.0025 (0.01 x 4/16)" in text and "published for" not in text
 
 
 def test_a_gpu_that_is_too_small_is_warned_about(sets, monkeypatch) -> None:
-    task = build.build_student(RECIPE, CLASSES)
+    task = SupervisedTask(build.build_student(RECIPE, CLASSES))
     assert preflight.free_memory(torch.device("cpu")) is None
     for free, warned in ((10**6, True), (10**12, False)):
         monkeypatch.setattr(preflight, "free_memory", lambda device, free=free: free)
         gpu = torch.device("cuda", 0)
         text = str(check_run(RECIPE, task, *sets, processes=1, steps_per_epoch=5, device=gpu, precision="bf16"))
-        assert ("will hardly fit into the 1 MB that are free on cuda:0: --set optim.accumulate=2" in text) is warned
-        assert "told after a few steps" in text
+        assert (
+            "will hardly fit into the 1 MB that are free on cuda:0: write --set optim.accumulate=2" in text
+        ) is warned
+        assert "printed after a few steps, when it is measured" in text
 
 
 def test_the_image_that_costs_are_told_for() -> None:
@@ -107,18 +110,18 @@ def test_a_teacher_is_measured_against_its_row(sets, monkeypatch) -> None:
         teacher, "detect", lambda batch: [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0))]
     )
     monkeypatch.setattr(teacher, "detect", perfect)
-    # a registered name with an AP in its row, as if these were the weights
+    # a registered name with a published AP, as if these were the weights
     line = check_teacher("fcos_r18w24.shapes", teacher, sets[1], 2, 0, accelerator)
-    assert line == "teacher   AP 100.0 on 2 images, 57.0 in its row on all"
+    assert line == "teacher   AP 100.0 on 2 images, published 57.0 on all"
     monkeypatch.setattr(preflight, "evaluate", lambda *args, **kwargs: {"AP": 28.0})
     line = check_teacher("fcos_r18w24.shapes", teacher, sets[1], 2, 0, accelerator)
-    assert line.endswith("57.0 in its row on all; less than half of it: are these its images, and enough of them?")
+    assert line.endswith("published 57.0 on all; less than half of it: are these the right images, and enough of them?")
     monkeypatch.undo()
     monkeypatch.setattr(
         teacher, "detect", lambda batch: [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0))]
     )
-    with pytest.raises(ValueError, match="finds nothing in 3 images"):
+    with pytest.raises(ValueError, match="detects nothing in 3 images"):
         check_teacher("local-dir:x", teacher, sets[1], 99, 0, accelerator)
     stranger = pkdzoo.create_detector("fcos_r10w16", num_classes=6)
-    with pytest.raises(ValueError, match="knows other classes"):
+    with pytest.raises(ValueError, match="has other classes"):
         check_teacher("local-dir:x", stranger, sets[1], 2, 0, accelerator)

@@ -1,0 +1,106 @@
+"""The command line of a training run, for recipes/train.py and every other program that trains."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pkdzoo.training.machine import count
+
+
+@dataclass
+class TrainArguments(argparse.Namespace):
+    """What a command line says beside the recipe's own fields.
+
+    Attributes:
+        recipe: name of a published recipe, or path of a recipe file.
+        only: name of the one recipe to train, if a file holds several.
+        data: folder of the data set.
+        train_json: annotation file of the training split, if it is not in ``data``.
+        val_json: annotation file of the validation split, if it is not in ``data``.
+        images: image folder, if it is not in ``data``.
+        output: folder of the run; None means ``runs/`` and the recipe's name.
+        set: ``key=value`` overrides of recipe fields.
+        resume: continue the run in ``output`` from its last checkpoint.
+        check_teacher: evaluate the teacher on so many images before training; None does not.
+        cpu: train on the CPU even if there is a GPU.
+        threads: CPU threads per process; None divides all cores evenly.
+        mixed_precision: ``no``, ``bf16`` or ``fp16``; None leaves the choice to Accelerate's configuration.
+        channels_last: keep convolutions in NHWC.
+        compile: compile backbone and neck.
+        checkpoint_activations: recompute the backbone's activations in the backward pass.
+        find_unused: let DistributedDataParallel look for parameters without a gradient.
+        tracker: name of an Accelerate tracker, e.g. ``tensorboard``.
+    """
+
+    recipe: Path
+    only: str | None = None
+    data: Path | None = None
+    train_json: Path | None = None
+    val_json: Path | None = None
+    images: Path | None = None
+    output: Path | None = None
+    set: list[str] = field(default_factory=list)
+    resume: bool = False
+    check_teacher: int | None = None
+    cpu: bool = False
+    threads: int | None = None
+    mixed_precision: str | None = None
+    channels_last: bool = False
+    compile: bool = False
+    checkpoint_activations: bool = False
+    find_unused: bool = False
+    tracker: str | None = None
+
+
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all options of a training run to a parser, whose result :class:`TrainArguments` then describes."""
+    parser.add_argument(
+        "recipe",
+        type=Path,
+        help="name of a published recipe, a .py file that defines RECIPE or RECIPES, or the recipe.json of a run",
+    )
+    parser.add_argument("--only", metavar="NAME", help="train this one recipe of a file that holds several")
+    parser.add_argument("--data", type=Path, help="folder of the data set")
+    parser.add_argument("--train-json", type=Path, help="annotation file of the training split, if not in --data")
+    parser.add_argument("--val-json", type=Path, help="annotation file of the validation split, if not in --data")
+    parser.add_argument("--images", type=Path, help="image folder, if not in --data")
+    parser.add_argument("--output", type=Path, help="folder of the run (default: runs/ and the recipe's name)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe field, e.g. optim.lr=0.02"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue the run in --output from its last checkpoint")
+    parser.add_argument("--check-teacher", type=count, metavar="N", help="first evaluate the teacher on N images")
+    group = parser.add_argument_group("machine")
+    group.add_argument("--cpu", action="store_true", help="train on the CPU even if there is a GPU")
+    group.add_argument("--threads", type=count, help="CPU threads per process (default: all cores, divided evenly)")
+    group.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"))
+    group.add_argument("--channels-last", action="store_true", help="keep convolutions in NHWC")
+    group.add_argument("--compile", action="store_true", help="compile backbone and neck")
+    group.add_argument(
+        "--checkpoint-activations",
+        action="store_true",
+        help="recompute the backbone's activations: less memory, a third more time",
+    )
+    group.add_argument("--find-unused", action="store_true", help="for models with parameters that a step does not use")
+    group.add_argument("--tracker", help="tensorboard, wandb or another of Accelerate's trackers")
+
+
+def parse_train_arguments(argv: Sequence[str] | None = None, description: str | None = None) -> TrainArguments:
+    """Parse the command line of a training run.
+
+    Args:
+        argv: arguments without the program's name; None takes ``sys.argv``.
+        description: text of ``--help``, printed as it is.
+
+    Example:
+        >>> from pkdzoo.training.arguments import parse_train_arguments
+        >>> args = parse_train_arguments(["retina_r50_pkd_swin", "--data", "coco", "--set", "optim.lr=0.005"])
+        >>> args.recipe.name, args.set, args.resume
+        ('retina_r50_pkd_swin', ['optim.lr=0.005'], False)
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_train_arguments(parser)
+    return TrainArguments(**vars(parser.parse_args(argv)))

@@ -1,0 +1,232 @@
+"""The steps before a run's loop (open, build, preflight, restore), and the object that the loop works on."""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import accelerate
+from accelerate import DistributedDataParallelKwargs
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from pkdzoo.data import AspectBatchSampler, CocoDataset
+from pkdzoo.distill.task import Task
+from pkdzoo.models.detector import Detector
+from pkdzoo.structures import Batch
+from pkdzoo.training import build, checkpoint, machine, run_folder
+from pkdzoo.training.arguments import TrainArguments
+from pkdzoo.training.log import Monitor
+from pkdzoo.training.optim import build_optimizer, build_schedule, planned_steps
+from pkdzoo.training.preflight import check_run, check_teacher
+from pkdzoo.training.provenance import about_teacher
+from pkdzoo.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is built of, before anything is wrapped or moved to a device.
+
+    Attributes:
+        train_set: training images.
+        val_set: validation images.
+        task: trains the student, with or without a teacher.
+        teacher: of the recipe, also if the student only inherits from it; None without one.
+        train_loader: batches of the training images.
+        sampler: of ``train_loader``.
+        val_loader: batches of the validation images.
+        steps_per_epoch: optimiser steps.
+        steps: optimiser steps of the whole run.
+    """
+
+    train_set: CocoDataset
+    val_set: CocoDataset
+    task: Task
+    teacher: Detector | None
+    train_loader: DataLoader[Batch]
+    sampler: AspectBatchSampler
+    val_loader: DataLoader[Batch]
+    steps_per_epoch: int
+    steps: int
+
+
+@dataclass
+class TrainingRun:
+    """A run that is ready to train or training.
+
+    Attributes:
+        recipe: of the run.
+        output: folder of the run.
+        accelerator: of the run.
+        facts: command, versions, hardware and validation data, written beside every number.
+        parts: what it is built of.
+        raw_task: the task itself, for its attributes and its state dict.
+        task: the same task as the loop calls it, wrapped by Accelerate.
+        train_loader: prepared by Accelerate.
+        val_loader: prepared by Accelerate.
+        optimizer: prepared by Accelerate.
+        scheduler: of the learning rate, stepped once per optimiser step.
+        average: moving average of the student, or None.
+        progress: how far training is.
+        monitor: its log.
+        metrics: of the last evaluation in this process; empty before it.
+    """
+
+    recipe: Recipe
+    output: Path
+    accelerator: accelerate.Accelerator
+    facts: dict[str, Any]
+    parts: Parts
+    raw_task: Task
+    task: Any
+    train_loader: Any
+    val_loader: Any
+    optimizer: Any
+    scheduler: LambdaLR
+    average: AveragedModel | None
+    progress: checkpoint.Progress
+    monitor: Monitor
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def evaluated_model(self) -> Detector:
+        """The detector that is evaluated and exported: the average if there is one, else the student."""
+        model = self.raw_task.student if self.average is None else self.average.module
+        assert isinstance(model, Detector)
+        return model
+
+
+def open_run(recipe: Recipe, args: TrainArguments, output: Path, locks: ExitStack) -> accelerate.Accelerator:
+    """Start Accelerate, lock the run's folder and check that this run may write there.
+
+    Args:
+        recipe: of the run.
+        args: of the command line.
+        output: folder of the run.
+        locks: keeps the folder locked until it is closed.
+
+    Raises:
+        ValueError: for options that this machine does not support, and for a folder that is in use or holds another
+            run.
+    """
+    accelerator = accelerate.Accelerator(
+        cpu=args.cpu,
+        mixed_precision=args.mixed_precision,
+        gradient_accumulation_steps=recipe.optim.accumulate,
+        log_with=args.tracker,
+        project_dir=output,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=args.find_unused)],
+    )
+    machine.check(accelerator, args.tracker)
+    machine.share_cores(accelerator, args.threads)
+    locks.enter_context(run_folder.lock_folder(output, accelerator))
+    run_folder.check_output(output, recipe, args.resume)
+    return accelerator
+
+
+def build_parts(recipe: Recipe, args: TrainArguments, accelerator: accelerate.Accelerator, cache: Path) -> Parts:
+    """Build data sets, models, task and loaders.
+
+    Args:
+        recipe: of the run.
+        args: of the command line.
+        accelerator: of the run.
+        cache: folder for a generated data set.
+    """
+    with accelerator.main_process_first():  # a recipe may generate its data
+        paths = build.find_data(recipe.data, args.data, args.train_json, args.val_json, args.images, cache)
+    train_set, val_set = build.build_datasets(recipe, paths)
+    student = build.build_student(recipe, train_set.label_names)
+    teacher = build.build_teacher(recipe.distill, train_set.label_names) if recipe.distill else None
+    task = build.build_task(recipe, student, teacher)
+    machine.apply(student, args.channels_last, args.checkpoint_activations, task.teacher)
+    processes = accelerator.num_processes
+    train_loader, sampler = build.train_loader(recipe, train_set, processes)
+    val_loader = build.val_loader(val_set, recipe.data.eval_batch_size, recipe.data.workers)
+    steps_per_epoch = math.ceil(math.ceil(len(train_loader) / processes) / recipe.optim.accumulate)
+    steps = planned_steps(recipe.schedule, steps_per_epoch)
+    return Parts(train_set, val_set, task, teacher, train_loader, sampler, val_loader, steps_per_epoch, steps)
+
+
+def preflight(
+    recipe: Recipe, args: TrainArguments, output: Path, accelerator: accelerate.Accelerator, parts: Parts
+) -> dict[str, Any]:
+    """Check everything that can be checked before the first step, print a summary, and write what the run is.
+
+    Returns:
+        Command, versions, hardware and validation data, to be written beside every number.
+
+    Raises:
+        ValueError: for what would fail, or make the run worthless, later.
+    """
+    processes, distill = accelerator.num_processes, recipe.distill
+    facts = run_folder.about(processes) | run_folder.about_data(parts.val_set.json_path, len(parts.val_set))
+    device, precision = accelerator.device, accelerator.mixed_precision
+    report = check_run(
+        recipe, parts.task, parts.train_set, parts.val_set, processes, parts.steps_per_epoch, device, precision
+    )
+    accelerator.print(f"== {recipe.name} -> {output}\n{report}")
+    if args.check_teacher and distill and parts.teacher:
+        workers = recipe.data.workers
+        accelerator.print(
+            check_teacher(distill.teacher, parts.teacher, parts.val_set, args.check_teacher, workers, accelerator)
+        )
+    accelerator.wait_for_everyone()  # no process writes before all of them have checked
+    teacher_facts = {"teacher": about_teacher(distill, parts.task)} if distill and distill.methods else {}
+    run_folder.check_same_teacher(output, teacher_facts)
+    if accelerator.is_main_process:
+        run_folder.open_output(output, recipe, {**facts, **teacher_facts})
+    return facts
+
+
+def restore(
+    recipe: Recipe,
+    args: TrainArguments,
+    output: Path,
+    accelerator: accelerate.Accelerator,
+    parts: Parts,
+    facts: dict[str, Any],
+) -> TrainingRun:
+    """Build optimiser, schedule and average, load the last checkpoint on ``--resume``, and wrap all by Accelerate."""
+    task, student, steps = parts.task, parts.task.student, parts.steps
+    optimizer = build_optimizer(task, recipe.optim, recipe.data.batch_size)
+    scheduler = build_schedule(optimizer, recipe.schedule, parts.steps_per_epoch)
+    average = machine.average(student, recipe.optim.ema)
+    progress = checkpoint.Progress(batch=recipe.data.batch_size)
+    if args.resume and (newest := checkpoint.find_checkpoint(output)) is not None:
+        path, saved = newest
+        progress = checkpoint.reopened(saved, steps, recipe.logging.patience)
+        checkpoint.restore(path, task, optimizer, scheduler, accelerator.scaler, average)
+        accelerator.print(f"resumed from {path}: epoch {progress.epoch}, step {progress.step} of {steps}")
+    if args.compile:
+        for detector in (student, task.teacher):
+            if detector is not None:
+                machine.compile_body(detector)
+    prepared = accelerator.prepare(task, optimizer, parts.train_loader, parts.val_loader)
+    if average is not None:
+        average.to(accelerator.device)
+    monitor = Monitor(accelerator, output, recipe.logging.log_every, steps, progress)
+    if args.tracker:
+        accelerator.init_trackers("pkdzoo", {"name": recipe.name, "recipe": json.dumps(recipe.to_dict())})
+    wrapped_task, wrapped_optimizer, train_loader, val_loader = prepared
+    return TrainingRun(
+        recipe=recipe,
+        output=output,
+        accelerator=accelerator,
+        facts=facts,
+        parts=parts,
+        raw_task=task,
+        task=wrapped_task,
+        train_loader=train_loader,
+        val_loader=val_loader,
+        optimizer=wrapped_optimizer,
+        scheduler=scheduler,
+        average=average,
+        progress=progress,
+        monitor=monitor,
+    )
