@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from pkdzoo.training.recipe import Recipe, load_recipes
+from pkdzoo.training import Recipe, load_recipes
 
 FOLDERS = {
     "pkd": "PKD (arXiv:2207.02039): imitation of the teacher's pyramid, each channel normalised. Files that end in "

@@ -24,9 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the folder that 
 
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.methods.pkd import PKD
-from pkdzoo.training import build, machine
+from pkdzoo.training import Recipe, build, load_recipes, machine
 from pkdzoo.training.optim import build_optimizer
-from pkdzoo.training.recipe import Recipe, load_recipes
 from pkdzoo.utils.files import write_json
 from recipes.benchmarks.measure import Settings, Times, about, difference, in_turns
 from recipes.benchmarks.step import batch_of
