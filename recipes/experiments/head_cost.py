@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def steps_of(recipe: Recipe, teaching: Recipe, classes: int) -> tuple[dict[str, 
     def step(name: str) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             losses: dict[str, torch.Tensor] = tasks[name](batch)
-        torch.stack(list(losses.values())).sum().backward()
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(student.parameters(), recipe.optim.clip or float("inf"))
         optimizer.step()
         optimizer.zero_grad()
@@ -85,7 +86,7 @@ def steps_of(recipe: Recipe, teaching: Recipe, classes: int) -> tuple[dict[str, 
         apart = difference(*(tasks[name](batch)["loss_pkd"] for name in ("whole", "cut")))
     assert apart == 0, f"PKD's loss changed by {apart} when the head ran"
     said = f"{recipe.data.batch_size} x {size[0]} x {size[1]}"
-    return {name: lambda name=name: step(name) for name in tasks}, said
+    return {name: partial(step, name) for name in tasks}, said
 
 
 def quartiles(values: list[float]) -> dict[str, float]:
