@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from pkdzoo.training.recipe import Recipe, load_recipes
+from pkdzoo.training import Recipe, load_recipes
 from pkdzoo.utils.files import write_text
 
 FOLDERS = {

@@ -1,17 +1,7 @@
-"""Runs: what one is, how it starts, and how it survives. The loop itself stands in recipes/train.py."""
+"""Training runs: recipes, the loop, checkpoints, logs, evaluation and publishing. loop.py is the place to start."""
 
-from pkdzoo.training.recipe import (
-    Data,
-    Distill,
-    Logging,
-    Optim,
-    Recipe,
-    Schedule,
-    Warmup,
-    load_recipe,
-    load_recipes,
-    override,
-)
+from pkdzoo.training.recipe import Data, Distill, Logging, Optim, Recipe, Schedule, Warmup, override
+from pkdzoo.training.recipe_files import load_recipe, load_recipes
 
 __all__ = [
     "Data",

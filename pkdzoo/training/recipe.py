@@ -1,48 +1,43 @@
-"""What a run is: one frozen description of model, data, optimiser, schedule and teacher.
+"""A recipe: the complete description of a training run, as frozen dataclasses.
 
-A recipe file is Python that defines ``RECIPE`` (or ``RECIPES``: the arms of one experiment, trained one after the
-other and compared), or the JSON that every run leaves behind. Values are checked against the types below, so a
-misspelt field or a word where a number belongs is refused before anything is built.
+Values are checked against the types below, so a misspelt field or a text in place of a number is an error before
+anything is built. recipe_files.py reads recipes from files.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import runpy
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal, cast
 
 from pkdzoo.evaluation import METRICS
 from pkdzoo.training.fields import typed, with_field
-from pkdzoo.utils.suggest import did_you_mean
 
 
 @dataclass(frozen=True)
 class Data:
-    """Images of a run.
+    """Images of a run and their augmentation.
 
     Attributes:
-        short: length the short side is scaled to in training; several: see ``mode``.
-        long: limit of the long side.
-        mode: what several ``short`` mean: ``choice`` one of them, ``range`` any between the smallest and the largest.
-        flip: share of images mirrored left to right.
-        crop: (height, width) of a random window after the resize, or None.
-        zoom: share of training images that are a window enlarged, as Swin detectors were trained with; see
+        short: length in pixels that the short side is resized to in training; for several lengths see ``mode``.
+        long: largest length of the long side in pixels.
+        mode: with several ``short``, ``choice`` draws one of them and ``range`` any length between the smallest and
+            the largest.
+        flip: probability of a horizontal flip.
+        crop: (height, width) in pixels of a random crop after the resize, or None.
+        zoom: probability of enlarging a random window of a training image, as in the training of Swin detectors; see
             ``pkdzoo.data.RandomZoom``.
-        test: (short, long) in evaluation and prediction; None means the largest ``short`` and ``long``.
-        batch_size: images an optimiser step, over all processes and accumulated passes together.
-        eval_batch_size: images a pass in evaluation. They share one padded size, which shows at an image's edge: 1 is
-            how published numbers were measured; images of one size can go together.
-        workers: loader processes of each process.
-        drop_empty: leave out training images without a box, as published.
-        min_image_size: leave out training images whose short side is smaller.
+        test: (short, long) side in evaluation and prediction; None means the largest ``short`` and ``long``.
+        batch_size: images per optimiser step, over all processes and accumulated passes together.
+        eval_batch_size: images per forward pass in evaluation. Images of one pass are padded to one size, which changes
+            results near their edges: published numbers were measured with 1; images of one size can share a pass.
+        workers: loader processes per training process.
+        drop_empty: leave out training images without a box, as in published training.
+        min_image_size: leave out training images whose short side has fewer pixels.
         masks: load segmentations too.
-        generate: when no data is given, make this data set: arguments of ``pkdzoo.data.make_shapes``.
+        generate: arguments of ``pkdzoo.data.make_shapes``, which generates a data set if no data is given.
 
     Example:
         >>> from pkdzoo.training import Data
@@ -77,19 +72,19 @@ class Optim:
 
     Attributes:
         kind: ``sgd`` or ``adamw``.
-        lr: for a step over ``base_batch_size`` images.
-        base_batch_size: total batch that ``lr`` was published with.
+        lr: learning rate for a total batch of ``base_batch_size`` images.
+        base_batch_size: total batch for which ``lr`` was published.
         scale_lr: multiply ``lr`` by ``data.batch_size / base_batch_size``.
-        momentum: of SGD.
-        betas: of AdamW.
-        weight_decay: of every parameter, times the factors below.
-        bias_lr_mult: learning rate factor of biases, those of norm layers excepted (as in mmdetection).
+        momentum: momentum of SGD.
+        betas: betas of AdamW.
+        weight_decay: weight decay of every parameter, times the factors below.
+        bias_lr_mult: learning rate factor of biases, except those of norm layers (as in mmdetection).
         bias_decay_mult: weight decay factor of the same biases.
         norm_decay_mult: weight decay factor of norm layers.
         no_decay: parameters whose name contains one of these have no weight decay.
-        clip: largest norm of the gradient, or None.
-        accumulate: passes an optimiser step.
-        ema: decay of a moving average of the student, which is then what is evaluated and exported; None for none.
+        clip: largest gradient norm, or None for no clipping.
+        accumulate: forward and backward passes per optimiser step.
+        ema: decay of a moving average of the student, which is then evaluated and exported; None for no average.
 
     Example:
         >>> from pkdzoo.training import Optim
@@ -115,7 +110,12 @@ class Optim:
 
 @dataclass(frozen=True)
 class Warmup:
-    """The first optimiser steps: from ``factor`` times the rate up (``linear``), or at it until they end.
+    """Learning rate of the first steps: ``linear`` rises from ``factor`` times the rate, ``constant`` stays there.
+
+    Attributes:
+        kind: ``linear`` or ``constant``.
+        factor: of the learning rate.
+        steps: optimiser steps.
 
     Example:
         >>> from pkdzoo.training import Schedule, Warmup
@@ -130,15 +130,15 @@ class Warmup:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long, and at which rate.
+    """Length of the training and course of the learning rate.
 
     Attributes:
         epochs: passes over the training images.
-        decay: ``step`` at the milestones, as everything published; ``cosine`` falls to 0 over the whole run.
-        milestones: epochs (fractions allowed) after which the rate is multiplied by ``gamma``.
-        gamma: see ``milestones``.
-        warmup: None for none.
-        max_steps: stop after so many optimiser steps, however many epochs that is.
+        milestones: with ``step`` decay, epochs (also fractional) after which the rate is multiplied by ``gamma``.
+        gamma: factor of the learning rate at each milestone.
+        warmup: see Warmup; None for no warm-up.
+        max_steps: stop after this number of optimiser steps, whatever ``epochs`` says; None for no limit.
+        decay: ``step`` at the milestones, as in all published training; ``cosine`` falls to 0 over the whole run.
 
     Example:
         >>> from pkdzoo.training import Schedule
@@ -156,16 +156,16 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Logging:
-    """What is written while a run goes on.
+    """Logging, evaluation and checkpoints of a run.
 
     Attributes:
-        log_every: optimiser steps between two lines of the log.
+        log_every: optimiser steps between two log lines.
         eval_every: epochs between two evaluations; the last epoch is always evaluated.
-        save_every: optimiser steps between two checkpoints, besides those before an evaluation and at
-            the end of each epoch.
-        keep: checkpoints that stay on disk.
-        best: the metric whose highest value marks the best student.
-        patience: stop after so many evaluations without a better one; None never stops early.
+        save_every: optimiser steps between two checkpoints, in addition to those before an evaluation and at the end
+            of each epoch; None for no additional ones.
+        keep: number of checkpoints that stay on disk.
+        best: metric whose highest value selects the best student.
+        patience: stop after this number of evaluations without a better one; None never stops early.
 
     Example:
         >>> from pkdzoo.training import Logging
@@ -183,16 +183,16 @@ class Logging:
 
 @dataclass(frozen=True)
 class Distill:
-    """Who teaches, and how.
+    """The teacher and the distillation methods.
 
     Attributes:
-        teacher: a registered name, with a tag where particular weights are meant, or ``local-dir:`` and a folder.
-        methods: keyword arguments by method, e.g. ``{"pkd": {}}``; empty ones mean the published setting. No method
-            at all: the teacher only gives what ``inherit`` names, and the student learns from the data alone.
+        teacher: a registered name, with a tag to select particular weights, or ``local-dir:`` and a folder.
+        methods: options by name of a method, e.g. ``{"pkd": {}}``; an empty dict means the published settings. Without
+            any method, the student only inherits the parts in ``inherit`` and trains without the teacher.
         teacher_args: overrides of the teacher's architecture.
-        teacher_weights: a file to load; None takes the registered weights; ``random`` for none at all (tests).
-        inherit: parts the student starts with from its teacher: ``backbone``, ``neck``, ``head``.
-        freeze: parts of the student that do not learn.
+        teacher_weights: a file of weights; None means the registered weights, ``random`` none at all (for tests).
+        inherit: parts of the teacher that the student starts with: ``backbone``, ``neck``, ``head``.
+        freeze: parts of the student that are not trained.
 
     Example:
         >>> from pkdzoo.training import Distill
@@ -210,23 +210,22 @@ class Distill:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run.
+    """The complete description of a run.
 
     Attributes:
-        name: of the run, and of its folder.
+        name: of the run and of its folder.
         model: registered name of the detector that is trained.
         model_args: overrides of its architecture.
-        init: where its weights come from: None (random), ``imagenet`` (the backbone's), a registered name with
-            weights, or a file.
+        init: initial weights: None (random), ``imagenet`` (of the backbone), a registered name with weights, or a file.
         data: see Data.
         optim: see Optim.
         schedule: see Schedule.
-        distill: None trains without a teacher.
+        distill: see Distill; None trains without a teacher.
         logging: see Logging.
-        seed: of weights, order and augmentation.
+        seed: of random weights, image order and augmentation.
         expect: published numbers, e.g. ``{"AP": 41.5, "teacher": 48.2, "plain": 37.4}`` (the latter two are APs, too),
-            the ``source`` they come from, and ``rows``: names of the published results that this recipe repeats.
-        note: what deviates from the source.
+            their ``source``, and ``rows``: ids of the published results that this recipe repeats.
+        note: deviations from the source.
 
     Example:
         >>> from pkdzoo.training import Distill, Recipe
@@ -252,39 +251,43 @@ class Recipe:
         check_ranges(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, numbers and words, as JSON holds them."""
+        """The recipe as JSON values: dicts, lists, numbers and strings."""
         return cast(dict[str, Any], json.loads(json.dumps(asdict(self))))
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Recipe:
-        """The inverse of :meth:`to_dict`; fields that are absent keep their defaults.
+        """The inverse of :meth:`to_dict`; absent fields keep their defaults.
 
         Raises:
-            ValueError: for a field that does not exist (with the nearest that do) or a value of another type.
+            ValueError: for an unknown field, with the closest known ones, or a value of the wrong type.
         """
         return cast(Recipe, typed(content, cls, ""))
 
 
 def check_ranges(recipe: Recipe) -> None:
-    """Refuse what no run can mean, with the field's name."""
+    """Check the range of every field.
+
+    Raises:
+        ValueError: naming the field, its value and what to write instead.
+    """
     data, optim, schedule, logging = recipe.data, recipe.optim, recipe.schedule, recipe.logging
     shorts = data.short if isinstance(data.short, tuple) else (data.short,)
     rules = (
-        (data.batch_size >= 1, "data.batch_size", data.batch_size, "at least one image a step"),
-        (data.eval_batch_size >= 1, "data.eval_batch_size", data.eval_batch_size, "at least one image a pass"),
-        (min(shorts, default=0) >= 1, "data.short", data.short, "pixels of the short side"),
-        (data.long >= 1, "data.long", data.long, "pixels of the long side at most"),
-        (0 <= data.flip <= 1, "data.flip", data.flip, "a share between 0 and 1"),
-        (0 <= data.zoom <= 1, "data.zoom", data.zoom, "a share between 0 and 1"),
+        (data.batch_size >= 1, "data.batch_size", data.batch_size, "at least one image per step"),
+        (data.eval_batch_size >= 1, "data.eval_batch_size", data.eval_batch_size, "at least one image per pass"),
+        (min(shorts, default=0) >= 1, "data.short", data.short, "length of the short side in pixels"),
+        (data.long >= 1, "data.long", data.long, "largest length of the long side in pixels"),
+        (0 <= data.flip <= 1, "data.flip", data.flip, "a probability between 0 and 1"),
+        (0 <= data.zoom <= 1, "data.zoom", data.zoom, "a probability between 0 and 1"),
         (data.workers >= 0, "data.workers", data.workers, "0 loads in the training process itself"),
-        (0 < optim.lr < math.inf, "optim.lr", optim.lr, "a rate above 0"),
+        (0 < optim.lr < math.inf, "optim.lr", optim.lr, "a learning rate above 0"),
         (0 <= optim.momentum < 1, "optim.momentum", optim.momentum, "0 or more, below 1"),
         (0 <= optim.weight_decay < math.inf, "optim.weight_decay", optim.weight_decay, "0 or more"),
         (
             optim.base_batch_size >= 1,
             "optim.base_batch_size",
             optim.base_batch_size,
-            "the batch that lr was published with",
+            "the total batch that lr was published for",
         ),
         (optim.accumulate >= 1, "optim.accumulate", optim.accumulate, "1 does not accumulate"),
         (optim.clip is None or optim.clip > 0, "optim.clip", optim.clip, "a norm above 0, or none"),
@@ -301,19 +304,24 @@ def check_ranges(recipe: Recipe) -> None:
             "1 or more, or none",
         ),
         (logging.patience is None or logging.patience >= 1, "logging.patience", logging.patience, "1 or more, or none"),
-        (logging.keep >= 1, "logging.keep", logging.keep, "at least one checkpoint stays"),
-        (bool(recipe.name) and not set(recipe.name) & set("/\\"), "name", recipe.name, "it becomes a folder's name"),
+        (logging.keep >= 1, "logging.keep", logging.keep, "at least one checkpoint"),
+        (
+            bool(recipe.name) and not set(recipe.name) & set("/\\"),
+            "name",
+            recipe.name,
+            "the name of the run's folder",
+        ),
     )
-    for fine, where, value, meaning in rules:
-        if not fine:
-            raise ValueError(f"recipe {recipe.name!r}: {where}={value!r} makes no sense: {meaning}")
+    for valid, where, value, meaning in rules:
+        if not valid:
+            raise ValueError(f"recipe {recipe.name!r}: {where}={value!r} is not possible: {meaning}")
 
 
 def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
     """The recipe with ``key=value`` assignments applied, e.g. ``optim.lr=0.02`` or ``distill.methods.pkd.weight=4``.
 
     Raises:
-        ValueError: for a key that does not exist (with the nearest), or a value of another type.
+        ValueError: for an unknown field, with the closest known ones, or a value of the wrong type.
 
     Example:
         >>> from pkdzoo.training import Recipe, override
@@ -326,89 +334,3 @@ def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
             raise ValueError(f"--set {assignment!r}: write a field, an equals sign and a value, as in optim.lr=0.02")
         recipe = cast(Recipe, with_field(recipe, key.strip().split("."), text.strip()))
     return recipe
-
-
-# -- files -----------------------------------------------------------------------------------------------------------
-
-
-def load_recipe(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:
-    """The one recipe of a file.
-
-    Raises:
-        ValueError: when the file holds several.
-
-    Example:
-        >>> import pathlib, tempfile
-        >>> from pkdzoo.training import load_recipe
-        >>> path = pathlib.Path(tempfile.mkdtemp()) / "mine.py"
-        >>> _ = path.write_text("from pkdzoo.training import Recipe; RECIPE = Recipe('mine', 'retina_r50')")
-        >>> load_recipe(path, ["optim.lr=0.02"]).optim.lr
-        0.02
-    """
-    recipes = load_recipes(path, assignments)
-    if len(recipes) > 1:
-        raise ValueError(f"{path} holds {len(recipes)} recipes: {', '.join(r.name for r in recipes)}; load_recipes()")
-    return recipes[0]
-
-
-def load_recipes(path: str | Path, assignments: Iterable[str] = (), only: str | None = None) -> list[Recipe]:
-    """The recipes of a file, with ``key=value`` assignments applied to each.
-
-    Args:
-        path: a ``.py`` file that defines RECIPE or RECIPES (it is run), or a ``.json`` that a run left behind.
-        assignments: see :func:`override`.
-        only: the name of one of them; None means all.
-
-    Raises:
-        ValueError: when the file does not exist, or holds no recipe, or none of that name.
-
-    Example:
-        >>> import pathlib, tempfile
-        >>> from pkdzoo.training import load_recipes
-        >>> path = pathlib.Path(tempfile.mkdtemp()) / "arms.py"
-        >>> text = "from pkdzoo.training import Recipe; RECIPES = [Recipe(name, 'retina_r50') for name in ('a', 'b')]"
-        >>> _ = path.write_text(text)
-        >>> [recipe.name for recipe in load_recipes(path)], load_recipes(path, only="b")[0].name
-        (['a', 'b'], 'b')
-    """
-    path = Path(path)
-    if not path.is_file():
-        beside = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        hint = did_you_mean(path.name, beside) if beside else f"the folder {path.parent} does not exist"
-        raise ValueError(f"no recipe file {path}. {hint}")
-    if path.suffix == ".json":
-        try:
-            content = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not JSON: {error}") from error
-        found: Any = [Recipe.from_dict(content)]
-    else:
-        with _importable(path):
-            namespace = runpy.run_path(str(path))
-        found = namespace.get("RECIPES", namespace.get("RECIPE"))
-        found = [found] if isinstance(found, Recipe) else list(found or ())
-    if not found or not all(isinstance(recipe, Recipe) for recipe in found):
-        raise ValueError(f"{path} defines no RECIPE (one pkdzoo.training.Recipe) and no RECIPES (several)")
-    if only is not None:
-        names = [recipe.name for recipe in found]
-        found = [recipe for recipe in found if recipe.name == only]
-        if not found:
-            raise ValueError(f"{path} holds no recipe {only!r}. {did_you_mean(only, names)}")
-    assignments = list(assignments)
-    recipes = [override(recipe, assignments) for recipe in found]
-    names = [recipe.name for recipe in recipes]
-    if len(set(names)) < len(names):
-        raise ValueError(f"{path}: two recipes of one name among {', '.join(names)}; the name is the run's folder")
-    return recipes
-
-
-@contextmanager
-def _importable(path: Path) -> Iterator[None]:
-    """Let a recipe inside a ``recipes`` folder write ``from recipes.common import ...``, wherever it is run from."""
-    above = [str(parent.parent) for parent in path.resolve().parents if parent.name == "recipes"][:1]
-    sys.path.extend(above)
-    try:
-        yield
-    finally:
-        for folder in above:
-            sys.path.remove(folder)

@@ -104,7 +104,7 @@ def measure(name: str, x: Any, case: Callable[[int], tuple[pkdzoo.Detector, Batc
 
         def step(model: pkdzoo.Detector = model, batch: Batch = batch) -> None:
             model.zero_grad()
-            torch.stack(list(model(batch).values())).sum().backward()
+            torch.stack(list(model(batch).values())).sum().backward()  # type: ignore[no-untyped-call]
 
         times = in_turns({"step": step}, settings, rounds=1 if settings.quick else 3)
         curve.seconds.append(statistics.median(times["step"].wall))

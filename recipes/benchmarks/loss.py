@@ -58,7 +58,7 @@ def rows(settings: Settings) -> Iterator[Row]:
 def on_a_gpu(settings: Settings, size: tuple[int, int], channels: int) -> Iterator[Row]:
     """In bf16, compiled too, and against what memory allows."""
     # eight programs of a function by default; each level is one, and in float32 another
-    torch._dynamo.config.cache_size_limit = max(32, torch._dynamo.config.cache_size_limit)  # type: ignore[attr-defined]
+    torch._dynamo.config.cache_size_limit = max(32, torch._dynamo.config.cache_size_limit)
     compiled = torch.compile(pearson, fullgraph=True, dynamic=False) if settings.compiled else None
     forms = {"compiled": compiled} if compiled else {}
     yield from loss_rows(settings, size, channels, torch.bfloat16, want=3.0, more=forms)

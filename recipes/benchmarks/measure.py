@@ -158,7 +158,7 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def ratios(times: Mapping[str, Times], ours: str = "ours", theirs: str = "theirs") -> dict[str, float | None]:
+def ratios(times: Mapping[str, Times], ours: str = "ours", theirs: str = "theirs") -> dict[str, Any]:
     """The fields of a :class:`Row` that come from times; no spread of a single round."""
     found = sorted(t / o for o, t in zip(times[ours].wall, times[theirs].wall))
     low, _, high = statistics.quantiles(found, n=4, method="inclusive") if len(found) > 1 else (None,) * 3

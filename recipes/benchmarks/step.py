@@ -227,7 +227,7 @@ def one_step(task: Any, optimizer: torch.optim.Optimizer, *words: Any) -> Callab
     """Losses, gradient, new weights."""
 
     def run() -> None:
-        torch.stack(list(task(*words).values())).sum().backward()
+        torch.stack(list(task(*words).values())).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
 

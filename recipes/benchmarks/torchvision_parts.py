@@ -7,7 +7,7 @@ anchors, by its own generator's code.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ RENAMED = (
 )
 
 
-class SameAnchors(AnchorGenerator):
+class SameAnchors(AnchorGenerator):  # type: ignore[misc]  # torchvision has no types
     """The generator of torchvision with our cells and steps; the code that lays them out is its own."""
 
     def __init__(self, cells: list[Tensor], strides: tuple[int, ...], offset: float) -> None:
@@ -73,7 +73,7 @@ def ours(family: str, backbone: str = "r50") -> pkdzoo.Detector:
 
 def our_pyramid(backbone: str = "r101") -> pkdzoo.Detector:
     """A teacher with the pyramid of torchvision's RetinaNet."""
-    args = {"extra": "on_output", "relu_before_extra": True}
+    args: dict[str, Any] = {"extra": "on_output", "relu_before_extra": True}
     return lively(pkdzoo.create_detector("retina_r101", backbone=backbone, **args))
 
 
@@ -98,7 +98,12 @@ def lively(model: pkdzoo.Detector) -> pkdzoo.Detector:
 def theirs(family: str, model: Any, size: tuple[int, int], backbone: str = "r50") -> nn.Module:
     """The detector of torchvision with the weights of ours, in eval mode; images of ``size`` stay as they are."""
     classes = model.num_classes
-    more = {"min_size": min(size), "max_size": max(size), "_skip_resize": True, "box_detections_per_img": 100}
+    more: dict[str, Any] = {
+        "min_size": min(size),
+        "max_size": max(size),
+        "_skip_resize": True,
+        "box_detections_per_img": 100,
+    }
     if family == "faster_rcnn":
         anchors = SameAnchors(rpn_cells(model), model.neck.strides, 0.0)
         net: nn.Module = FasterRCNN(body(backbone, 3, coarse=False), classes + 1, rpn_anchor_generator=anchors, **more)
@@ -124,9 +129,10 @@ def body(name: str, trainable: int, coarse: bool = True) -> nn.Module:
     """A ResNet with frozen norms and its pyramid: from stride 8 with two coarse levels, or from stride 4 with one."""
     name = name.replace("r", "resnet")
     if not coarse:
-        return resnet_fpn_backbone(backbone_name=name, weights=None, trainable_layers=trainable)
+        return cast(nn.Module, resnet_fpn_backbone(backbone_name=name, weights=None, trainable_layers=trainable))
     levels = {"returned_layers": [2, 3, 4], "extra_blocks": LastLevelP6P7(256, 256)}
-    return resnet_fpn_backbone(backbone_name=name, weights=None, trainable_layers=trainable, **levels)
+    body = resnet_fpn_backbone(backbone_name=name, weights=None, trainable_layers=trainable, **levels)
+    return cast(nn.Module, body)
 
 
 def pyramid_of(model: Any, backbone: str = "r101") -> nn.Module:

@@ -33,8 +33,10 @@ PLAIN = Recipe(
     logging=Logging(eval_every=3, log_every=26),
 )
 
+TEACHER_FOLDER = "local-dir:runs/experiments/bccd/gfl_r18w64-0/best"
 
-def taught(name: str, methods: dict[str, Any], teacher: str = "local-dir:runs/experiments/bccd/gfl_r18w64-0/best"):
+
+def taught(name: str, methods: dict[str, Any], teacher: str = TEACHER_FOLDER) -> Recipe:
     return replace(PLAIN, name=f"bccd_{name}", distill=Distill(teacher, methods))
 
 

@@ -55,8 +55,8 @@ def arms_of(cells: Sequence[Cell], matrix: str, role: str) -> dict[str, Cell]:
 
 def model_of(cell: Cell) -> str:
     """The registered name, and the backbone where it is another than the name says."""
-    backbone = cell["recipe"]["model_args"].get("backbone")
-    return cell["recipe"]["model"] + (f" on {backbone}" if backbone else "")
+    model, backbone = cell["recipe"]["model"], cell["recipe"]["model_args"].get("backbone")
+    return f"{model} on {backbone}" if backbone else str(model)
 
 
 def teacher_of(cell: Cell) -> str | None:

@@ -12,14 +12,14 @@ a teacher of real images, deeppcb.py's FCOS.
 from dataclasses import replace
 from typing import Any
 
-from pkdzoo.training import Distill
+from pkdzoo.training import Distill, Recipe
 from recipes.experiments.bccd import PLAIN as STUDENT
 
 SHAPES, BOARDS = "fcos_r18w24.shapes", "local-dir:runs/experiments/deeppcb/fcos_r18-0/best"
 PLAIN = replace(STUDENT, name="foreign_plain")
 
 
-def taught(name: str, teacher: str, **options: Any):
+def taught(name: str, teacher: str, **options: Any) -> Recipe:
     return replace(PLAIN, name=f"foreign_{name}", distill=Distill(teacher, {"pkd": options}))
 
 

@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the folder that 
 
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.methods.pkd import PKD
-from pkdzoo.training import build, machine
+from pkdzoo.training import Recipe, build, load_recipes, machine
 from pkdzoo.training.optim import build_optimizer
-from pkdzoo.training.recipe import Recipe, load_recipes
 from pkdzoo.utils.files import write_json
 from recipes.benchmarks.measure import Settings, Times, about, difference, in_turns
 from recipes.benchmarks.step import batch_of
@@ -75,7 +75,7 @@ def steps_of(recipe: Recipe, teaching: Recipe, classes: int) -> tuple[dict[str, 
     def step(name: str) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             losses: dict[str, torch.Tensor] = tasks[name](batch)
-        torch.stack(list(losses.values())).sum().backward()
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(student.parameters(), recipe.optim.clip or float("inf"))
         optimizer.step()
         optimizer.zero_grad()
@@ -86,7 +86,7 @@ def steps_of(recipe: Recipe, teaching: Recipe, classes: int) -> tuple[dict[str, 
         apart = difference(*(tasks[name](batch)["loss_pkd"] for name in ("whole", "cut")))
     assert apart == 0, f"PKD's loss changed by {apart} when the head ran"
     said = f"{recipe.data.batch_size} x {size[0]} x {size[1]}"
-    return {name: lambda name=name: step(name) for name in tasks}, said
+    return {name: partial(step, name) for name in tasks}, said
 
 
 def quartiles(values: list[float]) -> dict[str, float]:

@@ -38,8 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the folder that 
 from pkdzoo import create_detector
 from pkdzoo.distill.methods.pkd import PKD
 from pkdzoo.evaluation import METRICS
-from pkdzoo.training import build, checkpoint, machine, run_folder
-from pkdzoo.training.recipe import Recipe, load_recipes
+from pkdzoo.training import Recipe, build, checkpoint, load_recipes, machine, run_folder
 from pkdzoo.utils.files import write_json
 from recipes.benchmarks.measure import commit, packages
 from recipes.experiments import report

@@ -66,9 +66,9 @@ def test_an_optimised_detector_is_not_saved_and_not_loaded_into(tmp_path: Path) 
     with pytest.raises(ValueError, match="save it before optimize"):
         fast.save_pretrained(tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(ValueError, match="load before optimize"):
+    with pytest.raises(ValueError, match="load weights before optimize"):
         pkdzoo.load_checkpoint(fast, detector().state_dict())
-    with pytest.raises(ValueError, match="load before optimize"):
+    with pytest.raises(ValueError, match="load weights before optimize"):
         pkdzoo.load_backbone(fast)
 
 

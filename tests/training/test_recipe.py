@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from pkdzoo.training.recipe import Data, Distill, Recipe, Schedule, Warmup, load_recipe, load_recipes, override
+from pkdzoo.training import Data, Distill, Recipe, Schedule, Warmup, load_recipe, load_recipes, override
 
 RECIPE = Recipe(
     name="tiny",
@@ -67,17 +67,17 @@ def test_override(assignment: str, read, expected: object) -> None:
         ("optim.kind=adam", r"'sgd', 'adamw'"),
         ("data.batch_size=2.5", r"data.batch_size=2.5: a whole number"),
         ("data.batch_size=true", r"a whole number"),
-        ("data.batch_size=0", r"data.batch_size=0 makes no sense: at least one image"),
-        ("data.short=0", r"data.short=0 makes no sense: pixels"),
-        ("optim.lr=inf", r"optim.lr=inf makes no sense"),
-        ("optim.weight_decay=nan", r"optim.weight_decay=nan makes no sense"),
-        ("logging.patience=0", r"logging.patience=0 makes no sense"),
+        ("data.batch_size=0", r"data.batch_size=0 is not possible: at least one image"),
+        ("data.short=0", r"data.short=0 is not possible: length"),
+        ("optim.lr=inf", r"optim.lr=inf is not possible"),
+        ("optim.weight_decay=nan", r"optim.weight_decay=nan is not possible"),
+        ("logging.patience=0", r"logging.patience=0 is not possible"),
         ("data.crop=64", r"data.crop=\[64\]: 2 values"),
         ("optim.scale_lr=1", r"true or false"),
         ("schedule.milestones.a=1", r"schedule.milestones"),
         ("distill.methods.pkd=5", r"distill.methods.pkd=5"),
         ("optim.lr", r"write a field, an equals sign"),
-        ("name=a/b", r"folder's name"),
+        ("name=a/b", r"name of the run's folder"),
     ],
 )
 def test_bad_override_says_what_to_write(assignment: str, says: str) -> None:
@@ -122,7 +122,7 @@ def test_bad_files(tmp_path) -> None:
     (tmp_path / "twice.py").write_text(
         "from pkdzoo.training import Recipe\nRECIPES = [Recipe('a', 'retina_r18') for _ in 'ab']\n"
     )
-    with pytest.raises(ValueError, match="two recipes of one name"):
+    with pytest.raises(ValueError, match="two recipes with the same name"):
         load_recipes(tmp_path / "twice.py")
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
