@@ -12,9 +12,9 @@ from pkdzoo.training.recipe import Recipe, load_recipes
 from pkdzoo.utils.files import write_text
 
 FOLDERS = {
-    "pkd": "PKD (arXiv:2207.02039): the student imitates the teacher's pyramid, every channel normalised. In the files "
-    "that end in `_inherit` the student starts from the teacher's neck and head, as in the paper's rows of students with "
-    "their teacher's kind of head. The files of the same name without `_inherit` are the ones that mmrazor released.",
+    "pkd": "PKD (arXiv:2207.02039): the student imitates the teacher's pyramid, every channel normalised. The files "
+    "that end in `_inherit` are the paper's rows, in which a student with its teacher's kind of head starts from the "
+    "teacher's neck and head. The files of the same name without `_inherit` are what mmrazor released.",
     "crosskd": "CrossKD (arXiv:2306.11369), alone and with PKD: the student's maps go through the teacher's head.",
     "fbkd": "FBKD (ICLR 2021): attention-guided and non-local distillation.",
     "global_knowledge": "Global Knowledge (ECCV 2022): regions are weighted by how similarly student and teacher "
@@ -73,16 +73,16 @@ SIGTERM and SIGINT end the run after the current step and save it. `--resume` co
 where there is nothing to continue. A resumed run equals an uninterrupted one to the last bit, if the same step always
 computes the same bits: on a CPU with `--threads 1` this holds, with more threads or on a GPU it depends on torch's
 kernels. Launchers of several processes pass the signal on, wait 30 seconds, and then report it with an error of their
-own. A second signal after five seconds or more ends the run at once, without saving. A run folder can be used by one run
-at a time: a second start ends with an error within seconds, and a killed run leaves no lock behind.
+own. A second signal after five seconds or more ends the run at once, without saving. A run folder can be used by one
+run at a time: a second start ends with an error within seconds, and a killed run leaves no lock behind.
 
 ### What a run reports
 
 Before its first step a run prints what it will cost: parameters, multiply-adds, memory, steps, time. `--check-teacher
-500` first evaluates the teacher on 500 images and compares the result with its published AP. `log.jsonl` gets a line every
-`logging.log_every` steps: losses by name, learning rate, gradient norm, Pearson's r of each level, images per second,
-the share of time spent waiting for data, peak memory. `--tracker tensorboard` (or another tracker that Accelerate
-supports) gets the same.
+500` first evaluates the teacher on 500 images and compares the result with its published AP. `log.jsonl` gets a line
+every `logging.log_every` steps: losses by name, learning rate, gradient norm, Pearson's r of each level, images per
+second, the share of time spent waiting for data, peak memory. `--tracker tensorboard` (or another tracker that
+Accelerate supports) gets the same.
 
 ### Options that work together
 
@@ -98,7 +98,7 @@ The recipes train with 16 images per step, on any number of GPUs. Every field ca
 example `--set data.batch_size=8 --set optim.scale_lr=true` for half the batch size and half the learning rate. Teachers
 and initial weights are downloaded by name.
 
-- AP is COCO val2017 box AP in percent, as the source printed it. This applies to the teacher and the plain student, too.
+- AP is COCO val2017 box AP in percent, as the source printed it, for the teacher and the plain student, too.
 - "Checked here" names what equals the numbers of the original programs in the tests: maps, losses and detections of
   student and teacher (mmdetection), the loss or the prototypes of the method (its authors' code). For every recipe the
   settings are compared with the source, and two steps run on small images.
