@@ -173,9 +173,8 @@ def checked(recipe: Recipe) -> str:
     if recipe.distill is not None:
         parts += ["teacher"] if recipe.distill.teacher.partition(".")[0] in EQUAL_DETECTORS else []
         for method, options in recipe.distill.methods.items():
-            changed = (
-                options.get("normalize") or options.get("target", "features") != "features"
-            )  # a variant that the authors' code does not have
+            # variants that the authors' code does not have
+            changed = options.get("normalize") or options.get("target", "features") != "features"
             parts += [EQUAL_METHODS[method]] if method in EQUAL_METHODS and not changed else []
     return ", ".join(parts)
 
