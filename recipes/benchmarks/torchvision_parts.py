@@ -51,11 +51,11 @@ class SameAnchors(AnchorGenerator):
 
     def __init__(self, base_anchors: list[Tensor], strides: tuple[int, ...], offset: float) -> None:
         super().__init__(sizes=((1.0,),) * len(base_anchors), aspect_ratios=((1.0,),) * len(base_anchors))
-        self.base_anchors = [base + offset * stride for base, stride in zip(base_anchors, strides)]
+        self.cell_anchors = [base + offset * stride for base, stride in zip(base_anchors, strides)]
         self.strides = strides
 
     def num_anchors_per_location(self) -> list[int]:
-        return [len(base) for base in self.base_anchors]
+        return [len(base) for base in self.cell_anchors]
 
     def forward(self, image_list: Any, feature_maps: list[Tensor]) -> list[Tensor]:
         device = feature_maps[0].device
