@@ -31,7 +31,7 @@ import torch
 
 from pkdzoo.data import CocoDataset, Sample, collate, find_split, read_image, resize_keep_ratio, test_transform
 from pkdzoo.figures import PyramidMaps, Run, extract_maps, pair_numbers, read_run
-from pkdzoo.hub.download import DownloadError
+from pkdzoo.hub.errors import DownloadError
 from pkdzoo.models._factory import create_teacher
 from pkdzoo.models._registry import find
 from pkdzoo.models.detector import Detector

@@ -14,19 +14,23 @@ from helpers.scripts import ROOT
 
 import pkdzoo
 from pkdzoo.distill import METHODS, register_method
+from pkdzoo.maintain.__main__ import VERBS
 from pkdzoo.models import _registry
 from pkdzoo.training import Distill, Recipe, build, load_recipe
 
+FLOORS: dict[str, int] = runpy.run_path(str(ROOT / "tests" / "test_floors.py"))["FLOORS"]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
 
 
-def block(words: str) -> str:
-    return next(text for text in BLOCKS if words in text)
+def block(part: str) -> str:
+    """The example that contains some text."""
+    return next(text for text in BLOCKS if part in text)
 
 
-def run(words: str, folder: Path) -> dict[str, Any]:
-    (folder / "example.py").write_text(block(words))
+def run(part: str, folder: Path) -> dict[str, Any]:
+    """Names that the example with some text defines."""
+    (folder / "example.py").write_text(block(part))
     return runpy.run_path(str(folder / "example.py"))
 
 
@@ -36,14 +40,25 @@ def batch() -> pkdzoo.Batch:
     return pkdzoo.Batch(torch.rand(1, 3, 64, 96) * 255, [(64, 96)], [target])
 
 
-def test_there_is_nothing_else() -> None:
+def test_every_example_is_tested() -> None:
     assert len(BLOCKS) == 4
 
 
+def test_the_table_of_floors_is_the_one_that_is_tested() -> None:
+    rows = re.findall(r"^\| (\d) \| `(\w+)(?:/|\.py)` \|", PAGE, flags=re.MULTILINE)
+    rooms = {room: floor for room, floor in FLOORS.items() if room != "version" and not room.startswith("__")}
+    assert {room: int(floor) for floor, room in rows} == rooms
+
+
+def test_every_generator_is_listed() -> None:
+    table = PAGE.partition("## Generated files")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE) == list(VERBS)
+
+
 def test_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: pkdzoo.Batch) -> None:
-    found = run("class Finest", tmp_path)
+    example = run("class Finest", tmp_path)
     monkeypatch.setattr("pkdzoo.distill.registry.METHODS", dict(METHODS))
-    register_method("finest", found["Finest"])
+    register_method("finest", example["Finest"])
     options = re.search(r'Distill\(".*?", (\{"finest": .*?\}\})\)', PAGE)
     assert options is not None
     student, teacher = (pkdzoo.create_detector("retina_r10w16", num_classes=3) for _ in range(2))
@@ -100,5 +115,5 @@ def test_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_registry, "_ENTRIES", dict(_registry._ENTRIES))
     entry, _ = _registry.find("retina_r50")
     _registry.register_family("retina", entry.build, {"retina_mine": entry.args}, {"retina_mine": [row]})
-    assert pkdzoo.get_weights("retina_mine.cells").metrics["AP"] == 61.2
-    assert "retina_mine.cells" in pkdzoo.list_detectors("*mine*", pretrained=True)
+    assert pkdzoo.get_weights("retina_mine.blood").metrics["AP"] == 61.2
+    assert "retina_mine.blood" in pkdzoo.list_detectors("*mine*", pretrained=True)

@@ -1,7 +1,4 @@
-"""README says what is true: its tables come from the registry, its code runs, its files exist.
-
-python tests/test_readme.py      # writes the generated parts anew
-"""
+"""README and docs/ are true: tables come from the registry, code blocks run, named files exist."""
 
 from __future__ import annotations
 
@@ -16,76 +13,141 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.scripts import ROOT
+from PIL import Image
 
 import pkdzoo
+from pkdzoo.cli import build_parser
 from pkdzoo.data import make_shapes
 from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.dataset_tools.convert import convert
-from pkdzoo.maintain.recipes_page import experiments
-from recipes.benchmarks.table import recorded
+from pkdzoo.maintain import pages
 
-ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
-
-
-def generated() -> dict[str, str]:
-    """The parts between markers, by name."""
-    return {
-        "zoo": pkdzoo.results("*.coco*").to_markdown(),
-        "package": pkdzoo.results(["*.bccd", "*.shapes"]).to_markdown(),
-        "experiments": experiments(ROOT / "recipes"),
-        "speed": recorded(),
-    }
-
-
-def with_generated(text: str) -> str:
-    for name, content in generated().items():
-        begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
-        head, _, rest = text.partition(begin)
-        assert rest, f"README has no marker {begin.strip()}"
-        text = head + begin + content + end + rest.partition(end)[2]
-    return text
+README, OWN_DATA, DETECT = ROOT / "README.md", ROOT / "docs" / "own_data.md", ROOT / "docs" / "detect.md"
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "recipes" / "benchmark_results" / "README.md",
+]
+SECTIONS = (
+    "Install",
+    "Detect objects",
+    "Results",
+    "Distil on your own data",
+    "What is in the box",
+    "More",
+    "Licence and citation",
+)
 
 
-def blocks(language: str) -> list[str]:
-    """Fenced blocks of a language; "" are the commands."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", README.read_text(), flags=re.MULTILINE | re.DOTALL)
-    return [content for name, content in found if name == language]
+def blocks(path: Path, language: str) -> list[str]:
+    """Fenced blocks of one language on a page; those without a language are ""."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [content for name, content in fenced if name == language]
 
 
-def test_tables_are_generated() -> None:
+def commands(path: Path) -> list[list[str]]:
+    """Words of every command on a page, without comments."""
+    lines = "".join(blocks(path, "bash")).splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+@pytest.mark.parametrize("path", pages.PAGES)
+def test_tables_are_generated(path: str) -> None:
+    assert (ROOT / path).read_text() == pages.page(path, ROOT), "run `python -m pkdzoo.maintain pages`"
+
+
+def test_a_page_without_markers_is_refused() -> None:
+    assert pages.with_parts("a\n<!-- x:begin -->\nold\n<!-- x:end -->\nb", {"x": "new\n"}).splitlines()[2] == "new"
+    with pytest.raises(ValueError, match=r"no markers <!-- x:begin --> and <!-- x:end -->"):
+        pages.with_parts("text", {"x": ""})
+
+
+def test_every_row_of_the_zoo_names_its_data_set() -> None:
+    assert [pages.data_set(name) for name in ("a.coco_2x", "a.bccd", "a.shapes")] == [
+        "COCO", "BCCD", "generated shapes",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"a\.voc07: add the data set of tag 'voc07' to DATA_SETS"):
+        pages.data_set("a.voc07")
+    zoo = (ROOT / "docs" / "zoo.md").read_text()
+    assert all(f"| {name} | " in zoo for name in pkdzoo.list_detectors(pretrained=True))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_and_files_exist(path: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):
+        assert (path.parent / target).exists(), target
+    for command in "\n".join(blocks(path, "") + blocks(path, "bash")).splitlines():
+        if path.name != "CONTRIBUTING.md":
+            for word in shlex.split(command, comments=True):
+                if word.startswith("recipes/") and word.endswith(".py"):
+                    assert (ROOT / word).exists(), word
+
+
+def test_the_readme_is_short_and_in_order() -> None:
+    lines = README.read_text().splitlines()
+    assert len(lines) <= 150
+    assert [line.removeprefix("## ") for line in lines if line.startswith("## ")] == list(SECTIONS)
+    install = README.read_text().partition("## Install")[2].partition("\n## ")[0]
+    two = [line for line in install.splitlines() if line.startswith("python3 -m venv .venv && ")]
+    assert two[0].endswith("accelerate launch recipes/train.py recipes/demo.py")
+    assert two[1].endswith("python -m pytest") and len(two) == 2
+
+
+def test_the_readme_names_every_family_and_method() -> None:
+    box = README.read_text().partition("## What is in the box")[2].partition("\n## ")[0]
+    families = {pkdzoo.models._registry.find(name)[0].family for name in pkdzoo.list_detectors()}
+    named = set(re.findall(r"`(\w+)`", box))
+    assert named >= families | set(pkdzoo.list_methods())
+
+
+def test_measured_numbers_of_the_readme_stand_in_the_table() -> None:
+    rows = [line for line in pages.experiments_table(ROOT).splitlines() if ": pkd (" in line]
+    gains = [re.search(r"\+([\d.]+) \[\+([\d.]+), \+([\d.]+)\] \|$", row) for row in rows]
+    (blood, boards) = (gain.groups() for gain in gains if gain is not None)
     text = README.read_text()
-    assert text == with_generated(text), "run `python tests/test_readme.py`"
+    assert "{} AP (95 % interval {} to {}) to a small student".format(*blood) in text
+    assert "on circuit boards {} ({} to {})".format(*boards) in text
 
 
-def test_links_and_files_exist() -> None:
-    text = README.read_text()
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
-        assert (ROOT / target).exists(), target
-    for command in "\n".join(blocks("") + blocks("bash")).splitlines():
-        for word in shlex.split(command, comments=True):
-            if word.startswith("recipes/") and word.endswith(".py"):
-                assert (ROOT / word).exists(), word
+# -- code blocks -----------------------------------------------------------------------------------------------------
 
 
-def own_recipe() -> str:
-    return next(block for block in blocks("python") if "RECIPES = " in block)
+def own_recipe(path: Path = OWN_DATA) -> str:
+    return next(block for block in blocks(path, "python") if "RECIPES = " in block)
+
+
+def test_every_code_block_is_tested() -> None:
+    """A new Python block needs a test below; the others are covered by the tests that read them."""
+    found = {path: len(blocks(path, "python")) for path in DOCUMENTS if path.name != "CONTRIBUTING.md"}
+    assert {path: count for path, count in found.items() if count} == {README: 2, DETECT: 1, OWN_DATA: 2}
+
+
+def test_the_readme_repeats_the_walk_through() -> None:
+    assert own_recipe(README) == own_recipe()
+    assert all(words in commands(OWN_DATA) for words in commands(README))
 
 
 def test_the_recipe_loads(tmp_path: Path) -> None:
     from pkdzoo.training import load_recipes
 
-    (tmp_path / "cells.py").write_text(own_recipe())
-    teacher, student = load_recipes(tmp_path / "cells.py")
+    (tmp_path / "blood.py").write_text(own_recipe())
+    teacher, student = load_recipes(tmp_path / "blood.py")
     assert pkdzoo.is_detector(teacher.model) and pkdzoo.is_detector(student.model)
     assert teacher.init is not None and pkdzoo.get_weights(teacher.init).has_source
     assert student.distill is not None and student.distill.teacher == f"local-dir:runs/{teacher.name}/best"
-    published = re.findall(r'Distill\("([a-z]\w+\.\w+)"\)', README.read_text())
+    published = re.findall(r'Distill\("([a-z]\w+\.\w+)"\)', OWN_DATA.read_text())
     assert published and all(pkdzoo.get_weights(name).has_source for name in published)
 
 
+def test_commands_are_understood() -> None:
+    for words in [*commands(DETECT), *commands(OWN_DATA)]:
+        if words[0] == "pkdzoo":
+            build_parser().parse_args(words[1:])
+
+
 def labelled_photos(folder: Path) -> None:
-    """What a labelling tool leaves behind: images, labels, and nobody divided them."""
+    """What a labelling program leaves: images and labels that are not split yet."""
     shapes = make_shapes(folder / "shapes", train=14, val=1, size=(64, 96))
     convert(shapes, folder / "yolo", "yolo", ["train"])
     for kind in ("images", "labels"):
@@ -97,7 +159,7 @@ def labelled_photos(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_from_photos_to_a_distilled_detector(tmp_path: Path) -> None:
-    """Every command of the section as it stands there, on small images and with small detectors."""
+    """Every command of the walk-through as it stands there, on small images and with small detectors."""
     labelled_photos(tmp_path)
     recipe = own_recipe()
     for old, new in (
@@ -105,20 +167,20 @@ def test_from_photos_to_a_distilled_detector(tmp_path: Path) -> None:
         ('"gfl_r101.coco_ms2x"', "None"),
         ('"imagenet"', "None"),
         ('"retina_r50"', '"retina_r10w16"'),
-        ("short=800, long=1333, batch=16", "short=64, long=96, batch=4, workers=0"),
+        ("short=800, long=1333, batch_size=16", "short=64, long=96, batch_size=4, workers=0"),
         ("epochs=12, milestones=(8, 11)", "epochs=1"),
     ):
         assert old in recipe
         recipe = recipe.replace(old, new)
-    (tmp_path / "cells.py").write_text(recipe)
+    (tmp_path / "blood.py").write_text(recipe)
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    around = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
-    commands = [block for block in blocks("bash") if "photos" in block or "cells.py" in block]
-    assert len(commands) == 2
-    for command in commands:
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
+    steps = blocks(OWN_DATA, "bash")
+    assert len(steps) == 2
+    for step in steps:
         done = subprocess.run(
-            ["bash", "-e", "-c", command], cwd=tmp_path, env=around, capture_output=True, text=True, timeout=600
+            ["bash", "-e", "-c", step], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -127,12 +189,11 @@ def test_from_photos_to_a_distilled_detector(tmp_path: Path) -> None:
     assert (tmp_path / "sheet.png").is_file() and (tmp_path / "figures" / "activations.png").is_file()
 
 
-def test_prediction_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from PIL import Image
-
+@pytest.mark.parametrize("page", [README, DETECT], ids=lambda path: path.name)
+def test_prediction_as_shown(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (640, 480), (90, 120, 30)).save("street.jpg")
-    code = next(block for block in blocks("python") if "street.jpg" in block)
+    code = next(block for block in blocks(page, "python") if "street.jpg" in block)
     smaller = code.replace('"retina_r50_pkd_swin", pretrained=True', '"retina_r10w16"')
     assert smaller != code
     exec(smaller, {})
@@ -141,7 +202,7 @@ def test_prediction_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.slow
 def test_torchvision_as_a_teacher() -> None:
-    code = next(block for block in blocks("python") if "fasterrcnn_resnet50_fpn" in block)
+    code = next(block for block in blocks(OWN_DATA, "python") if "fasterrcnn_resnet50_fpn" in block)
     code = code.replace('weights="DEFAULT"', "weights=None, weights_backbone=None")
     target = pkdzoo.Instances(torch.tensor([[10.0, 10.0, 60.0, 50.0]]), torch.tensor([3]))
     names: dict[str, Any] = {
@@ -151,7 +212,3 @@ def test_torchvision_as_a_teacher() -> None:
     exec(code, names)
     assert set(names["losses"]) == {"loss_cls", "loss_box", "loss_pkd"}
     assert torch.stack(list(names["losses"].values())).isfinite().all()
-
-
-if __name__ == "__main__":
-    README.write_text(with_generated(README.read_text()))

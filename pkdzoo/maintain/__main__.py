@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pkdzoo.maintain.cards import write_cards
+from pkdzoo.maintain.pages import write_pages
 from pkdzoo.maintain.recipes_page import write_recipes_page
 from pkdzoo.maintain.zoo import write_zoo_index
 
@@ -14,6 +15,7 @@ VERBS: dict[str, tuple[str, Callable[[], object]]] = {
     "zoo": ("pkdzoo/models/_zoo_index.json: the index of the built-in detectors", write_zoo_index),
     "cards": ("hub_cards/: a card for every set of weights", lambda: write_cards(Path("hub_cards"), Path("recipes"))),
     "recipes": ("recipes/README.md: the table of recipes", write_recipes_page),
+    "pages": ("the generated tables of README.md, docs/ and recipes/benchmark_results/README.md", write_pages),
 }
 
 

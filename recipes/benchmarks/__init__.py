@@ -1,4 +1,4 @@
-"""The rows of recipes/benchmark.py, one file a target."""
+"""The parts of recipes/benchmark.py, one file per target."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ PARTS: dict[str, Callable[[Settings], Iterator[Row | Curve]]] = {
 }
 
 
-def parts_of(words: Sequence[str]) -> list[str]:
-    """Names of parts: ``step`` stands for all that begin with ``step-``.
+def parts_of(names: Sequence[str]) -> list[str]:
+    """Names of parts; ``step`` selects all parts that begin with ``step-``.
 
     Raises:
-        ValueError: for a word that stands for none.
+        ValueError: for a name that selects no part.
     """
-    found = {word: [part for part in PARTS if part == word or part.startswith(f"{word}-")] for word in words}
-    unknown = [word for word, parts in found.items() if not parts]
+    selected = {name: [part for part in PARTS if part == name or part.startswith(f"{name}-")] for name in names}
+    unknown = [name for name, parts in selected.items() if not parts]
     if unknown:
-        raise ValueError(f"no {', '.join(unknown)}; there are {', '.join(PARTS)}")
-    return [part for part in PARTS if any(part in parts for parts in found.values())]
+        raise ValueError(f"no part {', '.join(unknown)}; write {', '.join(PARTS)}")
+    return [part for part in PARTS if any(part in parts for parts in selected.values())]

@@ -1,6 +1,6 @@
-"""Target 5: COCO's twelve numbers of many detections, by our evaluator and by pycocotools as it is commonly used.
+"""Target 5: COCO's twelve metrics of many detections, with our evaluator and with pycocotools as it is commonly used.
 
-Both begin with the detections of each image as tensors and with the annotations read.
+Both start from the detections of each image as tensors; the annotations are already loaded.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ NAME = "evaluation of {} images, {} detections"
 
 def rows(settings: Settings) -> Iterator[Row]:
     """5,000 images with 52 detections each."""
-    count, found_each = (60, 20) if settings.quick else (5000, 52)
-    name = NAME.format(f"{count:,}", f"{count * found_each:,}")
+    count, per_image = (60, 20) if settings.quick else (5000, 52)
+    name = NAME.format(f"{count:,}", f"{count * per_image:,}")
     if importlib.util.find_spec("faster_coco_eval") is None:
         yield unmeasured(5, name, AGAINST, 8.0, "faster-coco-eval is not installed")
         return
-    truth, found = crowd_of(count, found_each)
+    truth, detections = random_detections(count, per_image)
     ids = [image["id"] for image in truth["images"]]
     with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         path = Path(folder) / "truth.json"
@@ -44,25 +44,25 @@ def rows(settings: Settings) -> Iterator[Row]:
 
     def run_ours() -> None:
         evaluator.reset()
-        evaluator.update(ids, found)
-        said = evaluator.compute()
-        numbers["ours"] = [-1.0 if said[key] is None else said[key] / 100 for key in METRICS]
+        evaluator.update(ids, detections)
+        metrics = evaluator.compute()
+        numbers["ours"] = [-1.0 if metrics[key] is None else metrics[key] / 100 for key in METRICS]
 
     def run_theirs() -> None:
-        numbers["theirs"] = by_pycocotools(loaded, ids, found)
+        numbers["theirs"] = by_pycocotools(loaded, ids, detections)
 
-    # pycocotools takes a minute or two: it is measured once
+    # pycocotools takes a minute or two, so it is measured once
     times = in_turns({"ours": run_ours, "theirs": run_theirs}, settings, rounds=1, warmup=0)
-    apart = max(abs(a - b) for a, b in zip(numbers["ours"], numbers["theirs"], strict=True))
-    assert any(number > 0 for number in numbers["ours"]), "nothing was found: the comparison would be empty"
-    yield Row(5, name, AGAINST, want=8.0, differences={"12 numbers": apart}, tolerance=1e-6, **ratios(times))
+    gap = max(abs(a - b) for a, b in zip(numbers["ours"], numbers["theirs"], strict=True))
+    assert any(number > 0 for number in numbers["ours"]), "all metrics are 0, so there is nothing to compare"
+    yield Row(5, name, AGAINST, want=8.0, differences={"12 numbers": gap}, tolerance=1e-6, **ratios(times))
 
 
-def by_pycocotools(truth: COCO, ids: Sequence[int], found: Sequence[Detections]) -> list[float]:
-    """The twelve numbers as training scripts commonly get them: a dict for each detection, loadRes, COCOeval."""
+def by_pycocotools(truth: COCO, ids: Sequence[int], detections: Sequence[Detections]) -> list[float]:
+    """The twelve metrics as training scripts commonly compute them: one dict per detection, loadRes, COCOeval."""
     results = [
         {"image_id": number, "category_id": label + 1, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
-        for number, one in zip(ids, found, strict=True)
+        for number, one in zip(ids, detections, strict=True)
         for (x1, y1, x2, y2), score, label in zip(one.boxes.tolist(), one.scores.tolist(), one.labels.tolist())
     ]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -73,12 +73,12 @@ def by_pycocotools(truth: COCO, ids: Sequence[int], found: Sequence[Detections])
     return [float(value) for value in run.stats]
 
 
-def crowd_of(count: int, found_each: int) -> tuple[dict[str, Any], list[Detections]]:
-    """Annotations of about seven objects an image, and detections of which some lie near them."""
+def random_detections(count: int, per_image: int) -> tuple[dict[str, Any], list[Detections]]:
+    """Annotations with about seven objects per image, and detections, some of them close to the objects."""
     draw = torch.Generator().manual_seed(0)
     images = [{"id": i + 1, "height": 480, "width": 640, "file_name": f"{i}.jpg"} for i in range(count)]
     annotations: list[dict[str, Any]] = []
-    found = []
+    detections = []
     for i in range(count):
         objects = int(torch.randint(1, 14, (), generator=draw))
         corner = torch.rand(objects, 2, generator=draw) * torch.tensor([400.0, 300.0])
@@ -87,11 +87,11 @@ def crowd_of(count: int, found_each: int) -> tuple[dict[str, Any], list[Detectio
         for (x, y), (w, h), label in zip(corner.tolist(), side.tolist(), labels.tolist()):
             row = {"id": len(annotations) + 1, "image_id": i + 1, "category_id": label + 1, "bbox": [x, y, w, h]}
             annotations.append({**row, "area": w * h, "iscrowd": 0})
-        pick = torch.randint(0, objects, (found_each,), generator=draw)
-        noise = torch.randn(found_each, 4, generator=draw) * 0.15 * side[pick].repeat(1, 2)
+        pick = torch.randint(0, objects, (per_image,), generator=draw)
+        noise = torch.randn(per_image, 4, generator=draw) * 0.15 * side[pick].repeat(1, 2)
         boxes = torch.cat([corner, corner + side], dim=1)[pick] + noise
-        right = torch.rand(found_each, generator=draw) < 0.6
-        guessed = torch.where(right, labels[pick], torch.randint(0, CLASSES, (found_each,), generator=draw))
-        found.append(Detections(boxes, torch.rand(found_each, generator=draw), guessed))
+        correct = torch.rand(per_image, generator=draw) < 0.6
+        predicted = torch.where(correct, labels[pick], torch.randint(0, CLASSES, (per_image,), generator=draw))
+        detections.append(Detections(boxes, torch.rand(per_image, generator=draw), predicted))
     categories = [{"id": i + 1, "name": f"class {i}"} for i in range(CLASSES)]
-    return {"images": images, "annotations": annotations, "categories": categories}, found
+    return {"images": images, "annotations": annotations, "categories": categories}, detections

@@ -1,7 +1,7 @@
 """Target 6: how time and memory of a training step grow with pixels, images, boxes and classes, each varied alone.
 
-A narrow detector, so that what is not a convolution shows: assignment and losses. Growth is the slope between the last
-two points on logarithmic axes: 1 is linear, and a fixed cost only lowers it.
+The detector is narrow, so that assignment and losses are not hidden by convolutions. Growth is the slope between the
+last two points on logarithmic axes: 1 is linear. A fixed cost lowers it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ DETECTORS = ("retina_r10w16", "fcos_r10w16")
 
 @dataclass
 class Curve:
-    """Time and memory over one quantity.
+    """Time and memory of a step over one quantity.
 
     Attributes:
-        name: detector and what was varied.
-        x: its values.
-        seconds: of a step, at each.
-        megabytes: beyond what is held before, at each.
+        name: detector and varied quantity.
+        x: values of the quantity.
+        seconds: time of a step at each value.
+        megabytes: memory of a step at each value, beyond what is allocated before it.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Curve:
     megabytes: list[float] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON, with the growth of both."""
+        """As JSON values, with the growth of both."""
         return {
             **asdict(self),
             "seconds": [float(f"{s:.4g}") for s in self.seconds],
@@ -58,15 +58,15 @@ def growth(x: list[float], y: list[Any]) -> float | None:
 
 
 def curves(settings: Settings) -> Iterator[Curve]:
-    """Four for each detector."""
+    """Four curves per detector."""
     for name in DETECTORS[:1] if settings.quick else DETECTORS:
         yield from curves_of(name, settings)
 
 
 def curves_of(name: str, settings: Settings) -> Iterator[Curve]:
-    """Pixels, images, boxes and classes."""
+    """The curves of one detector: pixels, images, boxes and classes."""
     device = settings.device
-    side, few = (64, 8) if settings.quick else (256, 100)
+    side, objects_of_classes = (64, 8) if settings.quick else (256, 100)
     sides = (64, 96) if settings.quick else (320, 640, 960, 1280)
     batches = (1, 2) if settings.quick else (1, 4, 8, 16)
     boxes = (1, 8) if settings.quick else (1, 20, 100, 250, 500)
@@ -78,17 +78,17 @@ def curves_of(name: str, settings: Settings) -> Iterator[Curve]:
     yield measure(f"{name}: boxes", boxes, lambda i: (model, scene(side, 2, boxes[i], device)), settings)
 
     def with_classes(i: int) -> tuple[pkdzoo.Detector, Batch]:
-        found = scene(side, 1, few, device)
-        assert found.instances is not None
-        for objects in found.instances:
+        batch = scene(side, 1, objects_of_classes, device)
+        assert batch.instances is not None
+        for objects in batch.instances:
             objects.labels %= classes[i]
-        return pkdzoo.create_detector(name, num_classes=classes[i]).to(device), found
+        return pkdzoo.create_detector(name, num_classes=classes[i]).to(device), batch
 
     yield measure(f"{name}: classes", classes, with_classes, settings)
 
 
 def scene(side: int, count: int, boxes: int, device: torch.device) -> Batch:
-    """Square images with so many objects."""
+    """``count`` square images with ``boxes`` objects each."""
     batch = batch_of((side, side), count, device, boxes)
     assert batch.instances is not None
     batch.instances = [Instances(o.boxes, o.labels) for o in batch.instances]
@@ -96,7 +96,7 @@ def scene(side: int, count: int, boxes: int, device: torch.device) -> Batch:
 
 
 def measure(name: str, x: Any, case: Callable[[int], tuple[pkdzoo.Detector, Batch]], settings: Settings) -> Curve:
-    """A step, forward and backward, at each value."""
+    """Measure a step, forward and backward, at each value."""
     curve = Curve(name, [float(value) for value in x])
     for i in range(len(curve.x)):
         model, batch = case(i)
@@ -112,14 +112,14 @@ def measure(name: str, x: Any, case: Callable[[int], tuple[pkdzoo.Detector, Batc
     return curve
 
 
-def plot(found: list[dict[str, Any]], path: Path) -> None:
-    """Draw all curves, time above and memory below; needs matplotlib."""
+def plot(curves: list[dict[str, Any]], path: Path) -> None:
+    """Draw all curves, time above memory; needs matplotlib."""
     from matplotlib.figure import Figure
 
-    kinds = sorted({curve["name"].partition(": ")[2] for curve in found})
+    kinds = sorted({curve["name"].partition(": ")[2] for curve in curves})
     figure = Figure(figsize=(3.2 * len(kinds), 5.5), layout="constrained")
     axes = figure.subplots(2, len(kinds), squeeze=False)
-    for curve in found:
+    for curve in curves:
         detector, _, kind = curve["name"].partition(": ")
         for row, (key, unit) in enumerate((("seconds", "s"), ("megabytes", "MB"))):
             axis = axes[row][kinds.index(kind)]

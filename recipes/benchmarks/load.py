@@ -1,8 +1,8 @@
-"""Target 4: images a second and core from files to a batch, against the reference pipeline of torchvision.
+"""Target 4: images per second and core from files to a batch, compared with the reference pipeline of torchvision.
 
-Both decode with PIL, resize to a short side of 800, flip and pad. PixelNorm differ by definition: ours resizes as the
-published numbers were measured (uint8, rounded), torchvision resizes floats inside its model. What has to agree is
-within two grey levels.
+Both decode with PIL, resize to a short side of 800, flip and pad. The pixels differ by definition: ours resizes as for
+the published numbers (uint8, rounded), torchvision resizes floats inside its model. They must agree within two grey
+levels.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from recipes.benchmarks.step import batch_of
 AGAINST = "PIL, v2, resize in the model (torchvision's references)"
 BOXES = torch.tensor([[20.0, 30.0, 200.0, 180.0], [100.0, 50.0, 300.0, 250.0]])
 LABELS = torch.tensor([1, 2])
-# What torchvision's model makes of a batch: padded images, (height, width) of each, targets.
+# A batch of torchvision's model: padded images, (height, width) of each image, targets.
 Theirs = tuple[Tensor, list[tuple[int, int]], list[dict[str, Tensor]]]
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    """One process, one thread, as a worker of a loader has."""
+    """One process with one thread, like a worker of a data loader."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -44,14 +44,14 @@ def rows(settings: Settings) -> Iterator[Row]:
             if settings.images is not None:
                 files = sorted(settings.images.glob("*.jpg"))[:32]
             if not files:
-                raise ValueError(f"--images {settings.images}: no *.jpg in it")
+                raise ValueError(f"--images {settings.images}: the folder has no *.jpg")
             yield compare(files, settings)
     finally:
         torch.set_num_threads(threads)
 
 
 def jpegs(folder: Path, count: int) -> list[Path]:
-    """Images near COCO's size, smooth with some noise; 480 x 640 the libraries round differently."""
+    """Smooth images with noise, near COCO's size. At 480 x 640 the two libraries round the new size differently."""
     files = []
     for number in range(count):
         pixels = batch_of((480, 600), 1, torch.device("cpu")).images[0] + 12 * torch.randn(3, 480, 600)
@@ -61,16 +61,16 @@ def jpegs(folder: Path, count: int) -> list[Path]:
 
 
 def compare(files: list[Path], settings: Settings) -> Row:
-    """Batches of two."""
-    flip = 1.0  # every image, so that both sides do the same work
+    """Compare both pipelines on batches of two images."""
+    flip = 1.0  # flip every image, so that both sides do the same work
     transform = Compose([Resize(800, 1333), RandomFlip(flip)])
     rng = torch.Generator().manual_seed(0)
     reference = v2.Compose([v2.PILToTensor(), v2.RandomHorizontalFlip(flip), v2.ToDtype(torch.float, scale=True)])
     in_model: Any = GeneralizedRCNNTransform(800, 1333, [0.0] * 3, [1.0] * 3).eval()
-    in_model.normalize = lambda image: image  # neither side: ours does it in the detector
+    in_model.normalize = lambda image: image  # on neither side: ours normalises in the detector
     pairs = [files[i : i + 2] for i in range(0, len(files), 2)]
 
-    # One batch at a time, as a training step takes them: a list of all would measure how fast memory is found.
+    # One batch at a time, as in training: a list of all batches would measure memory allocation.
     def ours() -> Iterator[Batch]:
         for pair in pairs:
             yield collate([transform(Sample(read_image(path), Instances(BOXES, LABELS)), rng) for path in pair])
@@ -88,30 +88,31 @@ def compare(files: list[Path], settings: Settings) -> Row:
             padded, targets = in_model(images, targets)
             yield padded.tensors, padded.image_sizes, targets
 
-    found = agreement(zip(ours(), theirs()))
+    differences = agreement(zip(ours(), theirs()))
     times = in_turns({"ours": lambda: deque(ours(), 0), "theirs": lambda: deque(theirs(), 0)}, settings)
     name = f"loading {len(files)} images: decode, resize to 800, flip, pad; one core"
-    return Row(4, name, AGAINST, want=1.5, differences=found, tolerance=2 / 255, **ratios(times))
+    return Row(4, name, AGAINST, want=1.5, differences=differences, tolerance=2 / 255, **ratios(times))
 
 
 def agreement(batches: Iterable[tuple[Batch, Theirs]]) -> dict[str, float]:
-    """How far pixels are apart, of 255, and boxes, of the width; the worst of all images both bring to one size.
+    """Largest difference of pixels (relative to 255) and of boxes (relative to the width).
 
-    Torchvision cuts the fraction of a side where ours rounds: the column more of 480 x 640 moves every pixel.
+    Only images that both sides resize to the same size are compared. torchvision rounds a side down where ours rounds
+    to the nearest; an image of 480 x 640 gets one more column here, which moves every pixel.
 
     Raises:
-        ValueError: for images of which none can be compared.
+        ValueError: if no image can be compared.
     """
-    found = {"pixels": -1.0, "boxes": -1.0}
+    worst = {"pixels": -1.0, "boxes": -1.0}
     for batch, (images, sizes, targets) in batches:
         assert batch.instances is not None
         for row, (h, w) in enumerate(batch.sizes):
             if (h, w) != sizes[row]:
                 continue
-            wanted = images[row, :, :h, :w]
-            apart = (batch.images[row, :, :h, :w] / 255 - wanted).abs().max()
+            reference = images[row, :, :h, :w]
+            pixels = (batch.images[row, :, :h, :w] / 255 - reference).abs().max()
             boxes = (batch.instances[row].boxes - targets[row]["boxes"]).abs().max() / w
-            found = {"pixels": max(found["pixels"], float(apart)), "boxes": max(found["boxes"], float(boxes))}
-    if found["pixels"] < 0:
-        raise ValueError("torchvision brings none of these images to our size: there is nothing to compare")
-    return found
+            worst = {"pixels": max(worst["pixels"], float(pixels)), "boxes": max(worst["boxes"], float(boxes))}
+    if worst["pixels"] < 0:
+        raise ValueError("torchvision resizes none of these images to our size: there is nothing to compare")
+    return worst

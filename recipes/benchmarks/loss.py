@@ -1,4 +1,4 @@
-"""Target 1: PKD's loss against the form of the literature, on a pyramid of 2 x 3 x 800 x 1344 images."""
+"""Target 1: PKD's loss compared with its usual form, on the pyramid of images of 2 x 3 x 800 x 1344."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from recipes.benchmarks.measure import Row, Settings, difference, in_turns, peak
 STRIDES = (8, 16, 32, 64, 128)
 NAME, AGAINST = "PKD loss, forward and backward", "normalise both maps, then MSE"
 SHARE = "PKD loss, share of copy bandwidth on a GPU"
-NEAR = 0.1  # noise in each of two maps that nearly agree
+NEAR = 0.1  # standard deviation of the noise in each of two maps that nearly agree
 Form = Callable[[Tensor, Tensor], Tensor]
 
 
 def literature(student: Tensor, teacher: Tensor) -> Tensor:
-    """As papers and their code write it: every channel of both maps normalised over the batch, then half the MSE."""
+    """PKD as papers and their code write it: normalise every channel of both maps over the batch, then half the MSE."""
 
     def norm(maps: Tensor) -> Tensor:
         rows = maps.transpose(0, 1).flatten(1)
@@ -34,18 +34,18 @@ def literature(student: Tensor, teacher: Tensor) -> Tensor:
 def maps_of(
     size: tuple[int, int], channels: int, seed: int, device: torch.device, dtype: torch.dtype, own: float = 1.0
 ) -> list[Tensor]:
-    """Maps of two images at all strides, correlated between seeds by ``1 / (1 + own**2)``."""
-    found = []
+    """Maps of two images at all strides; maps of different seeds correlate by ``1 / (1 + own**2)``."""
+    maps = []
     for level, stride in enumerate(STRIDES):
         shape = (2, channels, -(-size[0] // stride), -(-size[1] // stride))
         common = torch.randn(shape, generator=torch.Generator().manual_seed(level))
         alone = torch.randn(shape, generator=torch.Generator().manual_seed(100 * seed + level))
-        found.append((common + own * alone).to(device, dtype))
-    return found
+        maps.append((common + own * alone).to(device, dtype))
+    return maps
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    """Maps that a student and a teacher have, and such that nearly agree."""
+    """Maps as different as those of student and teacher, and maps that nearly agree."""
     size, channels = ((200, 336), 64) if settings.quick else ((800, 1344), 256)
     if settings.device.type == "cuda":
         yield from on_a_gpu(settings, size, channels)
@@ -56,8 +56,8 @@ def rows(settings: Settings) -> Iterator[Row]:
 
 
 def on_a_gpu(settings: Settings, size: tuple[int, int], channels: int) -> Iterator[Row]:
-    """In bf16, compiled too, and against what memory allows."""
-    # eight programs of a function by default; each level is one, and in float32 another
+    """In bf16, eager and compiled, and compared with the memory bandwidth."""
+    # torch keeps eight programs per function by default; each level needs one, and another one in float32
     torch._dynamo.config.cache_size_limit = max(32, torch._dynamo.config.cache_size_limit)
     compiled = torch.compile(pearson, fullgraph=True, dynamic=False) if settings.compiled else None
     forms = {"compiled": compiled} if compiled else {}
@@ -76,31 +76,31 @@ def loss_rows(
     want: float,
     more: Mapping[str, Form] | None = None,
 ) -> Iterator[Row]:
-    """Time, memory, equality, what a large mean does; and time and equality where CPUs need a second pass.
+    """Time, memory, equality and the effect of a large mean; for maps that nearly agree, time and equality.
 
     Args:
         settings: device and rounds.
-        size: of the images.
+        size: (height, width) of the images.
         channels: of the maps.
         dtype: of the maps.
-        want: how many times faster ours ought to be on maps of ordinary likeness.
-        more: other forms of ours, by name.
+        want: target of the ratio on maps of student and teacher.
+        more: other versions of our loss, by name.
     """
     device, forms = settings.device, {"ours": pearson, "theirs": literature, **(more or {})}
     kind = "" if dtype == torch.float32 else f", {str(dtype).removeprefix('torch.')}"
-    wider = {} if dtype == torch.float32 else {"gradients": 1e-2}  # they are rounded to it
+    wider = {} if dtype == torch.float32 else {"gradients": 1e-2}  # gradients are rounded to dtype
     for likeness, own, aim in (("", 1.0, want), (f", maps that nearly agree (r {1 / (1 + NEAR**2):.2f})", NEAR, None)):
         student, teacher = pair_of(size, channels, device, dtype, own)
         times = in_turns({key: pass_of(form, student, teacher) for key, form in forms.items()}, settings, warmup=2)
         for key in [key for key in forms if key != "theirs"]:
-            found = errors(forms[key], student, teacher)
+            differences = errors(forms[key], student, teacher)
             if not likeness:
-                found["value, mean of 1,000 deviations"] = far_from_zero(forms[key], channels, device)
+                differences["value, mean of 1,000 deviations"] = far_from_zero(forms[key], channels, device)
             if wider:
                 exact = pair_of((200, 336), channels, device, torch.float32, own)
-                found |= {f"{what}, float32": error for what, error in errors(forms[key], *exact).items()}
+                differences |= {f"{what}, float32": error for what, error in errors(forms[key], *exact).items()}
             name = f"{NAME}{kind}{likeness}" + ("" if key == "ours" else f", {key}")
-            yield Row(1, name, AGAINST, want=aim, differences=found, wider=wider, **ratios(times, key))
+            yield Row(1, name, AGAINST, want=aim, differences=differences, wider=wider, **ratios(times, key))
         if not likeness:
             yield extra_memory(student, teacher, device)
 
@@ -108,7 +108,7 @@ def loss_rows(
 def pair_of(
     size: tuple[int, int], channels: int, device: torch.device, dtype: torch.dtype, own: float = 1.0
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """A student's maps, that want a gradient, and a teacher's."""
+    """Maps of a student, which require a gradient, and of a teacher."""
     student, teacher = (maps_of(size, channels, seed, device, dtype, own) for seed in (1, 2))
     return [level.requires_grad_() for level in student], teacher
 
@@ -127,27 +127,27 @@ def pass_of(form: Form, student: list[Tensor], teacher: list[Tensor]) -> Callabl
 
 
 def errors(form: Form, student: list[Tensor], teacher: list[Tensor]) -> dict[str, float]:
-    """How far value and gradients are from those of the literature's form in float64."""
+    """Relative differences of value and gradients from the usual form in float64."""
     wide = [s.detach().double().requires_grad_() for s in student]
-    exact, *wanted = pass_of(literature, wide, [t.double() for t in teacher])()
+    exact, *exact_grads = pass_of(literature, wide, [t.double() for t in teacher])()
     loss, *grads = pass_of(form, student, teacher)()
-    apart = [difference(g, w) for g, w in zip(grads, wanted, strict=True)]
-    return {"value": difference(loss, exact), "gradients": max(apart)}
+    gaps = [difference(g, w) for g, w in zip(grads, exact_grads, strict=True)]
+    return {"value": difference(loss, exact), "gradients": max(gaps)}
 
 
 def extra_memory(student: list[Tensor], teacher: list[Tensor], device: torch.device) -> Row:
-    """Beside the gradients, which both have to make."""
-    held = sum(s.numel() * s.element_size() for s in student) / 2**20
+    """Memory beyond that of the gradients, which both sides need."""
+    gradients = sum(s.numel() * s.element_size() for s in student) / 2**20
 
     def extra(form: Form) -> float:
         run = pass_of(form, student, teacher)
 
-        def and_forget() -> None:
+        def run_and_free() -> None:
             run()
             for level in student:
                 level.grad = None
 
-        return peak_memory(and_forget, device) - held
+        return peak_memory(run_and_free, device) - gradients
 
     ours, theirs = extra(pearson), extra(literature)
     ratio = theirs / max(ours, 0.1)
@@ -155,15 +155,15 @@ def extra_memory(student: list[Tensor], teacher: list[Tensor], device: torch.dev
 
 
 def far_from_zero(form: Form, channels: int, device: torch.device) -> float:
-    """Relative error of the loss between maps whose mean is 1,000 times their deviation, in float32."""
+    """Relative error of the loss in float32 between maps whose mean is 1,000 times their deviation."""
     student, teacher = (maps_of((200, 336), channels, seed, device, torch.float32)[0] + 1400.0 for seed in (1, 2))
     return difference(form(student, teacher), literature(student.double(), teacher.double()))
 
 
 def bandwidth(name: str, student: list[Tensor], seconds: list[float]) -> Row:
-    """Bytes that must move (both maps read in each direction, the gradient written) over time, against a copy."""
+    """Necessary bytes (both maps read in both passes, the gradient written) per second, compared with a copy."""
     size = sum(s.numel() * s.element_size() for s in student)
-    # 256 MB at least: a GPU's cache holds a copy of maps, and is faster than its memory
+    # at least 256 MB: smaller copies stay in a GPU's cache, which is faster than its memory
     source = torch.empty(max(size, 1 << 28), dtype=torch.uint8, device=student[0].device)
     target = torch.empty_like(source)
     target.copy_(source)

@@ -1,8 +1,8 @@
-"""The clockwork of the benchmark: things that ought to be equal are run in turns, timed, and compared.
+"""Timing and comparison for the benchmark.
 
-Ours and theirs alternate, and each round gives one ratio: what else the machine does slows both and cancels. The
-median of the ratios is reported with its quartiles, and beside the wall clock the processor time, which a busy machine
-falsifies less.
+Both sides run alternately, and each round gives one ratio, so other load on the machine slows both and cancels. The
+median of the ratios is reported with its quartiles. The ratio of processor times is recorded as well; it depends
+less on other load.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Run = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """What every row is told.
+    """Settings of all parts.
 
     Attributes:
-        device: where it runs.
-        quick: small sizes and few rounds: shows that the instrument works and that numbers agree, not how fast it is.
-        compiled: measure ``torch.compile`` too.
-        images: folder of JPEG files for the loading row, instead of generated ones.
+        device: where everything runs.
+        quick: small sizes and few rounds, to check that everything runs and that results agree; ratios mean nothing.
+        compiled: measure ``torch.compile``, too.
+        images: folder of JPEG files for the loading part, instead of generated images.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -46,12 +46,12 @@ class Settings:
 
     @property
     def rounds(self) -> int:
-        """How often each thing is timed."""
+        """How often each side is timed."""
         return 1 if self.quick else 5
 
     @property
     def student(self) -> str:
-        """Backbone of the detectors that are compared."""
+        """Backbone of the compared detectors."""
         return "r18" if self.quick else "r50"
 
     @property
@@ -65,21 +65,21 @@ class Row:
     """One comparison.
 
     Attributes:
-        target: number of the target it belongs to.
+        target: number of the target that it belongs to.
         name: what was measured.
         against: what it was compared with.
-        ratio: how many times better ours is (median over rounds); None where it was not measured.
+        ratio: theirs divided by ours (median over rounds); None where it was not measured.
         low: lower quartile of the ratio.
-        high: upper quartile.
-        want: the ratio that was aimed at; None for rows that are reported without a target.
+        high: upper quartile of the ratio.
+        want: target of the ratio; None for rows without a target.
         ours: median, in ``unit``.
         theirs: median, in ``unit``.
         unit: ``s`` or ``MB``.
         cpu_ratio: the ratio of processor times.
-        differences: how far results are apart that ought to be equal, by what they are, relative to the largest value.
-        tolerance: the largest difference that passes.
-        wider: the largest that passes for single ones among them.
-        note: what a reader has to know.
+        differences: differences of results that should be equal, by name, relative to the largest value.
+        tolerance: the largest allowed difference.
+        wider: the largest allowed difference of single results, by name.
+        note: explanation for the reader.
     """
 
     target: int
@@ -100,11 +100,11 @@ class Row:
 
     @property
     def equal(self) -> bool:
-        """Whether everything compared is within its tolerance."""
+        """Whether all differences are within their tolerance."""
         return all(value <= self.wider.get(name, self.tolerance) for name, value in self.differences.items())
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON, numbers to four digits."""
+        """As JSON values, numbers to four digits."""
         rounded = {
             key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in asdict(self).items()
         }
@@ -113,13 +113,13 @@ class Row:
 
 
 def unmeasured(target: int, name: str, against: str, want: float | None, why: str) -> Row:
-    """A row that this machine cannot fill."""
+    """A row that cannot be measured on this machine."""
     return Row(target, name, against, want=want, note=f"unmeasured: {why}")
 
 
 @dataclass
 class Times:
-    """Seconds of each round, by the wall clock and of the processor."""
+    """Seconds of each round: wall-clock time and processor time."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -128,13 +128,13 @@ class Times:
 def in_turns(
     runs: Mapping[str, Run], settings: Settings, rounds: int | None = None, warmup: int = 1
 ) -> dict[str, Times]:
-    """Time several things, one after the other in each round, every second round in reverse order.
+    """Time several calls alternately: one after the other in each round, in reverse order in every second round.
 
     Args:
-        runs: what to time, by name.
-        settings: device and, unless told otherwise, rounds.
-        rounds: how often.
-        warmup: untimed calls of each before.
+        runs: the calls, by name.
+        settings: device, and the default of ``rounds``.
+        rounds: how often each is timed.
+        warmup: calls of each that are not timed, before the first round.
     """
     for run in runs.values():
         for _ in range(warmup):
@@ -153,17 +153,17 @@ def in_turns(
 
 
 def wait(device: torch.device) -> None:
-    """Let a GPU finish."""
+    """Wait until a GPU has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def ratios(times: Mapping[str, Times], ours: str = "ours", theirs: str = "theirs") -> dict[str, Any]:
-    """The fields of a :class:`Row` that come from times; no spread of a single round."""
-    found = sorted(t / o for o, t in zip(times[ours].wall, times[theirs].wall))
-    low, _, high = statistics.quantiles(found, n=4, method="inclusive") if len(found) > 1 else (None,) * 3
+    """The fields of a :class:`Row` that follow from times; a single round has no quartiles."""
+    by_round = sorted(t / o for o, t in zip(times[ours].wall, times[theirs].wall))
+    low, _, high = statistics.quantiles(by_round, n=4, method="inclusive") if len(by_round) > 1 else (None,) * 3
     return {
-        "ratio": statistics.median(found),
+        "ratio": statistics.median(by_round),
         "low": low,
         "high": high,
         "ours": statistics.median(times[ours].wall),
@@ -173,10 +173,10 @@ def ratios(times: Mapping[str, Times], ours: str = "ours", theirs: str = "theirs
 
 
 def peak_memory(run: Run, device: torch.device) -> float:
-    """Megabytes of tensors that a call needs beyond what was held before it, at its highest.
+    """Peak memory of a call in MB of tensors, beyond what was allocated before it.
 
-    The allocator says so itself, on a GPU by its counters, on a CPU by the profiler's events: the resident size of
-    a process hides what goes into pages that were freed before.
+    Read from the allocator: from its counters on a GPU, from the profiler's events on a CPU. The resident size of the
+    process would miss allocations in pages that were freed before.
     """
     run()
     gc.collect()
@@ -193,12 +193,12 @@ def peak_memory(run: Run, device: torch.device) -> float:
         run()
     assert profile.profiler is not None and profile.profiler.kineto_results is not None
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    held = itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
-    return max(held, default=0) / 2**20
+    allocated = itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
+    return max(allocated, default=0) / 2**20
 
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Largest difference relative to the largest value."""
+    """Largest absolute difference, relative to the largest absolute value of ``b``; infinite for other shapes."""
     a, b = a.detach().double().cpu(), b.detach().double().cpu()
     if a.shape != b.shape:
         return float("inf")
@@ -207,7 +207,7 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """While numbers are compared, a GPU convolves in float32 to the last digit; times keep torch's default, TF32."""
+    """Convolve in full float32 precision on a GPU while results are compared; timing keeps torch's default, TF32."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -218,7 +218,7 @@ def full_precision() -> Iterator[None]:
 
 def about(settings: Settings) -> dict[str, Any]:
     """Hardware and versions."""
-    found: dict[str, Any] = {
+    machine: dict[str, Any] = {
         "machine": cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -228,40 +228,40 @@ def about(settings: Settings) -> dict[str, Any]:
         "device": str(settings.device),
     }
     if settings.device.type == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(settings.device)
-        found["cuda"] = torch.version.cuda
-    found |= packages()
-    found[LOAD] = load()
-    return found
+        machine["gpu"] = torch.cuda.get_device_name(settings.device)
+        machine["cuda"] = torch.version.cuda
+    machine |= packages()
+    machine[LOAD] = load()
+    return machine
 
 
 def packages() -> dict[str, str | None]:
-    """Versions of what decides about numbers; None for what is not installed."""
-    found: dict[str, str | None] = {}
+    """Versions of the packages that influence the results; None for packages that are not installed."""
+    versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = None
-    return found
+            versions[name] = None
+    return versions
 
 
 def load() -> float | None:
-    """How many processes wanted a core in the last minute, on average."""
+    """Load average of the last minute: processes that ran or waited for a core; None where the system has none."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def commit() -> str:
-    """The commit of this code; ``+`` marks Python files with changes that were not committed."""
+    """The commit of this code, with ``+`` if Python files have uncommitted changes."""
     git = ["git", "-C", str(Path(__file__).parent)]
-    told = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
-    changes = [*git, "status", "--porcelain", "-uno", "--", ":(top)*.py"]  # results are written while it runs
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+    changes = [*git, "status", "--porcelain", "-uno", "--", ":(top)*.py"]  # not the result files, which this run writes
     changed = subprocess.run(changes, capture_output=True, text=True).stdout.strip()
-    return f"{told.stdout.strip() or 'unknown'}{'+' if changed else ''}"
+    return f"{head.stdout.strip() or 'unknown'}{'+' if changed else ''}"
 
 
 def cpu_name() -> str:
-    """What the processor calls itself."""
+    """Model name of the processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -1,4 +1,4 @@
-"""Target 3: detections of images that already have their size, against torchvision's with the same weights."""
+"""Target 3: prediction on images of the final size, compared with torchvision's detectors with the same weights."""
 
 from __future__ import annotations
 
@@ -18,57 +18,57 @@ from recipes.benchmarks.step import batch_of
 
 TITLES = {"retina": "RetinaNet", "fcos": "FCOS", "faster_rcnn": "Faster R-CNN"}
 AGAINST = "torchvision, eager"
-SAME = 1e-5  # scores closer than this are equal
-CANDIDATES = 400  # places an image that score above the threshold, as a trained detector's do
+SAME = 1e-5  # scores within this relative difference count as equal
+CANDIDATES = 400  # predictions per image with a score above the threshold, as for a trained detector
 
 
 def rows(family: str, settings: Settings) -> Iterator[Row]:
-    """One detector, one image and eight, eager and compiled."""
+    """One detector on one image and on eight, eager and compiled."""
     size = (96, 128) if settings.quick else (480, 640)
     yield from predict_rows(family, settings, size)
     if settings.device.type != "cuda" and family != "faster_rcnn":
         yield unmeasured(3, f"prediction of {TITLES[family]} on a GPU", AGAINST, 1.5, "no GPU")
 
 
-def wanted(family: str, device: torch.device) -> tuple[float, float]:
-    """The targets, eager and compiled."""
+def target_ratios(family: str, device: torch.device) -> tuple[float, float]:
+    """The targets of the ratio, eager and compiled."""
     if family == "faster_rcnn":
         return 1.0, 1.0
     return (1.5, 1.5) if device.type == "cuda" else (1.2, 1.4)
 
 
 def predict_rows(family: str, settings: Settings, size: tuple[int, int]) -> Iterator[Row]:
-    """One detector."""
+    """The rows of one detector."""
     device, title = settings.device, TITLES[family]
     eight = batch_of(size, 8, device)
     eight.images += 20 * torch.randn(eight.images.shape, generator=torch.Generator().manual_seed(5)).to(device)
     model = parts.ours(family, settings.student).to(device)
-    look_trained(model, Batch(eight.images[:1], eight.sizes[:1]), family)
+    imitate_training(model, Batch(eight.images[:1], eight.sizes[:1]), family)
     reference = parts.theirs(family, model, size, settings.student).to(device)
     fast = copy.deepcopy(model).optimize()
     for count in (1,) if settings.quick else (1, 8):
         batch = Batch(eight.images[:count], eight.sizes[:count])
         images = list((batch.images / 255).unbind())
         runs = {"ours": ours(fast, batch), "theirs": theirs(reference, images)}
-        found = {"ours": compare(family, model, fast, reference, batch, images)}
+        differences = {"ours": compare(family, model, fast, reference, batch, images)}
         if settings.compiled and family != "faster_rcnn":
-            compiled = compile_body(fast)  # for each batch its own
+            compiled = compile_body(fast)  # a new one for each batch size
             runs["compiled"] = ours(compiled, batch)
-            found["compiled"] = compare(family, model, compiled, reference, batch, images)
-        want, want_compiled = wanted(family, device)
+            differences["compiled"] = compare(family, model, compiled, reference, batch, images)
+        want, want_compiled = target_ratios(family, device)
         times = in_turns(runs, settings, rounds=min(3, settings.rounds) if count > 1 else None)
         name = f"prediction of {title}-{settings.student.upper()}, {count} x {size[0]} x {size[1]}"
-        yield Row(3, name, AGAINST, want=want, differences=found["ours"], tolerance=1e-3, **ratios(times))
+        yield Row(3, name, AGAINST, want=want, differences=differences["ours"], tolerance=1e-3, **ratios(times))
         if "compiled" in runs:
-            name, same = f"{name}, ours compiled", found["compiled"]
+            name, same = f"{name}, ours compiled", differences["compiled"]
             yield Row(
                 3, name, AGAINST, want=want_compiled, differences=same, tolerance=1e-3, **ratios(times, "compiled")
             )
 
 
 def compile_body(model: pkdzoo.Detector) -> pkdzoo.Detector:
-    """A copy whose backbone, neck and head are compiled; what follows has as many rows as there are candidates."""
-    torch.compiler.reset()  # code that any copy has run with another size would be compiled for any size
+    """A copy with compiled backbone, neck and head; the later steps have a different number of candidates each time."""
+    torch.compiler.reset()  # after runs with another size torch would compile for variable sizes
     copied: Any = copy.deepcopy(model)
     for part in (copied.backbone, copied.neck, copied.head):
         part.compile()
@@ -76,12 +76,12 @@ def compile_body(model: pkdzoo.Detector) -> pkdzoo.Detector:
 
 
 def ours(model: pkdzoo.Detector, batch: Batch) -> Callable[[], Any]:
-    """Our pass."""
+    """A call of our prediction."""
     return lambda: model.detect(batch)
 
 
 def theirs(model: Any, images: list[Tensor]) -> Callable[[], Any]:
-    """The pass of torchvision."""
+    """A call of torchvision's prediction."""
 
     def run() -> Any:
         with torch.inference_mode():
@@ -91,10 +91,10 @@ def theirs(model: Any, images: list[Tensor]) -> Callable[[], Any]:
 
 
 @torch.no_grad()
-def look_trained(model: Any, batch: Batch, family: str) -> None:
-    """Scale the last layers so that about ``CANDIDATES`` places score above the threshold, with boxes near priors."""
+def imitate_training(model: Any, batch: Batch, family: str) -> None:
+    """Scale the last layers: about ``CANDIDATES`` scores exceed the threshold, and boxes stay near their priors."""
     threshold = torch.tensor(0.0025 if family == "fcos" else 0.05)
-    if family == "fcos":  # torchvision reports the root of ours, and holds that against 0.05
+    if family == "fcos":  # torchvision compares the square root of our score with 0.05
         model.postprocess_config = replace(model.postprocess_config, score_threshold=0.0025)
     trace = model.trace(batch, upto="head")
     if family == "faster_rcnn":
@@ -115,50 +115,52 @@ def look_trained(model: Any, batch: Batch, family: str) -> None:
 def compare(
     family: str, model: pkdzoo.Detector, fast: pkdzoo.Detector, reference: Any, batch: Batch, images: list[Tensor]
 ) -> dict[str, float]:
-    """How far detections are apart: before and after optimising, and from torchvision's.
+    """Differences of detections: optimised and plain model, optimised model and torchvision.
 
-    Faster R-CNN is compared up to its proposals: torchvision pools regions half a cell elsewhere by definition.
+    Faster R-CNN is compared up to its proposals: by definition torchvision's region pooling is shifted by half a
+    location.
     """
-    plain, found = model.detect(batch), fast.detect(batch)
-    errors = {"optimised": max(apart(a, b) for a, b in zip(found, plain))}
+    plain, detections = model.detect(batch), fast.detect(batch)
+    errors = {"optimised": max(apart(a, b) for a, b in zip(detections, plain))}
     if family == "faster_rcnn":
         with torch.inference_mode():
             padded, _ = reference.transform(images)
             proposals, _ = reference.rpn(padded, reference.backbone(padded.tensors))
-            mine = fast.trace(batch, upto="head").proposals
-        assert mine is not None
-        errors["proposals"] = max(unmatched(a, b) for a, b in zip(mine, proposals))
+            ours_ = fast.trace(batch, upto="head").proposals
+        assert ours_ is not None
+        errors["proposals"] = max(unmatched(a, b) for a, b in zip(ours_, proposals))
         return errors
-    said = theirs(reference, images)()
+    outputs = theirs(reference, images)()
     power = 2 if family == "fcos" else 1
-    other = [Detections(w["boxes"], w["scores"] ** power, w["labels"]) for w in said]
-    if family == "fcos":  # torchvision leaves out by the product of class score and centerness, we by the class score
-        found = [each[each.scores > model.postprocess_config.score_threshold] for each in found]
-    errors["detections"] = max(apart(a, b) for a, b in zip(found, other))
+    other = [Detections(each["boxes"], each["scores"] ** power, each["labels"]) for each in outputs]
+    if family == "fcos":  # torchvision filters by class score times centerness, ours by the class score
+        threshold = model.postprocess_config.score_threshold
+        detections = [each[each.scores > threshold] for each in detections]
+    errors["detections"] = max(apart(a, b) for a, b in zip(detections, other))
     return errors
 
 
-def apart(found: Detections, wanted: Detections, top: int = 100) -> float:
-    """Largest relative difference of scores and boxes, each detection against its own class's nearest; inf if alone.
+def apart(found: Detections, expected: Detections, top: int = 100) -> float:
+    """Largest relative difference of scores and boxes, each detection compared with the nearest one of its class.
 
-    Where ``top`` were kept and others cut off, which of two equal scores is the last is left to rounding: what is at
-    the other's lowest score doesn't count.
+    Infinite for a detection without a counterpart. Where ``top`` detections were kept and others dropped, rounding
+    decides which of two equal scores is kept, so detections at the lowest score of the other side are not compared.
     """
-    if len(found) != len(wanted):
+    if len(found) != len(expected):
         return float("inf")
     if not len(found):
         return 0.0
-    far = (found.boxes[:, None] - wanted.boxes).abs().amax(dim=-1) / wanted.boxes.abs().max()
-    far = far.maximum((found.scores[:, None] - wanted.scores).abs())
-    far[found.labels[:, None] != wanted.labels] = float("inf")
+    far = (found.boxes[:, None] - expected.boxes).abs().amax(dim=-1) / expected.boxes.abs().max()
+    far = far.maximum((found.scores[:, None] - expected.scores).abs())
+    far[found.labels[:, None] != expected.labels] = float("inf")
     nearest = far.min(dim=1).values, far.min(dim=0).values
     if len(found) == top:
-        ours, theirs = (each.scores.min() * (1 + SAME) for each in (found, wanted))
-        nearest = nearest[0][found.scores > theirs], nearest[1][wanted.scores > ours]
+        ours, theirs = (each.scores.min() * (1 + SAME) for each in (found, expected))
+        nearest = nearest[0][found.scores > theirs], nearest[1][expected.scores > ours]
     return float(torch.cat(nearest).max()) if len(torch.cat(nearest)) else float("inf")
 
 
-def unmatched(found: Tensor, wanted: Tensor) -> float:
-    """Share of boxes that have no counterpart within a thousandth of the image."""
-    near = (found[:, None] - wanted).abs().amax(dim=-1) < 1e-3 * wanted.max()
+def unmatched(found: Tensor, expected: Tensor) -> float:
+    """Share of boxes without a counterpart within a thousandth of the image."""
+    near = (found[:, None] - expected).abs().amax(dim=-1) < 1e-3 * expected.max()
     return float(1 - torch.cat([near.any(dim=0), near.any(dim=1)]).float().mean())

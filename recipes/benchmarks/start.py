@@ -1,4 +1,4 @@
-"""Target 7: how long it takes until a detector stands there."""
+"""Target 7: how long it takes to create a detector."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AGAINST = "torchvision's retinanet_resnet50_fpn, no weights"
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    """With random weights, and without the random numbers that weights from a file would overwrite."""
+    """With random weights, and without drawing the random weights that a file would overwrite."""
     entry, _ = find("retina_r50")
     runs = {
         "theirs": lambda: retinanet_resnet50_fpn(weights=None, weights_backbone=None),

@@ -1,8 +1,8 @@
-"""Target 2: a training step of PKD against the same step put together from torchvision's parts.
+"""Target 2: a training step of PKD, compared with the same step assembled from torchvision's parts.
 
-RetinaNet and FCOS on a ResNet-50 learn from a ResNet-101 pyramid: frozen norms, stem and first stage frozen, SGD. Both
-sides hold the same weights and see the same two images. The images have the same objects, because torchvision's
-RetinaNet divides by the positives of each image and ours by those of the batch.
+RetinaNet and FCOS on a ResNet-50 learn from the pyramid of a ResNet-101, with frozen norms, stem and first stage, and
+with SGD. Both sides have the same weights and the same two images. The images have the same objects, because
+torchvision's RetinaNet divides by the positives of each image and ours by those of the batch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from recipes.benchmarks.loss import literature
 from recipes.benchmarks.measure import Row, Settings, Times, difference, full_precision, in_turns, ratios, unmeasured
 
 LEVELS = 4  # PKD's published number of level pairs
-WEIGHT = 10.0  # and its weight with a one-stage teacher
+WEIGHT = 10.0  # PKD's published weight with a one-stage teacher
 NAMES = {
     "loss_cls": "classification",
     "loss_box": "bbox_regression",
@@ -36,9 +36,9 @@ NAMES = {
 AGAINST = "the same step from torchvision's parts"
 TITLES = {"retina": "RetinaNet", "fcos": "FCOS"}
 EAGER = "torchvision's eager float32 step"
-SHARE = 0.35  # of a step, that a teacher may take at most
+SHARE = 0.35  # target: the largest share of a step that the teacher takes
 PART = f"{100 * SHARE:.0f} % of the step"
-OPTIM = Optim(lr=1e-5)  # small: all sides go on computing nearly the same
+OPTIM = Optim(lr=1e-5)  # small, so that the weights of all sides stay nearly equal
 NOTES = {
     "fcos": "torchvision's box loss has no centerness weights: to be compared, ours is computed again without them, by "
     "the compiled body where the step is; the weighted one, which is trained, and its gradient are not compared"
@@ -46,7 +46,7 @@ NOTES = {
 
 
 class Assembled(nn.Module):
-    """What one writes around torchvision's detectors to distil: a pass of both bodies, their losses, PKD's."""
+    """PKD around torchvision's detectors: the forward pass of both, the student's losses, and PKD's loss."""
 
     def __init__(self, student: Any, teacher: nn.Module) -> None:
         super().__init__()
@@ -61,29 +61,29 @@ class Assembled(nn.Module):
         counts = [[m.shape[-2] * m.shape[-1] for m in features]] if hasattr(student, "center_sampling_radius") else []
         losses = student.compute_loss(targets, outputs, anchors, *counts)
         with torch.no_grad():
-            wanted = list(self.teacher(padded.tensors).values())
-        losses["pkd"] = WEIGHT * torch.stack([literature(s, t) for s, t in zip(features[:LEVELS], wanted)]).sum()
+            imitated = list(self.teacher(padded.tensors).values())
+        losses["pkd"] = WEIGHT * torch.stack([literature(s, t) for s, t in zip(features[:LEVELS], imitated)]).sum()
         return dict(losses)
 
 
 def batch_of(size: tuple[int, int], count: int, device: torch.device, boxes: int = 7) -> Batch:
-    """Smooth random images, all with the same objects: boxes of many sizes that hardly overlap."""
+    """Smooth random images that all have the same objects: boxes of many sizes that hardly overlap."""
     height, width = size
     draw = torch.Generator().manual_seed(3)
     coarse = torch.rand(count, 3, height // 16, width // 16, generator=draw) * 255
     images = torch.nn.functional.interpolate(coarse, size=size, mode="bilinear").to(device)
     columns = int(boxes**0.5 + 0.999)
     cell = torch.tensor([width / columns, height / -(-boxes // columns)])
-    places = torch.stack([torch.arange(boxes) % columns, torch.arange(boxes) // columns], dim=1) * cell
-    # no round sides: a point on the edge of a range of sizes may fall to either side of it
+    corners = torch.stack([torch.arange(boxes) % columns, torch.arange(boxes) // columns], dim=1) * cell
+    # no round side lengths: at the edge of a size range rounding would decide which level gets the object
     share = 0.2123 + 0.6 * torch.rand(boxes, 2, generator=draw)
-    found = torch.cat([places + 1.37, places + 1.37 + cell * share], dim=1).to(device)
+    objects = torch.cat([corners + 1.37, corners + 1.37 + cell * share], dim=1).to(device)
     labels = torch.randint(0, 80, (boxes,), generator=draw).to(device)
-    return Batch(images, [size] * count, [Instances(found.clone(), labels.clone()) for _ in range(count)])
+    return Batch(images, [size] * count, [Instances(objects.clone(), labels.clone()) for _ in range(count)])
 
 
 def rows(family: str, settings: Settings) -> Iterator[Row]:
-    """One detector, eager and compiled; on a GPU also at the size of COCO."""
+    """One detector, eager and compiled; on a GPU also at COCO's image size."""
     small, large = ((96, 128), (96, 128)) if settings.quick else ((320, 416), (800, 1344))
     yield from step_rows(family, TITLES[family], settings, small)
     if family != "retina":
@@ -98,14 +98,14 @@ def rows(family: str, settings: Settings) -> Iterator[Row]:
 
 @dataclass(frozen=True)
 class Sides:
-    """The same step twice, in eager mode, and what each is given.
+    """Both sides of a step in eager mode, with their inputs.
 
     Attributes:
-        ours: folded teacher, NHWC.
-        theirs: from torchvision's parts, with the same weights.
-        batch: two images, for ours.
-        images: the same, for theirs.
-        targets: and theirs.
+        ours: with a folded teacher, in NHWC memory.
+        theirs: assembled from torchvision's parts, with the same weights.
+        batch: two images with objects, for ours.
+        images: the same images, for theirs.
+        targets: the same objects, for theirs.
     """
 
     ours: pkdzoo.Distiller
@@ -122,7 +122,7 @@ class Sides:
 
 
 def sides_of(family: str, settings: Settings, size: tuple[int, int]) -> Sides:
-    """Both sides of a step with one detector."""
+    """Build both sides for one detector."""
     device = settings.device
     batch = batch_of(size, 2, device)
     student, teacher = parts.ours(family, settings.student), parts.our_pyramid(settings.teacher)
@@ -138,7 +138,7 @@ def sides_of(family: str, settings: Settings, size: tuple[int, int]) -> Sides:
 
 
 def step_rows(family: str, title: str, settings: Settings, size: tuple[int, int]) -> Iterator[Row]:
-    """One detector, in float32."""
+    """The rows of one detector in float32."""
     sides = sides_of(family, settings, size)
     differences = compare_in_eager_mode(sides)
     runs = {"ours": our_step(sides.ours, sides.ours.student, sides.batch), "theirs": their_step(sides)}
@@ -151,83 +151,83 @@ def step_rows(family: str, title: str, settings: Settings, size: tuple[int, int]
     name = f"PKD step of {title}-{settings.student.upper()} from {settings.teacher.upper()}, 2 x {size[0]} x {size[1]}"
     note = NOTES.get(family, "")
     times = in_turns(runs, settings, warmup=2)
-    want = None if settings.device.type == "cuda" else 1.1  # the target is one of two cores
+    want = None if settings.device.type == "cuda" else 1.1  # the target is for two CPU cores
     yield Row(2, name, AGAINST, want=want, differences=differences, note=note, **ratios(times))
     if settings.compiled:
-        name, wider = f"{name}, ours compiled", {"gradient": 1e-2}  # of float32: see compare_gradients
+        name, wider = f"{name}, ours compiled", {"gradient": 1e-2}  # float32, see compare_gradients
         yield Row(2, name, AGAINST, differences=same, wider=wider, note=note, **ratios(times, "compiled"))
 
 
 def large_names(settings: Settings, size: tuple[int, int]) -> tuple[str, str]:
-    """What the rows of :func:`large_rows` are called."""
+    """Names of the rows of :func:`large_rows`."""
     pair = f"RetinaNet-{settings.student.upper()} from {settings.teacher.upper()}, 2 x {size[0]} x {size[1]}"
     how = "bf16, channels last" + (", compiled" if settings.compiled else "")
     return f"PKD step of {pair}, ours in {how}", f"the teacher's pass in the PKD step of {pair}, {how}"
 
 
 def large_rows(settings: Settings, size: tuple[int, int]) -> Iterator[Row]:
-    """Ours with all that a GPU is for against torchvision's eager float32, and the teacher's part of ours.
+    """Our step in bf16, NHWC, compiled, compared with torchvision's eager float32 step, and the teacher's share of it.
 
-    Losses and the gradient are compared in eager mode first, then the losses of the step that is timed.
+    Losses and the gradient are first compared in eager mode, then the losses of the step that is timed.
     """
     sides = sides_of("retina", settings, size)
     ours = sides.ours
-    found = compare_in_eager_mode(sides)
+    differences = compare_in_eager_mode(sides)
     if settings.compiled:
         compile_bodies(ours)
-    short = in_bf16(ours, settings.device)
+    half = in_bf16(ours, settings.device)
     with full_precision():
-        losses = losses_apart(short(sides.batch), sides.theirs(sides.images, sides.targets))
-    found |= {f"{key}, bf16": value for key, value in losses.items()}
-    wider = {key: 1e-2 for key in found if key.endswith(", bf16")}
+        losses = losses_apart(half(sides.batch), sides.theirs(sides.images, sides.targets))
+    differences |= {f"{key}, bf16": value for key, value in losses.items()}
+    wider = {key: 1e-2 for key in differences if key.endswith(", bf16")}
     teacher = in_bf16(lambda batch: ours.frozen.trace(batch, ours.depth, ours.tap), settings.device)
     runs = {
-        "ours": our_step(short, ours.student, sides.batch),
+        "ours": our_step(half, ours.student, sides.batch),
         "theirs": their_step(sides),
         "teacher": lambda: teacher(sides.batch),
     }
     times = in_turns(runs, settings, warmup=2)
     name, share = large_names(settings, size)
     want = 1.8 if settings.compiled else None
-    yield Row(2, name, EAGER, want=want, differences=found, wider=wider, **ratios(times))
+    yield Row(2, name, EAGER, want=want, differences=differences, wider=wider, **ratios(times))
     allowed = Times([SHARE * s for s in times["ours"].wall], [SHARE * s for s in times["ours"].cpu])
     yield Row(2, share, PART, want=1.0, **ratios({"ours": times["teacher"], "theirs": allowed}))
 
 
 def compile_bodies(distiller: pkdzoo.Distiller) -> None:
-    """Student's and teacher's, for the one size that follows."""
-    torch.compiler.reset()  # code that another model has run with another size would be compiled for any size
+    """Compile student and teacher for the one image size that follows."""
+    torch.compiler.reset()  # after runs with another size torch would compile for variable sizes
     for body in (distiller.student, distiller.teacher):
         machine.compile_body(body)
 
 
 def in_bf16(task: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-    """The same under autocast."""
+    """The same call under autocast."""
 
-    def run(*words: Any) -> Any:
+    def run(*args: Any) -> Any:
         with torch.autocast(device.type, torch.bfloat16):
-            return task(*words)
+            return task(*args)
 
     return run
 
 
 def our_step(task: Callable[..., Any], student: pkdzoo.Detector, batch: Batch) -> Callable[[], None]:
-    """One with our optimiser."""
+    """A step with our optimiser."""
     return one_step(task, build_optimizer(student, OPTIM, 2), batch)
 
 
 def their_step(sides: Sides) -> Callable[[], None]:
-    """One with torch's optimiser as it is commonly used."""
-    learning = [p for p in sides.theirs.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(learning, OPTIM.lr, OPTIM.momentum, weight_decay=OPTIM.weight_decay)
+    """A step with torch's optimiser as it is commonly used."""
+    trainable = [p for p in sides.theirs.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trainable, OPTIM.lr, OPTIM.momentum, weight_decay=OPTIM.weight_decay)
     return one_step(sides.theirs, optimizer, sides.images, sides.targets)
 
 
-def one_step(task: Any, optimizer: torch.optim.Optimizer, *words: Any) -> Callable[[], None]:
-    """Losses, gradient, new weights."""
+def one_step(task: Any, optimizer: torch.optim.Optimizer, *args: Any) -> Callable[[], None]:
+    """A training step: losses, gradient, update."""
 
     def run() -> None:
-        torch.stack(list(task(*words).values())).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack(list(task(*args).values())).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
 
@@ -235,30 +235,32 @@ def one_step(task: Any, optimizer: torch.optim.Optimizer, *words: Any) -> Callab
 
 
 def compare_in_eager_mode(sides: Sides) -> dict[str, float]:
-    """Losses in float32, the gradient in float64."""
+    """Differences of the losses in float32 and of the gradient in float64."""
     wide = sides.double()
     return {**compare_losses(sides.ours, sides), "gradient, float64": compare_gradients(wide.ours, wide)}
 
 
 @full_precision()
 def compare_losses(distiller: pkdzoo.Distiller, sides: Sides) -> dict[str, float]:
-    """How far losses are from torchvision's.
+    """Differences between our losses and torchvision's.
 
-    FCOS weighs boxes by centerness and torchvision's does not: ours is computed again without weights for that.
+    Our FCOS weights boxes by centerness, torchvision's does not, so our box loss is computed again without weights.
     """
     ours, theirs = distiller(sides.batch), sides.theirs(sides.images, sides.targets)
-    found = losses_apart(ours, theirs)
+    differences = losses_apart(ours, theirs)
     if "loss_centerness" in ours:
-        found["loss_box"] = difference(unweighted_boxes(distiller.student, sides.batch), theirs["bbox_regression"])
-    return found
+        differences["loss_box"] = difference(
+            unweighted_boxes(distiller.student, sides.batch), theirs["bbox_regression"]
+        )
+    return differences
 
 
 @full_precision()
 def compare_gradients(distiller: pkdzoo.Distiller, sides: Sides) -> float:
-    """How far gradients of the first trained layer are apart, of all losses that both define alike.
+    """Difference between the gradients of the first trained layer, for all losses that both define in the same way.
 
-    In float32 each side is 1e-4 to 5e-3 from its own gradient in float64, and those agree to 1e-7: a ReLU that rounding
-    flips early goes through all that follows.
+    In float32 each side differs by 1e-4 to 5e-3 from its own gradient in float64, and those agree to 1e-7: where
+    rounding changes the sign before an early ReLU, all later layers change.
     """
     ours, theirs = distiller(sides.batch), sides.theirs(sides.images, sides.targets)
     alike = [key for key in ours if key != "loss_box" or "loss_centerness" not in ours]
@@ -270,12 +272,12 @@ def compare_gradients(distiller: pkdzoo.Distiller, sides: Sides) -> float:
 
 
 def losses_apart(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, float]:
-    """How far each loss is from torchvision's."""
+    """Difference between each loss and torchvision's."""
     return {key: difference(value, theirs[NAMES[key]]) for key, value in ours.items()}
 
 
 def unweighted_boxes(student: Any, batch: Batch) -> Tensor:
-    """FCOS' box loss as torchvision defines it: the mean over positives."""
+    """The box loss of FCOS as torchvision defines it: the mean over positives."""
     trace = student.trace(batch)
     image, prior = student.positives(trace.targets)
     distances = student.flat(trace.outputs)[1][image, prior]

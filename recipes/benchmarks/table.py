@@ -1,4 +1,4 @@
-"""What a run of the benchmark found, as Markdown."""
+"""The results of a benchmark run as Markdown."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent.parent / "benchmark_results"
-HEAD = "| | against | times better | wanted | same numbers to |\n|---|---|---:|---:|---:|"
-TIMED = "| | against | ours | theirs | times better | wanted | same numbers to |\n|---|---|---:|---:|---:|---:|---:|"
+HEAD = "| measured | compared with | ratio | target | difference |\n|---|---|---:|---:|---:|"
+TIMED = "| measured | compared with | ours | theirs | ratio | target | difference |\n|---|---|---:|---:|---:|---:|---:|"
 
-# Growth up to which a step counts as linear. Chosen, not measured: the last two points of a curve are 1.5 to 2 times
-# apart, so a slope is 0.1 off where one of their times is 4 to 7 % off, as medians of three rounds can be.
+# Growth up to which a step counts as linear. This is a choice: the last two points of a curve are 1.5 to 2 times
+# apart, so the slope is off by 0.1 when one of the times is off by 4 to 7 %, as a median of three rounds can be.
 LINEAR = 1.1
-GROWTH_HEAD = "| a training step over | from | to | growth of time | growth of memory |\n|---|---:|---:|---:|---:|"
+GROWTH_HEAD = "| step, varied quantity | from | to | growth of time | growth of memory |\n|---|---:|---:|---:|---:|"
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """One run: a sentence about the machine, a table with its notes, and how the cost of a step grows."""
+    """One run: a sentence about the machine, a table with notes, and how the cost of a training step grows."""
     text = [describe(found["about"])]
     rows, curves = ([item for part in found["parts"].values() for item in part[key]] for key in ("rows", "curves"))
     notes = list(dict.fromkeys(row["note"] for row in rows if row["note"] and row["ratio"] is not None))
-    timed = bool(found["about"].get("gpu"))  # a CPU's times say little about another's
+    timed = bool(found["about"].get("gpu"))  # absolute times of one CPU tell little about another CPU
     if rows:
         text += ["", TIMED if timed else HEAD, *(line(row, notes, timed) for row in rows)]
         text += ["", *(f"{number}. {note}" for number, note in enumerate(notes, 1))] if notes else []
@@ -32,14 +32,20 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 
 def describe(about: Mapping[str, Any]) -> str:
-    """The machine in a sentence."""
+    """Hardware and versions in one sentence."""
     where = about.get("gpu") or f"{about['threads']} threads of {about['machine']} ({about['vectors']})"
     versions = ", ".join(f"{name} {about[name]}" for name in ("torch", "torchvision") if about.get(name))
     return f"{where}, {versions}, Python {about['python']}."
 
 
 def line(row: Mapping[str, Any], notes: Sequence[str] = (), timed: bool = False) -> str:
-    """One row of the table; which of the notes is its own, as a number; both amounts, too, where ``timed``."""
+    """One row of the table.
+
+    Args:
+        row: a :class:`~recipes.benchmarks.measure.Row` as a dictionary.
+        notes: the notes below the table; the row refers to its own by number.
+        timed: show both amounts, too.
+    """
     ratio = "unmeasured"
     if row["ratio"] is not None:
         missed = row["want"] is not None and row["ratio"] < row["want"]
@@ -48,28 +54,28 @@ def line(row: Mapping[str, Any], notes: Sequence[str] = (), timed: bool = False)
         ratio = f"{row['ratio']:.{digits}f}{spread}"
         if row["want"] is not None:
             ratio = f"{ratio}, missed" if missed else f"**{ratio}**"
-    wanted = "" if row["want"] is None else f"{row['want']:g}"
+    target = "" if row["want"] is None else f"{row['want']:g}"
     same = f"{max(row['differences'].values()):.0e}" if row["differences"] else ""
     note = f" ({notes.index(row['note']) + 1})" if row["note"] in notes else ""
     sides = [amount(row[side], row["unit"]) for side in ("ours", "theirs")] if timed else []
-    return f"| {' | '.join([row['name'] + note, row['against'], *sides, ratio, wanted, same])} |"
+    return f"| {' | '.join([row['name'] + note, row['against'], *sides, ratio, target, same])} |"
 
 
 def growth_line(curve: Mapping[str, Any]) -> str:
-    """One row of the table of growth: slopes on logarithmic axes, of which 1 is linear."""
+    """One row of the growth table: slopes on logarithmic axes, where 1 is linear growth."""
     slopes = [slope(curve[f"growth of {what}"]) for what in ("time", "memory")]
     return f"| {curve['name']} | {curve['x'][0]:,.0f} | {curve['x'][-1]:,.0f} | {' | '.join(slopes)} |"
 
 
 def slope(value: float | None) -> str:
-    """Growth, and whether it is worse than linear by more than timing varies."""
+    """The growth, marked as missed where it exceeds ``LINEAR``."""
     if value is None:
         return ""
     return f"{value:.2f}" if value <= LINEAR else f"{value:.2f}, missed"
 
 
 def amount(value: float | None, unit: str) -> str:
-    """A number with its unit, in three digits."""
+    """A number with its unit, to three significant digits."""
     if value is None:
         return ""
     if unit == "s" and value < 1:
@@ -78,12 +84,12 @@ def amount(value: float | None, unit: str) -> str:
 
 
 def recorded() -> str:
-    """Every run in ``recipes/benchmark_results``, for README.md."""
+    """Every run in ``recipes/benchmark_results``, for the page in that folder."""
     parts = []
     for path in sorted(RESULTS.glob("*.json")):
         parts.append(markdown(json.loads(path.read_text())))
-        if path.with_suffix(".md").is_file():  # why something missed its target there: what was tried
+        if path.with_suffix(".md").is_file():  # why a target was missed, and what was tried
             parts.append(path.with_suffix(".md").read_text())
         if path.with_suffix(".png").is_file():
-            parts.append(f"[The curves](recipes/benchmark_results/{path.stem}.png) of this run.\n")
-    return "\n".join(parts) or "No run on a quiet machine is recorded yet.\n"
+            parts.append(f"[The curves of this run]({path.stem}.png)\n")
+    return "\n".join(parts) or "No run is recorded yet.\n"

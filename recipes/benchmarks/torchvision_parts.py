@@ -1,8 +1,8 @@
-"""The same detectors put together from torchvision's parts, holding the weights of ours.
+"""The same detectors assembled from torchvision's parts, with the weights of ours.
 
-What differs between the libraries by definition is made equal here, and nowhere else: torchvision's anchors have sides
-of whole pixels and steps of ``image // cells``, its FCOS points lie on the corners of cells. Its models get our
-anchors, by its own generator's code.
+Differences by definition between the libraries are removed here and nowhere else. torchvision's anchors have integer
+side lengths and a stride of ``image // map`` pixels, and its FCOS points lie on the corners of locations. Its models
+get our anchors, laid out by the code of its own generator.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pkdzoo.structures import PixelNorm
 
 STRIDES = (8, 16, 32, 64, 128)
 DENSE: dict[str, dict[str, Any]] = {
-    # as torchvision's: the coarse levels come from P5, with a ReLU between them
+    # as in torchvision, the coarse levels come from P5, with a ReLU between them
     "retina": {"name": "retina_r50", "extra": "on_output", "relu_before_extra": True},
     "fcos": {"name": "fcos_r50_tricks", "centerness_from": "reg", "style": "pytorch", "pixel_norm": PixelNorm()},
     "faster_rcnn": {"name": "faster_rcnn_r50"},
@@ -47,38 +47,38 @@ RENAMED = (
 
 
 class SameAnchors(AnchorGenerator):  # type: ignore[misc]  # torchvision has no types
-    """The generator of torchvision with our cells and steps; the code that lays them out is its own."""
+    """Torchvision's generator with our base anchors and strides; it lays them out with its own code."""
 
-    def __init__(self, cells: list[Tensor], strides: tuple[int, ...], offset: float) -> None:
-        super().__init__(sizes=((1.0,),) * len(cells), aspect_ratios=((1.0,),) * len(cells))
-        self.base_anchors = [cell + offset * stride for cell, stride in zip(cells, strides)]
+    def __init__(self, base_anchors: list[Tensor], strides: tuple[int, ...], offset: float) -> None:
+        super().__init__(sizes=((1.0,),) * len(base_anchors), aspect_ratios=((1.0,),) * len(base_anchors))
+        self.cell_anchors = [base + offset * stride for base, stride in zip(base_anchors, strides)]
         self.strides = strides
 
     def num_anchors_per_location(self) -> list[int]:
-        return [len(cell) for cell in self.base_anchors]
+        return [len(base) for base in self.cell_anchors]
 
     def forward(self, image_list: Any, feature_maps: list[Tensor]) -> list[Tensor]:
         device = feature_maps[0].device
-        self.set_cell_anchors(torch.float32, device)  # as ours, for maps of any type: equal overlaps stay equal
+        self.set_cell_anchors(torch.float32, device)  # like ours: equal overlaps stay equal in any dtype
         steps = [[torch.tensor(stride, device=device)] * 2 for stride in self.strides]
         levels = self.grid_anchors([m.shape[-2:] for m in feature_maps], steps)
         return [torch.cat(levels) for _ in image_list.image_sizes]
 
 
 def ours(family: str, backbone: str = "r50") -> pkdzoo.Detector:
-    """Our detector in the variant that torchvision has, nothing in its norms learns, with weights that look trained."""
+    """Our detector in torchvision's variant, with frozen norms that have statistics like those of a trained one."""
     args = dict(DENSE[family])
-    return lively(pkdzoo.create_detector(args.pop("name"), backbone=backbone, frozen_affine=True, **args))
+    return randomise_norms(pkdzoo.create_detector(args.pop("name"), backbone=backbone, frozen_affine=True, **args))
 
 
 def our_pyramid(backbone: str = "r101") -> pkdzoo.Detector:
     """A teacher with the pyramid of torchvision's RetinaNet."""
     args: dict[str, Any] = {"extra": "on_output", "relu_before_extra": True}
-    return lively(pkdzoo.create_detector("retina_r101", backbone=backbone, **args))
+    return randomise_norms(pkdzoo.create_detector("retina_r101", backbone=backbone, **args))
 
 
-def lively(model: pkdzoo.Detector) -> pkdzoo.Detector:
-    """Norms with statistics of their own, and residual branches small enough for maps of ordinary size."""
+def randomise_norms(model: pkdzoo.Detector) -> pkdzoo.Detector:
+    """Give all norms random statistics, and keep residual branches small, so that maps stay in the usual range."""
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for layer in model.modules():
@@ -96,7 +96,7 @@ def lively(model: pkdzoo.Detector) -> pkdzoo.Detector:
 
 
 def theirs(family: str, model: Any, size: tuple[int, int], backbone: str = "r50") -> nn.Module:
-    """The detector of torchvision with the weights of ours, in eval mode; images of ``size`` stay as they are."""
+    """Torchvision's detector with the weights of ours, in eval mode; images of ``size`` are not resized."""
     classes = model.num_classes
     more: dict[str, Any] = {
         "min_size": min(size),
@@ -105,7 +105,7 @@ def theirs(family: str, model: Any, size: tuple[int, int], backbone: str = "r50"
         "box_detections_per_img": 100,
     }
     if family == "faster_rcnn":
-        anchors = SameAnchors(rpn_cells(model), model.neck.strides, 0.0)
+        anchors = SameAnchors(rpn_base_anchors(model), model.neck.strides, 0.0)
         net: nn.Module = FasterRCNN(body(backbone, 3, coarse=False), classes + 1, rpn_anchor_generator=anchors, **more)
     else:
         anchors = SameAnchors(model.base_anchors, model.neck.strides, model.offset)
@@ -117,8 +117,8 @@ def theirs(family: str, model: Any, size: tuple[int, int], backbone: str = "r50"
     return net.eval()
 
 
-def rpn_cells(model: Any) -> list[Tensor]:
-    """The anchors of a cell that our region proposal network has."""
+def rpn_base_anchors(model: Any) -> list[Tensor]:
+    """The base anchors of our region proposal network."""
     from pkdzoo.models.two_stage import RATIOS, SCALES
     from pkdzoo.ops.priors import base_anchors
 
@@ -126,7 +126,7 @@ def rpn_cells(model: Any) -> list[Tensor]:
 
 
 def body(name: str, trainable: int, coarse: bool = True) -> nn.Module:
-    """A ResNet with frozen norms and its pyramid: from stride 8 with two coarse levels, or from stride 4 with one."""
+    """A ResNet with frozen norms and a pyramid: from stride 8 with two extra levels, or from stride 4 with one."""
     name = name.replace("r", "resnet")
     if not coarse:
         return cast(nn.Module, resnet_fpn_backbone(backbone_name=name, weights=None, trainable_layers=trainable))
@@ -136,7 +136,7 @@ def body(name: str, trainable: int, coarse: bool = True) -> nn.Module:
 
 
 def pyramid_of(model: Any, backbone: str = "r101") -> nn.Module:
-    """The pyramid of torchvision with the weights of ours."""
+    """Torchvision's backbone and pyramid with the weights of ours."""
     net = body(backbone, 0)
     state = renamed(model.state_dict(), "retina", model.num_classes)
     net.load_state_dict({key.removeprefix("backbone."): v for key, v in state.items() if key.startswith("backbone.")})
@@ -144,19 +144,19 @@ def pyramid_of(model: Any, backbone: str = "r101") -> nn.Module:
 
 
 def renamed(state: dict[str, Tensor], family: str, classes: int) -> dict[str, Tensor]:
-    """Our tensors by torchvision's names."""
-    found = {}
+    """Our tensors under torchvision's names."""
+    tensors = {}
     for key, value in state.items():
-        if "scales" in key:  # torchvision's FCOS has no factor a level; ours starts at 1
+        if "scales" in key:  # torchvision's FCOS has no factor per level; ours is initialised to 1
             continue
         if family == "faster_rcnn" and key.startswith("box_head."):
             value = with_background(key, value, classes)
-        found[rename(key, family)] = value.clone()
-    return found
+        tensors[rename(key, family)] = value.clone()
+    return tensors
 
 
 def rename(key: str, family: str) -> str:
-    """One name."""
+    """Torchvision's name of one of our tensors."""
     for ours_, theirs_ in RENAMED:
         head, _, tail = ours_.partition("{}")
         if not key.startswith(head):
@@ -169,14 +169,14 @@ def rename(key: str, family: str) -> str:
         if "tower" in head:
             kind, _, rest = rest.partition(".")
             # a sequence of convolution, norm and ReLU in FCOS; RetinaNet nests each block
-            place = f"{3 * int(number) + (kind == 'norm')}." if family == "fcos" else f"{number}.0."
-            return theirs_.replace("{}.", place) + rest
+            index = f"{3 * int(number) + (kind == 'norm')}." if family == "fcos" else f"{number}.0."
+            return theirs_.replace("{}.", index) + rest
         return theirs_.format(number) + rest.removeprefix("conv.")
     raise AssertionError(key)
 
 
 def with_background(key: str, value: Tensor, classes: int) -> Tensor:
-    """The box head's last layers with torchvision's order: background first, and boxes for it too."""
+    """The last layers of the box head in torchvision's order: background first, with boxes of its own."""
     if key.startswith("box_head.cls."):
         return torch.cat([value[-1:], value[:-1]])
     if key.startswith("box_head.box."):

@@ -1,9 +1,10 @@
-"""BCCD, 205 images of blood cells: a tiny student alone and with PKD, MSE and other teachers and settings.
+"""BCCD, 205 images of blood cells: a small student alone, with PKD, with MSE, and with other teachers and settings.
 
 python recipes/experiments/run.py recipes/experiments/bccd.py --data bccd/
 accelerate launch recipes/train.py recipes/experiments/bccd.py --data bccd/ --only bccd_plain
 
-Everything from scratch at 192 x 256. The students' 12 epochs are 2,460 images, two to four minutes on one core.
+Everything is trained from scratch at 192 x 256. A student takes 12 epochs (2,460 images), two to four minutes on one
+core.
 """
 
 from dataclasses import replace
@@ -36,19 +37,19 @@ PLAIN = Recipe(
 TEACHER_FOLDER = "local-dir:runs/experiments/bccd/gfl_r18w64-0/best"
 
 
-def taught(name: str, methods: dict[str, Any], teacher: str = TEACHER_FOLDER) -> Recipe:
+def distilled(name: str, methods: dict[str, Any], teacher: str = TEACHER_FOLDER) -> Recipe:
     return replace(PLAIN, name=f"bccd_{name}", distill=Distill(teacher, methods))
 
 
 RECIPES = [
     TEACHER,
     PLAIN,
-    taught("pkd", {"pkd": {}}),
-    taught("mse", {"mse": {}}),
-    taught("pkd_weight_3", {"pkd": {"weight": 3.0}}),
-    taught("pkd_weight_30", {"pkd": {"weight": 30.0}}),
-    taught("norm_kl", {"norm_kl": {}}),
-    taught("pkd_from_shapes", {"pkd": {}}, "fcos_r18w24.shapes"),  # a teacher of other classes and other images
+    distilled("pkd", {"pkd": {}}),
+    distilled("mse", {"mse": {}}),
+    distilled("pkd_weight_3", {"pkd": {"weight": 3.0}}),
+    distilled("pkd_weight_30", {"pkd": {"weight": 30.0}}),
+    distilled("norm_kl", {"norm_kl": {}}),
+    distilled("pkd_from_shapes", {"pkd": {}}, "fcos_r18w24.shapes"),  # a teacher of other classes and images
 ]
 WAVES = (
     (("bccd_plain", "bccd_pkd"), 5),

@@ -1,4 +1,4 @@
-"""The PKD paper's claims, one by one, and what the cells have to say to each."""
+"""The claims of the PKD paper, and the comparisons of cells that test them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from recipes.experiments.cells import Cell, at_epoch, by_seed
 from recipes.experiments.intervals import Summary, interval, minus, spread, summarise, verdict
 
-HEAD = "| claim | the paper | who learned from whom | here | difference | verdict |\n|---|---|---|---|---|---|"
+HEAD = "| claim | in the paper | student and teacher | here | difference | verdict |\n|---|---|---|---|---|---|"
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,12 @@ class Check:
     """Two arms, of which the first should have the higher AP.
 
     Attributes:
-        matrix: of both.
-        arm: the one.
-        than: the other.
-        who: student and teacher, in words.
-        epoch: compare after this one; None for the last.
-        over: two further arms, the difference of which is taken off.
+        matrix: of both arms.
+        arm: the arm that should have the higher AP.
+        than: the arm that it is compared with.
+        who: student and teacher, as the page shows them.
+        epoch: compare after this epoch; None for the last.
+        over: two further arms, whose difference is subtracted.
     """
 
     matrix: str
@@ -35,14 +35,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of the paper, and what speaks to it.
+    """A claim of the paper, and what tests it.
 
     Attributes:
-        text: the sentence.
-        paper: where it stands and its numbers.
+        text: the claim.
+        paper: its place in the paper, with the numbers.
         checks: differences of cells that should be above 0.
-        equal: they should rather be small.
-        numbers: ``maps`` or ``costs`` where those speak to it instead of cells.
+        equal: the claim is that the differences are small.
+        numbers: ``maps`` or ``costs`` for claims that are tested by those measurements instead of cells.
     """
 
     text: str
@@ -81,15 +81,15 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "... most where magnitudes differ: by more from another family than from its own",
+        "PKD beats MSE by more with a teacher of another family, whose magnitudes differ",
         "table 5: by 5.0 from FCOS, by 0.4 from RetinaNet",
         (
-            Check("deeppcb", "pkd", "mse", "RetinaNet from FCOS, from RetinaNet", over=("pkd_retina", "mse_retina")),
+            Check("deeppcb", "pkd", "mse", "RetinaNet from FCOS and from RetinaNet", over=("pkd_retina", "mse_retina")),
             Check(
                 "deeppcb",
                 "pkd_faster",
                 "mse_faster",
-                "RetinaNet from Faster R-CNN, from RetinaNet",
+                "RetinaNet from Faster R-CNN and from RetinaNet",
                 over=("pkd_retina", "mse_retina"),
             ),
         ),
@@ -120,7 +120,7 @@ CLAIMS = (
     ),
     Claim(
         "with PKD a student converges faster",
-        "figure 3, curves without numbers",
+        "figure 3, without numbers",
         (
             Check("bccd", "pkd", "plain", f"{BCCD}, after 3 of 12 epochs", epoch=3),
             Check("deeppcb", "pkd", "plain", f"{PCB}, after 2 of 4 epochs", epoch=2),
@@ -136,19 +136,19 @@ CLAIMS = (
         ),
         equal=True,
     ),
-    Claim("few levels and channels dominate a pyramid", "figures 1, 4 to 7, images", numbers="maps"),
-    Claim("the teacher's head costs nothing", "it never runs; no time is printed", numbers="costs"),
+    Claim("few levels and channels dominate a pyramid", "figures 1 and 4 to 7, without numbers", numbers="maps"),
+    Claim("the teacher's head costs nothing", "it is never run; no time is printed", numbers="costs"),
     Claim(
         "a teacher of other classes and images helps through PKD",
-        "not in the paper: our own",
+        "not in the paper, our own question",
         (
             Check("deeppcb", "pkd_from_shapes", "plain", "RetinaNet from an FCOS of generated shapes"),
             Check("bccd", "pkd_from_shapes", "plain", "RetinaNet from an FCOS of generated shapes"),
-            Check("foreign", "shapes", "plain", "RetinaNet of BCCD from an FCOS of generated shapes"),
+            Check("foreign", "shapes", "plain", "RetinaNet on BCCD from an FCOS of generated shapes"),
             Check("foreign", "shapes_weight_3", "plain", "the same with a third of the weight"),
-            Check("foreign", "shapes_fading", "plain", "the same, PKD fading away over the run"),
-            Check("foreign", "boards", "plain", "RetinaNet of BCCD from DeepPCB's FCOS"),
-            Check("foreign", "boards_fading", "plain", "the same, PKD fading away over the run"),
+            Check("foreign", "shapes_fading", "plain", "the same, the weight of PKD falling to 0 over the run"),
+            Check("foreign", "boards", "plain", "RetinaNet on BCCD from an FCOS of DeepPCB"),
+            Check("foreign", "boards_fading", "plain", "the same, the weight of PKD falling to 0 over the run"),
         ),
     ),
 )
@@ -157,7 +157,7 @@ CLAIMS = (
 def claim_rows(
     cells: Sequence[Cell], maps: Sequence[Mapping[str, Any]] = (), costs: Sequence[Mapping[str, Any]] = ()
 ) -> list[str]:
-    """One line for each check of each claim."""
+    """One row of the table for each check of each claim."""
     rows = []
     for claim in CLAIMS:
         found = [check_row(cells, check, claim.equal) for check in claim.checks]
@@ -170,15 +170,15 @@ def claim_rows(
 
 
 def check_row(cells: Sequence[Cell], check: Check, equal: bool) -> tuple[str, str, str, str]:
-    """Who, the numbers, the difference and the verdict of one check."""
+    """Student and teacher, numbers, difference and verdict of one check."""
 
     def of(arm: str) -> dict[int, float]:
         return by_seed(cells, check.matrix, arm, at_epoch(check.epoch))
 
     who = f"{check.matrix}: {check.who}"
     arms = (check.arm, check.than, *(check.over or ()))
-    spent = [cell["budget"] for cell in cells if cell["matrix"] == check.matrix and cell["arm"] in arms]
-    if any(budget != spent[0] for budget in spent):
+    budgets = [cell["budget"] for cell in cells if cell["matrix"] == check.matrix and cell["arm"] in arms]
+    if any(budget != budgets[0] for budget in budgets):
         return who, "", "", "not comparable: unequal budgets"
     ours, other = of(check.arm), of(check.than)
     seeds = minus(ours, other)
@@ -189,38 +189,38 @@ def check_row(cells: Sequence[Cell], check: Check, equal: bool) -> tuple[str, st
     sides = [f"{arm} {spread(summarise([of(arm)[k] for k in seeds]))}" for arm in arms]
     found = summarise(list(seeds.values()))
     count = "" if found.count == 1 else f", {found.count} seeds"
-    return who, ", ".join(sides), f"{interval(found)}{count}", judged(found, equal)
+    return who, ", ".join(sides), f"{interval(found)}{count}", verdict_of(found, equal)
 
 
-def judged(found: Summary, equal: bool) -> str:
-    """The verdict; a claim of equality is not settled by an interval that holds 0, which only bounds the difference."""
+def verdict_of(found: Summary, equal: bool) -> str:
+    """The verdict. For a claim of equality, an interval that contains 0 only bounds the difference."""
     if not equal or found.half is None:
         return verdict(found)
     least, most = sorted((abs(found.low), abs(found.high)))
     if found.low <= 0 <= found.high:
-        return f"no difference shown, it is at most {most:.1f} AP"
-    return f"they differ, by {least:.1f} to {most:.1f} AP"
+        return f"no difference shown; it is at most {most:.1f} AP"
+    return f"they differ by {least:.1f} to {most:.1f} AP"
 
 
 def maps_row(found: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """What maps.py measured of one pyramid; channels dominate where they hold half of a level's energy."""
+    """The row of one pyramid, measured by maps.py. Channels dominate if they hold half of a level's energy."""
     levels = found["levels"]
     shares, sizes = ([level[key] for level in levels] for key in ("strongest", "rms"))
     times = [level["strongest"] * level["channels"] / level["counted"] for level in levels]
-    said = f"the strongest {counted(found)} channels hold {min(shares):.0%} to {max(shares):.0%} of a level's energy"
+    share = f"the strongest {counted(found)} channels hold {min(shares):.0%} to {max(shares):.0%} of a level's energy"
     between = f"the strongest level is {max(sizes) / min(sizes):.1f} times the weakest"
-    seen = "seen" if max(shares) >= 0.5 else "in part, they nowhere hold half"
-    return found["name"], said, between, f"{seen}: {min(times):.1f} to {max(times):.1f} times an equal share"
+    seen = "seen" if max(shares) >= 0.5 else "in part, no level reaches half"
+    return found["name"], share, between, f"{seen}: {min(times):.1f} to {max(times):.1f} times an equal share"
 
 
 def counted(found: Mapping[str, Any]) -> str:
-    """How many channels count as the strongest 5 %, of how many."""
+    """The number of channels that make up the strongest 5 %, and of all channels."""
     return ", ".join(dict.fromkeys(f"{level['counted']} of {level['channels']}" for level in found["levels"]))
 
 
 def cost_row(found: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """What head_cost.py measured of one pair."""
+    """The row of one pair, measured by head_cost.py."""
     cut, whole = (f"{1000 * found[name]['median']:.0f} ms" for name in ("cut", "whole"))
     median, low, high = (f"{100 * (found['whole / cut'][key] - 1):+.0f}" for key in ("median", "low", "high"))
-    said, times = f"PKD's step takes {cut}, with the teacher's head {whole}", f"{median} % [{low}, {high}], quartiles"
-    return found["name"].replace("_", ": ", 1), said, times, "seen: it does not run, and would cost that"
+    steps, times = f"PKD's step takes {cut}, with the teacher's head {whole}", f"{median} % [{low}, {high}], quartiles"
+    return found["name"].replace("_", ": ", 1), steps, times, "seen: the head does not run, which saves this"

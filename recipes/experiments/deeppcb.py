@@ -1,10 +1,10 @@
-"""DeepPCB, 1,000 images of printed-circuit-board defects: tiny students of three teachers, all methods.
+"""DeepPCB, 1,000 images of defects on circuit boards: small students of three teachers, with all methods.
 
 python recipes/experiments/run.py recipes/experiments/deeppcb.py --data deeppcb/
 accelerate launch recipes/train.py recipes/experiments/deeppcb.py --data deeppcb/ --only deeppcb_plain
 
-Everything from scratch, at half size (320 x 320) and in training on windows of 256 x 256. The students' 4 epochs are
-4,000 images. The order is that of the claims: FCOS teacher, plain, PKD and MSE with five seeds, then single seeds.
+Everything is trained from scratch at half size (320 x 320), on crops of 256 x 256. A student takes 4 epochs (4,000
+images). The order follows the claims: FCOS teacher, plain, PKD and MSE with five seeds, then single seeds.
 """
 
 from dataclasses import replace
@@ -34,19 +34,20 @@ FASTER = replace(FCOS, name="deeppcb_faster_r18", model="faster_rcnn_r10w16", mo
 FCOS_STUDENT = replace(PLAIN, name="deeppcb_fcos_plain", model="fcos_r10w16", model_args={"tricks": True})
 
 
-def taught(name: str, methods: dict[str, Any], teacher: Recipe = FCOS, student: Recipe = PLAIN) -> Recipe:
+def distilled(name: str, methods: dict[str, Any], teacher: Recipe = FCOS, student: Recipe = PLAIN) -> Recipe:
     folder = f"runs/experiments/deeppcb/{teacher.name.removeprefix('deeppcb_')}-0/best"
     return replace(student, name=f"deeppcb_{name}", distill=Distill(f"local-dir:{folder}", methods))
 
 
 SINGLE = [
-    FCOS_STUDENT, taught("fcos_pkd", {"pkd": {}}, FCOS, FCOS_STUDENT), taught("norm_kl", {"norm_kl": {}}),
-    taught("fbkd", {"fbkd": {}}), taught("fgd", {"fgd": {}}), taught("pkd_weight_3", {"pkd": {"weight": 3.0}}),
-    taught("pkd_retina", {"pkd": {}}, RETINA), taught("mse_retina", {"mse": {}}, RETINA),
-    taught("crosskd_retina", {"crosskd": {}}, RETINA), taught("crosskd_pkd_retina", {"crosskd": {}, "pkd": {}}, RETINA),
-    taught("pkd_faster", {"pkd": {}}, FASTER), taught("mse_faster", {"mse": {}}, FASTER),
-    taught("fcos_mse", {"mse": {}}, FCOS, FCOS_STUDENT),
+    FCOS_STUDENT, distilled("fcos_pkd", {"pkd": {}}, FCOS, FCOS_STUDENT), distilled("norm_kl", {"norm_kl": {}}),
+    distilled("fbkd", {"fbkd": {}}), distilled("fgd", {"fgd": {}}), distilled("pkd_weight_3", {"pkd": {"weight": 3.0}}),
+    distilled("pkd_retina", {"pkd": {}}, RETINA), distilled("mse_retina", {"mse": {}}, RETINA),
+    distilled("crosskd_retina", {"crosskd": {}}, RETINA),
+    distilled("crosskd_pkd_retina", {"crosskd": {}, "pkd": {}}, RETINA),
+    distilled("pkd_faster", {"pkd": {}}, FASTER), distilled("mse_faster", {"mse": {}}, FASTER),
+    distilled("fcos_mse", {"mse": {}}, FCOS, FCOS_STUDENT),
 ]  # fmt: skip
 SHAPES = replace(PLAIN, name="deeppcb_pkd_from_shapes", distill=Distill("fcos_r18w24.shapes", {"pkd": {}}))
-RECIPES = [FCOS, RETINA, FASTER, PLAIN, taught("pkd", {"pkd": {}}), taught("mse", {"mse": {}}), *SINGLE, SHAPES]
+RECIPES = [FCOS, RETINA, FASTER, PLAIN, distilled("pkd", {"pkd": {}}), distilled("mse", {"mse": {}}), *SINGLE, SHAPES]
 WAVES = ((("deeppcb_plain", "deeppcb_pkd", "deeppcb_mse"), 5), ((SHAPES.name, *(r.name for r in SINGLE)), 1))

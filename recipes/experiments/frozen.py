@@ -1,13 +1,13 @@
-"""BCCD: heads that learn on frozen pyramids, of their own kind and of another (table 1 of the PKD paper).
+"""BCCD: heads trained on frozen pyramids of their own kind of detector and of another (table 1 of the PKD paper).
 
 python recipes/experiments/run.py recipes/experiments/frozen.py --data bccd/
 accelerate launch recipes/train.py recipes/experiments/frozen.py --data bccd/ --only frozen_fcos
 
-The bodies are whole tiny detectors, trained with the budget of bccd.py's students; a head then learns from scratch on
-the backbone and neck of one of them, with the same budget again. All pyramids have 64 channels at strides 8 to 128 of
-the same pixels. They differ in how the two coarsest levels are made, and a detector on another's pyramid makes them as
-that one does: FCOS puts a ReLU between them, GFL and RetinaNet do not; all make them from P5, since FCOS and GFL know
-no other way (RetinaNet as in ``retina_*_on_output``).
+First small detectors are trained with the budget of bccd.py's students. Then a head is trained from scratch on the
+frozen backbone and neck of one of them, with the same budget. All pyramids have 64 channels at strides 8 to 128. They
+differ in their two coarsest levels, and a head uses those of the frozen pyramid: FCOS has a ReLU between them, GFL and
+RetinaNet have none. All compute them from P5, because FCOS and GFL have no other variant (RetinaNet as in
+``retina_*_on_output``).
 """
 
 from dataclasses import replace
@@ -24,11 +24,11 @@ RETINA = replace(PLAIN, name="frozen_retina", model_args=FROM_P5)
 
 
 def head_of(kind: Recipe, body: Recipe, terms: dict[str, Any]) -> Recipe:
-    """A head of one kind on a body of another, and how that body makes its coarsest level."""
+    """A head of one kind on the frozen backbone and neck of another; ``terms`` describe that neck."""
     names = [recipe.name.removeprefix("frozen_") for recipe in (kind, body)]
-    taken = Distill(f"local-dir:runs/experiments/frozen/{names[1]}-0/best", {}, inherit=BODY, freeze=BODY)
+    frozen = Distill(f"local-dir:runs/experiments/frozen/{names[1]}-0/best", {}, inherit=BODY, freeze=BODY)
     return replace(
-        kind, name=f"frozen_{names[0]}_on_{names[1]}", model_args={**kind.model_args, **terms}, distill=taken
+        kind, name=f"frozen_{names[0]}_on_{names[1]}", model_args={**kind.model_args, **terms}, distill=frozen
     )
 
 

@@ -1,11 +1,11 @@
-"""What the teacher's head would cost: a step of PKD without it, as it is, and with it, beside a plain step.
+"""Measure what the teacher's head would cost: a plain step, a step of PKD, and a step of PKD with the head.
 
-    python recipes/experiments/head_cost.py --threads 1          # a minute; writes costs/RECIPE.json, then run --report
+    python recipes/experiments/head_cost.py --threads 1          # one minute; writes costs/RECIPE.json
 
-Student, teacher, optimiser, size and number of images are those of the recipes; images are generated and weights
-random, neither of which changes what is computed. The three steps take turns (recipes/benchmarks/measure.py), so what
-else the machine does falls on all of them. PKD reads the teacher's pyramid alone, so nothing of it changes when the
-head runs too; that its loss is the same is checked.
+Student, teacher, optimiser, image size and batch size are those of the recipes. Images are generated and weights are
+random, which does not change the amount of computation. The three steps run alternately
+(recipes/benchmarks/measure.py), so other load affects all of them. PKD reads only the teacher's pyramid, so its loss
+does not change when the head runs; this is checked.
 """
 
 from __future__ import annotations
@@ -32,32 +32,36 @@ from recipes.benchmarks.measure import Settings, Times, about, difference, in_tu
 from recipes.benchmarks.step import batch_of
 
 FOLDER = Path(__file__).parent
-PAIRS = ("bccd_pkd", "deeppcb_pkd", "deeppcb_pkd_faster")  # the matrix's name, then its recipe's
+PAIRS = ("bccd_pkd", "deeppcb_pkd", "deeppcb_pkd_faster")  # names of recipes, which begin with the name of their matrix
 CLASSES = {"bccd": 3, "deeppcb": 6}
 
 
 class WithHead(PKD):
-    """PKD whose teacher runs its head, too; nobody looks at what it gives."""
+    """PKD whose teacher runs its head, too. The output of the head is not used."""
 
     teacher_depth = "head"
 
 
 def pair_of(name: str) -> tuple[Recipe, Recipe]:
-    """A taught recipe and its teacher's."""
+    """The recipe of a distilled student and that of its teacher.
+
+    Raises:
+        ValueError: if the matrix has no such recipe with a teacher.
+    """
     matrix = name.partition("_")[0]
     recipes = {recipe.name: recipe for recipe in load_recipes(FOLDER / f"{matrix}.py")}
     if name not in recipes or recipes[name].distill is None:
         raise ValueError(f"{matrix}.py has no {name} with a teacher; it has {', '.join(recipes)}")
-    taught = recipes[name]
-    assert taught.distill is not None
-    key = taught.distill.teacher.removeprefix(f"local-dir:runs/experiments/{matrix}/").partition("/")[0]
-    return taught, recipes[f"{matrix}_{key.rpartition('-')[0]}"]
+    student = recipes[name]
+    assert student.distill is not None
+    key = student.distill.teacher.removeprefix(f"local-dir:runs/experiments/{matrix}/").partition("/")[0]
+    return student, recipes[f"{matrix}_{key.rpartition('-')[0]}"]
 
 
-def steps_of(recipe: Recipe, teaching: Recipe, classes: int) -> tuple[dict[str, Callable[[], Any]], str]:
-    """The three steps by name, and what a step sees in words."""
+def steps_of(recipe: Recipe, teacher_recipe: Recipe, classes: int) -> tuple[dict[str, Callable[[], Any]], str]:
+    """The three steps by name, and the images of a step as text."""
     names = [f"class_{k}" for k in range(classes)]
-    student, teacher = build.build_student(recipe, names), build.build_student(teaching, names)
+    student, teacher = build.build_student(recipe, names), build.build_student(teacher_recipe, names)
     machine.apply(student, channels_last=True, checkpoint_activations=False, teacher=teacher)
     tasks = {
         "plain": student,
@@ -70,7 +74,7 @@ def steps_of(recipe: Recipe, teaching: Recipe, classes: int) -> tuple[dict[str, 
         objects.labels %= classes
     optimizer = build_optimizer(student, recipe.optim, recipe.data.batch_size)
     for group in optimizer.param_groups:
-        group["lr"] = 1e-6  # the course of the losses is not what is looked at
+        group["lr"] = 1e-6  # small, so that the weights stay nearly the same
 
     def step(name: str) -> None:
         with torch.autocast("cpu", torch.bfloat16):
@@ -83,10 +87,10 @@ def steps_of(recipe: Recipe, teaching: Recipe, classes: int) -> tuple[dict[str, 
     for task in tasks.values():
         task.train()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        apart = difference(*(tasks[name](batch)["loss_pkd"] for name in ("whole", "cut")))
-    assert apart == 0, f"PKD's loss changed by {apart} when the head ran"
-    said = f"{recipe.data.batch_size} x {size[0]} x {size[1]}"
-    return {name: partial(step, name) for name in tasks}, said
+        gap = difference(*(tasks[name](batch)["loss_pkd"] for name in ("whole", "cut")))
+    assert gap == 0, f"PKD's loss changed by {gap} when the head ran"
+    images = f"{recipe.data.batch_size} x {size[0]} x {size[1]}"
+    return {name: partial(step, name) for name in tasks}, images
 
 
 def quartiles(values: list[float]) -> dict[str, float]:
@@ -96,16 +100,16 @@ def quartiles(values: list[float]) -> dict[str, float]:
 
 
 def measure(name: str, rounds: int) -> dict[str, Any]:
-    """The numbers of one pair."""
-    recipe, teaching = pair_of(name)
-    steps, images = steps_of(recipe, teaching, CLASSES[name.partition("_")[0]])
+    """Measure one pair."""
+    recipe, teacher_recipe = pair_of(name)
+    steps, images = steps_of(recipe, teacher_recipe, CLASSES[name.partition("_")[0]])
     settings = Settings()
-    told = about(settings)
+    machine_facts = about(settings)
     times = in_turns(steps, settings, rounds=rounds, warmup=2)
 
     def ratio(one: str, other: str) -> dict[str, float]:
         wall = [a / b for a, b in zip(times[one].wall, times[other].wall)]
-        cpu = [a / b for a, b in zip(times[one].cpu, times[other].cpu)]  # what a busy machine falsifies less
+        cpu = [a / b for a, b in zip(times[one].cpu, times[other].cpu)]  # depends less on other load
         return {**quartiles(wall), "cpu": quartiles(cpu)["median"]}
 
     def seconds(of: Times) -> dict[str, float]:
@@ -114,14 +118,14 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     return {
         "name": name,
         "student": recipe.model,
-        "teacher": teaching.name.removeprefix(f"{name.partition('_')[0]}_"),
+        "teacher": teacher_recipe.name.removeprefix(f"{name.partition('_')[0]}_"),
         "images": images,
         "arithmetic": "bf16, channels last",
         "rounds": rounds,
         **{key: seconds(times[key]) for key in times},
         "cut / plain": ratio("cut", "plain"),
         "whole / cut": ratio("whole", "cut"),
-        "about": told,
+        "about": machine_facts,
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
@@ -130,11 +134,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=PAIRS, metavar="RECIPE", help=f"default: {' '.join(PAIRS)}")
     parser.add_argument("--rounds", type=int, default=15, help="how often each step is timed (default: 15)")
-    parser.add_argument("--threads", type=machine.count, help="CPU threads; all cores without it")
-    parser.add_argument("--output", type=Path, default=FOLDER / "costs", help="folder of the numbers")
+    parser.add_argument("--threads", type=machine.count, help="CPU threads (default: all cores)")
+    parser.add_argument("--output", type=Path, default=FOLDER / "costs", help="folder of the result files")
     args = parser.parse_args(argv)
     if args.rounds < 2:
-        parser.error(f"--rounds {args.rounds}: quartiles take two or more")
+        parser.error(f"--rounds {args.rounds}: quartiles need two or more")
     if args.threads:
         torch.set_num_threads(args.threads)
     args.output.mkdir(parents=True, exist_ok=True)

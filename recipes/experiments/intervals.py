@@ -1,9 +1,8 @@
-"""The statistics of a few seeds.
+"""Statistics over a few seeds.
 
-Everything is paired by seed: a student and the plain student of its seed start from the same weights and see the same
-images in the same order, so their difference is free of what seeds do to both. The interval is Student's t at 95 %
-over those differences. It says nothing about other data sets, teachers or budgets, and a difference whose interval
-holds 0 is none.
+Differences are paired by seed: a student and the plain student of the same seed start from the same weights and see the
+same images in the same order, so what the seed does to both cancels. The interval is that of Student's t at 95 % over
+these differences. It does not cover other data sets, teachers or budgets. If it contains 0, no difference is shown.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ class Summary:
     """Numbers of several seeds.
 
     Attributes:
-        count: how many.
-        mean: of them.
-        deviation: with n - 1; None for a single number.
-        half: half the width of the 95 % interval of the mean; None for a single number.
+        count: number of seeds.
+        mean: mean of the numbers.
+        deviation: sample standard deviation (n - 1); None for one seed.
+        half: half the width of the 95 % interval of the mean; None for one seed.
     """
 
     count: int
@@ -47,9 +46,9 @@ class Summary:
 
 
 def t_quantile(freedom: int) -> float:
-    """Of Student's t at 97.5 %; beyond 30 degrees of freedom that of 30, which is on the safe side."""
+    """Quantile of Student's t at 97.5 %. Above 30 degrees of freedom that of 30, which is slightly too wide."""
     if freedom < 1:
-        raise ValueError(f"{freedom} degrees of freedom: an interval takes two numbers or more")
+        raise ValueError(f"{freedom} degrees of freedom: an interval needs two numbers or more")
     return T_975[min(freedom, len(T_975)) - 1]
 
 
@@ -69,38 +68,38 @@ def summarise(values: Sequence[float]) -> Summary:
 
 
 def minus(ours: Mapping[int, float], than: Mapping[int, float]) -> dict[int, float]:
-    """Differences by seed, of the seeds that both have."""
+    """Differences by seed, for the seeds that both have."""
     return {seed: ours[seed] - than[seed] for seed in sorted(set(ours) & set(than))}
 
 
 def paired(ours: Mapping[int, float], than: Mapping[int, float]) -> Summary | None:
-    """Differences of the seeds that both have; None where they share none."""
-    found = minus(ours, than)
-    return summarise(list(found.values())) if found else None
+    """Summary of the differences for the seeds that both have; None if they share no seed."""
+    differences = minus(ours, than)
+    return summarise(list(differences.values())) if differences else None
 
 
 def verdict(difference: Summary | None) -> str:
-    """What a difference that was said to be above 0 allows to say."""
+    """Whether a difference is above 0, as claimed."""
     if difference is None:
         return "not run"
     if difference.half is None:
         return "one seed: undecided"
     if difference.low > 0:
         return "seen"
-    return "the opposite was seen" if difference.high < 0 else "undecided: the interval holds 0"
+    return "the opposite was seen" if difference.high < 0 else "undecided: the interval contains 0"
 
 
 def spread(summary: Summary) -> str:
-    """Mean and deviation."""
+    """Mean and standard deviation as text."""
     return f"{summary.mean:.1f}" + ("" if summary.deviation is None else f" ± {summary.deviation:.1f}")
 
 
 def interval(difference: Summary | None) -> str:
-    """A difference and its interval."""
+    """A difference and its interval as text."""
     if difference is None:
         return ""
     if difference.half is None:
         return f"{difference.mean:+.1f} (one seed)"
     ends = (difference.low, difference.high)
-    digits = 1 if all(end == 0 or abs(end) >= 0.05 for end in ends) else 2  # an end near 0 shows on which side it is
+    digits = 1 if all(end == 0 or abs(end) >= 0.05 for end in ends) else 2  # show on which side of 0 an end is
     return f"{difference.mean:+.{digits}f} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"

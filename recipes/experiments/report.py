@@ -1,4 +1,4 @@
-"""The page of the experiments, from the numbers of the cells: tables, curves, claims."""
+"""The page of the experiments, from the result files of the cells: tables, curves, claims."""
 
 from __future__ import annotations
 
@@ -15,21 +15,26 @@ from recipes.experiments.intervals import interval, paired, spread, summarise
 
 COMPARED = ("plain", "mse", "pkd")  # arms of the short table and of the curves
 
-HEAD = """# Experiments: does it distil?
+HEAD = """# Experiments: does distillation help?
 
-What [run.py](run.py) measured, from the files below `results/`, one for each cell (recipe x seed): command, commits,
-versions, hardware, data by hash, the twelve COCO numbers, AP as it rose, and Pearson's r with the teacher's pyramid.
-This page is generated: `python recipes/experiments/run.py --report`.
+Results of [run.py](run.py). Below `results/` there is one file per cell (a recipe with a seed): command, commits,
+versions, hardware, hashes of the data, the twelve COCO metrics, AP by epoch, and Pearson's r with the teacher's
+pyramid. This page is generated: `python recipes/experiments/run.py --report`.
 
-A student and the plain student that it is compared with have the same images, batches, epochs and rates; not the
-same time, since a step with a teacher takes longer (the last table). AP is in percent, of the last epoch, on the
-validation images; ± is the deviation over seeds. "Minus plain" is the mean difference to the plain student of the
-same seed with its 95 % interval (Student's t). A claim's "difference" is what stands first under "here" minus what
-stands second, over the seeds that both have; of four, minus the difference of the last two. An interval that holds 0
-shows no difference, one seed shows nothing, and of twenty intervals one may miss the truth by chance. r is over at most
-100 validation images, of the levels that PKD compares, from the finest on; a plain student's is with the matrix's
-first teacher. A teacher is trained once, so what another seed of the teacher would do is not in any ±. It teaches with
-its best evaluated epoch by those same images; a student's epoch is never chosen.
+How to read it:
+
+- **Equal budgets.** A student and its plain student have the same images, batches, epochs and learning rate. They do
+  not take the same time, because a step with a teacher takes longer (last table).
+- **AP** is in percent, of the last epoch, on the validation images. **±** is the standard deviation over seeds.
+- **"Minus plain"** is the mean difference to the plain student of the same seed, with its 95 % interval (Student's t).
+- **"Difference"** of a claim is the first number under "here" minus the second, over the seeds that both have. With
+  four numbers, the difference of the last two is subtracted.
+- **Chance.** An interval that contains 0 shows no difference. A single seed shows nothing. One of twenty intervals is
+  expected to miss the true value.
+- **Pearson's r** is computed over at most 100 validation images for the levels that PKD compares, from the finest to
+  the coarsest. Plain students are compared with the first teacher of the matrix.
+- **Teachers** are trained once, so ± does not contain the effect of another seed of the teacher. A teacher is used
+  with its best epoch on the same validation images. The epoch of a student is never chosen.
 
 Data: [BCCD](https://github.com/Shenggan/BCCD_Dataset) (MIT, © 2017 shenggan) and
 [DeepPCB](https://github.com/tangsanli5201/DeepPCB) (MIT, © 2018 tangsanli5201; its page says "research purpose"). None
@@ -41,7 +46,7 @@ of their images is in this repository.
 
 
 def table(cells: Sequence[Cell], matrix: str) -> str:
-    """The matrix as Markdown: teachers, then students in the order of their mean AP."""
+    """A matrix as Markdown: teachers, then students, ordered by their mean AP."""
     lines = [
         "| | student, teacher, method | seeds | steps | AP | AP50 | AP75 | minus plain, same seeds | Pearson's r |",
         "|---|---|---:|---:|---:|---:|---:|---:|---|",
@@ -52,23 +57,23 @@ def table(cells: Sequence[Cell], matrix: str) -> str:
             numbers = [summarise(list(by_seed(cells, matrix, arm, key).values())) for key in ("AP", "AP50", "AP75")]
             steps = f"{arms[arm]['budget']['steps']:,}"
             shown = [f"{arm} ({role})" if role == "teacher" else arm, made_of(arms[arm]), str(numbers[0].count), steps]
-            shown += [*map(spread, numbers), gain(cells, arms[arm]), likeness(cells, matrix, arm)]
+            shown += [*map(spread, numbers), gain(cells, arms[arm]), similarity(cells, matrix, arm)]
             lines.append("| " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
 
 def gain(cells: Sequence[Cell], cell: Cell) -> str:
-    """How far the arm of a cell is above its plain student."""
+    """The difference between the arm of a cell and its plain student."""
     matrix, plain = cell["matrix"], plain_of(cells, cell)
     if plain is None:
         return ""
     same = arms_of(cells, matrix, "student")[plain]["recipe"]["optim"] == cell["recipe"]["optim"]
     found = interval(paired(by_seed(cells, matrix, cell["arm"]), by_seed(cells, matrix, plain)))
-    return found if same or not found else f"{found}, of another rate"
+    return found if same or not found else f"{found}, with another learning rate"
 
 
-def likeness(cells: Sequence[Cell], matrix: str, arm: str) -> str:
-    """Mean over seeds of Pearson's r of each level."""
+def similarity(cells: Sequence[Cell], matrix: str, arm: str) -> str:
+    """Pearson's r of each level, mean over seeds."""
     found = [
         cell["pearson"]["r"] for cell in cells if (cell["matrix"], cell["arm"]) == (matrix, arm) and cell["pearson"]
     ]
@@ -76,7 +81,7 @@ def likeness(cells: Sequence[Cell], matrix: str, arm: str) -> str:
 
 
 def short(cells: Sequence[Cell]) -> str:
-    """Of each matrix with a plain student and PKD: its teacher, plain, MSE, PKD."""
+    """The short table: teacher, plain student, MSE and PKD of each matrix that has a plain student and PKD."""
     lines = ["| | seeds | AP | AP50 | AP75 | minus plain |", "|---|---:|---:|---:|---:|---:|"]
     for matrix in matrices(cells):
         students = arms_of(cells, matrix, "student")
@@ -95,14 +100,14 @@ def short(cells: Sequence[Cell]) -> str:
 
 
 def common_seeds(cells: Sequence[Cell], matrix: str) -> tuple[list[str], set[int]]:
-    """The compared arms, and the seeds that all of them have; nothing of a matrix with only one of them."""
+    """The compared arms of a matrix, and the seeds that all of them have; no seeds for fewer than two arms."""
     arms = [arm for arm in COMPARED if arm in arms_of(cells, matrix, "student")]
     seeds = set.intersection(*(set(by_seed(cells, matrix, arm)) for arm in arms)) if len(arms) > 1 else set()
     return arms, seeds
 
 
 def curve(cells: Sequence[Cell], matrix: str) -> dict[str, dict[int, float]]:
-    """Mean AP by epoch of the compared arms."""
+    """Mean AP of the compared arms, by epoch."""
     arms, seeds = common_seeds(cells, matrix)
     if not seeds:
         return {}
@@ -124,9 +129,9 @@ def curve_table(found: Mapping[str, Mapping[int, float]], seeds: int) -> str:
 
 
 def maps_table(maps: Sequence[Mapping[str, Any]]) -> str:
-    """What maps.py measured, as Markdown."""
+    """The results of maps.py as Markdown."""
     lines = [
-        "| pyramid | root mean square of levels | share of the strongest channels | how many |",
+        "| pyramid | root mean square of each level | share of the strongest channels | number of channels |",
         "|---|---|---|---|",
     ]
     for each in maps:
@@ -138,7 +143,7 @@ def maps_table(maps: Sequence[Mapping[str, Any]]) -> str:
 
 
 def costs_table(costs: Sequence[Mapping[str, Any]]) -> str:
-    """What head_cost.py measured, as Markdown."""
+    """The results of head_cost.py as Markdown."""
 
     def ratio(found: Mapping[str, float]) -> str:
         return f"{found['median']:.2f} ({found['low']:.2f}-{found['high']:.2f}), processor time {found['cpu']:.2f}"
@@ -149,9 +154,9 @@ def costs_table(costs: Sequence[Mapping[str, Any]]) -> str:
     ]
     for each in costs:
         about = each["about"]
-        named = f"{each['name']}: {each['student']} from {each['teacher']}, {each['images']}"
-        where = f"{about['threads']} of {about['cores']} cores of {about['machine']}, torch {about['torch']}"
-        first = f"{named}; {each['rounds']} rounds on {where}, load {about['load before']}"
+        pair = f"{each['name']}: {each['student']} from {each['teacher']}, {each['images']}"
+        machine = f"{about['threads']} of {about['cores']} cores of {about['machine']}, torch {about['torch']}"
+        first = f"{pair}; {each['rounds']} rounds on {machine}, load {about['load before']}"
         plain = f"{1000 * each['plain']['median']:.0f} ms"
         lines.append(f"| {first} | {plain} | {ratio(each['cut / plain'])} | {ratio(each['whole / cut'])} |")
     return "\n".join(lines)
@@ -161,12 +166,12 @@ def costs_table(costs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def matrices(cells: Sequence[Cell]) -> list[str]:
-    """Names of the matrices that have a cell."""
+    """Names of the matrices that have results."""
     return sorted({cell["matrix"] for cell in cells})
 
 
 def measured(folder: Path) -> list[dict[str, Any]]:
-    """The files of numbers of another script."""
+    """The result files of another script."""
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
@@ -178,8 +183,8 @@ def page(results: Path) -> str:
     parts.append("\n".join(["## The paper's claims", "", claims.HEAD, *claims.claim_rows(cells, maps, costs), ""]))
     for matrix in matrices(cells):
         of_matrix = [cell for cell in cells if cell["matrix"] == matrix]
-        told = f"{subject(results.parent / f'{matrix}.py')}\n\n{source(of_matrix)}".strip()
-        parts.append(f"## {matrix}\n\n{told}\n\n{table(cells, matrix)}\n")
+        description = f"{subject(results.parent / f'{matrix}.py')}\n\n{source(of_matrix)}".strip()
+        parts.append(f"## {matrix}\n\n{description}\n\n{table(cells, matrix)}\n")
         found = curve(cells, matrix)
         if found:
             parts.append(f"{curve_table(found, len(common_seeds(cells, matrix)[1]))}\n")
@@ -187,49 +192,51 @@ def page(results: Path) -> str:
         if image.is_file():
             parts.append(f"![AP over epochs of {matrix}]({image.parent.name}/{image.name})\n")
     if maps:
-        parts.append(f"## Maps\n\nBy [maps.py](maps.py), from the finest level on.\n\n{maps_table(maps)}\n")
+        parts.append(
+            f"## Maps\n\nMeasured by [maps.py](maps.py), from the finest level to the coarsest.\n\n{maps_table(maps)}\n"
+        )
     if costs:
-        told = "Median and quartiles of rounds in which the three steps take turns, by [head_cost.py](head_cost.py)."
-        parts.append(f"## What the teacher's head would cost\n\n{told}\n\n{costs_table(costs)}\n")
+        how = "Median and quartiles over rounds. The three steps run alternately, see [head_cost.py](head_cost.py)."
+        parts.append(f"## What the teacher's head would cost\n\n{how}\n\n{costs_table(costs)}\n")
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
 def subject(path: Path) -> str:
-    """The first sentence of a matrix file; nothing where there is no such file."""
-    said = ast.get_docstring(ast.parse(path.read_text())) if path.is_file() else None
-    return (said or "").partition("\n")[0]
+    """The first line of a matrix file's docstring; an empty text if there is no such file."""
+    docstring = ast.get_docstring(ast.parse(path.read_text())) if path.is_file() else None
+    return (docstring or "").partition("\n")[0]
 
 
 def source(cells: Sequence[Cell]) -> str:
-    """Images, budget, and everything that cells of a matrix were trained on, in a sentence or two."""
+    """Images, budget, hardware and versions of a matrix, in one or two sentences."""
     first = next((cell for cell in cells if cell["role"] == "student"), cells[0])
     data = first["data"]
     path = f"{first['matrix']}.py"
-    where = trained_on(cells)
+    machines = trained_on(cells)
     if first["role"] == "teacher":
-        return f"[{path}]({path}): no student yet. {where}"
+        return f"[{path}]({path}): no student yet. {machines}"
     images = sorted({cell["budget"]["images"] for cell in cells if cell["role"] == "student"})
     return (
-        f"[{path}]({path}): {data['train']['images']} images to train, {data['val']['images']} to judge; a "
-        f"student takes {' or '.join(f'{count:,}' for count in images)} images. {where}"
+        f"[{path}]({path}): {data['train']['images']} images for training, {data['val']['images']} for "
+        f"validation. A student takes {' or '.join(f'{count:,}' for count in images)} images. {machines}"
     )
 
 
 def trained_on(cells: Sequence[Cell]) -> str:
-    """Every hardware, torch, set of options of recipes/train.py, and commit of some cells."""
+    """All hardware, versions of torch, options of recipes/train.py, and commits of some cells."""
 
-    def every(told: Iterable[str]) -> str:
-        return " or ".join(dict.fromkeys(told))
+    def every(values: Iterable[str]) -> str:
+        return " or ".join(dict.fromkeys(values))
 
     after = (cell["command"].partition(f" --set seed={cell['seed']}")[2].strip() for cell in cells)
-    options = every(f"`{words}`" if words else "none" for words in after)
+    options = every(f"`{text}`" if text else "none" for text in after)
     code = every(commit[:7] + "+" * commit.endswith("+") for cell in cells for commit in cell["commits"])
     hardware, torch = every(cell["hardware"] for cell in cells), every(cell["versions"]["torch"] for cell in cells)
-    return f"On {hardware}, torch {torch}, options {options}, code of {code}."
+    return f"Trained on {hardware}, torch {torch}, options {options}, commit {code}."
 
 
 def write(results: Path) -> Path:
-    """Write README.md beside the folder of the numbers, and where matplotlib is there the curves' figures."""
+    """Write README.md beside the folder of the results, and the figures of the curves if matplotlib is installed."""
     draw_curves(results)
     path = results.parent / "README.md"
     path.write_text(page(results))
@@ -237,7 +244,7 @@ def write(results: Path) -> Path:
 
 
 def draw_curves(results: Path) -> list[Path]:
-    """A figure for each matrix that was evaluated more than twice; without matplotlib none."""
+    """Draw a figure for each matrix that was evaluated more than twice; none without matplotlib."""
     try:
         from pkdzoo.figures import Run, draw
     except ImportError:

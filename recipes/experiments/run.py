@@ -1,20 +1,21 @@
-"""Train a matrix of recipes and seeds, one cell after the other, and write down what came out.
+"""Train a matrix of recipes and seeds, one cell after the other, and record the results.
 
-    python recipes/experiments/run.py recipes/experiments/bccd.py --data bccd/                    # all that is missing
+    python recipes/experiments/run.py recipes/experiments/bccd.py --data bccd/                    # all missing cells
     python recipes/experiments/run.py recipes/experiments/bccd.py --data bccd/ --cells plain-0 pkd-0
-    python recipes/experiments/run.py recipes/experiments/bccd.py --data bccd/ -- --cpu --threads 1      # for train.py
-    python recipes/experiments/run.py --report                       # recipes/experiments/README.md from the numbers
+    python recipes/experiments/run.py recipes/experiments/bccd.py --data bccd/ -- --cpu --threads 1   # for train.py
+    python recipes/experiments/run.py --report                       # write recipes/experiments/README.md
 
-A matrix is a recipe file (recipes/train.py trains any one of its recipes) that also says in WAVES which recipes run
-with how many seeds, in the order in which they are worth having: ``(((NAME, NAME), 5), ((NAME,), 1))``. They have the
-same data and schedule, or each that is taught has a plain one of its own budget among them, so that a difference is not
-one of budgets. A teacher is a recipe outside WAVES; a student names it by its folder,
-``local-dir:runs/experiments/MATRIX/TEACHER-0/best``, and it is trained when the first student needs it; plain students
-are compared with the first one.
+A matrix is a recipe file (recipes/train.py can train each of its recipes) whose WAVES say which recipes run with how
+many seeds, the most important first: ``(((NAME, NAME), 5), ((NAME,), 1))``. All have the same data and schedule, or
+each distilled student has a plain student with the same budget among them, so that budgets do not explain a
+difference. A teacher is a recipe outside WAVES. A student names it by its folder,
+``local-dir:runs/experiments/MATRIX/TEACHER-0/best``; it is trained when the first student needs it. Plain students are
+compared with the first teacher.
 
-Kill it whenever you like and start it again: a cell with its file of numbers is left alone, one that was cut short
-goes on from its last checkpoint. A cell is ``results/MATRIX/ARM-SEED.json`` beside this file; ARM is the recipe's name
-without the matrix's. Its numbers are those of the last epoch, so no epoch was chosen by what it scored.
+The program can be stopped at any time and started again: it skips cells that have a result file, and resumes an
+interrupted cell from its last checkpoint. The result file of a cell is ``results/MATRIX/ARM-SEED.json`` beside this
+file; ARM is the name of the recipe without that of the matrix. The metrics are those of the last epoch, so no epoch is
+chosen by its result.
 """
 
 from __future__ import annotations
@@ -59,18 +60,18 @@ class Cell:
 
     @property
     def arm(self) -> str:
-        """The recipe's name without the matrix's."""
+        """Name of the recipe without that of the matrix."""
         return self.recipe.name.removeprefix(f"{self.matrix}_")
 
     @property
     def key(self) -> str:
-        """Name of its folder and of its file."""
+        """Name of the cell's folder and result file."""
         return f"{self.arm}-{self.seed}"
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Cells of one file, students in the order in which they run, teachers by key."""
+    """Cells of one matrix file: students in the order in which they run, teachers by key."""
 
     path: Path
     students: list[Cell]
@@ -81,12 +82,12 @@ def load_matrix(path: Path) -> Matrix:
     """Read a matrix file.
 
     Raises:
-        ValueError: for a file without WAVES, a name it does not define, or students on unequal budgets.
+        ValueError: for a file without WAVES, an unknown name in WAVES, or students with unequal budgets.
     """
     recipes = {recipe.name: recipe for recipe in load_recipes(path)}
     waves = runpy.run_path(str(path)).get("WAVES")
     if not waves:
-        raise ValueError(f"{path} is no matrix: write WAVES = (((NAME, NAME), SEEDS), ...) beside its RECIPES")
+        raise ValueError(f"{path} is not a matrix: write WAVES = (((NAME, NAME), SEEDS), ...) beside its RECIPES")
     unknown = [name for names, _ in waves for name in names if name not in recipes]
     if unknown:
         raise ValueError(f"{path}: WAVES names {', '.join(unknown)}, RECIPES has {', '.join(recipes)}")
@@ -103,9 +104,12 @@ def load_matrix(path: Path) -> Matrix:
 
 
 def check_budgets(recipes: Sequence[Recipe]) -> None:
-    """Refuse students that see other images, or for longer, than the plain one they are compared with.
+    """Check that each distilled student has a plain student with the same data and schedule.
 
-    Where all have one budget there is nothing to refuse, and no plain one is needed.
+    If all recipes have one budget, no plain student is needed.
+
+    Raises:
+        ValueError: for a distilled student without one.
     """
     for recipe in recipes:
         unequal = [(r.name, run_folder.differences(budget(r), budget(recipe))) for r in recipes]
@@ -118,19 +122,19 @@ def check_budgets(recipes: Sequence[Recipe]) -> None:
 
 
 def budget(recipe: Recipe) -> dict[str, Any]:
-    """What students share that may be compared."""
+    """The fields that students must share to be compared."""
     content = recipe.to_dict()
     return {key: content[key] for key in ("data", "schedule", "logging")}
 
 
-def is_plain_of(plain: Recipe, taught: Recipe) -> bool:
-    """Whether two students differ in nothing but the teacher and the rate."""
-    one, other = plain.to_dict(), taught.to_dict()
+def is_plain_of(plain: Recipe, distilled: Recipe) -> bool:
+    """Whether two students differ only in the teacher and the optimiser."""
+    one, other = plain.to_dict(), distilled.to_dict()
     return plain.distill is None and all(one[key] == other[key] for key in SAME)
 
 
 def teacher_key(matrix: Matrix, cell: Cell) -> str | None:
-    """Key of the cell of this matrix that teaches, if one does."""
+    """Key of the cell of this matrix that is the teacher; None for a teacher from elsewhere, or none."""
     teacher = cell.recipe.distill.teacher if cell.recipe.distill else ""
     start = f"local-dir:{RUNS}/{matrix.path.stem}/"
     key = teacher.removeprefix(start).partition("/")[0] if teacher.startswith(start) else None
@@ -139,23 +143,23 @@ def teacher_key(matrix: Matrix, cell: Cell) -> str | None:
     return key
 
 
-def in_order(matrix: Matrix, wanted: Iterable[str]) -> list[Cell]:
-    """The wanted cells, all without a wish, each teacher before the first cell that learns from it or is compared."""
+def in_order(matrix: Matrix, keys: Iterable[str]) -> list[Cell]:
+    """The cells with these keys (without keys, all), each teacher before the first cell that needs it."""
     known = {cell.key: cell for cell in [*matrix.teachers.values(), *matrix.students]}
-    missing = [key for key in wanted if key not in known]
+    missing = [key for key in keys if key not in known]
     if missing:
         raise ValueError(f"{matrix.path} has no cell {', '.join(missing)}; it has {', '.join(known)}")
-    found: dict[str, Cell] = {}
-    for cell in [known[key] for key in wanted] or matrix.students:
+    ordered: dict[str, Cell] = {}
+    for cell in [known[key] for key in keys] or matrix.students:
         key = compared_with(matrix, cell)
         if key in matrix.teachers:
-            found.setdefault(key, matrix.teachers[key])
-        found.setdefault(cell.key, cell)
-    return list(found.values())
+            ordered.setdefault(key, matrix.teachers[key])
+        ordered.setdefault(cell.key, cell)
+    return list(ordered.values())
 
 
 def train_script() -> Any:
-    """recipes/train.py as a module: the one training loop there is."""
+    """recipes/train.py as a module."""
     spec = importlib.util.spec_from_file_location("pkdzoo_recipes_train", ROOT / "recipes" / "train.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -167,7 +171,7 @@ def train_script() -> Any:
 
 
 def run_cell(matrix: Matrix, cell: Cell, args: argparse.Namespace) -> bool:
-    """Train what is missing of a cell and write its file; whether it is finished."""
+    """Train a cell, or what is left of it, and write its result file. Returns whether the cell is finished."""
     file = args.results / cell.matrix / f"{cell.key}.json"
     if file.is_file():
         changed = run_folder.differences(json.loads(file.read_text())["recipe"], cell.recipe.to_dict())
@@ -206,7 +210,7 @@ def run_cell(matrix: Matrix, cell: Cell, args: argparse.Namespace) -> bool:
 
 
 def note_commit(path: Path) -> list[str]:
-    """Every commit that a cell was trained at, this one included."""
+    """All commits at which a cell was trained, including the current one."""
     now = commit()
     before = json.loads(path.read_text()) if path.is_file() else []
     commits = before if now in before else [*before, now]
@@ -216,42 +220,44 @@ def note_commit(path: Path) -> list[str]:
 
 
 def versions() -> dict[str, str | None]:
-    """Of what decides about numbers; torch says of itself for which accelerator it was built."""
-    told = {"torch": torch.__version__, "torchvision": torchvision.__version__}
-    return {"python": platform.python_version(), **packages(), **told}
+    """Versions of the packages that influence results; torch's includes the accelerator that it was built for."""
+    builds = {"torch": torch.__version__, "torchvision": torchvision.__version__}
+    return {"python": platform.python_version(), **packages(), **builds}
 
 
 def measured(
     matrix: Matrix, cell: Cell, args: argparse.Namespace, output: Path, progress: checkpoint.Progress
 ) -> dict[str, Any]:
-    """Numbers of the last epoch, AP as it rose, how alike the pyramids of student and teacher are, what was spent."""
+    """Metrics of the last epoch, AP by epoch, similarity of the pyramids of student and teacher, and the budget."""
     numbers = json.loads((output / "metrics.json").read_text())
     metrics = {key: numbers[key] for key in [*METRICS, "per_class"]}
     lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     keys = ("epoch", "step", "AP", "AP50", "AP75")
     curve = [{key: line[key] for key in keys} for line in lines if "AP" in line]
-    places = build.find_data(cell.recipe.data, args.data)
-    train_set, val_set = build.build_datasets(cell.recipe, places)
+    splits = build.find_data(cell.recipe.data, args.data)
+    train_set, val_set = build.build_datasets(cell.recipe, splits)
     data = {
         name: {"annotations": each.json_path.name, **run_folder.about_data(each.json_path, len(each))}
         for name, each in (("train", train_set), ("val", val_set))
     }
-    whole = cell.recipe.schedule.max_steps is None  # epochs are: their last batch is short
+    whole = cell.recipe.schedule.max_steps is None  # by epochs, whose last batch may be smaller
     images = progress.epoch * len(train_set) if whole else progress.step * cell.recipe.data.batch_size
     return {
         "budget": {"steps": progress.step, "images": images},
         "metrics": metrics,
         "curve": curve,
-        "pearson": likeness(matrix, cell, args, output, val_set),
+        "pearson": similarity(matrix, cell, args, output, val_set),
         "data": data,
     }
 
 
-def likeness(matrix: Matrix, cell: Cell, args: argparse.Namespace, output: Path, val_set: Any) -> dict[str, Any] | None:
+def similarity(
+    matrix: Matrix, cell: Cell, args: argparse.Namespace, output: Path, val_set: Any
+) -> dict[str, Any] | None:
     """Pearson's r of each level with the teacher's pyramid; a plain student is compared with the first teacher.
 
-    Over at most 100 validation images, in the batches of the evaluation. None where there is no teacher, or one with
-    a pyramid of another width.
+    Over at most 100 validation images, in the batches of the evaluation. None without a teacher, and for a teacher
+    whose pyramid has another number of channels.
     """
     compared = compared_with(matrix, cell)
     if compared is None:
@@ -273,7 +279,7 @@ def likeness(matrix: Matrix, cell: Cell, args: argparse.Namespace, output: Path,
 
 
 def compared_with(matrix: Matrix, cell: Cell) -> str | None:
-    """Whose pyramid a cell's is compared with: the key of a teacher of this matrix, or a detector's name."""
+    """Key of a teacher of this matrix, or a registered name: its pyramid is compared with the cell's."""
     if cell.key in matrix.teachers:
         return None
     if cell.recipe.distill is None:
@@ -288,16 +294,18 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("matrix", type=Path, nargs="?", help="a recipe file that defines WAVES")
     parser.add_argument("--data", type=Path, help="folder of the data set, as recipes/train.py takes it")
-    parser.add_argument("--output", type=Path, help=f"folder of the runs; {RUNS}/<matrix> without it")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the numbers")
-    parser.add_argument("--cells", nargs="+", default=[], metavar="ARM-SEED", help="only these, and their teachers")
+    parser.add_argument("--output", type=Path, help=f"folder of the runs (default: {RUNS}/MATRIX)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
     parser.add_argument(
-        "--report", action="store_true", help="write README.md beside the numbers' folder, train nothing"
+        "--cells", nargs="+", default=[], metavar="ARM-SEED", help="only these cells and their teachers"
     )
-    words = list(sys.argv[1:] if argv is None else argv)
-    cut = words.index("--") if "--" in words else len(words)
-    args = parser.parse_args(words[:cut])
-    args.train = words[cut + 1 :]
+    parser.add_argument(
+        "--report", action="store_true", help="train nothing, write README.md beside the folder of the results"
+    )
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    args = parser.parse_args(arguments[:end])
+    args.train = arguments[end + 1 :]
     if (args.matrix is None) == (not args.report):
         parser.error("name a matrix file, or write --report")
     return args
@@ -313,8 +321,8 @@ def main(argv: list[str] | None = None) -> None:
         cells = in_order(matrix, args.cells)
         for number, cell in enumerate(cells, 1):
             if not run_cell(matrix, cell, args):
-                return print(f"stopped as asked in {cell.key}, {number} of {len(cells)}; the same command goes on")
-            print(f"== {cell.key} is there, {number} of {len(cells)}", flush=True)
+                return print(f"stopped on request in {cell.key}, {number} of {len(cells)}; the same command continues")
+            print(f"== {cell.key} is finished, {number} of {len(cells)}", flush=True)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {machine.plainly(error)}")
     print(report.table(load(args.results), matrix.path.stem))

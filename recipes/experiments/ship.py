@@ -1,10 +1,10 @@
-"""Make a run's student a file of the package: float16, measured again, refused where that costs more than 0.1 AP.
+"""Turn the student of a run into a file of the package, in float16, if this costs at most 0.1 AP.
 
     python recipes/experiments/ship.py runs/experiments/bccd/pkd-0/last --data bccd/ --name ARCH.bccd
 
-Writes ``pkdzoo/weights/NAME.safetensors`` (dot and all other signs as underscores), the same bytes from the same run,
-and prints the row for the family's file. Three APs have to lie within 0.1 of each other: what training wrote down, the
-float32 weights as they are, and the float16 ones as a user will have them, which are float32 again once loaded.
+Writes ``pkdzoo/weights/NAME.safetensors`` (with the dot of the name as an underscore) and prints the row for the file
+of the family. The same run gives the same bytes. Three APs must lie within 0.1 of each other: that of the training,
+that of the float32 weights, and that of the float16 weights as a user loads them, converted to float32 again.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ from pkdzoo.training.evaluate import evaluate, open_detector
 from pkdzoo.training.provenance import numbers_of
 from pkdzoo.utils.files import sha256_of_file
 
-LIMIT = 8_000_000  # bytes
-LOSS = 0.1  # AP
+LIMIT = 8_000_000  # bytes of tensors
+LOSS = 0.1  # largest difference of the three APs
 
 
 def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Floating tensors in float16, the others as they are.
+    """Floating-point tensors in float16, the others unchanged.
 
     Raises:
-        ValueError: naming a tensor that has a value too large for float16.
+        ValueError: if a tensor has a value that is too large for float16.
     """
-    found = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-    large = [key for key, value in found.items() if value.is_floating_point() and not value.isfinite().all()]
+    small = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    large = [key for key, value in small.items() if value.is_floating_point() and not value.isfinite().all()]
     if large:
-        raise ValueError(f"{', '.join(large[:5])}: values beyond float16")
-    return found
+        raise ValueError(f"{', '.join(large[:5])}: values too large for float16")
+    return small
 
 
 def measured(model: Detector, data: Path) -> dict[str, Any]:
-    """COCO's numbers on the validation images, one at a time."""
+    """COCO's metrics on the validation images, with a batch size of 1."""
     dataset = build.val_dataset(find_split(data, "val"), model.resize, model.label_names, True)
     return evaluate(model, build.val_loader(dataset, 1, 0), dataset, Accelerator(cpu=True))
 
 
-def check(told: Mapping[str, float]) -> None:
-    """Refuse APs that lie apart.
+def check(aps: Mapping[str, float]) -> None:
+    """Compare the APs.
 
     Raises:
-        ValueError: with all of them.
+        ValueError: if they differ by more than ``LOSS``.
     """
-    if max(told.values()) - min(told.values()) > LOSS:
-        said = ", ".join(f"{value:.2f} {name}" for name, value in told.items())
-        raise ValueError(f"AP is {said}: more than {LOSS} apart, nothing was written")
+    if max(aps.values()) - min(aps.values()) > LOSS:
+        listed = ", ".join(f"{value:.2f} {name}" for name, value in aps.items())
+        raise ValueError(f"AP is {listed}: more than {LOSS} apart, nothing was written")
 
 
 def row(tag: str, path: Path, metrics: Mapping[str, Any]) -> str:
@@ -72,11 +72,13 @@ def row(tag: str, path: Path, metrics: Mapping[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="of the student: a run's last/ or best/")
+    parser.add_argument("folder", type=Path, help="folder of the student: last/ or best/ of a run")
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
-    parser.add_argument("--name", required=True, help="ARCH.TAG it will have")
-    parser.add_argument("--output", type=Path, default=PACKAGED, help="folder of the file; the package's without it")
-    parser.add_argument("--threads", type=machine.count, help="CPU threads; all cores without it")
+    parser.add_argument("--name", required=True, help="the new name, ARCH.TAG")
+    parser.add_argument(
+        "--output", type=Path, default=PACKAGED, help="folder of the file (default: that of the package)"
+    )
+    parser.add_argument("--threads", type=machine.count, help="CPU threads (default: all cores)")
     args = parser.parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -84,20 +86,20 @@ def main(argv: list[str] | None = None) -> None:
         arch, _, tag = args.name.partition(".")
         if not arch.isidentifier() or not tag.isidentifier():
             raise ValueError(f"--name {args.name}: write ARCH.TAG, e.g. retina_r10w16_pkd_gfl_r18.bccd")
-        noted, model = numbers_of(args.folder), open_detector(args.folder)
+        metrics, model = numbers_of(args.folder), open_detector(args.folder)
         small = halved(model.state_dict())
-        told = {"in training": noted["AP"], "in float32": measured(model, args.data)["AP"]}
-        told["in float16"] = measured(load_checkpoint(model, small), args.data)["AP"]
-        check(told)
+        aps = {"in training": metrics["AP"], "in float32": measured(model, args.data)["AP"]}
+        aps["in float16"] = measured(load_checkpoint(model, small), args.data)["AP"]
+        check(aps)
         path = args.output / f"{arch}_{tag}.safetensors"
         size = sum(value.numel() * value.element_size() for value in small.values())
         if size > LIMIT:
-            raise ValueError(f"{size / 1e6:.1f} MB of tensors; the package takes {LIMIT / 1e6:.0f} MB")
+            raise ValueError(f"{size / 1e6:.1f} MB of tensors; the limit of the package is {LIMIT / 1e6:.0f} MB")
         save_safetensors(small, path)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {machine.plainly(error)}")
-    print(", ".join(f"AP {value:.2f} {name}" for name, value in told.items()))
-    print(f"{path} {path.stat().st_size:,} bytes\n{row(tag, path, noted)}")
+    print(", ".join(f"AP {value:.2f} {name}" for name, value in aps.items()))
+    print(f"{path} {path.stat().st_size:,} bytes\n{row(tag, path, metrics)}")
 
 
 if __name__ == "__main__":

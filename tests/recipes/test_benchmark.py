@@ -1,4 +1,4 @@
-"""The benchmark's own numbers are no test; that it runs, and that what it compares computes the same, is."""
+"""The benchmark runs, and what it compares computes the same. Its times are not tested."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from recipes.benchmarks.predict import apart
 from recipes.benchmarks.table import RESULTS, growth_line, line, markdown
 
 
-def quickly(output: Path, rows: str, *words: str) -> dict[str, Any]:
-    """A quick run of the script and the file that it leaves."""
-    assert script("benchmark").main(["--rows", rows, "--quick", "--no-compile", "--output", str(output), *words]) == 0
+def quickly(output: Path, rows: str, *options: str) -> dict[str, Any]:
+    """The results file of a quick run of the script."""
+    assert script("benchmark").main(["--rows", rows, "--quick", "--no-compile", "--output", str(output), *options]) == 0
     found: dict[str, Any] = json.loads(output.read_text())
     return found
 
@@ -62,7 +62,7 @@ def test_parts_are_measured_anew_in_the_file_of_an_earlier_run(tmp_path: Path, c
 
 def test_parts_go_by_their_beginning() -> None:
     assert parts_of(["step", "loss"]) == ["loss", "step-retina", "step-fcos"]
-    with pytest.raises(ValueError, match="no stepp; there are loss, step-retina"):
+    with pytest.raises(ValueError, match="no part stepp; write loss, step-retina"):
         parts_of(["stepp"])
 
 
@@ -72,7 +72,7 @@ def test_which_of_two_equal_scores_is_the_last_is_left_to_rounding() -> None:
     scores = torch.tensor([0.9, 0.5])
     a, b = (Detections(boxes[[0, k]], scores, labels) for k in (1, 2))
     assert apart(a, b, top=2) == 0.0
-    assert apart(a, b) > 0.1  # nothing was cut off
+    assert apart(a, b) > 0.1  # no detection was dropped
     higher = Detections(boxes[[0, 2]], torch.tensor([0.9, 0.6]), labels)
     assert apart(a, higher, top=2) > 0.1
     assert apart(Detections(boxes[[1, 0]], scores, labels), a, top=2) > 0.1
@@ -94,7 +94,7 @@ def test_the_loss_as_a_gpu_measures_it_runs_here_at_a_small_size() -> None:
 
 @pytest.mark.slow
 def test_every_level_and_type_may_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More programs of one function than torch allows by itself."""
+    """The limit of compiled programs per function is raised."""
     monkeypatch.setattr(torch._dynamo.config, "cache_size_limit", 8)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     rows = list(loss.on_a_gpu(replace(TINY, compiled=True), (200, 336), 2))
@@ -104,7 +104,7 @@ def test_every_level_and_type_may_be_compiled(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.slow
 def test_models_are_compiled_for_the_size_they_run_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one copy ran with another size makes no program for any size."""
+    """Runs of one copy with another size do not make torch compile for variable sizes."""
     sizes: list[Any] = []
 
     def backend(graph: Any, inputs: Any) -> Any:
@@ -126,7 +126,7 @@ def test_the_step_as_a_gpu_measures_it_runs_here_at_a_small_size() -> None:
     assert set(row.differences) == {*compared, "gradient, float64", *(f"{key}, bf16" for key in compared)}
     assert row.equal, row.differences
     assert row.ratio > 0
-    # how many times it goes into 35 % of the step
+    # the ratio is 35 % of the step's time, divided by the teacher's time
     assert teacher.theirs == pytest.approx(step.SHARE * row.ours)
     assert teacher.ratio == pytest.approx(teacher.theirs / teacher.ours)
 
@@ -139,17 +139,17 @@ def test_a_gpu_that_is_not_there_is_refused(capsys: pytest.CaptureFixture) -> No
 
 
 def test_a_gpu_measures_what_a_cpu_calls_unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-    monkeypatch.setattr(loss, "on_a_gpu", lambda settings, *words: asked.append(words) or iter(()))
-    monkeypatch.setattr(step, "large_rows", lambda settings, *words: asked.append(words) or iter(()))
+    calls: list[Any] = []
+    monkeypatch.setattr(loss, "on_a_gpu", lambda settings, *words: calls.append(words) or iter(()))
+    monkeypatch.setattr(step, "large_rows", lambda settings, *words: calls.append(words) or iter(()))
     for module in (step, predict):
         monkeypatch.setattr(module, f"{module.__name__.rpartition('.')[2]}_rows", lambda *words: iter(()))
     settings = Settings(torch.device("cuda"))
     left = [row for name in PARTS if name.startswith(("loss", "step", "predict")) for row in PARTS[name](settings)]
     assert not left
-    assert asked == [((800, 1344), 256), ((800, 1344),)]
-    assert predict.wanted("retina", settings.device) == (1.5, 1.5)
-    assert predict.wanted("retina", torch.device("cpu")) == (1.2, 1.4)
+    assert calls == [((800, 1344), 256), ((800, 1344),)]
+    assert predict.target_ratios("retina", settings.device) == (1.5, 1.5)
+    assert predict.target_ratios("retina", torch.device("cpu")) == (1.2, 1.4)
 
 
 def test_numbers_are_compared_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +176,7 @@ def test_a_run_that_is_cut_off_leaves_a_whole_file(tmp_path: Path, monkeypatch: 
     assert found["parts"]["loss"]["rows"] == [row.to_dict()]
     assert list(tmp_path.iterdir()) == [path]
 
-    def cut(file: int) -> None:  # ... and while it writes
+    def cut(file: int) -> None:  # ... and while the file is written
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "fsync", cut)
@@ -195,7 +195,7 @@ def test_a_difference_fails_the_run() -> None:
 
 def test_images_of_a_folder_are_compared_too(tmp_path: Path) -> None:
     load.jpegs(tmp_path, 2)
-    Image.new("RGB", (640, 480)).save(tmp_path / "2.jpg")  # 1067 columns here, 1066 in torchvision: left out
+    Image.new("RGB", (640, 480)).save(tmp_path / "2.jpg")  # 1067 columns here, 1066 in torchvision
     (row,) = load.rows(Settings(quick=True, images=tmp_path))
     assert row.equal
     assert set(row.differences) == {"pixels", "boxes"}

@@ -1,4 +1,4 @@
-"""What the page of the experiments says: statistics by hand, tables, claims and their verdicts."""
+"""The page of the experiments: statistics checked by hand, tables, claims and their verdicts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_differences_are_paired_by_seed() -> None:
     found = intervals.paired({0: 11.0, 1: 22.0, 2: 33.0, 7: 99.0}, {0: 10.0, 1: 20.0, 2: 30.0})
     assert (found.count, found.mean, found.deviation) == (3, 2.0, 1.0)
     assert found.half == pytest.approx(4.303 / math.sqrt(3)) and found.low < 0 < found.high
-    assert intervals.verdict(found) == "undecided: the interval holds 0"
+    assert intervals.verdict(found) == "undecided: the interval contains 0"
     five = intervals.summarise([1.0, 2.0, 3.0, 4.0, 5.0])  # deviation sqrt(2.5), 2.776 with 4 degrees of freedom
     assert (five.mean, five.low) == (3.0, pytest.approx(3 - 2.776 * math.sqrt(2.5 / 5)))
     assert intervals.verdict(five) == "seen" and intervals.interval(five) == "+3.0 [+1.0, +5.0]"
@@ -55,7 +55,7 @@ SCHEDULE = {"epochs": 12}
 
 
 def cell(arm: str, seed: int, ap: float, distill: Any = None, lr: float = 0.01, **changed: Any) -> dict[str, Any]:
-    """What run.py writes of a student, as far as the page reads it."""
+    """The part of a result file of run.py that the page reads."""
     recipe = {"model": "m", "model_args": {}, "init": None, "data": {}, "schedule": SCHEDULE, "distill": distill}
     curve = [{"epoch": epoch, "AP": ap * epoch / 12} for epoch in (3, 6, 9, 12)]
     return {
@@ -67,15 +67,15 @@ def cell(arm: str, seed: int, ap: float, distill: Any = None, lr: float = 0.01, 
     }  # fmt: skip
 
 
-TAUGHT = {"teacher": "t", "methods": {"pkd": {}}}
+DISTILL = {"teacher": "t", "methods": {"pkd": {}}}
 
 
 def test_a_table_compares_with_the_plain_student_of_the_same_rate_and_budget() -> None:
     cells = [cell("plain", s, ap) for s, ap in enumerate((10.0, 12.0))]
     cells += [cell("plain_fast", s, ap, lr=0.02) for s, ap in enumerate((20.0, 21.0))]
-    cells += [cell("pkd", s, ap, TAUGHT) for s, ap in enumerate((11.0, 14.0))]
-    cells += [cell("pkd_fast", 0, 23.0, TAUGHT, lr=0.02)]
-    long = cell("pkd_long", 0, 30.0, TAUGHT)
+    cells += [cell("pkd", s, ap, DISTILL) for s, ap in enumerate((11.0, 14.0))]
+    cells += [cell("pkd_fast", 0, 23.0, DISTILL, lr=0.02)]
+    long = cell("pkd_long", 0, 30.0, DISTILL)
     long["recipe"]["schedule"] = {"epochs": 24}
     rows = {line.split("|")[1].strip(): line for line in report.table([*cells, long], "bccd").splitlines()[2:]}
     assert list(rows) == ["pkd_long", "pkd_fast", "plain_fast", "pkd", "plain"]
@@ -83,18 +83,18 @@ def test_a_table_compares_with_the_plain_student_of_the_same_rate_and_budget() -
     assert "+3.0 (one seed)" in rows["pkd_fast"] and rows["plain"].count("[") == 0
     assert rows["pkd_long"].count("+") == 0, "there is no plain student of its budget"
     assert rows["pkd"].endswith("| 0.50, 0.25 |")
-    other_rate, shorter = cell("mse", 0, 11.0, TAUGHT, lr=0.005), cell("fgd", 0, 11.0, TAUGHT)
-    shorter["budget"] = {"steps": 52, "images": 205}  # by an option of the call, of which the recipe knows nothing
+    other_rate, shorter = cell("mse", 0, 11.0, DISTILL, lr=0.005), cell("fgd", 0, 11.0, DISTILL)
+    shorter["budget"] = {"steps": 52, "images": 205}  # by an option of the call, which is not in the recipe
     rows = {
         line.split("|")[1].strip(): line for line in report.table([*cells, other_rate, shorter], "bccd").splitlines()
     }
-    assert "(one seed), of another rate |" in rows["mse"] and "+" not in rows["fgd"]
+    assert "(one seed), with another learning rate |" in rows["mse"] and "+" not in rows["fgd"]
 
 
-def test_a_table_says_who_learned_what_from_whom() -> None:
+def test_a_table_names_student_teacher_and_methods() -> None:
     home, abroad = (f"local-dir:runs/experiments/{name}-0/best" for name in ("bccd/fcos_r18", "deeppcb/retina"))
     frozen = {"teacher": home, "methods": {}, "inherit": ["backbone"], "freeze": ["backbone", "neck"]}
-    for distill, said in (
+    for distill, text in (
         (None, "m on r18"),
         (
             {"teacher": home, "methods": {"pkd": {"weight": 3.0}, "crosskd": {}}},
@@ -106,24 +106,26 @@ def test_a_table_says_who_learned_what_from_whom() -> None:
     ):
         each = cell("arm", 0, 10.0, distill)
         each["recipe"]["model_args"] = {"backbone": "r18"}
-        assert f"| arm | {said} | 1 |" in report.table([each], "bccd")
+        assert f"| arm | {text} | 1 |" in report.table([each], "bccd")
 
 
 def test_a_page_names_everything_that_its_cells_were_trained_on() -> None:
     cells = [cell("plain", 0, 10.0), cell("plain", 1, 10.0, hardware="a GPU", command="train.py --set seed=1")]
-    assert report.source(cells).endswith("On 1 core or a GPU, torch 2, options `--cpu` or none, code of 0123456+.")
+    assert report.source(cells).endswith(
+        "Trained on 1 core or a GPU, torch 2, options `--cpu` or none, commit 0123456+."
+    )
 
 
-def test_claims_are_judged_by_the_cells() -> None:
+def test_claims_are_tested_by_the_cells() -> None:
     cells = [cell("plain", s, ap) for s, ap in enumerate((10.0, 12.0))]
-    cells += [cell("pkd", s, ap, TAUGHT) for s, ap in enumerate((11.0, 14.0))]
-    cells += [cell("pkd_weight_3", s, ap, TAUGHT) for s, ap in enumerate((11.5, 14.5))]
+    cells += [cell("pkd", s, ap, DISTILL) for s, ap in enumerate((11.0, 14.0))]
+    cells += [cell("pkd_weight_3", s, ap, DISTILL) for s, ap in enumerate((11.5, 14.5))]
     rows = claims.claim_rows(cells)
     who = "bccd: RetinaNet from GFL"
     assert f"| {who} | pkd 12.5 ± 2.1, plain 11.0 ± 1.4 | +1.5 [-4.9, +7.9], 2 seeds | undecided" in "".join(rows)
     early = next(row for row in rows if "converges" in row)
     assert "after 3 of 12 epochs | pkd 3.1 ± 0.5, plain 2.8 ± 0.4 | +0.4 [-1.2, +2.0], 2 seeds |" in early
-    assert "| -0.5 [-0.5, -0.5], 2 seeds | they differ, by 0.5 to 0.5 AP |" in "".join(rows)
+    assert "| -0.5 [-0.5, -0.5], 2 seeds | they differ by 0.5 to 0.5 AP |" in "".join(rows)
     assert any(row.endswith("| deeppcb: RetinaNet from FCOS |  |  | not run |") for row in rows)
     for found in cells:
         found["budget"] = {"steps": 624 if found["arm"] == "pkd" else 52, "images": 2460}
@@ -134,35 +136,35 @@ def test_claims_are_judged_by_the_cells() -> None:
 
 
 def test_equality_is_bounded_and_never_claimed_of_what_differs() -> None:
-    def said(*values: float) -> str:
-        return claims.judged(intervals.summarise(values), equal=True)
+    def verdict(*values: float) -> str:
+        return claims.verdict_of(intervals.summarise(values), equal=True)
 
-    assert said(-1.0, 0.0, 1.0) == "no difference shown, it is at most 2.5 AP"  # half is 4.303 / sqrt(3)
-    assert said(-9.0, -10.0, -11.0) == "they differ, by 7.5 to 12.5 AP" and said(4.0) == "one seed: undecided"
-    assert claims.judged(intervals.summarise([9.0, 10.0, 11.0]), equal=False) == "seen"
+    assert verdict(-1.0, 0.0, 1.0) == "no difference shown; it is at most 2.5 AP"  # half is 4.303 / sqrt(3)
+    assert verdict(-9.0, -10.0, -11.0) == "they differ by 7.5 to 12.5 AP" and verdict(4.0) == "one seed: undecided"
+    assert claims.verdict_of(intervals.summarise([9.0, 10.0, 11.0]), equal=False) == "seen"
 
 
 def test_channels_dominate_where_they_hold_half() -> None:
     levels = [
         {"rms": rms, "strongest": share, "counted": 4, "channels": 64} for rms, share in ((3.0, 0.25), (1.0, 0.4))
     ]
-    _, said, between, verdict = claims.maps_row({"name": "t", "levels": levels})
-    assert (said, between) == (
+    _, share, between, verdict = claims.maps_row({"name": "t", "levels": levels})
+    assert (share, between) == (
         "the strongest 4 of 64 channels hold 25% to 40% of a level's energy",
         "the strongest level is 3.0 times the weakest",
     )
-    assert verdict == "in part, they nowhere hold half: 4.0 to 6.4 times an equal share"
+    assert verdict == "in part, no level reaches half: 4.0 to 6.4 times an equal share"
     levels[0]["strongest"] = 0.5
     assert claims.maps_row({"name": "t", "levels": levels})[3] == "seen: 6.4 to 8.0 times an equal share"
 
 
 def test_by_how_much_more_pkd_beats_mse_where_magnitudes_differ() -> None:
-    """By hand, of the seed that all four have: (30 - 20) - (28 - 27) = 9."""
+    """By hand, for the seed that all four have: (30 - 20) - (28 - 27) = 9."""
     arms = {"pkd": 30.0, "mse": 20.0, "pkd_retina": 28.0, "mse_retina": 27.0}
     there: dict[str, Any] = {"matrix": "deeppcb", "curve": [{"epoch": 2, "AP": 5.0}, {"epoch": 4, "AP": 6.0}]}
-    cells = [cell(arm, 0, ap, TAUGHT, **there) for arm, ap in arms.items()]
-    cells += [cell(arm, 1, 50.0, TAUGHT, **there) for arm in ("pkd", "mse")]
-    row = next(row for row in claims.claim_rows(cells) if row.startswith("| ... most"))
+    cells = [cell(arm, 0, ap, DISTILL, **there) for arm, ap in arms.items()]
+    cells += [cell(arm, 1, 50.0, DISTILL, **there) for arm in ("pkd", "mse")]
+    row = next(row for row in claims.claim_rows(cells) if row.startswith("| PKD beats MSE by more"))
     assert row.endswith(
         "pkd 30.0, mse 20.0, pkd_retina 28.0, mse_retina 27.0 | +9.0 (one seed) | one seed: undecided |"
     )
@@ -174,7 +176,7 @@ def test_the_page_shows_curves_and_what_belongs_on_other_pages(tmp_path) -> None
     teacher = cell("t", 0, 40.0, role="teacher")
     found = [
         teacher,
-        *(cell(arm, s, 10.0 + s, None if arm == "plain" else TAUGHT) for arm in report.COMPARED for s in (0, 1)),
+        *(cell(arm, s, 10.0 + s, None if arm == "plain" else DISTILL) for arm in report.COMPARED for s in (0, 1)),
     ]
     (tmp_path / "bccd.py").write_text('"""Blood cells.\n\nMore."""\nRECIPES = []\n')
     for each in found:
@@ -182,7 +184,10 @@ def test_the_page_shows_curves_and_what_belongs_on_other_pages(tmp_path) -> None
     text = report.write(tmp_path / "results").read_text()
     assert "| AP after epoch, mean of 2 seeds | 3 | 6 | 9 | 12 |" in text and "| pkd | 2.6 | 5.2 | 7.9 | 10.5 |" in text
     assert (tmp_path / "curves" / "bccd.png").stat().st_size < 60_000 and "(curves/bccd.png)" in text
-    assert "## bccd\n\nBlood cells.\n\n[bccd.py](bccd.py): 205 images to train, 87 to judge" in text
+    assert (
+        "## bccd\n\nBlood cells.\n\n[bccd.py](bccd.py): 205 images for training, 87 for validation. "
+        "A student takes 2,460 images." in text
+    )
     quoted = text.partition(report.BEGIN)[2].partition(report.END)[0].splitlines()
     assert quoted[2:4] == [
         "| bccd: teacher t (m) | 1 | 40.0 | 60.0 | 35.0 |  |",
@@ -228,7 +233,7 @@ def test_pairs_whose_head_is_timed() -> None:
         head_cost.pair_of("bccd_plain")
 
 
-def test_the_page_is_generated_and_names_no_place() -> None:
+def test_the_page_is_generated_and_names_no_local_path() -> None:
     text = (FOLDER / "README.md").read_text()
     assert text == report.page(FOLDER / "results"), "python recipes/experiments/run.py --report writes it anew"
     assert all(claim.text in text for claim in claims.CLAIMS)

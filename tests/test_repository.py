@@ -1,0 +1,49 @@
+"""Files around the package agree with each other: versions, citation, workflows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers.scripts import ROOT
+
+import pkdzoo
+
+PROJECT = (ROOT / "pyproject.toml").read_text()
+FORMS = sorted((ROOT / ".github").rglob("*.yml"))
+
+
+def test_one_ruff_version_in_pre_commit_and_in_the_dev_extra() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    (pinned,) = [repo["rev"] for repo in hooks if repo["repo"].endswith("/ruff-pre-commit")]
+    found = re.search(r'"ruff==([\d.]+)"', PROJECT)
+    assert found is not None and pinned == f"v{found[1]}"
+
+
+def test_the_citation_names_this_version_and_the_paper() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == pkdzoo.__version__
+    assert citation["license"] == "Apache-2.0" and citation["cff-version"] == "1.2.0"
+    (paper,) = citation["references"]
+    assert paper["title"] in (ROOT / "README.md").read_text().replace("{", "").replace("}", "")
+    assert paper["authors"][0]["family-names"] == "Cao"
+    assert paper["url"] == "https://arxiv.org/abs/2207.02039" and f'Paper = "{paper["url"]}"' in PROJECT
+
+
+@pytest.mark.parametrize("path", FORMS, ids=lambda path: path.name)
+def test_workflows_and_forms_are_yaml(path: Path) -> None:
+    assert yaml.safe_load(path.read_text())
+
+
+def test_slow_tests_run_every_night() -> None:
+    nightly = yaml.safe_load((ROOT / ".github" / "workflows" / "nightly.yml").read_text())
+    steps = nightly["jobs"]["slow"]["steps"]
+    assert any(step.get("run") == "python -m pytest -m slow" for step in steps)
+    assert nightly[True]["schedule"]  # YAML reads the key "on" as true
+
+
+def test_the_changelog_begins_with_what_is_unreleased() -> None:
+    heads = [line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("##")]
+    assert heads[:4] == ["## [Unreleased]", "### Added", "### Changed", "### Fixed"]
