@@ -120,7 +120,7 @@ def check_budgets(recipes: Sequence[Recipe]) -> None:
 def budget(recipe: Recipe) -> dict[str, Any]:
     """What students share that may be compared."""
     content = recipe.to_dict()
-    return {key: content[key] for key in ("data", "schedule", "watch")}
+    return {key: content[key] for key in ("data", "schedule", "logging")}
 
 
 def is_plain_of(plain: Recipe, taught: Recipe) -> bool:
