@@ -1,10 +1,10 @@
-"""Draw what a detector sees: annotated images or videos, and all detections in one COCO file.
+"""Run a detector: annotated images or videos, and all detections in one COCO results file.
 
     python recipes/infer.py retina_r50_pkd_swin street.jpg --output out/
     python recipes/infer.py runs/mine holiday/ --output out/ --threshold 0.5
 
-An image that cannot be read is named and left out; the others are done. This is ``pkdzoo predict`` as a script, with
-``--output predictions`` and ``--save OUTPUT/predictions.json`` unless they are given.
+Images that cannot be read are reported and skipped. This is ``pkdzoo predict`` as a script, with
+the defaults ``--output predictions`` and ``--save OUTPUT/predictions.json``.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 from pkdzoo.cli import main
 
 if __name__ == "__main__":
-    given = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    given.add_argument("--output", default="predictions")
-    place, words = given.parse_known_args()
-    sys.exit(main(["predict", "--save", f"{place.output}/predictions.json", "--output", place.output, *words]))
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--output", default="predictions")
+    args, others = parser.parse_known_args()
+    sys.exit(main(["predict", "--save", f"{args.output}/predictions.json", "--output", args.output, *others]))

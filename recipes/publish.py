@@ -1,11 +1,11 @@
-"""Put a detector on the Hub, with its card.
+"""Upload a detector to the Hub, with its model card.
 
     python recipes/publish.py runs/mine --repo you/name --license Apache-2.0 --dry-run   # shows the card
-    python recipes/publish.py runs/mine --repo you/name --license Apache-2.0    # goes on after a break
+    python recipes/publish.py runs/mine --repo you/name --license Apache-2.0    # uploads, or continues an upload
     python recipes/publish.py retina_r50_pkd_swin --repo you/name    # converted published weights
-    python recipes/publish.py epoch_12.pth --arch retina_r50.coco_1x --repo you/name    # somebody's checkpoint
+    python recipes/publish.py epoch_12.pth --arch retina_r50.coco_1x --repo you/name    # a checkpoint file
 
-Nobody guesses a licence, and no place, user name or token leaves this machine. This is ``pkdzoo push`` as a script.
+A licence is never guessed; local paths, user names and tokens are never uploaded. This is ``pkdzoo push`` as a script.
 """
 
 import sys

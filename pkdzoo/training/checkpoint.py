@@ -1,7 +1,7 @@
-"""How far a run is and its checkpoints, so that it can be killed at any moment and go on as if nothing had happened.
+"""Progress and checkpoints of a run: it can be killed at any moment and resumed with the same results, bit by bit.
 
-A checkpoint is written beside its place, forced to the disk and renamed: it is there as a whole or not at all. How far
-the run is stands in its manifest, not in the folder's name. Randomness needs no saving: every step is seeded by
+A checkpoint is written to a temporary folder, synchronised to the disk and renamed, so it exists completely or not at
+all. The progress is in its manifest, not in the folder's name. Random states need not be saved: every step is seeded by
 (seed, step, process), every image by (seed, epoch, image), every order by (seed, epoch).
 """
 
@@ -32,14 +32,14 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        epoch: the one under way, counted from 0; epochs completed.
-        step: optimiser steps done.
-        step_in_epoch: those done in this epoch.
-        best: highest value of the watched metric.
+        epoch: current epoch, counted from 0; also the number of finished epochs.
+        step: finished optimiser steps.
+        step_in_epoch: finished optimiser steps of the current epoch.
+        best: highest value so far of the metric ``logging.best``; None before the first evaluation.
         stale: evaluations since then.
-        done: nothing is left to train.
-        window: unfinished sums of the log.
-        batch: total batch the run was started with.
+        done: whether the run is finished.
+        window: sums of the log since its last line.
+        batch: total batch that the run was started with.
     """
 
     epoch: int = 0
@@ -58,21 +58,24 @@ class Progress:
 def save_checkpoint(
     output: Path, progress: Progress, tensors: Mapping[str, Tensor], rest: Mapping[str, Any], keep: int
 ) -> Path:
-    """Write one checkpoint and drop the oldest ones beyond ``keep``. One process calls it.
+    """Write one checkpoint and delete the oldest ones beyond ``keep``. Only the main process calls it.
 
     Args:
         output: the run's folder.
-        progress: goes into the manifest.
-        tensors: weights and buffers of everything that learns, by name.
-        rest: state dicts of optimiser, schedule, scaler.
-        keep: checkpoints that stay.
+        progress: written to the manifest.
+        tensors: weights and buffers of everything that is trained, by name.
+        rest: state dicts of optimiser, schedule and scaler.
+        keep: number of checkpoints that stay.
+
+    Returns:
+        The checkpoint's folder.
 
     Raises:
-        OSError: e.g. a full disk; what was there before is untouched.
+        OSError: e.g. for a full disk; earlier checkpoints are not changed.
     """
     folder = output / "checkpoints"
-    # The same step is saved again at an epoch's end, after its evaluation. The new one gets a place of its own: between
-    # moving the old one away and the new one there, a killed run would have neither.
+    # The last step of an epoch is saved again after its evaluation. The new checkpoint gets a folder of its own: if it
+    # replaced the old one, a run killed between the two renames would have neither.
     name = f"step_{progress.step:08d}"
     names = [name, *(f"{name}.{number}" for number in range(1, 10))]
     final = next(folder / name for name in names if not (folder / name).exists())
@@ -90,8 +93,8 @@ def save_checkpoint(
         os.replace(building, final)
         sync_to_disk(folder)
     except OSError as error:
-        what = f"the checkpoint of step {progress.step} could not be written: {error.strerror}"
-        raise OSError(error.errno, f"{what}. The newest whole one: {last_good(output)}") from error
+        message = f"the checkpoint of step {progress.step} could not be written: {error.strerror}"
+        raise OSError(error.errno, f"{message}. Last complete checkpoint: {last_good(output)}") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     _prune(output, final, progress.step, keep)
@@ -99,63 +102,65 @@ def save_checkpoint(
 
 
 def _prune(output: Path, new: Path, step: int, keep: int) -> None:
-    """Drop what the checkpoint ``new`` makes useless: the oldest beyond ``keep``, and an earlier save of its step.
+    """Delete the checkpoints that ``new`` makes unnecessary: the oldest beyond ``keep``, and an older one of its step.
 
-    Later steps go too: they were found damaged, or the run would have gone on from them.
+    Those of later steps are deleted, too: they are damaged, otherwise the run would have resumed from them.
     """
     folder = new.parent
     older = [path for saved, _, path in _listed(output) if saved < step]
-    stay = {new, *older[: keep - 1]}
+    kept = {new, *older[: keep - 1]}
     for old in folder.glob("step_*"):
-        if old not in stay:  # renamed first: a folder that is half deleted must not look like a checkpoint
+        if old not in kept:  # renamed first: a half-deleted folder must not look like a checkpoint
             os.replace(old, old.with_name(f".old_{old.name}"))
     for old in folder.glob(".old_*"):
         shutil.rmtree(old, ignore_errors=True)
 
 
 def list_checkpoints(output: Path) -> list[Path]:
-    """Checkpoints of a run, newest first, by the step and the epoch their manifest states."""
+    """Checkpoints of a run, newest first, by the step and the epoch in their manifests."""
     return [path for *_, path in _listed(output)]
 
 
 def _listed(output: Path) -> list[tuple[int, int, Path]]:
-    found = []
+    listed = []
     for manifest in (output / "checkpoints").glob(f"step_*/{MANIFEST}"):
         try:
             content = json.loads(manifest.read_text(encoding="utf-8"))
             unsigned = {key: content[key] for key in ("progress", "sha256")}
-            if content not in (unsigned, _signed(unsigned)):  # the first are older than the hash
+            if content not in (unsigned, _signed(unsigned)):  # manifests of early versions have no hash
                 raise ValueError("its own hash differs")
             progress = content["progress"]
-            found.append((int(progress["step"]), int(progress["epoch"]), manifest.parent))
+            listed.append((int(progress["step"]), int(progress["epoch"]), manifest.parent))
         except (ValueError, KeyError, TypeError) as error:
             warnings.warn(f"{manifest} cannot be read ({error}); that checkpoint is not used", stacklevel=3)
-    return sorted(found, reverse=True)
+    return sorted(listed, reverse=True)
 
 
 def _signed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest with the hash of what it says: one flipped byte in a number is another number."""
+    """A manifest with the hash of its content, which detects a changed byte in a number."""
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {**content, "manifest_sha256": digest}
 
 
 def find_checkpoint(output: Path) -> tuple[Path, Progress] | None:
-    """The newest checkpoint whose files are what its manifest says, and how far it is."""
+    """The newest checkpoint whose files have the hashes of its manifest, with its progress; None if there is none."""
     for path in list_checkpoints(output):
         manifest = json.loads((path / MANIFEST).read_text())
         broken = [
             name
-            for name, wanted in manifest["sha256"].items()
-            if not (path / name).is_file() or sha256_of_file(path / name) != wanted
+            for name, sha256 in manifest["sha256"].items()
+            if not (path / name).is_file() or sha256_of_file(path / name) != sha256
         ]
         if not broken:
             return path, Progress(**manifest["progress"])
-        warnings.warn(f"{path}: {', '.join(broken)} is damaged (its hash differs); going back further", stacklevel=2)
+        warnings.warn(
+            f"{path}: {', '.join(broken)} is damaged (its hash differs); an earlier checkpoint is used", stacklevel=2
+        )
     return None
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and state dicts, as they were given to :func:`save_checkpoint`."""
+    """Tensors and state dicts, as passed to :func:`save_checkpoint`."""
     rest = torch.load(path / "rest.pt", map_location="cpu", weights_only=True)
     return dict(load_file(path / "model.safetensors")), dict(rest)
 
@@ -163,7 +168,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def snapshot(
     task: nn.Module, optimizer: Any, scheduler: Any, scaler: Any, average: nn.Module | None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Everything that resuming needs, as :func:`save_checkpoint` takes it; no teacher is in it."""
+    """Everything that a resumed run needs, as :func:`save_checkpoint` takes it; the teacher is not included."""
     tensors = {f"task.{key}": value for key, value in task.state_dict().items()}
     if average is not None:
         tensors |= {f"average.{key}": value for key, value in average.state_dict().items()}
@@ -176,7 +181,7 @@ def snapshot(
 def restore(
     path: Path, task: nn.Module, optimizer: Any, scheduler: Any, scaler: Any, average: nn.Module | None
 ) -> None:
-    """The inverse of :func:`snapshot`, strictly; before anything is wrapped or moved."""
+    """The inverse of :func:`snapshot`, with strict loading; call it before anything is wrapped or moved."""
     tensors, rest = read_checkpoint(path)
     for prefix, module in (("task.", task), ("average.", average)):
         if module is not None:
@@ -188,26 +193,26 @@ def restore(
 
 
 def last_good(output: Path) -> str:
-    """Where the newest checkpoint is, in words."""
-    found = list_checkpoints(output)
-    return str(found[0]) if found else "no checkpoint yet: the run has to start again"
+    """Path of the newest checkpoint, for messages."""
+    checkpoints = list_checkpoints(output)
+    return str(checkpoints[0]) if checkpoints else "none yet, so the run has to start again"
 
 
 # -- progress --------------------------------------------------------------------------------------------------------
 
 
 def note_metrics(progress: Progress, value: float | None) -> bool:
-    """Take a new value of the watched metric into account; whether it is the best so far."""
+    """Record a new value of the metric ``logging.best``; returns whether it is the best so far."""
     better = value is not None and (progress.best is None or value > progress.best)
     progress.best, progress.stale = (value, 0) if better else (progress.best, progress.stale + 1)
     return better
 
 
 def reopened(progress: Progress, steps: int, patience: int | None) -> Progress:
-    """The progress of a run that is resumed: one that was through goes on if its recipe asks for more by now.
+    """The progress of a resumed run: a finished run continues if its recipe now has more steps.
 
     Args:
-        progress: as the checkpoint has it.
+        progress: of the checkpoint.
         steps: optimiser steps of the whole run.
         patience: see ``Logging``.
     """
@@ -219,6 +224,6 @@ def reopened(progress: Progress, steps: int, patience: int | None) -> Progress:
 
 
 def seed_step(seed: int, step: int, process: int) -> None:
-    """Seed all of torch for one step of one process: a resumed run draws what the uninterrupted one drew."""
+    """Seed torch for one pass of one process, so that a resumed run draws the same numbers as an uninterrupted one."""
     digest = hashlib.blake2b(f"{seed}/{step}/{process}".encode(), digest_size=8).digest()
     torch.manual_seed(int.from_bytes(digest, "little") >> 1)

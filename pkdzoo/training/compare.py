@@ -1,4 +1,4 @@
-"""Several arms of one experiment side by side: a table, and an image of what each of them sees."""
+"""Comparison of several finished runs: a table of their metrics, and a sheet of their predictions."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class TrainedRun:
     """A finished run.
 
     Attributes:
-        recipe: what it was.
-        student: the trained detector.
-        teacher: its teacher, if it had one.
-        metrics: of the last epoch.
-        output: its folder.
-        val_set: what it was measured on.
-        val_loader: over it, prepared.
+        recipe: of the run.
+        student: the trained detector, as it was evaluated.
+        teacher: the teacher of its distillation methods, or None.
+        metrics: of the last evaluation.
+        output: folder of the run.
+        val_set: validation images.
+        val_loader: batches of ``val_set``, prepared by Accelerate.
         accelerator: of the run.
     """
 
@@ -48,30 +48,30 @@ class TrainedRun:
     accelerator: Accelerator
 
 
-def compare(arms: Sequence[TrainedRun], output: Path) -> list[dict[str, Any]]:
-    """Measure the teacher, print one table and write ``comparison.json`` and ``predictions.png``.
+def compare(runs: Sequence[TrainedRun], output: Path) -> list[dict[str, Any]]:
+    """Evaluate the teacher, print one table and write ``comparison.json`` and ``predictions.png``.
 
     Args:
-        arms: all measured on the same images; the first one without a teacher is what the others are compared to.
-        output: folder of the experiment.
+        runs: evaluated on the same images; the first one without a teacher is the baseline of the others.
+        output: folder for the two files.
 
     Returns:
         The rows of the table.
     """
-    rows = [_row(arm.recipe.name, "distilled" if arm.teacher else "plain", arm.metrics) for arm in arms]
-    taught = next((arm for arm in arms if arm.teacher is not None), None)
-    shown = [(arm.recipe.name, arm.student) for arm in arms]
-    if taught is not None and taught.teacher is not None and _same_classes(taught.teacher, taught.val_set):
-        teacher = taught.teacher.to(taught.accelerator.device)
-        metrics = evaluate(teacher, taught.val_loader, taught.val_set, taught.accelerator)
+    rows = [_row(run.recipe.name, "distilled" if run.teacher else "plain", run.metrics) for run in runs]
+    models = [(run.recipe.name, run.student) for run in runs]
+    distilled = next((run for run in runs if run.teacher is not None), None)
+    if distilled is not None and distilled.teacher is not None and _same_classes(distilled.teacher, distilled.val_set):
+        teacher = distilled.teacher.to(distilled.accelerator.device)
+        metrics = evaluate(teacher, distilled.val_loader, distilled.val_set, distilled.accelerator)
         rows.insert(0, _row(teacher.name, "teacher", metrics))
-        shown.insert(0, (teacher.name, teacher))
+        models.insert(0, (teacher.name, teacher))
     add_gap(rows)
-    if arms[0].accelerator.is_main_process:
+    if runs[0].accelerator.is_main_process:
         text = table(rows)
         write_json(output / "comparison.json", rows)
-        predictions(shown, arms[0].val_set).save(output / "predictions.png")
-        print(f"\n{text}\n\nweights, metrics and the image predictions.png: {output.resolve()}", flush=True)
+        predictions(models, runs[0].val_set).save(output / "predictions.png")
+        print(f"\n{text}\n\nweights, metrics and predictions.png: {output.resolve()}", flush=True)
     return rows
 
 
@@ -84,18 +84,18 @@ def _row(name: str, role: str, metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def add_gap(rows: list[dict[str, Any]]) -> None:
-    """Write into each distilled row which share of the gap from the plain student to the teacher it closed."""
-    found = {row["role"]: row["AP"] for row in reversed(rows)}
-    teacher, plain = found.get("teacher"), found.get("plain")
+    """Add to each distilled row the share of the AP gap between plain student and teacher that it closes."""
+    ap = {row["role"]: row["AP"] for row in reversed(rows)}
+    teacher, plain = ap.get("teacher"), ap.get("plain")
     for row in rows:
         if row["role"] != "distilled" or teacher is None or plain is None or row["AP"] is None:
             continue
-        # A teacher that is no better than the plain student leaves no gap to close.
+        # Without a gap, when the teacher is not better than the plain student, there is no share.
         row["gap_closed"] = (row["AP"] - plain) / (teacher - plain) if teacher > plain else None
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as aligned text."""
+    """The rows as a table in aligned text."""
     width = max(len(row["name"]) for row in rows)
     lines = [f"{'':<{width}}  {'':<9}  " + "  ".join(f"{key:>5}" for key in COLUMNS) + "  gap closed"]
     for row in rows:

@@ -1,7 +1,7 @@
-"""What a step costs, counted before the first one: multiply-adds, memory, and on a CPU a guess at the time.
+"""Cost of a step, estimated before training: multiply-adds, memory, and on a CPU the time.
 
-Three passes over small grey images, forward and backward, in eval mode. Work and memory grow with the number of
-pixels, so the numbers of two sizes and of one and two images give those of the real batch.
+Three forward and backward passes over small grey images are counted in eval mode. Work and memory grow linearly with
+the number of pixels, so two image sizes and two batch sizes suffice to extrapolate to the real batch.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from torch.utils.flop_counter import flop_registry, shape_wrapper
 from pkdzoo.models._counting import deform_conv_flops
 from pkdzoo.structures import Batch, Instances
 
-SMALL, LARGE = 128, 256  # sides in pixels; a pyramid's coarsest level still has a cell or two
+SMALL, LARGE = 128, 256  # sides in pixels; the coarsest level of a pyramid still has a location or two
 
 
 def deform_conv_backward_flops(grad_shape: Any, x_shape: Any, weight_shape: Any, *rest: Any, **more: Any) -> int:
-    """As much as the forward pass for the weights, and as much for the maps."""
+    """Operations of the backward pass: as many as the forward pass for the weights, and as many for the maps."""
     return 2 * deform_conv_flops(x_shape, weight_shape, out_shape=grad_shape)
 
 
@@ -39,13 +39,13 @@ FLOPS = {
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one pass, forward and backward.
+    """Cost of one forward and backward pass.
 
     Attributes:
         forward: multiply-adds of the forward pass, the teacher's included.
         total: multiply-adds, with the backward pass.
-        memory: bytes alive at most, without weights and their gradients.
-        seconds: as it was counted, which takes longer than without.
+        memory: peak of allocated bytes, without weights and their gradients.
+        seconds: duration with counting, which takes longer than without.
     """
 
     forward: float
@@ -55,17 +55,17 @@ class Cost:
 
 
 class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts operations while inside, and the bytes of all tensors that are made, as long as they live.
+    """Counts operations inside the context, and the bytes of all tensors created there that are still alive.
 
-    FlopCounterMode counts the same operations, for each module apart, and takes several times as long.
+    FlopCounterMode counts the same operations for each module and takes several times as long.
 
     Args:
-        known: tensors that were there before; views of them cost nothing.
+        known: tensors that exist already; views of them cost nothing.
 
     Attributes:
-        flops: two for each multiply-add.
-        now: bytes alive.
-        peak: at most so far.
+        flops: two per multiply-add.
+        now: bytes that are alive.
+        peak: largest value of ``now`` so far.
     """
 
     def __init__(self, known: Iterable[Tensor]) -> None:
@@ -105,27 +105,27 @@ def grey(count: int, size: int, device: torch.device) -> Batch:
 def dry_pass(
     task: nn.Module, size: int = SMALL, images: int = 1, autocast: AbstractContextManager[Any] | None = None
 ) -> Cost:
-    """One counted pass: pyramids that cannot be compared fail here, not in step one.
+    """One counted pass, in which incompatible pyramids already raise an error.
 
-    Nothing is left behind: modes, buffers of batch norms and gradients are as before.
+    Modes, buffers of batch norms and gradients are the same afterwards as before.
 
     Args:
-        task: a detector or a Distiller, not wrapped.
-        size: of the images, in pixels.
-        images: of the pass.
+        task: a task or a detector, not wrapped.
+        size: side of the images in pixels.
+        images: number of images.
         autocast: context of the forward pass.
 
     Raises:
-        ValueError: what the pass raised, or a loss that is not finite.
+        ValueError: if the pass fails, or a loss is not finite.
     """
     batch = grey(images, size, next(task.parameters()).device)
     training = [module for module in task.modules() if module.training]
     task.eval()  # batch norms keep their statistics
-    # A gradient goes as soon as it is there: it is counted with the weights, and two passes have to be alike.
-    learning = [p for p in task.parameters() if p.requires_grad]
-    handles = [p.register_post_accumulate_grad_hook(_forget_gradient) for p in learning]  # type: ignore[no-untyped-call]
-    began = time.perf_counter()
-    counter = Counter(everything(task))
+    # Gradients are dropped at once: they are counted with the weights, and all passes have to be alike.
+    trainable = [p for p in task.parameters() if p.requires_grad]
+    handles = [p.register_post_accumulate_grad_hook(_drop_gradient) for p in trainable]  # type: ignore[no-untyped-call]
+    start = time.perf_counter()
+    counter = Counter(tensors_of(task))
     try:
         with torch.enable_grad(), counter:
             with autocast or nullcontext():
@@ -135,7 +135,7 @@ def dry_pass(
             if total.requires_grad:
                 total.backward()  # type: ignore[no-untyped-call]
     except (RuntimeError, IndexError) as error:
-        raise ValueError(f"student and teacher do not go together, or the model cannot run: {error}") from error
+        raise ValueError(f"student and teacher do not fit together, or the model fails: {error}") from error
     finally:
         for handle in handles:
             handle.remove()
@@ -143,26 +143,25 @@ def dry_pass(
             module.training = True
     bad = [name for name, value in losses.items() if not torch.isfinite(value).all()]
     if bad:
-        raise ValueError(f"{', '.join(bad)} is not finite on a grey image with one object: are the weights whole?")
-    return Cost(forward / 2, counter.flops / 2, counter.peak, time.perf_counter() - began)
+        raise ValueError(f"{', '.join(bad)} is not finite on a grey image with one object: check the weights")
+    return Cost(forward / 2, counter.flops / 2, counter.peak, time.perf_counter() - start)
 
 
-def _forget_gradient(parameter: Tensor) -> None:
+def _drop_gradient(parameter: Tensor) -> None:
     parameter.grad = None
 
 
-def everything(task: nn.Module) -> list[Tensor]:
-    """Weights and buffers of a task, its teacher's too."""
+def tensors_of(task: nn.Module) -> list[Tensor]:
+    """Weights and buffers of a task, including its teacher's."""
     teacher = getattr(task, "teacher", None)
     modules = [task, teacher] if isinstance(teacher, nn.Module) else [task]
     return [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
 
 
 def cost_of_a_pass(task: nn.Module, size: tuple[int, int], images: int, autocast: Any = None) -> Cost:
-    """The cost of a pass over ``images`` of ``size`` (height, width), told from three small ones.
+    """The cost of a pass over ``images`` of ``size`` (height, width), extrapolated from three small passes.
 
-    Cost = c + images x (a + b x pixels), by each of the counted quantities; ``seconds`` are those of a pass that is
-    not counted, in proportion to its pixels.
+    For each counted quantity, cost = c + images x (a + b x pixels); ``seconds`` are proportional to the pixels.
 
     Raises:
         ValueError: as :func:`dry_pass`.
@@ -171,27 +170,32 @@ def cost_of_a_pass(task: nn.Module, size: tuple[int, int], images: int, autocast
     two = dry_pass(task, SMALL, 2, autocast)
     pixels = size[0] * size[1]
 
-    def extended(quantity: str) -> float:
+    def extrapolated(quantity: str) -> float:
         one, more, twice = (float(getattr(cost, quantity)) for cost in (small, large, two))
         slope = max(more - one, 0.0) / (LARGE**2 - SMALL**2)
         each = max(twice - one, 0.0) - slope * SMALL**2
         fixed = max(2 * one - twice, 0.0)
         return fixed + images * max(each + slope * pixels, 0.0)
 
-    return Cost(extended("forward"), extended("total"), extended("memory"), large.seconds * images * pixels / LARGE**2)
+    return Cost(
+        extrapolated("forward"),
+        extrapolated("total"),
+        extrapolated("memory"),
+        large.seconds * images * pixels / LARGE**2,
+    )
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that one process needs at most, by what they are for; libraries' own workspace comes on top.
+    """Peak bytes of one process by purpose, without the workspace of libraries.
 
     Attributes:
-        weights: of what learns, and buffers.
-        teacher: weights of the teacher.
-        gradients: with the copy that several processes exchange.
+        weights: parameters and buffers of the task, without the teacher.
+        teacher: parameters and buffers of the teacher.
+        gradients: with a second copy if several processes exchange them.
         optimizer: momentum, or both moments of AdamW.
         average: moving average of the student.
-        maps: what one pass keeps for its backward pass, and works on.
+        maps: activations and temporary tensors of one pass.
     """
 
     weights: int
@@ -203,33 +207,33 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all."""
         return self.weights + self.teacher + self.gradients + self.optimizer + self.average + self.maps
 
 
 def memory_of_a_step(task: nn.Module, student: nn.Module, maps: float, kind: str, ema: bool, processes: int) -> Memory:
-    """Everything that has to be in memory at once.
+    """Everything that is in memory at the same time during a step.
 
     Args:
-        task: a detector or a Distiller, not wrapped.
-        student: the detector that learns.
+        task: a task or a detector, not wrapped.
+        student: the detector that is trained.
         maps: bytes of a pass, see :func:`cost_of_a_pass`.
-        kind: of optimiser.
-        ema: whether an average is kept.
-        processes: that train together.
+        kind: of the optimiser, ``sgd`` or ``adamw``.
+        ema: whether a moving average is kept.
+        processes: number of training processes.
     """
     own = size_of((*task.parameters(), *task.buffers()))
-    learning = size_of(p for p in task.parameters() if p.requires_grad)
+    trainable = size_of(p for p in task.parameters() if p.requires_grad)
     return Memory(
         weights=own,
-        teacher=size_of(everything(task)) - own,
-        gradients=learning * (2 if processes > 1 else 1),
-        optimizer=learning * (2 if kind == "adamw" else 1),
+        teacher=size_of(tensors_of(task)) - own,
+        gradients=trainable * (2 if processes > 1 else 1),
+        optimizer=trainable * (2 if kind == "adamw" else 1),
         average=size_of((*student.parameters(), *student.buffers())) if ema else 0,
         maps=int(maps),
     )
 
 
 def size_of(tensors: Iterable[Tensor]) -> int:
-    """Bytes of some tensors."""
+    """Total bytes of tensors."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

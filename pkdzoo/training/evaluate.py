@@ -1,4 +1,4 @@
-"""Measuring a detector on a validation set, over any number of processes."""
+"""Evaluation of a detector on a validation set, over any number of processes."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from pkdzoo.structures import Batch
 
 
 def open_detector(source: str | Path, best: bool = True) -> Detector:
-    """A trained detector by whatever names it.
+    """Open a trained detector.
 
     Args:
         source: a registered name, ``hf-hub:...``, a saved detector's folder, or a run's folder.
-        best: of a run, take its best student rather than its last.
+        best: of a run, open its best student instead of its last one.
 
     Raises:
-        ValueError: for a folder that holds neither, and as :func:`pkdzoo.create_detector`.
+        ValueError: for a folder without a detector or a run, and as :func:`pkdzoo.create_detector`.
     """
     folder = Path(str(source).removeprefix("local-dir:"))
     if not folder.is_dir():
         return create_detector(str(source), pretrained=True)
-    places = [folder, *(folder / name for name in (("best", "last") if best else ("last", "best")))]
-    found = next((place for place in places if (place / "config.json").is_file()), None)
-    if found is None:
+    candidates = [folder, *(folder / name for name in (("best", "last") if best else ("last", "best")))]
+    saved = next((path for path in candidates if (path / "config.json").is_file()), None)
+    if saved is None:
         raise ValueError(f"{folder} holds no detector: neither config.json nor a run's best/ or last/")
-    return create_detector(f"local-dir:{found}")
+    return create_detector(f"local-dir:{saved}")
 
 
 @torch.inference_mode()
@@ -51,58 +51,58 @@ def evaluate(
     backend: str = "auto",
     seen_only: bool = False,
 ) -> dict[str, Any]:
-    """COCO's numbers of a detector.
+    """COCO metrics of a detector.
 
-    Processes keep their own detections and exchange them once, at the end; the images that Accelerate repeats to
-    even out the last batch are counted once. Every process returns the same numbers.
+    Processes exchange their detections once, at the end. Images that Accelerate repeats to fill the last batch are
+    counted once. Every process returns the same metrics.
 
     Args:
-        model: not wrapped; its mode is put back.
+        model: not wrapped; evaluated in eval mode, its mode is restored.
         loader: prepared by Accelerate, in the order of ``dataset``.
-        dataset: what ``loader`` reads.
+        dataset: the data set of ``loader``.
         accelerator: of the run.
         backend: see CocoEvaluator.
-        seen_only: the loader reads only a part of ``dataset``; measure on that part.
+        seen_only: evaluate on the images of the loader only, which may be a part of ``dataset``.
 
     Returns:
-        The twelve numbers in percent and ``per_class``; see ``CocoEvaluator.compute``.
+        The twelve COCO metrics in percent and ``per_class``; see ``CocoEvaluator.compute``.
     """
     for buffer in model.buffers() if accelerator.num_processes > 1 else ():
-        broadcast(buffer)  # running statistics are each process's own; what is saved and measured is the first one's
-    found = CocoEvaluator(dataset, backend)
+        broadcast(buffer)  # running statistics differ between processes; those of the first one are saved and evaluated
+    evaluator = CocoEvaluator(dataset, backend)
     main = accelerator.is_main_process
     for batch in tqdm(loader, desc="evaluate", leave=False, dynamic_ncols=True, disable=None if main else True):
         assert batch.meta is not None
         with accelerator.autocast():
             detections = model.detect(batch)
         original = [scale_to_original(d, m["scale"], m["original_size"]) for d, m in zip(detections, batch.meta)]
-        found.update([m["image_id"] for m in batch.meta], original)
-    states = gather_object([found.state()])
-    numbers: list[dict[str, Any] | None] = [None]
+        evaluator.update([m["image_id"] for m in batch.meta], original)
+    states = gather_object([evaluator.state()])
+    metrics: list[dict[str, Any] | None] = [None]
     if main:
         merged = CocoEvaluator(dataset, backend)
         merged.load(states)
-        numbers = [merged.compute(seen_only)]
-    numbers = broadcast_object_list(numbers)
-    assert numbers[0] is not None
-    return numbers[0]
+        metrics = [merged.compute(seen_only)]
+    metrics = broadcast_object_list(metrics)
+    assert metrics[0] is not None
+    return metrics[0]
 
 
 @torch.inference_mode()
 def time_images(
     model: Detector, dataset: CocoDataset, accelerator: Accelerator, count: int = 10, budget: float = 2.0
 ) -> dict[str, float]:
-    """How long an image takes from memory to its detections, one at a time, after two that do not count.
+    """Latency per image, one at a time, from the loaded image to its detections, after two warm-up passes.
 
     Args:
         model: not wrapped, on its device.
-        dataset: its first images are taken.
+        dataset: its first images are timed.
         accelerator: of the run.
-        count: at most so many.
-        budget: seconds after which the rest is left out.
+        count: largest number of images.
+        budget: seconds after which no further image is timed.
 
     Returns:
-        ``ms_per_image``, the median; nothing of an empty data set.
+        ``ms_per_image``, the median; an empty dict for an empty data set.
     """
     times: list[float] = []
     begin = time.perf_counter()
@@ -122,9 +122,9 @@ def time_images(
 
 
 def table(metrics: dict[str, Any], per_class: bool = True) -> str:
-    """The twelve numbers on two lines, and AP by class below them."""
-    words = {key: "-" if metrics[key] is None else f"{metrics[key]:.1f}" for key in METRICS}
-    lines = ["  ".join(f"{key:>5}" for key in METRICS), "  ".join(f"{words[key]:>5}" for key in METRICS)]
+    """The twelve COCO metrics on two lines, and AP by class below them."""
+    texts = {key: "-" if metrics[key] is None else f"{metrics[key]:.1f}" for key in METRICS}
+    lines = ["  ".join(f"{key:>5}" for key in METRICS), "  ".join(f"{texts[key]:>5}" for key in METRICS)]
     if per_class:
         names = metrics["per_class"]
         width = max(map(len, names), default=0)

@@ -1,4 +1,4 @@
-"""Values of a recipe's fields: what JSON holds or somebody types, checked against the annotations."""
+"""Values of recipe fields, from JSON or from a command line, checked against the type annotations."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from pkdzoo.utils.suggest import did_you_mean
 
 
 def typed(value: Any, hint: Any, where: str) -> Any:
-    """``value`` as the type ``hint``: lists become tuples, dicts become dataclasses, nothing else is bent.
+    """Convert a JSON value to the type ``hint``: lists to tuples, dicts to dataclasses, int to float; nothing else.
 
     Args:
-        value: as JSON holds it.
-        hint: annotation of a field.
-        where: name of the field with dots, for messages.
+        value: a JSON value.
+        hint: type annotation of the field.
+        where: dotted name of the field, for messages.
+
+    Raises:
+        ValueError: naming the field and the expected type.
     """
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
     if origin in (Union, types.UnionType):
-        return _first_that_fits(value, inner, where)
+        return _first_match(value, inner, where)
     if origin is Literal:
         if value in inner:
             return value
@@ -31,10 +34,10 @@ def typed(value: Any, hint: Any, where: str) -> Any:
     if origin is tuple and isinstance(value, (list, tuple)):
         kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
         if len(kinds) != len(value):
-            raise ValueError(f"{where}={list(value)}: {len(kinds)} values belong here")
+            raise ValueError(f"{where}={list(value)}: write {len(kinds)} values")
         return tuple(typed(item, kind, where) for item, kind in zip(value, kinds))
     if is_dataclass(hint) and isinstance(value, Mapping):
-        return _built(cast(type[Any], hint), value, where)
+        return _build(cast(type[Any], hint), value, where)
     if origin is not None and issubclass(origin, Mapping) and isinstance(value, Mapping):
         return {str(key): typed(item, inner[1], f"{where}.{key}") for key, item in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -42,10 +45,10 @@ def typed(value: Any, hint: Any, where: str) -> Any:
     plain = origin is None and isinstance(hint, type)  # Python 3.10 calls list[int] a type too
     if plain and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
-    raise ValueError(f"{where}={value!r}: {_spoken(hint)} belongs here")
+    raise ValueError(f"{where}={value!r}: write {_describe(hint)}")
 
 
-def _first_that_fits(value: Any, kinds: Sequence[Any], where: str) -> Any:
+def _first_match(value: Any, kinds: Sequence[Any], where: str) -> Any:
     reasons = []
     for kind in kinds:
         if kind is type(None):
@@ -59,7 +62,7 @@ def _first_that_fits(value: Any, kinds: Sequence[Any], where: str) -> Any:
     raise reasons[-1]
 
 
-def _built(kind: type[Any], content: Mapping[str, Any], where: str) -> Any:
+def _build(kind: type[Any], content: Mapping[str, Any], where: str) -> Any:
     hints = get_type_hints(kind)
     known = [f.name for f in fields(kind)]
     for key in content:
@@ -73,15 +76,15 @@ def _built(kind: type[Any], content: Mapping[str, Any], where: str) -> Any:
         raise ValueError(f"{where or 'the recipe'}: {error}") from error
 
 
-def _spoken(hint: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
+def _describe(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     if get_origin(hint) is tuple:
         return "a list such as 8,11"
     return names.get(hint, f"a {getattr(hint, '__name__', hint)}")
 
 
-def parse_word(text: str, hint: Any) -> Any:
-    """What ``text``, typed on a command line, stands for where ``hint`` is expected."""
+def parse_text(text: str, hint: Any) -> Any:
+    """The JSON value of a command line text for a field of the type ``hint``."""
     kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     if text.lower() in ("none", "null") and type(None) in kinds:
         return None
@@ -90,18 +93,28 @@ def parse_word(text: str, hint: Any) -> Any:
     if str in kinds and not any(kind in (int, float) for kind in kinds):
         return text
     if any(get_origin(kind) is tuple for kind in kinds) and "[" not in text and ("," in text or int not in kinds):
-        return [parse_word(part, Any) for part in text.split(",") if part]
+        return [parse_text(part, Any) for part in text.split(",") if part]
     try:
         return json.loads(text)
     except json.JSONDecodeError:
         try:
-            return float(text)  # JSON does not know .01, people do
+            return float(text)  # e.g. .01, which is not JSON
         except ValueError:
             return text
 
 
 def with_field(owner: Any, path: list[str], text: str, where: str = "") -> Any:
-    """A copy of ``owner`` in which the field at the end of ``path`` has the value of ``text``."""
+    """A copy of a dataclass or mapping in which the field at the end of ``path`` has the value of ``text``.
+
+    Args:
+        owner: a dataclass or a mapping.
+        path: names of nested fields.
+        text: of a command line.
+        where: dotted name of ``owner``, for messages.
+
+    Raises:
+        ValueError: for an unknown field, with the closest known ones, or a value of the wrong type.
+    """
     key, rest = path[0], path[1:]
     dotted = f"{where}.{key}" if where else key
     if is_dataclass(owner) and not isinstance(owner, type):
@@ -109,11 +122,13 @@ def with_field(owner: Any, path: list[str], text: str, where: str = "") -> Any:
         if key not in known:
             raise ValueError(f"a recipe has no field {dotted!r}. {did_you_mean(key, known)}")
         kind, old = get_type_hints(type(owner))[key], getattr(owner, key)
-        new = with_field(old, rest, text, dotted) if rest else parse_word(text, kind)
+        new = with_field(old, rest, text, dotted) if rest else parse_text(text, kind)
         return replace(owner, **{key: typed(new, kind, dotted)})
     if isinstance(owner, Mapping):
-        new = with_field(owner.get(key, {}), rest, text, dotted) if rest else parse_word(text, Any)
+        new = with_field(owner.get(key, {}), rest, text, dotted) if rest else parse_text(text, Any)
         return {**owner, key: new}
     if owner is None:
-        raise ValueError(f"{where} is not set in this recipe, so {dotted!r} cannot be: write it in the recipe's file")
+        raise ValueError(
+            f"{where} is not set in this recipe, so {dotted!r} cannot be set: write {where} in the recipe file"
+        )
     raise ValueError(f"{where}={owner!r} has no field {key!r}")

@@ -1,4 +1,4 @@
-"""Options of a run that concern the machine more than the method: threads, memory layout, compiling, averaging."""
+"""Machine options of a run (threads, memory layout, compilation), its moving average, and plain error messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pkdzoo.models.detector import Detector
 
 
 def count(text: str) -> int:
-    """A whole number from 1 on, as the command line's parser takes types."""
+    """A whole number of at least 1; a type for argparse."""
     number = int(text)
     if number < 1:
         raise ArgumentTypeError(f"{number} is less than 1")
@@ -24,15 +24,15 @@ def count(text: str) -> int:
 
 
 def check(accelerator: Accelerator, tracker: str | None) -> None:
-    """Refuse what Accelerate passes over in silence.
+    """Raise for options that Accelerate would ignore silently.
 
     Raises:
-        ValueError: for fp16 on a CPU, or a tracker whose package is not there.
+        ValueError: for fp16 on a CPU, or a tracker whose package is not installed.
     """
     if accelerator.mixed_precision == "fp16" and accelerator.scaler is None:
         raise ValueError(
-            f"--mixed-precision fp16: on {accelerator.device.type} Accelerate would train in full precision without a "
-            "word; write bf16"
+            f"--mixed-precision fp16: on {accelerator.device.type} Accelerate would train in full precision "
+            "silently; write bf16"
         )
     if tracker and not accelerator.log_with:
         package = '"pkdzoo[tensorboard]"' if tracker == "tensorboard" else tracker
@@ -51,13 +51,13 @@ def share_cores(accelerator: Accelerator, threads: int | None) -> None:
 def apply(
     student: Detector, channels_last: bool, checkpoint_activations: bool, teacher: Detector | None = None
 ) -> None:
-    """Change how student and teacher compute, not what.
+    """Change how student and teacher compute, without changing their results.
 
     Args:
         student: not wrapped yet.
-        teacher: one that teaches in this run; it never learns, so its norms are folded into its convolutions.
-        channels_last: keep its convolutions in NHWC, faster on tensor cores.
+        channels_last: keep convolutions in NHWC, faster on tensor cores.
         checkpoint_activations: recompute the backbone's stages in the backward pass instead of keeping their maps.
+        teacher: of the task; it is frozen, so its norms are folded into its convolutions.
 
     Raises:
         ValueError: for a backbone without stages.
@@ -71,18 +71,18 @@ def apply(
         if not stages:
             raise ValueError(f"--checkpoint-activations: {student.name}'s backbone has no stages to recompute")
         for stage in stages:
-            # The wrapped forward is an attribute, so names in the state dict stay what they are.
+            # The wrapped forward is an attribute, so the names in the state dict do not change.
             stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)
 
 
 def compile_body(student: Detector) -> None:
-    """Compile backbone and neck in place; heads and losses change shape with every batch."""
+    """Compile backbone and neck in place; shapes in heads and losses change with every batch."""
     student.backbone.compile()
     student.neck.compile()
 
 
 def average(student: Detector, decay: float | None) -> Any:
-    """A moving average of the student, or None; buffers are averaged too, whole numbers are copied."""
+    """An exponential moving average of the student's parameters and buffers, or None without a decay."""
     if decay is None:
         return None
     averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
@@ -90,7 +90,7 @@ def average(student: Detector, decay: float | None) -> Any:
 
 
 def plainly(error: BaseException) -> str:
-    """The message of an error; of one that crossed from a loader process, without that process's traceback."""
+    """The message of an error; for an error from a loader process, without that process's traceback."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if lines[0].startswith("Caught ") or ": Caught " in lines[0]:
         last = lines[-1]

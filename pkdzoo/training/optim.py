@@ -1,7 +1,7 @@
-"""Optimiser and learning rate of a recipe, counted in optimiser steps.
+"""Optimiser and learning rate schedule of a recipe, in optimiser steps.
 
-Parameter groups follow mmengine's ``DefaultOptimWrapperConstructor``: the factors of biases do not touch the biases of
-norm layers. The warm-up follows its schedulers: over 500 steps, step 499 is the first at the full rate.
+Parameter groups follow mmengine's ``DefaultOptimWrapperConstructor``: the factors of biases do not apply to the biases
+of norm layers. The warm-up follows its schedulers: of 500 steps, step 499 is the first at the full rate.
 """
 
 from __future__ import annotations
@@ -21,9 +21,13 @@ NORM_LAYERS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, FrozenBatchNorm2d)
 
 
 def param_groups(model: nn.Module, optim: Optim, lr: float) -> list[dict[str, Any]]:
-    """The trainable parameters, grouped by learning rate and weight decay; the order depends on the model alone."""
+    """The trainable parameters, grouped by learning rate and weight decay, in an order that only depends on the model.
+
+    Raises:
+        ValueError: if every parameter is frozen.
+    """
     groups: dict[tuple[float, float], list[Tensor]] = {}
-    seen: set[int] = set()  # a shared parameter counts once
+    seen: set[int] = set()  # shared parameters are listed once
     for prefix, layer in model.named_modules():
         for name, parameter in layer.named_parameters(recurse=False):
             if not parameter.requires_grad or id(parameter) in seen:
@@ -35,11 +39,11 @@ def param_groups(model: nn.Module, optim: Optim, lr: float) -> list[dict[str, An
             elif name == "bias":
                 rate *= optim.bias_lr_mult
                 decay *= optim.bias_decay_mult
-            if any(word in f"{prefix}.{name}" for word in optim.no_decay):
+            if any(part in f"{prefix}.{name}" for part in optim.no_decay):
                 decay = 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     if not groups:
-        raise ValueError("nothing learns: every parameter is frozen; lower frozen_stages or distill.freeze")
+        raise ValueError("nothing to train: every parameter is frozen; lower frozen_stages or distill.freeze")
     return [{"params": tensors, "lr": rate, "weight_decay": decay} for (rate, decay), tensors in groups.items()]
 
 
@@ -47,13 +51,13 @@ def build_optimizer(model: nn.Module, optim: Optim, batch: int) -> torch.optim.O
     """The optimiser of a recipe.
 
     Args:
-        model: what learns.
+        model: its trainable parameters are optimised.
         optim: see Optim.
-        batch: images an optimiser step, for ``optim.scale_lr``.
+        batch: images per optimiser step, for ``optim.scale_lr``.
     """
-    # Not fused, which would save 1.5 % of a step of FCOS-R50: on a CPU it takes weights and momentum by their place
-    # in memory, which are two orders in a run that is resumed with --channels-last and began without, and then learns
-    # nonsense; and the steps that a gradient scaler skips happen inside it, where Accelerate does not see them.
+    # Not fused, which would save 1.5 % of a step of FCOS-R50. On a CPU, the fused kernel pairs weights and momentum by
+    # memory order, which differs in a run that is resumed with --channels-last and began without, and then computes
+    # wrong updates. It also skips the steps of a gradient scaler internally, where Accelerate does not notice them.
     lr = optim.lr * batch / optim.base_batch_size if optim.scale_lr else optim.lr
     groups = param_groups(model, optim, lr)
     if optim.kind == "adamw":
@@ -62,7 +66,7 @@ def build_optimizer(model: nn.Module, optim: Optim, batch: int) -> torch.optim.O
 
 
 def lr_factor(schedule: Schedule, steps_per_epoch: int) -> Callable[[int], float]:
-    """What the rate is multiplied by at each optimiser step, counted from 0."""
+    """The factor of the learning rate at each optimiser step, counted from 0."""
     milestones = [math.ceil(epoch * steps_per_epoch) for epoch in schedule.milestones]
     warmup, steps = schedule.warmup, planned_steps(schedule, steps_per_epoch)
 
@@ -80,10 +84,10 @@ def lr_factor(schedule: Schedule, steps_per_epoch: int) -> Callable[[int], float
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, schedule: Schedule, steps_per_epoch: int) -> LambdaLR:
-    """The learning rate schedule; step it once an optimiser step.
+    """The learning rate schedule, stepped once per optimiser step.
 
-    A scheduler that Accelerate prepares steps once for every process unless its Accelerator was made with
-    ``step_scheduler_with_optimizer=False``: on eight processes the warm-up would be over in an eighth of its steps.
+    Do not let Accelerate prepare it: a prepared scheduler steps once for every process, unless the Accelerator has
+    ``step_scheduler_with_optimizer=False``, and on eight processes the warm-up would end after an eighth of its steps.
     """
     return LambdaLR(optimizer, lr_factor(schedule, steps_per_epoch))
 

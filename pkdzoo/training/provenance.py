@@ -1,4 +1,4 @@
-"""Where a trained student comes from, in facts that may be published: its teacher, its command, how it compares."""
+"""Provenance of a trained student, without local paths: its teacher, its command, and the comparison it was part of."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from pkdzoo.models._registry import find
 from pkdzoo.training.recipe import Distill, Recipe
 from pkdzoo.utils.files import sha256_of_file
 
-WEIGHTS = "weights_sha256"  # of the tensors that the numbers beside them belong to
+WEIGHTS = "weights_sha256"  # key of a metrics file: hash of the weights that were evaluated
 
 
 def about_teacher(distill: Distill, task: Task | None = None) -> dict[str, Any]:
-    """Who taught and how, without places on this disk.
+    """The teacher and the methods of a recipe, without local paths.
 
     Args:
-        distill: of the recipe; its teacher has been loaded once.
-        task: what was trained, where it is at hand: a method may choose its weight by the teacher.
+        distill: of the recipe; its teacher must have been loaded before.
+        task: the trained task, if available: some methods choose their weight by the teacher.
 
     Returns:
-        ``teacher`` and, where they are known, ``teacher_architecture``, ``teacher_revision``, ``teacher_sha256``,
+        ``teacher`` and, if they are known, ``teacher_architecture``, ``teacher_revision``, ``teacher_sha256``,
         ``teacher_AP`` with ``teacher_AP_source``, ``teacher_license``; and ``methods`` with all their settings.
     """
     facts = {f"teacher_{key}" if key != "teacher" else key: value for key, value in _facts(distill).items() if value}
@@ -41,9 +41,9 @@ def _facts(distill: Distill) -> dict[str, Any]:
     if name.startswith("local-dir:"):
         return _of_folder(Path(name.removeprefix("local-dir:")))
     if name.startswith("hf-hub:"):
-        place = name.removeprefix("hf-hub:")
-        folder = fetch_repository(place, local_files_only=True)
-        return {**_of_folder(folder), "teacher": place.partition("@")[0], "revision": folder.name}
+        repository = name.removeprefix("hf-hub:")
+        folder = fetch_repository(repository, local_files_only=True)
+        return {**_of_folder(folder), "teacher": repository.partition("@")[0], "revision": folder.name}
     entry, row = find(name)
     row = row or entry.default
     if distill.teacher_weights == "random":
@@ -57,11 +57,11 @@ def _facts(distill: Distill) -> dict[str, Any]:
 
 
 def _of_folder(folder: Path) -> dict[str, Any]:
-    """A saved teacher: by the name of its run, not of the folder on somebody's disk."""
+    """Facts of a saved teacher; its name is that of its run, not of its folder."""
     config, metrics = read_object(folder / CONFIG), read_object(folder / "metrics.json")
     own = config.get(SETTINGS, {})
     sha256 = sha256_of_file(folder / TENSORS) if (folder / TENSORS).is_file() else None
-    if metrics.get(WEIGHTS, sha256) != sha256:  # of weights that were there before
+    if metrics.get(WEIGHTS, sha256) != sha256:  # they belong to earlier weights
         metrics = {}
     recipe = read_object(folder.parent / "recipe.json")
     measured = command(metrics) if "AP" in metrics else ""
@@ -76,7 +76,7 @@ def _of_folder(folder: Path) -> dict[str, Any]:
 
 
 def settings(distill: Distill, task: Task | None = None) -> dict[str, dict[str, Any]]:
-    """Every option of every method: as the recipe gives it, as the method chose it, or its default."""
+    """Every option of every method: from the recipe, chosen by the method, or its default."""
     result = {}
     for name, recipe_options in distill.methods.items():
         options = {**method_options(name), **recipe_options}
@@ -90,42 +90,43 @@ def settings(distill: Distill, task: Task | None = None) -> dict[str, dict[str, 
 
 
 def command(metrics: Mapping[str, Any]) -> str:
-    """The command that trained or measured, as somebody else would write it; empty where it was not noted."""
+    """The command of a run or an evaluation without local paths; empty if it was not recorded."""
     text = str(metrics.get("command") or "")
     try:
-        words = shlex.split(text)  # one by one: a folder's name may have spaces in it
+        arguments = shlex.split(text)  # separately, because a folder's name may have spaces
     except ValueError:  # not written by a run
         return str(strip_local_paths(text))
-    return shlex.join(strip_local_paths(re.sub(r"(?:[^=]*/)?(recipes/.+)", r"\1", word), spaces=True) for word in words)
+    shortened = (re.sub(r"(?:[^=]*/)?(recipes/.+)", r"\1", argument) for argument in arguments)
+    return shlex.join(strip_local_paths(argument, spaces=True) for argument in shortened)
 
 
 def compared(run: Path, recipe: Recipe, teacher: str) -> Distilled | None:
-    """The three numbers of a run that was one arm of several, from the ``comparison.json`` beside it.
+    """AP of teacher, plain and distilled student of a comparison that a run was part of, from its ``comparison.json``.
 
-    None unless a plain arm trained the same detector and the teacher was measured on the same images.
+    None unless a plain run trained the same detector and the teacher was evaluated on the same images.
     """
     rows = read(run.parent / "comparison.json")
-    found: dict[str, dict[str, Any]] = {}
+    by_role: dict[str, dict[str, Any]] = {}
     for row in rows if isinstance(rows, list) else ():
         own = read_object(run.parent / row["name"] / "recipe.json")
         same = own.get("model") == recipe.model and own.get("model_args") == recipe.to_dict()["model_args"]
         if (row["role"] == "distilled" and row["name"] != recipe.name) or (row["role"] == "plain" and not same):
             continue
-        found.setdefault(row["role"], row)
-    parts = [found[role]["AP"] for role in ("teacher", "plain", "distilled") if role in found]
-    if recipe.distill is None or len(parts) < 3 or None in parts:
+        by_role.setdefault(row["role"], row)
+    aps = [by_role[role]["AP"] for role in ("teacher", "plain", "distilled") if role in by_role]
+    if recipe.distill is None or len(aps) < 3 or None in aps:
         return None
-    first, plain, distilled = (round(float(part), 3) for part in parts)
-    words = command(read_object(run / "run.json"))
-    source = f"measured after the last epoch of one run each, seed {recipe.seed}" + (f", `{words}`" if words else "")
+    first, plain, distilled = (round(float(part), 3) for part in aps)
+    launch = command(read_object(run / "run.json"))
+    source = f"measured after the last epoch of one run each, seed {recipe.seed}" + (f", `{launch}`" if launch else "")
     return Distilled(recipe.model, teacher, tuple(recipe.distill.methods), (first, plain, distilled), source)
 
 
 def read(path: Path) -> Any:
-    """A JSON file; nothing where there is none.
+    """The content of a JSON file; an empty dict if there is no file.
 
     Raises:
-        ValueError: naming the file, when it is not JSON.
+        ValueError: naming the file, if it is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -134,10 +135,10 @@ def read(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON file that holds names and values; nothing where there is none.
+    """The object in a JSON file; an empty dict if there is no file.
 
     Raises:
-        ValueError: naming the file, when it is not JSON or holds something else.
+        ValueError: naming the file, if it is not JSON or holds something else than an object.
     """
     content = read(path)
     if not isinstance(content, dict):
@@ -146,14 +147,14 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def numbers_of(folder: Path) -> dict[str, Any]:
-    """The numbers that were measured with the weights beside them; none where nothing was measured.
+    """The metrics of the weights in a folder; empty if they were not evaluated.
 
     Raises:
-        ValueError: when they belong to other weights: the run was killed between writing the two.
+        ValueError: if the metrics belong to other weights, because the run was killed between writing the two.
     """
     metrics = read_object(folder / "metrics.json")
-    noted = metrics.pop(WEIGHTS, None)
-    if noted is not None and noted != sha256_of_file(folder / TENSORS):
+    sha256 = metrics.pop(WEIGHTS, None)
+    if sha256 is not None and sha256 != sha256_of_file(folder / TENSORS):
         raise ValueError(
             f"{folder / 'metrics.json'} was measured with other weights than {TENSORS} beside it: continue the run "
             f"with --resume, or measure again, pkdzoo eval {folder} --data DIR --output {folder / 'metrics.json'}"

@@ -1,4 +1,4 @@
-"""What is published of a training output, of registered weights, or of somebody's checkpoint: a folder and its card."""
+"""Prepares a folder with a card for publishing: from a run, from registered weights, or from a checkpoint file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pkdzoo.training.provenance import about_teacher, command, compared, numbers
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.utils.files import sha256_of_file
 
-# Of a run's numbers: what they were measured with.
+# Keys of a metrics file that describe how the metrics were obtained.
 MEASURED = ("pkdzoo", "torch", "processes", "hardware", "date", "epoch", "step", "images", "annotations_sha256")
 
 
@@ -44,31 +44,31 @@ def prepare(
     data_license: str | None = None,
     image: str | Path | None = None,
 ) -> Path:
-    """Write the folder that is to be published.
+    """Write the folder to publish.
 
     Args:
         source: a run's folder, a registered name (``arch.tag``), or a checkpoint file.
-        folder: empty or missing.
-        repository: ``org/name`` it is meant for.
-        arch: architecture of a checkpoint file, with a tag where the file is that row's; nothing for the others.
-        license: of the weights; a registered name has its own.
+        folder: target, empty or missing.
+        repository: ``org/name`` on the Hub.
+        arch: architecture of a checkpoint file, with a tag if the file has the weights of that tag; None otherwise.
+        license: of the weights; registered weights have their own.
         teacher_license: of the teacher; a registered teacher has its own.
         data: name of the data set.
         data_license: of the data set.
-        image: photograph that the card shows with what is found on it. Without one the card shows those of a run on
-            generated images alone: other people's images are not published unasked.
+        image: photograph that the card shows with its detections. Without it, the card shows images only if the run
+            used generated ones, because images of a data set may not be published without permission.
 
     Raises:
         ValueError: for an unknown licence or a source that is none of the three.
-        FileNotFoundError: for a checkpoint that is not there.
+        FileNotFoundError: if the checkpoint file does not exist.
     """
     sheet, recipe = None, None
     if Path(source).is_dir():
         model = open_detector(source)
         saved = Path(str(model.loaded_from).removeprefix("local-dir:"))
-        run = next((place for place in (saved, saved.parent) if (place / RECIPE).is_file()), saved)
+        run = next((path for path in (saved, saved.parent) if (path / RECIPE).is_file()), saved)
         card = card_of_run(run, saved, model, license, teacher_license, data, data_license)
-        recipe = without_places(read_object(run / RECIPE), card) if (run / RECIPE).is_file() else None
+        recipe = without_local_paths(read_object(run / RECIPE), card) if (run / RECIPE).is_file() else None
         if card.data is SHAPES:
             sheet = next((path for path in (run / IMAGE, run.parent / IMAGE) if path.is_file()), None)
     elif is_detector(source):
@@ -78,17 +78,17 @@ def prepare(
         card = card_of_file(Path(source), arch, model, license, data, data_license)
     else:
         raise ValueError(
-            f"{source!r} is no run's folder and no registered name; for a checkpoint file write --arch NAME, too"
+            f"{source!r} is neither a run's folder nor a registered name; for a checkpoint file write --arch NAME, too"
         )
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as temporary:
         if image is not None:
-            sheet = drawn(model, Path(image), Path(place) / IMAGE)
+            sheet = draw_predictions(model, Path(image), Path(temporary) / IMAGE)
         card = replace(card, repository=repository, image=None if sheet is None else IMAGE)
         return write_repository(folder, model.state_dict(), describe(model), card, sheet, recipe)
 
 
-def drawn(model: Detector, image: Path, target: Path) -> Path:
-    """An image with what a detector finds on it, as a PNG of its pixels alone: a camera notes place and owner, too."""
+def draw_predictions(model: Detector, image: Path, target: Path) -> Path:
+    """Save an image with its detections as PNG, without the metadata of the photograph (location, camera, owner)."""
     result = model.predict(image)
     assert not isinstance(result, list)
     Image.fromarray(np.asarray(result.plot())).save(target)
@@ -96,7 +96,7 @@ def drawn(model: Detector, image: Path, target: Path) -> Path:
 
 
 def labels_of(arch: str) -> dict[str, Any]:
-    """Class names of the row that ``arch.tag`` or ``arch`` stands for."""
+    """Class names of the registered weights of ``arch.tag`` or ``arch``, as an argument of ``create_detector``."""
     entry, row = find(arch)
     row = row or entry.default
     return {} if row is None else {"label_names": row.labels}
@@ -105,7 +105,11 @@ def labels_of(arch: str) -> dict[str, Any]:
 def card_of_file(
     path: Path, arch: str, model: Detector, license: str, data: str | None, data_license: str | None
 ) -> Card:
-    """The card of a checkpoint: a row's where it is named and the file has its hash, else of the file alone."""
+    """The card of a checkpoint: of registered weights if a tag is given and the hash is theirs, else of the file.
+
+    Raises:
+        ValueError: if the file has another hash than the weights of the tag.
+    """
     _, row = find(arch)
     digest = sha256_of_file(path)
     about = {"converted from a file of sha256": digest}
@@ -125,19 +129,22 @@ def card_of_run(
     data: str | None,
     data_license: str | None,
 ) -> Card:
-    """The card of a run's best student; its numbers are those that were measured beside it."""
+    """The card of a run's best student, with the metrics that were saved with it."""
     metrics = numbers_of(saved)
-    held = read_object(run / "recipe.json")
-    words = command(metrics)
-    more: dict[str, Any] = {"metrics": metrics, "source": f"`{words}`" if words else "", "speed": speed(metrics)}
-    if not held:
+    recipe_content = read_object(run / "recipe.json")
+    evaluation = f"`{command(metrics)}`" if command(metrics) else ""
+    more: dict[str, Any] = {
+        "metrics": metrics,
+        "source": evaluation,
+        "speed": speed(metrics),
+    }
+    if not recipe_content:
         return describe_card(model, license, data, data_license, **more)
-    recipe = Recipe.from_dict(held)
+    recipe = Recipe.from_dict(recipe_content)
     about: dict[str, Any] = {"recipe": recipe.name, "seed": recipe.seed}
     about |= {key: metrics[key] for key in MEASURED if key in metrics}
     if recipe.distill is not None and recipe.distill.methods:
-        noted = read_object(run / "run.json").get("teacher")
-        facts = dict(noted or about_teacher(recipe.distill))
+        facts = dict(read_object(run / "run.json").get("teacher") or about_teacher(recipe.distill))
         known_license = facts.pop("teacher_license", None)
         more["teacher_license"] = teacher_license or known_license or license_of(recipe.distill.teacher)
         plain = Distilled(recipe.model, facts["teacher"], tuple(recipe.distill.methods))
@@ -152,10 +159,10 @@ def card_of_run(
 
 
 def speed(metrics: Mapping[str, Any]) -> str:
-    """How long an image takes and on what, where it was measured.
+    """Latency per image and hardware, as text; empty if it was not measured.
 
     Raises:
-        ValueError: for a time that is no number.
+        ValueError: for a latency that is not a number.
     """
     time = metrics.get("ms_per_image")
     if time is None:
@@ -165,14 +172,14 @@ def speed(metrics: Mapping[str, Any]) -> str:
     return f"{time:.3g} ms an image, one at a time, on {metrics.get('hardware', UNKNOWN)}"
 
 
-def without_places(recipe: Mapping[str, Any], card: Card) -> dict[str, Any]:
-    """A recipe as others may see it: a teacher in a folder goes by its name."""
-    held: dict[str, Any] = json.loads(json.dumps(recipe))
-    distill = held.get("distill") or {}
+def without_local_paths(recipe: Mapping[str, Any], card: Card) -> dict[str, Any]:
+    """A recipe without local paths: a teacher in a folder is given by its name, a file by its file name."""
+    content: dict[str, Any] = json.loads(json.dumps(recipe))
+    distill = content.get("distill") or {}
     if str(distill.get("teacher", "")).startswith("local-dir:") and card.pair is not None:
         distill["teacher"] = f"local-dir:{card.pair.teacher}"
-    for part, key in ((held, "init"), (distill, "teacher_weights")):
-        named = str(part.get(key) or "")
-        if named and not named.startswith("hf-hub:") and not is_detector(named):
-            part[key] = re.split(r"[/\\]", named)[-1]
-    return held
+    for part, key in ((content, "init"), (distill, "teacher_weights")):
+        source = str(part.get(key) or "")
+        if source and not source.startswith("hf-hub:") and not is_detector(source):
+            part[key] = re.split(r"[/\\]", source)[-1]
+    return content

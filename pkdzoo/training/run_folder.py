@@ -1,13 +1,13 @@
-"""The folder of a run: whose it is, what it says about itself, and what is left in it for people.
+"""The folder of a run: its lock, its checks and its files.
 
 OUTPUT/recipe.json        the recipe, overrides included
-OUTPUT/run.json           command, versions, data files
-OUTPUT/data               generated images, where a recipe makes its own
-OUTPUT/log.jsonl          one line every few steps
-OUTPUT/metrics.json       the numbers of the last evaluation; best/metrics.json those of the best
-OUTPUT/checkpoints/step_N everything that resuming needs, see pkdzoo/training/state.py
+OUTPUT/run.json           command, versions, hardware, teacher
+OUTPUT/data               generated images, if the recipe generates its data
+OUTPUT/log.jsonl          one line every few steps, and one per evaluation
+OUTPUT/metrics.json       metrics of the last evaluation; best/metrics.json has those of the best
+OUTPUT/checkpoints/step_N everything that a resumed run needs, see checkpoint.py
 OUTPUT/last, OUTPUT/best  the student alone: model.safetensors and config.json
-OUTPUT/.lock              held by the run while it runs
+OUTPUT/.lock              locked while the run is active
 """
 
 from __future__ import annotations
@@ -40,72 +40,75 @@ from pkdzoo.utils.files import sha256_of_file, write_json
 from pkdzoo.version import __version__
 
 LOCK = ".lock"
-ORPHANS = 8.0  # seconds: loader processes share the lock of the run that was killed, and look after it every 5
-IDENTITY = ("name", "model", "model_args", "distill")  # what may not change when a run is resumed
+LOCK_TIMEOUT = 8.0  # seconds: loader processes of a killed run share its lock, and check every 5 s whether it is gone
+IDENTITY = ("name", "model", "model_args", "distill")  # fields that must not change when a run is resumed
 
 
-# -- whose it is -------------------------------------------------------------------------------------------------------
+# -- lock and checks --------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def lock_folder(output: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Be the only run that writes to a folder. Every process calls it, the main one holds the lock.
+    """Lock a folder, so that only one run writes to it. Every process calls it; the main process holds the lock.
 
-    The system lets go of the lock when the process ends, however it ends: nothing has to be cleaned up after a kill.
+    The system releases the lock when the process ends, also when it is killed.
 
     Args:
-        output: the run's folder; made when missing.
+        output: the run's folder; created if missing.
         accelerator: of the run.
 
     Raises:
-        ValueError: on every process, when another run holds it, or it is no place for a run.
+        ValueError: on every process, if another run holds the lock or the folder cannot hold a run.
     """
-    lock, refused = FileLock(output / LOCK), ""
+    lock, message = FileLock(output / LOCK), ""
     if accelerator.is_main_process:
         try:
-            check_place(output)
+            check_folder(output)
             output.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=ORPHANS)
+            lock.acquire(timeout=LOCK_TIMEOUT)
         except Timeout:
-            refused = f"another run is writing to {output}: wait until it has ended, or choose another --output"
+            message = f"another run is writing to {output}: wait until it has ended, or choose another --output"
         except NotImplementedError as error:
-            warnings.warn(f"nothing keeps a second run out of {output}: its disk has no locks ({error})", stacklevel=3)
+            warnings.warn(
+                f"{output} cannot be locked, its file system has no locks ({error}): do not start a second run there",
+                stacklevel=3,
+            )
         except (ValueError, OSError) as error:
-            refused = str(error)
-    (refused,) = broadcast_object_list([refused])
-    if refused:
-        raise ValueError(refused)
+            message = str(error)
+    (message,) = broadcast_object_list([message])
+    if message:
+        raise ValueError(message)
     try:
         yield
     finally:
         lock.release()
 
 
-def check_place(output: Path) -> None:
-    """Refuse a folder that is none or holds something else than a run; nothing is written.
+def check_folder(output: Path) -> None:
+    """Check that a path is missing, empty or the folder of a run; nothing is written.
 
     Raises:
-        ValueError: saying so.
+        ValueError: if it is a file or holds something else.
     """
     if output.exists() and not output.is_dir():
-        raise ValueError(f"{output} is a file: --output names a folder")
+        raise ValueError(f"{output} is a file: --output takes a folder")
     if (output / "recipe.json").is_file() or not output.is_dir():
         return
-    if any(_foreign(entry) for entry in output.iterdir()):
+    if any(not _left_by_a_run(entry) for entry in output.iterdir()):
         raise ValueError(f"{output} is not empty and holds no run: choose another --output")
 
 
 def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
-    """Refuse a folder that holds something else; nothing is written.
+    """Check that this run may write to a folder; nothing is written.
 
     Raises:
-        ValueError: it holds another run, this run without ``resume``, or no run at all.
+        ValueError: if it holds another run, this run without ``resume``, or something else than a run.
     """
-    check_place(output)
-    held = output / "recipe.json"
-    if not held.is_file():
+    check_folder(output)
+    recipe_file = output / "recipe.json"
+    if not recipe_file.is_file():
         return
-    old, new = read_object(held), recipe.to_dict()
+    old, new = read_object(recipe_file), recipe.to_dict()
     if not resume:
         raise ValueError(
             f"{output} holds a run of {old.get('name')!r} already: continue it with --resume, "
@@ -121,39 +124,37 @@ def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
 
 
 def _moved_teacher(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Fields that say where a teacher's file is: it may lie elsewhere on another machine, see check_same_teacher."""
+    """Fields with the path of the teacher, which may differ between machines; see check_same_teacher."""
     folders = all(str(part.get("teacher")).startswith("local-dir:") for part in (old, new))
     files = all(part.get("teacher_weights") not in (None, "random") for part in (old, new))
     return ["distill.teacher"] * folders + ["distill.teacher_weights"] * files
 
 
-def check_same_teacher(output: Path, taught: Mapping[str, Any]) -> None:
-    """Refuse to go on with other weights of the teacher than the run began with.
+def check_same_teacher(output: Path, facts: Mapping[str, Any]) -> None:
+    """Check that the teacher has the same weights as when the run began.
 
     Args:
         output: the run's folder; new, or with a ``run.json``.
-        taught: what this run would write there: ``teacher``, if there is one.
+        facts: the new content of ``run.json``, with ``teacher`` if there is one.
 
     Raises:
-        ValueError: saying the hashes of both.
+        ValueError: with both hashes, if they differ.
     """
     path = output / "run.json"
-    began = (read_object(path)).get("teacher") or {}
-    old, new = (str(facts.get("teacher_sha256") or "") for facts in (began, taught.get("teacher") or {}))
-    if old and new and not (old.startswith(new) or new.startswith(old)):  # rows of published weights know a part
+    teachers = (read_object(path).get("teacher") or {}, facts.get("teacher") or {})
+    old, new = (str(teacher.get("teacher_sha256") or "") for teacher in teachers)
+    if old and new and not (old.startswith(new) or new.startswith(old)):  # published hashes may be shortened
         raise ValueError(
             f"{output} began with teacher weights of sha256 {old[:8]}, these have {new[:8]}: --resume needs the same "
-            "file, another teacher another --output"
+            "file; choose another --output for another teacher"
         )
 
 
-def _foreign(entry: Path) -> bool:
-    """Whether a run that was killed before it had written its recipe cannot have left this."""
+def _left_by_a_run(entry: Path) -> bool:
+    """Whether a run that was killed before it wrote its recipe can have left this file or folder."""
     if entry.name == "checkpoints" and entry.is_dir():
-        return any(entry.iterdir())
-    return entry.name not in ("data", LOCK) and not entry.name.startswith(
-        ".recipe.json."
-    )  # data may have been generated
+        return not any(entry.iterdir())
+    return entry.name in ("data", LOCK) or entry.name.startswith(".recipe.json.")  # data may be generated
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:
@@ -169,21 +170,21 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
 
 
 def open_output(output: Path, recipe: Recipe, about: Mapping[str, Any]) -> None:
-    """Make the folder and write what the run is; on resume the parts of a save that was cut short go."""
+    """Create the folder, write ``recipe.json`` and ``run.json``, and delete what interrupted saves have left."""
     (output / "checkpoints").mkdir(parents=True, exist_ok=True)
-    for rest in (output / "checkpoints").glob(".*"):
-        shutil.rmtree(rest, ignore_errors=True)
-    for rest in (path for folder in (output, output / "last", output / "best") for path in folder.glob(".*.*")):
-        rest.unlink(missing_ok=True)  # files on their way to be renamed
+    for folder in (output / "checkpoints").glob(".*"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for file in (path for folder in (output, output / "last", output / "best") for path in folder.glob(".*.*")):
+        file.unlink(missing_ok=True)  # temporary files of atomic writes
     write_json(output / "recipe.json", recipe.to_dict())
     write_json(output / "run.json", dict(about))
 
 
-# -- what is left in it ------------------------------------------------------------------------------------------------
+# -- files ------------------------------------------------------------------------------------------------------------
 
 
 def about(processes: int) -> dict[str, Any]:
-    """What a number should be able to say about where it comes from."""
+    """Command, versions, hardware and time of this run, which are written beside its metrics."""
     return {
         "command": shlex.join(sys.argv),
         "pkdzoo": __version__,
@@ -195,22 +196,22 @@ def about(processes: int) -> dict[str, Any]:
 
 
 def hardware() -> str:
-    """What computes, in words."""
+    """GPUs or CPU cores of this process, as text."""
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     return f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores, {platform.machine()}"
 
 
 def about_data(annotations: Path, images: int) -> dict[str, Any]:
-    """Which images a number was measured on: how many, and the hash of their annotations where they are one file."""
+    """The number of evaluated images, and the SHA-256 of their annotations if these are one file."""
     return {"images": images, **({"annotations_sha256": sha256_of_file(annotations)} if annotations.is_file() else {})}
 
 
 def export(model: Detector, output: Path, metrics: Mapping[str, Any], about: Mapping[str, Any], best: bool) -> None:
-    """The student alone as ``last`` and, if it is the best so far, as ``best``, each with its numbers.
+    """Write the model to ``last`` and, if it is the best so far, to ``best``, each with its metrics.
 
-    Each folder is what ``create_detector("local-dir:FOLDER")`` loads. The numbers name the weights by their hash: a run
-    that is killed between the two leaves new weights beside old numbers, and who publishes them is told.
+    ``create_detector("local-dir:FOLDER")`` loads each folder. The metrics include the hash of the weights: a run killed
+    between writing the two leaves new weights beside old metrics, which publishing detects.
     """
     for folder in [output / "last", output / "best"] if best else [output / "last"]:
         model.save_pretrained(folder)
@@ -219,6 +220,6 @@ def export(model: Detector, output: Path, metrics: Mapping[str, Any], about: Map
 
 
 def read_metrics(output: Path) -> dict[str, Any]:
-    """The numbers of a run's last evaluation."""
+    """The metrics of a run's last evaluation."""
     content: dict[str, Any] = json.loads((output / "metrics.json").read_text())
     return content

@@ -1,8 +1,8 @@
-"""Being asked to stop: SIGTERM and SIGINT save and end the run, however it was launched.
+"""Stop requests: after SIGTERM or SIGINT a run saves and ends, with any launcher.
 
-``torchrun``, and ``accelerate launch`` over several processes, pass a signal on to their children, give them 30 seconds
-and end with an error of their own. A scheduler that signals every process of a job, as SLURM does, reaches the
-children as well, so they are asked twice. ``accelerate launch`` of a single process passes nothing on.
+``torchrun``, and ``accelerate launch`` with several processes, forward a signal to their children, wait 30 seconds and
+end with an error of their own. A scheduler that signals every process of a job, such as SLURM, reaches the children
+directly, too, so they receive the signal twice. ``accelerate launch`` with a single process forwards nothing.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-SAME_REQUEST = 5.0  # seconds in which a second signal is the first one, passed on by a launcher
+SAME_REQUEST = 5.0  # seconds within which a second signal counts as the first one, forwarded by a launcher
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class StopRequest:
-    """Whether somebody asked the run to end; whoever asks again, seconds later, ends it at once.
+    """Signal handler that records a stop request; a second signal, more than ``SAME_REQUEST`` later, ends at once.
 
     Attributes:
-        by: name of the first signal, or None.
+        by: name of the first signal; None without a stop request.
+        when: monotonic time of that signal in seconds.
     """
 
     def __init__(self) -> None:
@@ -44,29 +45,32 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Catch SIGTERM and SIGINT while inside, so that the loop can save before it ends."""
+    """Record SIGTERM and SIGINT inside the context instead of ending, so that the loop can save first."""
     request = StopRequest()
     numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, request) for number in numbers]
+    previous_handlers = [signal.signal(number, request) for number in numbers]
     try:
         yield request
     finally:
-        for number, handler in zip(numbers, before):
+        for number, handler in zip(numbers, previous_handlers):
             signal.signal(number, handler)
 
 
 def follow_launcher() -> bool:
-    """Be sent SIGTERM when an ``accelerate launch`` of this one process ends; whether that was arranged.
+    """Ask the system to send SIGTERM to this process when its parent, ``accelerate launch``, ends; Linux only.
 
-    It starts the script and waits. Asked to end, it ends alone and would leave the training behind, with the GPU and
-    without anybody who watches it. Linux only. A shell, ``nohup`` or a scheduler as the parent may end in peace.
+    With one process, ``accelerate launch`` starts the script and waits. When it is terminated, it ends alone and would
+    leave the training running on the GPU unattended. Other parents (a shell, ``nohup``, a scheduler) are not followed.
+
+    Returns:
+        Whether the parent is followed.
     """
     if sys.platform != "linux" or "TORCHELASTIC_RUN_ID" in os.environ:
         return False
     try:
-        words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().split(b"\0")[:4]
+        arguments = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().split(b"\0")[:4]
     except OSError:
         return False
-    if not any(os.path.basename(word).startswith(b"accelerate") for word in words):
+    if not any(os.path.basename(argument).startswith(b"accelerate") for argument in arguments):
         return False
     return bool(ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM) == 0)

@@ -290,7 +290,7 @@ def test_half_precision_learns_what_full_precision_learns(half, train, recipe, s
 
 
 def test_half_precision_on_a_cpu_is_refused(train, recipe, shapes, tmp_path) -> None:
-    with pytest.raises(SystemExit, match="fp16: on cpu Accelerate would train in full precision without a word"):
+    with pytest.raises(SystemExit, match="fp16: on cpu Accelerate would train in full precision silently"):
         train(recipe, "--data", shapes, "--output", tmp_path / "run", "--mixed-precision", "fp16")
 
 

@@ -57,7 +57,7 @@ def test_every_trainable_parameter_of_a_detector_is_in_one_group() -> None:
 
 
 def test_nothing_to_learn_is_refused() -> None:
-    with pytest.raises(ValueError, match="nothing learns"):
+    with pytest.raises(ValueError, match="nothing to train"):
         param_groups(nn.Linear(1, 1).requires_grad_(False), Optim(), 0.1)
 
 

@@ -1,4 +1,4 @@
-"""Who asked the run to stop, and how often."""
+"""Stop requests by signal."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pkdzoo.training import signals
 
 def test_signals_are_noted_once_and_handlers_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with signals.stop_on_signals() as asked:
-        assert asked.by is None
+    with signals.stop_on_signals() as request:
+        assert request.by is None
         os.kill(os.getpid(), signal.SIGINT)
-        assert asked.by == "SIGINT"
+        assert request.by == "SIGINT"
         os.kill(os.getpid(), signal.SIGINT)  # the same request, passed on by a launcher
         os.kill(os.getpid(), signal.SIGTERM)
-        assert asked.by == "SIGINT"
-        asked.when -= 2 * signals.SAME_REQUEST
-        with pytest.raises(KeyboardInterrupt):  # a person who does not want to wait
+        assert request.by == "SIGINT"
+        request.when -= 2 * signals.SAME_REQUEST
+        with pytest.raises(KeyboardInterrupt):  # requested twice: ends at once
             os.kill(os.getpid(), signal.SIGINT)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
@@ -31,15 +31,15 @@ def test_sigterm_again_after_a_while_ends_the_process() -> None:
     code = f"""
 import os, runpy, signal
 signals = runpy.run_path({signals.__file__!r})
-with signals["stop_on_signals"]() as asked:
+with signals["stop_on_signals"]() as request:
     os.kill(os.getpid(), signal.SIGTERM)
-    asked.when -= 60
-    print("asked", asked.by, flush=True)
+    request.when -= 60
+    print("stop request", request.by, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
     print("still here")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "asked SIGTERM\n")
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "stop request SIGTERM\n")
 
 
 def test_only_the_launcher_of_one_process_is_followed(tmp_path, monkeypatch) -> None:
