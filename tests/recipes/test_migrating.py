@@ -1,4 +1,4 @@
-"""recipes/MIGRATING.md: whatever it says exists here does, and its code runs."""
+"""recipes/MIGRATING.md: the names and options in it exist, and its code runs."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def test_functions_and_their_arguments_exist() -> None:
 def test_options_of_the_script_exist() -> None:
     text = (ROOT / "pkdzoo" / "training" / "arguments.py").read_text()
     lines = [code for cell in right_column() for code in code_of(cell) if "recipes/train.py" in code]
-    words = {word for line in lines for word in re.findall(r" (--[\w-]+)", line)}
-    assert {"--resume", "--set"} <= words
-    assert all(f'"{word}"' in text for word in words - {"--nproc_per_node"})
+    options = {option for line in lines for option in re.findall(r" (--[\w-]+)", line)}
+    assert {"--resume", "--set"} <= options
+    assert all(f'"{option}"' in text for option in options - {"--nproc_per_node"})
 
 
 def test_code_runs() -> None:
