@@ -1,10 +1,10 @@
-"""The whole story in minutes, with no data and no GPU: one student learns alone, one from a teacher, on equal budgets.
+"""A demonstration without data or a GPU: one student trains alone, one with a teacher, on equal budgets.
 
     accelerate launch recipes/train.py recipes/demo.py
 
-Draws its own images (pkdzoo/data/shapes.py). The teacher, FCOS on a narrow ResNet-18, comes with the package;
-recipes/supervised/fcos_r18w24_shapes.py trained it. Prints a table of the three and writes weights, numbers and
-predictions.png to runs/demo.
+The images are generated (pkdzoo/data/synthetic.py). The teacher, FCOS on a narrow ResNet-18, is part of the package;
+recipes/supervised/fcos_r18w24_shapes.py trained it. The run prints a table of the three detectors and writes weights,
+metrics and predictions.png to runs/demo.
 """
 
 from dataclasses import replace
@@ -17,10 +17,10 @@ PLAIN = Recipe(
     "plain",
     "fcos_r10w16",
     model_args={"tricks": True},
-    data=Data(short=128, long=160, batch_size=16, eval_batch_size=16, workers=1, min_image_size=0, generate=SHAPES),
-    optim=Optim("adamw", lr=2e-3, weight_decay=0.05, clip=10.0),
-    schedule=Schedule(epochs=16, decay="cosine", warmup=Warmup(steps=50)),
-    logging=Logging(log_every=38, eval_every=16),
+    data=Data(short=128, long=160, batch_size=8, eval_batch_size=16, workers=1, min_image_size=0, generate=SHAPES),
+    optim=Optim("adamw", lr=2e-3, base_batch_size=8, weight_decay=0.05, clip=10.0),
+    schedule=Schedule(epochs=6, decay="cosine", warmup=Warmup(steps=50)),
+    logging=Logging(log_every=75, eval_every=6),
 )
 DISTILLED = replace(PLAIN, name="distilled", distill=Distill("fcos_r18w24.shapes", {"pkd": {}}))
 

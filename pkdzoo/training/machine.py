@@ -39,6 +39,20 @@ def check(accelerator: Accelerator, tracker: str | None) -> None:
         raise ValueError(f"--tracker {tracker}: its package is not installed, pip install {package}")
 
 
+TINY_PARAMETERS = 1_000_000  # in the demo (0.7 million) a second thread made each step slower, not faster
+
+
+def limit_threads(accelerator: Accelerator, threads: int | None, student: Detector) -> None:
+    """Train a tiny detector on a CPU with one thread, unless ``--threads`` says otherwise.
+
+    Its layers are so small that threads wait for one another longer than they compute. The other cores load data.
+    """
+    tiny = sum(parameter.numel() for parameter in student.parameters()) < TINY_PARAMETERS
+    if threads is None and accelerator.device.type == "cpu" and tiny and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+        accelerator.print("one thread: more would slow this tiny detector down (--threads N to choose)")
+
+
 def share_cores(accelerator: Accelerator, threads: int | None) -> None:
     """Without a GPU, let the processes share all cores: ``accelerate launch`` gives each of them one thread."""
     if threads is not None:

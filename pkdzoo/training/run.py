@@ -144,6 +144,7 @@ def build_parts(recipe: Recipe, args: TrainArguments, accelerator: accelerate.Ac
     student = build.build_student(recipe, train_set.label_names)
     teacher = build.build_teacher(recipe.distill, train_set.label_names) if recipe.distill else None
     task = build.build_task(recipe, student, teacher)
+    machine.limit_threads(accelerator, args.threads, student)
     machine.apply(student, args.channels_last, args.checkpoint_activations, task.teacher)
     processes = accelerator.num_processes
     train_loader, sampler = build.train_loader(recipe, train_set, processes)

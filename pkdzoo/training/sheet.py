@@ -61,7 +61,9 @@ def choose_images(model: Detector, dataset: CocoDataset, count: int, threshold: 
     indices = range(min(CANDIDATES, len(dataset)))
     clear = [i for i in indices if MIN_OBJECTS <= len(dataset.load_instances(i)) <= MAX_OBJECTS]
     candidates = clear if len(clear) >= count else list(indices)
-    scores = {i: _f1(_predict(model, _open_image(dataset, i), threshold), dataset.load_instances(i)) for i in candidates}
+    scores = {
+        i: _f1(_predict(model, _open_image(dataset, i), threshold), dataset.load_instances(i)) for i in candidates
+    }
     return sorted(sorted(candidates, key=lambda i: -scores[i])[:count])
 
 

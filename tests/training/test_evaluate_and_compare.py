@@ -11,11 +11,13 @@ import pkdzoo
 from pkdzoo.data import make_shapes
 from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.evaluation import METRICS, CocoEvaluator
+from pkdzoo.inference.result import Result
 from pkdzoo.structures import Detections
 from pkdzoo.training import build
-from pkdzoo.training.compare import add_gap, predictions, sheet, table
+from pkdzoo.training.compare import add_gap, table
 from pkdzoo.training.evaluate import evaluate, open_detector
 from pkdzoo.training.evaluate import table as metrics_table
+from pkdzoo.training.sheet import TILE, TITLE_FONT, choose_images, prediction_sheet, sheet
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +89,32 @@ def test_no_gap_no_share() -> None:
 
 def test_a_sheet_shows_the_truth_beside_every_model(dataset) -> None:
     model = pkdzoo.create_detector("fcos_r10w16", num_classes=6)
-    page = predictions([("one", model), ("two", model)], dataset, count=2)
-    assert page.width > 3 * 96 and page.height > 2 * 64
+    page = prediction_sheet([("one", model), ("two", model)], dataset, count=2)
+    assert page.width > 3 * TILE and page.height > 2 * TILE * 64 // 96
     cells = [[Image.new("RGB", (10, 20), "red"), Image.new("RGB", (30, 5), "blue")]]
     small = sheet(["a", "b"], cells, margin=4)
-    assert small.size == (10 + 30 + 3 * 4, 22 + 20 + 4) and small.getpixel((4, 22)) == (255, 0, 0)
+    head = TITLE_FONT + 2 * 4
+    assert small.size == (10 + 30 + 3 * 4, head + 20 + 4) and small.getpixel((4, head)) == (255, 0, 0)
+
+
+def test_images_on_which_the_first_model_is_right_are_shown(dataset) -> None:
+    """A model that detects exactly the objects of two images alone: these are chosen, in the order of the data."""
+    known = {3, 1}
+    sizes = {index: dataset.load_instances(index) for index in range(len(dataset))}
+
+    class Partial:
+        calls = 0
+
+        def predict(self, image, threshold):
+            index = Partial.calls
+            Partial.calls += 1
+            objects = sizes[index][: len(sizes[index]) if index in known else 0]
+            scores = torch.ones(len(objects))
+            return Result(objects.boxes, scores, objects.labels, CLASSES, (image.height, image.width))
+
+    clear = [index for index, objects in sizes.items() if 2 <= len(objects) <= 6]
+    assert clear == list(range(len(dataset))), "the test counts one prediction for each image, in their order"
+    assert choose_images(Partial(), dataset, 2, 0.3) == [1, 3]
 
 
 def test_detectors_by_folder(tmp_path) -> None:
