@@ -35,7 +35,7 @@ def load_recipe(source: str | Path, assignments: Iterable[str] = ()) -> Recipe:
         >>> from pkdzoo.training import load_recipe
         >>> recipe = load_recipe("retina_r50_pkd_swin", ["optim.lr=0.02"])
         >>> recipe.model, recipe.distill.methods, recipe.optim.lr
-        ('retina_r50', {'pkd': {'weight': 10.0}}, 0.02)
+        ('retina_r50', {'pkd': {'weight': 6.0}}, 0.02)
     """
     recipes = load_recipes(source, assignments)
     if len(recipes) > 1:
