@@ -69,12 +69,22 @@ class Monitor:
         )
 
     def time_loading(self, loader: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches of a loader; the time spent waiting for them is logged as ``data_wait``."""
-        before = time.perf_counter()
-        for batch in loader:
+        """The batches of a loader; the time spent waiting for them is logged as ``data_wait``.
+
+        Raises:
+            RuntimeError: for a worker process that died.
+        """
+        iterator = iter(loader)
+        while True:
+            before = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            except (ConnectionError, EOFError) as error:  # torch reports a worker that dies while it sends like this
+                raise RuntimeError(f"DataLoader worker (pid unknown) died while it sent a batch: {error}.") from error
             self.loading_seconds += time.perf_counter() - before
             yield batch
-            before = time.perf_counter()
 
     def add_pass(self, batch: Batch, losses: Mapping[str, Tensor], logs: Mapping[str, Any]) -> None:
         """Add one forward and backward pass.

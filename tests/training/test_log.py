@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -168,3 +169,14 @@ def test_waiting_for_data_is_counted_and_pauses_are_not(tmp_path) -> None:
     with watch.paused():
         sum(range(100_000))
     assert watch.interval_start > before
+
+
+def test_a_worker_that_dies_while_it_sends_is_called_a_worker(tmp_path) -> None:
+    def broken() -> Iterator[Batch]:
+        yield batch("a.jpg")
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    loading = monitor(tmp_path).time_loading(broken())
+    assert len(next(loading)) == 1
+    with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid unknown\) died .* reset by peer"):
+        next(loading)
