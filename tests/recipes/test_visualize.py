@@ -43,7 +43,7 @@ def test_a_run_without_a_word_more(main, recipe: Path, train, tmp_path: Path, ca
     text = (
         text.replace('"retina_r10w16"', '"fcos_r10w16"')
         .replace("min_image_size=0", generated)
-        .replace("log=3", "log=1")
+        .replace("log_every=3", "log_every=1")
     )
     text = text.replace("epochs=2", "epochs=1")
     text += f'RECIPES = [replace(PLAIN, name="taught", distill=Distill("{TEACHER}")), PLAIN]\n'
