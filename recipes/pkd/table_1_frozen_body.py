@@ -1,11 +1,12 @@
-"""A head learns on another detector's frozen backbone and neck, and nobody teaches: table 1 of the PKD paper.
+"""A head is trained on another detector's frozen backbone and neck, without distillation: table 1 of the PKD paper.
 
 accelerate launch recipes/train.py recipes/pkd/table_1_frozen_body.py --data coco/
 accelerate launch recipes/train.py recipes/pkd/table_1_frozen_body.py --data coco/ --only fcos_on_gfl_r50
 
-The detector is built on the other one's terms: its backbone, pixels and pyramid. Inferred, because the paper does not
-say: 1x, heads that start from nothing, and rows 1 and 3 (36.5 and 36.3) made like the others. They may as well be
-detectors as they were: mmdetection's zoo has 36.6 for this FCOS and 36.3 for RetinaNet on the same kind of backbone.
+The detector uses the other one's backbone, pixel statistics and neck. The paper does not state the following, so it is
+inferred: a 1x schedule, randomly initialised heads, and rows 1 and 3 (36.5 and 36.3) trained like the others. Those two
+may also be the published detectors: mmdetection's zoo prints 36.6 for this FCOS and 36.3 for a RetinaNet on the same
+kind of backbone.
 """
 
 from typing import Any
