@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 from torchvision.ops import box_iou
 
 from pkdzoo.data import CocoDataset, read_image
@@ -38,11 +38,14 @@ def prediction_sheet(
     for index in choose_images(models[0][1], dataset, count, threshold):
         image, truth = _open_image(dataset, index), dataset.load_instances(index)
         names = [dataset.label_names[label] for label in truth.labels.tolist()]
-        tiles = [_draw(image, truth.boxes, truth.labels, names)]
+        scale = TILE / max(image.size)
+        tile = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+        tiles = [draw_detections(tile, (truth.boxes * scale).numpy(), truth.labels.tolist(), names)]
         for _, model in models:
             result = _predict(model, image, threshold)
-            captions = [f"{name} {score:.2f}" for name, score in zip(result.names, result.scores.tolist())]
-            tiles.append(_draw(image, result.boxes, result.labels, captions))
+            # Boxes are scaled, and masks follow their boxes: lines and captions are drawn at the tile's size.
+            scaled = replace(result, boxes=result.boxes * scale, size=(tile.height, tile.width), image=tile)
+            tiles.append(scaled.plot(threshold, enlarge=False))
         rows.append(tiles)
     return sheet(["ground truth", *(title for title, _ in models)], rows)
 
@@ -104,10 +107,3 @@ def _f1(result: Result, truth: Instances) -> float:
     same_class = result.labels[:, None] == truth.labels[None]
     detected = ((box_iou(result.boxes, truth.boxes) >= 0.5) & same_class).any(dim=0)
     return 2 * int(detected.sum()) / (len(truth) + len(result))
-
-
-def _draw(image: Image.Image, boxes: Tensor, labels: Tensor, captions: Sequence[str]) -> Image.Image:
-    """A tile: the image scaled to ``TILE`` pixels, with boxes and captions drawn at that size."""
-    scale = TILE / max(image.size)
-    tile = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
-    return draw_detections(tile, (boxes * scale).numpy(), labels.tolist(), captions)

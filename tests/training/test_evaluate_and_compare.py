@@ -117,6 +117,26 @@ def test_images_on_which_the_first_model_is_right_are_shown(dataset) -> None:
     assert choose_images(Partial(), dataset, 2, 0.3) == [1, 3]
 
 
+def test_masks_are_drawn_on_the_sheet(dataset) -> None:
+    """The same boxes with a mask that fills them, and without one."""
+
+    class Masked:
+        def __init__(self, masked: bool) -> None:
+            self.masked = masked
+
+        def predict(self, image, threshold):
+            boxes = torch.tensor([[8.0, 8.0, 56.0, 40.0]])
+            masks = torch.ones(1, 28, 28) if self.masked else None
+            size = (image.height, image.width)
+            return Result(boxes, torch.ones(1), torch.zeros(1).long(), CLASSES, size, mask_probabilities=masks)
+
+    page = prediction_sheet([("without", Masked(False)), ("with", Masked(True))], dataset, count=1)
+    head, margin, scale = TITLE_FONT + 2 * 8, 8, TILE / 96
+    y, x = head + round(24 * scale), margin + round(32 * scale)
+    columns = [page.getpixel((x + k * (TILE + margin), y)) for k in range(3)]
+    assert columns[0] == columns[1] != columns[2]
+
+
 def test_detectors_by_folder(tmp_path) -> None:
     model = pkdzoo.create_detector("retina_r10w16", num_classes=6)
     model.save_pretrained(tmp_path / "run" / "last")
