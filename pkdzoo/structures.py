@@ -55,7 +55,7 @@ class _Movable:
 
 @dataclass(frozen=True)
 class PixelNorm:
-    """How a detector normalises its input: ``(pixel - mean) / std`` per channel, of raw pixels 0-255.
+    """How a detector normalizes its input: ``(pixel - mean) / std`` per channel, of raw pixels 0-255.
 
     Attributes:
         mean: one value per channel, in ``channel_order``.
@@ -141,7 +141,7 @@ class Batch(_Movable):
 
     Attributes:
         images: (B, 3, H, W) float, raw RGB 0-255. Padding values do not matter: detectors replace them by zeros after
-            normalisation.
+            normalization.
         sizes: (height, width) of each image without padding, in pixels; B entries.
         instances: the objects of each image, or None for images without annotations.
         meta: free-form information about each image, e.g. ``image_id``, ``file_name`` and ``original_size`` (height,
@@ -184,7 +184,7 @@ class FeaturePyramid(_Movable):
 
     Attributes:
         levels: L tensors (B, channels, h, w), finest first.
-        strides: stride of each level in pixels: the distance between neighbouring locations in the image.
+        strides: stride of each level in pixels: the distance between neighboring locations in the image.
 
     Example:
         >>> import torch, pkdzoo
@@ -212,7 +212,7 @@ class Priors(_Movable):
     """The priors of a dense head: anchors, or points stored as boxes one stride wide.
 
     Attributes:
-        boxes: (P, 4) xyxy in pixels; a point is the centre of its box.
+        boxes: (P, 4) xyxy in pixels; a point is the center of its box.
         strides: (P,) float, stride of each prior's level in pixels.
         counts: number of priors of each level, ``sum(counts) == P``.
     """
@@ -226,7 +226,7 @@ class Priors(_Movable):
 
     @property
     def centers(self) -> Tensor:
-        """(P, 2) x and y of each prior's centre, in pixels."""
+        """(P, 2) x and y of each prior's center, in pixels."""
         return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
 
     def take(self, index: Tensor) -> Priors:
@@ -261,7 +261,7 @@ class DenseTargets(_Movable):
         labels: (B, P) int64: ``0 .. C-1`` the class, ``C`` background, ``-1`` ignored.
         boxes: (B, P, 4) xyxy of the matched object; rows of other priors are undefined.
         quality: (B, P) float, target of the quality output (centerness, alignment); None for methods without one.
-        num_pos: () float, number of positives, as the losses are normalised by it.
+        num_pos: () float, number of positives, as the losses are normalized by it.
         matched: (B, P) int64, index of the matched object, -1 for all other priors.
     """
 

@@ -8,14 +8,14 @@
 
 Writes into --output, without a display:
 
-    activations.png   the largest value over channels at each location, by level, before and after normalisation
+    activations.png   the largest value over channels at each location, by level, before and after normalization
     magnitudes.png    histogram of the magnitudes of each level
     channels.png      share of the locations at which each channel is the largest
     pearson.png       Pearson's r of each level over training, for runs that logged it
     convergence.png   AP over epochs, for runs
     figures.json      the numbers
 
-The images are one batch, as in training: the normalisation takes its statistics from all of them.
+The images are one batch, as in training: the normalization takes its statistics from all of them.
 """
 
 from __future__ import annotations

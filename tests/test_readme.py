@@ -36,7 +36,7 @@ SECTIONS = (
     "Distil on your own data",
     "What is in the box",
     "More",
-    "Licence and citation",
+    "License and citation",
 )
 
 

@@ -1,4 +1,4 @@
-"""Files of tensors; the format is recognised by the content. No code in a file is ever executed."""
+"""Files of tensors; the format is recognized by the content. No code in a file is ever executed."""
 
 from __future__ import annotations
 

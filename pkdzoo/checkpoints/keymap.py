@@ -2,7 +2,7 @@
 
 A rule is a pair (pattern, replacement): a regular expression that must match the whole key, and the new key, or None to
 drop the key. The first rule that matches is applied. Keys without a rule and missing keys are errors: no parameter
-silently keeps its random initialisation.
+silently keeps its random initialization.
 """
 
 from __future__ import annotations

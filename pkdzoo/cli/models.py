@@ -194,7 +194,7 @@ def weights_lines(row: Weights) -> list[str]:
     """The lines of one set of weights."""
     score = f"AP {row.metrics['AP']}" if "AP" in row.metrics else "no AP"
     location = row.hub_id or row.file or row.url or "no source"
-    lines = [f"  weights      {row.tag}: {score}{f' ({row.source})' if row.source else ''}, licence {row.license}"]
+    lines = [f"  weights      {row.tag}: {score}{f' ({row.source})' if row.source else ''}, license {row.license}"]
     lines.append(f"               {location}{'' if row.direct else ' (open it in a browser)'}")
     return lines + ([f"               {row.note}"] if row.note else [])
 

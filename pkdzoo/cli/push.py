@@ -21,11 +21,11 @@ def push_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--license",
         metavar="ID",
-        help="licence of the weights, e.g. Apache-2.0 (default: the one of a registered name)",
+        help="license of the weights, e.g. Apache-2.0 (default: the one of a registered name)",
     )
-    parser.add_argument("--teacher-license", metavar="ID", help="licence of the teacher's weights")
+    parser.add_argument("--teacher-license", metavar="ID", help="license of the teacher's weights")
     parser.add_argument("--data", metavar="NAME", help="name of the training data set")
-    parser.add_argument("--data-license", metavar="ID", help="licence of the data set")
+    parser.add_argument("--data-license", metavar="ID", help="license of the data set")
     parser.add_argument("--image", metavar="FILE", help="image that the card shows with predictions")
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
 

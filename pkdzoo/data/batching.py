@@ -1,6 +1,6 @@
 """Samples to one batch: raw RGB as float, padded once with zeros at the right and the bottom.
 
-Padding to a multiple of 32 is mmdetection's ``pad_size_divisor``. Each detector normalises the pixels itself, so that a
+Padding to a multiple of 32 is mmdetection's ``pad_size_divisor``. Each detector normalizes the pixels itself, so that a
 teacher and a student with different statistics can share the batch.
 """
 

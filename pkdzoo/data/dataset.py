@@ -55,7 +55,7 @@ class TooManyUnreadable(RuntimeError):
 
 
 def item_seed(seed: int, epoch: int, image_id: int) -> int:
-    """The seed of one image's random choices in one epoch; neighbouring arguments give unrelated seeds."""
+    """The seed of one image's random choices in one epoch; neighboring arguments give unrelated seeds."""
     digest = hashlib.blake2b(struct.pack("<qqq", seed, epoch, image_id), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 

@@ -1,6 +1,6 @@
 """Image files opened and decoded to 8-bit RGB by PIL; this file does not import torch.
 
-Grey, palette, alpha, CMYK, 1-bit and 16-bit files become 8-bit RGB. Alpha is dropped and 16-bit samples keep their high
+Gray, palette, alpha, CMYK, 1-bit and 16-bit files become 8-bit RGB. Alpha is dropped and 16-bit samples keep their high
 byte, both as OpenCV's ``IMREAD_COLOR`` does. Of an animation the first frame is used. On 8-bit JPEG files PIL and
 OpenCV give the same pixels, so published scores hold here as well.
 

@@ -62,7 +62,7 @@ def find_split(
 
 
 def _find_other_format(data_dir: str | Path | None, split: str, json: str | Path | None) -> Path | None:
-    """Annotations in VOC's or YOLO's format; None for COCO's format and where no format was recognised."""
+    """Annotations in VOC's or YOLO's format; None for COCO's format and where no format was recognized."""
     if json is not None:
         return Path(json) if format_of(json) != "coco" else None
     if data_dir is None:

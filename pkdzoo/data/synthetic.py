@@ -2,7 +2,7 @@
 
 It serves the demo, the tests, and users without a data set. Shapes are rotated, stretched, textured and partly occluded
 by one another; the background has irregular patches and strokes that belong to no class. Three of four shapes have the
-colour of their class, so that a tiny detector learns something within minutes. Only the outline determines the class,
+color of their class, so that a tiny detector learns something within minutes. Only the outline determines the class,
 so longer training and a teacher improve the result. Sizes cover COCO's small (below 32 x 32 pixels), medium and, where
 the image is large enough, large objects (from 96 x 96).
 
@@ -32,9 +32,9 @@ CLASSES = SHAPES_NAMES
 VERSION = 2  # version of the generator; a folder of another version is not reused
 SIDES = (22.0, 180.0)  # diameter of the smallest and the largest shape, in pixels
 VISIBLE = 0.55  # share of every shape that stays visible
-COLOURS = ((215, 45, 45), (40, 170, 60), (50, 75, 225), (230, 205, 40), (195, 50, 195), (45, 195, 210))
-HINT = 0.75  # share of the shapes with the colour of their class
-CONTRAST = 130.0  # minimum difference of a shape's first colour to its background, in grey levels summed over channels
+COLORS = ((215, 45, 45), (40, 170, 60), (50, 75, 225), (230, 205, 40), (195, 50, 195), (45, 195, 210))
+HINT = 0.75  # share of the shapes with the color of their class
+CONTRAST = 130.0  # minimum difference of a shape's first color to its background, in gray levels summed over channels
 SPLITS = ("train", "val")
 
 ImageArray = NDArray[np.uint8]
@@ -60,10 +60,10 @@ def outline(name: str) -> NDArray[np.float64]:
     return np.stack((radii * np.cos(angles), radii * np.sin(angles)), 1)
 
 
-def _colours(label: int, background: NDArray[np.float32], rng: Rng) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Two colours of a shape; the first is that of its class with probability ``HINT``, else unlike the background."""
+def _colors(label: int, background: NDArray[np.float32], rng: Rng) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Two colors of a shape; the first is that of its class with probability ``HINT``, else unlike the background."""
     drawn = rng.integers(0, 256, (8, 3)).astype(np.float32)
-    own = np.clip(np.array(COLOURS[label]) + rng.normal(0, 25, 3), 0, 255).astype(np.float32)
+    own = np.clip(np.array(COLORS[label]) + rng.normal(0, 25, 3), 0, 255).astype(np.float32)
     unlike = np.abs(drawn[1:] - background).sum(1) >= CONTRAST
     return own if rng.random() < HINT else drawn[1 + int(unlike.argmax())], drawn[0]
 
@@ -71,7 +71,7 @@ def _colours(label: int, background: NDArray[np.float32], rng: Rng) -> tuple[NDA
 def _texture(
     height: int, width: int, first: NDArray[np.float32], second: NDArray[np.float32], rng: Rng
 ) -> NDArray[np.float32]:
-    """Texture (height, width, 3) of two colours in one of five patterns; half of the shapes are plain."""
+    """Texture (height, width, 3) of two colors in one of five patterns; half of the shapes are plain."""
     kind = int(rng.choice(5, p=(0.5, 0.125, 0.125, 0.125, 0.125)))
     period, angle = rng.uniform(5, 16), rng.uniform(0, np.pi)
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -89,14 +89,14 @@ def _texture(
         share = ((along % period - period / 2) ** 2 + (across % period - period / 2) ** 2 < period**2 / 9).astype(
             np.float32
         )
-    else:  # a gradient from one colour to the other
+    else:  # a gradient from one color to the other
         share = (along - along.min()) / max(float(np.ptp(along)), 1.0)
     paint: NDArray[np.float32] = first + share[..., None] * (second - first)
     return paint
 
 
 def _background(height: int, width: int, rng: Rng) -> Image.Image:
-    """Clouds of colour with patches and strokes that belong to no class."""
+    """Clouds of color with patches and strokes that belong to no class."""
     coarse = rng.integers(75, 181, (rng.integers(2, 7), rng.integers(2, 7), 3)).astype(np.uint8)
     image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)
@@ -106,16 +106,16 @@ def _background(height: int, width: int, rng: Rng) -> Image.Image:
         angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(5, 9)))
         radii = radius * rng.uniform(0.3, 1.0, len(angles))
         corners = np.stack((np.cos(angles), np.sin(angles)), 1) * radii[:, None] + center
-        draw.polygon([tuple(c) for c in corners.tolist()], fill=_colour(rng))
+        draw.polygon([tuple(c) for c in corners.tolist()], fill=_color(rng))
     for _ in range(rng.integers(3, 10)):  # strokes
         start = rng.uniform(0, 1, 2) * (width, height)
         end = start + rng.normal(0, 0.15 * reach, 2)
-        draw.line([*start.tolist(), *end.tolist()], fill=_colour(rng), width=int(rng.integers(1, 5)))
+        draw.line([*start.tolist(), *end.tolist()], fill=_color(rng), width=int(rng.integers(1, 5)))
     return image
 
 
-def _colour(rng: Rng) -> tuple[int, int, int]:
-    """A colour of a patch or stroke, as pale as the background."""
+def _color(rng: Rng) -> tuple[int, int, int]:
+    """A color of a patch or stroke, as pale as the background."""
     red, green, blue = rng.integers(60, 196, 3).tolist()
     return red, green, blue
 
@@ -179,7 +179,7 @@ def draw_image(height: int, width: int, rng: Rng) -> tuple[ImageArray, list[tupl
         if any(k >= 0 and visible[k] - c < VISIBLE * areas[k] for k, c in zip(hidden.tolist(), count.tolist())):
             continue
         owner[window][shape.mask] = len(shapes)
-        first, second = _colours(shape.label, image[window][shape.mask].mean(0), rng)
+        first, second = _colors(shape.label, image[window][shape.mask].mean(0), rng)
         paint = _texture(shape.mask.shape[0], shape.mask.shape[1], first, second, rng)
         strength = np.float32(rng.uniform(0.8, 1.0))  # the background shines through
         patch = image[window]

@@ -1,10 +1,10 @@
 """Training and test transforms of single samples; all random choices come from the generator that is passed in.
 
 The keep-ratio resize is the one of the published scores: mmdetection's, which is OpenCV's bilinear resize of uint8
-**without** antialiasing. OpenCV's fixed-point arithmetic loses an eighth of a grey level on average; subtracting it
-before rounding reduces the mean difference from 0.13 to 0.05 grey levels. Where both sides shrink by a whole number (at
+**without** antialiasing. OpenCV's fixed-point arithmetic loses an eighth of a gray level on average; subtracting it
+before rounding reduces the mean difference from 0.13 to 0.05 gray levels. Where both sides shrink by a whole number (at
 half the size: the mean of four pixels) OpenCV loses nothing, and every pixel is equal. torchvision's own uint8 kernel
-differs by 0.29 grey levels and is five times faster; it is used for images that are too large as floats. Sizes are
+differs by 0.29 gray levels and is five times faster; it is used for images that are too large as floats. Sizes are
 ``int(side * scale + 0.5)``.
 
 Unlike in mmdetection, flips and scales depend on ``(seed, epoch, image id)``: a resumed run gets the same images as an
@@ -122,7 +122,7 @@ def resize_keep_ratio(image: Tensor, short: int = 800, long: int = 1333) -> tupl
 
 
 def _resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest-neighbour resize as in OpenCV; torch raises an error for zero masks."""
+    """Nearest-neighbor resize as in OpenCV; torch raises an error for zero masks."""
     if len(masks) == 0:
         return masks.new_zeros(0, *size)
     return interpolate(masks[None].to(torch.uint8), size=list(size), mode="nearest")[0].bool()

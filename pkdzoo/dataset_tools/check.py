@@ -32,7 +32,7 @@ def check(
         finding as well.
 
     Raises:
-        ValueError: no data set is recognised, or a split is missing.
+        ValueError: no data set is recognized, or a split is missing.
 
     Example:
         >>> import tempfile

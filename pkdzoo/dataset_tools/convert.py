@@ -95,7 +95,7 @@ def convert(
         Counts, also of what could not be converted.
 
     Raises:
-        ValueError: no format is recognised in ``source``, its annotations are invalid, an image is missing, ``target``
+        ValueError: no format is recognized in ``source``, its annotations are invalid, an image is missing, ``target``
             is not empty, or ``hold_out`` is used with an existing validation split.
 
     Example:

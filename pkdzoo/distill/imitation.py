@@ -17,8 +17,8 @@ def squared_difference(student: Tensor, teacher: Tensor, normalize: bool, sync: 
     Args:
         student: (B, C, h, w).
         teacher: (B, C, h, w).
-        normalize: apply PKD's normalisation first, and return half the squared difference.
-        sync: statistics of that normalisation over all processes.
+        normalize: apply PKD's normalization first, and return half the squared difference.
+        sync: statistics of that normalization over all processes.
     """
     teacher = teacher.detach()
     if normalize:
@@ -46,7 +46,7 @@ def published_pkd_weight(teacher: Detector) -> float:
 
 
 def default_weight(weight: float | None, normalize: bool, teacher: Detector) -> float:
-    """``weight`` if it is given; otherwise PKD's for normalised maps and 10 for others."""
+    """``weight`` if it is given; otherwise PKD's for normalized maps and 10 for others."""
     if weight is not None:
         return float(weight)
     return published_pkd_weight(teacher) if normalize else 10.0

@@ -32,7 +32,7 @@ QUANTILE = 0.4  # candidates up to this quantile of the density are left out
 def match_prototypes(a: Tensor, b: Tensor, count: int, alpha: float = 10.0) -> Tensor:
     """Joint matching pursuit over two spaces.
 
-    In each of ``count`` rounds the candidate k is picked that minimises, with the best coefficients w,
+    In each of ``count`` rounds the candidate k is picked that minimizes, with the best coefficients w,
 
         ||R_a - a_k w_a||^2 + ||R_b - b_k w_b||^2 + alpha ||w_a - w_b||^2
 
@@ -40,7 +40,7 @@ def match_prototypes(a: Tensor, b: Tensor, count: int, alpha: float = 10.0) -> T
     ``w_a = ((1 + alpha) i_a + alpha i_b) / (1 + 2 alpha)`` with ``i_a = a_k . R_a``, and likewise for b.
 
     Args:
-        a: (N, Da) vectors of N objects in one space; they are normalised to length 1.
+        a: (N, Da) vectors of N objects in one space; they are normalized to length 1.
         b: (N, Db) the same objects in the other.
         count: number of picks.
         alpha: weight of the agreement between the coefficients of both spaces.

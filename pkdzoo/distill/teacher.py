@@ -24,7 +24,7 @@ class Teacher(Detector):
 
     Args:
         module: the network; a Distiller freezes it and keeps it in eval mode.
-        features: called as ``features(module, images)`` with normalised images (B, 3, H, W); returns a list of maps
+        features: called as ``features(module, images)`` with normalized images (B, 3, H, W); returns a list of maps
             (B, C, h, w), finest first.
         mean: mean of each channel, in the module's channel order.
         std: standard deviation of each channel, likewise.

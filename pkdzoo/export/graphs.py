@@ -66,7 +66,7 @@ class Graph(nn.Module):
         self.model = model
 
     def pyramid(self, images: Tensor, sizes: Tensor) -> FeaturePyramid:
-        """The feature pyramid of the normalised images, whose padding is zero."""
+        """The feature pyramid of the normalized images, whose padding is zero."""
         pixels = self.model.blank_padding(self.model.standardize(images.float()), sizes)
         return cast(FeaturePyramid, self.model.neck(self.model.backbone(pixels)))
 

@@ -1,7 +1,7 @@
 """Draws the figures with matplotlib (the extra ``viz``), without a window and without its global state.
 
-The background is always white. Curves have the colours of Okabe and Ito, and maps the colour map cividis, which
-colour-blind readers can distinguish; curves also differ in line style and marker. Figures are 8.4 inches wide, so that
+The background is always white. Curves have the colors of Okabe and Ito, and maps the color map cividis, which
+color-blind readers can distinguish; curves also differ in line style and marker. Figures are 8.4 inches wide, so that
 text stays readable at a width of 800 pixels.
 """
 
@@ -24,10 +24,10 @@ from pkdzoo.figures.curves import Run
 from pkdzoo.figures.measure import STAGES, PyramidMaps, dominant
 
 WIDTH = 8.4  # inches
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "osD^vPX"
-TITLES = {"before": "raw", "after": "normalised"}
+TITLES = {"before": "raw", "after": "normalized"}
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 10,
@@ -45,7 +45,7 @@ STYLE: dict[Any, Any] = {
 
 
 def activations(detectors: Sequence[PyramidMaps], image: NDArray[np.uint8], index: int = 0) -> Figure:
-    """Activation patterns of each level, before and after the normalisation (figures 1 and 2 of the paper).
+    """Activation patterns of each level, before and after the normalization (figures 1 and 2 of the paper).
 
     Bright values are large. Each row has its own scale, from its smallest to its largest value, for all its levels.
 
@@ -81,7 +81,7 @@ def activations(detectors: Sequence[PyramidMaps], image: NDArray[np.uint8], inde
 
 
 def magnitudes(detectors: Sequence[PyramidMaps]) -> Figure:
-    """Histogram of the magnitudes of each level, before and after the normalisation (figures 1, 4 and 8).
+    """Histogram of the magnitudes of each level, before and after the normalization (figures 1, 4 and 8).
 
     The largest 0.05 % of the values of the strongest level lie beyond the right edge; ``PyramidMaps.numbers`` has the
     maximum.
@@ -130,7 +130,7 @@ def channels(detectors: Sequence[PyramidMaps]) -> Figure:
                 count = dominant(values)
                 share = 100 * count.numpy() / int(count.sum())
                 edges = np.arange(len(share) + 1) - 0.5
-                axes.stairs(share, edges, fill=True, color=COLOURS[k % len(COLOURS)])
+                axes.stairs(share, edges, fill=True, color=COLORS[k % len(COLORS)])
                 top = int(share.argmax())
                 percent = f"{share[top]:.0f}" if share[top] >= 1 else f"{share[top]:.1f}"
                 line = "\n" if axes is row[0] else ""  # room for the row's own title
@@ -159,7 +159,7 @@ def correlation(runs: Sequence[Run], level_names: Sequence[str] = ()) -> Figure:
                 name = level_names[level] if level < len(level_names) else f"level {level}"
                 _curve(axes, run.steps, values, level, f"{name}: {values[-1]:.2f}")
             axes.set_title(run.name)
-            axes.set_xlabel("optimiser step")
+            axes.set_xlabel("optimizer step")
             axes.legend(title="at the end", frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
         panels[0].set_ylabel("Pearson's r to the teacher,\nmean over channels")
         return figure
@@ -188,7 +188,7 @@ def convergence(runs: Sequence[Run], references: Mapping[str, float] | None = No
 
 def _curve(axes: Axes, x: ArrayLike, y: ArrayLike, k: int, label: str) -> None:
     every = max(1, len(np.asarray(x)) // 10)
-    style: dict[str, Any] = {"color": COLOURS[k % len(COLOURS)], "linestyle": DASHES[k % len(DASHES)]}
+    style: dict[str, Any] = {"color": COLORS[k % len(COLORS)], "linestyle": DASHES[k % len(DASHES)]}
     axes.plot(x, y, marker=MARKERS[k % len(MARKERS)], markevery=every, markersize=5, label=label, **style)
 
 
@@ -200,7 +200,7 @@ def pixels_of(images: Tensor, size: tuple[int, int], index: int = 0) -> NDArray[
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a PNG with 256 colours, which are enough for plots and make the file a third as large."""
+    """Write a PNG with 256 colors, which are enough for plots and make the file a third as large."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, "PNG", optimize=True)

@@ -5,7 +5,7 @@ channels at each location, scaled by the smallest and the largest value of all l
 to 8). A channel's *number* is the number of locations at which it is the largest channel; channels with a large number
 are *dominant* (figures 1, 6 and 7). The paper does not define "magnitude"; here it is the absolute value.
 
-Everything is computed twice: on the raw maps, and after PKD's normalisation with its statistics in training, each
+Everything is computed twice: on the raw maps, and after PKD's normalization with its statistics in training, each
 channel over the whole padded batch. Counts and means leave the padding out.
 """
 
@@ -24,7 +24,7 @@ from pkdzoo.losses import normalize_channels, pearson_correlation
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch, FeaturePyramid
 
-STAGES = ("before", "after")  # before and after PKD's normalisation
+STAGES = ("before", "after")  # before and after PKD's normalization
 TOP_CHANNELS = 5  # number of most frequent channels whose share is summed
 
 
@@ -58,7 +58,7 @@ class PyramidMaps:
         return [level_name(stride) for stride in self.features.strides]
 
     def maps(self, stage: str) -> list[Tensor]:
-        """Levels (B, C, h, w) in float32, ``before`` or ``after`` the normalisation."""
+        """Levels (B, C, h, w) in float32, ``before`` or ``after`` the normalization."""
         levels = self.features.levels
         return [level.float() if stage == "before" else normalize_channels(level) for level in levels]
 
@@ -105,7 +105,7 @@ def extract_maps(model: Detector, batch: Batch, levels: int | None = 4, name: st
 
     Args:
         model: any detector.
-        batch: raw images, which PKD normalises together as one batch.
+        batch: raw images, which PKD normalizes together as one batch.
         levels: number of levels to keep, from the finest; None keeps all. PKD and the paper's figures have four.
         name: name in figures; None means the model's.
 

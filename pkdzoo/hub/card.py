@@ -18,7 +18,7 @@ class DataSet:
 
     Attributes:
         name: shown to readers.
-        license: licence of annotations and images.
+        license: license of annotations and images.
         hub_id: repository on the Hub, if there is one.
         split: split of the evaluation.
         limits: limitations of its images.
@@ -64,13 +64,13 @@ class Card:
     Attributes:
         name: ``arch.tag``, or another name of the weights.
         architecture: registered name.
-        license: licence of the weights.
+        license: license of the weights.
         labels: class names.
         data: training data set.
         metrics: numbers in percent by the evaluator's names, and ``per_class`` if it is known.
         source: where the metrics are published, or the command that measured them.
         pair: student, teacher and their APs, for a distilled detector.
-        teacher_license: licence of the teacher's weights.
+        teacher_license: license of the teacher's weights.
         params: millions of parameters.
         gflops: billions of multiply-adds for one image of ``size``.
         size: (width, height) of the image that ``gflops`` is counted for.

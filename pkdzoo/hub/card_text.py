@@ -29,10 +29,10 @@ def render(card: Card, publish: bool = True) -> str:
 
     Args:
         card: the facts.
-        publish: check the licences; False is for a preview.
+        publish: check the licenses; False is for a preview.
 
     Raises:
-        ValueError: for an unknown licence of the weights, the data set or the teacher.
+        ValueError: for an unknown license of the weights, the data set or the teacher.
     """
     if publish:
         check_licenses(card)
@@ -49,22 +49,22 @@ def render(card: Card, publish: bool = True) -> str:
         "training": training(card),
         "provenance": provenance(card),
         "limits": limits(card),
-        "licences": licences(card),
+        "licenses": licenses(card),
     }
     template = resources.files("pkdzoo").joinpath("hub/templates/card.md").read_text(encoding="utf-8")
     return re.sub(r"\n{3,}", "\n\n", Template(template).substitute(sections)).strip() + "\n"
 
 
 def title(card: Card) -> str:
-    """The name of the repository without its organisation, or the name of the weights."""
+    """The name of the repository without its organization, or the name of the weights."""
     return card.repository.rpartition("/")[2] if card.repository else card.name
 
 
 def check_licenses(card: Card) -> None:
-    """Check that all licences are known.
+    """Check that all licenses are known.
 
     Raises:
-        ValueError: for an unknown licence; names its argument.
+        ValueError: for an unknown license; names its argument.
     """
     licenses = {
         "the weights": (card.license, "license"),
@@ -75,7 +75,7 @@ def check_licenses(card: Card) -> None:
     for subject, (license, argument) in licenses.items():
         if license.strip().lower() in ("", UNKNOWN):
             raise ValueError(
-                f"{card.name}: the licence of {subject} is unknown, so nothing is published; "
+                f"{card.name}: the license of {subject} is unknown, so nothing is published; "
                 f"write {argument}=... (--{argument.replace('_', '-')} on the command line)"
             )
 
@@ -278,8 +278,8 @@ def limits(card: Card) -> str:
     return f"{limits} Scores are not calibrated probabilities: choose a threshold on your own images."
 
 
-def licences(card: Card) -> str:
-    """Licences of the weights, the data set and the teacher."""
+def licenses(card: Card) -> str:
+    """Licenses of the weights, the data set and the teacher."""
     lines = [f"- these weights: {card.license}", f"- data set {card.data.name}: {card.data.license}"]
     if card.pair is not None:
         lines.append(f"- teacher {card.pair.teacher}: {card.teacher_license or UNKNOWN}")

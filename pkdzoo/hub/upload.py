@@ -5,10 +5,10 @@
     metrics.json                      the result of the evaluation, without local paths
     recipe.json                       of a run: the recipe, for ``recipes/train.py``
     README.md, .eval_results/*.yaml   the card, and its AP in the format of newer Hub pages
-    LICENSE                           licences of the weights, the data and the teacher, one per line
+    LICENSE                           licenses of the weights, the data and the teacher, one per line
     predictions.png                   an image with predictions (optional)
 
-The folder is new and holds these files only: no optimiser states, no logs. Before the upload it is searched for local
+The folder is new and holds these files only: no optimizer states, no logs. Before the upload it is searched for local
 paths, user names and tokens. A commit on the Hub is atomic, and the Hub keeps large files of a failed one: a second
 upload continues where the first one stopped.
 """
@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from pkdzoo.hub.card import Card
-from pkdzoo.hub.card_text import check_licenses, check_numbers, eval_results, licences, render
+from pkdzoo.hub.card_text import check_licenses, check_numbers, eval_results, licenses, render
 from pkdzoo.hub.errors import UploadError, first_line, is_transient, lacks_xet, status_of, unwrap
 from pkdzoo.hub.files import CONFIG, PREPROCESSOR, SETTINGS, TENSORS, preprocessor, save_folder
 from pkdzoo.utils.files import read_json, sha256_of_file, write_json, write_text
@@ -77,7 +77,7 @@ def write_repository(
         The folder.
 
     Raises:
-        ValueError: for an unknown licence, a folder that is not empty, or private data in a file.
+        ValueError: for an unknown license, a folder that is not empty, or private data in a file.
     """
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()):
@@ -95,7 +95,7 @@ def write_repository(
         write_json(folder / RECIPE, strip_local_paths(recipe))
     card = replace(card, megabytes=(folder / TENSORS).stat().st_size / 1e6)
     write_text(folder / README, render(card))
-    write_text(folder / LICENSE, licences(card) + "\n")
+    write_text(folder / LICENSE, licenses(card) + "\n")
     if extras is not None:
         name, content = extras
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def write_repository(
 
 
 def with_provenance(config: Mapping[str, Any], card: Card, sha256: str) -> dict[str, Any]:
-    """The config with the hash, licence and provenance of the tensors added to our settings."""
+    """The config with the hash, license and provenance of the tensors added to our settings."""
     about: dict[str, Any] = {**card.provenance}
     pair = card.pair
     if pair is not None:
@@ -214,7 +214,7 @@ def push_folder(
     Args:
         folder: written by :func:`write_repository`.
         repository: ``org/name``.
-        private: visibility of a new repository; None means the default of the organisation.
+        private: visibility of a new repository; None means the default of the organization.
         token: access token; None means the token of ``hf auth login``, or ``HF_TOKEN``.
         revision: branch, created if it is missing; None means the main branch.
         message: commit message.
@@ -230,7 +230,7 @@ def push_folder(
     from huggingface_hub import HfApi
 
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        raise ValueError(f"{repository!r} is no name of a repository: write ORGANISATION/NAME")
+        raise ValueError(f"{repository!r} is no name of a repository: write ORGANIZATION/NAME")
     check_private(Path(folder), words_of_labels(Path(folder)) | {repository.partition("/")[0]})
     api = HfApi(token=token)
     call_hub(repository, lambda: api.create_repo(repository, private=private, exist_ok=True))

@@ -19,7 +19,7 @@ class Weights:
         sha256: the known first digits of the file's hash.
         metrics: ``AP``, ``AP50`` etc. on the validation split, in percent, and ``per_class`` by class name, if known.
         source: where the metrics are published, or the command that measured them.
-        license: licence of the weights.
+        license: license of the weights.
         labels: class names, or the name of a known set of classes, e.g. "coco".
         recipe: file below ``recipes/`` that trains them.
         launch: the training command, if the recipe alone does not determine it.

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Region = tuple[NDArray[np.bool_], slice, slice]  # a mask, and the rows and columns of the image it covers
 
@@ -25,16 +25,16 @@ MIN_FONT = 12  # pixels; smaller letters are hard to read
 SHORTEN, LEAVE_OUT = 0.5, 0.8  # share of an object: a caption that hides more is shortened, or left out
 
 
-def class_colour(label: int) -> Colour:
-    """The colour of a class, the same on every image; consecutive labels differ strongly in hue."""
+def class_color(label: int) -> Color:
+    """The color of a class, the same on every image; consecutive labels differ strongly in hue."""
     hue = (label * 0.61803398875) % 1.0  # golden ratio: each hue falls into the largest gap between the previous ones
     red, green, blue = colorsys.hls_to_rgb(hue, 0.45 if label % 2 else 0.55, 0.85)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def text_colour_on(colour: Colour) -> Colour:
-    """Black or white, whichever is more readable on the colour."""
-    red, green, blue = colour
+def text_color_on(color: Color) -> Color:
+    """Black or white, whichever is more readable on the color."""
+    red, green, blue = color
     return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
 
 
@@ -51,7 +51,7 @@ def draw_detections(
     Args:
         image: RGB.
         boxes: (N, 4) xyxy in pixels of the image.
-        labels: class of each box, which determines its colour.
+        labels: class of each box, which determines its color.
         captions: text of each box, e.g. ``dog 0.93``; where there is no room for it, the last word is left out.
         masks: mask of each box, on its part of the image.
         enlarge: enlarge an image whose longer side is below 480 pixels by a whole number, so that captions have room.
@@ -62,7 +62,7 @@ def draw_detections(
     canvas = image.convert("RGB")
     canvas = canvas.copy() if canvas is image else canvas
     for label, region in list(zip(labels, masks or ()))[::-1]:
-        _draw_mask(canvas, class_colour(int(label)), region)
+        _draw_mask(canvas, class_color(int(label)), region)
     factor = -(-SMALL // max(canvas.size)) if enlarge else 1
     if factor > 1:
         canvas = canvas.resize((canvas.width * factor, canvas.height * factor), Image.Resampling.BICUBIC)
@@ -71,21 +71,21 @@ def draw_detections(
     side = min(canvas.size)
     line = max(2, round(side / 300))
     for i in range(len(boxes) - 1, -1, -1):
-        _draw_box(draw, boxes[i], class_colour(int(labels[i])), line)
+        _draw_box(draw, boxes[i], class_color(int(labels[i])), line)
     _draw_captions(draw, boxes, labels, captions, _font(max(MIN_FONT, round(side / 40))), canvas.size)
     return canvas
 
 
-def _draw_box(draw: ImageDraw.ImageDraw, box: NDArray[np.float32], colour: Colour, line: int) -> None:
+def _draw_box(draw: ImageDraw.ImageDraw, box: NDArray[np.float32], color: Color, line: int) -> None:
     x1, y1, x2, y2 = (float(v) for v in box)
     corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
-    edge = max(1, line // 2)  # an outline, so that the box is visible on a background of its colour
+    edge = max(1, line // 2)  # an outline, so that the box is visible on a background of its color
     draw.rectangle(
         (corners[0] - edge, corners[1] - edge, corners[2] + edge, corners[3] + edge),
-        outline=text_colour_on(colour),
+        outline=text_color_on(color),
         width=edge,
     )
-    draw.rectangle(corners, outline=colour, width=line)
+    draw.rectangle(corners, outline=color, width=line)
 
 
 @lru_cache(8)
@@ -108,10 +108,10 @@ def _draw_captions(
         if placement is None:
             continue
         k, area = placement
-        colour = class_colour(int(labels[i]))
-        draw.rectangle((area[0], area[1], area[2] - 1, area[3] - 1), fill=colour)
+        color = class_color(int(labels[i]))
+        draw.rectangle((area[0], area[1], area[2] - 1, area[3] - 1), fill=color)
         corner = (area[0] + 2 - bounds[i][k][0], area[1] + 2 - bounds[i][k][1])
-        draw.text(corner, texts[i][k], fill=text_colour_on(colour), font=font)
+        draw.text(corner, texts[i][k], fill=text_color_on(color), font=font)
 
 
 def place_captions(
@@ -174,8 +174,8 @@ def _hidden_share(area: NDArray[np.float64], boxes: NDArray[np.float32]) -> floa
     return float((_overlap(area, boxes) / areas).max())
 
 
-def _draw_mask(canvas: Image.Image, colour: Colour, region: Region) -> None:
-    """Colour the pixels of a mask and draw its edge; only the mask's part of the image is changed."""
+def _draw_mask(canvas: Image.Image, color: Color, region: Region) -> None:
+    """Color the pixels of a mask and draw its edge; only the mask's part of the image is changed."""
     mask, rows, columns = region
     if not mask.any():
         return
@@ -183,6 +183,6 @@ def _draw_mask(canvas: Image.Image, colour: Colour, region: Region) -> None:
     part = np.array(canvas.crop((*corner, columns.stop, rows.stop))).astype(np.float32)
     padded = np.pad(mask, 1)
     inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    part[mask] = part[mask] * 0.55 + np.array(colour, np.float32) * 0.45
-    part[mask & ~inside] = colour  # the edge separates touching objects of one class
+    part[mask] = part[mask] * 0.55 + np.array(color, np.float32) * 0.45
+    part[mask & ~inside] = color  # the edge separates touching objects of one class
     canvas.paste(Image.fromarray(part.round().astype(np.uint8)), corner)

@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from pkdzoo.data.image_files import open_image
-from pkdzoo.inference.draw import class_colour, draw_detections
+from pkdzoo.inference.draw import class_color, draw_detections
 from pkdzoo.ops.masks import paste_mask, paste_masks, run_lengths
 from pkdzoo.structures import Detections
 
@@ -186,7 +186,7 @@ class Result:
         return "\n".join(parts)
 
     def _html_row(self, i: int) -> str:
-        red, green, blue = class_colour(int(self.labels[i]))
+        red, green, blue = class_color(int(self.labels[i]))
         mark = f'<span style="color:rgb({red},{green},{blue})">&#9632;</span>'
         numbers = "".join(f"<td>{v:.1f}</td>" for v in self.boxes[i].tolist())
         return f"<tr><td>{mark} {html.escape(self.names[i])}</td><td>{float(self.scores[i]):.2f}</td>{numbers}</tr>"

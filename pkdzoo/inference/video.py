@@ -120,7 +120,7 @@ class VideoWriter:
         av = _av()
         if self.stream is None:
             name = next(name for name in ENCODERS if name in av.codecs_available)
-            # The common pixel format halves the resolution of colours, so both sides must be even.
+            # The common pixel format halves the resolution of colors, so both sides must be even.
             self.stream = self.file.add_stream(name, rate=self.rate)
             self.stream.width, self.stream.height = image.width // 2 * 2, image.height // 2 * 2
             self.stream.pix_fmt = "yuv420p"

@@ -1,4 +1,4 @@
-"""The convolution block of necks and heads, and the initialisation of heads."""
+"""The convolution block of necks and heads, and the initialization of heads."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Scale(nn.Module):
 
 
 def init_convs(module: nn.Module, std: float = 0.01) -> None:
-    """Initialise every convolution in ``module`` with normal weights and zero biases, as all dense heads do."""
+    """Initialize every convolution in ``module`` with normal weights and zero biases, as all dense heads do."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.normal_(layer.weight, std=std)
@@ -62,7 +62,7 @@ def init_convs(module: nn.Module, std: float = 0.01) -> None:
 
 
 def init_class_bias(layer: nn.Module, probability: float = 0.01) -> None:
-    """Initialise the bias of a sigmoid class layer so that it predicts ``probability``.
+    """Initialize the bias of a sigmoid class layer so that it predicts ``probability``.
 
     Nearly all priors are background: a start at 0.5 would make the first losses huge (Lin et al. 2017, section 4.1).
     """

@@ -59,7 +59,7 @@ class SampledConv(nn.Module):
 class DeformConv(nn.Module):
     """A deformable convolution without bias: a second convolution predicts the offsets from the same map.
 
-    The second convolution is initialised to zero, so that the module starts as an ordinary convolution. Arguments as
+    The second convolution is initialized to zero, so that the module starts as an ordinary convolution. Arguments as
     in :class:`SampledConv`.
     """
 
@@ -71,7 +71,7 @@ class DeformConv(nn.Module):
         self.reset()
 
     def reset(self) -> None:
-        """Initialise as an ordinary convolution that is followed by a ReLU."""
+        """Initialize as an ordinary convolution that is followed by a ReLU."""
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
         for parameter in self.offset.parameters():
             nn.init.zeros_(parameter)

@@ -1,6 +1,6 @@
-"""Deferred initialisation: every parameter is initialised at most once, or not at all if weights are loaded next.
+"""Deferred initialization: every parameter is initialized at most once, or not at all if weights are loaded next.
 
-A layer of torch initialises its parameters in its constructor, and the detectors then initialise nearly all of them
+A layer of torch initializes its parameters in its constructor, and the detectors then initialize nearly all of them
 again by the rules of their papers. The first random numbers are thrown away, although drawing numbers takes most of the
 time of building a detector.
 
@@ -20,18 +20,18 @@ from torch.overrides import TorchFunctionMode
 
 
 class DeferredInit(TorchFunctionMode):
-    """Context manager in which only the last initialisation of each parameter runs, or none if weights follow.
+    """Context manager in which only the last initialization of each parameter runs, or none if weights follow.
 
-    An initialisation (a function of ``torch.nn.init``, or a method such as ``normal_``) is postponed until the
-    parameter is used, or until the end of the context; another initialisation of the same parameter replaces it.
-    Reading the shape or other metadata does not count as use. Every parameter is therefore initialised by the same rule
+    An initialization (a function of ``torch.nn.init``, or a method such as ``normal_``) is postponed until the
+    parameter is used, or until the end of the context; another initialization of the same parameter replaces it.
+    Reading the shape or other metadata does not count as use. Every parameter is therefore initialized by the same rule
     as without this context; only the random numbers differ.
 
-    The context applies to the thread that entered it. It recognises parameters by identity: changes through another
-    tensor that shares the memory, created before the context, are overwritten by the postponed initialisation.
+    The context applies to the thread that entered it. It recognizes parameters by identity: changes through another
+    tensor that shares the memory, created before the context, are overwritten by the postponed initialization.
 
     Args:
-        weights_follow: skip all initialisations, because the caller overwrites every parameter afterwards. Until then
+        weights_follow: skip all initializations, because the caller overwrites every parameter afterwards. Until then
             the values are undefined.
 
     Example:
@@ -45,8 +45,8 @@ class DeferredInit(TorchFunctionMode):
         (6.0, True)
     """
 
-    # Methods that overwrite a whole tensor; the functions of torch.nn.init are recognised by their module.
-    INITIALISERS = frozenset({Tensor.normal_, Tensor.uniform_, Tensor.zero_, Tensor.fill_})
+    # Methods that overwrite a whole tensor; the functions of torch.nn.init are recognized by their module.
+    INITIALIZERS = frozenset({Tensor.normal_, Tensor.uniform_, Tensor.zero_, Tensor.fill_})
     # Functions that read or change metadata only.
     METADATA = frozenset(
         {Tensor.dim, Tensor.ndimension, Tensor.size, Tensor.numel, Tensor.new_empty, Tensor.new_tensor}
@@ -59,17 +59,17 @@ class DeferredInit(TorchFunctionMode):
         self.weights_follow = weights_follow
         # By the id of the parameter, which the arguments keep alive.
         self.pending: dict[int, tuple[Callable[..., Any], Any, dict[str, Any]]] = {}
-        # Parameters that were used: views of them may exist, so that later initialisations must run immediately.
+        # Parameters that were used: views of them may exist, so that later initializations must run immediately.
         self.used: dict[int, nn.Parameter] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         first = args[0] if args else kwargs.get("tensor")
-        initialises = func in self.INITIALISERS or getattr(func, "__module__", None) == "torch.nn.init"
+        initializes = func in self.INITIALIZERS or getattr(func, "__module__", None) == "torch.nn.init"
         # a tensor among the other arguments could change before the end
         can_wait = not any(isinstance(value, Tensor) for value in (*args[1:], *kwargs.values()) if value is not first)
         if (
-            initialises
+            initializes
             and can_wait
             and isinstance(first, nn.Parameter)
             and (self.weights_follow or id(first) not in self.used)
@@ -89,10 +89,10 @@ class DeferredInit(TorchFunctionMode):
             self.run_pending(parameter_id)
 
     def run_pending(self, parameter_id: int) -> None:
-        """Run the postponed initialisation of a parameter, if there is one."""
+        """Run the postponed initialization of a parameter, if there is one."""
         func, args, kwargs = self.pending.pop(parameter_id, (None, (), {}))
         if func is not None and not self.weights_follow:
-            with torch.no_grad():  # callers initialise under no_grad, but may have left it by now
+            with torch.no_grad():  # callers initialize under no_grad, but may have left it by now
                 func(*args, **kwargs)
 
 

@@ -1,6 +1,6 @@
 """Blocks with a global receptive field: the global context block of FGD and the non-local block of FBKD.
 
-Both are initialised as the identity, so that a distillation method starts as plain feature imitation.
+Both are initialized as the identity, so that a distillation method starts as plain feature imitation.
 """
 
 from __future__ import annotations

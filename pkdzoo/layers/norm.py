@@ -1,4 +1,4 @@
-"""Normalisation layers by name, and batch norm with frozen statistics."""
+"""Normalization layers by name, and batch norm with frozen statistics."""
 
 from __future__ import annotations
 

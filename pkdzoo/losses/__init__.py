@@ -1,4 +1,4 @@
-"""Losses as pure functions. The caller applies weights and normalisers."""
+"""Losses as pure functions. The caller applies weights and normalizers."""
 
 from pkdzoo.losses.correlation import normalize_channels, pearson, pearson_correlation
 from pkdzoo.losses.detection import (

@@ -1,12 +1,12 @@
 """PKD's loss: the Pearson correlation between the channels of two feature maps, with an analytic gradient.
 
-PKD (Cao et al. 2022, arXiv:2207.02039) normalises every channel of both maps to mean 0 and deviation 1 over the batch
+PKD (Cao et al. 2022, arXiv:2207.02039) normalizes every channel of both maps to mean 0 and deviation 1 over the batch
 and takes half the mean squared difference, which is 1 minus the Pearson correlation. As mmrazor's PKDLoss: unbiased
 deviation, ``EPS`` added to it, mean over channels (the paper's equation 2 writes one channel only).
 
 The formula is implemented twice. ``normalize_channels`` is the plain form, which autograd differentiates and which
 other methods share.
-``pearson`` never stores a normalised map: per channel the gradient is an affine function of the two raw maps,
+``pearson`` never stores a normalized map: per channel the gradient is an affine function of the two raw maps,
 
     dL/ds = (P * (s - mean_s) - Q * (t - mean_t)) / (C * M),   Q = 1 / (a * b),   a = std_s + EPS,   b = std_t + EPS,
     P = EPS / a**3 + cov(s, t) / (std_s * a**2 * b),           M = N * H * W
@@ -32,7 +32,7 @@ _BLOCK = 1 << 19  # values of one map that a CPU processes at a time: they stay 
 
 
 def pearson(student: Tensor, teacher: Tensor, sync: bool = False) -> Tensor:
-    """PKD's loss between two maps: half the mean squared difference after normalising each channel.
+    """PKD's loss between two maps: half the mean squared difference after normalizing each channel.
 
     Equal to ``mean over channels of (M - 1) / M * (1 - r)`` up to ``EPS``, with r the Pearson correlation and M the
     number of values of a channel. Statistics are float32 (float64 for float64 maps) under any autocast, and are taken
@@ -103,8 +103,8 @@ def normalize_channels(maps: Tensor, sync: bool = False) -> Tensor:
         >>> [f"{channel.std():.3f}" for channel in maps.transpose(0, 1)]
         ['1.000', '1.000', '1.000']
     """
-    centred, _, std = centre_channels(maps, sync)
-    return centred * inverse_std(std)
+    centered, _, std = center_channels(maps, sync)
+    return centered * inverse_std(std)
 
 
 def inverse_std(std: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ def inverse_std(std: Tensor) -> Tensor:
     return (std > 0) / (std + EPS)
 
 
-def centre_channels(maps: Tensor, sync: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+def center_channels(maps: Tensor, sync: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """Maps minus the mean of each channel, that mean, and the unbiased deviation, over N, H and W.
 
     Args:
@@ -124,9 +124,9 @@ def centre_channels(maps: Tensor, sync: bool = False) -> tuple[Tensor, Tensor, T
     """
     maps = float32_or_wider(maps)
     anchor = _anchor(maps)
-    centred = maps - anchor  # a channel without variation becomes exactly 0
+    centered = maps - anchor  # a channel without variation becomes exactly 0
     count = float(maps.numel() // maps.shape[1])
-    shift = centred.sum(_DIMS, keepdim=True)
+    shift = centered.sum(_DIMS, keepdim=True)
     if sync:
         own = anchor.double() * count + shift.double()  # sums of this process
         total = sum_over_ranks(torch.cat([own.flatten(), own.new_tensor([count])]))
@@ -134,8 +134,8 @@ def centre_channels(maps: Tensor, sync: bool = False) -> tuple[Tensor, Tensor, T
         shift_mean = (total[:-1].view_as(own) / count - anchor).to(maps.dtype)
     else:
         shift_mean = shift / count
-    centred = centred - shift_mean
-    squares = centred.square().sum(_DIMS, keepdim=True)
+    centered = centered - shift_mean
+    squares = centered.square().sum(_DIMS, keepdim=True)
     if sync:
         squares = sum_over_ranks(squares)
     variance = squares / max(count - 1, 1)
@@ -143,7 +143,7 @@ def centre_channels(maps: Tensor, sync: bool = False) -> tuple[Tensor, Tensor, T
     std = (
         torch.where(alive, variance, 1).sqrt() * alive
     )  # the gradient of sqrt(0) is infinite: keep it out of the graph
-    return centred, anchor + shift_mean, std
+    return centered, anchor + shift_mean, std
 
 
 def check_maps(student: Tensor, teacher: Tensor) -> None:
@@ -220,7 +220,7 @@ class _Pearson(torch.autograd.Function):
                 float32_or_wider(student[part]) - anchor_s[:, c], float32_or_wider(teacher[part]) - anchor_t[:, c]
             )
         count = student.numel() // student.shape[1]
-        mean_s, mean_t, (square_s, square_t, product), total = _centre(moments, anchor_s, anchor_t, count, sync)
+        mean_s, mean_t, (square_s, square_t, product), total = _center(moments, anchor_s, anchor_t, count, sync)
         free = max(total - 1, 1)
         std_s, std_t, cov = (square_s / free).sqrt(), (square_t / free).sqrt(), product / free
         a, b = std_s + EPS, std_t + EPS
@@ -272,7 +272,7 @@ def _affine(
     return s.sub_((float32_or_wider(teacher[part]) - anchor_t[:, c]).mul_(q[:, c]))
 
 
-def _centre(
+def _center(
     moments: Tensor, anchor_s: Tensor, anchor_t: Tensor, count: int, sync: bool
 ) -> tuple[Tensor, Tensor, Tensor, float]:
     """From sums relative to the anchors to means relative to them and central sums.

@@ -35,7 +35,7 @@ def sigmoid_focal(logits: Tensor, labels: Tensor, alpha: float = 0.25, gamma: fl
         gamma: how fast easy examples lose weight; 0 gives alpha-balanced cross entropy.
 
     Returns:
-        () to be divided by the caller's normaliser; float32 where logits have fewer bits.
+        () to be divided by the caller's normalizer; float32 where logits have fewer bits.
 
     Raises:
         RuntimeError: when its gradient is differentiated again.
@@ -178,7 +178,7 @@ def quality_focal(logits: Tensor, labels: Tensor, quality: Tensor, beta: float =
         beta: how fast scores near their target lose weight; 0 gives cross entropy.
 
     Returns:
-        () to be divided by the caller's normaliser.
+        () to be divided by the caller's normalizer.
 
     Example:
         >>> import torch

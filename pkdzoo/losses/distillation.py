@@ -37,7 +37,7 @@ def cwd(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
 
 
 def norm_kl(student: Tensor, teacher: Tensor, temperature: float = 50.0) -> Tensor:
-    """PKD in its KL form (paper section 3.4): softmax of the normalised channels over all N*H*W locations.
+    """PKD in its KL form (paper section 3.4): softmax of the normalized channels over all N*H*W locations.
 
     No code of it was released and the reduction over channels is not printed. With the mean over channels, value and
     gradient converge to those of :func:`pearson` as the temperature grows, which is what the paper states.
@@ -75,7 +75,7 @@ def distilled_quality_focal(student: Tensor, teacher: Tensor, weight: Tensor, be
         beta: how fast scores that agree lose weight; the weighting itself passes gradient.
 
     Returns:
-        () sum over priors and classes, to be divided by the caller's normaliser.
+        () sum over priors and classes, to be divided by the caller's normalizer.
 
     Example:
         >>> import torch

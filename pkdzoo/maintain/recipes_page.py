@@ -12,7 +12,7 @@ from pkdzoo.training import Recipe, load_recipes
 from pkdzoo.utils.files import write_text
 
 FOLDERS = {
-    "pkd": "PKD (arXiv:2207.02039): the student imitates the teacher's pyramid, every channel normalised. The files "
+    "pkd": "PKD (arXiv:2207.02039): the student imitates the teacher's pyramid, every channel normalized. The files "
     "that end in `_inherit` are the paper's rows, in which a student with its teacher's kind of head starts from the "
     "teacher's neck and head. The files of the same name without `_inherit` are what mmrazor released.",
     "crosskd": "CrossKD (arXiv:2306.11369), alone and with PKD: the student's maps go through the teacher's head.",

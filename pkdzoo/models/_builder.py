@@ -1,4 +1,4 @@
-"""Builds a detector from a registry entry or a saved folder: arguments, initialisation, weights."""
+"""Builds a detector from a registry entry or a saved folder: arguments, initialization, weights."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def card_of(name: str, recipe: str | None = None) -> Card:
 
 
 def license_of(name: str) -> str:
-    """Licence of registered weights, by ``arch.tag`` or ``arch``; ``unknown`` for other names."""
+    """License of registered weights, by ``arch.tag`` or ``arch``; ``unknown`` for other names."""
     try:
         entry, row = find(name)
     except ValueError:
@@ -89,9 +89,9 @@ def describe_card(
 
     Args:
         model: the detector.
-        license: licence of the weights.
+        license: license of the weights.
         data: training data set; None means the known one with the same classes.
-        data_license: licence of the data set, if ``data`` is its name.
+        data_license: license of the data set, if ``data`` is its name.
         more: further fields of :class:`pkdzoo.hub.card.Card`.
     """
     if data is None:

@@ -1,6 +1,6 @@
 """Pixel statistics and stem weights for images with other than three channels.
 
-The stem follows timm's rule. For one channel, the weights of the three channels are summed, so that a grey image gives
+The stem follows timm's rule. For one channel, the weights of the three channels are summed, so that a gray image gives
 the same result as its RGB copy. For more channels, the three are repeated in order and scaled, so that the sum over the
 channels does not change.
 """

@@ -25,7 +25,7 @@ def check_instances(instances: Sequence[Instances], meta: Sequence[Mapping[str, 
     labels = torch.cat([objects.labels for objects in instances])
     bad_label = (labels < 0) | (labels >= num_classes)
     bad_box = ~boxes.isfinite().all(dim=1) | (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)
-    if not (bad_label | bad_box).any():  # the only synchronisation with the device
+    if not (bad_label | bad_box).any():  # the only synchronization with the device
         return
     image, index = first_of(bad_label | bad_box, instances)
     name = meta[image].get("file_name", f"image {image}") if meta else f"image {image} of the batch"

@@ -24,7 +24,7 @@ def describe(model: ZooModel) -> dict[str, Any]:
         ValueError: for a detector after ``optimize()``.
     """
     if model.optimized:
-        raise ValueError(f"{model.name} is optimised and has no norm layers any more: save it before optimize()")
+        raise ValueError(f"{model.name} is optimized and has no norm layers any more: save it before optimize()")
     names, ids = model.label_names, coco_ids(model.label_names)
     return {
         "library_name": "pkdzoo",

@@ -51,7 +51,7 @@ def create_detector(
         pretrained: load the weights of the tag, or the default weights of the architecture. A tag without
             ``pretrained=True`` loads nothing.
         num_classes: number of classes. If the weights have another number, the tensors that depend on it are
-            initialised randomly, and all others are loaded strictly.
+            initialized randomly, and all others are loaded strictly.
         in_chans: number of image channels. The weights of the first convolution are summed for one channel and
             repeated for more than three.
         label_names: class names, or ``"coco"``; None means those of the weights.
@@ -83,7 +83,7 @@ def create_detector(
     if name.startswith(PREFIXES):
         model = from_folder(name, num_classes, cache_dir, overrides)
     elif any(sign in name for sign in "/\\:"):
-        raise ValueError(f"{name!r} is not a registered name: write 'local-dir:FOLDER' or 'hf-hub:ORGANISATION/NAME'")
+        raise ValueError(f"{name!r} is not a registered name: write 'local-dir:FOLDER' or 'hf-hub:ORGANIZATION/NAME'")
     else:
         model = from_registry(name, pretrained, num_classes, cache_dir, overrides)
     assert isinstance(model, Detector)

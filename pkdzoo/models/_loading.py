@@ -96,7 +96,7 @@ def load_backbone(model: M, source: str = "imagenet", cache_dir: str | Path | No
 def check_not_optimized(model: ZooModel) -> None:
     """Raise ValueError for a detector whose norm layers were folded by ``optimize()``."""
     if model.optimized:
-        raise ValueError(f"{model.name} is optimised and has no norm layers any more: load weights before optimize()")
+        raise ValueError(f"{model.name} is optimized and has no norm layers any more: load weights before optimize()")
 
 
 def to_our_layout(model: ZooModel, content: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ class Line:
             1000 regions, 100 masks). Detector papers call this unit GFLOPs.
         AP: box AP on the validation split of the data set, in percent, like the next five; None if it is unknown.
         source: where the APs are published, or the command that measured them.
-        license: licence of the weights.
+        license: license of the weights.
         teacher: name of the teacher.
         teacher_AP: as published by ``triple_source``, like the next two.
         baseline: AP of the same student without a teacher.

@@ -85,7 +85,7 @@ class DenseDetector(Detector):
 
     Args:
         head: called as ``head(levels, tap) -> (HeadOutputs, taps)``.
-        base_anchors: L tensors (A, 4), the priors of one location on each level, xyxy in pixels and centred on zero.
+        base_anchors: L tensors (A, 4), the priors of one location on each level, xyxy in pixels and centered on zero.
         offset: position of the first location in strides, 0 or 0.5.
         kwargs: see :class:`Detector`.
     """

@@ -86,7 +86,7 @@ class Detector(ZooModel):
     # -- one pass ------------------------------------------------------------------------------------------------
 
     def normalize(self, batch: Batch) -> Tensor:
-        """Normalise raw RGB images (B, 3, H, W) by :meth:`standardize` and set their padding to zero."""
+        """Normalize raw RGB images (B, 3, H, W) by :meth:`standardize` and set their padding to zero."""
         images = self.standardize(batch.images)
         padded = (images.shape[-2], images.shape[-1])
         if any(size != padded for size in batch.sizes):
@@ -194,7 +194,7 @@ class Detector(ZooModel):
     def optimize(self, channels_last: bool = True) -> Self:
         """Make prediction faster: fold frozen norms into the preceding convolutions. This cannot be undone.
 
-        Detections stay the same up to rounding. An optimised detector cannot be trained or saved, and no checkpoint
+        Detections stay the same up to rounding. An optimized detector cannot be trained or saved, and no checkpoint
         can be loaded into it: save it first. Can be combined with ``torch.compile``.
 
         Args:
@@ -338,9 +338,9 @@ class Detector(ZooModel):
 
         Args:
             repository: ``org/name``; is created if it does not exist.
-            license: licence of the weights, e.g. ``Apache-2.0``.
+            license: license of the weights, e.g. ``Apache-2.0``.
             data: name of the training data set; None means COCO for a detector with COCO's classes.
-            data_license: licence of the data set.
+            data_license: license of the data set.
             metrics: results of an evaluation, by name.
             source: the command that measured them.
             kwargs: ``private``, ``token``, ``revision``, ``message``, ``create_pr``: see
@@ -350,7 +350,7 @@ class Detector(ZooModel):
             The URL of the commit.
 
         Raises:
-            ValueError: for an unknown licence.
+            ValueError: for an unknown license.
             pkdzoo.hub.upload.UploadError: for an upload that fails.
         """
         card = describe_card(

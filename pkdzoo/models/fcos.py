@@ -6,7 +6,7 @@ published variants:
 
 - plain (``fcos_r50_caffe``, ``fcos_x101_64x4d``): every point inside a box is positive, IoU loss, centerness predicted
   from the class tower;
-- with the tricks that FGD and PKD use (``fcos_r50_tricks``): only points near the centre are positive, distances in
+- with the tricks that FGD and PKD use (``fcos_r50_tricks``): only points near the center are positive, distances in
   strides, GIoU loss, biases in the towers;
 - with the tricks of mmdetection's zoo (``fcos_r50_caffe_tricks``): the same, but centerness from the box tower.
 
@@ -114,7 +114,7 @@ class FCOS(DenseDetector):
 
     Args:
         box_loss: loss of pairs of boxes (K, 4), (K, 4) -> (K,).
-        center_radius: points are positive within this many strides of a box's centre; None means in the whole box.
+        center_radius: points are positive within this many strides of a box's center; None means in the whole box.
         kwargs: as :class:`DenseDetector`.
     """
 
@@ -198,7 +198,7 @@ def build(
             ResNet, nothing of a Swin.
         width: channels of the pyramid and the towers.
         depth: convolutions per tower.
-        tricks: centre sampling within 1.5 strides, distances in strides, GIoU loss, biases in the towers, and an NMS
+        tricks: center sampling within 1.5 strides, distances in strides, GIoU loss, biases in the towers, and an NMS
             threshold of 0.6 instead of 0.5.
         centerness_from: the tower that centerness is predicted from, ``cls`` or ``reg``.
         relu_before_extra: ReLU before the pyramid's coarsest level, as published; False gives GFL's and ATSS' pyramid.

@@ -29,7 +29,7 @@ class FeatureExtractor(nn.Module):
         super().__init__()
         order = detector.channel_order
         pixel_norm = PixelNorm(tuple(detector.pixel_mean.tolist()), tuple(detector.pixel_std.tolist()), order)
-        # A detector without a head, which normalises the images and runs backbone and neck.
+        # A detector without a head, which normalizes the images and runs backbone and neck.
         self.body = Detector(detector.backbone, detector.neck, detector.num_classes, pixel_norm, resize=detector.resize)
         self.body.name = detector.name
         self.train(detector.training)

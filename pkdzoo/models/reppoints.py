@@ -3,7 +3,7 @@
 As mmdetection's reppoints-moment_*_fpn-gn_head-gn_*_coco: each location predicts nine points and refines them once; the
 mean and the spread of the points give the box. Class and refinement are predicted by deformable convolutions that
 sample at the first nine points. The pyramid has group norm too. The first points are assigned by distance to the
-objects' centres, the refined points and the classes by the IoU of the first boxes.
+objects' centers, the refined points and the classes by the IoU of the first boxes.
 
 Box outputs are corners relative to the location, in strides; ``extra["first"]`` holds those of the first points.
 """
@@ -104,7 +104,7 @@ class RepPointsHead(TowerHead):
         return logits, self.box_of(first), self.box_of(refined)
 
     def box_of(self, points: Tensor) -> Tensor:
-        """Box of a point set: its mean is the centre, and its spread times a learned factor is half a side.
+        """Box of a point set: its mean is the center, and its spread times a learned factor is half a side.
 
         Args:
             points: (B, 18, h, w), y and x of each point.

@@ -1,7 +1,7 @@
 """RetinaNet: focal loss for dense object detection (Lin et al. 2017, arXiv:1708.02002).
 
 As mmdetection's retinanet_*_fpn_*_coco: nine anchors per location, two towers of four convolutions without norm, focal
-and L1 loss. Both losses are normalised by the number of positives, at least 1 per image. Differs from the paper in L1
+and L1 loss. Both losses are normalized by the number of positives, at least 1 per image. Differs from the paper in L1
 instead of smooth L1, and in computing the pyramid's P6 from the backbone's last map (``extra="on_input"``); CrossKD's
 students compute it from P5 (``on_output``).
 """

@@ -92,7 +92,7 @@ def paired_iou(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:
 
 
 def paired_giou(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:
-    """Generalised IoU of ``a[i]`` with ``b[i]`` (Rezatofighi et al. 2019), in -1..1.
+    """Generalized IoU of ``a[i]`` with ``b[i]`` (Rezatofighi et al. 2019), in -1..1.
 
     torchvision's ``generalized_box_iou_loss`` adds its epsilon to the union. The published detectors were trained with
     a lower limit instead, which gives another value for tiny boxes.

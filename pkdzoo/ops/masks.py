@@ -57,7 +57,7 @@ def paste_mask(
     if columns.start >= columns.stop or rows.start >= rows.stop:
         return torch.zeros(0, 0, dtype=torch.bool, device=probabilities.device), slice(0, 0), slice(0, 0)
     box = box.float()
-    # coordinates of the pixels' centres: -1 at one side of the box, 1 at the other
+    # coordinates of the pixels' centers: -1 at one side of the box, 1 at the other
     x, y = (
         (torch.arange(part.start, part.stop, device=box.device) + 0.5 - box[i]) / (box[i + 2] - box[i]) * 2 - 1
         for i, part in enumerate((columns, rows))

@@ -15,7 +15,7 @@ from pkdzoo.structures import Priors
 
 
 def base_anchors(base: float, scales: Sequence[float], ratios: Sequence[float]) -> Tensor:
-    """The anchors of one location, centred on zero.
+    """The anchors of one location, centered on zero.
 
     Args:
         base: side of an anchor of scale 1 in pixels.
@@ -37,7 +37,7 @@ def grid_priors(
     """Repeat the anchors of each level at all its locations.
 
     Args:
-        base_anchors: L tensors (A, 4) xyxy, centred on zero; the result has their device and dtype.
+        base_anchors: L tensors (A, 4) xyxy, centered on zero; the result has their device and dtype.
         sizes: (h, w) of each level.
         strides: stride of each level in pixels.
         offset: position of the first location, in strides: 0 for anchors, 0.5 for FCOS' points.
@@ -58,7 +58,7 @@ def grid_priors(
 
 
 def point_base_anchors(strides: Sequence[int]) -> list[Tensor]:
-    """The point prior of each level, as one box per location that is one stride wide and centred on zero."""
+    """The point prior of each level, as one box per location that is one stride wide and centered on zero."""
     return [torch.tensor([[-stride, -stride, stride, stride]], dtype=torch.float32) / 2 for stride in strides]
 
 

@@ -15,7 +15,7 @@ def world_size() -> int:
 def mean_over_ranks(value: Tensor, least: float | None = None) -> Tensor:
     """The mean of a tensor over processes, without gradient.
 
-    For the normalisers of losses: gradients are averaged over processes, so a loss must be divided by the mean count
+    For the normalizers of losses: gradients are averaged over processes, so a loss must be divided by the mean count
     per process. With local counts, objects on processes with few of them would have a higher weight.
 
     Args:

@@ -1,6 +1,6 @@
 """Progress and checkpoints of a run: it can be killed at any moment and resumed with the same results, bit by bit.
 
-A checkpoint is written to a temporary folder, synchronised to the disk and renamed, so it exists completely or not at
+A checkpoint is written to a temporary folder, synchronized to the disk and renamed, so it exists completely or not at
 all. The progress is in its manifest, not in the folder's name. Random states need not be saved: every step is seeded by
 (seed, step, process), every image by (seed, epoch, image), every order by (seed, epoch).
 """
@@ -33,8 +33,8 @@ class Progress:
 
     Attributes:
         epoch: current epoch, counted from 0; also the number of finished epochs.
-        step: finished optimiser steps.
-        step_in_epoch: finished optimiser steps of the current epoch.
+        step: finished optimizer steps.
+        step_in_epoch: finished optimizer steps of the current epoch.
         best: highest value so far of the metric ``logging.best``; None before the first evaluation.
         stale: evaluations since then.
         done: whether the run is finished.
@@ -64,7 +64,7 @@ def save_checkpoint(
         output: the run's folder.
         progress: written to the manifest.
         tensors: weights and buffers of everything that is trained, by name.
-        rest: state dicts of optimiser, schedule and scaler.
+        rest: state dicts of optimizer, schedule and scaler.
         keep: number of checkpoints that stay.
 
     Returns:
@@ -213,7 +213,7 @@ def reopened(progress: Progress, steps: int, patience: int | None) -> Progress:
 
     Args:
         progress: of the checkpoint.
-        steps: optimiser steps of the whole run.
+        steps: optimizer steps of the whole run.
         patience: see ``Logging``.
     """
     stopped_early = patience is not None and progress.stale >= patience

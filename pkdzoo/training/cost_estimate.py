@@ -1,6 +1,6 @@
 """Cost of a step, estimated before training: multiply-adds, memory, and on a CPU the time.
 
-Three forward and backward passes over small grey images are counted in eval mode. Work and memory grow linearly with
+Three forward and backward passes over small gray images are counted in eval mode. Work and memory grow linearly with
 the number of pixels, so two image sizes and two batch sizes suffice to extrapolate to the real batch.
 """
 
@@ -94,7 +94,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now -= self.sizes.pop(key, 0)
 
 
-def grey(count: int, size: int, device: torch.device) -> Batch:
+def gray(count: int, size: int, device: torch.device) -> Batch:
     """Images of ``size`` x ``size`` pixels with one object each."""
     box = torch.tensor([[0.125, 0.125, 0.75, 0.625]], device=device) * size
     objects = Instances(box, torch.zeros(1, dtype=torch.int64, device=device))
@@ -118,7 +118,7 @@ def dry_pass(
     Raises:
         ValueError: if the pass fails, or a loss is not finite.
     """
-    batch = grey(images, size, next(task.parameters()).device)
+    batch = gray(images, size, next(task.parameters()).device)
     training = [module for module in task.modules() if module.training]
     task.eval()  # batch norms keep their statistics
     # Gradients are dropped at once: they are counted with the weights, and all passes have to be alike.
@@ -143,7 +143,7 @@ def dry_pass(
             module.training = True
     bad = [name for name, value in losses.items() if not torch.isfinite(value).all()]
     if bad:
-        raise ValueError(f"{', '.join(bad)} is not finite on a grey image with one object: check the weights")
+        raise ValueError(f"{', '.join(bad)} is not finite on a gray image with one object: check the weights")
     return Cost(forward / 2, counter.flops / 2, counter.peak, time.perf_counter() - start)
 
 
@@ -218,7 +218,7 @@ def memory_of_a_step(task: nn.Module, student: nn.Module, maps: float, kind: str
         task: a task or a detector, not wrapped.
         student: the detector that is trained.
         maps: bytes of a pass, see :func:`cost_of_a_pass`.
-        kind: of the optimiser, ``sgd`` or ``adamw``.
+        kind: of the optimizer, ``sgd`` or ``adamw``.
         ema: whether a moving average is kept.
         processes: number of training processes.
     """

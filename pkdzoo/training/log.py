@@ -32,13 +32,13 @@ class Diverged(RuntimeError):
 
 
 class Monitor:
-    """Logs means over the last ``every`` optimiser steps of all processes, and checks that each step is finite.
+    """Logs means over the last ``every`` optimizer steps of all processes, and checks that each step is finite.
 
     Args:
         accelerator: of the run.
         folder: of the run; ``log.jsonl`` is written there.
-        every: optimiser steps between two log lines.
-        steps: optimiser steps of the whole run.
+        every: optimizer steps between two log lines.
+        steps: optimizer steps of the whole run.
         progress: of the run; later lines are removed from the log of a resumed run.
     """
 
@@ -103,7 +103,7 @@ class Monitor:
             self._sum(key, torch.as_tensor(value))
 
     def check_step(self, grad_norm: Tensor, stop: bool, last_checkpoint: str) -> bool:
-        """Between the backward passes and the optimiser's step: check that the step is finite, and share stop requests.
+        """Between the backward passes and the optimizer's step: check that the step is finite, and share stop requests.
 
         All processes call it and get the same answer; processes that disagreed would wait for each other for ever. All
         passes since the last step are checked. Under fp16 an overflowing gradient is not an error, because the scaler
@@ -151,7 +151,7 @@ class Monitor:
         return bool(self.accelerator.reduce(flag, "sum") if self.accelerator.num_processes > 1 else flag)
 
     def end_step(self, progress: Progress, lr: float, grad_norm: Tensor) -> None:
-        """After an optimiser step: update the bar and, every ``every`` steps, write a log line.
+        """After an optimizer step: update the bar and, every ``every`` steps, write a log line.
 
         Args:
             progress: with this step counted.

@@ -1,4 +1,4 @@
-"""Optimiser and learning rate schedule of a recipe, in optimiser steps.
+"""Optimizer and learning rate schedule of a recipe, in optimizer steps.
 
 Parameter groups follow mmengine's ``DefaultOptimWrapperConstructor``: the factors of biases do not apply to the biases
 of norm layers. The warm-up follows its schedulers: of 500 steps, step 499 is the first at the full rate.
@@ -48,12 +48,12 @@ def param_groups(model: nn.Module, optim: Optim, lr: float) -> list[dict[str, An
 
 
 def build_optimizer(model: nn.Module, optim: Optim, batch: int) -> torch.optim.Optimizer:
-    """The optimiser of a recipe.
+    """The optimizer of a recipe.
 
     Args:
-        model: its trainable parameters are optimised.
+        model: its trainable parameters are optimized.
         optim: see Optim.
-        batch: images per optimiser step, for ``optim.scale_lr``.
+        batch: images per optimizer step, for ``optim.scale_lr``.
     """
     # Not fused, which would save 1.5 % of a step of FCOS-R50. On a CPU, the fused kernel pairs weights and momentum by
     # memory order, which differs in a run that is resumed with --channels-last and began without, and then computes
@@ -66,7 +66,7 @@ def build_optimizer(model: nn.Module, optim: Optim, batch: int) -> torch.optim.O
 
 
 def lr_factor(schedule: Schedule, steps_per_epoch: int) -> Callable[[int], float]:
-    """The factor of the learning rate at each optimiser step, counted from 0."""
+    """The factor of the learning rate at each optimizer step, counted from 0."""
     milestones = [math.ceil(epoch * steps_per_epoch) for epoch in schedule.milestones]
     warmup, steps = schedule.warmup, planned_steps(schedule, steps_per_epoch)
 
@@ -84,7 +84,7 @@ def lr_factor(schedule: Schedule, steps_per_epoch: int) -> Callable[[int], float
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, schedule: Schedule, steps_per_epoch: int) -> LambdaLR:
-    """The learning rate schedule, stepped once per optimiser step.
+    """The learning rate schedule, stepped once per optimizer step.
 
     Do not let Accelerate prepare it: a prepared scheduler steps once for every process, unless the Accelerator has
     ``step_scheduler_with_optimizer=False``, and on eight processes the warm-up would end after an eighth of its steps.
@@ -93,6 +93,6 @@ def build_schedule(optimizer: torch.optim.Optimizer, schedule: Schedule, steps_p
 
 
 def planned_steps(schedule: Schedule, steps_per_epoch: int) -> int:
-    """Optimiser steps of the whole run."""
+    """Optimizer steps of the whole run."""
     steps = schedule.epochs * steps_per_epoch
     return steps if schedule.max_steps is None else min(steps, schedule.max_steps)

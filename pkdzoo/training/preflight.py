@@ -52,7 +52,7 @@ def check_run(
         train: training images.
         val: validation images.
         processes: number of training processes.
-        steps_per_epoch: optimiser steps per epoch.
+        steps_per_epoch: optimizer steps per epoch.
         device: of the training; None means the CPU.
         precision: ``no``, ``bf16`` or ``fp16``.
 

@@ -59,7 +59,7 @@ def prepare(
             used generated ones, because images of a data set may not be published without permission.
 
     Raises:
-        ValueError: for an unknown licence or a source that is none of the three.
+        ValueError: for an unknown license or a source that is none of the three.
         FileNotFoundError: if the checkpoint file does not exist.
     """
     sheet, recipe = None, None

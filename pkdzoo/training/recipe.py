@@ -30,7 +30,7 @@ class Data:
         zoom: probability of enlarging a random window of a training image, as in the training of Swin detectors; see
             ``pkdzoo.data.RandomZoom``.
         test: (short, long) side in evaluation and prediction; None means the largest ``short`` and ``long``.
-        batch_size: images per optimiser step, over all processes and accumulated passes together.
+        batch_size: images per optimizer step, over all processes and accumulated passes together.
         eval_batch_size: images per forward pass in evaluation. Images of one pass are padded to one size, which changes
             results near their edges: published numbers were measured with 1; images of one size can share a pass.
         workers: loader processes per training process.
@@ -68,7 +68,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Optim:
-    """The optimiser.
+    """The optimizer.
 
     Attributes:
         kind: ``sgd`` or ``adamw``.
@@ -83,7 +83,7 @@ class Optim:
         norm_decay_mult: weight decay factor of norm layers.
         no_decay: parameters whose name contains one of these have no weight decay.
         clip: largest gradient norm, or None for no clipping.
-        accumulate: forward and backward passes per optimiser step.
+        accumulate: forward and backward passes per optimizer step.
         ema: decay of a moving average of the student, which is then evaluated and exported; None for no average.
 
     Example:
@@ -115,7 +115,7 @@ class Warmup:
     Attributes:
         kind: ``linear`` or ``constant``.
         factor: of the learning rate.
-        steps: optimiser steps.
+        steps: optimizer steps.
 
     Example:
         >>> from pkdzoo.training import Schedule, Warmup
@@ -137,7 +137,7 @@ class Schedule:
         milestones: with ``step`` decay, epochs (also fractional) after which the rate is multiplied by ``gamma``.
         gamma: factor of the learning rate at each milestone.
         warmup: see Warmup; None for no warm-up.
-        max_steps: stop after this number of optimiser steps, whatever ``epochs`` says; None for no limit.
+        max_steps: stop after this number of optimizer steps, whatever ``epochs`` says; None for no limit.
         decay: ``step`` at the milestones, as in all published training; ``cosine`` falls to 0 over the whole run.
 
     Example:
@@ -159,9 +159,9 @@ class Logging:
     """Logging, evaluation and checkpoints of a run.
 
     Attributes:
-        log_every: optimiser steps between two log lines.
+        log_every: optimizer steps between two log lines.
         eval_every: epochs between two evaluations; the last epoch is always evaluated.
-        save_every: optimiser steps between two checkpoints, in addition to those before an evaluation and at the end
+        save_every: optimizer steps between two checkpoints, in addition to those before an evaluation and at the end
             of each epoch; None for no additional ones.
         keep: number of checkpoints that stay on disk.
         best: metric whose highest value selects the best student.

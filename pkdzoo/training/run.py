@@ -40,8 +40,8 @@ class Parts:
         train_loader: batches of the training images.
         sampler: of ``train_loader``.
         val_loader: batches of the validation images.
-        steps_per_epoch: optimiser steps.
-        steps: optimiser steps of the whole run.
+        steps_per_epoch: optimizer steps.
+        steps: optimizer steps of the whole run.
     """
 
     train_set: CocoDataset
@@ -70,7 +70,7 @@ class TrainingRun:
         train_loader: prepared by Accelerate.
         val_loader: prepared by Accelerate.
         optimizer: prepared by Accelerate.
-        scheduler: of the learning rate, stepped once per optimiser step.
+        scheduler: of the learning rate, stepped once per optimizer step.
         average: moving average of the student, or None.
         progress: how far training is.
         monitor: its log.
@@ -193,7 +193,7 @@ def restore(
     parts: Parts,
     facts: dict[str, Any],
 ) -> TrainingRun:
-    """Build optimiser, schedule and average, load the last checkpoint on ``--resume``, and wrap all by Accelerate."""
+    """Build optimizer, schedule and average, load the last checkpoint on ``--resume``, and wrap all by Accelerate."""
     task, student, steps = parts.task, parts.task.student, parts.steps
     optimizer = build_optimizer(task, recipe.optim, recipe.data.batch_size)
     scheduler = build_schedule(optimizer, recipe.schedule, parts.steps_per_epoch)

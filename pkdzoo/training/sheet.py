@@ -53,7 +53,7 @@ def prediction_sheet(
 def choose_images(model: Detector, dataset: CocoDataset, count: int, threshold: float) -> list[int]:
     """Choose the images on which a model is right most often.
 
-    In a comparison that model is the teacher, so that the choice favours none of the students. Candidates are the first
+    In a comparison that model is the teacher, so that the choice favors none of the students. Candidates are the first
     ``CANDIDATES`` images with ``MIN_OBJECTS`` to ``MAX_OBJECTS`` objects, or the first images of a data set that has
     too few of these. They are ordered by the F1 score of the model's detections: twice the number of objects with a
     detection of their class and an IoU of at least 0.5, divided by the number of objects plus detections.

@@ -1,4 +1,4 @@
-"""GFL R50 learns from R101 by FGD's global part after PKD's normalisation, 1x.
+"""GFL R50 learns from R101 by FGD's global part after PKD's normalization, 1x.
 
 accelerate launch recipes/train.py recipes/baselines/gfl_r50_fgd_global_norm_r101.py --data coco/
 """
@@ -15,6 +15,6 @@ RECIPE = Recipe(
         "table 4 of the PKD paper", 43.3, teacher=44.7, plain=40.2, rows=["pkd_t4_gfl_fgd_global_pkd_norm"]
     ),
     note="table 4 prints neither schedule nor weights: 1x, because the plain student has 40.2; weights PKD's, on "
-    "normalised maps. Neck and head start from the teacher's (appendix A.2, which does not speak of this table)",
+    "normalized maps. Neck and head start from the teacher's (appendix A.2, which does not speak of this table)",
     **ONE_X,
 )

@@ -1,7 +1,7 @@
 """Target 4: images per second and core from files to a batch, compared with the reference pipeline of torchvision.
 
 Both decode with PIL, resize to a short side of 800, flip and pad. The pixels differ by definition: ours resizes as for
-the published numbers (uint8, rounded), torchvision resizes floats inside its model. They must agree within two grey
+the published numbers (uint8, rounded), torchvision resizes floats inside its model. They must agree within two gray
 levels.
 """
 
@@ -67,7 +67,7 @@ def compare(files: list[Path], settings: Settings) -> Row:
     rng = torch.Generator().manual_seed(0)
     reference = v2.Compose([v2.PILToTensor(), v2.RandomHorizontalFlip(flip), v2.ToDtype(torch.float, scale=True)])
     in_model: Any = GeneralizedRCNNTransform(800, 1333, [0.0] * 3, [1.0] * 3).eval()
-    in_model.normalize = lambda image: image  # on neither side: ours normalises in the detector
+    in_model.normalize = lambda image: image  # on neither side: ours normalizes in the detector
     pairs = [files[i : i + 2] for i in range(0, len(files), 2)]
 
     # One batch at a time, as in training: a list of all batches would measure memory allocation.

@@ -14,14 +14,14 @@ from pkdzoo.losses.correlation import EPS
 from recipes.benchmarks.measure import Row, Settings, difference, in_turns, peak_memory, ratios, unmeasured, wait
 
 STRIDES = (8, 16, 32, 64, 128)
-NAME, AGAINST = "PKD loss, forward and backward", "normalise both maps, then MSE"
+NAME, AGAINST = "PKD loss, forward and backward", "normalize both maps, then MSE"
 SHARE = "PKD loss, share of copy bandwidth on a GPU"
 NEAR = 0.1  # standard deviation of the noise in each of two maps that nearly agree
 Form = Callable[[Tensor, Tensor], Tensor]
 
 
 def literature(student: Tensor, teacher: Tensor) -> Tensor:
-    """PKD as papers and their code write it: normalise every channel of both maps over the batch, then half the MSE."""
+    """PKD as papers and their code write it: normalize every channel of both maps over the batch, then half the MSE."""
 
     def norm(maps: Tensor) -> Tensor:
         rows = maps.transpose(0, 1).flatten(1)

@@ -115,13 +115,13 @@ def imitate_training(model: Any, batch: Batch, family: str) -> None:
 def compare(
     family: str, model: pkdzoo.Detector, fast: pkdzoo.Detector, reference: Any, batch: Batch, images: list[Tensor]
 ) -> dict[str, float]:
-    """Differences of detections: optimised and plain model, optimised model and torchvision.
+    """Differences of detections: optimized and plain model, optimized model and torchvision.
 
     Faster R-CNN is compared up to its proposals: by definition torchvision's region pooling is shifted by half a
     location.
     """
     plain, detections = model.detect(batch), fast.detect(batch)
-    errors = {"optimised": max(apart(a, b) for a, b in zip(detections, plain))}
+    errors = {"optimized": max(apart(a, b) for a, b in zip(detections, plain))}
     if family == "faster_rcnn":
         with torch.inference_mode():
             padded, _ = reference.transform(images)

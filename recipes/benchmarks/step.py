@@ -212,12 +212,12 @@ def in_bf16(task: Callable[..., Any], device: torch.device) -> Callable[..., Any
 
 
 def our_step(task: Callable[..., Any], student: pkdzoo.Detector, batch: Batch) -> Callable[[], None]:
-    """A step with our optimiser."""
+    """A step with our optimizer."""
     return one_step(task, build_optimizer(student, OPTIM, 2), batch)
 
 
 def their_step(sides: Sides) -> Callable[[], None]:
-    """A step with torch's optimiser as it is commonly used."""
+    """A step with torch's optimizer as it is commonly used."""
     trainable = [p for p in sides.theirs.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trainable, OPTIM.lr, OPTIM.momentum, weight_decay=OPTIM.weight_decay)
     return one_step(sides.theirs, optimizer, sides.images, sides.targets)

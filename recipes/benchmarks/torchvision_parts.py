@@ -147,7 +147,7 @@ def renamed(state: dict[str, Tensor], family: str, classes: int) -> dict[str, Te
     """Our tensors under torchvision's names."""
     tensors = {}
     for key, value in state.items():
-        if "scales" in key:  # torchvision's FCOS has no factor per level; ours is initialised to 1
+        if "scales" in key:  # torchvision's FCOS has no factor per level; ours is initialized to 1
             continue
         if family == "faster_rcnn" and key.startswith("box_head."):
             value = with_background(key, value, classes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipes.experiments.cells import Cell, at_epoch, by_seed
-from recipes.experiments.intervals import Summary, interval, minus, spread, summarise, verdict
+from recipes.experiments.intervals import Summary, interval, minus, spread, summarize, verdict
 
 HEAD = "| claim | in the paper | student and teacher | here | difference | verdict |\n|---|---|---|---|---|---|"
 
@@ -186,8 +186,8 @@ def check_row(cells: Sequence[Cell], check: Check, equal: bool) -> tuple[str, st
         seeds = minus(seeds, minus(*map(of, check.over)))
     if not seeds:
         return who, "", "", verdict(None)
-    sides = [f"{arm} {spread(summarise([of(arm)[k] for k in seeds]))}" for arm in arms]
-    found = summarise(list(seeds.values()))
+    sides = [f"{arm} {spread(summarize([of(arm)[k] for k in seeds]))}" for arm in arms]
+    found = summarize(list(seeds.values()))
     count = "" if found.count == 1 else f", {found.count} seeds"
     return who, ", ".join(sides), f"{interval(found)}{count}", verdict_of(found, equal)
 

@@ -2,7 +2,7 @@
 
     python recipes/experiments/head_cost.py --threads 1          # one minute; writes costs/RECIPE.json
 
-Student, teacher, optimiser, image size and batch size are those of the recipes. Images are generated and weights are
+Student, teacher, optimizer, image size and batch size are those of the recipes. Images are generated and weights are
 random, which does not change the amount of computation. The three steps run alternately
 (recipes/benchmarks/measure.py), so other load affects all of them. PKD reads only the teacher's pyramid, so its loss
 does not change when the head runs; this is checked.

@@ -52,14 +52,14 @@ def t_quantile(freedom: int) -> float:
     return T_975[min(freedom, len(T_975)) - 1]
 
 
-def summarise(values: Sequence[float]) -> Summary:
+def summarize(values: Sequence[float]) -> Summary:
     """Mean, deviation and interval.
 
     Raises:
         ValueError: without any number.
     """
     if not values:
-        raise ValueError("no number to summarise")
+        raise ValueError("no number to summarize")
     count, mean = len(values), math.fsum(values) / len(values)
     if count == 1:
         return Summary(1, mean, None, None)
@@ -75,7 +75,7 @@ def minus(ours: Mapping[int, float], than: Mapping[int, float]) -> dict[int, flo
 def paired(ours: Mapping[int, float], than: Mapping[int, float]) -> Summary | None:
     """Summary of the differences for the seeds that both have; None if they share no seed."""
     differences = minus(ours, than)
-    return summarise(list(differences.values())) if differences else None
+    return summarize(list(differences.values())) if differences else None
 
 
 def verdict(difference: Summary | None) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from pkdzoo.maintain.recipes_page import BEGIN, END
 from recipes.experiments import claims
 from recipes.experiments.cells import Cell, arms_of, at_epoch, by_seed, load, made_of, model_of, plain_of, teacher_of
-from recipes.experiments.intervals import interval, paired, spread, summarise
+from recipes.experiments.intervals import interval, paired, spread, summarize
 
 COMPARED = ("plain", "mse", "pkd")  # arms of the short table and of the curves
 
@@ -53,8 +53,8 @@ def table(cells: Sequence[Cell], matrix: str) -> str:
     ]
     rows = [("teacher", arms_of(cells, matrix, "teacher")), ("student", arms_of(cells, matrix, "student"))]
     for role, arms in rows:
-        for arm in sorted(arms, key=lambda name: -summarise(list(by_seed(cells, matrix, name).values())).mean):
-            numbers = [summarise(list(by_seed(cells, matrix, arm, key).values())) for key in ("AP", "AP50", "AP75")]
+        for arm in sorted(arms, key=lambda name: -summarize(list(by_seed(cells, matrix, name).values())).mean):
+            numbers = [summarize(list(by_seed(cells, matrix, arm, key).values())) for key in ("AP", "AP50", "AP75")]
             steps = f"{arms[arm]['budget']['steps']:,}"
             shown = [f"{arm} ({role})" if role == "teacher" else arm, made_of(arms[arm]), str(numbers[0].count), steps]
             shown += [*map(spread, numbers), gain(cells, arms[arm]), similarity(cells, matrix, arm)]
@@ -92,7 +92,7 @@ def short(cells: Sequence[Cell]) -> str:
         rows = [("teacher", of, teachers[of])] if of is not None and of in teachers else []
         rows += [("student", arm, students[arm]) for arm in COMPARED if arm in students]
         for role, arm, cell in rows:
-            numbers = [summarise(list(by_seed(cells, matrix, arm, key).values())) for key in ("AP", "AP50", "AP75")]
+            numbers = [summarize(list(by_seed(cells, matrix, arm, key).values())) for key in ("AP", "AP50", "AP75")]
             name = f"{matrix}: {f'teacher {arm}' if role == 'teacher' else arm} ({model_of(cell)})"
             shown = [name, str(numbers[0].count), *map(spread, numbers), gain(cells, cell)]
             lines.append("| " + " | ".join(shown) + " |")
@@ -115,7 +115,7 @@ def curve(cells: Sequence[Cell], matrix: str) -> dict[str, dict[int, float]]:
     found: dict[str, dict[int, float]] = {}
     for arm in arms:
         by_epoch = {epoch: by_seed(cells, matrix, arm, at_epoch(epoch)) for epoch in epochs}
-        found[arm] = {epoch: summarise([values[s] for s in seeds]).mean for epoch, values in by_epoch.items()}
+        found[arm] = {epoch: summarize([values[s] for s in seeds]).mean for epoch, values in by_epoch.items()}
     return found
 
 
@@ -256,7 +256,7 @@ def draw_curves(results: Path) -> list[Path]:
             continue
         runs = [Run(arm, epochs=list(points), ap=list(points.values())) for arm, points in found.items()]
         teachers = arms_of(cells, matrix, "teacher")
-        levels = {f"teacher {arm}": summarise(list(by_seed(cells, matrix, arm).values())).mean for arm in teachers}
+        levels = {f"teacher {arm}": summarize(list(by_seed(cells, matrix, arm).values())).mean for arm in teachers}
         path = results.parent / "curves" / f"{matrix}.png"
         path.parent.mkdir(exist_ok=True)
         draw.save(draw.convergence(runs, levels), path)

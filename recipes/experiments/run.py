@@ -128,7 +128,7 @@ def budget(recipe: Recipe) -> dict[str, Any]:
 
 
 def is_plain_of(plain: Recipe, distilled: Recipe) -> bool:
-    """Whether two students differ only in the teacher and the optimiser."""
+    """Whether two students differ only in the teacher and the optimizer."""
     one, other = plain.to_dict(), distilled.to_dict()
     return plain.distill is None and all(one[key] == other[key] for key in SAME)
 

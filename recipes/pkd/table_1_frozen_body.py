@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/pkd/table_1_frozen_body.py --data coc
 accelerate launch recipes/train.py recipes/pkd/table_1_frozen_body.py --data coco/ --only fcos_on_gfl_r50
 
 The detector uses the other one's backbone, pixel statistics and neck. The paper does not state the following, so it is
-inferred: a 1x schedule, randomly initialised heads, and rows 1 and 3 (36.5 and 36.3) trained like the others. Those two
+inferred: a 1x schedule, randomly initialized heads, and rows 1 and 3 (36.5 and 36.3) trained like the others. Those two
 may also be the published detectors: mmdetection's zoo prints 36.6 for this FCOS and 36.3 for a RetinaNet on the same
 kind of backbone.
 """

@@ -105,7 +105,7 @@ class TestPush:
     def test_slips(self, capsys: pytest.CaptureFixture[str], model: pkdzoo.Detector, tmp_path: Path) -> None:
         model.save_pretrained(tmp_path / "run" / "best")
         start = ("push", tmp_path / "run", "--repo")
-        assert "licence of the weights is unknown" in fails(capsys, *start, "org/pets", "--dry-run", tmp_path / "a")
+        assert "license of the weights is unknown" in fails(capsys, *start, "org/pets", "--dry-run", tmp_path / "a")
         words = (*self.LICENSED, "--dry-run", tmp_path / "b")
         code, out, err = run(capsys, *start, "org/pets", *words)
         assert (code, out) == (0, f"{tmp_path / 'b'}\n") and "config.json" in err

@@ -28,13 +28,13 @@ def test_rgb_pixels_are_exact_and_channels_first(tmp_path):
     assert torch.equal(found, torch.from_numpy(RGB).permute(2, 0, 1))
 
 
-def test_grey_fills_three_channels(tmp_path):
-    grey = RGB[..., 0]
-    found = read_image(save(tmp_path, Image.fromarray(grey), "a.png"))
-    assert torch.equal(found, torch.from_numpy(grey).expand(3, -1, -1))
+def test_gray_fills_three_channels(tmp_path):
+    gray = RGB[..., 0]
+    found = read_image(save(tmp_path, Image.fromarray(gray), "a.png"))
+    assert torch.equal(found, torch.from_numpy(gray).expand(3, -1, -1))
 
 
-def test_palette_with_transparency_keeps_its_colours(tmp_path):
+def test_palette_with_transparency_keeps_its_colors(tmp_path):
     image = Image.fromarray(RGB).quantize(16)
     wanted = np.asarray(image.convert("RGB"))
     found = read_image(save(tmp_path, image, "a.png", transparency=bytes(range(16))))
@@ -48,7 +48,7 @@ def test_alpha_is_dropped(tmp_path, alpha):
     assert np.array_equal(found.permute(1, 2, 0), RGB)
 
 
-def test_grey_with_alpha_and_one_bit(tmp_path):
+def test_gray_with_alpha_and_one_bit(tmp_path):
     la = read_image(save(tmp_path, Image.fromarray(RGB[..., 0]).convert("LA"), "la.png"))
     assert torch.equal(la[0], torch.from_numpy(RGB[..., 0]))
     bit = read_image(save(tmp_path, Image.fromarray(RGB[..., 0] > 128), "bit.png"))

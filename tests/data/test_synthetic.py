@@ -52,14 +52,14 @@ def test_boxes_bound_their_masks_and_masks_do_not_overlap(root):
             assert mask[:, x2 - 1].any()
 
 
-def test_colour_hints_at_the_class_and_does_not_tell_it(root):
+def test_color_hints_at_the_class_and_does_not_tell_it(root):
     found = CocoDataset(*find_split(root, "train"), with_masks=True)
-    own = torch.tensor(synthetic.COLOURS).float()
+    own = torch.tensor(synthetic.COLORS).float()
     right = []
     for sample in found:
         for label, mask in zip(sample.instances.labels.tolist(), sample.instances.masks):
-            colour = sample.image[:, mask].float().mean(1)
-            right.append(int((own - colour).norm(dim=1).argmin()) == label)
+            color = sample.image[:, mask].float().mean(1)
+            right.append(int((own - color).norm(dim=1).argmin()) == label)
     share = sum(right) / len(right)
     assert 0.4 < share < 0.8  # chance is 1/6
 

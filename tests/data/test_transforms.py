@@ -54,11 +54,11 @@ def test_preprocessing_equals_the_reference(case, in_uint8, monkeypatch):
     assert list(image.shape[1:]) == case["resized"]
     assert scale == pytest.approx(case["scale_factor"], abs=1e-12)
     if case["channel_order"] == "bgr":
-        normalised, per_level = (image.flip(0) - CAFFE[:, None, None]) / 1, 1 / STD.mean()
+        normalized, per_level = (image.flip(0) - CAFFE[:, None, None]) / 1, 1 / STD.mean()
     else:
-        normalised, per_level = (image - MEAN[:, None, None]) / STD[:, None, None], 1.0
+        normalized, per_level = (image - MEAN[:, None, None]) / STD[:, None, None], 1.0
     padded = torch.zeros(1, 3, *case["padded"])
-    padded[0, :, : image.shape[1], : image.shape[2]] = normalised
+    padded[0, :, : image.shape[1], : image.shape[2]] = normalized
     wanted = case["tensor"]
     assert list(padded.shape) == wanted["shape"]
     found = padded.flatten()[torch.tensor(wanted["index"])]

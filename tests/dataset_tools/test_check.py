@@ -19,7 +19,7 @@ from pkdzoo.dataset_tools.check import check
 from pkdzoo.dataset_tools.check_report import CheckReport
 from pkdzoo.dataset_tools.convert import convert
 from pkdzoo.dataset_tools.preview import preview
-from pkdzoo.inference.draw import class_colour
+from pkdzoo.inference.draw import class_color
 
 
 def clean() -> dict[str, Any]:
@@ -247,8 +247,8 @@ class TestPreview:
         assert sheet.width == 2 * 126 + 6
         pixels = np.asarray(sheet)
         # a.png is 60 x 40, drawn at twice its size at (6, 6); the dog's box is [30, 20, 10, 10]
-        assert tuple(pixels[6 + 2 * 20 + 10, 6 + 2 * 30]) == class_colour(1)
-        assert tuple(pixels[6 + 2 * 30 - 1, 6 + 2 * 30 + 10]) == class_colour(1)
+        assert tuple(pixels[6 + 2 * 20 + 10, 6 + 2 * 30]) == class_color(1)
+        assert tuple(pixels[6 + 2 * 30 - 1, 6 + 2 * 30 + 10]) == class_color(1)
         assert (np.asarray(preview(root, "train", count=9, columns=2, tile=120)) == pixels).all()
         assert preview(root, "train", count=1, columns=2, tile=120).width == 126 + 6
 

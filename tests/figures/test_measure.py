@@ -47,7 +47,7 @@ class TestMaps:
         assert coarse["after"]["max"] == 0.0 and numbers["level_ratio"]["after"] is None  # nothing varies
         json.dumps(numbers, allow_nan=False)
 
-    def test_normalisation_takes_dominance_away(self) -> None:
+    def test_normalization_takes_dominance_away(self) -> None:
         torch.manual_seed(0)
         maps = torch.randn(2, 16, 8, 8)
         maps[:, 5] += 10

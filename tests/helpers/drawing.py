@@ -1,4 +1,4 @@
-"""Checks of parameter initialisation: memory that is NaN until it is written, and a count of random numbers."""
+"""Checks of parameter initialization: memory that is NaN until it is written, and a count of random numbers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Draws(TorchDispatchMode):
 
 @contextmanager
 def poisoned_memory() -> Iterator[None]:
-    """New memory holds NaN, so that parameters without an initialisation are noticed."""
+    """New memory holds NaN, so that parameters without an initialization are noticed."""
     assert torch.utils.deterministic.fill_uninitialized_memory
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
@@ -41,7 +41,7 @@ def drawn(parameters: dict[str, Tensor]) -> int:
 
 
 def same_start(make: Callable[[], nn.Module], plain: Callable[[], nn.Module]) -> int:
-    """Assert that two modules have the same initialisation, and that the first one initialises every parameter.
+    """Assert that two modules have the same initialization, and that the first one initializes every parameter.
 
     Constants must be equal. Means and standard deviations of random parameters may differ by six standard errors, and
     the ratio of the maximum to the standard deviation must be that of the same distribution, uniform or normal.
@@ -57,7 +57,7 @@ def same_start(make: Callable[[], nn.Module], plain: Callable[[], nn.Module]) ->
     assert list(actual) == list(expected)
     for key, value in actual.items():
         a, b = value.float().flatten(), expected[key].float().flatten()
-        assert a.isfinite().all(), f"{key}: it is not initialised"
+        assert a.isfinite().all(), f"{key}: it is not initialized"
         if b.min() == b.max():
             assert torch.equal(a, b), f"{key}: {a.unique()[:5]} instead of {b[0]}"
             continue

@@ -34,7 +34,7 @@ CONTEXT.set_forkserver_preload(["processes", "pkdzoo", "accelerate", "torch.dist
 
 @contextmanager
 def happening(place: int | str, what: Callable[[], None]) -> Iterator[None]:
-    """Call ``what`` inside a training run: after the optimiser step of this number, or in the first ``evaluation``."""
+    """Call ``what`` inside a training run: after the optimizer step of this number, or in the first ``evaluation``."""
     after, compute = Monitor.end_step, CocoEvaluator.compute
 
     def step(self, progress, *args) -> None:

@@ -51,7 +51,7 @@ def log_lines(output: Path) -> list[dict[str, Any]]:
 
 
 def assert_same_run(one: Path, other: Path) -> dict[str, Any]:
-    """Weights, optimiser, log and numbers of two finished runs are equal to the last bit; returns the numbers."""
+    """Weights, optimizer, log and numbers of two finished runs are equal to the last bit; returns the numbers."""
     first, second = checkpoint.find_checkpoint(one), checkpoint.find_checkpoint(other)
     assert first is not None and second is not None
     assert first[1] == second[1]

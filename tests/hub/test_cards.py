@@ -1,4 +1,4 @@
-"""Cards say what the registry says, in the Hub's own words, and nobody's licence is guessed."""
+"""Cards say what the registry says, in the Hub's own words, and nobody's license is guessed."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def test_recipes_on_cards_exist() -> None:
         (replace(TINY, pair=Distilled("retina_r10w16", "big", ("pkd",))), r"the teacher \(big\)"),
     ],
 )
-def test_unknown_licences_are_not_published(card: Card, whose: str) -> None:
-    with pytest.raises(ValueError, match=f"licence of {whose} is unknown, so nothing is published; write .*license="):
+def test_unknown_licenses_are_not_published(card: Card, whose: str) -> None:
+    with pytest.raises(ValueError, match=f"license of {whose} is unknown, so nothing is published; write .*license="):
         render(card)
     assert "# tiny" in render(card, publish=False)
 

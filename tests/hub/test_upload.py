@@ -47,8 +47,8 @@ def test_files(model: pkdzoo.Detector, tmp_path: Path) -> None:
     assert own["sha256"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     assert (own["license"], own["provenance"], own["resize"]) == ("MIT", {"seed": 3}, list(model.resize))
     assert own["AP"] == 12.0
-    licences = "- these weights: MIT\n- data set pets: CC0-1.0\n"
-    assert (folder / "LICENSE").read_text() == licences and licences in (folder / "README.md").read_text()
+    licenses = "- these weights: MIT\n- data set pets: CC0-1.0\n"
+    assert (folder / "LICENSE").read_text() == licenses and licenses in (folder / "README.md").read_text()
     assert json.loads((folder / "metrics.json").read_text())["command"] == "evaluate.py run --data x"
     again = pkdzoo.create_detector(f"local-dir:{folder}")
     image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
@@ -84,8 +84,8 @@ def test_pixels_in_the_words_of_others(tmp_path: Path) -> None:
     assert content["image_mean"] == pytest.approx([0.485, 0.456, 0.406])
 
 
-def test_unknown_licences_write_nothing(model: pkdzoo.Detector, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="licence of the weights is unknown"):
+def test_unknown_licenses_write_nothing(model: pkdzoo.Detector, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="license of the weights is unknown"):
         write_repository(tmp_path / "a", model.state_dict(), describe(model), describe_card(model, "unknown", "pets"))
     assert not (tmp_path / "a").exists()
 
@@ -172,5 +172,5 @@ def test_images(model: pkdzoo.Detector, tmp_path: Path) -> None:
 
 
 def test_names_of_repositories(model: pkdzoo.Detector, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="write ORGANISATION/NAME"):
+    with pytest.raises(ValueError, match="write ORGANIZATION/NAME"):
         push_folder(publish(model, tmp_path / "a"), "name")

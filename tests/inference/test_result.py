@@ -17,7 +17,7 @@ from torchvision.ops import box_iou
 import pkdzoo
 from pkdzoo.data.image_files import UnreadableImage
 from pkdzoo.data.image_io import read_image
-from pkdzoo.inference.draw import class_colour, draw_detections, place_captions, text_colour_on
+from pkdzoo.inference.draw import class_color, draw_detections, place_captions, text_color_on
 from pkdzoo.inference.result import Result
 from pkdzoo.structures import Detections
 
@@ -66,10 +66,10 @@ class TestInputs:
         for a, b in zip(alone, model.predict([pixels, other], threshold=0.0, batch_size=2)):
             torch.testing.assert_close(a.boxes, b.boxes, atol=1e-3, rtol=1e-4)
 
-    def test_grey_numpy(self, model: pkdzoo.Detector, pixels: np.ndarray) -> None:
-        grey = pixels[:, :, 0]
-        same = np.repeat(grey[:, :, None], 3, axis=2)
-        assert torch.equal(model.predict(grey, threshold=0.0).boxes, model.predict(same, threshold=0.0).boxes)
+    def test_gray_numpy(self, model: pkdzoo.Detector, pixels: np.ndarray) -> None:
+        gray = pixels[:, :, 0]
+        same = np.repeat(gray[:, :, None], 3, axis=2)
+        assert torch.equal(model.predict(gray, threshold=0.0).boxes, model.predict(same, threshold=0.0).boxes)
 
     @pytest.mark.parametrize(
         ("wrong", "message"),
@@ -228,7 +228,7 @@ class TestResult:
         result = a_result(image=image)
         drawn = np.asarray(result.plot(threshold=0.5, enlarge=False))
         assert drawn.shape == (100, 120, 3)
-        assert tuple(drawn[79, 40]) == class_colour(1)  # lower side of the dog's box
+        assert tuple(drawn[79, 40]) == class_color(1)  # lower side of the dog's box
         assert not drawn[:4, 5:8].any()  # nothing of the cat's
         assert not np.asarray(image).any()  # the image itself is untouched
         result.save(tmp_path / "out.png")
@@ -243,7 +243,7 @@ class TestResult:
         boxes = np.array([[size[0] - 4, 0, size[0], 4]], np.float32)
         drawn = draw_detections(Image.new("RGB", size), boxes, [0], ["a long caption 0.99"])
         assert drawn.size == size
-        assert (np.asarray(drawn) == class_colour(0)).all(axis=2).sum() > 8
+        assert (np.asarray(drawn) == class_color(0)).all(axis=2).sum() > 8
 
     def test_masks_tint_their_pixels_only(self) -> None:
         mask = np.zeros((1, 40, 40), bool)
@@ -251,7 +251,7 @@ class TestResult:
         boxes = np.array([[0.0, 0.0, 2.0, 2.0]], np.float32)
         region = (mask[0, 5:25, 8:30], slice(5, 25), slice(8, 30))
         drawn = np.asarray(draw_detections(Image.new("RGB", (40, 40)), boxes, [3], ["x"], [region]))
-        assert (drawn[19, 10:20] == class_colour(3)).all()  # below the caption
+        assert (drawn[19, 10:20] == class_color(3)).all()  # below the caption
         assert not drawn[20:].any() and not drawn[19, :10].any() and not drawn[19, 20:].any()
 
     @pytest.mark.parametrize("seed", range(5))
@@ -302,7 +302,7 @@ class TestResult:
         assert "and 10 more" in html and "<img" not in html and "&lt;i&gt;" in html
         assert "no such file" in Result.failed("gone.jpg", "gone.jpg: no such file", ("cat",))._repr_html_()
 
-    def test_ink_reads_on_every_class_colour(self) -> None:
-        assert text_colour_on((255, 255, 0)) == (0, 0, 0)
-        assert text_colour_on((0, 0, 120)) == (255, 255, 255)
-        assert len({class_colour(i) for i in range(80)}) == 80
+    def test_ink_reads_on_every_class_color(self) -> None:
+        assert text_color_on((255, 255, 0)) == (0, 0, 0)
+        assert text_color_on((0, 0, 120)) == (255, 255, 255)
+        assert len({class_color(i) for i in range(80)}) == 80

@@ -33,7 +33,7 @@ def batch() -> pkdzoo.Batch:
 
 
 @pytest.mark.parametrize(("norm", "backbone"), [("frozen_bn", "r10w16"), ("bn", "r10w16"), ("frozen_bn", "r50")])
-def test_an_optimised_detector_computes_the_same(norm: str, backbone: str) -> None:
+def test_an_optimized_detector_computes_the_same(norm: str, backbone: str) -> None:
     plain = detector(norm=norm, backbone=backbone)
     fast = copy.deepcopy(plain).optimize()
     assert not any(isinstance(layer, (FrozenBatchNorm2d, nn.BatchNorm2d)) for layer in fast.modules())
@@ -45,7 +45,7 @@ def test_an_optimised_detector_computes_the_same(norm: str, backbone: str) -> No
         assert (mine - other).abs().max() <= 1e-5 * other.abs().max()
 
 
-def test_optimising_twice_changes_nothing_more() -> None:
+def test_optimizing_twice_changes_nothing_more() -> None:
     fast = detector().optimize()
     before = copy.deepcopy(fast.state_dict())
     again = fast.optimize()
@@ -60,7 +60,7 @@ def test_who_shares_parameters_keeps_them() -> None:
     assert torch.equal(kept, value) and kept is not model.backbone.conv1.weight
 
 
-def test_an_optimised_detector_is_not_saved_and_not_loaded_into(tmp_path: Path) -> None:
+def test_an_optimized_detector_is_not_saved_and_not_loaded_into(tmp_path: Path) -> None:
     fast = detector().optimize()
     assert not fast.training and not any(p.requires_grad for p in fast.parameters())
     with pytest.raises(ValueError, match="save it before optimize"):
@@ -83,7 +83,7 @@ def test_of_a_foreign_module_nothing_is_folded() -> None:
     assert isinstance(teacher.optimize().backbone[1], nn.BatchNorm2d)
 
 
-def test_an_optimised_teacher_teaches_the_same() -> None:
+def test_an_optimized_teacher_teaches_the_same() -> None:
     student, teacher = detector(), detector("fcos_r10w16")
     target = pkdzoo.Instances(torch.tensor([[10.0, 10.0, 60.0, 50.0]]), torch.tensor([3]))
     images = batch()

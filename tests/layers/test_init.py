@@ -1,4 +1,4 @@
-"""Only the last initialisation of each parameter runs: the same distribution in half of the time."""
+"""Only the last initialization of each parameter runs: the same distribution in half of the time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def layers() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 4), nn.LayerNorm(4), nn.Embedding(5, 4))
 
 
-def test_torchs_initialisation_stays_without_another_rule() -> None:
+def test_torchs_initialization_stays_without_another_rule() -> None:
     torch.manual_seed(0)
     wanted = layers().state_dict()
     torch.manual_seed(0)
@@ -73,7 +73,7 @@ def run(layer: nn.Linear) -> None:
 
 
 @pytest.mark.parametrize("then", [scaled, partly, through_a_view, among_others, copied, run])
-def test_parameters_are_initialised_before_use(then: Callable[[nn.Linear], None]) -> None:
+def test_parameters_are_initialized_before_use(then: Callable[[nn.Linear], None]) -> None:
     def made() -> dict[str, Tensor]:
         torch.manual_seed(0)
         layer = nn.Linear(4, 4)
@@ -134,8 +134,8 @@ def test_a_detector_draws_each_number_once_and_none_when_weights_follow(name: st
     assert draws.count > 100_000
 
 
-def test_initialisation_from_a_tensor_is_not_postponed() -> None:
-    """The tensor may have a postponed initialisation itself, or may change before the end."""
+def test_initialization_from_a_tensor_is_not_postponed() -> None:
+    """The tensor may have a postponed initialization itself, or may change before the end."""
     with DeferredInit():
         value, layer = nn.Parameter(torch.empty(())), nn.Linear(2, 2)
         nn.init.constant_(value, 2.0)
@@ -145,7 +145,7 @@ def test_initialisation_from_a_tensor_is_not_postponed() -> None:
     assert layer.bias.tolist() == [2.0, 2.0] and value.item() == 6.0
 
 
-def test_after_an_error_all_modules_are_initialised() -> None:
+def test_after_an_error_all_modules_are_initialized() -> None:
     with contextlib.suppress(RuntimeError), DeferredInit() as deferred:
         layer = nn.Linear(2, 2)
         nn.init.ones_(layer.weight)

@@ -1,4 +1,4 @@
-"""The behaviour that all detectors share: a new one is tested as soon as it is registered.
+"""The behavior that all detectors share: a new one is tested as soon as it is registered.
 
 Each is shrunken to a small backbone and narrow layers; entries that become the same then are tested once.
 """

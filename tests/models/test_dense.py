@@ -98,7 +98,7 @@ def test_boxes_with_nothing_inside_the_image_are_no_detections() -> None:
 
 
 def test_gfl_reads_the_mean_of_its_distributions() -> None:
-    """Sides 0, 2, 16 and 1.5 strides away from the centre of the first anchor, which lies at (0, 0)."""
+    """Sides 0, 2, 16 and 1.5 strides away from the center of the first anchor, which lies at (0, 0)."""
     model = built("gfl_r10w16")
     chances = torch.zeros(4, 17)
     chances[0, 0] = chances[1, 2] = chances[2, 16] = 1

@@ -61,7 +61,7 @@ def outputs(model: pkdzoo.Detector, images: torch.Tensor) -> list[torch.Tensor]:
 def test_names_that_nobody_has() -> None:
     with pytest.raises(ValueError, match=r"Did you mean .*retina_r50"):
         pkdzoo.create_detector("retina_r5")
-    with pytest.raises(ValueError, match="write 'local-dir:FOLDER' or 'hf-hub:ORGANISATION/NAME'"):
+    with pytest.raises(ValueError, match="write 'local-dir:FOLDER' or 'hf-hub:ORGANIZATION/NAME'"):
         pkdzoo.create_detector("someone/detector")
     with pytest.raises(ValueError, match=r"has no argument 'num_class'\. Did you mean num_classes"):
         pkdzoo.create_detector("retina_r10w16", num_class=3)
@@ -126,16 +126,16 @@ def test_every_class_dependent_tensor_is_named(name: str) -> None:
     assert few.class_parameters() >= differ
 
 
-def test_grey_images_give_what_their_rgb_copies_gave(row: Any) -> None:
+def test_gray_images_give_what_their_rgb_copies_gave(row: Any) -> None:
     pixel_norm = PixelNorm((100.0, 100.0, 100.0), (50.0, 50.0, 50.0))
     row(pixel_norm=pixel_norm)
-    colour = pkdzoo.create_detector("test_retina", pretrained=True)
-    grey = pkdzoo.create_detector("test_retina", pretrained=True, in_chans=1)
+    color = pkdzoo.create_detector("test_retina", pretrained=True)
+    gray = pkdzoo.create_detector("test_retina", pretrained=True, in_chans=1)
     images = torch.rand(2, 1, 64, 96) * 255
-    for one, three in zip(outputs(grey, images), outputs(colour, images.expand(-1, 3, -1, -1))):
+    for one, three in zip(outputs(gray, images), outputs(color, images.expand(-1, 3, -1, -1))):
         assert torch.allclose(one, three, atol=1e-4)
     with pytest.raises(ValueError, match="images of 1 channels, got 3"):
-        outputs(grey, images.expand(-1, 3, -1, -1))
+        outputs(gray, images.expand(-1, 3, -1, -1))
 
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])

@@ -35,7 +35,7 @@ CASES = [*SUPERVISED, *DISTILLED]
 
 
 def images() -> pkdzoo.Batch:
-    """Four images of one size with 3, 0, 1 and 5 objects: normalisers of single processes would differ."""
+    """Four images of one size with 3, 0, 1 and 5 objects: normalizers of single processes would differ."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(4, 3, 96, 128, generator=generator) * 255
     objects = []

@@ -80,8 +80,8 @@ def test_pasting_stays_in_the_image(box: list[float]) -> None:
 
 
 def test_threshold() -> None:
-    grey = torch.full((1, 28, 28), 0.5)
+    gray = torch.full((1, 28, 28), 0.5)
     box = torch.tensor([[5.0, 5.0, 15.0, 15.0]])
-    assert paste_masks(grey, box, (20, 20))[0, 10, 10]
-    assert not paste_masks(grey, box, (20, 20), threshold=0.51).any()
-    assert paste_masks(grey[:0], box[:0], (20, 20)).shape == (0, 20, 20)
+    assert paste_masks(gray, box, (20, 20))[0, 10, 10]
+    assert not paste_masks(gray, box, (20, 20), threshold=0.51).any()
+    assert paste_masks(gray[:0], box[:0], (20, 20)).shape == (0, 20, 20)

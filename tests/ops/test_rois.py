@@ -31,13 +31,13 @@ def test_rois_carry_their_image() -> None:
 
 
 def ramp(stride: int, size: int = 512) -> torch.Tensor:
-    """(1, 2, h, w): x and y of every location's centre in pixels."""
+    """(1, 2, h, w): x and y of every location's center in pixels."""
     centers = (torch.arange(size // stride) + 0.5) * stride
     return torch.stack(torch.meshgrid(centers, centers, indexing="xy"))[None]
 
 
-def test_a_ramp_is_read_at_the_centres_of_the_cells() -> None:
-    """On maps of coordinates, RoIAlign returns the centres of the bins of a region."""
+def test_a_ramp_is_read_at_the_centers_of_the_cells() -> None:
+    """On maps of coordinates, RoIAlign returns the centers of the bins of a region."""
     rois = to_rois([torch.cat([square(140.0, 60.0, 100.0), square(35.0, 201.0, 50.0), square(300.0, 40.0, 70.0)])])
     pooled = pool_rois([ramp(stride) for stride in STRIDES], STRIDES, rois, 7)
     assert pooled.shape == (3, 2, 7, 7)

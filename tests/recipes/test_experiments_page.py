@@ -40,13 +40,13 @@ def test_differences_are_paired_by_seed() -> None:
     assert (found.count, found.mean, found.deviation) == (3, 2.0, 1.0)
     assert found.half == pytest.approx(4.303 / math.sqrt(3)) and found.low < 0 < found.high
     assert intervals.verdict(found) == "undecided: the interval contains 0"
-    five = intervals.summarise([1.0, 2.0, 3.0, 4.0, 5.0])  # deviation sqrt(2.5), 2.776 with 4 degrees of freedom
+    five = intervals.summarize([1.0, 2.0, 3.0, 4.0, 5.0])  # deviation sqrt(2.5), 2.776 with 4 degrees of freedom
     assert (five.mean, five.low) == (3.0, pytest.approx(3 - 2.776 * math.sqrt(2.5 / 5)))
     assert intervals.verdict(five) == "seen" and intervals.interval(five) == "+3.0 [+1.0, +5.0]"
     assert intervals.verdict(intervals.paired({0: 1.0, 1: 2.0}, {0: 5.0, 1: 6.1})) == "the opposite was seen"
     near = intervals.Summary(5, 1.1, 0.9, 1.08)
     assert intervals.verdict(near) == "seen" and intervals.interval(near) == "+1.10 [+0.02, +2.18]"
-    one = intervals.summarise([4.0])
+    one = intervals.summarize([4.0])
     assert (one.deviation, one.half, intervals.verdict(one)) == (None, None, "one seed: undecided")
     assert intervals.paired({0: 1.0}, {1: 1.0}) is None and intervals.verdict(None) == "not run"
 
@@ -137,11 +137,11 @@ def test_claims_are_tested_by_the_cells() -> None:
 
 def test_equality_is_bounded_and_never_claimed_of_what_differs() -> None:
     def verdict(*values: float) -> str:
-        return claims.verdict_of(intervals.summarise(values), equal=True)
+        return claims.verdict_of(intervals.summarize(values), equal=True)
 
     assert verdict(-1.0, 0.0, 1.0) == "no difference shown; it is at most 2.5 AP"  # half is 4.303 / sqrt(3)
     assert verdict(-9.0, -10.0, -11.0) == "they differ by 7.5 to 12.5 AP" and verdict(4.0) == "one seed: undecided"
-    assert claims.verdict_of(intervals.summarise([9.0, 10.0, 11.0]), equal=False) == "seen"
+    assert claims.verdict_of(intervals.summarize([9.0, 10.0, 11.0]), equal=False) == "seen"
 
 
 def test_channels_dominate_where_they_hold_half() -> None:

@@ -257,8 +257,8 @@ def test_arms_that_differ_in_more_are_not_compared(run: Path, tmp_path: Path) ->
     ("given", "whose"),
     [({"teacher_license": "MIT"}, "the weights"), ({"license": "MIT"}, r"the teacher \(big_teacher\)")],
 )
-def test_unknown_licences(run: Path, tmp_path: Path, given: dict[str, str], whose: str) -> None:
-    with pytest.raises(ValueError, match=f"licence of {whose} is unknown"):
+def test_unknown_licenses(run: Path, tmp_path: Path, given: dict[str, str], whose: str) -> None:
+    with pytest.raises(ValueError, match=f"license of {whose} is unknown"):
         prepare(str(run), tmp_path / "out", **given)
     assert not (tmp_path / "out").exists()
 
@@ -368,4 +368,4 @@ def test_dry_runs(
     assert dry(*licensed, tmp_path / "out")[0] == 0
     assert names_in(tmp_path / "out") == OF_A_RUN
     code, _, err = dry("--dry-run")
-    assert code != 0 and re.search(r"pkdzoo: .*licence of the weights is unknown.*--license", err)
+    assert code != 0 and re.search(r"pkdzoo: .*license of the weights is unknown.*--license", err)

@@ -291,19 +291,19 @@ def check_methods(recipe: Recipe, wanted: Any) -> None:
     made: Any = dict(task.methods.items())
     assert all(schedule == "constant" for name, schedule in task.schedules.items() if name != "frs")
     CHECKS[next(name for name in CHECKS if name in made)](made, settings)
-    if "normalise_features_first" in settings:
+    if "normalize_features_first" in settings:
         (only,) = made.values()
-        assert only.normalize == settings["normalise_features_first"]
+        assert only.normalize == settings["normalize_features_first"]
 
 
 def check_crosskd(made: Any, settings: Any) -> None:
     method, found = made["crosskd"], made["crosskd"].settings
-    box, centre, feat = (settings[f"loss_{name}_kd"] for name in ("reg", "center", "feat"))
+    box, center, feat = (settings[f"loss_{name}_kd"] for name in ("reg", "center", "feat"))
     assert method.tap == settings["reused_teacher_head_idx"] and method.hold == "post"
     assert found.cls == settings["loss_cls_kd"]["weight"] and found.box == box["weight"]
     kinds = {"GIoULoss": "giou", "KLDiv": "distribution", "IoULoss(log)": "iou_log"}
     assert found.box_loss == kinds[box["type"]]
-    assert found.quality == (centre["weight"] if centre else None)
+    assert found.quality == (center["weight"] if center else None)
     assert ("pkd" in made) == (feat is not None)
     if feat is not None:
         assert made["pkd"].weight == feat["weight"] and made["pkd"].pairs.levels == [(i, i) for i in range(5)]
@@ -351,7 +351,7 @@ def check_global_knowledge(made: Any, settings: Any) -> None:
 
 def check_masks(made: Any, settings: Any) -> None:
     """Table 4 prints no weights; what is there to see is the switch, checked for all."""
-    assert "normalise_features_first" in settings
+    assert "normalize_features_first" in settings
     if "fgd" in made:
         assert made["fgd"].parts == "global"
 

@@ -13,7 +13,7 @@ import pkdzoo
 from pkdzoo.models._zoo_index import INDEX
 from pkdzoo.structures import Batch
 from pkdzoo.training import machine
-from pkdzoo.training.cost_estimate import cost_of_a_pass, dry_pass, grey, memory_of_a_step
+from pkdzoo.training.cost_estimate import cost_of_a_pass, dry_pass, gray, memory_of_a_step
 
 
 def test_the_dry_pass_changes_nothing() -> None:
@@ -112,7 +112,7 @@ def test_memory_is_what_the_allocator_says(make: Callable[[], nn.Module], precis
     autocast = None if precision is None else torch.autocast("cpu", precision)
     cost = cost_of_a_pass(task, (320, 480), 2, autocast)
     told = memory_of_a_step(task, task, cost.memory, "sgd", False, processes=1)
-    objects = grey(2, 320, torch.device("cpu")).instances
+    objects = gray(2, 320, torch.device("cpu")).instances
     batch = Batch(torch.rand(2, 3, 320, 480) * 255, [(320, 480)] * 2, objects)
     peak = peak_of_a_step(task, batch, precision)
     print(

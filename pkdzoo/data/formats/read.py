@@ -28,7 +28,7 @@ def format_of(annotations: str | Path) -> str:
 
 
 def find_format(folder: str | Path) -> str | None:
-    """The format, one of ``FORMATS``, of a folder; None where no format is recognised.
+    """The format, one of ``FORMATS``, of a folder; None where no format is recognized.
 
     COCO has precedence: in a folder that was converted in place, the converted annotations are used.
 

@@ -105,7 +105,7 @@ def classes_of(folder: str | Path) -> list[str]:
     root = Path(folder)
     if (root / "classes.txt").is_file():
         return read_lines(root / "classes.txt")
-    if (root / "labelmap.txt").is_file():  # CVAT's: name:colour:parts:actions
+    if (root / "labelmap.txt").is_file():  # CVAT's: name:color:parts:actions
         names = [line.split(":")[0].strip() for line in read_lines(root / "labelmap.txt") if not line.startswith("#")]
         return [name for name in names if name != "background"]
     files = sorted((root / "Annotations").rglob("*.xml"))

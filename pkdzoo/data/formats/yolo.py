@@ -2,7 +2,7 @@
 
     data.yaml                       names of the classes, and where each split's images are
     images/SPLIT/NAME.jpg           (any folder, list of folders, or text file of paths)
-    labels/SPLIT/NAME.txt           one object per line: class, then centre x, centre y, width, height as fractions of
+    labels/SPLIT/NAME.txt           one object per line: class, then center x, center y, width, height as fractions of
                                     the image; or class, then the corners of a polygon
 
 The label file of an image is found as in Ultralytics: the last ``/images/`` of its path becomes ``/labels/``, and the
@@ -228,7 +228,7 @@ def _object(
         raise ValueError(f"{where}: {' '.join(fields):.60} are not all numbers") from None
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         raise ValueError(
-            f"{where}: {len(fields)} numbers; a box has 5 (class, centre x, centre y, width, height), a polygon 7 or "
+            f"{where}: {len(fields)} numbers; a box has 5 (class, center x, center y, width, height), a polygon 7 or "
             "more (class, then x and y of each corner)"
         )
     if not 0 <= first < classes or first != int(first):
@@ -255,7 +255,7 @@ def decode(center: float, length: float, side: int) -> tuple[float, float]:
 
 
 def encode(start: float, length: float, side: int) -> tuple[str, str]:
-    """Centre and length as fractions of a side, with the fewest digits (at least six) that ``decode`` inverts."""
+    """Center and length as fractions of a side, with the fewest digits (at least six) that ``decode`` inverts."""
     center, fraction = (start + length / 2) / side, length / side
     for digits in range(6, 17):
         texts = f"{center:.{digits}f}", f"{fraction:.{digits}f}"

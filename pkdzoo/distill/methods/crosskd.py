@@ -10,9 +10,9 @@ Facts of the released code that the paper does not show, and that are the defaul
 - Maps are taken after their ReLU (``hold="post"``): the code stores them before it, but its ReLU works in place.
   ``"pre"`` is probably what the authors intended.
 - They are aligned: each channel gets the teacher's mean and deviation over the batch.
-- Which block, which losses, which normaliser differ by family, see ``PUBLISHED``. FCOS does not distil its centerness.
+- Which block, which losses, which normalizer differ by family, see ``PUBLISHED``. FCOS does not distil its centerness.
 - Each prior is weighted with the teacher's best class score; ignored priors have weight 0.
-- The normalisers are means over processes (there RetinaNet's and the distributions' are local to each process).
+- The normalizers are means over processes (there RetinaNet's and the distributions' are local to each process).
 
 The published CrossKD + PKD is ``{"crosskd": {}, "pkd": {"weight": w, "levels": 5}}`` with w = 2 for RetinaNet and FCOS,
 6 for GFL, 1 for ATSS. The published RetinaNet students take P6 from P5 (``extra="on_output"``), their teachers do not.
@@ -30,7 +30,7 @@ from torch import Tensor
 from pkdzoo.distill.base import DistillMethod, by_family, priors_per_location, require_same_classes
 from pkdzoo.distill.pairing import check_choice, shape_of
 from pkdzoo.losses import distilled_quality_focal, giou_loss, iou_log_loss, kl_divergence
-from pkdzoo.losses.correlation import centre_channels, inverse_std
+from pkdzoo.losses.correlation import center_channels, inverse_std
 from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Depth, HeadTrace, LossTrace, Taps
@@ -152,9 +152,9 @@ class CrossKD(DistillMethod):
         """The student's map (B, C, h, w) with the teacher's statistics; both come before their ReLU, as taps do."""
         if self.hold == "post" and self.tap:
             student, teacher = F.relu(student), F.relu(teacher)
-        centred, _, std = centre_channels(student, self.sync)
-        _, teacher_mean, teacher_std = centre_channels(teacher.detach(), self.sync)
-        aligned = centred * inverse_std(std) * teacher_std + teacher_mean
+        centered, _, std = center_channels(student, self.sync)
+        _, teacher_mean, teacher_std = center_channels(teacher.detach(), self.sync)
+        aligned = centered * inverse_std(std) * teacher_std + teacher_mean
         return aligned.to(student.dtype)
 
     def normalizer(self, student: LossTrace[DenseDetector]) -> Tensor:
@@ -180,7 +180,7 @@ class CrossKD(DistillMethod):
             teacher: the teacher's pass.
             own: (B, P, D).
             weights: (B, P).
-            total: normaliser of decoded boxes.
+            total: normalizer of decoded boxes.
         """
         if self.settings.box_loss == "distribution":
             reused, own = (x.reshape(*x.shape[:-1], 4, -1) for x in (reused, own))

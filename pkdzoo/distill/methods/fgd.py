@@ -97,7 +97,7 @@ class FGD(DistillMethod):
         levels: pairs of levels; None: 4 for a two-stage student, 5 for others.
         parts: ``all``, ``focal`` or ``global`` alone (table 4 of the PKD paper).
         boxes_on: which size boxes are relative to, ``padded`` or ``image``.
-        normalize: PKD's normalisation first; the global part alone, with PKD's half and weight (inferred; how table 4
+        normalize: PKD's normalization first; the global part alone, with PKD's half and weight (inferred; how table 4
             combined the weights is not printed). ``lambda_`` overrides that weight.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size.

@@ -3,11 +3,11 @@ teacher has high class scores, inside and outside of objects.
 
 The mask is the teacher's best class score at each location (of the RPN in two-stage detectors). Under it the student's
 pyramid, through a 3x3 convolution per level, imitates the teacher's, and its class logits the teacher's scores. As the
-released code: the normaliser of the feature term is the sum of the mask without the channels (the paper's equation 1
+released code: the normalizer of the feature term is the sum of the mask without the channels (the paper's equation 1
 divides by them too, which is 256 times less), weights by family, both terms rise over 500 steps, no centerness term.
 Differs in that the teacher is in eval mode (there train mode with its norms frozen).
 
-``normalize=True`` is table 4 of the PKD paper: the feature term alone with PKD's normalisation, half and weight, mean
+``normalize=True`` is table 4 of the PKD paper: the feature term alone with PKD's normalization, half and weight, mean
 over channels and no projection; how weights were combined there is not printed, so this is inferred.
 """
 
@@ -40,7 +40,7 @@ class FRS(DistillMethod):
         feat_weight: None: as published for the family, or PKD's with ``normalize``.
         cls_weight: None: as published for the family, or 0 with ``normalize``.
         levels: pairs of levels, counted from the finest.
-        normalize: PKD's normalisation first.
+        normalize: PKD's normalization first.
     """
 
     teacher_depth: Depth = "head"

@@ -1,7 +1,7 @@
 """GT mask: imitation of a pyramid at the objects alone, a baseline of the PKD paper (arXiv:2207.02039, table 4).
 
 As ``mse``, but only at locations that overlap an object. The paper gives no more than that: rounding, the use of every
-level and the normaliser ``C * locations`` are inferred. ``normalize=True`` is the "+ PKD" of the table, see ``mse``.
+level and the normalizer ``C * locations`` are inferred. ``normalize=True`` is the "+ PKD" of the table, see ``mse``.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class GTMask(DistillMethod):
         boxes: ``all``: an object counts at every level; ``size``: only at the level that fits its size.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size.
-        normalize: normalise channels first, as PKD does.
-        sync: statistics of that normalisation over all processes.
+        normalize: normalize channels first, as PKD does.
+        sync: statistics of that normalization over all processes.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 Mean squared difference of the maps, summed over levels. Tables 5 and 8 of the PKD paper; the weights differ by pair
 there (5 and 10 for RetinaNet students, 70 for GFL to FCOS, 3 to 10 for Swin to Faster R-CNN).
 
-``normalize=True`` is the "+ PKD" of table 4: channels are normalised first, as PKD does. Whether the half and the
+``normalize=True`` is the "+ PKD" of table 4: channels are normalized first, as PKD does. Whether the half and the
 weight of PKD or the method's own weight belong to it is not printed; here they are PKD's, so that ``mse`` with it is
 PKD itself. Reduction over the batch and level set are not printed either; they are PKD's.
 """
@@ -31,8 +31,8 @@ class MSE(DistillMethod):
         levels: pairs of levels, counted from the finest.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size.
-        normalize: normalise channels first, as PKD does.
-        sync: statistics of that normalisation over all processes.
+        normalize: normalize channels first, as PKD does.
+        sync: statistics of that normalization over all processes.
     """
 
     def __init__(

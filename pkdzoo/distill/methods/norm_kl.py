@@ -1,6 +1,6 @@
 """Norm + KL: PKD in its KL form (arXiv:2207.02039, section 3.4 and table 7).
 
-PKD's normalisation, then KL divergence at temperature 50 between channels as probability distributions over the
+PKD's normalization, then KL divergence at temperature 50 between channels as probability distributions over the
 locations of the whole batch, see :func:`pkdzoo.losses.norm_kl`. No code was released; the mean over channels is
 inferred.
 """

@@ -1,11 +1,11 @@
 """PKD: general distillation framework for object detectors via Pearson correlation coefficient (arXiv:2207.02039).
 
-The student's pyramid imitates the teacher's, each channel normalised to mean 0 and deviation 1 over the batch; see
+The student's pyramid imitates the teacher's, each channel normalized to mean 0 and deviation 1 over the batch; see
 :func:`pkdzoo.losses.pearson`. As mmrazor's ``pkd_fpn_*`` configurations: levels 0 to 3 of both pyramids, paired
 by index, one weight for all levels, summed over levels, no projection, no mask, no warm-up.
 
 Differs from mmrazor in three points. The teacher is in eval mode (there a Swin teacher drops paths during
-distillation), each detector normalises the pixels with its own statistics (there the student's statistics are used for
+distillation), each detector normalizes the pixels with its own statistics (there the student's statistics are used for
 both), and ``resize="larger"`` is the paper's rule (there the student is always resized; the same for every published
 pair).
 """

@@ -1,7 +1,7 @@
 """Adaptive training sample selection (Zhang et al. 2020, arXiv:1912.02424): an IoU threshold for each object.
 
-The candidates of an object are the anchors nearest to its centre on each level. Candidates are positive if their IoU
-reaches the mean plus the standard deviation over the candidates, and if their centre lies in the object. As
+The candidates of an object are the anchors nearest to its center on each level. Candidates are positive if their IoU
+reaches the mean plus the standard deviation over the candidates, and if their center lies in the object. As
 mmdetection's ATSSAssigner.
 """
 
@@ -18,7 +18,7 @@ from pkdzoo.models.assigners.max_iou import NEGATIVE
 from pkdzoo.ops.boxes import encode_distances
 from pkdzoo.structures import DenseTargets, Instances, Priors
 
-MARGIN = 0.01  # minimum distance in pixels of a positive centre to the sides of its object
+MARGIN = 0.01  # minimum distance in pixels of a positive center to the sides of its object
 
 
 @torch.no_grad()

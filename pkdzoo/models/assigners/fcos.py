@@ -1,4 +1,4 @@
-"""Assignment by size range and, optionally, distance to the centre (FCOS, Tian et al. 2019, arXiv:1904.01355)."""
+"""Assignment by size range and, optionally, distance to the center (FCOS, Tian et al. 2019, arXiv:1904.01355)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def match_points(
         ranges: (P, 2) smallest and largest distance to the farthest side, for each point's level, in pixels.
         boxes: (G, 4) xyxy.
         center_radius: None means that all points inside a box can be positive; a number means only those within this
-            many strides of the box's centre.
+            many strides of the box's center.
 
     Returns:
         (P,) int64: index of the matched object, or ``NEGATIVE``.
@@ -49,7 +49,7 @@ def match_points(
 
 
 def centerness(distances: Tensor) -> Tensor:
-    """Centerness of a point in its box: 1 at the centre, 0 on a side.
+    """Centerness of a point in its box: 1 at the center, 0 on a side.
 
     Args:
         distances: (..., 4) left, top, right, bottom, all positive.

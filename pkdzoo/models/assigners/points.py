@@ -13,7 +13,7 @@ def match_nearest(points: Tensor, strides: Tensor, boxes: Tensor, scale: float =
     """Match each point to an object.
 
     Each object is assigned to the level whose stride is about its side / ``scale``. It takes the ``k`` points of this
-    level nearest to its centre, by the distance in units of its sides. A point that several objects take is matched to
+    level nearest to its center, by the distance in units of its sides. A point that several objects take is matched to
     the nearest of them.
 
     Args:

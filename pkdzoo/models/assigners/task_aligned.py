@@ -1,6 +1,6 @@
 """Task-aligned assignment (TOOD, Feng et al. 2021, arXiv:2108.07755): by the quality of the current predictions.
 
-As mmdetection's TaskAlignedAssigner, with the normalised alignment of its TOODHead.
+As mmdetection's TaskAlignedAssigner, with the normalized alignment of its TOODHead.
 """
 
 from __future__ import annotations

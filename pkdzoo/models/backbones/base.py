@@ -6,7 +6,7 @@ from torch import nn
 
 
 class Backbone(nn.Module):
-    """Normalised images (B, channels, H, W) -> feature maps of decreasing resolution, finest first.
+    """Normalized images (B, channels, H, W) -> feature maps of decreasing resolution, finest first.
 
     Attributes:
         channels: channels of each map.

@@ -164,7 +164,7 @@ class ResNet(Backbone):
         self._freeze(frozen_affine)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Normalised images (B, in_chans, H, W) -> four maps of stride 4, 8, 16 and 32."""
+        """Normalized images (B, in_chans, H, W) -> four maps of stride 4, 8, 16 and 32."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.max_pool2d(x, 3, 2, 1)
         maps = []
@@ -200,7 +200,7 @@ class ResNet(Backbone):
                 nn.init.zeros_(layer.last_norm.weight)
         for layer in self.modules():
             if isinstance(layer, DeformConv):
-                layer.reset()  # the loop above has initialised its offset convolution
+                layer.reset()  # the loop above has initialized its offset convolution
 
     def _freeze(self, affine: bool) -> None:
         for part in self.frozen_parts:

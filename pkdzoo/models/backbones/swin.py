@@ -164,7 +164,7 @@ class SwinBlock(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Merge 2x2 neighbouring locations into one with twice the channels."""
+    """Merge 2x2 neighboring locations into one with twice the channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -268,7 +268,7 @@ class Swin(Backbone):
             part.requires_grad_(False)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Normalised images (B, in_chans, H, W) -> a map of each stage in ``outputs``, sizes rounded up."""
+        """Normalized images (B, in_chans, H, W) -> a map of each stage in ``outputs``, sizes rounded up."""
         x = self.patch_embed(x)
         maps = []
         for i, stage in enumerate(self.stages):

@@ -1,4 +1,4 @@
-"""ImageNet weights of backbones: the files that published detectors were initialised from.
+"""ImageNet weights of backbones: the files that published detectors were initialized from.
 
 The depth alone does not determine the file: caffe-style weights have their stride in the first 1x1 convolution and need
 BGR pixels with std 1, and Detectron's and Detectron2's files differ in their mean. A wrong file silently costs AP, so
@@ -30,7 +30,7 @@ def torchvision(file: str) -> Weights:
 
 def openmmlab(file: str, tag: str = "imagenet") -> Weights:
     url = f"https://download.openmmlab.com/pretrain/third_party/{file}"
-    return Weights(tag, url, sha256=hash_of(file), note="the source states no licence for this file")
+    return Weights(tag, url, sha256=hash_of(file), note="the source states no license for this file")
 
 
 def microsoft(file: str) -> Weights:

@@ -12,7 +12,7 @@ from helpers.reference import GOLDEN, batch_for, checkpoint, load
 import pkdzoo
 from pkdzoo.distill.methods.crosskd import TINY, CrossKD
 from pkdzoo.losses import distilled_quality_focal
-from pkdzoo.losses.correlation import centre_channels
+from pkdzoo.losses.correlation import center_channels
 
 # name in the file -> student, teacher, weight of PKD where the case has it
 PAIRS = {
@@ -105,7 +105,7 @@ def test_aligned_maps_have_the_teachers_statistics(hold: Any) -> None:
     for ours, wanted in zip(aligned.cls + aligned.reg, taps.cls + taps.reg, strict=True):
         if hold == "post":
             wanted = wanted.relu()
-        (_, mean, std), (_, wanted_mean, wanted_std) = centre_channels(ours), centre_channels(wanted)
+        (_, mean, std), (_, wanted_mean, wanted_std) = center_channels(ours), center_channels(wanted)
         assert torch.allclose(mean, wanted_mean, atol=1e-4)
         alive = std > 0  # a channel that is constant in the student stays so
         assert alive.any()

@@ -47,7 +47,7 @@ def test_options_are_plain_documented_values(name: str) -> None:
 
 
 @pytest.mark.parametrize("width", [64, 48])
-def test_every_connector_is_initialised(width: int) -> None:
+def test_every_connector_is_initialized(width: int) -> None:
     student, teacher = tiny_detector("gfl_r10w16"), tiny_detector("gfl_r10w16", seed=1, width=width)
     for name, method in METHODS.items():
         if width == 48 and name in SAME_WIDTH:

@@ -23,9 +23,9 @@ FRCNN, RETINA = "faster_rcnn_r10w16", "retina_r10w16"
 
 def vectors(case: dict[str, Any], side: str) -> Tensor:
     count, width = case[f"shape_{side}"]
-    centres = uniform(f"pgm.{case['name']}.c{side}", (4, width))
+    centers = uniform(f"pgm.{case['name']}.c{side}", (4, width))
     return torch.from_numpy(
-        centres[np.arange(count) % 4] + 0.25 * uniform(f"pgm.{case['name']}.{side}", (count, width))
+        centers[np.arange(count) % 4] + 0.25 * uniform(f"pgm.{case['name']}.{side}", (count, width))
     )
 
 

@@ -40,8 +40,8 @@ def test_an_object_lives_on_the_level_of_its_size() -> None:
     assert 1 in middle and 1 not in fine
 
 
-def test_centres_outside_the_object_are_no_positives() -> None:
-    thin = torch.tensor([[33.0, 0.0, 39.0, 128.0]])  # between two columns of centres
+def test_centers_outside_the_object_are_no_positives() -> None:
+    thin = torch.tensor([[33.0, 0.0, 39.0, 128.0]])  # between two columns of centers
     assert (match_atss(PRIORS.boxes[: PRIORS.counts[0]], PRIORS.counts[:1], thin) == NEGATIVE).all()
 
 

@@ -31,14 +31,14 @@ def test_the_smaller_of_two_objects_wins() -> None:
     assert match_points(POINTS, STRIDES, FINE, boxes).tolist() == [0, 1, 0, NEGATIVE]
 
 
-def test_centre_sampling_keeps_near_points_of_the_box() -> None:
-    """Centre (30, 20), reach 12: (20, 20) and (36, 20); with reach 8 only the latter."""
+def test_center_sampling_keeps_near_points_of_the_box() -> None:
+    """Center (30, 20), reach 12: (20, 20) and (36, 20); with reach 8 only the latter."""
     boxes = torch.tensor([[0.0, 0.0, 60.0, 40.0]])
     assert match_points(POINTS, STRIDES, FINE, boxes, 1.5).tolist() == [NEGATIVE, 0, 0, NEGATIVE]
     assert match_points(POINTS, STRIDES, FINE, boxes, 1.0).tolist() == [NEGATIVE, NEGATIVE, 0, NEGATIVE]
 
 
-def test_centre_sampling_never_leaves_the_box() -> None:
+def test_center_sampling_never_leaves_the_box() -> None:
     thin = torch.tensor([[19.0, 0.0, 21.0, 40.0]])
     near = torch.tensor([[20.0, 20.0], [24.0, 20.0]])
     assert match_points(near, STRIDES[:2], FINE[:2], thin, 1.5).tolist() == [0, NEGATIVE]
