@@ -24,8 +24,8 @@ if TYPE_CHECKING:
         RandomZoom,
         Resize,
         Sample,
+        eval_transform,
         resize_keep_ratio,
-        test_transform,
         train_transform,
     )
 
@@ -43,12 +43,12 @@ __all__ = [
     "TooManyUnreadable",
     "UnreadableImage",
     "collate",
+    "eval_transform",
     "find_split",
     "make_shapes",
     "open_dataset",
     "read_image",
     "resize_keep_ratio",
-    "test_transform",
     "train_transform",
 ]
 
@@ -74,7 +74,7 @@ if not TYPE_CHECKING:  # a type checker would take every name of the package for
             "open_dataset": "pkdzoo.data.dataset",
             "read_image": "pkdzoo.data.image_io",
             "resize_keep_ratio": "pkdzoo.data.transforms",
-            "test_transform": "pkdzoo.data.transforms",
+            "eval_transform": "pkdzoo.data.transforms",
             "train_transform": "pkdzoo.data.transforms",
         },
     )

@@ -364,19 +364,19 @@ def train_transform(
     return Compose([Resize(short, long, mode), RandomFlip(flip)])
 
 
-def test_transform(short: int = 800, long: int = 1333) -> Compose:  # noqa: PT028 (it is no test)
+def eval_transform(short: int = 800, long: int = 1333) -> Compose:
     """The published test transform: only the keep-ratio resize.
 
     Example:
         >>> import torch
         >>> from pkdzoo import Instances
-        >>> from pkdzoo.data import Sample, test_transform
+        >>> from pkdzoo.data import Sample, eval_transform
         >>> objects = Instances(torch.tensor([[0.0, 0.0, 15.0, 20.0]]), torch.tensor([1]))
         >>> sample = Sample(torch.zeros(3, 40, 60, dtype=torch.uint8), objects)
-        >>> test_transform(short=800, long=1333)(sample, torch.Generator()).size
+        >>> eval_transform(short=800, long=1333)(sample, torch.Generator()).size
         (800, 1200)
     """
     return Compose([Resize(short, long)])
 
 
-test_transform.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it because of its name
+eval_transform.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it because of its name

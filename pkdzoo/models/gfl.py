@@ -163,7 +163,7 @@ WEIGHTS: dict[str, list[Weights]] = {
             source="measured: recipes/experiments/results/bccd/gfl_r18w64-0.json",
             license="Apache-2.0",
             labels="bccd",
-            launch=f"{BCCD_LAUNCH} --cells gfl_r18w64-0 -- {BCCD_OPTIONS}",
+            launch=f"{BCCD_LAUNCH} --runs gfl_r18w64-0 -- {BCCD_OPTIONS}",
             note="not shipped: 23 MB in float16",
         )
     ],

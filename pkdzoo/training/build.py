@@ -19,9 +19,9 @@ from pkdzoo.data import (
     RandomZoom,
     Resize,
     collate,
+    eval_transform,
     find_split,
     make_shapes,
-    test_transform,
 )
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.inherit import freeze, inherit
@@ -97,7 +97,7 @@ def build_datasets(recipe: Recipe, paths: DataPaths) -> tuple[CocoDataset, CocoD
         seed=recipe.seed,
         on_error="skip",
     )
-    return train, val_dataset(paths.val, data.test_size, train.label_names)
+    return train, val_dataset(paths.val, data.eval_size, train.label_names)
 
 
 def val_dataset(
@@ -111,7 +111,7 @@ def val_dataset(
         label_names: the model's classes.
         skip_other_classes: leave out boxes of other classes instead of raising an error.
     """
-    transform = test_transform(*size)
+    transform = eval_transform(*size)
     return CocoDataset(*paths, transform=transform, label_names=label_names, skip_other_classes=skip_other_classes)
 
 
@@ -189,7 +189,7 @@ def build_student(recipe: Recipe, label_names: Sequence[str]) -> Detector:
             f"({', '.join(label_names[:10])}): leave it out; it is read from the annotation file"
         )
     torch.manual_seed(recipe.seed)  # random weights depend on the recipe alone
-    args: dict[str, Any] = {**recipe.model_args, "num_classes": len(label_names), "resize": recipe.data.test_size}
+    args: dict[str, Any] = {**recipe.model_args, "num_classes": len(label_names), "resize": recipe.data.eval_size}
     model = _detector(recipe.model, **args)
     if recipe.init is not None:
         model = _with_weights(model, recipe.init, args)

@@ -24,7 +24,7 @@ from pkdzoo.models._loading import load_checkpoint
 from pkdzoo.models._registry import find, is_detector
 from pkdzoo.models.detector import Detector
 from pkdzoo.training.evaluate import open_detector
-from pkdzoo.training.provenance import about_teacher, command, compared, numbers_of, read_object
+from pkdzoo.training.provenance import about_teacher, compared, launch_command, numbers_of, read_json_object
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.utils.files import sha256_of_file
 
@@ -68,7 +68,7 @@ def prepare(
         saved = Path(str(model.loaded_from).removeprefix("local-dir:"))
         run = next((path for path in (saved, saved.parent) if (path / RECIPE).is_file()), saved)
         card = card_of_run(run, saved, model, license, teacher_license, data, data_license)
-        recipe = without_local_paths(read_object(run / RECIPE), card) if (run / RECIPE).is_file() else None
+        recipe = without_local_paths(read_json_object(run / RECIPE), card) if (run / RECIPE).is_file() else None
         if card.data is SHAPES:
             sheet = next((path for path in (run / IMAGE, run.parent / IMAGE) if path.is_file()), None)
     elif is_detector(source):
@@ -131,8 +131,8 @@ def card_of_run(
 ) -> Card:
     """The card of a run's best student, with the metrics that were saved with it."""
     metrics = numbers_of(saved)
-    recipe_content = read_object(run / "recipe.json")
-    evaluation = f"`{command(metrics)}`" if command(metrics) else ""
+    recipe_content = read_json_object(run / "recipe.json")
+    evaluation = f"`{launch_command(metrics)}`" if launch_command(metrics) else ""
     more: dict[str, Any] = {
         "metrics": metrics,
         "source": evaluation,
@@ -144,7 +144,7 @@ def card_of_run(
     about: dict[str, Any] = {"recipe": recipe.name, "seed": recipe.seed}
     about |= {key: metrics[key] for key in MEASURED if key in metrics}
     if recipe.distill is not None and recipe.distill.methods:
-        facts = dict(read_object(run / "run.json").get("teacher") or about_teacher(recipe.distill))
+        facts = dict(read_json_object(run / "run.json").get("teacher") or about_teacher(recipe.distill))
         known_license = facts.pop("teacher_license", None)
         more["teacher_license"] = teacher_license or known_license or license_of(recipe.distill.teacher)
         plain = Distilled(recipe.model, facts["teacher"], tuple(recipe.distill.methods))
@@ -153,7 +153,7 @@ def card_of_run(
     known: str | DataSet | None = data
     if known is None and recipe.data.generate:
         known = SHAPES
-    launch = command(read_object(run / "run.json"))
+    launch = launch_command(read_json_object(run / "run.json"))
     more |= {"provenance": about, "recipe": RECIPE, "launch": launch, "name": recipe.name}
     return describe_card(model, license, known, data_license, **more)
 
