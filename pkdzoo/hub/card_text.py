@@ -247,8 +247,8 @@ def distillation(card: Card) -> str:
         ]
     elif card.baseline_AP is not None and card.metrics.get("AP") is not None:
         plain, gain = card.baseline_AP, card.metrics["AP"] - card.baseline_AP
-        rows = [("plain student", plain), ("distilled student", card.metrics["AP"])]
-        lines += ["", "| | AP |", "| --- | ---: |", *(f"| {name} | {value:.1f} |" for name, value in rows)]
+        rows = [f"| plain student | {plain:.1f} |", f"| distilled student | {card.metrics['AP']:.1f} |"]
+        lines += ["", "| | AP |", "| --- | ---: |", *rows]
         lines += ["", f"The distilled student has {gain:+.1f} AP. The teacher was not evaluated on these images."]
     elif isinstance(teacher_ap, (int, float)):
         source = card.provenance.get("teacher_AP_source")
