@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         train_recipes(load_recipes(args.recipe, args.set, args.only), args)
     except (ValueError, OSError, DownloadError, Diverged, TooManyUnreadable) as error:
-        sys.exit(f"error: {machine.message_of(error)}")
+        sys.exit(f"error: {machine.plainly(error)}")
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise

@@ -176,7 +176,7 @@ def main(argv: list[str] | None = None) -> None:
             draw.save(figure, args.output / f"{name}.png")
         (args.output / "figures.json").write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n")
     except (ValueError, OSError, DownloadError) as error:
-        sys.exit(f"error: {machine.message_of(error)}")
+        sys.exit(f"error: {machine.plainly(error)}")
     if not computed and not args.curves:
         print("drew only the curves: these runs have no teacher; choose one by --teacher NAME", file=sys.stderr)
     print("\n".join(str(args.output / name) for name in [*(f"{name}.png" for name in figures), "figures.json"]))

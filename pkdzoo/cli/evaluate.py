@@ -68,7 +68,7 @@ def eval_run(args: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:  # an error of a loader process contains its traceback
         if args.debug:
             raise
-        message = machine.message_of(error).replace("pass skip_other_classes=True", "write --skip-other-classes")
+        message = machine.plainly(error).replace("pass skip_other_classes=True", "write --skip-other-classes")
         raise ValueError(message) from None
     if accelerator.is_main_process:
         path = write_metrics(args.output, metrics, **about, **run_folder.about(accelerator.num_processes))

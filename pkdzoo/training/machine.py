@@ -13,7 +13,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 
 from pkdzoo.models.detector import Detector
-from pkdzoo.utils.text import printable
 
 
 def count(text: str) -> int:
@@ -104,10 +103,10 @@ def average(student: Detector, decay: float | None) -> Any:
     return averaged.requires_grad_(False)
 
 
-def message_of(error: BaseException) -> str:
+def plainly(error: BaseException) -> str:
     """The message of an error; for an error from a loader process, without that process's traceback."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if lines[0].startswith("Caught ") or ": Caught " in lines[0]:
         last = lines[-1]
-        return printable(last.split(": ", 1)[1] if ": " in last else last)
-    return printable("\n".join(lines), keep="\n")
+        return last.split(": ", 1)[1] if ": " in last else last
+    return "\n".join(lines)

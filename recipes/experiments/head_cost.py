@@ -149,7 +149,7 @@ def main(argv: list[str] | None = None) -> None:
             ratios = (f"{key} {found[key]['median']:.2f}" for key in ("cut / plain", "whole / cut"))
             print(f"{name}: plain {1000 * found['plain']['median']:.0f} ms, {', '.join(ratios)}", flush=True)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {machine.message_of(error)}")
+        sys.exit(f"error: {machine.plainly(error)}")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
         dataset = build.val_dataset(find_split(args.data, "val"), model.resize, model.label_names, True)
         levels = measure(model, build.val_loader(dataset, 1, 0))
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {machine.message_of(error)}")
+        sys.exit(f"error: {machine.plainly(error)}")
     args.output.mkdir(parents=True, exist_ok=True)
     write_json(args.output / f"{args.name}.json", {"name": args.name, "images": len(dataset), "levels": levels})
     for number, level in enumerate(levels):

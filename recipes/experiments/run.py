@@ -324,7 +324,7 @@ def main(argv: list[str] | None = None) -> None:
                 return print(f"stopped on request in {cell.key}, {number} of {len(cells)}; the same command continues")
             print(f"== {cell.key} is finished, {number} of {len(cells)}", flush=True)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {machine.message_of(error)}")
+        sys.exit(f"error: {machine.plainly(error)}")
     print(report.table(load(args.results), matrix.path.stem))
 
 

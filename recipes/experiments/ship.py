@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
             raise ValueError(f"{size / 1e6:.1f} MB of tensors; the limit of the package is {LIMIT / 1e6:.0f} MB")
         save_safetensors(small, path)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {machine.message_of(error)}")
+        sys.exit(f"error: {machine.plainly(error)}")
     print(", ".join(f"AP {value:.2f} {name}" for name, value in aps.items()))
     print(f"{path} {path.stat().st_size:,} bytes\n{row(tag, path, metrics)}")
 
