@@ -25,7 +25,7 @@ from pkdzoo.models._loading import load_checkpoint
 from pkdzoo.models._registry import find, is_detector
 from pkdzoo.models.detector import Detector
 from pkdzoo.training.evaluate import open_detector
-from pkdzoo.training.provenance import about_teacher, command, compared, numbers_of, read_object
+from pkdzoo.training.provenance import about_teacher, compared, launch_command, numbers_of, read_json_object
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.utils.files import refuse_links, sha256_of_file
 
@@ -121,7 +121,7 @@ def from_folder(
     card = card_of_run(run, saved, model, license, teacher_license, data, data_license)
     if baseline is not None:
         card = with_baseline(card, run, saved, Path(str(baseline).removeprefix("local-dir:")))
-    recipe = without_local_paths(read_object(run / RECIPE), card) if (run / RECIPE).is_file() else None
+    recipe = without_local_paths(read_json_object(run / RECIPE), card) if (run / RECIPE).is_file() else None
     sheet = next((path for path in (run / IMAGE, run.parent / IMAGE) if path.is_file()), None)
     return Publication(model, card, recipe, sheet if card.data is SHAPES else None)
 
@@ -143,7 +143,7 @@ def with_baseline(card: Card, run: Path, saved: Path, baseline: Path) -> Card:
         raise ValueError(f"--baseline {baseline} is no folder of a run: it has no {RECIPE}")
     if card.pair is None:
         raise ValueError(f"--baseline {baseline}: {run} was trained without a teacher, leave the baseline out")
-    own, other = read_object(run / RECIPE), read_object(baseline / RECIPE)
+    own, other = read_json_object(run / RECIPE), read_json_object(baseline / RECIPE)
     numbers, reference = numbers_of(saved), numbers_of(plain)
     reasons = [f"another {key}" for key in ("model", "model_args", "schedule") if own.get(key) != other.get(key)]
     reasons += ["a teacher"] if (other.get("distill") or {}).get("methods") else []
@@ -152,7 +152,7 @@ def with_baseline(card: Card, run: Path, saved: Path, baseline: Path) -> Card:
     if reasons:
         raise ValueError(f"--baseline {baseline} cannot be compared with {run}, it has {', '.join(reasons)}")
     aps = numbers["AP"], reference["AP"]
-    teacher = read_object(run / "run.json").get("teacher") or {}
+    teacher = read_json_object(run / "run.json").get("teacher") or {}
     if teacher.get("teacher_AP") is None or not same_images(numbers, teacher, "teacher_annotations_sha256"):
         return replace(card, pair=replace(card.pair, triple=None, source=""), baseline_AP=float(aps[1]))
     triple = (float(teacher["teacher_AP"]), float(aps[1]), float(aps[0]))
@@ -209,8 +209,8 @@ def card_of_run(
 ) -> Card:
     """The card of a run's best student, with the metrics that were saved with it."""
     metrics = numbers_of(saved)
-    recipe_content = read_object(run / RECIPE)
-    evaluation = f"`{command(metrics)}`" if command(metrics) else ""
+    recipe_content = read_json_object(run / RECIPE)
+    evaluation = f"`{launch_command(metrics)}`" if launch_command(metrics) else ""
     more: dict[str, Any] = {"metrics": metrics, "source": evaluation, "speed": speed(metrics)}
     if not recipe_content:
         return describe_card(model, license, data, data_license, **more)
@@ -218,14 +218,14 @@ def card_of_run(
     about: dict[str, Any] = {"recipe": recipe.name, "seed": recipe.seed}
     about |= {key: metrics[key] for key in MEASURED if key in metrics}
     if recipe.distill is not None and recipe.distill.methods:
-        facts = dict(read_object(run / "run.json").get("teacher") or about_teacher(recipe.distill))
+        facts = dict(read_json_object(run / "run.json").get("teacher") or about_teacher(recipe.distill))
         known_license = facts.pop("teacher_license", None)
         more["teacher_license"] = teacher_license or known_license or license_of(recipe.distill.teacher)
         plain = Distilled(recipe.model, facts["teacher"], tuple(recipe.distill.methods))
         more["pair"] = compared(run, recipe, facts["teacher"]) or plain
         about |= {key: value for key, value in facts.items() if key != "teacher"}
     known = SHAPES if data is None and recipe.data.generate else data
-    launch = command(read_object(run / "run.json"))
+    launch = launch_command(read_json_object(run / "run.json"))
     more |= {"provenance": about, "recipe": RECIPE, "launch": launch, "name": recipe.name}
     return describe_card(model, license, known, data_license, **more)
 

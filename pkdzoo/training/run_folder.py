@@ -34,7 +34,7 @@ from filelock import FileLock, Timeout
 from pkdzoo.evaluation import write_metrics
 from pkdzoo.hub.files import TENSORS
 from pkdzoo.models.detector import Detector
-from pkdzoo.training.provenance import WEIGHTS, read_object
+from pkdzoo.training.provenance import WEIGHTS, read_json_object
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.utils.files import sha256_of_file, write_json
 from pkdzoo.version import __version__
@@ -108,7 +108,7 @@ def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
     recipe_file = output / "recipe.json"
     if not recipe_file.is_file():
         return
-    old, new = read_object(recipe_file), recipe.to_dict()
+    old, new = read_json_object(recipe_file), recipe.to_dict()
     if not resume:
         raise ValueError(
             f"{output} holds a run of {old.get('name')!r} already: continue it with --resume, "
@@ -141,7 +141,7 @@ def check_same_teacher(output: Path, facts: Mapping[str, Any]) -> None:
         ValueError: with both hashes, if they differ.
     """
     path = output / "run.json"
-    teachers = (read_object(path).get("teacher") or {}, facts.get("teacher") or {})
+    teachers = (read_json_object(path).get("teacher") or {}, facts.get("teacher") or {})
     old, new = (str(teacher.get("teacher_sha256") or "") for teacher in teachers)
     if old and new and not (old.startswith(new) or new.startswith(old)):  # published hashes may be shortened
         raise ValueError(
