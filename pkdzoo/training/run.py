@@ -26,6 +26,7 @@ from pkdzoo.training.optim import build_average, build_optimizer, build_schedule
 from pkdzoo.training.preflight import check_run, check_teacher, largest_image
 from pkdzoo.training.provenance import about_teacher
 from pkdzoo.training.recipe import Recipe
+from pkdzoo.utils.text import printable
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def preflight(
         recipe, parts.task, parts.train_set, parts.val_set, processes, parts.steps_per_epoch, device, precision
     )
     report.lines += [f"threads   {limited}"] if limited else []
-    accelerator.print(f"== {recipe.name} -> {output}\n{report}")
+    accelerator.print(printable(f"== {recipe.name} -> {output}\n{report}", keep="\n"))
     if args.check_teacher and distill and parts.teacher:
         workers = recipe.data.workers
         accelerator.print(
