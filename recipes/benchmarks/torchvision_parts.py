@@ -68,16 +68,16 @@ class SameAnchors(AnchorGenerator):  # type: ignore[misc]  # torchvision has no 
 def ours(family: str, backbone: str = "r50") -> pkdzoo.Detector:
     """Our detector in torchvision's variant, with frozen norms that have statistics like those of a trained one."""
     args = dict(DENSE[family])
-    return randomise_norms(pkdzoo.create_detector(args.pop("name"), backbone=backbone, frozen_affine=True, **args))
+    return randomize_norms(pkdzoo.create_detector(args.pop("name"), backbone=backbone, frozen_affine=True, **args))
 
 
 def our_pyramid(backbone: str = "r101") -> pkdzoo.Detector:
     """A teacher with the pyramid of torchvision's RetinaNet."""
     args: dict[str, Any] = {"extra": "on_output", "relu_before_extra": True}
-    return randomise_norms(pkdzoo.create_detector("retina_r101", backbone=backbone, **args))
+    return randomize_norms(pkdzoo.create_detector("retina_r101", backbone=backbone, **args))
 
 
-def randomise_norms(model: pkdzoo.Detector) -> pkdzoo.Detector:
+def randomize_norms(model: pkdzoo.Detector) -> pkdzoo.Detector:
     """Give all norms random statistics, and keep residual branches small, so that maps stay in the usual range."""
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
