@@ -206,7 +206,7 @@ def _fill_slice(
 
 
 def _ignore_maskless(columns: Columns, table: Table, report: LoadReport) -> None:
-    """Turn objects without a mask into regions to ignore, as mmdetection does: no mask can be learnt from them."""
+    """Turn objects without a mask into regions to ignore, as mmdetection does: no mask can be learned from them."""
     assert columns.segments is not None
     maskless = np.asarray(columns.segments.kinds)[table.rows] == NONE
     report.without_mask = int((maskless & ~table.crowd).sum())

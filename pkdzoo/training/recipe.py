@@ -1,6 +1,6 @@
 """A recipe: the complete description of a training run, as frozen dataclasses.
 
-Values are checked against the types below, so a misspelt field or a text in place of a number is an error before
+Values are checked against the types below, so a misspelled field or a text in place of a number is an error before
 anything is built. recipe_files.py reads recipes from files.
 """
 

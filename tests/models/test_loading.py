@@ -26,6 +26,6 @@ def test_one_stray_tensor_does_not_change_the_layout(model: pkdzoo.Detector) -> 
 
 
 def test_a_backbone_alone_is_told_what_it_lacks(model: pkdzoo.Detector) -> None:
-    body = {key: value for key, value in tensors(model).items() if key.startswith("backbone.")}
+    backbone = {key: value for key, value in tensors(model).items() if key.startswith("backbone.")}
     with pytest.raises(ValueError, match=r"32 missing: neck\.lateral"):
-        pkdzoo.load_checkpoint(model, body)
+        pkdzoo.load_checkpoint(model, backbone)
