@@ -14,7 +14,7 @@ from helpers.foreign_checkpoints import HistoryBuffer
 from safetensors.torch import save
 
 from pkdzoo.checkpoints import read_state_dict
-from pkdzoo.checkpoints.mmdet import unwrap
+from pkdzoo.checkpoints.wrappers import unwrap
 
 STATE = {
     "a.weight": torch.arange(12.0).reshape(3, 4).t(),
