@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pkdzoo.checkpoints.io import save_archive, save_safetensors
+from pkdzoo.checkpoints.pth import read_pth
 from pkdzoo.utils.files import sha256_of_file, sync_to_disk, write_json
 
 MANIFEST = "manifest.json"
@@ -163,7 +164,7 @@ def find_checkpoint(output: Path) -> tuple[Path, Progress] | None:
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and state dicts, as passed to :func:`save_checkpoint`."""
-    rest = torch.load(path / "rest.pt", map_location="cpu", weights_only=True)
+    rest = read_pth(path / "rest.pt", optimizer=True)
     return dict(load_file(path / "model.safetensors")), dict(rest)
 
 
