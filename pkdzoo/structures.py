@@ -72,8 +72,9 @@ class PixelNorm:
 class Letterbox:
     """How an image is fitted onto a canvas of one gray value, for detectors that were trained on such images.
 
-    The image is scaled, up or down, until its long side is the long side of the detector's ``resize``. The canvas is part
-    of the image: its border is normalized as the image is, and priors on it count. The defaults are mmdetection's RTMDet.
+    The image is scaled, up or down, until its long side is the long side of the detector's ``resize``. The canvas is
+    part of the image: its border is normalized as the image is, and priors on it count. The defaults are those of
+    mmdetection's RTMDet.
 
     Attributes:
         fill: gray value of the border, 0..255.

@@ -1,7 +1,7 @@
 """Keys of CSPNeXt, its pyramid and RTMDet's head, as mmdetection and as MMYOLO name them.
 
-The backbone's names are ours. mmdetection counts the pyramid's top-down layers from the deepest level, we count from the
-finest. The convolutions of the head are shared by the levels: files hold each of them once per level, three equal
+The backbone's names are ours. mmdetection counts the pyramid's top-down layers from the deepest level, we count from
+the finest. The convolutions of the head are shared by the levels: files hold each of them once per level, three equal
 tensors, or once.
 """
 

@@ -4,8 +4,8 @@ A rule is a pair (pattern, replacement): a regular expression that must match th
 drop the key. The first rule that matches is applied. Keys without a rule and missing keys are errors: no parameter
 silently keeps its random initialization.
 
-A pattern with a group named ``tied`` matches the several names of one shared tensor: all of them are renamed to one key,
-and their values must be equal.
+A pattern with a group named ``tied`` matches the several names of one shared tensor: all of them are renamed to one
+key, and their values must be equal.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def check_tied(match: re.Match[str], name: str, first: Tensor, value: Tensor) ->
         raise ValueError(f"two keys of the checkpoint are renamed to {name!r}, the second is {match.string!r}")
     if first.shape != value.shape or not torch.equal(first, value):
         raise ValueError(
-            f"{match.string!r} differs from the tensors that it shares with the other levels, and this detector has one "
-            f"tensor for all of them, {name!r}: the checkpoint is of another architecture"
+            f"{match.string!r} differs from the same layer of another level, and this detector has one tensor for all "
+            f"levels, {name!r}: the checkpoint is of another architecture"
         )
 
 

@@ -25,11 +25,11 @@ from pkdzoo.layers.csp import scaled_depth
 from pkdzoo.layers.norm import Norm, make_norm
 from pkdzoo.losses import giou_loss, quality_focal
 from pkdzoo.models._registry import register_distilled, register_family
+from pkdzoo.models._rtmdet_weights import PAIRS, WEIGHTS
 from pkdzoo.models.assigners.dynamic_soft_label import DIALECTS, Dialect, match_dynamic_soft_label
 from pkdzoo.models.backbones import build_backbone
 from pkdzoo.models.dense import DenseDetector
 from pkdzoo.models.necks.pafpn import CSPNeXtPAFPN
-from pkdzoo.models._rtmdet_weights import PAIRS, WEIGHTS
 from pkdzoo.models.trace import Taps
 from pkdzoo.ops.boxes import decode_distances
 from pkdzoo.ops.priors import point_base_anchors
@@ -196,8 +196,8 @@ def build(
         dialect: ``mmdetection`` or ``mmyolo``; decides assignment, post-processing and the default letterbox.
         exponential: mmdetection's m, l and x: the head predicts logarithms of distances. Without effect in MMYOLO's
             dialect, which never does.
-        norm: norm of backbone, pyramid and head; None means ``bn``, as published (in a ResNet ``frozen_bn``). Use ``gn``
-            to train with few images per step.
+        norm: norm of backbone, pyramid and head; None means ``bn``, as published (in a ResNet ``frozen_bn``). Use
+            ``gn`` to train with few images per step.
         frozen_stages: number of frozen backbone stages; None means none in CSPNeXt, as published.
         letterbox: how images are fitted onto a square canvas; None means as published in the dialect.
         pixel_norm: pixel statistics and channel order of the input; None means ImageNet's statistics in BGR.

@@ -67,8 +67,8 @@ def weight(name: str, shape: tuple[int, ...] | list[int], seed: int = 0) -> np.n
 def value(key: str, shape: list[int], seed: int = 0, rules: dict[str, Any] | None = None) -> np.ndarray:
     """Value of a parameter or buffer of a file with rules.
 
-    ``tied``: names of a shared tensor, by its first name. ``stored``: values themselves, base64 of float16. ``gain`` and
-    ``shift``: factors and summands of all keys that match a pattern.
+    ``tied``: names of a shared tensor, by its first name. ``stored``: values themselves, base64 of float16. ``gain``
+    and ``shift``: factors and summands of all keys that match a pattern.
     """
     rules = rules or {}
     name = rules.get("tied", {}).get(key, key)

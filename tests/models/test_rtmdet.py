@@ -62,3 +62,14 @@ def test_equals_mmyolo(name: str) -> None:
     print_row(f"{name}_yolo", errors)
     for what, error in errors.items():
         assert error <= TOLERANCES[what], what
+
+
+def test_boxes_reach_beyond_the_image_in_mmdetections_dialect_alone() -> None:
+    image = torch.randint(0, 255, (3, 90, 133), dtype=torch.uint8)
+    for name, beyond in (("rtmdet_tiny", True), ("rtmdet_tiny_yolo", False)):
+        model = tiny(name, resize=(128, 128))
+        for layer in model.head.box:  # boxes of 60 pixels around every location
+            torch.nn.init.constant_(layer.bias, 60.0 / 8)
+        boxes = model.predict(image).boxes
+        assert bool((boxes[:, 3] > 90).any()) == beyond
+        assert (boxes[:, 2] <= 133.5).all() and (boxes >= 0).all()

@@ -72,8 +72,8 @@ class FPN(nn.Module):
         laterals = [lateral(x) for lateral, x in zip(self.lateral, used)]
         for i in range(len(used) - 1, 0, -1):
             laterals[i - 1] = laterals[i - 1] + F.interpolate(laterals[i], size=laterals[i - 1].shape[-2:])
-        raw = [output.conv(x) for output, x in zip(self.output, laterals)]  # type: ignore[union-attr,operator]
-        levels = [output.norm(x) for output, x in zip(self.output, raw)]  # type: ignore[union-attr,operator]
+        raw = [output.conv(x) for output, x in zip(self.output, laterals)]  # type: ignore[operator]
+        levels = [output.norm(x) for output, x in zip(self.output, raw)]  # type: ignore[operator]
         for i in range(len(used), len(self.strides)):
             if self.extra == "max_pool":
                 levels.append(F.max_pool2d(levels[-1], 1, stride=2))
@@ -82,6 +82,6 @@ class FPN(nn.Module):
             source = used[-1] if self.extra == "on_input" and i == len(used) else levels[-1]
             if self.relu_before_extra and i > len(used):
                 source = F.relu(source)
-            raw.append(self.output[i].conv(source))  # type: ignore[union-attr,operator]
-            levels.append(self.output[i].norm(raw[-1]))  # type: ignore[union-attr,operator]
+            raw.append(self.output[i].conv(source))  # type: ignore[operator]
+            levels.append(self.output[i].norm(raw[-1]))  # type: ignore[operator]
         return FeaturePyramid(levels, self.strides, raw)
