@@ -23,6 +23,7 @@ from pkdzoo.data import (
     find_split,
     make_shapes,
 )
+from pkdzoo.data.letterbox import LetterboxResize
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.inherit import freeze, inherit
 from pkdzoo.distill.task import Task
@@ -30,7 +31,7 @@ from pkdzoo.models._config import from_json
 from pkdzoo.models._factory import create_detector
 from pkdzoo.models._loading import load_backbone, load_checkpoint
 from pkdzoo.models.detector import Detector
-from pkdzoo.structures import Batch
+from pkdzoo.structures import Batch, Letterbox
 from pkdzoo.training.recipe import Data, Distill, Recipe
 from pkdzoo.training.task import SupervisedTask
 
@@ -101,7 +102,11 @@ def build_datasets(recipe: Recipe, paths: DataPaths) -> tuple[CocoDataset, CocoD
 
 
 def val_dataset(
-    paths: tuple[Path, Path], size: tuple[int, int], label_names: Sequence[str], skip_other_classes: bool = False
+    paths: tuple[Path, Path],
+    size: tuple[int, int],
+    label_names: Sequence[str],
+    skip_other_classes: bool = False,
+    letterbox: Letterbox | None = None,
 ) -> CocoDataset:
     """Images to evaluate on, resized to (short, long) pixels, with the classes in the model's order.
 
@@ -110,8 +115,9 @@ def val_dataset(
         size: (short, long) side in pixels.
         label_names: the model's classes.
         skip_other_classes: leave out boxes of other classes instead of raising an error.
+        letterbox: of the model; None means that images are only resized.
     """
-    transform = eval_transform(*size)
+    transform = eval_transform(*size) if letterbox is None else LetterboxResize(size, letterbox)
     return CocoDataset(*paths, transform=transform, label_names=label_names, skip_other_classes=skip_other_classes)
 
 

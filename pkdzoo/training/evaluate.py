@@ -16,7 +16,7 @@ from tqdm import tqdm
 from pkdzoo.data import CocoDataset
 from pkdzoo.data.batching import collate
 from pkdzoo.evaluation import METRICS, CocoEvaluator
-from pkdzoo.inference.predictor import scale_to_original
+from pkdzoo.inference.predictor import scale_back
 from pkdzoo.models._factory import create_detector
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
@@ -76,7 +76,7 @@ def evaluate(
         assert batch.meta is not None
         with accelerator.autocast():
             detections = model.detect(batch)
-        original = [scale_to_original(d, m["scale"], m["original_size"]) for d, m in zip(detections, batch.meta)]
+        original = [scale_back(d, m) for d, m in zip(detections, batch.meta)]
         evaluator.update([m["image_id"] for m in batch.meta], original)
     states = gather_object([evaluator.state()])
     metrics: list[dict[str, Any] | None] = [None]
