@@ -3,8 +3,8 @@
 As mmdetection's TwoStageDetector with RPNHead and StandardRoIHead. ``RPN`` and ``BoxHead`` hold the parameters.
 ``RegionDetector`` proposes, samples and pools regions, ``TwoStageDetector`` runs one box head on them, and a family
 combines them; ``cascade_rcnn.py`` runs three box heads, one on the boxes of the other. Differs from the paper in the
-pyramid (Lin et al. 2017), RoIAlign instead of RoIPool, L1 instead of smooth L1, and class-specific boxes that are decoded
-from the proposal.
+pyramid (Lin et al. 2017), RoIAlign instead of RoIPool, L1 instead of smooth L1, and class-specific boxes that are
+decoded from the proposal.
 """
 
 from __future__ import annotations
