@@ -7,7 +7,7 @@ of norm layers. The warm-up follows its schedulers: of 500 steps, step 499 is th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -112,17 +112,20 @@ def build_average(student: Detector, decay: float | None, warmup: int | None = N
     """
     if decay is None:
         return None
-    rule = get_ema_multi_avg_fn(decay) if warmup is None else warmed_up(decay, warmup)  # type: ignore[no-untyped-call]
-    averaged = AveragedModel(student, multi_avg_fn=rule, use_buffers=True)  # type: ignore[no-untyped-call]
+    rule: Any = get_ema_multi_avg_fn(decay) if warmup is None else warmed_up(decay, warmup)  # type: ignore[no-untyped-call]
+    averaged = AveragedModel(student, multi_avg_fn=rule, use_buffers=True)
     averaged.requires_grad_(False)
     return averaged
 
 
-def warmed_up(decay: float, warmup: int) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], None]:
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+def warmed_up(decay: float, warmup: int) -> Callable[[Tensors, Tensors, Tensor | int], None]:
     """A rule for AveragedModel: mmdetection's ExpMomentumEMA, whose average begins close to the student."""
 
     @torch.no_grad()
-    def update(averages: Sequence[Tensor], values: Sequence[Tensor], count: Tensor) -> None:
+    def update(averages: Tensors, values: Tensors, count: Tensor | int) -> None:
         share = (1 - decay) + decay * math.exp(-(1 + int(count)) / warmup)
         for average, value in zip(averages, values):
             if average.is_floating_point():
