@@ -31,7 +31,12 @@ class FeatureExtractor(nn.Module):
         pixel_norm = PixelNorm(tuple(detector.pixel_mean.tolist()), tuple(detector.pixel_std.tolist()), order)
         # A detector without a head, which normalizes the images and runs backbone and neck.
         self.detector = Detector(
-            detector.backbone, detector.neck, detector.num_classes, pixel_norm, resize=detector.resize
+            detector.backbone,
+            detector.neck,
+            detector.num_classes,
+            pixel_norm,
+            resize=detector.resize,
+            letterbox=detector.letterbox,
         )
         self.detector.name = detector.name
         self.train(detector.training)

@@ -163,7 +163,7 @@ WEIGHTS: dict[str, list[Weights]] = {
             source="measured: recipes/experiments/results/bccd/gfl_r18w64-0.json",
             license="Apache-2.0",
             labels="bccd",
-            launch=f"{BCCD_LAUNCH} --cells gfl_r18w64-0 -- {BCCD_OPTIONS}",
+            launch=f"{BCCD_LAUNCH} --runs gfl_r18w64-0 -- {BCCD_OPTIONS}",
             note="not shipped: 23 MB in float16",
         )
     ],
@@ -174,8 +174,11 @@ register_family(
     build,
     {
         "gfl_r18": {"backbone": "r18"},
+        "gfl_r34": {"backbone": "r34"},
         "gfl_r50": {"backbone": "r50"},
         "gfl_r101": {"backbone": "r101"},
+        "gfl_r101_dcn": {"backbone": "r101", "deformable": (2, 3, 4)},
+        "gfl_x101_32x4d_dcn": {"backbone": "x101_32x4d", "deformable": (3, 4)},
         "gfl_r10w16": TINY_DENSE,
         "gfl_r18w64": {**TINY_DENSE, "backbone": "r18"},
     },

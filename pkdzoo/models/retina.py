@@ -289,7 +289,7 @@ register_distilled(
             source="measured: recipes/experiments/results/bccd/pkd-0.json",
             license="Apache-2.0",
             labels="bccd",
-            launch=f"{BCCD_LAUNCH} --cells plain-0 pkd-0 -- {BCCD_OPTIONS}",
+            launch=f"{BCCD_LAUNCH} --runs plain-0 pkd-0 -- {BCCD_OPTIONS}",
             note="float16; it does not find platelets, and its teacher hardly does at this size",
         )
     ],

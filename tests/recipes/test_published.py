@@ -212,7 +212,7 @@ def check_schedule(recipe: Recipe, key: str) -> None:
         and optim.accumulate == 1
         and not optim.scale_lr
     )
-    assert data.test_size == (800, 1333) and data.flip == 0.5 and data.crop is None
+    assert data.eval_size == (800, 1333) and data.flip == 0.5 and data.crop is None
     assert data.drop_empty and data.min_image_size == 32
     if "ms_crop" in wanted["train"]:
         assert data.short == tuple(range(480, 801, 32)) and data.mode == "choice" and data.zoom == 0.5

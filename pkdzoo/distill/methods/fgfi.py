@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.imitation import PROJECTION_STD, squared_difference
-from pkdzoo.distill.masks import near_anchor_mask, objects_of, of_level
+from pkdzoo.distill.masks import near_anchor_mask, objects_of, select_level
 from pkdzoo.distill.pairing import PyramidPairs, check_choice, shape_of
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import HeadTrace, Trace
@@ -70,7 +70,7 @@ class FGFI(DistillMethod):
         anchors = torch.split(student.priors.boxes, student.priors.counts)
         objects, losses = objects_of(batch), []
         for maps, (level, _) in zip(self.pairs(student.features, teacher.features), self.pairs.levels):
-            chosen = objects if self.original else of_level(objects, level, len(self.pairs))
+            chosen = objects if self.original else select_level(objects, level, len(self.pairs))
             projected = F.relu(maps.student) if self.original else maps.student
             mask = near_anchor_mask(chosen, anchors[level], (projected.shape[-2], projected.shape[-1]), self.share)
             squares = squared_difference(projected, maps.teacher, normalize=False)

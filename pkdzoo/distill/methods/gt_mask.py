@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pkdzoo.distill.imitation import PyramidMethod, masked_mean, squared_difference
-from pkdzoo.distill.masks import object_mask, objects_of, of_level
+from pkdzoo.distill.masks import object_mask, objects_of, select_level
 from pkdzoo.distill.pairing import PairBy, Resize, check_choice
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
@@ -54,7 +54,7 @@ class GTMask(PyramidMethod):
         objects = objects_of(batch)
         total = student.features.levels[0].new_zeros((), dtype=torch.float32)
         for level, maps in enumerate(self.pairs(student.features, teacher.features)):
-            chosen = of_level(objects, level, len(self.pairs)) if self.by_size else objects
+            chosen = select_level(objects, level, len(self.pairs)) if self.by_size else objects
             mask = object_mask(chosen, (maps.student.shape[-2], maps.student.shape[-1]), maps.stride)
             squares = squared_difference(maps.student, maps.teacher, self.normalize, self.sync)
             total = total + masked_mean(squares, mask)
