@@ -115,6 +115,7 @@ def test_the_readme_counts_the_architectures_that_have_reference_numbers() -> No
     """The others share their family with one of these, as the README says."""
     compared = {path.stem for path in (ROOT / "tests" / "golden" / "mmdet").glob("*.json")}
     assert f"\nFor {len(compared)} architectures tests compare " in README.read_text()
+    assert len(list((ROOT / "tests" / "golden" / "mmyolo").glob("*.json"))) == 5
     family = {name: find(name)[0].family for name in pkdzoo.list_detectors()}
     assert set(family.values()) == {family[name] for name in compared}
 
