@@ -210,13 +210,13 @@ def build(
         raise ValueError(f"width={width}, depth={depth}: these are factors, e.g. width=0.5 for 128 channels")
     if backbone.startswith("cspnext"):
         backbone_args = {"widen_factor": width, "deepen_factor": depth, **backbone_args}
-    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
+    network = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
     channels, norm = int(256 * width), norm or "bn"
-    neck = CSPNeXtPAFPN(body.channels, body.strides, channels, 1, scaled_depth(3, depth), norm)
+    neck = CSPNeXtPAFPN(network.channels, network.strides, channels, 1, scaled_depth(3, depth), norm)
     in_mmdetection = dialect == "mmdetection"
     exponential = exponential and in_mmdetection
     return RTMDet(
-        backbone=body,
+        backbone=network,
         neck=neck,
         head=RTMDetHead(channels, num_classes, neck.strides, channels, 2, norm, exponential, in_mmdetection),
         dialect=dialect,

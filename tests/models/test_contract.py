@@ -300,8 +300,8 @@ def test_backbone_and_neck_compile(name: str) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(lambda x: model.neck(model.backbone(x)).levels, backend="eager", fullgraph=True)
     with torch.no_grad():
-        wanted = model.neck(model.backbone(images)).levels
-        for level, other in zip(wanted, compiled(images), strict=True):
+        expected = model.neck(model.backbone(images)).levels
+        for level, other in zip(expected, compiled(images), strict=True):
             torch.testing.assert_close(level, other, rtol=1e-4, atol=1e-4)
 
 
@@ -310,8 +310,8 @@ def test_backbone_and_neck_compile(name: str) -> None:
 def test_learns_one_image_by_heart(name: str) -> None:
     """Training must lead to detections: after 160 steps all three objects are detected with the right class."""
     model, batch = fresh(name).train(), batch_of([SIZES[0]], [3])
-    wanted = batch.instances[0]
-    for i, (x1, y1, x2, y2) in enumerate(wanted.boxes.int().tolist()):
+    expected = batch.instances[0]
+    for i, (x1, y1, x2, y2) in enumerate(expected.boxes.int().tolist()):
         batch.images[0, :, y1:y2, x1:x2] = 255.0 * (torch.arange(3) == i)[:, None, None]
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     # at a constant learning rate the loss would not settle
@@ -323,5 +323,5 @@ def test_learns_one_image_by_heart(name: str) -> None:
         optimizer.step()
         schedule.step()
     found = model.detect(pkdzoo.Batch(batch.images, batch.sizes))[0]
-    overlaps = box_iou(wanted.boxes, found.boxes)
-    assert (torch.where(wanted.labels[:, None] == found.labels, overlaps, 0.0).amax(dim=1) > 0.5).all()
+    overlaps = box_iou(expected.boxes, found.boxes)
+    assert (torch.where(expected.labels[:, None] == found.labels, overlaps, 0.0).amax(dim=1) > 0.5).all()
