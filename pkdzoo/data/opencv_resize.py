@@ -40,7 +40,10 @@ def resize_bilinear(image: Tensor, size: tuple[int, int]) -> Tensor:
     needed = torch.cat([rows, lower])
     few = len(needed) < height
     mixed = _mix_columns(image.index_select(1, needed) if few else image, columns, right, _weights(parts))
-    upper, under = mixed.split(size[0], 1) if few else (mixed.index_select(1, rows), mixed.index_select(1, lower))
+    if few:
+        upper, under = mixed[:, : size[0]], mixed[:, size[0] :]
+    else:
+        upper, under = mixed.index_select(1, rows), mixed.index_select(1, lower)
     first, second = _weights(shares)
     total = ((upper * first[:, None]) >> 16) + ((under * second[:, None]) >> 16)
     return ((total + 2) >> 2).clamp_(0, 255).to(torch.uint8)

@@ -93,7 +93,7 @@ def method_options(name: str) -> dict[str, Any]:
     Example:
         >>> from pkdzoo.distill import method_options
         >>> method_options("mse")
-        {'weight': None, 'levels': 4, 'pair': 'index', 'resize': 'larger', 'normalize': False, 'sync': False}
+        {'weight': None, 'levels': None, 'pair': 'index', 'resize': 'larger', 'normalize': False, 'sync': False}
     """
     if name not in METHODS:
         raise ValueError(

@@ -18,11 +18,12 @@ from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses import distribution_focal, giou_loss, quality_focal
-from pkdzoo.models._body import Pyramid, build_body
+from pkdzoo.models._body import NeckKind, Pyramid, build_body
 from pkdzoo.models._published import CROSSKD_README, crosskd, mmdetection
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import BCCD_LAUNCH, BCCD_OPTIONS, TINY_DENSE
 from pkdzoo.models.assigners.atss import atss_targets
+from pkdzoo.models.backbones.cspnext import BGR
 from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.ops.boxes import decode_distances, encode_distances, paired_iou
 from pkdzoo.ops.priors import base_anchors
@@ -111,6 +112,7 @@ def build(
     depth: int = 4,
     neck_norm: Norm | None = None,
     head_norm: Norm | None = "gn",
+    neck: NeckKind = "fpn",
     pixel_norm: PixelNorm | None = None,
     resize: tuple[int, int] = (800, 1333),
     **backbone_args: Any,
@@ -127,11 +129,12 @@ def build(
         depth: convolutions per tower.
         neck_norm: norm in the pyramid; None means none, as published.
         head_norm: norm in the towers.
+        neck: ``fpn``; or ``pafpn``, RTMDet's pyramid of strides 8 to 32.
         pixel_norm: pixel statistics and channel order of the input; None means ImageNet's statistics in RGB.
         resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    pyramid = Pyramid("on_output")
+    pyramid = Pyramid("on_output", neck=neck)
     body = build_body(
         pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
     )
@@ -176,6 +179,7 @@ register_family(
         "gfl_r18": {"backbone": "r18"},
         "gfl_r50": {"backbone": "r50"},
         "gfl_r101": {"backbone": "r101"},
+        "gfl_cspnext_s": {"backbone": "cspnext_s", "neck": "pafpn", "width": 128, "pixel_norm": BGR},
         "gfl_r10w16": TINY_DENSE,
         "gfl_r18w64": {**TINY_DENSE, "backbone": "r18"},
     },

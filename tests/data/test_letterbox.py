@@ -15,7 +15,8 @@ import pkdzoo
 from pkdzoo.data import Sample
 from pkdzoo.data.letterbox import LetterboxResize, place_image, placement
 from pkdzoo.data.opencv_resize import resize_bilinear, resize_by_area
-from pkdzoo.models.rtmdet import BGR, LETTERBOXES
+from pkdzoo.models.backbones.cspnext import BGR
+from pkdzoo.models.rtmdet import LETTERBOXES
 from pkdzoo.structures import Letterbox
 
 FIGURES = load("preprocess_rtmdet")

@@ -53,7 +53,7 @@ def run(tmp_path: Path) -> Path:
     measured = f"/annsmith/recipes/evaluate.py {big / 'best'} --data /data/shapes"
     teacher = saved(big / "best", "fcos_r10w16", {"AP": 55.25}, command=measured)
     (big / "recipe.json").write_text(json.dumps(Recipe("big_teacher", "fcos_r10w16").to_dict()))
-    distill = Distill(f"local-dir:{teacher}", {"pkd": {"weight": 6.0}})
+    distill = Distill(f"local-dir:{teacher}", {"pkd": {"weight": 6.0, "levels": 4}})
     plain = Recipe("plain", "retina_r10w16", data=Data(generate={"train": 9}), seed=3)
     metrics = {"AP": 31.5, "AP50": 60.0, "APl": None, "AR100": 44.0, "per_class": {"circle": 40.0, "square": 23.0}}
     about = {

@@ -29,7 +29,7 @@ class CWD(DistillMethod):
         weight: None: 10 for features, 5 for class logits.
         tau: temperature.
         target: ``features`` or ``cls``.
-        levels: pairs of levels, counted from the finest.
+        levels: pairs of levels, counted from the finest; None means those that both have, at most five.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size.
     """
@@ -41,7 +41,7 @@ class CWD(DistillMethod):
         weight: float | None = None,
         tau: float = 1.0,
         target: Literal["features", "cls"] = "features",
-        levels: int = 5,
+        levels: int | None = None,
         pair: PairBy = "index",
         resize: Resize = "larger",
     ) -> None:
@@ -52,7 +52,7 @@ class CWD(DistillMethod):
             require_same_heads(student, teacher, "cwd of class logits")
             self.teacher_depth = "head"
         project: Literal["never", "refuse"] = "never" if on_logits else "refuse"
-        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, project)
+        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, project, most=5)
         self.weight = (5.0 if on_logits else 10.0) if weight is None else float(weight)
         self.tau, self.on_logits = float(tau), on_logits
 

@@ -80,7 +80,7 @@ class FBKD(DistillMethod):
         spatial_weight: of the pooled map.
         non_local_weight: of the non-local blocks' difference.
         temperature: of the attention.
-        levels: pairs of levels, counted from the finest.
+        levels: pairs of levels, counted from the finest; None means those that both have, at most four.
         pooling: of the non-local blocks, one number per level; the last one also counts for further levels.
         reduction: channels of the map over inner channels of the non-local blocks, likewise.
         pair: ``index`` or ``stride``.
@@ -96,7 +96,7 @@ class FBKD(DistillMethod):
         spatial_weight: float = 4e-3,
         non_local_weight: float = 7e-5,
         temperature: float = 0.5,
-        levels: int = 4,
+        levels: int | None = None,
         pooling: Sequence[int] = (8, 4, 2, 2),
         reduction: Sequence[int] = (4, 4, 2, 2),
         pair: PairBy = "index",
@@ -105,7 +105,9 @@ class FBKD(DistillMethod):
         super().__init__()
         if not pooling or not reduction:
             raise ValueError("pooling and reduction need a number for the finest level at least")
-        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, "never")  # Level has its own projections
+        self.pairs = PyramidPairs(
+            student, teacher, levels, pair, resize, "never", most=4
+        )  # Level has its own projections
         weights = (feat_weight, channel_weight, spatial_weight, non_local_weight)
         self.weights = dict(zip(TERMS, map(float, weights)))
         self.levels = nn.ModuleList()

@@ -27,7 +27,7 @@ class GTMask(DistillMethod):
         student: detector that learns.
         teacher: any detector; where numbers of channels differ, a 1x1 convolution projects the student's map.
         weight: None: 10, or PKD's with ``normalize``.
-        levels: pairs of levels, counted from the finest.
+        levels: pairs of levels, counted from the finest; None means those that both have, at most four.
         boxes: ``all``: an object counts at every level; ``size``: only at the level that fits its size.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size.
@@ -40,7 +40,7 @@ class GTMask(DistillMethod):
         student: Detector,
         teacher: Detector,
         weight: float | None = None,
-        levels: int = 4,
+        levels: int | None = None,
         boxes: Literal["all", "size"] = "all",
         pair: PairBy = "index",
         resize: Resize = "larger",
@@ -49,7 +49,7 @@ class GTMask(DistillMethod):
     ) -> None:
         super().__init__()
         check_choice("boxes", boxes, ("all", "size"))
-        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, "where_needed")
+        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, "where_needed", most=4)
         self.weight = default_weight(weight, normalize, teacher)
         self.by_size, self.normalize, self.sync = boxes == "size", normalize, sync
 

@@ -26,7 +26,7 @@ class NormKL(DistillMethod):
         teacher: of equally many channels.
         weight: 10, as published for one-stage teachers.
         temperature: T.
-        levels: pairs of levels, counted from the finest.
+        levels: pairs of levels, counted from the finest; None means those that both have, at most four.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size.
     """
@@ -37,12 +37,12 @@ class NormKL(DistillMethod):
         teacher: Detector,
         weight: float = 10.0,
         temperature: float = 50.0,
-        levels: int = 4,
+        levels: int | None = None,
         pair: PairBy = "index",
         resize: Resize = "larger",
     ) -> None:
         super().__init__()
-        self.pairs = PyramidPairs(student, teacher, levels, pair, resize)
+        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, most=4)
         self.weight, self.temperature = float(weight), float(temperature)
 
     def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:
