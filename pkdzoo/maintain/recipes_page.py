@@ -30,10 +30,11 @@ EQUAL_DETECTORS = (
     *("fcos_r50_caffe_tricks", "fcos_x101_64x4d", "gfl_r101", "gfl_r50", "mask_rcnn_swin_s", "mask_rcnn_swin_t"),
     *("reppoints_r50", "reppoints_x101_dcn", "retina_r101", "retina_r18", "retina_r50", "retina_swin_t"),
     *("retina_x101_64x4d", "tood_r50", "tood_x101_64x4d"),
+    *(f"rtmdet_{size}{dialect}" for size in ("tiny", "s", "m", "l", "x") for dialect in ("", "_yolo")),
 )
 # Methods whose losses (of one, the prototypes) equal those of their authors' code (tests/golden/kd).
 EQUAL_METHODS = {
-    **{method: method for method in ("crosskd", "cwd", "fbkd", "fgd", "pkd")},
+    **{method: method for method in ("crosskd", "cwd", "fbkd", "fgd", "norm_cwd", "pkd")},
     "global_knowledge": "prototypes",
 }
 HEAD = """# Recipes

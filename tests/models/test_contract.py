@@ -39,6 +39,8 @@ def shrunken(entry: Entry) -> dict[str, Any]:
     if entry.family == "rtmdet":
         return {"num_classes": SMALL["num_classes"], "backbone": "cspnext_tiny", **SMALL_RTMDET}
     backbone = SMALL_SWIN if entry.args.get("backbone", "").startswith("swin") else SMALL_RESNET
+    if entry.args.get("neck") == "pafpn":  # its norm is batch norm, which differs between train and eval mode
+        backbone = {**backbone, "neck_norm": "gn"}
     return {**{key: value for key, value in SMALL.items() if key in known}, **backbone}
 
 

@@ -14,8 +14,8 @@ from pkdzoo.distill.methods.norm_cwd import NormCWD, normalize_by_batch
 from pkdzoo.models.trace import Trace
 from pkdzoo.structures import FeaturePyramid
 
-PAIRS = {path.stem: path.stem.rpartition("__")[2].split("_") for path in sorted((GOLDEN / "kd").glob("rtmdet_kd__*"))}
-FAST = ("rtmdet_kd__tiny_s",)
+PAIRS = {path.stem: path.stem.rpartition("__")[2].split("_") for path in sorted((GOLDEN / "kd").glob("norm_cwd__*"))}
+FAST = ("norm_cwd__tiny_s",)
 
 
 def loaded(name: str, size: str, seed: int, rules: dict[str, Any]) -> pkdzoo.Detector:
