@@ -70,10 +70,10 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         ValueError: for missing keys, unexpected keys and different shapes; the message lists them. The model stays
             unchanged.
     """
-    model.load_state_dict(fitting(model, state), strict=False)
+    model.load_state_dict(select_matching(model, state), strict=False)
 
 
-def fitting(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def select_matching(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Check that a state dict fits a model, and return the tensors that the model has.
 
     Raises:

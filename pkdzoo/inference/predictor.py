@@ -86,7 +86,7 @@ def predict_stream(model: DetectorLike, images: Any, options: PredictOptions) ->
     results = _predict_batches(model, decoded, config, labels, batch_size, views)
     if threshold is None:
         return results
-    # The detector's own threshold applies to class scores, which centerness lowers afterwards. A threshold that the
+    # The detector's own threshold applies to class scores, which centerness lowers afterward. A threshold that the
     # caller names applies to the reported score.
     return (result[result.scores > threshold] for result in results)
 

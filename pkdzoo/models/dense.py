@@ -1,6 +1,6 @@
 """One-stage detectors: a head that predicts classes and boxes at every location of the pyramid.
 
-Modelled on detectron2's dense_detector: a family provides a ``head`` and implements ``assign``, ``loss`` and
+Modeled on detectron2's dense_detector: a family provides a ``head`` and implements ``assign``, ``loss`` and
 ``decode``. Heads that consist of two equal towers derive from ``TowerHead`` and implement only ``predict``.
 """
 

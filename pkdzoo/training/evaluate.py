@@ -20,6 +20,7 @@ from pkdzoo.inference.predictor import scale_back
 from pkdzoo.models._factory import create_detector
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
+from pkdzoo.utils.text import printable
 
 
 def open_detector(source: str | Path, best: bool = True) -> Detector:
@@ -126,7 +127,7 @@ def table(metrics: dict[str, Any], per_class: bool = True) -> str:
     texts = {key: "-" if metrics[key] is None else f"{metrics[key]:.1f}" for key in METRICS}
     lines = ["  ".join(f"{key:>5}" for key in METRICS), "  ".join(f"{texts[key]:>5}" for key in METRICS)]
     if per_class:
-        names = metrics["per_class"]
+        names = {printable(name): ap for name, ap in metrics["per_class"].items()}
         width = max(map(len, names), default=0)
         lines += [f"{name:<{width}}  {'-' if ap is None else format(ap, '.1f'):>5}" for name, ap in names.items()]
     return "\n".join(lines)

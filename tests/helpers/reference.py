@@ -187,6 +187,34 @@ def gradient_error(model: pkdzoo.Detector, wanted: dict[str, float]) -> float:
     return max(errors)
 
 
+# Kinds of losses that have another name here; a cascade's ``s0.loss_cls`` is ``loss_cls_s0``.
+KINDS = {
+    "loss_bbox": "loss_box",
+    "loss_rpn_bbox": "loss_rpn_box",
+    "loss_pts_init": "loss_box_first",
+    "loss_pts_refine": "loss_box",
+}
+
+
+def our_losses(losses: dict[str, float]) -> dict[str, float]:
+    """The losses of a reference by their names here, summed over the levels."""
+    sums: dict[str, float] = {}
+    for key, value in losses.items():
+        stage, kind = re.fullmatch(r"(?:(s\d)\.)?(\w+)(?:\.\d+)?", key.removeprefix("student.")).groups()
+        if kind == "acc":  # not a loss
+            continue
+        name = KINDS.get(kind, kind) + (f"_{stage}" if stage else "")
+        sums[name] = sums.get(name, 0.0) + value
+    return sums
+
+
+def loss_error(found: dict[str, Tensor], wanted: dict[str, float]) -> float:
+    """Largest relative difference of a kind of loss; a millionth of the total counts as zero."""
+    assert set(found) == set(wanted)
+    floor = 1e-6 * sum(wanted.values())
+    return max(abs(float(found[key].detach()) - value) / max(value, floor) for key, value in wanted.items())
+
+
 def print_row(name: str, errors: dict[str, float]) -> None:
     """One line of the table of errors; ``pytest -s -m "" tests/models/test_equality.py`` shows it."""
     print(f"\n| {name} | " + " | ".join(f"{what} {value:.1e}" for what, value in errors.items()) + " |", end="")

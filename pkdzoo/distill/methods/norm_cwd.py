@@ -31,7 +31,7 @@ class NormCWD(DistillMethod):
         student: detector that learns.
         teacher: any detector whose neck gives these maps; its width may differ from the student's.
         weight: of the sum over levels.
-        tau: temperature.
+        temperature: of the softmax over locations.
         levels: pairs of levels, counted from the finest; None means all that both pyramids have.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size.
@@ -46,7 +46,7 @@ class NormCWD(DistillMethod):
         student: Detector,
         teacher: Detector,
         weight: float = 1.0,
-        tau: float = 1.0,
+        temperature: float = 1.0,
         levels: int | None = None,
         pair: PairBy = "index",
         resize: Resize = "larger",
@@ -62,18 +62,18 @@ class NormCWD(DistillMethod):
             if model.optimized:
                 raise ValueError(f"norm_cwd: the {role} is optimized, its norms are folded: leave out optimize()")
         self.pairs = PyramidPairs(student, teacher, levels, pair, resize, "always", bias=False)
-        self.weight, self.tau, self.stop_epoch = float(weight), float(tau), stop_epoch
+        self.weight, self.temperature, self.stop_epoch = float(weight), float(temperature), stop_epoch
 
     def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:
         if self.stop_epoch is not None and self.progress.epoch >= self.stop_epoch:
             # zero, but with a gradient for every connector: DistributedDataParallel waits for one
             return {"loss_norm_cwd": torch.stack([p.float().sum() for p in self.parameters()]).sum() * 0.0}
         maps = self.pairs(*(FeaturePyramid(t.features.before_norm, t.features.strides) for t in (student, teacher)))
-        losses = [cwd(normalize_by_batch(s), normalize_by_batch(t), self.tau) for s, t, _ in maps]
+        losses = [cwd(normalize_by_batch(s), normalize_by_batch(t), self.temperature) for s, t, _ in maps]
         return {"loss_norm_cwd": self.weight * torch.stack(losses).sum()}
 
     def extra_repr(self) -> str:
-        return f"weight={self.weight}, tau={self.tau}, stop_epoch={self.stop_epoch}"
+        return f"weight={self.weight}, temperature={self.temperature}, stop_epoch={self.stop_epoch}"
 
 
 def normalize_by_batch(maps: Tensor) -> Tensor:
