@@ -264,11 +264,11 @@ def build(
 
 
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"backbone": "cspnext_tiny", "width": 0.375, "depth": 0.167},
-    "s": {"backbone": "cspnext_s", "width": 0.5, "depth": 0.33},
-    "m": {"backbone": "cspnext_m", "width": 0.75, "depth": 0.67, "exponential": True},
-    "l": {"backbone": "cspnext_l", "width": 1.0, "depth": 1.0, "exponential": True},
-    "x": {"backbone": "cspnext_x", "width": 1.25, "depth": 1.33, "exponential": True},
+    "tiny": {"backbone": "cspnext_tiny", "width": 0.375, "depth": 0.167, "pixel_norm": BGR},
+    "s": {"backbone": "cspnext_s", "width": 0.5, "depth": 0.33, "pixel_norm": BGR},
+    "m": {"backbone": "cspnext_m", "width": 0.75, "depth": 0.67, "exponential": True, "pixel_norm": BGR},
+    "l": {"backbone": "cspnext_l", "width": 1.0, "depth": 1.0, "exponential": True, "pixel_norm": BGR},
+    "x": {"backbone": "cspnext_x", "width": 1.25, "depth": 1.33, "exponential": True, "pixel_norm": BGR},
 }
 
 register_family(
