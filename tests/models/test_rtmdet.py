@@ -114,7 +114,7 @@ def test_levels_whose_shared_tensors_differ_are_refused() -> None:
 
 def test_weights_of_the_other_dialect() -> None:
     table = load("mmdet/rtmdet_m")["state_dict"]
-    state = {key: torch.zeros(shape) for key, shape in table.items()}
+    state = {key: torch.zeros(()).expand(shape) for key, shape in table.items()}
     renamed = {key.replace("bbox_head.", "bbox_head.head_module."): value for key, value in state.items()}
     with pytest.raises(ValueError, match=r"MMYOLO's keys.*create_detector\('rtmdet_m_yolo'\), or dialect='mmyolo'"):
         pkdzoo.load_checkpoint(pkdzoo.create_detector("rtmdet_m"), renamed)
@@ -126,7 +126,8 @@ def test_weights_of_the_other_dialect() -> None:
 
 
 def test_only_mmdetections_large_sizes_predict_logarithms() -> None:
-    names = [name for name in pkdzoo.list_detectors("rtmdet_*") if pkdzoo.create_detector(name).head.exponential]
+    with torch.device("meta"):
+        names = [name for name in pkdzoo.list_detectors("rtmdet_*") if pkdzoo.create_detector(name).head.exponential]
     assert names == ["rtmdet_l", "rtmdet_m", "rtmdet_x"]
 
 
@@ -144,7 +145,7 @@ def test_images_of_any_size(name: str, size: tuple[int, int]) -> None:
 
 def test_a_side_of_the_letterbox_is_a_multiple_of_32() -> None:
     image = torch.zeros(3, 50, 60, dtype=torch.uint8)
-    with pytest.raises(ValueError, match="multiple of 32, not 600: write e.g. 608"):
+    with pytest.raises(ValueError, match=r"multiple of 32, not 600: write e\.g\. 608"):
         tiny(resize=(600, 600)).predict(image)
     with pytest.raises(ValueError, match="multiples of 32"):
         tiny().predict(image, sizes=(600,))
@@ -157,12 +158,13 @@ def test_flipped_and_resized_views_agree_with_the_image() -> None:
         model = tiny(name, resize=(128, 128))
         for layer in model.head.box:
             torch.nn.init.constant_(layer.bias, 20.0 / 8)
-        one = model.predict(image, flip=True)
-        other = model.predict(image.flip(-1), flip=True)
-        assert len(one) == len(other) > 0
+        everything: Any = {"flip": True, "nms_threshold": 1.0, "max_detections": 5000}
+        one = model.predict(image, **everything)
+        other = model.predict(image.flip(-1), **everything)
+        assert len(one) == len(other) > 300
         mirrored = torch.stack([121 - one.boxes[:, 2], one.boxes[:, 1], 121 - one.boxes[:, 0], one.boxes[:, 3]], 1)
         overlaps = box_iou(mirrored, other.boxes)
-        assert float((overlaps.amax(dim=1) > 0.95).float().mean()) > 0.9
+        assert overlaps.amax(dim=1).min() > 0.95
         assert len(model.predict(image, sizes=(96, 160))) > 0
 
 
