@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.reference import load, uniform
-from torch import Tensor
+from helpers.reference import load, made_image, uniform
 
 import pkdzoo
 from pkdzoo.data import Sample
@@ -27,17 +26,6 @@ PARTS: dict[str, Letterbox] = {
 }
 CASES = [(part, case) for part in PARTS for case in FIGURES[part]]
 TOLERANCE = 1e-3  # of every pixel after normalization; one gray level is about 0.017
-
-
-def made_image(name: str, size: tuple[int, int]) -> Tensor:
-    """A noisy image, or one of blocks of 16 x 16 pixels: uint8 (3, H, W) RGB."""
-    height, width = size
-    drawn = (height, width) if name.startswith("noise") else (-(-height // 16), -(-width // 16))
-    noise = (uniform(f"picture.{name}", (*drawn, 3)) / np.sqrt(3) + 1) * 127.5
-    pixels = torch.from_numpy(noise.astype(np.uint8)).permute(2, 0, 1)
-    if drawn != size:
-        pixels = pixels.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, :height, :width]
-    return pixels.contiguous()
 
 
 @pytest.mark.parametrize(

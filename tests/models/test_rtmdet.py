@@ -18,6 +18,7 @@ from helpers.reference import (
     error_of,
     gradient_error,
     load,
+    made_image,
     matched_share,
     overlap_error,
     print_row,
@@ -218,3 +219,20 @@ def test_pkd_pairs_the_three_levels_that_both_have() -> None:
     assert method_settings(Distill("retina_r10w16", {"pkd": {}}), distiller)["pkd"]["levels"] == 3
     with pytest.raises(ValueError, match="levels=4, but by index only 3"):
         pkdzoo.Distiller(student, teacher, {"pkd": {"levels": 4}})
+
+
+def test_detections_of_made_images_are_those_of_the_original() -> None:
+    """From the image to boxes in its own pixels, which reach beyond it."""
+    figures, table = load("preprocess_rtmdet"), load("mmdet/rtmdet_tiny")
+    state = checkpoint(table["state_dict"], figures["seed"], {**table["rules"], **figures["rules"]})
+    model = pkdzoo.load_checkpoint(pkdzoo.create_detector("rtmdet_tiny"), state)
+    for wanted in figures["detections"]:
+        size = figures["sizes"][wanted["picture"].partition("-")[2]]
+        found = model.predict(made_image(wanted["picture"], tuple(size)))
+        assert len(found) == len(wanted["boxes"])
+        boxes = torch.tensor(wanted["boxes"])
+        fits = (box_iou(boxes, found.boxes) > 0.99) & (torch.tensor(wanted["labels"])[:, None] == found.labels)
+        fits &= (torch.tensor(wanted["scores"])[:, None] - found.scores).abs() < 1e-3
+        assert float(fits.any(dim=1).float().mean()) > 0.98
+        if wanted["picture"] == "blocks-large":
+            assert boxes[:, 3].max() > size[0] + 20 and found.boxes[:, 3].max() > size[0] + 20
