@@ -185,6 +185,7 @@ class FeaturePyramid(_Movable):
     Attributes:
         levels: L tensors (B, channels, h, w), finest first.
         strides: stride of each level in pixels: the distance between neighboring locations in the image.
+        unnormed: the same maps before the neck's last norm; None for a neck without norms.
 
     Example:
         >>> import torch, pkdzoo
@@ -196,10 +197,16 @@ class FeaturePyramid(_Movable):
 
     levels: list[Tensor]
     strides: tuple[int, ...]
+    unnormed: list[Tensor] | None = None
 
     def __post_init__(self) -> None:
         if len(self.levels) != len(self.strides):
             raise ValueError(f"{len(self.levels)} levels but {len(self.strides)} strides")
+
+    @property
+    def before_norm(self) -> FeaturePyramid:
+        """The pyramid of the maps before the neck's last norm; the pyramid itself if the neck has no norms."""
+        return self if self.unnormed is None else FeaturePyramid(self.unnormed, self.strides)
 
     @property
     def sizes(self) -> list[tuple[int, int]]:

@@ -42,9 +42,9 @@ def unwrap(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """Extract the tensors of the detector from the checkpoint of a training framework.
 
     The tensors are those under ``state_dict`` or ``model``, without ``module.`` prefixes. From a distillation
-    checkpoint, only the student is taken: mmrazor stores it under ``architecture.``, next to ``teacher.`` and the
-    connectors in ``distiller.``; CrossKD stores it at the top level, in some files next to ``teacher.``. Unknown keys
-    are kept, so that strict loading reports them.
+    checkpoint, only the student is taken: mmrazor stores it under ``architecture.`` (mmrazor 0.x under
+    ``architecture.model.``), next to ``teacher.`` and the connectors in ``distiller.``; CrossKD stores it at the top
+    level, in some files next to ``teacher.``. Unknown keys are kept, so that strict loading reports them.
 
     Raises:
         ValueError: for a checkpoint without tensors.
@@ -62,4 +62,6 @@ def unwrap(content: Mapping[str, Any]) -> dict[str, Tensor]:
     dropped: tuple[str, ...] = TEACHERS
     if any(key.startswith("architecture.") for key in state):
         dropped += RAZOR
-    return {key.removeprefix("architecture."): value for key, value in state.items() if not key.startswith(dropped)}
+    kept = {key.removeprefix("architecture."): value for key, value in state.items() if not key.startswith(dropped)}
+    nested = dropped != TEACHERS and all(key.startswith("model.") for key in kept)
+    return {key.removeprefix("model.") if nested else key: value for key, value in kept.items()}

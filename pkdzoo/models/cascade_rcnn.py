@@ -1,10 +1,12 @@
-"""Cascade Mask R-CNN (Cai and Vasconcelos 2018, arXiv:1712.00726): three box heads, each on the boxes of the one before.
+"""Cascade Mask R-CNN (Cai and Vasconcelos 2018, arXiv:1712.00726): three box heads, each on the boxes of the last.
 
-As mmdetection's cascade-mask-rcnn_*_fpn_*_coco. A region is positive from IoU 0.5, 0.6 and 0.7 in the three stages, whose
-losses weigh 1, 0.5 and 0.25. A stage predicts one box for all classes, in finer units than the stage before. In training
-the boxes of a stage are the regions of the next, the objects' own boxes are left out and added anew. For detections, class
-logits are averaged over the stages, the boxes are the last stage's, and masks are averaged over three mask heads. Losses of
-boxes are smooth L1, also the RPN's, which is trained only on anchors inside the image; 2000 proposals enter training.
+As mmdetection's cascade-mask-rcnn_*_fpn_*_coco:
+
+- A region is positive from IoU 0.5, 0.6 and 0.7 in the three stages, whose losses weigh 1, 0.5 and 0.25.
+- A stage predicts one box for all classes, in finer units than the stage before.
+- In training, the boxes of a stage are the regions of the next, without those of the objects' own boxes.
+- For detections, class logits are the mean of the stages, boxes the last stage's, and masks the mean of three heads.
+- Losses of boxes are smooth L1, also the RPN's, which is trained on anchors inside the image alone.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ from pkdzoo.models._body import Pyramid, build_body
 from pkdzoo.models._published import mmdetection
 from pkdzoo.models._registry import register_family
 from pkdzoo.models.mask_rcnn import MaskHead, check_target_masks, mask_loss
+from pkdzoo.models.rpn import RPN, ProposalConfig
 from pkdzoo.models.trace import LossTrace, Trace
-from pkdzoo.models.two_stage import RPN, BoxHead, ProposalConfig, RegionDetector, RoITargets
+from pkdzoo.models.two_stage import BoxHead, RegionDetector, RoITargets
 from pkdzoo.ops.boxes import clip_boxes, decode_deltas
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, PixelNorm, PostProcess
 
@@ -102,7 +105,7 @@ class CascadeMaskRCNN(RegionDetector):
     def refined(self, head: BoxHead, deltas: Tensor, sampled: list[RoITargets], batch: Batch) -> list[Tensor]:
         """The regions of the next stage: the boxes of this one, without those of the objects' own boxes."""
         boxes = []
-        per_image = deltas.split([len(t.boxes) for t in sampled])
+        per_image = torch.split(deltas, [len(t.boxes) for t in sampled])
         for targets, delta, size in zip(sampled, per_image, batch.sizes):
             own = targets.is_object
             boxes.append(decode_clipped(head, delta[~own], targets.boxes[~own], size))
@@ -113,7 +116,7 @@ class CascadeMaskRCNN(RegionDetector):
         regions, logits, deltas = self.proposals_for_detection(trace, batch), [], torch.empty(0)
         for i, (head, _) in enumerate(self.stages):
             if i:
-                parts = deltas.split([len(boxes) for boxes in regions])
+                parts = torch.split(deltas, [len(boxes) for boxes in regions])
                 before = self.stages[i - 1][0]
                 regions = [decode_clipped(before, *each) for each in zip(parts, regions, batch.sizes)]
             cls, deltas = head(self.pool(trace.features, regions, head.size))
@@ -129,7 +132,7 @@ class CascadeMaskRCNN(RegionDetector):
         heads = [head for _, head in self.stages]
         pooled = self.pool(features, boxes, heads[0].size)
         probabilities = torch.stack([head(pooled, labels).sigmoid() for head in heads]).mean(dim=0)
-        return list(probabilities.split([len(image) for image in detections]))
+        return list(torch.split(probabilities, [len(image) for image in detections]))
 
 
 def decode_clipped(head: BoxHead, deltas: Tensor, regions: Tensor, size: tuple[int, int]) -> Tensor:
@@ -181,7 +184,10 @@ def build(
     )
 
 
-WEIGHTS: dict[str, list[Weights]] = {}
+X101 = "dcn/cascade_mask_rcnn_x101_32x4d_fpn_dconv_c3-c5_1x_coco"
+WEIGHTS: dict[str, list[Weights]] = {
+    "cascade_mask_rcnn_x101_32x4d_dcn": [mmdetection("coco_1x", X101, "-e75f90c8", 47.3, mask_AP=41.1)]
+}
 
 register_family(
     "cascade_rcnn",
