@@ -20,7 +20,6 @@ RECIPE = Recipe(
         plain=37.4,
         rows=["pkd_table2_rivals/RetinaX101-R50/FKD"],
     ),
-    note="the paper calls the method FKD and cites FBKD's paper; weights as in retina_r50_fbkd_r101.py; the "
-    "start is not printed",
+    note="called FKD there, which is FBKD's paper; weights as in retina_r50_fbkd_r101.py; the start is not printed",
     **TWO_X,
 )
