@@ -21,7 +21,7 @@ from pkdzoo.checkpoints.keymap import Rule
 from pkdzoo.hub.weights import Weights
 from pkdzoo.layers.norm import Norm
 from pkdzoo.models import faster_rcnn
-from pkdzoo.models._body import Pyramid, build_body
+from pkdzoo.models._backbone_fpn import FPNVariant, build_backbone_fpn
 from pkdzoo.models._published import mmdetection
 from pkdzoo.models._registry import register_family
 from pkdzoo.models.mask_rcnn import MaskHead, check_target_masks, mask_loss
@@ -171,12 +171,12 @@ def build(
         resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    pyramid = Pyramid("max_pool", start=0)
-    body = build_body(
-        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    variant = FPNVariant("max_pool", start=0)
+    parts = build_backbone_fpn(
+        variant, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
     )
     return CascadeMaskRCNN(
-        **body,
+        **parts,
         rpn=RPN(width, width),
         box_head=[BoxHead(width, num_classes, box_width, stds=stds, class_specific=False) for stds in STDS],
         mask_head=[MaskHead(width, num_classes, mask_width) for _ in STDS],

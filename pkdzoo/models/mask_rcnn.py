@@ -20,7 +20,7 @@ from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.norm import Norm
 from pkdzoo.layers.towers import Tower
 from pkdzoo.models import faster_rcnn
-from pkdzoo.models._body import Pyramid, build_body
+from pkdzoo.models._backbone_fpn import FPNVariant, build_backbone_fpn
 from pkdzoo.models._published import FGD_README, MGD_README, PKD_TABLE_3, baidu, mmdetection
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models.rpn import RPN
@@ -196,12 +196,12 @@ def build(
         resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    pyramid = Pyramid("max_pool", start=0)
-    body = build_body(
-        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    variant = FPNVariant("max_pool", start=0)
+    shared = build_backbone_fpn(
+        variant, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
     )
     return MaskRCNN(
-        **body,
+        **shared,
         rpn=RPN(width, width),
         box_head=BoxHead(width, num_classes, box_width),
         mask_head=MaskHead(width, num_classes, mask_width),

@@ -231,7 +231,7 @@ class RegionDetector(Detector):
         return DenseTargets(labels, boxes, None, mean_over_ranks(counts.clamp(min=1).sum().float()))
 
     def rpn_losses(self, trace: HeadTrace[Self], targets: DenseTargets) -> dict[str, Tensor]:
-        """Binary cross entropy of the sampled anchors, (smooth) L1 of the positives, over the number of the sampled."""
+        """Binary cross entropy of sampled anchors and (smooth) L1 of positives, over the number of sampled ones."""
         outputs, priors = trace.outputs, trace.priors
         logits = flatten_levels(outputs.cls, 1)[..., 0].float()  # (B, P)
         deltas = flatten_levels(outputs.box, 4)

@@ -25,7 +25,7 @@ from pkdzoo.distill.base import DistillMethod, by_family
 from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
-from pkdzoo.structures import Batch
+from pkdzoo.structures import Batch, FeaturePyramid
 
 Draws = Sequence[Tensor] | Callable[[int, tuple[int, ...]], Tensor]
 
@@ -96,12 +96,17 @@ class MGD(DistillMethod):
         self.mask_channels, self.before_norm, self.draws = mask_channels, before_norm, draws
 
     def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:
-        features = [t.features.before_norm if self.before_norm else t.features for t in (student, teacher)]
+        features = [self.maps_of(t.features) for t in (student, teacher)]
         terms = []
         for level, (maps, restore) in enumerate(zip(self.pairs(*features), self.restorations)):
             restored = restore(maps.student * self.mask(level, maps.student))
             terms.append((restored.float() - maps.teacher.detach().float()).square().sum() / len(restored))
         return {"loss_mgd": self.weight * torch.stack(terms).sum()}
+
+    def maps_of(self, features: FeaturePyramid) -> FeaturePyramid:
+        """The maps that are compared; of a neck that gives none from before its norm, its outputs."""
+        raw = features.before_norm
+        return FeaturePyramid(raw, features.strides) if self.before_norm and raw else features
 
     def mask(self, level: int, maps: Tensor) -> Tensor:
         """1 where a map (B, C, h, w) is kept, else 0: (B, 1, h, w), or (B, C, 1, 1) with ``mask_channels``."""

@@ -7,7 +7,7 @@ strides.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ class FPN(nn.Module):
         if extra not in EXTRAS:
             raise ValueError(f"extra={extra!r}: write one of {', '.join(map(repr, EXTRAS))}")
         self.start, self.extra, self.relu_before_extra = start, extra, relu_before_extra
-        self.width, self.has_norm = width, norm is not None
+        self.width = width
         used = list(channels[start:])
         extra_levels = levels - len(used)
         self.strides = (*strides[start:], *(strides[-1] * 2 ** (i + 1) for i in range(extra_levels)))
@@ -72,17 +72,16 @@ class FPN(nn.Module):
         laterals = [lateral(x) for lateral, x in zip(self.lateral, used)]
         for i in range(len(used) - 1, 0, -1):
             laterals[i - 1] = laterals[i - 1] + F.interpolate(laterals[i], size=laterals[i - 1].shape[-2:])
-        outputs = [cast(ConvBlock, output) for output in self.output]
-        unnormed: list[Tensor] = [output.conv(x) for output, x in zip(outputs, laterals)]
-        levels: list[Tensor] = [output.norm(x) for output, x in zip(outputs, unnormed)]
+        raw = [output.conv(x) for output, x in zip(self.output, laterals)]  # type: ignore[operator]
+        levels = [output.norm(x) for output, x in zip(self.output, raw)]  # type: ignore[operator]
         for i in range(len(used), len(self.strides)):
             if self.extra == "max_pool":
-                unnormed.append(F.max_pool2d(unnormed[-1], 1, stride=2))
                 levels.append(F.max_pool2d(levels[-1], 1, stride=2))
+                raw.append(levels[-1])
                 continue
             source = used[-1] if self.extra == "on_input" and i == len(used) else levels[-1]
             if self.relu_before_extra and i > len(used):
                 source = F.relu(source)
-            unnormed.append(outputs[i].conv(source))
-            levels.append(outputs[i].norm(unnormed[-1]))
-        return FeaturePyramid(levels, self.strides, unnormed if self.has_norm else None)
+            raw.append(self.output[i].conv(source))  # type: ignore[operator]
+            levels.append(self.output[i].norm(raw[-1]))  # type: ignore[operator]
+        return FeaturePyramid(levels, self.strides, raw)

@@ -82,8 +82,8 @@ def test_maps_are_those_before_the_necks_norm() -> None:
         losses = [float(method(*traces, batch)["loss_mgd"]) for method in (found, of_output)]
         convs = [model.neck.output[0] for model in (student, teacher)]
         for features, conv in zip([t.features for t in traces], convs):
-            assert torch.equal(conv.norm(features.before_norm.levels[0]), features.levels[0])
-        raw = [t.features.before_norm.levels[0] for t in traces]
+            assert torch.equal(conv.norm(features.before_norm[0]), features.levels[0])
+        raw = [t.features.before_norm[0] for t in traces]
         wanted = 2e-5 * float((found.restorations[0](raw[0]) - raw[1]).square().sum()) / 2
     assert losses[0] == pytest.approx(wanted, rel=1e-4) and losses[1] != pytest.approx(wanted, rel=1e-2)
 
