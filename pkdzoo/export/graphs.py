@@ -281,7 +281,8 @@ class CascadeDetections(TwoStageDetections):
         for head in heads[:-1]:
             cls, deltas = head(self.pool(features, regions.boxes, head.size))
             logits.append(cls)
-            regions = regions._replace(boxes=self.decode(head, deltas, regions, sizes)[:, :, 0])
+            refined = self.decode(head, deltas, regions, sizes)[:, :, 0]
+            regions = TopRows(refined, regions.scores, regions.labels, regions.counts)
         cls, deltas = heads[-1](self.pool(features, regions.boxes, heads[-1].size))
         mean = torch.stack([*logits, cls]).mean(dim=0)
         return self.select(heads[-1], mean, deltas, regions, sizes)
