@@ -18,6 +18,8 @@ from pkdzoo.distill.methods.frs import FRS
 from pkdzoo.distill.methods.gid import GID
 from pkdzoo.distill.methods.global_knowledge import GlobalKnowledge
 from pkdzoo.distill.methods.gt_mask import GTMask
+from pkdzoo.distill.methods.ld import LD
+from pkdzoo.distill.methods.mgd import MGD
 from pkdzoo.distill.methods.mse import MSE
 from pkdzoo.distill.methods.norm_cwd import NormCWD
 from pkdzoo.distill.methods.norm_kl import NormKL
@@ -37,6 +39,8 @@ METHODS: dict[str, Callable[..., DistillMethod]] = {
     "gid": GID,
     "global_knowledge": GlobalKnowledge,
     "gt_mask": GTMask,
+    "ld": LD,
+    "mgd": MGD,
     "mse": MSE,
     "norm_cwd": NormCWD,
     "norm_kl": NormKL,

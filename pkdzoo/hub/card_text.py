@@ -119,7 +119,9 @@ def check_numbers(card: Card) -> None:
             f"{card.name}: per_class is a {type(classes).__name__} in its metrics and should be a mapping from class "
             "to AP: evaluate again"
         )
-    values = {key: card.metrics.get(key) for key in HUB_METRICS} | {f"per_class {key}": classes[key] for key in classes}
+    values = {key: card.metrics.get(key) for key in (*HUB_METRICS, "mask_AP")} | {
+        f"per_class {key}": classes[key] for key in classes
+    }
     for key, value in values.items():
         if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):
             raise ValueError(
@@ -286,13 +288,20 @@ def escape_edges(text: str) -> str:
 
 def numbers(card: Card) -> str:
     """Metrics over all classes and their source."""
+    mask, source = card.metrics.get("mask_AP"), f"Source: {shown_source(card.source or UNKNOWN)}."
+    where = f"{escape_markdown(card.data.name)}, {escape_markdown(card.data.split)}"
+    of_masks = "" if mask is None else f"Mask AP on {where}, in percent: {mask:.1f}."
     if not any(card.metrics.get(key) is not None for key in HUB_METRICS):
-        return "These weights have not been evaluated yet."
+        return (
+            f"{of_masks} The source prints no box AP. {source}"
+            if of_masks
+            else "These weights have not been evaluated yet."
+        )
     known = {key: card.metrics[key] for key in HUB_METRICS if key in card.metrics}  # None: no objects of that size
     rows = [[*known], ["---:"] * len(known), ["-" if v is None else f"{v:.1f}" for v in known.values()]]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    subject = f"Box metrics on {escape_markdown(card.data.name)}, {escape_markdown(card.data.split)}, in percent."
-    return f"{subject}\n\n{table}\n\nSource: {shown_source(card.source or UNKNOWN)}."
+    below = f"{of_masks} {source}" if of_masks else source
+    return f"Box metrics on {where}, in percent.\n\n{table}\n\n{below}"
 
 
 def per_class(values: Mapping[str, float | None] | None) -> str:

@@ -20,23 +20,42 @@ FOLDERS = {
     "global_knowledge": "Global Knowledge (ECCV 2022): regions are weighted by how similarly student and teacher "
     "represent them.",
     "baselines": "Methods that the above are compared with: plain imitation, masks of boxes, FRS, FGD, FGFI, DeFeat, "
-    "GID, rank mimicking, CWD.",
+    "GID, rank mimicking, CWD, LD, MGD.",
     "rtmdet": "RTMDet (arXiv:2212.07784): its five sizes, and MMYOLO's students that learn from the next larger size.",
     "supervised": "Teachers and plain students.",
 }
 COLUMNS = "| recipe | teacher | plain AP | published AP | source | checked here | measured here |"
 # Detectors whose maps, losses, gradients and detections equal mmdetection's in the tests (tests/golden/mmdet).
 EQUAL_DETECTORS = (
-    *("atss_r101", "atss_r50", "faster_rcnn_r101", "faster_rcnn_r50", "fcos_r101_caffe", "fcos_r50_caffe"),
-    *("fcos_r50_caffe_tricks", "fcos_x101_64x4d", "gfl_r101", "gfl_r50", "mask_rcnn_swin_s", "mask_rcnn_swin_t"),
+    *(
+        "atss_r101",
+        "atss_r50",
+        "cascade_mask_rcnn_x101_32x4d_dcn",
+        "faster_rcnn_r101",
+        "faster_rcnn_r50",
+        "fcos_r101_caffe",
+        "fcos_r50_caffe",
+    ),
+    *(
+        "fcos_r50_caffe_tricks",
+        "fcos_x101_64x4d",
+        "gfl_r101",
+        "gfl_r101_dcn",
+        "gfl_r18",
+        "gfl_r34",
+        "gfl_r50",
+        "gfl_x101_32x4d_dcn",
+        "mask_rcnn_r50",
+        "mask_rcnn_swin_s",
+        "mask_rcnn_swin_t",
+    ),
     *("reppoints_r50", "reppoints_x101_dcn", "retina_r101", "retina_r18", "retina_r50", "retina_swin_t"),
-    *("retina_x101_64x4d", "tood_r50", "tood_x101_64x4d", "gfl_r18", "gfl_r34", "gfl_r101_dcn", "gfl_x101_32x4d_dcn"),
-    *("mask_rcnn_r50", "cascade_mask_rcnn_x101_32x4d_dcn"),
+    *("retina_x101_64x4d", "tood_r50", "tood_x101_64x4d"),
     *(f"rtmdet_{size}{dialect}" for size in ("tiny", "s", "m", "l", "x") for dialect in ("", "_yolo")),
 )
 # Methods whose losses (of one, the prototypes) equal those of their authors' code (tests/golden/kd).
 EQUAL_METHODS = {
-    **{method: method for method in ("crosskd", "cwd", "fbkd", "fgd", "norm_cwd", "pkd")},
+    **{method: method for method in ("crosskd", "cwd", "fbkd", "fgd", "ld", "mgd", "norm_cwd", "pkd")},
     "global_knowledge": "prototypes",
 }
 HEAD = """# Recipes
@@ -177,7 +196,7 @@ def checked(recipe: Recipe) -> str:
         parts += ["teacher"] if recipe.distill.teacher.partition(".")[0] in EQUAL_DETECTORS else []
         for method, options in recipe.distill.methods.items():
             # variants that the authors' code does not have
-            changed = options.get("normalize") or options.get("target", "features") != "features"
+            changed = options.get("normalize") or options.get("where", "neck") != "neck"
             parts += [EQUAL_METHODS[method]] if method in EQUAL_METHODS and not changed else []
     return ", ".join(parts)
 

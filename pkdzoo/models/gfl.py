@@ -19,7 +19,7 @@ from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses import distribution_focal, giou_loss, quality_focal
 from pkdzoo.models._backbone_fpn import FPNVariant, NeckKind, build_backbone_fpn
-from pkdzoo.models._published import CROSSKD_README, crosskd, mmdetection
+from pkdzoo.models._published import CROSSKD_README, CWD_README, MMDET_ZOO, crosskd, mmdetection, mmrazor_0
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import BCCD_LAUNCH, BCCD_OPTIONS, TINY_DENSE
 from pkdzoo.models.assigners.atss import atss_targets
@@ -75,6 +75,7 @@ class GFL(DenseDetector):
     class_layers = ("head.cls",)
     key_rules = KEY_RULES
     box_channels = 4 * BINS
+    bins = BINS
 
     def assign(self, outputs: HeadOutputs, priors: Priors, instances: list[Instances], valid: Tensor) -> DenseTargets:
         return atss_targets(priors, instances, valid, self.num_classes)
@@ -159,6 +160,14 @@ WEIGHTS: dict[str, list[Weights]] = {
             note="44.7 in mmdetection's zoo and PKD's table 4; 44.9 in PKD's tables 3 and 7 and CrossKD's readme",
         )
     ],
+    "gfl_r101_dcn": [
+        mmdetection("coco_ms2x", "gfl/gfl_r101_fpn_dconv_c3-c5_mstrain_2x_coco", "_20200630_102002-134b07df", 47.1)
+    ],
+    "gfl_x101_32x4d_dcn": [
+        mmdetection(
+            "coco_ms2x", "gfl/gfl_x101_32x4d_fpn_dconv_c4-c5_mstrain_2x_coco", "_20200630_102002-14a2bf25", 48.1
+        )
+    ],
     "gfl_r18w64": [
         Weights(
             "bccd",
@@ -200,3 +209,28 @@ register_distilled(
     Distilled("gfl_r50", "gfl_r101.coco_ms2x", ("crosskd", "pkd"), (44.9, 40.2, 43.9), CROSSKD_README, TEACHER_AP),
     [crosskd("coco_1x", "1LJZ27al2omdXb3cUty-RX37pMLp8L-4B", 43.9)],
 )
+register_distilled(
+    "gfl_r50_cwd_r101",
+    Distilled(
+        "gfl_r50",
+        "gfl_r101.coco_ms2x",
+        ("cwd",),
+        (44.7, 40.2, 41.9),
+        CWD_README,
+        "of the class logits, as the file's date implies; mmrazor's later file of that name distils the pyramid",
+    ),
+    [mmrazor_0("coco_1x", "cwd/cwd_cls_head_gfl_r101_fpn_gfl_r50_fpn_1x_coco", "_20211222-c134bb21", 41.9, CWD_README)],
+)
+for student, teacher, triple, tag, end in (
+    ("gfl_r18", "gfl_r101", (44.7, 35.8, 36.5), "1x", "_20220702_062206-330e6332"),
+    ("gfl_r34", "gfl_r101", (44.7, 38.9, 39.9), "1x", "_20220630_134007-9bc69413"),
+    ("gfl_r50", "gfl_r101", (44.7, 40.1, 41.0), "1x", "_20220629_145355-8dc5bad8"),
+    ("gfl_r101", "gfl_r101_dcn", (47.1, 44.6, 45.5), "2x", "_20220629_185920-9e658426"),
+):
+    depths = [name.removeprefix("gfl_") for name in (student, teacher)]
+    config = f"ld/ld_{depths[0]}_gflv1_{depths[1].replace('_', '')}_fpn_coco_{tag}"
+    register_distilled(
+        f"{student}_ld_{depths[1]}",
+        Distilled(student, f"{teacher}.coco_ms2x", ("ld",), triple, MMDET_ZOO),
+        [mmdetection("coco_1x" if tag == "1x" else "coco_ms2x", config, end, triple[2])],
+    )

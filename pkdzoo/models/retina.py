@@ -22,6 +22,7 @@ from pkdzoo.models._backbone_fpn import FPNVariant, NeckKind, build_backbone_fpn
 from pkdzoo.models._published import (
     CROSSKD_README,
     GLOBAL_README,
+    MGD_RAZOR,
     PKD_README,
     PKD_TABLE_2,
     crosskd,
@@ -233,6 +234,19 @@ register_distilled(
             "coco_2x", "pkd/pkd_retinax_retina/pkd_fpn_retina_x101_retina_r50_2x_coco_20221014_232526-4c0f8d96", 40.8
         )
     ],
+)
+
+register_distilled(
+    "retina_r50_mgd_x101",
+    Distilled(
+        "retina_r50",
+        "retina_x101_64x4d.coco_1x",
+        ("mgd",),
+        (41.0, 37.4, 41.0),
+        MGD_RAZOR,
+        "MGD's authors print 41.0, too, with weights of the teacher that were trained three times as long",
+    ),
+    [mmrazor("coco_2x", "mgd/mgd_fpn_retina_x101_retina_r50_2x_coco_20221209_191847-87141529", 41.0, MGD_RAZOR)],
 )
 
 OTHER_NECK = "37.4 is the plain student's with P6 from the backbone's last map; the distilled one takes it from P5"

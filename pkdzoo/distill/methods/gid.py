@@ -9,6 +9,10 @@ After the authors' re-implementation for RetinaNet ("for reference only"). Weigh
 here it is on, as the paper describes, and ``adapter=False`` is that code. Read from the code and not from the paper's
 text, which was not available. Inferred: instances of all images of a process form one set for the relation, and the
 pyramid level of an instance follows the strides (stride 16 at a side of 224).
+
+Of two-stage detectors, for which no code was released, the priors are the RPN's anchors: their scores, boxes and
+responses are the RPN's, and features are pooled from the levels that it uses. This is inferred, too; the RoI heads are
+not distilled.
 """
 
 from __future__ import annotations
@@ -26,11 +30,13 @@ from pkdzoo.distill.pairing import PyramidPairs
 from pkdzoo.models.dense import DenseDetector
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Depth, HeadTrace
+from pkdzoo.models.two_stage import RegionDetector
 from pkdzoo.ops.boxes import clip_boxes
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.ops.rois import roi_levels, to_rois
 from pkdzoo.structures import Batch
 
+Predicting = DenseDetector | RegionDetector  # what predicts classes and boxes at priors
 CANDIDATES = 3000  # priors of the largest differences that are considered
 MIN_SIDE = 10.0  # of an instance, in pixels
 MAX_OVERLAP = 0.3  # IoU of two instances
@@ -61,11 +67,12 @@ def general_instances(
 
 
 class GID(DistillMethod):
-    """General instance distillation between dense detectors of one kind.
+    """General instance distillation between detectors of one kind.
 
     Args:
-        student: one-stage detector.
-        teacher: of the same family, classes, strides and priors.
+        student: detector that learns.
+        teacher: one-stage: of the same family, classes, strides and priors; two-stage: with an RPN of the same strides
+            and anchors.
         feat_weight: of the instances' features.
         relation_weight: of the distances between them.
         cls_weight: of the class response.
@@ -92,10 +99,9 @@ class GID(DistillMethod):
     ) -> None:
         super().__init__()
         require_same_heads(student, teacher, "gid")
-        if not isinstance(student, DenseDetector) or type(student) is not type(teacher):
+        if not student.two_stage and type(student) is not type(teacher):  # all RPNs predict the same deltas
             raise ValueError(
-                f"gid compares the boxes of priors one by one: {student.name} and {teacher.name} must be one-stage "
-                "detectors of one family"
+                f"gid compares the boxes of priors one by one: {student.name} and {teacher.name} must be of one family"
             )
         project: Literal["always", "refuse"] = "always" if adapter else "refuse"
         self.pairs = PyramidPairs(student, teacher, levels, project=project, kernel=3, most=5)
@@ -103,7 +109,7 @@ class GID(DistillMethod):
         self.instances = instances
 
     def forward(
-        self, student: HeadTrace[DenseDetector], teacher: HeadTrace[DenseDetector], batch: Batch
+        self, student: HeadTrace[Predicting], teacher: HeadTrace[Predicting], batch: Batch
     ) -> dict[str, Tensor]:
         cls, box = student.model.flat(student.outputs)
         teacher_cls, teacher_box = teacher.model.flat(teacher.outputs)
@@ -119,7 +125,7 @@ class GID(DistillMethod):
 
     @torch.no_grad()
     def find_instances(
-        self, student: HeadTrace[DenseDetector], teacher: HeadTrace[DenseDetector], batch: Batch
+        self, student: HeadTrace[Predicting], teacher: HeadTrace[Predicting], batch: Batch
     ) -> list[Tensor]:
         """The general instances of each image, (N_i, 4)."""
         cls, box = student.model.flat(student.outputs)
@@ -133,7 +139,7 @@ class GID(DistillMethod):
         return instances
 
     def feature_losses(
-        self, student: HeadTrace[DenseDetector], teacher: HeadTrace[DenseDetector], boxes: list[Tensor]
+        self, student: HeadTrace[Predicting], teacher: HeadTrace[Predicting], boxes: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Feature and relation term over all instances."""
         maps = self.pairs(student.features, teacher.features)

@@ -91,6 +91,12 @@ class GlobalKnowledge(DistillMethod):
         super().__init__()
         require_same_heads(student, teacher, "global_knowledge")
         require_same_classes(student, teacher, "global_knowledge")
+        for model in (student, teacher):
+            if model.two_stage and soft_weight and not isinstance(model, TwoStageDetector):
+                raise ValueError(
+                    f"global_knowledge compares the class logits of one box head, and {model.name} has another kind of "
+                    "head: write soft_weight=0, or choose a faster_rcnn_* or mask_rcnn_* detector"
+                )
         self.pairs = PyramidPairs(student, teacher, levels, project="always", kernel=3, most=5)
         self.two_stage = student.two_stage
         if not self.two_stage and soft_weight:

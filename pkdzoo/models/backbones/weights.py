@@ -54,6 +54,7 @@ def hash_of(file: str) -> str:
 # backbone -> mean of its input in its channel order -> file
 IMAGENET: dict[str, dict[tuple[float, ...], Weights]] = {
     "r18": {RGB: torchvision("resnet18-f37072fd.pth")},
+    "r34": {RGB: torchvision("resnet34-b627a593.pth")},
     "r50": {
         RGB: torchvision("resnet50-0676ba61.pth"),
         DETECTRON: openmmlab("resnet50_caffe-788b5fa3.pth", "imagenet_caffe"),

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from helpers.kd_reference import tiny_batch, tiny_detector
 from torch import Tensor
+from torchvision.ops import box_iou
 
 import pkdzoo
 from pkdzoo.distill.imitation import halved_mean
@@ -18,6 +19,7 @@ from pkdzoo.distill.methods.frs import FRS
 from pkdzoo.distill.methods.gid import GID, general_instances, pool_instances, relations
 from pkdzoo.distill.methods.rank_mimic import RankMimic, ranking_kl
 from pkdzoo.models.trace import HeadTrace, LossTrace
+from pkdzoo.ops.boxes import clip_boxes
 
 RIVALS = ("frs", "fgfi", "defeat", "gid", "rank_mimic")
 
@@ -204,6 +206,29 @@ def test_gid_response_is_on_priors_near_instances() -> None:
     assert count > 0
     assert float(found["loss_gid_cls"]) == pytest.approx(0.1 * entropy / count, rel=1e-3)
     assert float(found["loss_gid_box"]) == pytest.approx(difference / count, rel=1e-3)
+
+
+def test_gid_of_two_stage_detectors_is_on_the_rpns_anchors() -> None:
+    batch = tiny_batch()
+    student, teacher = traces(batch, "faster_rcnn_r10w16")
+    method = GID(student.model, teacher.model, adapter=False)
+    found = method(student, teacher, batch)
+    boxes = method.find_instances(student, teacher, batch)
+    assert all(0 < len(b) <= 10 for b in boxes)
+    logits, wanted = (
+        torch.cat([x.permute(0, 2, 3, 1).flatten(1) for x in t.outputs.cls], dim=1) for t in (student, teacher)
+    )  # (B, P) objectness
+    near = torch.stack([(box_iou(student.priors.boxes, b) >= 0.5).any(dim=1) for b in boxes])
+    entropy = F.binary_cross_entropy_with_logits(logits[near], wanted[near].sigmoid())
+    assert float(found["loss_gid_cls"]) == pytest.approx(0.1 * float(entropy), rel=1e-4)
+    image = int(near.sum(dim=1).argmax())
+    disputed = (wanted.sigmoid() - logits.sigmoid()).abs()[image]
+    top = int(disputed.argmax())
+    surer = teacher if wanted[image, top] > logits[image, top] else student
+    decoded = surer.model.decode(surer.model.flat(surer.outputs)[1][image], surer.priors)[top]
+    decoded = clip_boxes(decoded, batch.sizes[image])
+    if bool(((decoded[2:] - decoded[:2]) >= 10).all()):
+        assert torch.allclose(boxes[image][0], decoded)
 
 
 def iou_of(box: Tensor, others: Tensor) -> Tensor:
