@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from pkdzoo.data.augment import MixTransform
 from pkdzoo.data.filter import positions, select
 from pkdzoo.data.formats.coco import CROWD, IGNORE, Columns, decode_name
 from pkdzoo.data.formats.read import read_annotations
@@ -110,7 +111,8 @@ class CocoDataset(Dataset[Sample]):
         json_path: the annotation file (for VOC the list of images, for YOLO ``data.yaml/SPLIT``: see
             ``formats/read.py``).
         image_dir: folder of the images; file names in the JSON are relative to it.
-        transform: applied to each sample with a generator seeded by (seed, epoch, image id).
+        transform: applied to each sample with a generator seeded by (seed, epoch, image id); a :class:`MixTransform` to
+            each batch, with a generator of its first image.
         label_names: the model's classes; None means the file's. Every class of the file must be among them; classes
             that the file lacks have no boxes.
         skip_other_classes: leave out boxes of classes that are not in ``label_names`` instead of raising an error.
@@ -145,7 +147,7 @@ class CocoDataset(Dataset[Sample]):
         json_path: str | Path,
         image_dir: str | Path,
         *,
-        transform: Transform | None = None,
+        transform: Transform | MixTransform | None = None,
         label_names: Sequence[str] | None = None,
         skip_other_classes: bool = False,
         with_masks: bool = False,
@@ -225,18 +227,35 @@ class CocoDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
+        sample = self._readable(index % len(self))
+        if self.transform is None:
+            return sample
+        if isinstance(self.transform, MixTransform):
+            return self._mixed([sample], self.transform)[0]
+        return self.transform(sample, self._generator(sample))
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """The samples of one batch, as torch's loaders ask for them; a :class:`MixTransform` mixes their images."""
+        if not isinstance(self.transform, MixTransform):
+            return [self[index] for index in indices]
+        return self._mixed([self._readable(index % len(self)) for index in indices], self.transform)
+
+    def _mixed(self, samples: list[Sample], transform: MixTransform) -> list[Sample]:
+        """Transformed samples of a batch; images are drawn from the data set until there are enough partners."""
+        rng, epoch = self._generator(samples[0]), int(self._epoch)
+        missing = max(0, transform.pool - len(samples)) if transform.mixes(epoch) else 0
+        drawn = torch.randint(len(self), (missing,), generator=rng).tolist()
+        return transform([*samples, *(self._readable(index) for index in drawn)], rng, epoch, len(samples))
+
+    def _generator(self, sample: Sample) -> torch.Generator:
+        return torch.Generator().manual_seed(item_seed(self.seed, int(self._epoch), sample.meta["image_id"]))
+
+    def _readable(self, index: int) -> Sample:
         if get_worker_info() is not None and not self._frozen:
             # A full garbage collection writes into every object's header, which copies about 75 MB of the parent's
             # memory into each forked worker. Objects from before the fork need no collection in the worker.
             gc.freeze()
             self._frozen = True
-        sample = self._readable(index % len(self))
-        if self.transform is None:
-            return sample
-        rng = torch.Generator().manual_seed(item_seed(self.seed, int(self._epoch), sample.meta["image_id"]))
-        return self.transform(sample, rng)
-
-    def _readable(self, index: int) -> Sample:
         while True:
             try:
                 return self.load(index)

@@ -239,7 +239,7 @@ def _fill_slice(
 
 
 def _ignore_maskless(columns: Columns, table: Table, other_size: int, report: LoadReport) -> None:
-    """Turn objects without a mask into regions to ignore, as mmdetection does: no mask can be learnt from them."""
+    """Turn objects without a mask into regions to ignore, as mmdetection does: no mask can be learned from them."""
     assert columns.segments is not None
     kinds = np.asarray(columns.segments.kinds)[table.rows]
     report.without_mask = int(((kinds == NONE) & ~table.crowd).sum())

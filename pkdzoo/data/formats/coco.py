@@ -2,7 +2,7 @@
 
 ``json.load`` of COCO's training file makes about 5 GB of small objects, and each worker process that uses them copies
 them, since their reference counts are in the same memory pages. Columns take 65 bytes per box while reading and 24
-afterwards. They are never written again, so workers share them.
+afterward. They are never written again, so workers share them.
 """
 
 from __future__ import annotations
