@@ -219,7 +219,7 @@ class Result:
         self.plot(threshold, enlarge).save(path)
 
     def show(self, threshold: float = DEFAULT_THRESHOLD, enlarge: bool = True) -> None:
-        """Open the annotated image in the viewer of the system; see :meth:`plot`. A notebook shows ``result`` itself."""
+        """Open the annotated image in the system's viewer; a notebook shows ``result`` itself. See :meth:`plot`."""
         self.plot(threshold, enlarge).show(title=self.path)
 
     # -- conversion ----------------------------------------------------------------------------------------------
