@@ -100,8 +100,8 @@ class _Reader:
             raise self.error(
                 number, "is not a detection: write image_id, category_id, bbox of four numbers, and score"
             ) from None
-        if not all(map(math.isfinite, (x, y, width, height, score))):
-            raise self.error(number, "holds a number that is not finite")
+        if not all(map(math.isfinite, (x, y, width, height, score))) or abs(image) >= 2**63:
+            raise self.error(number, "holds a number that is not finite or too large")
         return image, category, score, [x, y, x + width, y + height]
 
     def results(self, stream: JsonStream) -> Iterator[Row]:

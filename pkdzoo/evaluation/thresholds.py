@@ -68,7 +68,7 @@ def _highest_f1(scores: NDArray[np.float64], status: NDArray[np.int8], objects: 
 def _short_number(lower: float, upper: float) -> float:
     """A number of few digits, at least ``lower`` and below ``upper``."""
     for digits in range(2, 9):
-        number = math.floor(upper * 10**digits) / 10**digits
+        number = math.floor(upper * 10.0**digits) / 10.0**digits
         if lower <= number < upper:
             return number
     return (lower + upper) / 2
