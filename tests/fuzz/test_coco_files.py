@@ -21,7 +21,8 @@ from pkdzoo.structures import Detections
 COMPRESSED = coco_mask.encode(np.asfortranarray(np.eye(60, 40, dtype=np.uint8)))["counts"].decode()
 VALUES: list[Any] = [
     None, True, False, "", "0", "1", "a", "\ud800", "../x", [], {}, [[]], 0, -1, 1, 0.5, 1e999, float("nan"), 5e8, -5e8,
-    1e308, 2**31, 2**32 + 40, 2**63, 10**400, [1, 2, 3, 4], {"size": [40, 60], "counts": [0, 5]}, [[1, 2, 3, 4, 5, 5e8]],
+    1e308, 2**31, 2**32 + 40, 2**63, 10**400, [1, 2, 3, 4], {"size": [40, 60], "counts": [0, 5]},
+    [[1, 2, 3, 4, 5, 5e8]],
 ]  # fmt: skip
 
 
