@@ -153,7 +153,7 @@ EVAL = Verb(
         "pkdzoo eval retina_r50_pkd_swin --data coco",
         "pkdzoo eval runs/mine --data my/data.yaml --split test --output test.json",
         "pkdzoo eval results/detections.json --data coco --json > numbers.json",
-        "pkdzoo eval found.jsonl --data my/data.yaml",
+        "pkdzoo eval results/found.jsonl --data my/data.yaml",
     ),
     eval_arguments,
     eval_run,

@@ -9,7 +9,7 @@ import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pkdzoo.data.image_files import open_image
 from pkdzoo.inference.draw import class_color, draw_detections
-from pkdzoo.inference.options import DEFAULT_THRESHOLD
+from pkdzoo.inference.options import DEFAULT_THRESHOLD, is_whole
 from pkdzoo.ops.masks import paste_mask, paste_masks, run_lengths
 from pkdzoo.structures import Detections
 from pkdzoo.utils.text import printable
@@ -108,8 +108,8 @@ class Result:
         Raises:
             IndexError: there is no detection of this number.
         """
-        if isinstance(index, SupportsIndex) and not (isinstance(index, Tensor) and index.ndim):
-            number = operator.index(index)
+        if getattr(index, "ndim", 0) == 0 and is_whole(index):
+            number = operator.index(index)  # type: ignore[arg-type]
             if not -len(self) <= number < len(self):
                 raise IndexError(f"detection {number} of {len(self)}")
             index = slice(number % len(self), number % len(self) + 1)
