@@ -61,7 +61,7 @@ def splits_of(folder: str | Path) -> list[str]:
     return [split for split in ("train", "val", "test") if names & {split, f"{split}2017"}]
 
 
-def read_annotations(annotations: str | Path, segmentations: bool = False) -> Columns:
+def read_annotations(annotations: str | Path, segmentations: bool = False, need_sizes: bool = True) -> Columns:
     """Read annotations of any format into flat columns.
 
     A VOC or YOLO image whose size cannot be read gets the size 1 x 1: none of its boxes is used, and loading it fails.
@@ -69,6 +69,7 @@ def read_annotations(annotations: str | Path, segmentations: bool = False) -> Co
     Args:
         annotations: see the top of this file.
         segmentations: keep polygons and run lengths. VOC has none.
+        need_sizes: raise an error for a COCO image without height or width.
 
     Raises:
         ValueError: invalid annotations; the message names the file and the record.
@@ -76,7 +77,7 @@ def read_annotations(annotations: str | Path, segmentations: bool = False) -> Co
     """
     kind = format_of(annotations)
     if kind == "coco":
-        return read_columns(annotations, segmentations=segmentations)
+        return read_columns(annotations, segmentations=segmentations, need_sizes=need_sizes)
     return columns_of(read_coco(annotations, strict=False), annotations, segmentations)
 
 
