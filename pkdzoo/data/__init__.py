@@ -10,6 +10,7 @@ from pkdzoo.utils.lazy import lazy_attributes
 if TYPE_CHECKING:
     from pkdzoo.data.batching import collate
     from pkdzoo.data.dataset import CocoDataset, TooManyUnreadable, open_dataset
+    from pkdzoo.data.headers import check_headers
     from pkdzoo.data.image_files import UnreadableImage
     from pkdzoo.data.image_io import read_image
     from pkdzoo.data.load_report import LoadReport
@@ -40,6 +41,7 @@ __all__ = [
     "Sample",
     "TooManyUnreadable",
     "UnreadableImage",
+    "check_headers",
     "collate",
     "find_split",
     "make_shapes",
@@ -65,6 +67,7 @@ if not TYPE_CHECKING:  # a type checker would take every name of the package for
             "Sample": "pkdzoo.data.transforms",
             "TooManyUnreadable": "pkdzoo.data.dataset",
             "UnreadableImage": "pkdzoo.data.image_files",
+            "check_headers": "pkdzoo.data.headers",
             "collate": "pkdzoo.data.batching",
             "find_split": "pkdzoo.data.locate",
             "make_shapes": "pkdzoo.data.synthetic",
