@@ -68,7 +68,7 @@ def check(
         count(part, annotations)
         check_records(part, annotations)
         check_boxes(part, annotations)
-        check_use(part, annotations, list(report.splits[0].classes))
+        check_use(part, annotations, list(report.splits[0].classes) if len(report.splits) > 1 else None)
         found = check_images(part, annotations, images, decode, progress)
         files += [(split, name, digest) for name, digest in found]
         listed.setdefault(images, set()).update(os.path.abspath(images / name) for name in annotations.names)
@@ -78,20 +78,20 @@ def check(
     return report
 
 
-def check_use(part: SplitReport, annotations: Annotations, classes: list[str]) -> None:
+def check_use(part: SplitReport, annotations: Annotations, classes: list[str] | None) -> None:
     """Ask the reader of training and evaluation whether it refuses annotations in which no other error was found.
 
     Args:
         part: report of the split.
         annotations: of the split.
-        classes: of the first split, whose names the labels of the others follow.
+        classes: of the first split, whose names decide the labels of the others; None for the first split.
     """
     if any(finding.error for finding in part.findings):
         return
-    names = classes if set(part.classes) <= set(classes) else None  # other classes are a finding of their own
+    names = classes if set(part.classes) <= set(classes or ()) else None  # other classes are a finding of their own
     path, columns = Path(part.annotations), annotations.columns
     try:
-        found, label_of = match_labels(columns.categories, names if len(classes) else None, False, path)
+        found, label_of = match_labels(columns.categories, names or None, False, path)
         select(columns, label_of, found, LoadReport(str(path)))
     except ValueError as error:
         part.add(make_finding("annotations that training or evaluation refuses", [str(error)], error=True))
