@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pkdzoo.utils.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from pkdzoo.data.augment import MixTransform
     from pkdzoo.data.batching import collate
     from pkdzoo.data.dataset import CocoDataset, TooManyUnreadable, open_dataset
     from pkdzoo.data.headers import check_headers
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
         RandomZoom,
         Resize,
         Sample,
+        eval_transform,
         resize_keep_ratio,
-        test_transform,
         train_transform,
     )
 
@@ -34,6 +35,7 @@ __all__ = [
     "CocoDataset",
     "Compose",
     "LoadReport",
+    "MixTransform",
     "RandomCrop",
     "RandomFlip",
     "RandomZoom",
@@ -43,12 +45,12 @@ __all__ = [
     "UnreadableImage",
     "check_headers",
     "collate",
+    "eval_transform",
     "find_split",
     "make_shapes",
     "open_dataset",
     "read_image",
     "resize_keep_ratio",
-    "test_transform",
     "train_transform",
 ]
 
@@ -60,6 +62,7 @@ if not TYPE_CHECKING:  # a type checker would take every name of the package for
             "CocoDataset": "pkdzoo.data.dataset",
             "Compose": "pkdzoo.data.transforms",
             "LoadReport": "pkdzoo.data.load_report",
+            "MixTransform": "pkdzoo.data.augment",
             "RandomCrop": "pkdzoo.data.transforms",
             "RandomFlip": "pkdzoo.data.transforms",
             "RandomZoom": "pkdzoo.data.transforms",
@@ -74,7 +77,7 @@ if not TYPE_CHECKING:  # a type checker would take every name of the package for
             "open_dataset": "pkdzoo.data.dataset",
             "read_image": "pkdzoo.data.image_io",
             "resize_keep_ratio": "pkdzoo.data.transforms",
-            "test_transform": "pkdzoo.data.transforms",
+            "eval_transform": "pkdzoo.data.transforms",
             "train_transform": "pkdzoo.data.transforms",
         },
     )

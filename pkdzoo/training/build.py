@@ -19,10 +19,11 @@ from pkdzoo.data import (
     RandomZoom,
     Resize,
     collate,
+    eval_transform,
     find_split,
     make_shapes,
-    test_transform,
 )
+from pkdzoo.data.letterbox import LetterboxResize
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.inherit import freeze, inherit
 from pkdzoo.distill.task import Task
@@ -30,7 +31,7 @@ from pkdzoo.models._config import from_json
 from pkdzoo.models._factory import create_detector
 from pkdzoo.models._loading import load_backbone, load_checkpoint
 from pkdzoo.models.detector import Detector
-from pkdzoo.structures import Batch
+from pkdzoo.structures import Batch, Letterbox
 from pkdzoo.training.recipe import Data, Distill, Recipe
 from pkdzoo.training.task import SupervisedTask
 
@@ -97,11 +98,15 @@ def build_datasets(recipe: Recipe, paths: DataPaths) -> tuple[CocoDataset, CocoD
         seed=recipe.seed,
         on_error="skip",
     )
-    return train, val_dataset(paths.val, data.test_size, train.label_names)
+    return train, val_dataset(paths.val, data.eval_size, train.label_names)
 
 
 def val_dataset(
-    paths: tuple[Path, Path], size: tuple[int, int], label_names: Sequence[str], skip_other_classes: bool = False
+    paths: tuple[Path, Path],
+    size: tuple[int, int],
+    label_names: Sequence[str],
+    skip_other_classes: bool = False,
+    letterbox: Letterbox | None = None,
 ) -> CocoDataset:
     """Images to evaluate on, resized to (short, long) pixels, with the classes in the model's order.
 
@@ -110,8 +115,9 @@ def val_dataset(
         size: (short, long) side in pixels.
         label_names: the model's classes.
         skip_other_classes: leave out boxes of other classes instead of raising an error.
+        letterbox: of the model; None means that images are only resized.
     """
-    transform = test_transform(*size)
+    transform = eval_transform(*size) if letterbox is None else LetterboxResize(size, letterbox)
     return CocoDataset(*paths, transform=transform, label_names=label_names, skip_other_classes=skip_other_classes)
 
 
@@ -189,7 +195,7 @@ def build_student(recipe: Recipe, label_names: Sequence[str]) -> Detector:
             f"({', '.join(label_names[:10])}): leave it out; it is read from the annotation file"
         )
     torch.manual_seed(recipe.seed)  # random weights depend on the recipe alone
-    args: dict[str, Any] = {**recipe.model_args, "num_classes": len(label_names), "resize": recipe.data.test_size}
+    args: dict[str, Any] = {**recipe.model_args, "num_classes": len(label_names), "resize": recipe.data.eval_size}
     model = _detector(recipe.model, **args)
     if recipe.init is not None:
         model = _with_weights(model, recipe.init, args)

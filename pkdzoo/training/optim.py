@@ -1,4 +1,4 @@
-"""Optimizer and learning rate schedule of a recipe, in optimizer steps.
+"""Optimizer, learning rate schedule and moving average of a recipe, in optimizer steps.
 
 Parameter groups follow mmengine's ``DefaultOptimWrapperConstructor``: the factors of biases do not apply to the biases
 of norm layers. The warm-up follows its schedulers: of 500 steps, step 499 is the first at the full rate.
@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pkdzoo.layers.norm import FrozenBatchNorm2d
+from pkdzoo.models.detector import Detector
 from pkdzoo.training.recipe import Optim, Schedule
 
 NORM_LAYERS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, FrozenBatchNorm2d)
@@ -96,3 +98,12 @@ def planned_steps(schedule: Schedule, steps_per_epoch: int) -> int:
     """Optimizer steps of the whole run."""
     steps = schedule.epochs * steps_per_epoch
     return steps if schedule.max_steps is None else min(steps, schedule.max_steps)
+
+
+def build_average(student: Detector, decay: float | None) -> AveragedModel | None:
+    """An exponential moving average of the student's parameters and buffers, or None without a decay."""
+    if decay is None:
+        return None
+    averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
+    averaged.requires_grad_(False)
+    return averaged

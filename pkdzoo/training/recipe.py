@@ -1,6 +1,6 @@
 """A recipe: the complete description of a training run, as frozen dataclasses.
 
-Values are checked against the types below, so a misspelt field or a text in place of a number is an error before
+Values are checked against the types below, so a misspelled field or a text in place of a number is an error before
 anything is built. recipe_files.py reads recipes from files.
 """
 
@@ -41,7 +41,7 @@ class Data:
 
     Example:
         >>> from pkdzoo.training import Data
-        >>> Data(short=(640, 800), long=1333, batch_size=8).test_size
+        >>> Data(short=(640, 800), long=1333, batch_size=8).eval_size
         (800, 1333)
     """
 
@@ -61,7 +61,7 @@ class Data:
     generate: Mapping[str, Any] | None = None
 
     @property
-    def test_size(self) -> tuple[int, int]:
+    def eval_size(self) -> tuple[int, int]:
         """(short, long) of evaluation and prediction."""
         return self.test or (self.short if isinstance(self.short, int) else max(self.short), self.long)
 
@@ -273,13 +273,13 @@ def check_ranges(recipe: Recipe) -> None:
     data, optim, schedule, logging = recipe.data, recipe.optim, recipe.schedule, recipe.logging
     shorts = data.short if isinstance(data.short, tuple) else (data.short,)
     rules = (
-        (data.batch_size >= 1, "data.batch_size", data.batch_size, "at least one image per step"),
-        (data.eval_batch_size >= 1, "data.eval_batch_size", data.eval_batch_size, "at least one image per pass"),
-        (min(shorts, default=0) >= 1, "data.short", data.short, "length of the short side in pixels"),
-        (data.long >= 1, "data.long", data.long, "largest length of the long side in pixels"),
+        (data.batch_size >= 1, "data.batch_size", data.batch_size, "1 or more images per step"),
+        (data.eval_batch_size >= 1, "data.eval_batch_size", data.eval_batch_size, "1 or more images per pass"),
+        (min(shorts, default=0) >= 1, "data.short", data.short, "the length of the short side in pixels, 1 or more"),
+        (data.long >= 1, "data.long", data.long, "the largest length of the long side in pixels, 1 or more"),
         (0 <= data.flip <= 1, "data.flip", data.flip, "a probability between 0 and 1"),
         (0 <= data.zoom <= 1, "data.zoom", data.zoom, "a probability between 0 and 1"),
-        (data.workers >= 0, "data.workers", data.workers, "0 loads in the training process itself"),
+        (data.workers >= 0, "data.workers", data.workers, "0 (loads in the training process itself) or more"),
         (0 < optim.lr < math.inf, "optim.lr", optim.lr, "a learning rate above 0"),
         (0 <= optim.momentum < 1, "optim.momentum", optim.momentum, "0 or more, below 1"),
         (0 <= optim.weight_decay < math.inf, "optim.weight_decay", optim.weight_decay, "0 or more"),
@@ -287,15 +287,15 @@ def check_ranges(recipe: Recipe) -> None:
             optim.base_batch_size >= 1,
             "optim.base_batch_size",
             optim.base_batch_size,
-            "the total batch that lr was published for",
+            "the total batch that lr was published for, 1 or more",
         ),
-        (optim.accumulate >= 1, "optim.accumulate", optim.accumulate, "1 does not accumulate"),
+        (optim.accumulate >= 1, "optim.accumulate", optim.accumulate, "1 (does not accumulate) or more"),
         (optim.clip is None or optim.clip > 0, "optim.clip", optim.clip, "a norm above 0, or none"),
         (optim.ema is None or 0 < optim.ema < 1, "optim.ema", optim.ema, "a decay between 0 and 1, or none"),
-        (schedule.epochs >= 1, "schedule.epochs", schedule.epochs, "at least 1"),
+        (schedule.epochs >= 1, "schedule.epochs", schedule.epochs, "1 or more"),
         (schedule.max_steps is None or schedule.max_steps >= 1, "schedule.max_steps", schedule.max_steps, "1 or more"),
-        (logging.log_every >= 1, "logging.log_every", logging.log_every, "1 logs every step"),
-        (logging.eval_every >= 1, "logging.eval_every", logging.eval_every, "1 evaluates after every epoch"),
+        (logging.log_every >= 1, "logging.log_every", logging.log_every, "1 (logs every step) or more"),
+        (logging.eval_every >= 1, "logging.eval_every", logging.eval_every, "1 (evaluates after every epoch) or more"),
         (logging.best in METRICS, "logging.best", logging.best, f"one of {', '.join(METRICS)}"),
         (
             logging.save_every is None or logging.save_every >= 1,
@@ -304,17 +304,17 @@ def check_ranges(recipe: Recipe) -> None:
             "1 or more, or none",
         ),
         (logging.patience is None or logging.patience >= 1, "logging.patience", logging.patience, "1 or more, or none"),
-        (logging.keep >= 1, "logging.keep", logging.keep, "at least one checkpoint"),
+        (logging.keep >= 1, "logging.keep", logging.keep, "1 or more checkpoints"),
         (
             bool(recipe.name) and not set(recipe.name) & set("/\\"),
             "name",
             recipe.name,
-            "the name of the run's folder",
+            "a name for the run's folder, without slashes",
         ),
     )
     for valid, where, value, meaning in rules:
         if not valid:
-            raise ValueError(f"recipe {recipe.name!r}: {where}={value!r} is not possible: {meaning}")
+            raise ValueError(f"recipe {recipe.name!r}: {where}={value!r}: write {meaning}")
 
 
 def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:

@@ -52,7 +52,7 @@ MS_TWO_X: Fields = {**TWO_X, "data": Data(short=(480, 800), mode="range")}
 ONE_X_LR02: Fields = {**ONE_X, "optim": Optim(lr=0.02)}
 TWO_X_LR02: Fields = {**TWO_X, "optim": Optim(lr=0.02)}
 
-# FGD clips gradients in all of its configs.
+# FGD clips gradients in all of its configurations; so do DeFeat and its port of FGFI.
 ONE_X_CLIPPED: Fields = {**ONE_X, "optim": Optim(lr=0.01, clip=35.0)}
 TWO_X_CLIPPED: Fields = {**TWO_X, "optim": Optim(lr=0.01, clip=35.0)}
 TWO_X_LR02_CLIPPED: Fields = {**TWO_X, "optim": Optim(lr=0.02, clip=35.0)}
