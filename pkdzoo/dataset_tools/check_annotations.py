@@ -9,8 +9,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from pkdzoo.data.filter import CROWD, positions
-from pkdzoo.data.formats.coco import Columns
+from pkdzoo.data.filter import positions
+from pkdzoo.data.formats.coco import CROWD, Columns
 from pkdzoo.data.formats.common import UNKNOWN_SIZE, unique_names
 from pkdzoo.dataset_tools.check_report import SplitReport, make_finding
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pkdzoo.data.filter import CROWD
+from pkdzoo.data.formats.coco import CROWD
 from pkdzoo.data.formats.read import read_annotations
 from pkdzoo.data.image_files import UnreadableImage, open_image
 from pkdzoo.data.locate import find_split

@@ -144,6 +144,17 @@ def read_lines(path: Path, limit: int = TEXT_LIMIT) -> list[str]:
     return [line.strip() for line in read_text(path, limit).splitlines() if line.strip()]
 
 
+def plain_path(text: str, source: Path) -> str:
+    """A path that a file names; raises a ValueError for a text that no system takes for a path."""
+    if (
+        "\0" in text
+        or any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in text.split("/"))
+        or len(text) > 3000
+    ):
+        raise ValueError(f"{source}: {text[:60]!r} is no path: it is too long or has a null character")
+    return text
+
+
 def walk_files(folder: Path) -> list[str]:
     """Sorted relative paths, with ``/``, of the files in a folder and its subfolders.
 

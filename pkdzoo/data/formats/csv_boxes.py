@@ -28,6 +28,7 @@ from pkdzoo.data.formats.base import (
     by_split,
     is_split_name,
     names_of,
+    plain_path,
     read_bytes,
     read_text,
     split_folders,
@@ -126,7 +127,7 @@ def read_rows(path: Path) -> list[Row]:
         columns = _columns(header, path)
         for fields in lines:
             if any(field.strip() for field in fields):
-                rows.append(_row(fields, columns, f"{path}, line {lines.line_num}"))
+                rows.append(_row(fields, columns, path, lines.line_num))
     except csv.Error as error:
         problem = str(error)
     if problem:
@@ -157,13 +158,16 @@ def _columns(header: list[str], path: Path) -> dict[str, Any]:
     }
 
 
-def _row(fields: list[str], columns: dict[str, Any], where: str) -> Row:
+def _row(fields: list[str], columns: dict[str, Any], path: Path, line: int) -> Row:
+    where = f"{path}, line {line}"
+
     def field(position: int) -> str:
         return fields[position].strip() if position < len(fields) else ""
 
     image, label, values = field(columns["file"]), field(columns["label"]), [field(k) for k in columns["box"]]
-    if not image or "\0" in image or len(image) > 4096:
-        raise ValueError(f"{where}: {image[:60]!r} is no file name")
+    if not image:
+        raise ValueError(f"{where} has no file name")
+    plain_path(image, path)
     size = None
     if columns["size"]:
         width, height = (_number(field(k), where) if field(k) else 0.0 for k in columns["size"])

@@ -16,7 +16,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from pkdzoo.data.formats import folders
-from pkdzoo.data.formats.base import Finding, Format, read_text
+from pkdzoo.data.formats.base import Finding, Format, plain_path, read_text
 from pkdzoo.data.formats.common import (
     class_order,
     int_if_whole,
@@ -90,7 +90,9 @@ def to_coco(pattern: Path, strict: bool = True) -> dict[str, Any]:
     for number, (name, path) in enumerate(folders.annotation_files(pattern), 1):
         content = _load(path)
         height, width = (_side(content.get(key)) for key in ("imageHeight", "imageWidth"))
-        records.append({"id": number, "file_name": _image_of(name, content, by_stem), "height": height, "width": width})
+        records.append(
+            {"id": number, "file_name": _image_of(name, path, content, by_stem), "height": height, "width": width}
+        )
         for position, shape in enumerate(content["shapes"], 1):
             where = f"{path}: shape {position}"
             label = _class_of(shape, where)
@@ -121,15 +123,15 @@ def _class_of(shape: dict[str, Any], where: str) -> str:
     return label.strip()
 
 
-def _image_of(name: str, content: dict[str, Any], by_stem: dict[str, str]) -> str:
+def _image_of(name: str, path: Path, content: dict[str, Any], by_stem: dict[str, str]) -> str:
     """The image file of an annotation, by the annotation's name: ``imagePath`` may be an older name of the image."""
     told = PureWindowsPath(str(content.get("imagePath") or f"{name}.jpg")).name  # also splits at "/"
-    stem = told.rpartition(".")[0]
+    stem = plain_path(told, path).rpartition(".")[0]
     return by_stem.get(name) or by_stem.get(Path(name).name) or by_stem.get(stem) or told or f"{name}.jpg"
 
 
 def _side(value: Any) -> int:
-    return int(value) if isinstance(value, (int, float)) and math.isfinite(value) and 0 < value < LARGEST else 0
+    return int(value) if isinstance(value, (int, float)) and 1 <= value < LARGEST else 0
 
 
 def _fill_sizes(records: list[dict[str, Any]], images: Path, strict: bool) -> None:
@@ -160,8 +162,7 @@ def _box(shape: dict[str, Any], where: str) -> tuple[list[int | float] | None, d
 
 
 def _is_pixel(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value) and abs(value) <= LARGEST
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def findings(pattern: Path) -> list[Finding]:

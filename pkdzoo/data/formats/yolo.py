@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pkdzoo.data.formats.base import Finding, Format, by_split, names_of, read_lines, read_text
+from pkdzoo.data.formats.base import Finding, Format, by_split, names_of, plain_path, read_lines, read_text
 from pkdzoo.data.formats.common import (
     UNKNOWN_SIZE,
     class_names,
@@ -159,7 +159,7 @@ def _shown(value: Any) -> str:
 def _path(value: Any, file: Path) -> str:
     if isinstance(value, (dict, list)):
         raise ValueError(f"{file}: a path must be a text, not {_shown(value)}")
-    return str(value)
+    return plain_path(str(value), file)
 
 
 def read_split_path(split_path: str | Path) -> tuple[Description, str]:
@@ -220,8 +220,7 @@ def _listed(description: Description, list_file: Path) -> list[Path]:
     """The images that a list names, relative to the list or to the data set."""
     bases, paths = (list_file.parent, *description.bases), []
     for line in read_lines(list_file):
-        if "\0" in line or len(line.encode()) > 4096:
-            raise ValueError(f"{list_file}: {line[:60]!r} is no path")
+        line = plain_path(line, list_file)
         paths.append(next((base / line for base in bases if os.path.isfile(base / line)), list_file.parent / line))
     return [Path(os.path.normpath(path)) for path in paths]
 
