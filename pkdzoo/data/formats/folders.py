@@ -93,5 +93,5 @@ def data_set_of(pattern: Path, splits: Callable[[Path], dict[str, Path]]) -> tup
     for root in reversed(above):
         patterns = list(splits(root).values())
         if pattern in patterns:
-            return [root, folder], patterns
+            return [path for path in reversed(above) if path == root or root in path.parents], patterns
     return above[:2], [pattern]

@@ -89,9 +89,9 @@ def splits_of(folder: str | Path) -> list[str]:
 
 
 def accepted_trees() -> str:
-    """The accepted folders, one line each, for messages."""
-    lines = "\n".join(f"  {row.tree}" for row in TABLE.values())
-    return f"accepted are, with train, val (valid, validation, dev) or test for SPLIT,\n{lines}"
+    """The accepted folders, as a clause of a message."""
+    trees = " | ".join(row.tree for row in TABLE.values())
+    return f"accepted, with train, val (valid, validation, dev) or test for SPLIT, are: {trees}"
 
 
 def read_annotations(annotations: str | Path, segmentations: bool = False) -> Columns:

@@ -315,9 +315,7 @@ def findings(split_path: Path) -> list[Finding]:
     description, split = read_split_path(split_path)
     paths = _images(description, split)
     without = [path for path in paths if not label_file(path).is_file()]
-    all_labels = {
-        os.path.abspath(label_file(path)) for name in description.splits for path in _images(description, name)
-    }
+    all_labels = {os.path.abspath(label_file(path)) for path in _all_images(description)}
     stems = {path.stem.lower() for path in without}
     unread = [path for path in _label_files(paths) if os.path.abspath(path) not in all_labels]
     unread += [path.with_suffix(".txt") for path in without if path.with_suffix(".txt").is_file()]
@@ -335,6 +333,17 @@ def findings(split_path: Path) -> list[Finding]:
             False,
         ),
     ]
+
+
+def _all_images(description: Description) -> list[Path]:
+    """Images of all splits whose folders exist."""
+    paths: list[Path] = []
+    for split in description.splits:
+        try:
+            paths += _images(description, split)
+        except ValueError:  # data.yaml names a split that was not downloaded
+            continue
+    return paths
 
 
 def _label_files(images: list[Path]) -> list[Path]:
