@@ -102,6 +102,8 @@ class TestRefusals:
             (SIZE + CAT.replace("<xmin>1<", "<xmin>1e400<"), "too large for a number of pixels"),
             (SIZE.replace("60", "1e999999999") + CAT, "too large for a number of pixels"),
             (SIZE + CAT.replace("<difficult>0<", "<difficult>perhaps<"), "'perhaps'; it is 0 or 1"),
+            ("<a>" * 1_000_000, "more than 64 elements lie inside each other"),
+            ("<a/>" * 5_000_000, "more than 16 MiB"),
         ],
     )
     def test_broken_files_are_named(self, tmp_path: Path, body: str, message: str) -> None:
@@ -116,6 +118,12 @@ class TestRefusals:
         file.write_bytes(text.encode("utf-16"))
         with pytest.raises(ValueError, match="DOCTYPE"):
             voc.parse(file)
+
+    def test_a_long_text_is_shown_in_part(self, tmp_path: Path) -> None:
+        root = write_voc(tmp_path, {"a": SIZE + CAT.replace("<xmin>1<", f"<xmin>{'9' * 100_000}<")})
+        with pytest.raises(ValueError, match="too large for a number of pixels") as caught:
+            voc.to_coco(root, "train")
+        assert len(str(caught.value)) < 400
 
     def test_lists(self, tmp_path: Path) -> None:
         root = write_voc(tmp_path, {"a": SIZE + CAT})
