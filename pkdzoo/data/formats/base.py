@@ -114,13 +114,18 @@ def read_bytes(path: Path, limit: int = TEXT_LIMIT) -> bytes:
         FileNotFoundError: there is no such file.
         ValueError: it is a device or pipe, whose reading may never end, or longer than ``limit`` bytes.
     """
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError(f"{path} is no ordinary file")
-        content = file.read(limit + 1)
+    content = read_head(path, limit + 1)
     if len(content) > limit:
         raise ValueError(f"{path} has more than {limit >> 20} MiB, too much for such a file")
     return content
+
+
+def read_head(path: Path, count: int) -> bytes:
+    """The first bytes of an ordinary file; errors as in :func:`read_bytes`."""
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError(f"{path} is no ordinary file")
+        return file.read(count)
 
 
 def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:

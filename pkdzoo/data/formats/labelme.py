@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from pkdzoo.data.formats import folders
-from pkdzoo.data.formats.base import Finding, Format, plain_path, read_text
+from pkdzoo.data.formats.base import Finding, Format, plain_path, read_head, read_text
 from pkdzoo.data.formats.common import (
     class_order,
     int_if_whole,
@@ -33,12 +34,8 @@ NO_CLASS = ("__ignore__", "_background_")
 
 
 def is_annotation(path: Path) -> bool:
-    """Whether a JSON file is one of labelme's."""
-    try:
-        content = json.loads(read_text(path, FILE_LIMIT))
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and isinstance(content.get("shapes"), list)
+    """Whether a JSON file begins as one of labelme's."""
+    return re.search(rb'"(shapes"\s*:\s*\[|imageData"\s*:|imagePath"\s*:)', read_head(path, 1 << 16)) is not None
 
 
 def splits(root: Path) -> dict[str, Path]:

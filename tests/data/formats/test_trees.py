@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import trees
 from helpers.commands import fails, run
+from helpers.scripts import ROOT, launch
 
 from pkdzoo.data import check_headers, find_split, open_dataset
 from pkdzoo.data.formats.base import split_of
@@ -225,3 +226,25 @@ class TestCsv:
         assert find_format(root) is None
         with pytest.raises(ValueError, match="it needs xmin, ymin, xmax, ymax; rename its columns"):
             open_dataset(root / "boxes.csv", "train")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["roboflow", "xml_apart", "xml_with_csv", "labelme", "csv_beside", "coco_valid"])
+def test_every_layout_trains_and_is_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    root = trees.write(name, tmp_path / "data")
+    trees.text(
+        tmp_path / "tiny.py",
+        "from pkdzoo.training import Data, Optim, Recipe, Schedule\n"
+        "RECIPE = Recipe('tiny', 'retina_r10w16', data=Data(short=64, long=96, batch_size=2, workers=0, min_image_size=0),"
+        " optim=Optim(lr=0.001, base_batch_size=2, clip=10.0), schedule=Schedule(epochs=1, max_steps=2, milestones=(), "
+        "warmup=None))\n",
+    )
+    run_folder = tmp_path / "run"
+    launch(ROOT / "recipes" / "train.py", tmp_path / "tiny.py", "--data", root, "--output", run_folder, "--cpu")
+    expected = json.loads((run_folder / "metrics.json").read_text())
+    words = ("--data", root, "--split", "valid", "--cpu", "--workers", "0", "--output", tmp_path / "metrics.json")
+    code, _, err = run(capsys, "eval", run_folder, *words)
+    assert code == 0, err
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert found["images"] == 2 and list(found["per_class"]) == ["green", "red"]
+    assert found["AP"] == expected["AP"]
