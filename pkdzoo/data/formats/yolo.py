@@ -104,13 +104,14 @@ def _load_yaml(file: Path) -> Any:
     import yaml  # here and below: its import takes longer than that of all other modules of this folder
 
     text, problem = read_text(file, YAML_LIMIT), ""
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where PyYAML was built with it
     try:
         depth = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        for event in yaml.parse(text, Loader=loader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > 32 or getattr(event, "value", "") == "<<":  # merged keys can double again and again
                 raise ValueError("it is nested too deeply, or merges keys ('<<'): write plain keys and lists")
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=loader)
     except RecursionError:
         problem = "it is nested too deeply"
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError) as error:  # e.g. the date 2001-99-99
