@@ -40,7 +40,8 @@ def run_regions(model: Any) -> None:
         if part is None:
             continue
         labels = [torch.zeros(count, dtype=torch.int64, device="meta")] * more
-        for head in part if isinstance(part, nn.ModuleList) else [part]:  # a cascade has a head for each stage
+        heads: list[Any] = list(part) if isinstance(part, nn.ModuleList) else [part]  # a cascade has one for each stage
+        for head in heads:
             regions = torch.empty((count, model.neck.width, head.size, head.size), device="meta")
             head(regions, *labels)
 

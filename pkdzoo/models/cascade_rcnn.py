@@ -1,10 +1,11 @@
-"""Cascade Mask R-CNN (Cai and Vasconcelos 2018, arXiv:1712.00726): three box heads, each on the boxes of the one before.
+"""Cascade Mask R-CNN (Cai and Vasconcelos 2018, arXiv:1712.00726): three box heads, each on the previous one's boxes.
 
-As mmdetection's cascade-mask-rcnn_*_fpn_*_coco. A region is positive from IoU 0.5, 0.6 and 0.7 in the three stages, whose
-losses weigh 1, 0.5 and 0.25. A stage predicts one box for all classes, in finer units than the stage before. In training
-the boxes of a stage are the regions of the next, the objects' own boxes are left out and added anew. For detections, class
-logits are averaged over the stages, the boxes are the last stage's, and masks are averaged over three mask heads. Losses of
-boxes are smooth L1, also the RPN's, which is trained only on anchors inside the image; 2000 proposals enter training.
+As mmdetection's cascade-mask-rcnn_*_fpn_*_coco. A region is positive from IoU 0.5, 0.6 and 0.7 in the three stages,
+whose losses weigh 1, 0.5 and 0.25. A stage predicts one box for all classes, in finer units than the stage before. In
+training the boxes of a stage are the regions of the next, the objects' own boxes are left out and added anew. For
+detections, class logits are averaged over the stages, the boxes are the last stage's, and masks are averaged over three
+mask heads. Losses of boxes are smooth L1, also the RPN's, which is trained only on anchors inside the image; 2000
+proposals enter training.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from pkdzoo.checkpoints.keymap import Rule
 from pkdzoo.hub.weights import Weights
 from pkdzoo.layers.norm import Norm
 from pkdzoo.models import faster_rcnn
-from pkdzoo.models._body import Pyramid, build_body
-from pkdzoo.models._published import mmdetection
+from pkdzoo.models._backbone_fpn import FPNVariant, build_backbone_fpn
 from pkdzoo.models._registry import register_family
 from pkdzoo.models.mask_rcnn import MaskHead, check_target_masks, mask_loss
 from pkdzoo.models.trace import LossTrace, Trace
@@ -102,7 +102,7 @@ class CascadeMaskRCNN(RegionDetector):
     def refined(self, head: BoxHead, deltas: Tensor, sampled: list[RoITargets], batch: Batch) -> list[Tensor]:
         """The regions of the next stage: the boxes of this one, without those of the objects' own boxes."""
         boxes = []
-        per_image = deltas.split([len(t.boxes) for t in sampled])
+        per_image = torch.split(deltas, [len(t.boxes) for t in sampled])
         for targets, delta, size in zip(sampled, per_image, batch.sizes):
             own = targets.is_object
             boxes.append(decode_clipped(head, delta[~own], targets.boxes[~own], size))
@@ -113,7 +113,7 @@ class CascadeMaskRCNN(RegionDetector):
         regions, logits, deltas = self.proposals_for_detection(trace, batch), [], torch.empty(0)
         for i, (head, _) in enumerate(self.stages):
             if i:
-                parts = deltas.split([len(boxes) for boxes in regions])
+                parts = torch.split(deltas, [len(boxes) for boxes in regions])
                 before = self.stages[i - 1][0]
                 regions = [decode_clipped(before, *each) for each in zip(parts, regions, batch.sizes)]
             cls, deltas = head(self.pool(trace.features, regions, head.size))
@@ -129,7 +129,7 @@ class CascadeMaskRCNN(RegionDetector):
         heads = [head for _, head in self.stages]
         pooled = self.pool(features, boxes, heads[0].size)
         probabilities = torch.stack([head(pooled, labels).sigmoid() for head in heads]).mean(dim=0)
-        return list(probabilities.split([len(image) for image in detections]))
+        return list(torch.split(probabilities, [len(image) for image in detections]))
 
 
 def decode_clipped(head: BoxHead, deltas: Tensor, regions: Tensor, size: tuple[int, int]) -> Tensor:
@@ -168,12 +168,12 @@ def build(
         resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    pyramid = Pyramid("max_pool", start=0)
-    body = build_body(
-        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    variant = FPNVariant("max_pool", start=0)
+    parts = build_backbone_fpn(
+        variant, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
     )
     return CascadeMaskRCNN(
-        **body,
+        **parts,
         rpn=RPN(width, width),
         box_head=[BoxHead(width, num_classes, box_width, stds=stds, class_specific=False) for stds in STDS],
         mask_head=[MaskHead(width, num_classes, mask_width) for _ in STDS],

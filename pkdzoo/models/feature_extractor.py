@@ -30,8 +30,14 @@ class FeatureExtractor(nn.Module):
         order = detector.channel_order
         pixel_norm = PixelNorm(tuple(detector.pixel_mean.tolist()), tuple(detector.pixel_std.tolist()), order)
         # A detector without a head, which normalizes the images and runs backbone and neck.
-        settings = {"resize": detector.resize, "letterbox": detector.letterbox}
-        self.detector = Detector(detector.backbone, detector.neck, detector.num_classes, pixel_norm, **settings)
+        self.detector = Detector(
+            detector.backbone,
+            detector.neck,
+            detector.num_classes,
+            pixel_norm,
+            resize=detector.resize,
+            letterbox=detector.letterbox,
+        )
         self.detector.name = detector.name
         self.train(detector.training)
 

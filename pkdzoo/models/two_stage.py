@@ -2,8 +2,9 @@
 
 As mmdetection's TwoStageDetector with RPNHead and StandardRoIHead. ``RPN`` and ``BoxHead`` hold the parameters.
 ``RegionDetector`` proposes, samples and pools regions, ``TwoStageDetector`` runs one box head on them, and a family
-combines them; ``cascade_rcnn.py`` runs three box heads, one on the boxes of the other. Differs from the paper in the pyramid (Lin et al. 2017),
-RoIAlign instead of RoIPool, L1 instead of smooth L1, and class-specific boxes that are decoded from the proposal.
+combines them; ``cascade_rcnn.py`` runs three box heads, one on the boxes of the other. Differs from the paper in the
+pyramid (Lin et al. 2017), RoIAlign instead of RoIPool, L1 instead of smooth L1, and class-specific boxes that are
+decoded from the proposal.
 """
 
 from __future__ import annotations
@@ -260,7 +261,7 @@ class RegionDetector(Detector):
         return DenseTargets(labels, boxes, None, mean_over_ranks(counts.clamp(min=1).sum().float()))
 
     def rpn_losses(self, trace: HeadTrace[Self], targets: DenseTargets) -> dict[str, Tensor]:
-        """Binary cross entropy of the sampled anchors, (smooth) L1 of the positives, over the number of sampled ones."""
+        """Binary cross entropy of sampled anchors and (smooth) L1 of positives, over the number of sampled ones."""
         outputs, priors = trace.outputs, trace.priors
         logits = flatten_levels(outputs.cls, 1)[..., 0].float()  # (B, P)
         deltas = flatten_levels(outputs.box, 4)
@@ -365,7 +366,9 @@ class RegionDetector(Detector):
         config = config or self.postprocess_config
         counts = [len(boxes) for boxes in regions]
         detections = []
-        for boxes, logits, delta, size in zip(regions, cls.split(counts), deltas.split(counts), batch.sizes):
+        for boxes, logits, delta, size in zip(
+            regions, torch.split(cls, counts), torch.split(deltas, counts), batch.sizes
+        ):
             scores = logits.softmax(dim=1)[:, :-1]  # background is the last
             values, region, labels = select_candidates(scores, config.score_threshold, scores.numel())
             decoded = decode_deltas(head.deltas_of(delta, region, labels), boxes[region], head.stds)

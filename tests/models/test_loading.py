@@ -12,8 +12,8 @@ from helpers.foreign_checkpoints import mmdetection_names, tensors
 
 import pkdzoo
 from pkdzoo.models._loading import is_our_layout
-from pkdzoo.training.optim import build_average
 from pkdzoo.training.checkpoint import Progress, save_checkpoint, snapshot
+from pkdzoo.training.optim import build_average
 
 
 @pytest.fixture

@@ -151,10 +151,14 @@ def test_text_that_readers_disagree_about_or_that_takes_everything_is_refused(te
     stream = JsonStream(
         io.BytesIO(text.encode()), "x.json", cut=POLYGONS, chunk=64, limit=1000 if "xxx" in text else 1 << 20
     )
-    with pytest.raises(ValueError, match=rf"x\.json is not a JSON file: .*{message}"):
+
+    def read() -> None:
         for _ in stream.members():
             list(stream.elements())
         stream.end()
+
+    with pytest.raises(ValueError, match=rf"x\.json is not a JSON file: .*{message}"):
+        read()
 
 
 @pytest.mark.parametrize("between", ["", " ", "  ", " , ", ",  "])
