@@ -1,6 +1,7 @@
 """Detect objects with an ONNX file of ``pkdzoo export``; needs only onnxruntime, numpy and PIL.
 
-python recipes/onnx_infer.py retina_r50.onnx street.jpg     # one JSON line per detection, xyxy in pixels
+python recipes/onnx_infer.py retina_r50.onnx street.jpg             # one JSON line per detection, xyxy in pixels
+python recipes/onnx_infer.py retina_r50.onnx street.jpg 0.5         # with scores above 0.5 (default: 0.3)
 """
 
 import json
@@ -10,8 +11,9 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-if len(sys.argv) != 3:
+if len(sys.argv) not in (3, 4):
     sys.exit(__doc__)
+threshold = float(sys.argv[3]) if len(sys.argv) == 4 else 0.3  # as pkdzoo predict
 session = onnxruntime.InferenceSession(sys.argv[1])
 metadata = session.get_modelmeta().custom_metadata_map
 label_names, resize = json.loads(metadata["label_names"]), json.loads(metadata["resize"])
@@ -26,4 +28,5 @@ images[0, :, :height, :width] = (np.stack(bands) - 0.125).round().clip(0, 255)  
 inputs = {"images": images, "sizes": np.array([[height, width]])}
 boxes, scores, labels, counts = session.run(["boxes", "scores", "labels", "counts"], inputs)
 for box, score, label in zip(boxes[0] * ([scale_x, scale_y] * 2), scores[0], labels[0][: counts[0]]):
-    print(json.dumps({"name": label_names[label], "score": float(score), "box": box.tolist()}))
+    if score > threshold:
+        print(json.dumps({"name": label_names[label], "score": float(score), "box": box.tolist()}))

@@ -183,7 +183,7 @@ def test_from_photos_to_a_distilled_detector(tmp_path: Path) -> None:
             ["bash", "-e", "-c", step], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "runs" / "student" / "eval_val.json").read_text())
     assert metrics["AP"] is not None
     assert len(list((tmp_path / "out").glob("*.jpg"))) == 14
     assert (tmp_path / "sheet.png").is_file() and (tmp_path / "figures" / "activations.png").is_file()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pkdzoo.cli.common import Parser, Verb, count, share, show
+from pkdzoo.cli.common import Parser, Verb, positive_int, share, show
 
 FORMATS = ("coco", "voc", "yolo")  # to write, as pkdzoo.data.formats.read.FORMATS
 
@@ -99,10 +99,10 @@ def preview_arguments(parser: Parser) -> None:
     sheet = Path("preview.png")
     parser.add_argument("--split", default="train", metavar="NAME", help=f"split to draw from {default}")
     parser.add_argument("--output", type=Path, default=sheet, metavar="FILE", help=f"image to write {default}")
-    parser.add_argument("--count", type=count, default=12, metavar="N", help=f"number of images {default}")
-    parser.add_argument("--columns", type=count, default=4, metavar="N", help=f"images per row {default}")
+    parser.add_argument("--count", type=positive_int, default=12, metavar="N", help=f"number of images {default}")
+    parser.add_argument("--columns", type=positive_int, default=4, metavar="N", help=f"images per row {default}")
     parser.add_argument(
-        "--tile", type=count, default=400, metavar="N", help=f"longer side of an image in pixels {default}"
+        "--tile", type=positive_int, default=400, metavar="N", help=f"longer side of an image in pixels {default}"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help=f"random seed of the selection {default}")
 

@@ -51,7 +51,7 @@ def preview(
     annotations, images = find_split(folder, split)
     table = read_annotations(annotations)
     if len(table.image_ids) == 0:
-        raise ValueError(f"{annotations} lists no image")
+        raise ValueError(f"{annotations} lists no image: choose another split")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(table.image_ids))[:count])
     names = dict(table.categories)
     label_of = {number: label for label, number in enumerate(names)}

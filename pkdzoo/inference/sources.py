@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import glob
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from pkdzoo.data.image_files import SUFFIXES, UnreadableImage, is_image_name, is_other_image, to_rgb
+from pkdzoo.data.image_files import SUFFIXES, UnreadableImage, is_image_name, is_other_image, upright
 from pkdzoo.data.image_io import read_image, to_tensor
 from pkdzoo.inference.video import Frame, is_video, read_video
 from pkdzoo.inference.web import fetch_image, is_link
@@ -118,6 +118,8 @@ def iterate_images(images: Any) -> Iterator[Any]:
         if is_video(images) and not is_wildcard(images):
             return iterate_frames(images)
         return _with_frames(files_like(images))
+    if isinstance(images, Mapping):
+        raise TypeError(f"predict takes {KINDS}, not a dictionary: write list(images.values())")
     if isinstance(images, Iterable):
         return _with_frames(images)
     raise TypeError(f"predict takes {KINDS}, not {type(images).__name__}")
@@ -148,6 +150,15 @@ def _frames_or_error(path: str, video: Iterator[Frame]) -> Iterator[Frame | Deco
         yield DecodedImage(None, path, str(error))
 
 
+def _decode_pil(image: Image.Image) -> DecodedImage:
+    """Decode a PIL image, whose pixels may still be in its file; the file may be damaged or closed."""
+    path = getattr(image, "filename", None) or None
+    try:
+        return DecodedImage(to_tensor(upright(image)))
+    except Exception as error:  # PIL's decoders raise nearly anything on damaged files
+        return DecodedImage(None, path and str(path), f"{path or 'a PIL image'}: {error}")
+
+
 def decode(image: Any) -> DecodedImage:
     """Decode one input; a file or link that cannot be read gives a DecodedImage with an error.
 
@@ -165,7 +176,7 @@ def decode(image: Any) -> DecodedImage:
         except UnreadableImage as error:
             return DecodedImage(None, str(image), str(error))
     if isinstance(image, Image.Image):
-        return DecodedImage(to_tensor(to_rgb(ImageOps.exif_transpose(image))))
+        return _decode_pil(image)
     if isinstance(image, np.ndarray):
         if image.ndim == 2:
             image = np.repeat(image[:, :, None], 3, axis=2)

@@ -93,7 +93,9 @@ def _read_all(response: Any, limit: int) -> bytes:
         if received > limit:
             raise too_large
         if time.monotonic() - started > TOTAL_TIMEOUT:
-            raise ValueError(f"only {received} bytes arrived within {TOTAL_TIMEOUT:g} seconds")
+            raise ValueError(
+                f"only {received} bytes arrived within {TOTAL_TIMEOUT:g} seconds: download it and pass the file"
+            )
     if size is not None and received < size:
-        raise ValueError(f"the connection ended after {received} of {size} bytes")
+        raise ValueError(f"the connection ended after {received} of {size} bytes: try it again")
     return b"".join(blocks)

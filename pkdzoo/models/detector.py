@@ -24,6 +24,7 @@ from pkdzoo.models._builder import open_saved
 from pkdzoo.models._card import describe_card
 from pkdzoo.models._checks import check_instances
 from pkdzoo.models._config import describe
+from pkdzoo.models._eval_mode import eval_mode
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.models.trace import DEPTHS, Depth, HeadTrace, LossTrace, Trace
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, Letterbox, PixelNorm, PostProcess
@@ -104,7 +105,8 @@ class Detector(ZooModel):
             raise ValueError(f"this detector takes images of {channels} channels, got {images.shape[1]}")
         if self.channel_order == "bgr":
             images = images.flip(1)
-        return (images - self.pixel_mean[:, None, None]) / self.pixel_std[:, None, None]
+        pixels = (images - self.pixel_mean[:, None, None]) / self.pixel_std[:, None, None]
+        return pixels.to(self.pixel_mean.dtype)  # model.half() and model.bfloat16() convert the buffers
 
     @staticmethod
     def blank_padding(images: Tensor, sizes: Tensor) -> Tensor:
@@ -224,15 +226,25 @@ class Detector(ZooModel):
         """Fold the norms, see :meth:`optimize`; detectors with layers of another library override it to do nothing."""
         fold_norms(self)
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile backbone, neck and heads in place by ``torch.compile``; the arguments are its own.
+
+        ``predict`` and training use the compiled parts. ``torch.compile(model)`` returns a wrapper that compiles losses
+        only: its ``predict`` is that of the model inside, which is not compiled.
+
+        Example:
+            >>> import pkdzoo
+            >>> model = pkdzoo.create_detector("retina_r10w16")
+            >>> model.compile(dynamic=True)  # the next prediction compiles, and the ones after it are faster
+        """
+        for part in self.children():
+            part.compile(*args, **kwargs)
+
     @torch.inference_mode()
     def detect(self, batch: Batch, config: PostProcess | None = None) -> list[Detections]:
         """Detections of each image in pixels of ``batch.images``; runs in eval mode and then restores the mode."""
-        training = self.training
-        self.eval()
-        try:
+        with eval_mode(self):
             return self.postprocess(self.trace(batch, upto="head"), batch, config)
-        finally:
-            self.train(training)
 
     def predict(self, images: Any, **options: Unpack[PredictOptions]) -> Result | list[Result]:
         """Detect objects in one image or in many.

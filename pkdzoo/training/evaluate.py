@@ -51,6 +51,7 @@ def evaluate(
     accelerator: Accelerator,
     backend: str = "auto",
     seen_only: bool = False,
+    thresholds: bool = False,
 ) -> dict[str, Any]:
     """COCO metrics of a detector.
 
@@ -64,6 +65,7 @@ def evaluate(
         accelerator: of the run.
         backend: see CocoEvaluator.
         seen_only: evaluate on the images of the loader only, which may be a part of ``dataset``.
+        thresholds: add ``best_f1``, the threshold with the highest F1.
 
     Returns:
         The twelve COCO metrics in percent and ``per_class``; see ``CocoEvaluator.compute``.
@@ -83,7 +85,7 @@ def evaluate(
     if main:
         merged = CocoEvaluator(dataset, backend)
         merged.load(states)
-        metrics = [merged.compute(seen_only)]
+        metrics = [merged.compute(seen_only, thresholds)]
     metrics = broadcast_object_list(metrics)
     assert metrics[0] is not None
     return metrics[0]

@@ -13,6 +13,7 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from pkdzoo.data.image_files import ORIENTATION, UnreadableImage, check_whole, read_size, upright
 from pkdzoo.data.image_io import read_image
+from pkdzoo.inference.sources import decode
 
 RGB = image(20, 30)
 
@@ -192,6 +193,14 @@ def test_a_tiff_file_is_turned_once(tmp_path, turn, compression):
     assert torch.equal(read_image(stored, size=read_size(stored)), expected)
     if turn >= 5:  # boxes on the stored pixels leave them stored
         assert np.array_equal(read_image(stored, size=(20, 30)).permute(1, 2, 0), RGB)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.jpg", "a.png", "a.webp"])
+def test_an_image_that_pil_opened_is_turned_like_its_file(tmp_path, name):
+    path = save(tmp_path, Image.fromarray(RGB), name, exif=exif(6))
+    assert torch.equal(decode(Image.open(path)).pixels, read_image(path))
+    path = save(tmp_path, Image.fromarray(RGB), "xmp.jpg", xmp=XMP)
+    assert decode(Image.open(path)).pixels.shape == (3, 20, 30)
 
 
 def test_a_damaged_tag_turns_nothing(tmp_path):

@@ -255,7 +255,7 @@ class TestWhatTrainingRefuses:
     """check and training agree: what one refuses, the other calls an error."""
 
     def refused(self, root: Path) -> str:
-        with pytest.raises(ValueError) as caught:
+        with pytest.raises(ValueError, match="instances_") as caught:
             build_datasets(Recipe("tiny", "retina_r10w16"), find_data(Data(), root))
         return str(caught.value)
 

@@ -347,7 +347,7 @@ class TestSources:
 
     def test_one_source_cannot_be_divided(self, tmp_path: Path) -> None:
         root = self.write(tmp_path / "data", [f"a_jpg.rf.{k}abc.jpg" for k in range(4)])
-        with pytest.raises(ValueError, match="4 images of one source cannot be divided .* add images"):
+        with pytest.raises(ValueError, match=r"4 images of one source cannot be divided .* add images"):
             convert(root, tmp_path / "out", "coco", hold_out=0.5)
         with pytest.raises(ValueError, match="already in the format 'yolo'; --hold-out"):
             convert(root, tmp_path / "out", "yolo")

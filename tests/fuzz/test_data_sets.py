@@ -31,7 +31,8 @@ YAML = (
 )
 LABELS = b"0 0.26 0.34 0.31 0.31\n1 0.1 0.1 0.9 0.1 0.5 0.8\n0 0.5 0.5 0.25 1e-3\n"
 LABELME = b"""{"version": "5.0", "flags": {}, "imagePath": "a.png", "imageHeight": 64, "imageWidth": 96,
-"imageData": null, "shapes": [{"label": "red", "points": [[40, 32], [10.5, 12]], "shape_type": "rectangle", "flags": {}},
+"imageData": null, "shapes": [
+{"label": "red", "points": [[40, 32], [10.5, 12]], "shape_type": "rectangle", "flags": {}},
 {"label": "green", "points": [[1, 2], [30, 4], [20, 40]], "shape_type": "polygon", "group_id": null},
 {"label": "green", "points": [[30, 30], [30, 40]], "shape_type": "circle"},
 {"label": "dot", "points": [[3, 3]], "shape_type": "point"}]}"""

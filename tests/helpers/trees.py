@@ -71,6 +71,10 @@ def coco(root: Path, val: str = "val") -> None:
             image(root / "images" / name, each)
 
 
+def labelme_apart(root: Path) -> None:
+    per_image(root, labelme_json, ".json", "images/{split}", "annotations/{split}", "val")
+
+
 def roboflow(root: Path) -> None:
     for split, names in {"train": NAMES["train"], "valid": NAMES["val"]}.items():
         text(root / split / "_annotations.coco.json", json.dumps(coco_content(names)))
@@ -126,7 +130,7 @@ TREES: dict[str, tuple[str, Callable[[Path], None]]] = {  # format, and a functi
     "xml_beside": ("xml", lambda r: per_image(r, xml, ".xml", "{split}", "{split}", "valid")),
     "xml_with_csv": ("xml", lambda root: tensorflow(root, True)),
     "labelme": ("labelme", lambda r: per_image(r, labelme_json, ".json", "{split}", "{split}", "dev")),
-    "labelme_apart": ("labelme", lambda r: per_image(r, labelme_json, ".json", "images/{split}", "annotations/{split}", "val")),
+    "labelme_apart": ("labelme", labelme_apart),
     "csv": ("csv", lambda root: tensorflow(root, False)),
     "csv_beside": ("csv", csv_beside),
 }  # fmt: skip

@@ -159,7 +159,7 @@ class TestLinksAndVideos:
             with pytest.raises(UnreadableImage, match="HTTP 404"):
                 model.predict(server.url + "/none.png")
         assert torch.equal(result.boxes, found_in(model.predict(pixels, threshold=0.0)).boxes)
-        assert result.path == link and result.plot().size == (480, 288)  # the server is gone
+        assert result.path == link and result.plot().size == (80, 48)  # the server is gone
         assert [r.error is None for r in several] == [True, False]
 
     @pytest.fixture
@@ -177,7 +177,7 @@ class TestLinksAndVideos:
         assert results[2].title.startswith(f"{video} frame 2 at 0.20 s (80 x 48): 3 detections")
         with pytest.raises(ValueError, match="frames of a list are not kept; use predict_stream"):
             results[2].plot()  # a list of frames would fill the memory
-        assert next(model.predict_stream(video)).plot().size == (480, 288)
+        assert next(model.predict_stream(video)).plot().size == (80, 48)
 
     def test_a_video_on_the_command_line(
         self, model: pkdzoo.Detector, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -256,7 +256,7 @@ class TestMasks:
         assert [a["area"] for a in told["annotations"]] == result.masks.sum(dim=(1, 2)).tolist()
         again = CocoDataset(tmp_path / "found.json", tmp_path / "photos", with_masks=True)[0].instances
         assert again.masks is not None and torch.equal(again.masks[0], result.masks[0])
-        assert read_image(tmp_path / "drawn" / "a.png").shape == (3, 288, 480)
+        assert read_image(tmp_path / "drawn" / "a.png").shape == (3, 48, 80)
 
     def test_a_huge_image_costs_what_its_objects_cost(self) -> None:
         size, cells = (9000, 12000), torch.rand(50, 28, 28)

@@ -94,7 +94,7 @@ def accepted_trees() -> str:
     return f"accepted, with train, val (valid, validation, dev) or test for SPLIT, are: {trees}"
 
 
-def read_annotations(annotations: str | Path, segmentations: bool = False) -> Columns:
+def read_annotations(annotations: str | Path, segmentations: bool = False, need_sizes: bool = True) -> Columns:
     """Read annotations of any format into flat columns.
 
     An image whose size must be read from the file and cannot gets the size 1 x 1: none of its boxes is used, and
@@ -103,6 +103,7 @@ def read_annotations(annotations: str | Path, segmentations: bool = False) -> Co
     Args:
         annotations: see the top of this file.
         segmentations: keep polygons and run lengths. VOC has none.
+        need_sizes: raise an error for a COCO image without height or width.
 
     Raises:
         ValueError: invalid annotations; the message names the file and the record.
@@ -110,7 +111,7 @@ def read_annotations(annotations: str | Path, segmentations: bool = False) -> Co
     """
     row = TABLE[format_of(annotations)]
     if row.read is coco_folders.read:
-        return read_columns(annotations, segmentations=segmentations)
+        return read_columns(annotations, segmentations=segmentations, need_sizes=need_sizes)
     return columns_of(row.read(Path(annotations), False), annotations, segmentations)
 
 

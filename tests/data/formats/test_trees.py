@@ -1,4 +1,4 @@
-"""Every layout in which data sets are published is read: by the data set, check, convert, preview, eval and training."""
+"""Every layout in which data sets are published is read: by check, convert, preview, eval and training."""
 
 from __future__ import annotations
 
@@ -235,7 +235,8 @@ def test_every_layout_trains_and_is_evaluated(tmp_path: Path, capsys: pytest.Cap
     trees.text(
         tmp_path / "tiny.py",
         "from pkdzoo.training import Data, Optim, Recipe, Schedule\n"
-        "RECIPE = Recipe('tiny', 'retina_r10w16', data=Data(short=64, long=96, batch_size=2, workers=0, min_image_size=0),"
+        "RECIPE = Recipe('tiny', 'retina_r10w16', "
+        "data=Data(short=64, long=96, batch_size=2, workers=0, min_image_size=0),"
         " optim=Optim(lr=0.001, base_batch_size=2, clip=10.0), schedule=Schedule(epochs=1, max_steps=2, milestones=(), "
         "warmup=None))\n",
     )

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from pkdzoo import Detections
 from pkdzoo.data import open_dataset
 from pkdzoo.data.formats import voc
+from pkdzoo.evaluation import CocoEvaluator
 
 CAT = """
 <object><name>cat</name><pose>Left</pose><truncated>1</truncated><occluded>1</occluded><difficult>0</difficult>
@@ -59,6 +62,27 @@ class TestReading:
         assert sample.instances.boxes.tolist() == [[0, 2, 20, 12]]
         assert sample.image.shape == (3, 40, 60)
         assert len(dataset.ground_truth()["bbox"]) == 3
+
+    @pytest.mark.parametrize("backend", ["pycocotools", "faster"])
+    @pytest.mark.parametrize("layout", ["voc", "labelImg"])
+    def test_difficult_objects_are_ignored_in_evaluation(self, tmp_path: Path, layout: str, backend: str) -> None:
+        """As in VOC: they are not missed, and a detection of one is no mistake."""
+        easy = CAT.replace("<xmin>1<", "<xmin>31<").replace("<xmax>20<", "<xmax>50<")
+        hard = CAT.replace("<difficult>0<", "<difficult>1<")
+        write_voc(tmp_path, {"a": SIZE + easy + hard, "b": SIZE + easy})
+        if layout == "labelImg":
+            (tmp_path / "ImageSets/Main/train.txt").unlink()
+        dataset = open_dataset(tmp_path, "train")
+        assert dataset.report.ignored == 1
+        learned = [dataset.load_instances(k).boxes for k in range(2)]
+        assert [boxes.tolist() for boxes in learned] == [[[30, 2, 50, 12]]] * 2
+        hard_one = torch.tensor([[0.0, 2.0, 20.0, 12.0]])
+        for found in (learned, [torch.cat([hard_one, learned[0]]), learned[1]]):
+            evaluator = CocoEvaluator(dataset, backend)
+            scores = [torch.linspace(0.9, 0.5, len(boxes)) for boxes in found]
+            labels = [torch.zeros(len(boxes), dtype=torch.int64) for boxes in found]
+            evaluator.update(dataset.image_ids.tolist(), list(map(Detections, found, scores, labels)))
+            assert evaluator.compute()["AP"] == pytest.approx(100)
 
     def test_classes_are_those_of_all_splits(self, tmp_path: Path) -> None:
         write_voc(tmp_path, {"a": SIZE + DOG}, "train")

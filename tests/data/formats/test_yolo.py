@@ -287,7 +287,7 @@ class TestKeypoints:
             read(write_yolo(tmp_path, {"a": self.LINE}, f"{PLAIN}kpt_shape: {shape}\n"))
 
     def test_another_number_of_keypoints(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match="11 numbers; kpt_shape in data.yaml asks for 17"):
+        with pytest.raises(ValueError, match=r"11 numbers; kpt_shape in data\.yaml asks for 17"):
             read(write_yolo(tmp_path, {"a": self.LINE}, PLAIN + "kpt_shape: [4, 3]\n"))
 
 
@@ -396,7 +396,7 @@ class TestLabelsElsewhere:
         assert self.finding(root) == (1, [place])
 
     def test_images_without_a_file_where_most_have_one(self, tmp_path: Path) -> None:
-        labels: dict[str, str | None] = {name: "0 0.5 0.5 0.5 0.5\n1 0.5 0.5 0.2 0.2" for name in "abc"}
+        labels: dict[str, str | None] = dict.fromkeys("abc", "0 0.5 0.5 0.5 0.5\n1 0.5 0.5 0.2 0.2")
         root = write_yolo(tmp_path, {**labels, "d": None}, "train: images/train\nnames: [cat, dog]")
         report = check(root)
         assert report.errors == 0
