@@ -63,6 +63,13 @@ def test_the_table_has_a_layout_of_each_format() -> None:
     assert {kind for kind, _ in trees.TREES.values()} == set(TABLE)
 
 
+def test_the_manual_lists_the_table() -> None:
+    lines = (ROOT / "docs" / "own_data.md").read_text().splitlines()
+    assert [line for line in lines if line.startswith("| `")] == [
+        f"| `{name}` | {row.tree} |" for name, row in TABLE.items()
+    ]
+
+
 @pytest.mark.parametrize("kind", ["xml", "json", "root_xml", "csv"])
 def test_an_undivided_set_is_train(tmp_path: Path, kind: str) -> None:
     for name in trees.NAMES["train"]:
