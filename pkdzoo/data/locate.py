@@ -43,14 +43,9 @@ def find_split(
         >>> [path.name for path in find_split(root, "val")]
         ['instances_val2017.json', 'val2017']
     """
-    complete = json is not None and (images is not None or format_of(json) != "coco")
-    if data_dir is None and not complete:
+    if data_dir is None and (json is None or (images is None and format_of(json) == "coco")):
         raise ValueError(f"where is the {split} set? Give the data set's folder, or both the JSON file and the images")
-    if json is None:
-        assert data_dir is not None
-        annotations, kind = _annotations(Path(data_dir), split)
-    else:
-        annotations, kind = Path(json), format_of(json)
+    annotations, kind = _annotations(Path(data_dir or ""), split) if json is None else (Path(json), format_of(json))
     if kind not in ONE_FOLDER:
         if images is not None:
             raise ValueError(f"{annotations} determines where its images are: leave out the image folder ({images})")

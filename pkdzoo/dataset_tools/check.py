@@ -56,18 +56,11 @@ def check(
     files: list[tuple[str, str, str]] = []  # split, file name and digest of each image that could be read
     listed: dict[Path, set[str]] = {}  # paths that the annotations list, by image folder
     for split in names:
-        annotation_path, images = find_split(folder, split)
-        part = SplitReport(split, str(annotation_path), str(images))
+        part, annotations = _read_split(folder, split)
         report.splits.append(part)
-        try:
-            annotations = Annotations.of(read_annotations(annotation_path))
-            part.add(*(make_finding(*finding) for finding in findings_of(annotation_path)))
-        except ValueError as error:
-            part.add(make_finding("invalid annotations", [str(error)], error=True))
+        if annotations is None:
             continue
-        count(part, annotations)
-        check_records(part, annotations)
-        check_boxes(part, annotations)
+        images = Path(part.image_dir)
         check_use(part, annotations, list(report.splits[0].classes) if len(report.splits) > 1 else None)
         found = check_images(part, annotations, images, decode, progress)
         files += [(split, name, digest) for name, digest in found]
@@ -76,6 +69,22 @@ def check(
     if not splits:
         _find_unlisted(report, listed, deep=kind != "yolo")
     return report
+
+
+def _read_split(folder: str | Path, split: str) -> tuple[SplitReport, Annotations | None]:
+    """Counts and findings of a split's annotations; None in place of annotations that cannot be read."""
+    path, images = find_split(folder, split)
+    part = SplitReport(split, str(path), str(images))
+    try:
+        annotations = Annotations.of(read_annotations(path))
+        part.add(*(make_finding(*finding) for finding in findings_of(path)))
+    except ValueError as error:
+        part.add(make_finding("invalid annotations", [str(error)], error=True))
+        return part, None
+    count(part, annotations)
+    check_records(part, annotations)
+    check_boxes(part, annotations)
+    return part, annotations
 
 
 def check_use(part: SplitReport, annotations: Annotations, classes: list[str] | None) -> None:

@@ -104,14 +104,7 @@ def convert(
         find_split(source, "train")  # raises, and lists what was looked for
     _check_arguments(source, kind, target, to, names, hold_out)
     job = _Job(source, Converted(str(target), kind or "coco", to), link, follow_links, progress)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
-    try:
-        for split in names:
-            _convert_split(job, temporary, split, hold_out)
-        os.rename(temporary, target)  # also replaces an empty folder
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    _run(job, target, names, hold_out)
     return job.result
 
 
@@ -124,6 +117,18 @@ class _Job:
     link: bool
     follow_links: bool
     progress: bool
+
+
+def _run(job: _Job, target: Path, splits: Sequence[str], hold_out: float) -> None:
+    """Write all splits into a temporary folder, which becomes the target."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        for split in splits:
+            _convert_split(job, temporary, split, hold_out)
+        os.rename(temporary, target)  # also replaces an empty folder
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check_arguments(
