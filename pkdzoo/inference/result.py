@@ -132,13 +132,14 @@ class Result:
 
     # -- drawing -------------------------------------------------------------------------------------------------
 
-    def plot(self, threshold: float = 0.3, enlarge: bool = True) -> Image.Image:
+    def plot(self, threshold: float = 0.3, enlarge: bool = True, font_size: int | None = None) -> Image.Image:
         """Draw the detections on the image.
 
         Args:
             threshold: lowest score of a drawn detection, 0..1.
             enlarge: enlarge an image whose longer side is below 480 pixels by a whole number, so that captions are
                 readable.
+            font_size: of captions, in pixels; None follows the size of the image.
 
         Raises:
             UnreadableImage: the image's file is missing.
@@ -160,7 +161,7 @@ class Result:
                 for probabilities, box in zip(shown.mask_probabilities, shown.boxes)
             ]
             masks = [(mask.numpy(), rows, columns) for mask, rows, columns in drawn]
-        return draw_detections(image, shown.boxes.numpy(), shown.labels.tolist(), captions, masks, enlarge)
+        return draw_detections(image, shown.boxes.numpy(), shown.labels.tolist(), captions, masks, enlarge, font_size)
 
     def _repr_png_(self) -> bytes | None:
         """PNG for viewers without HTML support: the image with its detections."""
