@@ -8,9 +8,9 @@ from typing import Any, Literal, overload
 
 from pkdzoo.data.labels import label_names as names_of
 from pkdzoo.hub.weights import Distilled
-from pkdzoo.models._builder import PREFIXES, from_folder, from_registry, open_saved
+from pkdzoo.models._builder import from_folder, from_registry, open_saved
 from pkdzoo.models._config import set_labels
-from pkdzoo.models._registry import find, list_pairs
+from pkdzoo.models._registry import PREFIXES, find, folder_of, list_pairs
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.feature_extractor import FeatureExtractor
 from pkdzoo.utils.suggest import did_you_mean
@@ -47,7 +47,8 @@ def create_detector(
 
     Args:
         name: ``arch`` or ``arch.tag``; or a saved detector, which is always loaded with its weights:
-            ``hf-hub:org/name``, ``hf-hub:org/name@revision`` or ``local-dir:path``.
+            the path of its folder or of a run's folder, ``hf-hub:org/name`` or ``hf-hub:org/name@revision``. The prefix
+            ``local-dir:`` is for a folder that is called like a registered detector.
         pretrained: load the weights of the tag, or the default weights of the architecture. A tag without
             ``pretrained=True`` loads nothing.
         num_classes: number of classes. If the weights have another number, the tensors that depend on it are
@@ -68,6 +69,7 @@ def create_detector(
     Raises:
         ValueError: for an unknown name, tag or keyword, with the closest names; for ``pretrained=True`` without
             weights; and for weights that can only be downloaded in a browser, with their link.
+        FileNotFoundError: for ``local-dir:`` and a folder that does not exist, and a folder without a detector.
         pkdzoo.hub.errors.DownloadError: if weights exist but cannot be downloaded.
 
     Example:
@@ -80,10 +82,18 @@ def create_detector(
         num_classes = len(label_names) if num_classes is None else num_classes
     if in_chans is not None:
         overrides["in_chans"] = in_chans
-    if name.startswith(PREFIXES):
-        model = from_folder(name, num_classes, cache_dir, overrides)
-    elif any(sign in name for sign in "/\\:"):
-        raise ValueError(f"{name!r} is not a registered name: write 'local-dir:FOLDER' or 'hf-hub:ORGANIZATION/NAME'")
+    folder = folder_of(name)
+    if folder is not None and not name.startswith(PREFIXES) and not folder.is_dir():
+        raise ValueError(
+            f"there is no such folder: {name}, and no detector is registered under this name: write 'local-dir:FOLDER' "
+            "or 'hf-hub:ORGANIZATION/NAME'"
+        )
+    if folder is not None or name.startswith(PREFIXES):
+        model = from_folder(name if folder is None else f"local-dir:{folder}", num_classes, cache_dir, overrides)
+    elif ":" in name:
+        raise ValueError(
+            f"{name!r} is not a registered name: write the path of a folder, or 'hf-hub:ORGANIZATION/NAME'"
+        )
     else:
         model = from_registry(name, pretrained, num_classes, cache_dir, overrides)
     assert isinstance(model, Detector)

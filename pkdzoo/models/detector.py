@@ -183,10 +183,31 @@ class Detector(ZooModel):
 
         Train and eval mode give the same values, except for random parts of training: Swin's stochastic depth and
         the sampling of anchors and regions.
+
+        Raises:
+            TypeError: for anything else than a Batch; the message says what to write for detections.
         """
+        if not isinstance(batch, Batch):
+            raise TypeError(
+                f"calling a detector gives its losses of a pkdzoo.Batch, not of a {type(batch).__name__}: "
+                "for detections write model.predict(image)"
+            )
         return self.trace(batch).losses
 
     # -- training and prediction -----------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True, **options: Any) -> Self:
+        """Switch to training mode, or with ``mode=False`` to eval mode; nothing is trained.
+
+        Raises:
+            TypeError: for data or other options; the message says how a detector is trained.
+        """
+        if options or not isinstance(mode, bool):
+            raise TypeError(
+                "model.train() only switches to training mode and takes no data: to train, write "
+                "`accelerate launch recipes/train.py RECIPE.py --data DIR` in a clone of pkdzoo"
+            )
+        return super().train(mode)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the current epoch, counted from 0, for detectors whose targets depend on it (TOOD); others ignore it."""

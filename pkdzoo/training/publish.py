@@ -22,7 +22,7 @@ from pkdzoo.models._card import card_of, describe_card, license_of
 from pkdzoo.models._config import describe
 from pkdzoo.models._factory import create_detector
 from pkdzoo.models._loading import load_checkpoint
-from pkdzoo.models._registry import find, is_detector
+from pkdzoo.models._registry import find, folder_of, is_detector
 from pkdzoo.models.detector import Detector
 from pkdzoo.training.evaluate import open_detector
 from pkdzoo.training.provenance import about_teacher, compared, launch_command, numbers_of, read_json_object
@@ -78,8 +78,8 @@ def prepare(
     """
     if repository is not None:
         check_repository(repository)
-    path = Path(source.removeprefix("local-dir:"))
-    if path.is_dir():
+    path = folder_of(source)
+    if path is not None and path.is_dir():
         found = from_folder(path, license, teacher_license, data, data_license, baseline)
     elif baseline is not None:
         raise ValueError(f"a baseline is compared with a run, and {source!r} is no folder of one: leave it out")
@@ -250,7 +250,7 @@ def without_local_paths(recipe: Mapping[str, Any], card: Card) -> dict[str, Any]
     """A recipe without local paths: a teacher in a folder is given by its name, a file by its file name."""
     content: dict[str, Any] = json.loads(json.dumps(recipe))
     distill = content.get("distill") or {}
-    if str(distill.get("teacher", "")).startswith("local-dir:") and card.pair is not None:
+    if folder_of(str(distill.get("teacher", ""))) is not None and card.pair is not None:
         distill["teacher"] = f"local-dir:{card.pair.teacher}"
     for part, key in ((content, "init"), (distill, "teacher_weights")):
         source = str(part.get(key) or "")

@@ -51,7 +51,9 @@ def prediction_sheet(
             scaled = replace(result, boxes=result.boxes * scale, size=(tile.height, tile.width), image=tile)
             tiles.append(scaled.plot(threshold, enlarge=False, font_size=CAPTION_FONT))
         rows.append(tiles)
-    return sheet(["ground truth", *(title for title, _ in models)], rows, f"detections with a score of at least {threshold:g}")
+    return sheet(
+        ["ground truth", *(title for title, _ in models)], rows, f"detections with a score of at least {threshold:g}"
+    )
 
 
 def choose_images(model: Detector, dataset: CocoDataset, count: int, threshold: float) -> list[int]:
