@@ -17,7 +17,7 @@ from pkdzoo.data import CocoDataset
 from pkdzoo.data.batching import collate
 from pkdzoo.evaluation import METRICS, CocoEvaluator
 from pkdzoo.hub.files import find_saved_folder
-from pkdzoo.inference.predictor import scale_to_original
+from pkdzoo.inference.predictor import scale_back
 from pkdzoo.models._factory import create_detector
 from pkdzoo.models._registry import folder_of
 from pkdzoo.models.detector import Detector
@@ -75,7 +75,7 @@ def evaluate(
         assert batch.meta is not None
         with accelerator.autocast():
             detections = model.detect(batch)
-        original = [scale_to_original(d, m["scale"], m["original_size"]) for d, m in zip(detections, batch.meta)]
+        original = [scale_back(d, m) for d, m in zip(detections, batch.meta)]
         evaluator.update([m["image_id"] for m in batch.meta], original)
     states = gather_object([evaluator.state()])
     metrics: list[dict[str, Any] | None] = [None]

@@ -6,7 +6,7 @@ OUTPUT/data               generated images, if the recipe generates its data
 OUTPUT/log.jsonl          one line every few steps, and one per evaluation
 OUTPUT/metrics.json       metrics of the last evaluation; best/metrics.json has those of the best
 OUTPUT/checkpoints/step_N everything that a resumed run needs, see checkpoint.py
-OUTPUT/last, OUTPUT/best  the student alone: model.safetensors and config.json
+OUTPUT/last, OUTPUT/best  the student: model.safetensors and config.json
 OUTPUT/.lock              locked while the run is active
 """
 
@@ -119,7 +119,10 @@ def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
     moved = _moved_teacher(old.get("distill") or {}, new.get("distill") or {})
     fatal = [line for line in changed if re.split("[.:]", line)[0] in IDENTITY and line.split(":")[0] not in moved]
     if fatal:
-        raise ValueError(f"{output} holds another run, --resume cannot continue it: {'; '.join(fatal)}")
+        raise ValueError(
+            f"{output} holds another run, --resume cannot continue it: {'; '.join(fatal)}. Choose another --output "
+            "for the changed recipe"
+        )
     if changed:
         warnings.warn(f"resuming with a changed recipe: {'; '.join(changed)}", stacklevel=2)
 
