@@ -221,8 +221,7 @@ def load_lines(card: Card) -> str:
         if not card.direct
         else ""
     )
-    install = f"Install: `{install_line()[0]}`, {install_line()[1]}."
-    return f"{install}\n\n{browser}```python\n{printable(chr(10).join(code), keep=chr(10))}\n```"
+    return f"Install: {install_line()}.\n\n{browser}```python\n{printable(chr(10).join(code), keep=chr(10))}\n```"
 
 
 def distillation(card: Card) -> str:

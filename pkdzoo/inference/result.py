@@ -20,7 +20,7 @@ from pkdzoo.data.image_files import open_image
 from pkdzoo.inference.draw import class_color, draw_detections
 from pkdzoo.ops.masks import paste_mask, paste_masks, run_lengths
 from pkdzoo.structures import Detections
-from pkdzoo.utils.text import printable
+from pkdzoo.utils.text import install_line, printable
 
 SHOWN, ROWS = 1024, 20  # in a notebook: pixels of the image's longer side, rows of the table
 
@@ -219,8 +219,8 @@ class Result:
         return tensors if masks is None else {**tensors, "masks": masks}
 
     def to_supervision(self) -> Any:
-        """Convert to ``supervision.Detections``, with class names in ``data``; needs ``pip install
-        pkdzoo[supervision]``.
+        """Convert to ``supervision.Detections``, with class names in ``data``; needs the extra
+        ``supervision``.
 
         Raises:
             ImportError: the package is not installed.
@@ -228,7 +228,7 @@ class Result:
         try:
             import supervision
         except ImportError:
-            raise ImportError("to_supervision() needs supervision: pip install pkdzoo[supervision]") from None
+            raise ImportError(f"to_supervision() needs supervision: {install_line('supervision')}") from None
         masks = self.masks
         return supervision.Detections(
             xyxy=self.boxes.numpy().reshape(-1, 4),

@@ -261,7 +261,7 @@ class Detector(ZooModel):
         Args:
             images: one result is returned for a path, a link (http or https), a PIL image, a numpy array (H, W, 3)
                 uint8 RGB or a tensor (3, H, W) uint8 RGB. A list is returned for a folder, a wildcard
-                (``"photos/*.jpg"``), a video (one result per frame; needs ``pip install pkdzoo[video]``), and a list or
+                (``"photos/*.jpg"``), a video (one result per frame; needs the extra ``video``), and a list or
                 any iterable of these.
             options: ``threshold``, ``nms_threshold``, ``max_detections``, ``classes``, ``batch_size``, ``flip`` and
                 ``sizes``; :class:`pkdzoo.inference.PredictOptions` documents them.
