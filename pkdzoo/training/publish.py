@@ -94,12 +94,16 @@ def prepare(
             "`pkdzoo list`; for a checkpoint file write --arch NAME, too"
         )
     with tempfile.TemporaryDirectory() as temporary:
-        sheet = found.image
         if image is not None:
-            sheet = draw_predictions(found.model, Path(image), Path(temporary) / IMAGE)
-        card = replace(found.card, repository=repository, image=None if sheet is None else IMAGE)
-        state, config = found.model.state_dict(), describe(found.model)
-        return write_repository(folder, state, config, card, sheet, found.recipe)
+            found = replace(found, image=draw_predictions(found.model, Path(image), Path(temporary) / IMAGE))
+        return write_publication(found, folder, repository)
+
+
+def write_publication(found: Publication, folder: str | Path, repository: str | None) -> Path:
+    """Write the folder of a publication, see :func:`prepare`."""
+    card = replace(found.card, repository=repository, image=None if found.image is None else IMAGE)
+    state, config = found.model.state_dict(), describe(found.model)
+    return write_repository(folder, state, config, card, found.image, found.recipe)
 
 
 def from_folder(
