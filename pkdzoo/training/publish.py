@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pkdzoo.data.labels import SHAPES_NAMES
 from pkdzoo.hub.card import SHAPES, UNKNOWN, Card
 from pkdzoo.hub.files import CONFIG, TENSORS
 from pkdzoo.hub.upload import IMAGE, METRICS_FILE, RECIPE, check_repository, write_repository
@@ -228,7 +229,9 @@ def card_of_run(
         plain = Distilled(recipe.model, facts["teacher"], tuple(recipe.distill.methods))
         more["pair"] = compared(run, recipe, facts["teacher"]) or plain
         about |= {key: value for key, value in facts.items() if key != "teacher"}
-    known = SHAPES if data is None and recipe.data.generate else data
+    # With --data, a run learns from other images than its recipe would generate; their class names differ.
+    generated = recipe.data.generate is not None and set(model.label_names) <= set(SHAPES_NAMES)
+    known = SHAPES if data is None and generated else data
     launch = launch_command(read_json_object(run / "run.json"))
     more |= {"provenance": about, "recipe": RECIPE, "launch": launch, "name": recipe.name}
     return describe_card(model, license, known, data_license, **more)
