@@ -331,7 +331,7 @@ def training(card: Card) -> str:
     command = f"```\naccelerate launch recipes/train.py {recipe}{data}\n```"
     if card.origin is not None:
         elsewhere = (
-            "Trained elsewhere: the authors of the source trained these weights with their own program, not pkdzoo."
+            "Trained elsewhere: the authors of the source trained these weights, with their own program."
         )
         if card.recipe is None:
             return f"{elsewhere} pkdzoo has no recipe for them."

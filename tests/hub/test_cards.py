@@ -199,13 +199,13 @@ def test_names_from_strangers_are_text_on_a_card() -> None:
 
 
 def test_weights_of_other_projects_are_not_claimed() -> None:
-    """41 files are converted; ten of them lie on pages that only a browser opens."""
+    """Whatever has a link was trained elsewhere; ten of these files lie on pages that only a browser opens."""
     texts = {name: (ROOT / "hub_cards" / f"{name}.md").read_text(encoding="utf-8") for name in NAMES}
     elsewhere = {name for name, text in texts.items() if "Trained elsewhere" in text}
     assert elsewhere == {name for name in NAMES if pkdzoo.get_weights(name).url}
     browser = {name for name, text in texts.items() if "only a browser can open" in text}
     assert browser == {name for name in NAMES if not pkdzoo.get_weights(name).direct}
-    assert len(elsewhere) == 41 and len(browser) == 10
+    assert len(elsewhere) >= 41 and len(browser) == 10
     for name in NAMES:
         assert ("pretrained=True" in texts[name]) == (name not in browser)
         assert ("pkdzoo.load_checkpoint(" in texts[name]) == (name in browser)
