@@ -330,9 +330,7 @@ def training(card: Card) -> str:
     recipe = printable(card.recipe or "")
     command = f"```\naccelerate launch recipes/train.py {recipe}{data}\n```"
     if card.origin is not None:
-        elsewhere = (
-            "Trained elsewhere: the authors of the source trained these weights, with their own program."
-        )
+        elsewhere = "Trained elsewhere: the authors of the source trained these weights, with their own program."
         if card.recipe is None:
             return f"{elsewhere} pkdzoo has no recipe for them."
         own = f"pkdzoo's recipe for the same setting, {markdown_code(recipe)}, trains other weights:"

@@ -13,7 +13,7 @@ from torch import Tensor
 from pkdzoo.checkpoints import load_strictly, select_matching
 from pkdzoo.data.labels import label_names as names_of
 from pkdzoo.hub.fetch import find_weights
-from pkdzoo.hub.files import SETTINGS, fetch_repository, find_saved_folder, read_folder
+from pkdzoo.hub.files import SETTINGS, NoSavedDetector, fetch_repository, find_saved_folder, read_folder
 from pkdzoo.layers.init import DeferredInit
 from pkdzoo.models._channels import widen
 from pkdzoo.models._config import apply_settings, from_json, set_labels
@@ -176,7 +176,7 @@ def open_saved(
     name = str(location)
     if not name.startswith(PREFIXES):
         if not Path(name).is_dir() and not ON_THE_HUB.fullmatch(name):
-            raise FileNotFoundError(f"there is no such folder: {name}; on the Hub a name is ORGANIZATION/NAME")
+            raise NoSavedDetector(f"there is no such folder: {name}; on the Hub a name is ORGANIZATION/NAME")
         name = f"local-dir:{name}" if Path(name).is_dir() else f"hf-hub:{name}"
     if revision is not None:
         if name.startswith("local-dir:") or "@" in name:

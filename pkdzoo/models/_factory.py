@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from pkdzoo.data.labels import label_names as names_of
+from pkdzoo.hub.files import NoSavedDetector
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.models._builder import from_folder, from_registry, open_saved
 from pkdzoo.models._config import set_labels
@@ -69,7 +70,7 @@ def create_detector(
     Raises:
         ValueError: for an unknown name, tag or keyword, with the closest names; for ``pretrained=True`` without
             weights; and for weights that can only be downloaded in a browser, with their link.
-        FileNotFoundError: for ``local-dir:`` and a folder that does not exist, and a folder without a detector.
+        FileNotFoundError: for a folder that does not exist or holds no detector; it is a ValueError, too.
         pkdzoo.hub.errors.DownloadError: if weights exist but cannot be downloaded.
 
     Example:
@@ -84,7 +85,7 @@ def create_detector(
         overrides["in_chans"] = in_chans
     folder = folder_of(name)
     if folder is not None and not name.startswith(PREFIXES) and not folder.is_dir():
-        raise ValueError(
+        raise NoSavedDetector(
             f"there is no such folder: {name}, and no detector is registered under this name: write 'local-dir:FOLDER' "
             "or 'hf-hub:ORGANIZATION/NAME'"
         )

@@ -251,7 +251,7 @@ def build_teacher(distill: Distill, label_names: Sequence[str]) -> Detector:
         return teacher
     try:
         return _detector(distill.teacher, pretrained=True, **args)
-    except (ValueError, FileNotFoundError) as error:
+    except ValueError as error:
         if folder_of(distill.teacher) is not None:
             raise ValueError(
                 f"the teacher {distill.teacher!r} cannot be loaded: {error}. Train the teacher first, its run writes "
