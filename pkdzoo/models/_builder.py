@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,18 @@ from torch import Tensor
 from pkdzoo.checkpoints import load_strictly, select_matching
 from pkdzoo.data.labels import label_names as names_of
 from pkdzoo.hub.fetch import find_weights
-from pkdzoo.hub.files import SETTINGS, fetch_repository, read_folder
+from pkdzoo.hub.files import SETTINGS, NoSavedDetector, fetch_repository, find_saved_folder, read_folder
 from pkdzoo.layers.init import DeferredInit
 from pkdzoo.models._channels import widen
 from pkdzoo.models._config import apply_settings, from_json, set_labels
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.models._loading import adapt_state, to_our_layout
-from pkdzoo.models._registry import Entry, find, list_detectors
+from pkdzoo.models._registry import PREFIXES, Entry, find, folder_of, list_detectors
 from pkdzoo.models.backbones import backbone_arguments
 from pkdzoo.structures import PixelNorm
 from pkdzoo.utils.suggest import did_you_mean
 
-PREFIXES = ("hf-hub:", "local-dir:")
+ON_THE_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[^@]+)?", re.ASCII)
 # Arguments of create_detector itself, for suggestions.
 OWN_ARGUMENTS = frozenset({"pretrained", "num_classes", "in_chans", "label_names", "cache_dir", "features_only"})
 
@@ -94,10 +95,18 @@ def from_name(
 ) -> ZooModel:
     """Build a registered detector or load a saved one, in eval mode, see :func:`pkdzoo.create_detector`."""
     labels, num_classes = resolve_classes(label_names, num_classes)
-    if name.startswith(PREFIXES):
-        model = from_folder(name, num_classes, cache_dir, overrides)
-    elif any(sign in name for sign in "/\\:"):
-        raise ValueError(f"{name!r} is not a registered name: write 'local-dir:FOLDER' or 'hf-hub:ORGANIZATION/NAME'")
+    folder = folder_of(name)
+    if folder is not None and not name.startswith(PREFIXES) and not folder.is_dir():
+        raise NoSavedDetector(
+            f"there is no such folder: {name}, and no detector is registered under this name: write 'local-dir:FOLDER' "
+            "or 'hf-hub:ORGANIZATION/NAME'"
+        )
+    if folder is not None or name.startswith(PREFIXES):
+        model = from_folder(name if folder is None else f"local-dir:{folder}", num_classes, cache_dir, overrides)
+    elif ":" in name:
+        raise ValueError(
+            f"{name!r} is not a registered name: write the path of a folder, or 'hf-hub:ORGANIZATION/NAME'"
+        )
     else:
         model = from_registry(name, pretrained, num_classes, cache_dir, overrides)
     if labels is not None:
@@ -163,7 +172,11 @@ def from_folder(
 ) -> ZooModel:
     """Load a saved detector, see :func:`pkdzoo.create_detector`; ``name`` has one of the prefixes."""
     prefix, _, location = name.partition(":")
-    folder = location if prefix == "local-dir" else fetch_repository(location, cache_dir, token, local_files_only)
+    if prefix == "local-dir":
+        folder = find_saved_folder(location)
+        name = f"local-dir:{folder}"
+    else:
+        folder = fetch_repository(location, cache_dir, token, local_files_only)
     config, state = read_folder(folder)
     config = {**config, **config.get(SETTINGS, {})}
     missing = [key for key in ("architecture", "num_classes", "label_names") if key not in config]
@@ -201,6 +214,8 @@ def open_saved(
     """Load a saved detector in eval mode, see :func:`pkdzoo.from_pretrained`."""
     name = str(location)
     if not name.startswith(PREFIXES):
+        if not Path(name).is_dir() and not ON_THE_HUB.fullmatch(name):
+            raise NoSavedDetector(f"there is no such folder: {name}; on the Hub a name is ORGANIZATION/NAME")
         name = f"local-dir:{name}" if Path(name).is_dir() else f"hf-hub:{name}"
     if revision is not None:
         if name.startswith("local-dir:") or "@" in name:

@@ -45,7 +45,8 @@ def create_detector(
 
     Args:
         name: ``arch`` or ``arch.tag``; or a saved detector, which is always loaded with its weights:
-            ``hf-hub:org/name``, ``hf-hub:org/name@revision`` or ``local-dir:path``.
+            the path of its folder or of a run's folder, ``hf-hub:org/name`` or ``hf-hub:org/name@revision``. The prefix
+            ``local-dir:`` is for a folder that is called like a registered detector.
         pretrained: load the weights of the tag, or the default weights of the architecture. A tag without
             ``pretrained=True`` loads nothing.
         num_classes: number of classes. If the weights have another number, the tensors that depend on it are
@@ -66,6 +67,7 @@ def create_detector(
     Raises:
         ValueError: for an unknown name, tag or keyword, with the closest names; for ``pretrained=True`` without
             weights; and for weights that can only be downloaded in a browser, with their link.
+        FileNotFoundError: for a folder that does not exist or holds no detector; it is a ValueError, too.
         pkdzoo.hub.errors.DownloadError: if weights exist but cannot be downloaded.
 
     Example:

@@ -31,6 +31,7 @@ from pkdzoo.distill.task import Task
 from pkdzoo.models._config import from_json
 from pkdzoo.models._factory import create_detector
 from pkdzoo.models._loading import load_backbone, load_checkpoint
+from pkdzoo.models._registry import folder_of
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch, Letterbox
 from pkdzoo.training.recipe import Data, Distill, Recipe
@@ -251,6 +252,11 @@ def build_teacher(distill: Distill, label_names: Sequence[str]) -> Detector:
     try:
         return _detector(distill.teacher, pretrained=True, **args)
     except ValueError as error:
+        if folder_of(distill.teacher) is not None:
+            raise ValueError(
+                f"the teacher {distill.teacher!r} cannot be loaded: {error}. Train the teacher first, its run writes "
+                "this folder; or name another one with --set distill.teacher=FOLDER"
+            ) from error
         raise ValueError(
             f"the teacher {distill.teacher!r} cannot be loaded: {error}. Give a file of weights with "
             "--set distill.teacher_weights=FILE, or write distill.teacher_weights=random for an untrained teacher"

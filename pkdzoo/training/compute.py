@@ -23,8 +23,7 @@ def check_options(accelerator: Accelerator, tracker: str | None) -> None:
             "silently; write bf16"
         )
     if tracker and not accelerator.log_with:
-        package = '"pkdzoo[tensorboard]"' if tracker == "tensorboard" else tracker
-        raise ValueError(f"--tracker {tracker}: its package is not installed, pip install {package}")
+        raise ValueError(f"--tracker {tracker}: its package is not installed, pip install {tracker}")
 
 
 def apply_options(

@@ -12,9 +12,9 @@ from typing import Any, cast
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.registry import method_options
 from pkdzoo.distill.task import Task
-from pkdzoo.hub.files import CONFIG, SETTINGS, TENSORS, fetch_repository
+from pkdzoo.hub.files import CONFIG, SETTINGS, TENSORS, fetch_repository, find_saved_folder
 from pkdzoo.hub.weights import Distilled
-from pkdzoo.models._registry import find
+from pkdzoo.models._registry import find, folder_of
 from pkdzoo.training.recipe import Distill, Recipe
 from pkdzoo.utils.files import sha256_of_file
 from pkdzoo.utils.private_text import strip_local_paths
@@ -40,12 +40,13 @@ def about_teacher(distill: Distill, task: Task | None = None) -> dict[str, Any]:
 
 def _facts(distill: Distill) -> dict[str, Any]:
     name = distill.teacher
-    if name.startswith("local-dir:"):
-        return _of_folder(Path(name.removeprefix("local-dir:")))
+    folder = folder_of(name)
+    if folder is not None:
+        return _of_folder(find_saved_folder(folder) if folder.is_dir() else folder)
     if name.startswith("hf-hub:"):
         repository = name.removeprefix("hf-hub:")
-        folder = fetch_repository(repository, local_files_only=True)
-        return {**_of_folder(folder), "teacher": repository.partition("@")[0], "revision": folder.name}
+        cached = fetch_repository(repository, local_files_only=True)
+        return {**_of_folder(cached), "teacher": repository.partition("@")[0], "revision": cached.name}
     entry, row = find(name)
     row = row or entry.default
     if distill.teacher_weights == "random":

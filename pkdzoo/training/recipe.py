@@ -223,7 +223,8 @@ class Distill:
     """The teacher and the distillation methods.
 
     Attributes:
-        teacher: a registered name, with a tag to select particular weights, or ``local-dir:`` and a folder.
+        teacher: a registered name, with a tag to select particular weights, or the folder of a run or a
+            saved detector.
         methods: options by name of a method, e.g. ``{"pkd": {}}``; an empty dict means the published settings. Without
             any method, the student only inherits the parts in ``inherit`` and trains without the teacher.
         teacher_args: overrides of the teacher's architecture.

@@ -33,6 +33,7 @@ from filelock import FileLock, Timeout
 
 from pkdzoo.evaluation import write_metrics
 from pkdzoo.hub.files import TENSORS
+from pkdzoo.models._registry import folder_of
 from pkdzoo.models.detector import Detector
 from pkdzoo.training.provenance import WEIGHTS, read_json_object
 from pkdzoo.training.recipe import Recipe
@@ -128,7 +129,7 @@ def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
 
 def _moved_teacher(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Fields with the path of the teacher, which may differ between machines; see check_same_teacher."""
-    folders = all(str(part.get("teacher")).startswith("local-dir:") for part in (old, new))
+    folders = all(folder_of(str(part.get("teacher"))) is not None for part in (old, new))
     files = all(part.get("teacher_weights") not in (None, "random") for part in (old, new))
     return ["distill.teacher"] * folders + ["distill.teacher_weights"] * files
 

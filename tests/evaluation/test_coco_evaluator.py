@@ -366,7 +366,7 @@ def test_the_fast_backend_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     file = write(tmp_path, truth([[(2, 10, 10, 50, 50)]]))
     assert CocoEvaluator(file).backend == "pycocotools"
-    with pytest.raises(ValueError, match=r"pip install pkdzoo\[fast\]"):
+    with pytest.raises(ValueError, match=r"pip install -e .*\[fast\]"):
         CocoEvaluator(file, backend="faster")
 
 

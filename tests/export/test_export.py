@@ -221,7 +221,7 @@ def test_what_cannot_be_exported(capsys: pytest.CaptureFixture[str], monkeypatch
     assert "add --what detections" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert main(["export", "fcos_r18w24", "--output", "never.onnx"]) == 1
-    assert 'pip install "pkdzoo[export]"' in capsys.readouterr().err.splitlines()[-1]
+    assert 'pip install -e ".[export]"' in capsys.readouterr().err.splitlines()[-1]
     assert not Path("never.onnx").exists()
 
 

@@ -248,6 +248,16 @@ def test_images_of_others_are_published_only_when_asked(run: Path, tmp_path: Pat
     assert b"Smith" not in (folder / "predictions.png").read_bytes()
 
 
+def test_images_of_other_data_are_not_taken_for_generated_ones(run: Path, tmp_path: Path) -> None:
+    """A recipe that generates its data can be trained on a data set; its images are not published unasked."""
+    pkdzoo.create_detector("retina_r10w16", label_names=["cat", "dog"], resize=(64, 96)).save_pretrained(run / "best")
+    facts = {"license": "MIT", "teacher_license": "MIT"}
+    with pytest.raises(ValueError, match=r"license of the data set \(a custom data set\) is unknown"):
+        prepare(str(run), tmp_path / "a", **facts)
+    folder = prepare(str(run), tmp_path / "b", **facts, data="pets", data_license="CC0-1.0")
+    assert "predictions.png" not in names_in(folder) and "generated shapes" not in (folder / "README.md").read_text()
+
+
 def test_arms_that_differ_in_more_are_not_compared(run: Path, tmp_path: Path) -> None:
     other = Recipe("plain", "retina_r10w16", {"norm": "gn"}, data=Data(generate={"train": 9}), seed=3)
     (run.parent / "plain" / "recipe.json").write_text(json.dumps(other.to_dict()))

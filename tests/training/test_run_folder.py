@@ -58,6 +58,8 @@ def test_a_teacher_may_lie_elsewhere_but_must_be_the_same(output, tmp_path) -> N
     run_folder.open_output(run, taught("local-dir:/here/best"), {"teacher": {"teacher_sha256": "ab" * 32}})
     with pytest.warns(UserWarning, match=r"distill\.teacher: .*here/best.*there/best"):
         run_folder.check_output(run, taught("local-dir:/there/best"), resume=True)
+    with pytest.warns(UserWarning, match=r"distill\.teacher: .*here/best.*there"):
+        run_folder.check_output(run, taught("/there"), resume=True)  # a folder without a prefix
     for other in ("retina_r101.coco_2x", "local-dir:/there/best"):
         more = {"methods": {"fgd": {}}} if other.startswith("local") else {}
         with pytest.raises(ValueError, match="holds another run"):
