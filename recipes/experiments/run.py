@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the folder that 
 from pkdzoo import create_detector
 from pkdzoo.distill.methods.pkd import PKD
 from pkdzoo.evaluation import METRICS
-from pkdzoo.training import Recipe, build, checkpoint, load_recipes, run_folder
+from pkdzoo.training import Recipe, build, checkpoint, load_recipes, resume, run_folder
 from pkdzoo.training.errors import describe_error
 from pkdzoo.utils.files import write_json
 from recipes.benchmarks.measure import commit, packages
@@ -113,7 +113,7 @@ def check_budgets(recipes: Sequence[Recipe]) -> None:
         ValueError: for a distilled student without one.
     """
     for recipe in recipes:
-        unequal = [(r.name, run_folder.differences(budget(r), budget(recipe))) for r in recipes]
+        unequal = [(r.name, resume.differences(budget(r), budget(recipe))) for r in recipes]
         name, differences = next((each for each in unequal if each[1]), ("", []))
         if differences and recipe.distill and not any(is_plain_of(other, recipe) for other in recipes):
             raise ValueError(
@@ -175,7 +175,7 @@ def train_run(experiment: Experiment, run: Run, args: argparse.Namespace) -> boo
     """Train a run, or what is left of it, and write its result file. Returns whether the run is finished."""
     file = args.results / run.experiment / f"{run.key}.json"
     if file.is_file():
-        changed = run_folder.differences(json.loads(file.read_text())["recipe"], run.recipe.to_dict())
+        changed = resume.differences(json.loads(file.read_text())["recipe"], run.recipe.to_dict())
         if changed:
             raise ValueError(f"{file} holds another recipe ({'; '.join(changed)}): move it away, or rename the new one")
         return True
