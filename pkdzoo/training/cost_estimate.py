@@ -95,9 +95,11 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def gray(count: int, size: int, device: torch.device) -> Batch:
-    """Images of ``size`` x ``size`` pixels with one object each."""
+    """Images of ``size`` x ``size`` pixels with one object each, which has a mask too."""
     box = torch.tensor([[0.125, 0.125, 0.75, 0.625]], device=device) * size
-    objects = Instances(box, torch.zeros(1, dtype=torch.int64, device=device))
+    mask = torch.zeros(1, size, size, dtype=torch.bool, device=device)
+    mask[:, size // 8 : size * 5 // 8, size // 8 : size * 3 // 4] = True
+    objects = Instances(box, torch.zeros(1, dtype=torch.int64, device=device), masks=mask)
     images = torch.full((count, 3, size, size), 128.0, device=device)
     return Batch(images, [(size, size)] * count, [objects] * count)
 

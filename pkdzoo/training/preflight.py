@@ -16,6 +16,7 @@ from pkdzoo.layers.norm import FrozenBatchNorm2d
 from pkdzoo.models._registry import get_weights, is_detector
 from pkdzoo.models.detector import Detector
 from pkdzoo.training.build import batch_per_process, val_loader
+from pkdzoo.training.check_images import find_unreadable
 from pkdzoo.training.cost_estimate import estimate_cost, estimate_memory
 from pkdzoo.training.evaluate import evaluate
 from pkdzoo.training.log import duration
@@ -63,6 +64,7 @@ def check_run(
     student = task.student
     _describe_models(report, recipe, task)
     _describe_data(report, train, val)
+    check_val_images(val)
     _describe_steps(report, recipe, processes, steps_per_epoch)
     warn_of_frozen_random_layers(report, student)
     _describe_costs(report, recipe, task, processes, steps_per_epoch, device or torch.device("cpu"), precision)
@@ -117,6 +119,21 @@ def _describe_data(report: Report, train: CocoDataset, val: CocoDataset) -> None
         if len(missing) > allowed:
             raise ValueError(f"{line}: copy them there, or name the right folder with --images")
         report.warnings.append(f"{line}; they are skipped")
+
+
+def check_val_images(val: CocoDataset) -> None:
+    """Check that every validation image can be read.
+
+    Raises:
+        ValueError: with the first files and reasons.
+    """
+    unreadable = find_unreadable(val)
+    if unreadable:
+        more = f"; and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
+        raise ValueError(
+            f"{len(unreadable)} of {len(val)} val images cannot be read, and an evaluation cannot leave any out: "
+            f"{'; '.join(unreadable[:5])}{more}. Put whole files there, or remove their entries from {val.json_path}"
+        )
 
 
 def _describe_steps(report: Report, recipe: Recipe, processes: int, steps_per_epoch: int) -> None:

@@ -114,6 +114,7 @@ def open_run(recipe: Recipe, args: TrainArguments, output: Path, locks: ExitStac
         ValueError: for options that this machine does not support, and for a folder that is in use or holds another
             run.
     """
+    compute.refuse_sharding()
     accelerator = accelerate.Accelerator(
         cpu=args.cpu,
         mixed_precision=args.mixed_precision,

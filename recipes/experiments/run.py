@@ -185,7 +185,11 @@ def train_run(experiment: Experiment, run: Run, args: argparse.Namespace) -> boo
     key = teacher_key(experiment, run)
     moved = ["--set", f"distill.teacher=local-dir:{args.output / key}/best"] if key else []
     where = ["--data", str(args.data), "--output", str(output), "--resume"]
-    train_script().main([str(experiment.path), *words, *moved, *where, *args.train])
+    try:
+        train_script().main([str(experiment.path), *words, *moved, *where, *args.train])
+    except SystemExit as end:
+        if not isinstance(end.code, int) or end.code <= 128:  # above: stopped by a signal
+            raise
     found = checkpoint.find_checkpoint(output)
     if found is None or not found[1].done:
         return False
@@ -322,7 +326,8 @@ def main(argv: list[str] | None = None) -> None:
         runs = in_order(experiment, args.runs)
         for number, run in enumerate(runs, 1):
             if not train_run(experiment, run, args):
-                return print(f"stopped on request in {run.key}, {number} of {len(runs)}; the same command continues")
+                print(f"stopped on request in {run.key}, {number} of {len(runs)}; the same command continues")
+                sys.exit(143)
             print(f"== {run.key} is finished, {number} of {len(runs)}", flush=True)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {describe_error(error)}")
