@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
 from pkdzoo.evaluation import METRICS
-from pkdzoo.training.fields import typed, with_field
+from pkdzoo.training.fields import suggests_fields, typed, with_field
 
 
+@suggests_fields
 @dataclass(frozen=True)
 class Data:
     """Images of a run and their augmentation.
@@ -66,6 +67,7 @@ class Data:
         return self.test or (self.short if isinstance(self.short, int) else max(self.short), self.long)
 
 
+@suggests_fields
 @dataclass(frozen=True)
 class Optim:
     """The optimizer.
@@ -108,6 +110,7 @@ class Optim:
     ema: float | None = None
 
 
+@suggests_fields
 @dataclass(frozen=True)
 class Warmup:
     """Learning rate of the first steps: ``linear`` rises from ``factor`` times the rate, ``constant`` stays there.
@@ -128,6 +131,7 @@ class Warmup:
     steps: int = 500
 
 
+@suggests_fields
 @dataclass(frozen=True)
 class Schedule:
     """Length of the training and course of the learning rate.
@@ -154,6 +158,7 @@ class Schedule:
     decay: Literal["step", "cosine"] = "step"
 
 
+@suggests_fields
 @dataclass(frozen=True)
 class Logging:
     """Logging, evaluation and checkpoints of a run.
@@ -181,6 +186,7 @@ class Logging:
     patience: int | None = None
 
 
+@suggests_fields
 @dataclass(frozen=True)
 class Distill:
     """The teacher and the distillation methods.
@@ -208,6 +214,7 @@ class Distill:
     freeze: tuple[str, ...] = ()
 
 
+@suggests_fields
 @dataclass(frozen=True)
 class Recipe:
     """The complete description of a run.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import time
@@ -98,9 +97,9 @@ def test_mask_rcnn_trains(train, tmp_path) -> None:
             x, y, w, h = row["bbox"]
             row["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
         path.write_text(json.dumps(content))
-    small = sets("model=mask_rcnn_swin_t", 'model_args={"width": 16, "representation": 32}') if os.name == "" else []
+
     recipe = ROOT / "recipes" / "supervised" / "mask_rcnn_swin_t_1x.py"
-    train(recipe, "--data", data, "--output", tmp_path / "run", *small,
+    train(recipe, "--data", data, "--output", tmp_path / "run",
           *sets("init=none", "data.short=64", "data.long=96", "data.batch_size=2", "data.min_image_size=0",
                 "data.workers=0", "schedule.max_steps=1"))  # fmt: skip
     assert log_lines(tmp_path / "run")[-1]["step"] == 1
