@@ -3,6 +3,9 @@
 A rule is a pair (pattern, replacement): a regular expression that must match the whole key, and the new key, or None to
 drop the key. The first rule that matches is applied. Keys without a rule and missing keys are errors: no parameter
 silently keeps its random initialization.
+
+A pattern with a group named ``tied`` matches the several names of one shared tensor: all of them are renamed to one
+key, and their values must be equal.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 Rule = tuple[str, str | None]
@@ -38,7 +42,7 @@ def to_our_keys(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str,
             if replacement is not None:
                 name = match.expand(replacement)
                 if name in renamed:
-                    raise ValueError(f"two keys of the checkpoint are renamed to {name!r}, the second is {key!r}")
+                    check_tied(match, name, renamed[name], value)
                 renamed[name] = value
             break
         else:
@@ -46,6 +50,17 @@ def to_our_keys(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str,
     if unknown:
         raise ValueError(f"{len(unknown)} keys of the checkpoint match no rule of this detector: {shorten(unknown)}")
     return renamed
+
+
+def check_tied(match: re.Match[str], name: str, first: Tensor, value: Tensor) -> None:
+    """Raise ValueError for two keys with one new name, unless they are names of one shared tensor."""
+    if "tied" not in match.re.groupindex:
+        raise ValueError(f"two keys of the checkpoint are renamed to {name!r}, the second is {match.string!r}")
+    if first.shape != value.shape or not torch.equal(first, value):
+        raise ValueError(
+            f"{match.string!r} differs from the same layer of another level, and this detector has one tensor for all "
+            f"levels, {name!r}: the checkpoint is of another architecture"
+        )
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -94,7 +94,7 @@ def evaluate_detector(
     from pkdzoo.training.evaluate import evaluate, time_images
 
     model = open_detector(args, accelerator.device)
-    dataset = build.val_dataset(paths, model.resize, model.label_names, args.skip_other_classes)
+    dataset = build.val_dataset(paths, model.resize, model.label_names, args.skip_other_classes, model.letterbox)
     if accelerator.is_main_process:
         note(str(dataset.report))
     loader = accelerator.prepare(build.val_loader(dataset, args.batch_size, args.workers))

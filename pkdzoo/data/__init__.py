@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pkdzoo.utils.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from pkdzoo.data.augment import MixTransform
     from pkdzoo.data.batching import collate
     from pkdzoo.data.dataset import CocoDataset, TooManyUnreadable, open_dataset
     from pkdzoo.data.image_files import UnreadableImage
@@ -33,6 +34,7 @@ __all__ = [
     "CocoDataset",
     "Compose",
     "LoadReport",
+    "MixTransform",
     "RandomCrop",
     "RandomFlip",
     "RandomZoom",
@@ -58,6 +60,7 @@ if not TYPE_CHECKING:  # a type checker would take every name of the package for
             "CocoDataset": "pkdzoo.data.dataset",
             "Compose": "pkdzoo.data.transforms",
             "LoadReport": "pkdzoo.data.load_report",
+            "MixTransform": "pkdzoo.data.augment",
             "RandomCrop": "pkdzoo.data.transforms",
             "RandomFlip": "pkdzoo.data.transforms",
             "RandomZoom": "pkdzoo.data.transforms",

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from pkdzoo.checkpoints import load_strictly, read_state_dict, select_matching, to_our_keys
-from pkdzoo.checkpoints.mmdet import unwrap
+from pkdzoo.checkpoints.wrappers import unwrap
 from pkdzoo.hub.fetch import find_weights
+from pkdzoo.hub.files import TENSORS
 from pkdzoo.models._channels import adapt_stem
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.models._registry import find
@@ -25,8 +26,9 @@ def load_checkpoint(model: M, source: str | Path | Mapping[str, Any]) -> M:
 
     Args:
         model: a detector with the architecture and number of classes of the weights.
-        source: the path of a ``.safetensors`` or ``.pth`` file, or a state dict. Its keys are those of pkdzoo,
-            mmdetection, mmrazor (the student is loaded) or CrossKD.
+        source: the path of a ``.safetensors`` or ``.pth`` file, of a folder with ``model.safetensors`` (a saved
+            detector, or a checkpoint of pkdzoo's training), or a state dict. Its keys are those of pkdzoo,
+            mmdetection, mmrazor or CrossKD. From a checkpoint or state dict of a distillation, the student is loaded.
 
     Returns:
         The same model.
@@ -42,7 +44,7 @@ def load_checkpoint(model: M, source: str | Path | Mapping[str, Any]) -> M:
         'a state dict'
     """
     check_not_optimized(model)
-    content = source if isinstance(source, Mapping) else read_state_dict(source)
+    content = source if isinstance(source, Mapping) else read_state_dict(file_of(source))
     load_strictly(model, to_our_layout(model, content))
     model.loaded_from = "a state dict" if isinstance(source, Mapping) else str(source)
     return model
@@ -91,6 +93,19 @@ def load_backbone(model: M, source: str = "imagenet", cache_dir: str | Path | No
     state, _ = find_weights(f"{name}.{row.tag}", row, convert, cache_dir)
     load_strictly(model.backbone, prepare(state))
     return model
+
+
+def file_of(source: str | Path) -> Path:
+    """The file of a path: the path itself, or the tensors of a folder."""
+    path = Path(source)
+    if not path.is_dir():
+        return path
+    if not (path / TENSORS).is_file():
+        raise FileNotFoundError(
+            f"{path} is a folder without {TENSORS}: write the path of a file, of a saved detector, or of one "
+            "checkpoint of a run, e.g. runs/NAME/checkpoints/step_00001000"
+        )
+    return path / TENSORS
 
 
 def check_not_optimized(model: ZooModel) -> None:

@@ -109,7 +109,7 @@ def dry_pass(
 ) -> Cost:
     """One counted pass, in which incompatible pyramids already raise an error.
 
-    Modes, buffers of batch norms and gradients are the same afterwards as before.
+    Modes, buffers of batch norms and gradients are the same afterward as before.
 
     Args:
         task: a task or a detector, not wrapped.

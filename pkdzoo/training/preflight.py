@@ -220,7 +220,9 @@ def _operations(number: float) -> str:
 def largest_image(data: Data) -> tuple[int, int]:
     """(height, width) of the largest landscape training image of a recipe, padded to a multiple of 32."""
     short = data.short if isinstance(data.short, int) else max(data.short)
-    height, width = data.crop or (min(short, data.long), data.long)
+    if data.mix is not None:
+        short = data.long  # mixed images are squares
+    height, width = (None if data.mix else data.crop) or (min(short, data.long), data.long)
     return -(-height // 32) * 32, -(-width // 32) * 32
 
 

@@ -12,11 +12,11 @@ from typing import Any
 from pkdzoo.distill.registry import method_options
 from pkdzoo.distill.task import Task
 from pkdzoo.hub.files import CONFIG, SETTINGS, TENSORS, fetch_repository
-from pkdzoo.hub.upload import strip_local_paths
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.models._registry import find
 from pkdzoo.training.recipe import Distill, Recipe
 from pkdzoo.utils.files import sha256_of_file
+from pkdzoo.utils.private_text import strip_local_paths
 
 WEIGHTS = "weights_sha256"  # key of a metrics file: hash of the weights that were evaluated
 
@@ -30,7 +30,8 @@ def about_teacher(distill: Distill, task: Task | None = None) -> dict[str, Any]:
 
     Returns:
         ``teacher`` and, if they are known, ``teacher_architecture``, ``teacher_revision``, ``teacher_sha256``,
-        ``teacher_AP`` with ``teacher_AP_source``, ``teacher_license``; and ``methods`` with all their settings.
+        ``teacher_AP`` with ``teacher_AP_source`` and ``teacher_annotations_sha256``, ``teacher_license``; and
+        ``methods`` with all their settings.
     """
     facts = {f"teacher_{key}" if key != "teacher" else key: value for key, value in _facts(distill).items() if value}
     return {**facts, "methods": method_settings(distill, task)}
@@ -72,6 +73,7 @@ def _of_folder(folder: Path) -> dict[str, Any]:
         "config_sha256": sha256_of_file(folder / CONFIG) if (folder / CONFIG).is_file() else None,
         "AP": metrics.get("AP", own.get("AP")),
         "AP_source": f"`{measured}`" if measured else None,
+        "annotations_sha256": metrics.get("annotations_sha256") if "AP" in metrics else None,
         "license": own.get("license"),
     }
 

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import accelerate
+import torch
 from accelerate import DistributedDataParallelKwargs
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from pkdzoo.data import AspectBatchSampler, CocoDataset
+from pkdzoo.data.letterbox import LetterboxResize
 from pkdzoo.distill.task import Task
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
@@ -26,6 +28,7 @@ from pkdzoo.training.optim import build_average, build_optimizer, build_schedule
 from pkdzoo.training.preflight import check_run, check_teacher, largest_image
 from pkdzoo.training.provenance import about_teacher
 from pkdzoo.training.recipe import Recipe
+from pkdzoo.utils.text import printable
 
 
 @dataclass(frozen=True)
@@ -143,8 +146,12 @@ def build_parts(recipe: Recipe, args: TrainArguments, accelerator: accelerate.Ac
         paths = build.find_data(recipe.data, args.data, args.train_json, args.val_json, args.images, cache)
     train_set, val_set = build.build_datasets(recipe, paths)
     student = build.build_student(recipe, train_set.label_names)
+    if student.letterbox is not None:  # known only now: the student needs the names of the training set's classes
+        val_set.transform = LetterboxResize(recipe.data.eval_size, student.letterbox)
     teacher = build.build_teacher(recipe.distill, train_set.label_names) if recipe.distill else None
     task = build.build_task(recipe, student, teacher)
+    if recipe.sync_norms and accelerator.device.type == "cuda" and accelerator.num_processes > 1:
+        torch.nn.SyncBatchNorm.convert_sync_batchnorm(task.student)  # type: ignore[no-untyped-call]
     compute.apply_options(student, args.channels_last, args.checkpoint_activations, task.teacher)
     processes = accelerator.num_processes
     train_loader, sampler = build.train_loader(recipe, train_set, processes)
@@ -175,7 +182,7 @@ def preflight(
         recipe, parts.task, parts.train_set, parts.val_set, processes, parts.steps_per_epoch, device, precision
     )
     report.lines += [f"threads   {limited}"] if limited else []
-    accelerator.print(f"== {recipe.name} -> {output}\n{report}")
+    accelerator.print(printable(f"== {recipe.name} -> {output}\n{report}", keep="\n"))
     if args.check_teacher and distill and parts.teacher:
         workers = recipe.data.workers
         accelerator.print(
@@ -205,7 +212,7 @@ def restore(
     task, student, steps = parts.task, parts.task.student, parts.steps
     optimizer = build_optimizer(task, recipe.optim, recipe.data.batch_size)
     scheduler = build_schedule(optimizer, recipe.schedule, parts.steps_per_epoch)
-    average = build_average(student, recipe.optim.ema)
+    average = build_average(student, recipe.optim.ema, recipe.optim.ema_warmup)
     progress = checkpoint.Progress(batch=recipe.data.batch_size)
     newest = checkpoint.find_checkpoint(output) if args.resume else None
     if newest is not None:

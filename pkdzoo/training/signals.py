@@ -67,7 +67,7 @@ class LoaderSignals:
     """
 
     def __init__(self) -> None:
-        self.ending = torch.zeros(1, dtype=torch.uint8).share_memory_()
+        self.ending = torch.zeros(1, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
         Finalize(None, self.ending.fill_, args=(1,), exitpriority=100)  # before multiprocessing terminates the loaders
 
     def __call__(self, worker: int) -> None:

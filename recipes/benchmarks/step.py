@@ -41,7 +41,7 @@ PART = f"{100 * SHARE:.0f} % of the step"
 OPTIM = Optim(lr=1e-5)  # small, so that the weights of all sides stay nearly equal
 NOTES = {
     "fcos": "torchvision's box loss has no centerness weights: to be compared, ours is computed again without them, by "
-    "the compiled body where the step is; the weighted one, which is trained, and its gradient are not compared"
+    "the compiled model where the step is; the weighted one, which is trained, and its gradient are not compared"
 }
 
 

@@ -62,7 +62,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         model = open_detector(args.detector)
-        dataset = build.val_dataset(find_split(args.data, "val"), model.resize, model.label_names, True)
+        split = find_split(args.data, "val")
+        dataset = build.val_dataset(split, model.resize, model.label_names, True, model.letterbox)
         levels = measure(model, build.val_loader(dataset, 1, 0))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {describe_error(error)}")

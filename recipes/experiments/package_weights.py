@@ -51,7 +51,7 @@ def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def measured(model: Detector, data: Path) -> dict[str, Any]:
     """COCO's metrics on the validation images, with a batch size of 1."""
-    dataset = build.val_dataset(find_split(data, "val"), model.resize, model.label_names, True)
+    dataset = build.val_dataset(find_split(data, "val"), model.resize, model.label_names, True, model.letterbox)
     return evaluate(model, build.val_loader(dataset, 1, 0), dataset, Accelerator(cpu=True))
 
 

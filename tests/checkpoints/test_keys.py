@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from pkdzoo.checkpoints import load_strictly, select_matching, to_our_keys
-from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules, unwrap
+from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules
+from pkdzoo.checkpoints.wrappers import unwrap
 
 ONE = torch.ones(1)
 

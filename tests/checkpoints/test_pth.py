@@ -138,7 +138,7 @@ def test_programs_and_other_zips_are_refused(tmp_path: Path) -> None:
         archive.writestr("a.txt", "hello")
     with pytest.raises(ValueError, match="TorchScript"):
         read_state_dict(program)
-    with pytest.raises(ValueError, match=r"not one written by torch\.save"):
+    with pytest.raises(ValueError, match=r"not one that torch\.save wrote"):
         read_state_dict(other)
 
 
@@ -157,7 +157,7 @@ class Runs:
 
 def opcodes(*lines: str) -> bytes:
     """A hand-written pickle."""
-    return ("\n".join(lines) + "\n.").encode()
+    return ("\n".join(lines) + ".").encode()
 
 
 def attacks(target: Path) -> dict[str, Any]:
@@ -294,16 +294,6 @@ def test_wrong_sizes_are_refused(tmp_path: Path) -> None:
         path.write_bytes(wrong)
         with pytest.raises(ValueError, match=r"file\.pth"):
             read_state_dict(path)
-
-
-def test_packed_records_are_refused(tmp_path: Path) -> None:
-    path, packed = tmp_path / "file.pth", tmp_path / "packed.pth"
-    torch.save({"a": torch.zeros(10000)}, path)
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
-        for info in source.infolist():
-            target.writestr(info.filename, source.read(info))
-    with pytest.raises(ValueError, match="compressed"):
-        read_state_dict(packed)
 
 
 @CONTAINERS

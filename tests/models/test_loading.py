@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from helpers.foreign_checkpoints import mmdetection_names, tensors
 
 import pkdzoo
 from pkdzoo.models._loading import is_our_layout
+from pkdzoo.training.checkpoint import Progress, save_checkpoint, snapshot
+from pkdzoo.training.optim import build_average
 
 
 @pytest.fixture
@@ -26,6 +32,78 @@ def test_one_stray_tensor_does_not_change_the_layout(model: pkdzoo.Detector) -> 
 
 
 def test_a_backbone_alone_is_told_what_it_lacks(model: pkdzoo.Detector) -> None:
-    body = {key: value for key, value in tensors(model).items() if key.startswith("backbone.")}
+    backbone = {key: value for key, value in tensors(model).items() if key.startswith("backbone.")}
     with pytest.raises(ValueError, match=r"32 missing: neck\.lateral"):
-        pkdzoo.load_checkpoint(model, body)
+        pkdzoo.load_checkpoint(model, backbone)
+
+
+# -- students in the files of trainings ------------------------------------------------------------------------------
+
+
+def equal(model: pkdzoo.Detector, state: Mapping[str, torch.Tensor]) -> bool:
+    own = model.state_dict()
+    return set(own) == set(state) and all(torch.equal(own[key], state[key]) for key in own)
+
+
+def distiller(student: pkdzoo.Detector, methods: Mapping[str, Any]) -> pkdzoo.Distiller:
+    return pkdzoo.Distiller(student, pkdzoo.create_detector("fcos_r10w16"), methods)
+
+
+def test_the_student_of_a_distiller(model: pkdzoo.Detector, tmp_path: Path) -> None:
+    student = pkdzoo.create_detector("retina_r10w16")
+    state = distiller(student, {"pkd": {}, "fbkd": {}}).state_dict()
+    assert any(key.startswith("methods.") for key in state)
+    assert equal(pkdzoo.load_checkpoint(model, state), student.state_dict())
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "file.pth")
+    assert equal(pkdzoo.load_checkpoint(model, tmp_path / "file.pth"), student.state_dict())
+
+
+@pytest.mark.parametrize("kind", ["student", "distiller", "part", "parallel", "average"])
+def test_compiled_and_wrapped_students(model: pkdzoo.Detector, kind: str) -> None:
+    student = pkdzoo.create_detector("retina_r10w16")
+    wanted = dict(student.state_dict())
+    wrapped: torch.nn.Module
+    if kind == "student":
+        wrapped = torch.compile(student)  # type: ignore[assignment]
+    elif kind == "distiller":
+        wrapped = torch.compile(distiller(student, {"pkd": {}}))  # type: ignore[assignment]
+    elif kind == "part":
+        student.backbone = torch.compile(student.backbone)  # type: ignore[assignment]
+        wrapped = student
+    elif kind == "parallel":
+        wrapped = torch.nn.DataParallel(torch.compile(student))  # type: ignore[type-var]
+    else:
+        wrapped = torch.optim.swa_utils.AveragedModel(student)  # type: ignore[no-untyped-call]
+    state = wrapped.state_dict()
+    assert set(state) != set(wanted)
+    assert equal(pkdzoo.load_checkpoint(model, state), wanted)
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_the_student_of_a_checkpoint_of_the_training(model: pkdzoo.Detector, tmp_path: Path, averaged: bool) -> None:
+    student = pkdzoo.create_detector("retina_r10w16")
+    task = distiller(student, {"pkd": {}})
+    average = build_average(student, 0.9 if averaged else None)
+    optimizer = torch.optim.SGD(task.parameters(), 0.1)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    wanted = {key: value.clone() for key, value in student.state_dict().items()}
+    if averaged:  # the student trains on; its average is what is evaluated and published
+        with torch.no_grad():
+            next(student.parameters()).add_(1.0)
+    (tmp_path / "checkpoints").mkdir()
+    tensors, rest = snapshot(task, optimizer, scheduler, None, average)
+    folder = save_checkpoint(tmp_path, Progress(step=3), tensors, rest, keep=1)
+    assert equal(pkdzoo.load_checkpoint(model, folder), wanted)
+    assert equal(pkdzoo.load_checkpoint(model, folder / "model.safetensors"), wanted)
+    with pytest.raises(FileNotFoundError, match=r"is a folder without model\.safetensors: write the path of a file"):
+        pkdzoo.load_checkpoint(model, tmp_path)
+
+
+def test_a_saved_folder_is_a_checkpoint_too(model: pkdzoo.Detector, tmp_path: Path) -> None:
+    student = pkdzoo.create_detector("retina_r10w16")
+    assert equal(pkdzoo.load_checkpoint(model, student.save_pretrained(tmp_path / "saved")), student.state_dict())
+
+
+def test_names_that_are_no_strings(model: pkdzoo.Detector) -> None:
+    with pytest.raises(ValueError, match=r"names that are not strings: save model\.state_dict"):
+        pkdzoo.load_checkpoint(model, {0: torch.zeros(1)})  # type: ignore[dict-item]

@@ -44,7 +44,7 @@ RUNS = ((("tiny_plain", "tiny_pkd"), 1),)
 # -- runs -----------------------------------------------------------------------------------------------------------
 
 
-def test_unequal_budgets_and_misspelt_names_are_refused(tmp_path) -> None:
+def test_unequal_budgets_and_misspelled_names_are_refused(tmp_path) -> None:
     path = tmp_path / "tiny.py"
     path.write_text(EXPERIMENT.replace('distill=Distill("', 'schedule=Schedule(3, (1,)), distill=Distill("'))
     with pytest.raises(ValueError, match=r"unequal budgets: schedule\.epochs: 2 -> 3"):

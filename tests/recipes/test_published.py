@@ -375,6 +375,19 @@ def test_no_recipe_names_a_result_that_nobody_printed() -> None:
     assert [row for _, recipe in ALL for row in recipe.expect.get("rows", ()) if row not in known] == []
 
 
+def test_methods_are_trained_as_their_repositories_train_them() -> None:
+    """FGD, DeFeat and the port of FGFI clip gradients at 35; FGD's RetinaNet learns from the 1x file."""
+    clipped = [recipe for _, recipe in ALL if recipe.distill and {"defeat", "fgfi"} & set(recipe.distill.methods)]
+    assert len(clipped) == 4
+    clipped += [recipe_for(f"fgd_repo_readme/{name}") for name in ("RetinaNet_R50", "RepPoints_R50", "GFL_R50")]
+    assert {recipe.optim.clip for recipe in clipped} == {35.0}
+    fgd = recipe_for("fgd_repo_readme/RetinaNet_R50")
+    arch, _, tag = fgd.distill.teacher.partition(".")
+    assert [row.sha256 for row in find(arch)[0].weights if row.tag == tag] == ["366f5af1"]
+    (fbkd,) = recipes_of(RECIPES / "fbkd" / "retina_r50_fbkd_r101.py")
+    assert fbkd.distill.methods == {"fbkd": {"version": "one_stage"}}
+
+
 @pytest.mark.parametrize("checkpoint", GOLDEN["checkpoints"])
 def test_published_weights_have_a_recipe_that_trains_them(checkpoint) -> None:
     wanted = GOLDEN["checkpoints"][checkpoint]

@@ -99,7 +99,7 @@ def smear() -> Image.Image:
     return image
 
 
-def test_the_pair_distils_again() -> None:
+def test_the_pair_distills_again() -> None:
     student, teacher = pkdzoo.create_pair(NAME, pretrained=False)
     target = pkdzoo.Instances(torch.tensor([[10.0, 10.0, 60.0, 50.0]]), torch.tensor([2]))
     batch = pkdzoo.Batch(torch.rand(1, 3, 64, 96) * 255, [(64, 96)], [target])

@@ -4,7 +4,8 @@ Only locations near objects are imitated: those with an anchor that overlaps an 
 object's best overlap. Two versions of it were published as code:
 
 - ``port`` (in DeFeat's repository, for pyramids; the default): an object counts at the one level that fits its size,
-  a 3x3 convolution per level, divided by twice channels times locations, weight 3, mean over levels.
+  a 3x3 convolution per level, divided by twice channels times locations, weight 3, mean over levels. It clips
+  gradients at 35, which belongs to the recipe.
 - ``original``: one map of stride 16, all objects, the convolution followed by a ReLU, divided by twice the locations
   with channels summed (hence the weight 0.01), nothing in the first 400 steps.
 """

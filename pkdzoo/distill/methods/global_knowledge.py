@@ -14,11 +14,11 @@ weighted with it:
 The feature and relation terms fall by ``1 - epoch / epochs``, in steps of an epoch.
 
 Positive regions are the student's sampled positives in two-stage detectors, its positive anchors in one-stage ones.
-Only the Faster R-CNN configuration was released: one-stage settings are assumed equal (but the feature term is summed
-over levels there, where two-stage has the mean), and soft labels of one-stage detectors, here over the logits of
-positive anchors, are inferred. The released one-stage adapter has no padding and fails; it is padded here. Classes
-without candidates are trusted fully (inferred). Published students start from trained weights, which the recipe
-configures.
+The released code has a part for one-stage detectors, which differs in three points: the feature term is summed over
+levels (two-stage: the mean), the convolution is followed by a ReLU, and soft labels are over the logits of positive
+anchors. Its convolution has no padding, so the code fails there; it is padded here. Only the Faster R-CNN configuration
+was released: the other settings of one-stage detectors are assumed to be equal. Classes without candidates are trusted
+fully (inferred). Published students start from trained weights, which the recipe configures.
 """
 
 from __future__ import annotations
@@ -205,7 +205,8 @@ class GlobalKnowledge(DistillMethod):
         parts = []
         per_image = torch.split(weights, [len(r) for r in regions])
         for level, maps in enumerate(self.pairs(student.features, teacher.features)):
-            squares = squared_difference(maps.student, maps.teacher, normalize=False)
+            projected = maps.student if self.two_stage else F.relu(maps.student)
+            squares = squared_difference(projected, maps.teacher, normalize=False)
             masks = []
             for r, weight in zip(regions, per_image):
                 at = assign_size_levels(r.boxes, len(self.pairs)) == level

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pkdzoo.checkpoints.keymap import Rule, to_our_keys
 from pkdzoo.checkpoints.swin import from_original
+from pkdzoo.checkpoints.wrappers import find_tensors
 from pkdzoo.hub.weights import Weights
 
 RGB = (123.675, 116.28, 103.53)  # ImageNet's mean
@@ -106,9 +107,7 @@ def to_backbone(content: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         ValueError: for keys without a counterpart in our backbones; the message lists them.
     """
-    for wrapper in ("state_dict", "model"):
-        content = content[wrapper] if isinstance(content.get(wrapper), Mapping) else content
-    state = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    state = find_tensors(content)
     swin = any(key.startswith("patch_embed.") for key in state)
     return from_original(state) if swin else to_our_keys(state, RESNET_RULES)
 

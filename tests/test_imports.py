@@ -1,7 +1,6 @@
-"""Every file imports only lower floors and its own folder, and no chain of imports leads back to its first file.
+"""Every file imports only lower layers and its own folder, and there is no import cycle.
 
-The floors are those of CONTRIBUTING.md, "Architecture". Imports inside functions and for type checkers count as well:
-a circle that is hidden there is still a circle for the reader.
+The layers are those of CONTRIBUTING.md, "Architecture". Imports inside functions and for type checkers count as well.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "pkdzoo"
 
-FLOORS: dict[str, int] = {
+LAYERS: dict[str, int] = {
     "structures": 0, "utils": 0, "version": 0,
     "layers": 1, "ops": 1, "checkpoints": 1,
     "losses": 2, "data": 2, "evaluation": 2,
@@ -23,7 +22,7 @@ FLOORS: dict[str, int] = {
     "training": 6, "dataset_tools": 6, "figures": 6,
     "cli": 7, "maintain": 7, "__init__": 8, "__main__": 8,
 }  # fmt: skip
-MAX_LOOSE_FILES = 5
+MAX_ROOT_FILES = 5
 
 FILES = sorted(ROOT.rglob("*.py"))
 
@@ -54,8 +53,8 @@ def imports_of(path: Path, modules: set[str] = MODULES) -> set[str]:
     return found
 
 
-def circle(graph: dict[str, set[str]]) -> list[str]:
-    """One chain of imports that ends where it begins, or nothing."""
+def find_cycle(graph: dict[str, set[str]]) -> list[str]:
+    """One import cycle, as the list of its modules; empty if there is none."""
     done: set[str] = set()
 
     def walk(module: str, path: list[str]) -> list[str]:
@@ -76,25 +75,25 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_only_lower_floors(path: Path) -> None:
-    room = name_of(path).split(".")[0]
-    assert room in FLOORS, f"{room} has no floor: give it one here and in CONTRIBUTING.md"
+def test_imports_only_lower_layers(path: Path) -> None:
+    folder = name_of(path).split(".")[0]
+    assert folder in LAYERS, f"{folder} has no layer: give it one here and in CONTRIBUTING.md"
     for module in imports_of(path):
         other = module.split(".")[0]
-        assert other == room or FLOORS[other] < FLOORS[room], f"floor {FLOORS[room]} imports {module}"
+        assert other == folder or LAYERS[other] < LAYERS[folder], f"layer {LAYERS[folder]} imports {module}"
 
 
-def test_no_file_is_part_of_a_circle() -> None:
-    assert circle({name_of(path): imports_of(path) for path in FILES}) == []
+def test_there_is_no_import_cycle() -> None:
+    assert find_cycle({name_of(path): imports_of(path) for path in FILES}) == []
 
 
-def test_every_floor_is_used_and_few_files_lie_loose() -> None:
-    assert {name_of(path).split(".")[0] for path in FILES} == set(FLOORS)
-    loose = [path.name for path in ROOT.iterdir() if path.is_file()]
-    assert len(loose) <= MAX_LOOSE_FILES, loose
+def test_every_layer_is_used_and_the_root_has_few_files() -> None:
+    assert {name_of(path).split(".")[0] for path in FILES} == set(LAYERS)
+    files = [path.name for path in ROOT.iterdir() if path.is_file()]
+    assert len(files) <= MAX_ROOT_FILES, files
 
 
-def test_an_upward_import_is_seen_wherever_it_stands(tmp_path: Path) -> None:
+def test_an_upward_import_is_found_wherever_it_is(tmp_path: Path) -> None:
     file = tmp_path / "ops.py"
     file.write_text(
         "from typing import TYPE_CHECKING\nimport pkdzoo.training\n"
@@ -104,6 +103,6 @@ def test_an_upward_import_is_seen_wherever_it_stands(tmp_path: Path) -> None:
     assert imports_of(file) == {"models.detector", "training", "cli"}
 
 
-def test_a_circle_inside_a_folder_is_seen() -> None:
-    assert circle({"a.x": {"a.y"}, "a.y": {"b"}, "b": set()}) == []
-    assert circle({"a.x": {"a.y"}, "a.y": {"a.x"}}) == ["a.x", "a.y", "a.x"]
+def test_a_cycle_inside_a_folder_is_found() -> None:
+    assert find_cycle({"a.x": {"a.y"}, "a.y": {"b"}, "b": set()}) == []
+    assert find_cycle({"a.x": {"a.y"}, "a.y": {"a.x"}}) == ["a.x", "a.y", "a.x"]

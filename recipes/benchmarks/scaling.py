@@ -45,12 +45,12 @@ class Curve:
             **asdict(self),
             "seconds": [float(f"{s:.4g}") for s in self.seconds],
             "megabytes": [round(m, 1) for m in self.megabytes],
-            "growth of time": growth(self.x, self.seconds),
-            "growth of memory": growth(self.x, self.megabytes),
+            "growth of time": log_slope(self.x, self.seconds),
+            "growth of memory": log_slope(self.x, self.megabytes),
         }
 
 
-def growth(x: list[float], y: list[Any]) -> float | None:
+def log_slope(x: list[float], y: list[Any]) -> float | None:
     """Slope between the last two points on logarithmic axes."""
     if len(x) < 2 or min(y[-2:]) <= 0:
         return None

@@ -13,8 +13,8 @@ from pkdzoo.structures import PixelNorm
 LEVELS = 5  # of the pyramid, in every published detector of the zoo
 
 
-class Pyramid(NamedTuple):
-    """The variant of the feature pyramid.
+class FPNVariant(NamedTuple):
+    """What differs between the feature pyramids of the families.
 
     Attributes:
         extra: source of the levels above the backbone's maps, see :class:`pkdzoo.models.necks.fpn.FPN`.
@@ -27,7 +27,7 @@ class Pyramid(NamedTuple):
     relu_before_extra: bool = False
 
 
-class Body(TypedDict):
+class SharedArguments(TypedDict):
     """Keyword arguments of :class:`pkdzoo.models.detector.Detector` that every family sets in the same way."""
 
     backbone: Backbone
@@ -37,8 +37,8 @@ class Body(TypedDict):
     resize: tuple[int, int]
 
 
-def build_body(
-    pyramid: Pyramid,
+def build_backbone_fpn(
+    variant: FPNVariant,
     backbone: str,
     num_classes: int,
     norm: Norm | None,
@@ -48,11 +48,11 @@ def build_body(
     pixel_norm: PixelNorm | None,
     resize: tuple[int, int],
     backbone_args: Mapping[str, Any],
-) -> Body:
+) -> SharedArguments:
     """A backbone with random weights, a pyramid of five levels on it, and the settings that all families share.
 
     Args:
-        pyramid: the variant of the feature pyramid.
+        variant: of the feature pyramid.
         backbone: name of the backbone.
         num_classes: C.
         norm: norm of a ResNet; None means the backbone's default.
@@ -64,9 +64,9 @@ def build_body(
         backbone_args: further arguments of the backbone.
 
     Returns:
-        Arguments for the constructor of a detector: ``RetinaNet(**body, head=...)``.
+        Arguments for the constructor of a detector: ``RetinaNet(**shared, head=...)``.
     """
     network = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
-    extra, start, relu_before_extra = pyramid
+    extra, start, relu_before_extra = variant
     neck = FPN(network.channels, network.strides, width, start, LEVELS, extra, relu_before_extra, norm=neck_norm)
-    return Body(backbone=network, neck=neck, num_classes=num_classes, pixel_norm=pixel_norm, resize=resize)
+    return SharedArguments(backbone=network, neck=neck, num_classes=num_classes, pixel_norm=pixel_norm, resize=resize)
