@@ -17,11 +17,14 @@ from pkdzoo.models._registry import get_weights, is_detector
 from pkdzoo.models.detector import Detector
 from pkdzoo.training.build import batch_per_process, val_loader
 from pkdzoo.training.check_images import find_unreadable
-from pkdzoo.training.cost_estimate import estimate_cost, estimate_memory
+from pkdzoo.training.cost_estimate import estimate_cost, estimate_memory, resident_memory
 from pkdzoo.training.evaluate import evaluate
 from pkdzoo.training.log import duration
 from pkdzoo.training.optim import planned_steps
 from pkdzoo.training.recipe import Data, Recipe
+
+LOADER_BYTES = 40e6  # measured: what a loader process holds of its own, besides the batches that it prepares
+LOADER_BATCHES = 3  # two that wait and one in work
 
 
 @dataclass
@@ -181,6 +184,7 @@ def _describe_costs(
     student, images = task.student, batch_per_process(recipe, processes)
     size = largest_image(recipe.data)
     autocast = None if precision == "no" else torch.autocast("cpu", torch.bfloat16)
+    resident = resident_memory() if device.type == "cpu" else 0
     cost = estimate_cost(task, size, images, autocast)
     shape = f"{images} x {size[1]} x {size[0]} pixels"
     per_image = cost.total / images
@@ -188,12 +192,14 @@ def _describe_costs(
         f"costs     {_operations(per_image)} per image of {size[1]} x {size[0]}, forward, backward and teacher; "
         f"{_operations(per_image * recipe.data.batch_size)} per step (multiply-adds)"
     )
-    ema = recipe.optim.ema is not None
-    memory = estimate_memory(task, student, cost.memory, recipe.optim.kind, ema, processes)
+    ema, workers = recipe.optim.ema is not None, recipe.data.workers
+    loader = LOADER_BYTES + LOADER_BATCHES * images * size[0] * size[1] * 3 * 4  # float32 pixels
+    memory = estimate_memory(task, student, cost.memory, recipe.optim.kind, ema, processes, resident)
     parts = ", ".join(f"{name} {_bytes(value)}" for name, value in asdict(memory).items() if value)
     report.lines.append(
-        f"memory    about {_bytes(memory.total)} per process: {parts} for {shape} (counted on small images and scaled; "
-        "without the workspace of libraries)"
+        f"memory    about {_bytes(memory.total)} per process: {parts} for {shape} (counted on small images and scaled)"
+        + (f"; {workers} loader processes take about {_bytes(loader)} more each" if workers else "")
+        + ("; CUDA's context takes 0.5 to 1 GB of the GPU more" if device.type == "cuda" else "")
     )
     free = free_memory(device)
     if free is not None and memory.total > free:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.processes import Run
@@ -83,6 +85,22 @@ def test_a_large_validation_set_is_checked_by_headers_and_ends(shapes, tmp_path,
     victim.write_bytes(victim.read_bytes()[:-40])
     check_images.find_unreadable(dataset)
     assert decoded == [victim.name]
+
+
+def test_the_memory_that_is_told_is_what_the_process_takes(recipe, shapes, tmp_path) -> None:
+    out = tmp_path / "run"
+    words = [recipe, "--data", shapes, "--output", out, "--cpu", "--threads", 1]
+    words += sets("schedule.max_steps=3", "logging.log_every=1", "data.workers=1")
+    run = Run("train", *words, said=tmp_path / "said")
+    run.finish()
+    told = re.search(r"memory +about ([\d.]+) (MB|GB) per process: framework .*1 loader processes", run.text())
+    assert told is not None, run.text()
+    seen = max(line["memory_gb"] for line in read_lines(out / "log.jsonl") if "memory_gb" in line) * 2**30
+    assert float(told[1]) * {"MB": 1e6, "GB": 1e9}[told[2]] == pytest.approx(seen, rel=0.2)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_mask_rcnn_trains(train, tmp_path) -> None:
