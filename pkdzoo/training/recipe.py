@@ -116,7 +116,8 @@ class Optim:
         norm_decay_mult: weight decay factor of norm layers.
         no_decay: parameters whose name contains one of these have no weight decay.
         clip: largest gradient norm, or None for no clipping.
-        accumulate: forward and backward passes per optimizer step.
+        accumulate: forward and backward passes per optimizer step. Losses that normalize over a pass (PKD's features,
+            the number of positives, batch norms) do so for each pass: two passes of 8 images are not one of 16.
         ema: decay of a moving average of the student, which is then evaluated and exported; None for no average.
         ema_warmup: steps in which the average still follows the student closely: after ``k`` steps the student's share
             is ``(1 - ema) + ema * exp(-(1 + k) / ema_warmup)``; None means ``1 - ema`` from the start.

@@ -155,7 +155,7 @@ def _place(path: Path, error: BaseException) -> str:
 def _importable(path: Path) -> Iterator[None]:
     """Lets a recipe import the files beside it and, in a ``recipes`` folder, from that folder (``recipes.shared``).
 
-    What it imports from its own folder is forgotten afterwards: another folder may have a file of the same name.
+    What it imports from its own folder is forgotten afterward: another folder may have a file of the same name.
     """
     folder = path.resolve().parent
     roots = [str(parent.parent) for parent in path.resolve().parents if parent.name == "recipes"][:1]

@@ -84,7 +84,7 @@ class NormAct(nn.BatchNorm2d):
         return super().forward(x).relu()
 
 
-class Backwards(nn.Module):
+class Reversed(nn.Module):
     """A module that runs its children in another order than it holds them."""
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class Backwards(nn.Module):
     "foreign",
     [
         nn.Sequential(nn.Conv2d(3, 8, 3), NormAct(8)),
-        nn.Sequential(nn.Conv2d(3, 8, 3), Backwards()),
+        nn.Sequential(nn.Conv2d(3, 8, 3), Reversed()),
         nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3)), nn.BatchNorm2d(8)),
         nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, track_running_stats=False)),
     ],
