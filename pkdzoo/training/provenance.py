@@ -72,6 +72,7 @@ def _of_folder(folder: Path) -> dict[str, Any]:
         "teacher": recipe.get("name") or config.get("architecture"),
         "architecture": config.get("architecture"),
         "sha256": sha256,
+        "config_sha256": sha256_of_file(folder / CONFIG) if (folder / CONFIG).is_file() else None,
         "AP": metrics.get("AP", own.get("AP")),
         "AP_source": f"`{measured}`" if measured else None,
         "annotations_sha256": metrics.get("annotations_sha256") if "AP" in metrics else None,

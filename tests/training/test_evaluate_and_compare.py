@@ -79,6 +79,20 @@ def test_the_share_of_the_gap() -> None:
     assert "75%" in text and "-10%" in text and len({len(line) for line in text.splitlines()[1:]}) == 1
 
 
+def test_the_plain_student_of_a_gap_is_the_same_student() -> None:
+    """A teacher's own run and another student are no baseline, wherever they stand."""
+    rows = [
+        row("t", "teacher", 40.0),
+        row("teachers run", "its run", 39.0) | {"student": "gfl"},
+        row("other", "plain", 10.0) | {"student": "fcos"},
+        row("p", "plain", 30.0) | {"student": "retina"},
+        row("a", "distilled", 35.0) | {"student": "retina"},
+        row("b", "distilled", 35.0) | {"student": "atss"},
+    ]
+    add_gap(rows)
+    assert [r.get("gap_closed") for r in rows] == [None, None, None, None, 0.5, None]
+
+
 def test_no_gap_no_share() -> None:
     for teacher, plain, distilled in ((30.0, 30.0, 31.0), (None, 30.0, 31.0), (40.0, 30.0, None)):
         rows = [row("t", "teacher", teacher), row("p", "plain", plain), row("d", "distilled", distilled)]
