@@ -20,6 +20,7 @@ BODY_RULES: list[Rule] = [
     (r"neck\.fpn_convs\.(\d+)\.gn\.(.*)", r"neck.output.\1.norm.\2"),
 ]
 
+
 def tower_rules(source: str, target: str) -> list[Rule]:
     """Rules for a stack of ConvModules, e.g. from ``bbox_head.cls_convs`` to ``head.cls_tower``."""
     source = source.replace(".", r"\.")

@@ -102,8 +102,8 @@ def file_of(source: str | Path) -> Path:
         return path
     if not (path / TENSORS).is_file():
         raise FileNotFoundError(
-            f"{path} is a folder without {TENSORS}: write the path of a file, of a saved detector, or of one checkpoint "
-            "of a run, e.g. runs/NAME/checkpoints/step_00001000"
+            f"{path} is a folder without {TENSORS}: write the path of a file, of a saved detector, or of one "
+            "checkpoint of a run, e.g. runs/NAME/checkpoints/step_00001000"
         )
     return path / TENSORS
 

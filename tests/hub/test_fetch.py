@@ -227,7 +227,7 @@ def test_cut_and_then_whole(
     refused(
         "test_retina",
         tmp_path,
-        rf"the connection was lost after \d+ of {len(content)} bytes \({retry.ATTEMPTS} attempts\)",
+        rf"the connection ended after \d+ of {len(content)} bytes \({retry.ATTEMPTS} attempts\)",
     )
     server.faults[:] = [cut(content), status(503)]
     assert same(pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=tmp_path), state)
