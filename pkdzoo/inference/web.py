@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from PIL import Image
 
 from pkdzoo.data.image_files import UnreadableImage, open_image
-from pkdzoo.utils.http import Limits, open_link
+from pkdzoo.utils.http import LimitExceeded, Limits, open_link
 from pkdzoo.version import __version__
 
 LIMIT = 64 * 2**20  # bytes; a JPEG of 12,000 x 9,000 pixels has about 40 MB
@@ -61,6 +61,6 @@ def fetch_image(link: str, limit: int | None = None, timeout: float | None = Non
         raise UnreadableImage(
             link, " ".join(f"HTTP {error.code} {error.reason}".split())
         ) from None  # may have several lines
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException, LimitExceeded) as error:
         raise UnreadableImage(link, str(getattr(error, "reason", error)) or type(error).__name__) from None
     return open_image(link, io.BytesIO(content))

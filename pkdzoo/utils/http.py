@@ -28,7 +28,7 @@ MAX_OVERHEAD = 1 << 24  # bytes of the framing of a body, besides as many as the
 SPEED_AFTER = 60.0  # seconds of a body after which its speed is checked
 
 
-class LimitExceeded(ValueError):
+class LimitExceeded(RuntimeError):  # not a ValueError, which http.client would take for a damaged chunk
     """An answer is too large, too slow or not allowed; another attempt would end in the same way."""
 
 
@@ -91,7 +91,7 @@ def open_link(link: str, limits: Limits, agent: str) -> Iterator[Answer]:
         The answer.
 
     Raises:
-        LimitExceeded: (a ValueError) for an answer beyond the limits, and for a redirect that is not followed.
+        LimitExceeded: for an answer beyond the limits, and for a redirect that is not followed.
         urllib.error.HTTPError: for an error of the server.
         OSError: if the connection fails.
         http.client.HTTPException: for an answer that is not HTTP.
