@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from pkdzoo.hub.errors import DownloadError
@@ -29,8 +30,20 @@ PARTIAL = ".partial-"  # prefix of unfinished files
 PARTIAL_LIFETIME = 24 * 3600  # seconds after which an unfinished file is left over from a killed process
 
 
+class Download(NamedTuple):
+    """A complete file.
+
+    Attributes:
+        path: of the file.
+        sha256: its hash, 64 hexadecimal digits.
+    """
+
+    path: Path
+    sha256: str
+
+
 @contextmanager
-def downloaded(url: str, folder: Path, sha256: str = "") -> Iterator[Path]:
+def downloaded(url: str, folder: Path, sha256: str = "") -> Iterator[Download]:
     """Download a file; it is deleted at the end of the block.
 
     Args:
@@ -39,7 +52,7 @@ def downloaded(url: str, folder: Path, sha256: str = "") -> Iterator[Path]:
         sha256: the first digits of the expected hash in hexadecimal; empty if it is unknown.
 
     Yields:
-        The path of the complete file.
+        The complete file and its hash.
 
     Raises:
         ValueError: for another scheme.
@@ -67,7 +80,7 @@ def downloaded(url: str, folder: Path, sha256: str = "") -> Iterator[Path]:
                 f"{url} has an unexpected hash: its SHA-256 begins with {digest[: len(sha256)]} and not with {sha256}. "
                 "The file was deleted: try again, or set PKDZOO_MIRROR to a host you trust"
             )
-        yield Path(temporary)
+        yield Download(Path(temporary), digest)
     finally:
         os.remove(temporary)
 

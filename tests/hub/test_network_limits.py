@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from helpers.serving import Served, serving
+from helpers.serving import Served
 
 from pkdzoo.hub import download
 from pkdzoo.hub.download import downloaded, locked
@@ -24,12 +24,6 @@ from pkdzoo.utils import http, retry
 
 FILE = "/zoo/file.pth"
 CONTENT = bytes(range(256)) * 40
-
-
-@pytest.fixture
-def server() -> Iterator[Served]:
-    with serving() as served:
-        yield served
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +81,7 @@ def test_endless_answers_stop_in_time_and_release_the_lock(server: Served, tmp_p
     assert "load_checkpoint(model, 'the file')" in str(error.value)
     server.faults.clear()
     with locked(tmp_path, "file"), downloaded(url, tmp_path, digest) as file:
-        assert file.read_bytes() == CONTENT
+        assert file.path.read_bytes() == CONTENT
     assert [path.name for path in tmp_path.iterdir()] == [".locks"]
 
 
@@ -143,7 +137,7 @@ def test_the_endless_body_of_a_redirect_is_not_read(server: Served, tmp_path: Pa
         server.faults[:] = [redirect(url, body), redirect("file.pth", body)]
         started = time.monotonic()
         with downloaded(url, tmp_path, digest) as file:
-            assert file.read_bytes() == CONTENT
+            assert file.path.read_bytes() == CONTENT
         assert time.monotonic() - started < 1
     server.faults[:] = [redirect(url, b"x")] * 11
     with pytest.raises(DownloadError, match="infinite loop"), downloaded(url, tmp_path):
@@ -199,7 +193,7 @@ def test_an_encrypted_link_does_not_lead_to_an_open_one(
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
     content = OK + b"Content-Length: 3\r\nConnection: close\r\n\r\nabc"
     with encrypted(tmp_path, content) as url, downloaded(url, tmp_path / "cache") as file:
-        assert file.read_bytes() == b"abc"
+        assert file.path.read_bytes() == b"abc"
     location = f"HTTP/1.1 302 Found\r\nLocation: {plain}\r\nContent-Length: 0\r\n\r\n".encode()
     refusal = pytest.raises(DownloadError, match="redirects from https to http")
     with encrypted(tmp_path, location) as url, refusal, downloaded(url, tmp_path / "cache"):
