@@ -17,7 +17,7 @@ In targets, ``C`` means background and ``-1`` (``IGNORE``) excludes a prior from
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -69,12 +69,58 @@ class PixelNorm:
 
 
 @dataclass(frozen=True)
+class Letterbox:
+    """How an image is fitted onto a canvas of one gray value, for detectors that were trained on such images.
+
+    The image is scaled, up or down, until its long side is the long side of the detector's ``resize``. The canvas is
+    part of the image: its border is normalized as the image is, and priors on it count. The defaults are those of
+    mmdetection's RTMDet.
+
+    Attributes:
+        fill: gray value of the border, 0..255.
+        place: position of the image on the canvas, ``corner`` (top left) or ``center``.
+        canvas: ``square``, of the long side; or ``stride``, the smallest multiple of 32 that leaves at least half a
+            stride of 32 pixels of border along each axis, as in MMYOLO's validation of one image.
+        rounding: of the scaled sides, ``nearest`` or ``down``.
+        shrink: interpolation of images that become smaller, ``bilinear`` or ``area``; larger ones are bilinear.
+        clip: detections are clipped to the ``canvas``, so that they can reach beyond the image, or to the ``image``.
+
+    Example:
+        >>> import pkdzoo
+        >>> pkdzoo.create_detector("rtmdet_tiny_yolo").letterbox.place
+        'center'
+    """
+
+    fill: int = 114
+    place: Literal["corner", "center"] = "corner"
+    canvas: Literal["square", "stride"] = "square"
+    rounding: Literal["nearest", "down"] = "nearest"
+    shrink: Literal["bilinear", "area"] = "bilinear"
+    clip: Literal["canvas", "image"] = "canvas"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fill <= 255:
+            raise ValueError(f"fill={self.fill}: write a gray value, 0 to 255")
+        choices = {
+            "place": ("corner", "center"),
+            "canvas": ("square", "stride"),
+            "rounding": ("nearest", "down"),
+            "shrink": ("bilinear", "area"),
+            "clip": ("canvas", "image"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r}: write one of {', '.join(map(repr, allowed))}")
+
+
+@dataclass(frozen=True)
 class PostProcess:
     """Settings of the step from head outputs to detections.
 
     Attributes:
         score_threshold: candidates with a score of at most this are dropped, 0..1.
-        pre_nms_top_k: maximum number of candidates per level that enter non-maximum suppression (NMS).
+        pre_nms_top_k: maximum number of candidates per level (MMYOLO's RTMDet: of all levels) that enter non-maximum
+            suppression (NMS).
         nms_threshold: IoU above which the lower-scoring of two boxes of one class is dropped, 0..1.
         max_detections: maximum number of detections per image.
     """
@@ -185,6 +231,9 @@ class FeaturePyramid(_Movable):
     Attributes:
         levels: L tensors (B, channels, h, w), finest first.
         strides: stride of each level in pixels: the distance between neighboring locations in the image.
+        before_norm: the L outputs of the neck's last convolutions, before their norm and activation, which some
+            distillation methods compare; without a norm they are the levels themselves. Empty if the neck of another
+            library gives none.
 
     Example:
         >>> import torch, pkdzoo
@@ -196,6 +245,7 @@ class FeaturePyramid(_Movable):
 
     levels: list[Tensor]
     strides: tuple[int, ...]
+    before_norm: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if len(self.levels) != len(self.strides):

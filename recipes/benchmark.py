@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the folder th
 
 from pkdzoo.utils.files import write_json
 from recipes.benchmarks import PARTS, parts_of
-from recipes.benchmarks.growth import plot
 from recipes.benchmarks.measure import LOAD, Row, Settings, about, commit, load
+from recipes.benchmarks.scaling import plot
 from recipes.benchmarks.table import markdown
 
 

@@ -1,4 +1,4 @@
-"""A demonstration without data or a GPU: one student trains alone, one with a teacher, on equal budgets.
+"""A demonstration without data or a GPU: a plain student and one with a teacher, on equal budgets.
 
     accelerate launch recipes/train.py recipes/demo.py
 

@@ -19,8 +19,9 @@ import sys
 
 from pkdzoo.data import TooManyUnreadable
 from pkdzoo.hub.errors import DownloadError
-from pkdzoo.training import load_recipes, machine, signals
+from pkdzoo.training import load_recipes, signals
 from pkdzoo.training.arguments import parse_train_arguments
+from pkdzoo.training.errors import describe_error
 from pkdzoo.training.log import Diverged
 from pkdzoo.training.loop import train_recipes
 
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         train_recipes(load_recipes(args.recipe, args.set, args.only), args)
     except (ValueError, OSError, DownloadError, Diverged, TooManyUnreadable) as error:
-        sys.exit(f"error: {machine.plainly(error)}")
+        sys.exit(f"error: {describe_error(error)}")
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise

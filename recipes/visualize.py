@@ -29,15 +29,16 @@ from typing import Any
 
 import torch
 
-from pkdzoo.data import CocoDataset, Sample, collate, find_split, read_image, resize_keep_ratio, test_transform
+from pkdzoo.data import CocoDataset, Sample, collate, eval_transform, find_split, read_image, resize_keep_ratio
 from pkdzoo.figures import PyramidMaps, Run, extract_maps, pair_numbers, read_run
 from pkdzoo.hub.errors import DownloadError
 from pkdzoo.models._factory import create_teacher
 from pkdzoo.models._registry import find
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch, Instances
-from pkdzoo.training import Recipe, load_recipe, machine
+from pkdzoo.training import Recipe, load_recipe
 from pkdzoo.training.build import build_teacher
+from pkdzoo.training.errors import describe_error
 from pkdzoo.training.evaluate import open_detector
 
 
@@ -111,7 +112,7 @@ def open_batch(args: argparse.Namespace, subjects: list[Subject], size: tuple[in
         folder = next((f for f in (parent / "data" / "shapes" for parent in parents) if f.is_dir()), None)
     if folder is None:
         raise ValueError("no images: write --images FILE ... or --data FOLDER")
-    dataset = CocoDataset(*find_split(folder, args.split), transform=test_transform(*size))
+    dataset = CocoDataset(*find_split(folder, args.split), transform=eval_transform(*size))
     return collate([dataset[k] for k in range(min(args.count, len(dataset)))])
 
 
@@ -176,7 +177,7 @@ def main(argv: list[str] | None = None) -> None:
             draw.save(figure, args.output / f"{name}.png")
         (args.output / "figures.json").write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n")
     except (ValueError, OSError, DownloadError) as error:
-        sys.exit(f"error: {machine.plainly(error)}")
+        sys.exit(f"error: {describe_error(error)}")
     if not computed and not args.curves:
         print("drew only the curves: these runs have no teacher; choose one by --teacher NAME", file=sys.stderr)
     print("\n".join(str(args.output / name) for name in [*(f"{name}.png" for name in figures), "figures.json"]))

@@ -18,7 +18,7 @@ from pkdzoo.maintain.__main__ import VERBS
 from pkdzoo.models import _registry
 from pkdzoo.training import Distill, Recipe, build, load_recipe
 
-FLOORS: dict[str, int] = runpy.run_path(str(ROOT / "tests" / "test_floors.py"))["FLOORS"]
+LAYERS: dict[str, int] = runpy.run_path(str(ROOT / "tests" / "test_imports.py"))["LAYERS"]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
 
@@ -44,10 +44,10 @@ def test_every_example_is_tested() -> None:
     assert len(BLOCKS) == 4
 
 
-def test_the_table_of_floors_is_the_one_that_is_tested() -> None:
+def test_the_table_of_layers_is_the_one_that_is_tested() -> None:
     rows = re.findall(r"^\| (\d) \| `(\w+)(?:/|\.py)` \|", PAGE, flags=re.MULTILINE)
-    rooms = {room: floor for room, floor in FLOORS.items() if room != "version" and not room.startswith("__")}
-    assert {room: int(floor) for floor, room in rows} == rooms
+    folders = {name: layer for name, layer in LAYERS.items() if name != "version" and not name.startswith("__")}
+    assert {name: int(layer) for layer, name in rows} == folders
 
 
 def test_every_generator_is_listed() -> None:

@@ -33,7 +33,7 @@ SECTIONS = (
     "Install",
     "Detect objects",
     "Results",
-    "Distil on your own data",
+    "Distill on your own data",
     "What is in the box",
     "More",
     "License and citation",
@@ -146,8 +146,8 @@ def test_commands_are_understood() -> None:
             build_parser().parse_args(words[1:])
 
 
-def labelled_photos(folder: Path) -> None:
-    """What a labelling program leaves: images and labels that are not split yet."""
+def labeled_photos(folder: Path) -> None:
+    """What a labeling program leaves: images and labels that are not split yet."""
     shapes = make_shapes(folder / "shapes", train=14, val=1, size=(64, 96))
     convert(shapes, folder / "yolo", "yolo", ["train"])
     for kind in ("images", "labels"):
@@ -160,7 +160,7 @@ def labelled_photos(folder: Path) -> None:
 @pytest.mark.slow
 def test_from_photos_to_a_distilled_detector(tmp_path: Path) -> None:
     """Every command of the walk-through as it stands there, on small images and with small detectors."""
-    labelled_photos(tmp_path)
+    labeled_photos(tmp_path)
     recipe = own_recipe()
     for old, new in (
         ('"gfl_r101"', '"gfl_r10w16"'),

@@ -3,6 +3,9 @@
 A rule is a pair (pattern, replacement): a regular expression that must match the whole key, and the new key, or None to
 drop the key. The first rule that matches is applied. Keys without a rule and missing keys are errors: no parameter
 silently keeps its random initialization.
+
+A pattern with a group named ``tied`` matches the several names of one shared tensor: all of them are renamed to one
+key, and their values must be equal.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 Rule = tuple[str, str | None]
@@ -38,7 +42,7 @@ def to_our_keys(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str,
             if replacement is not None:
                 name = match.expand(replacement)
                 if name in renamed:
-                    raise ValueError(f"two keys of the checkpoint are renamed to {name!r}, the second is {key!r}")
+                    check_tied(match, name, renamed[name], value)
                 renamed[name] = value
             break
         else:
@@ -48,6 +52,17 @@ def to_our_keys(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str,
     return renamed
 
 
+def check_tied(match: re.Match[str], name: str, first: Tensor, value: Tensor) -> None:
+    """Raise ValueError for two keys with one new name, unless they are names of one shared tensor."""
+    if "tied" not in match.re.groupindex:
+        raise ValueError(f"two keys of the checkpoint are renamed to {name!r}, the second is {match.string!r}")
+    if first.shape != value.shape or not torch.equal(first, value):
+        raise ValueError(
+            f"{match.string!r} differs from the same layer of another level, and this detector has one tensor for all "
+            f"levels, {name!r}: the checkpoint is of another architecture"
+        )
+
+
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load a state dict in our key layout; buffers that can be computed are optional.
 
@@ -55,10 +70,10 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         ValueError: for missing keys, unexpected keys and different shapes; the message lists them. The model stays
             unchanged.
     """
-    model.load_state_dict(fitting(model, state), strict=False)
+    model.load_state_dict(select_matching(model, state), strict=False)
 
 
-def fitting(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def select_matching(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Check that a state dict fits a model, and return the tensors that the model has.
 
     Raises:

@@ -16,7 +16,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ __all__ = ["UnknownObject", "read_pth"]
 
 MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of a file from before torch 1.6
 PROTOCOL = 1001  # second pickle
+LOCAL_HEADER = 30  # bytes before the name of a record in a zip archive
 MAX_DEPTH = 100  # of dictionaries and lists in each other
 UNPACKED = 64 << 20  # bytes that a small compressed archive may hold; larger ones may hold 8 times their size
 OPTIMIZER = ("optimizer", "optimizer_states")  # at the top level; it can be twice as large as the weights
@@ -118,7 +119,7 @@ def records_of(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo
     for info in sorted(infos, key=lambda info: info.header_offset):
         if info.header_offset < end:
             raise ValueError("its records overlap")
-        end = info.header_offset + zipfile.sizeFileHeader + len(info.orig_filename) + info.compress_size
+        end = info.header_offset + LOCAL_HEADER + len(info.orig_filename) + info.compress_size
     if end > size:
         raise EOFError("a record ends after the file")
     packed = any(info.compress_type == zipfile.ZIP_DEFLATED for info in infos)
@@ -169,7 +170,7 @@ class _Rest:
 def next_pickle(file: IO[bytes], size: int) -> SafeUnpickler:
     """An unpickler for the next pickle of a stream, after :func:`check_opcodes`; the file is then behind it."""
     start = file.tell()
-    check_opcodes(_Rest(file, size))
+    check_opcodes(cast(IO[bytes], _Rest(file, size)))
     end = file.tell()
     file.seek(start)
     return SafeUnpickler(io.BytesIO(file.read(end - start)))

@@ -25,6 +25,7 @@ from pkdzoo.cli.models import INFO, LIST
 from pkdzoo.cli.predict import PREDICT
 from pkdzoo.cli.push import PUSH
 from pkdzoo.hub.errors import DownloadError, UploadError
+from pkdzoo.utils.text import printable
 from pkdzoo.version import __version__
 
 VERBS: dict[str, Verb | dict[str, Verb]] = {
@@ -113,5 +114,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _failed(message: str, code: int) -> int:
-    print("pkdzoo:", " ".join(message.split()), file=sys.stderr)
+    print("pkdzoo:", printable(" ".join(message.split())), file=sys.stderr)
     return code

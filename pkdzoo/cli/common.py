@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pkdzoo.utils.text import printable
+
 if TYPE_CHECKING:
     import torch
 
@@ -41,13 +43,14 @@ class Verb:
 
 
 def show(args: argparse.Namespace, text: object, content: Any) -> None:
-    """Print a result: ``text``, or ``content`` as JSON with ``--json``."""
-    print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) if args.json else text)
+    """Print a result: ``text``, or ``content`` as JSON with ``--json``; control characters are escaped."""
+    shown = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) if args.json else str(text)
+    print(printable(shown, keep="\n\t"))
 
 
 def note(message: str) -> None:
     """Print a message that is not part of the result to stderr."""
-    print(f"pkdzoo: {message}", file=sys.stderr)
+    print(printable(f"pkdzoo: {message}", keep="\n\t"), file=sys.stderr)
 
 
 def count(text: str) -> int:

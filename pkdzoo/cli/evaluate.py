@@ -52,11 +52,12 @@ def eval_run(args: argparse.Namespace) -> int:
     from pkdzoo.data import find_split
     from pkdzoo.evaluation import evaluate_results, write_metrics
     from pkdzoo.evaluation.ground_truth import JsonGroundTruth
-    from pkdzoo.training import machine, run_folder
+    from pkdzoo.training import run_folder, threads
+    from pkdzoo.training.errors import describe_error
     from pkdzoo.training.evaluate import table
 
     accelerator = Accelerator(cpu=args.cpu, mixed_precision=args.mixed_precision)
-    machine.share_cores(accelerator, args.threads)
+    threads.share_cores(accelerator, args.threads)
     try:
         paths = find_split(args.data, args.split, args.annotations, args.images)
         if args.model.endswith(".json"):
@@ -68,7 +69,7 @@ def eval_run(args: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:  # an error of a loader process contains its traceback
         if args.debug:
             raise
-        message = machine.plainly(error).replace("pass skip_other_classes=True", "write --skip-other-classes")
+        message = describe_error(error).replace("pass skip_other_classes=True", "write --skip-other-classes")
         raise ValueError(message) from None
     if accelerator.is_main_process:
         path = write_metrics(args.output, metrics, **about, **run_folder.about(accelerator.num_processes))
@@ -93,7 +94,7 @@ def evaluate_detector(
     from pkdzoo.training.evaluate import evaluate, time_images
 
     model = open_detector(args, accelerator.device)
-    dataset = build.val_dataset(paths, model.resize, model.label_names, args.skip_other_classes)
+    dataset = build.val_dataset(paths, model.resize, model.label_names, args.skip_other_classes, model.letterbox)
     if accelerator.is_main_process:
         note(str(dataset.report))
     loader = accelerator.prepare(build.val_loader(dataset, args.batch_size, args.workers))

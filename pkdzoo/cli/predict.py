@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pkdzoo.cli.common import NMS_HELP, Parser, Verb, add_detector, comma_list, count, note, open_detector, share
+from pkdzoo.utils.text import printable
 
 if TYPE_CHECKING:
     from pkdzoo.inference.result import Result
@@ -68,7 +69,7 @@ def predict_run(args: argparse.Namespace) -> int:
         for result in with_progress(model.predict_stream(images, **options), total):
             done += 1
             if args.json:
-                print(json.dumps(result.to_json(), ensure_ascii=False), flush=True)
+                print(printable(json.dumps(result.to_json(), ensure_ascii=False)), flush=True)
             elif result.error is None:
                 print(result, flush=True)
             if writer is not None:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from typing import Any
 
 from pkdzoo.cli.common import Parser, Verb, note, show
 
-PREPARE_OPTIONS = ("arch", "license", "teacher_license", "data", "data_license", "image")  # arguments of prepare()
+PREPARE_OPTIONS = (
+    "arch",
+    "license",
+    "teacher_license",
+    "data",
+    "data_license",
+    "image",
+    "baseline",
+)  # arguments of prepare()
 
 
 def push_arguments(parser: Parser) -> None:
@@ -15,7 +24,11 @@ def push_arguments(parser: Parser) -> None:
     parser.add_argument("source", help="the folder of a run, a registered name, or a checkpoint file (with --arch)")
     parser.add_argument("--repo", required=True, metavar="ORG/NAME", help="repository, created if it is missing")
     parser.add_argument(
-        "--dry-run", nargs="?", const="", metavar="FOLDER", help="upload nothing: print the card, or write FOLDER"
+        "--dry-run",
+        nargs="?",
+        const="",
+        metavar="FOLDER",
+        help="upload nothing: print the card, and write FOLDER if it is given",
     )
     parser.add_argument("--arch", metavar="NAME", help="architecture of a checkpoint file")
     parser.add_argument(
@@ -27,23 +40,33 @@ def push_arguments(parser: Parser) -> None:
     parser.add_argument("--data", metavar="NAME", help="name of the training data set")
     parser.add_argument("--data-license", metavar="ID", help="license of the data set")
     parser.add_argument("--image", metavar="FILE", help="image that the card shows with predictions")
+    parser.add_argument("--baseline", metavar="RUN", help="run of the plain student, which the card compares with")
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
 
 
 def push_run(args: argparse.Namespace) -> int:
     """Write the folder, list its files and upload it."""
+    from pkdzoo.hub.card_text import UnknownLicense, render
     from pkdzoo.hub.upload import README, listing, push_folder
     from pkdzoo.training.publish import prepare
 
+    dry = args.dry_run is not None
     options = {name: getattr(args, name) for name in PREPARE_OPTIONS if getattr(args, name) is not None}
     with tempfile.TemporaryDirectory() as temporary:
-        folder = prepare(args.source, args.dry_run or temporary, args.repo, **options)
+        try:
+            folder = prepare(args.source, args.dry_run or temporary, args.repo, **options)
+        except UnknownLicense as error:
+            if dry and not args.json:
+                show(args, render(error.card, publish=False), None)
+            raise
         files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
         note(listing(folder))
         card = (folder / README).read_text(encoding="utf-8")
-        address = push_folder(folder, args.repo, private=args.private) if args.dry_run is None else None
-    summary = {"repository": args.repo, "files": files, "folder": args.dry_run or None, "address": address}
-    show(args, address or args.dry_run or card, summary)
+        address = None if dry else push_folder(folder, args.repo, private=args.private)
+    summary: dict[str, Any] = {"repository": args.repo, "files": files, "folder": args.dry_run or None}
+    show(args, card if dry else address, {**summary, "address": address, **({"card": card} if dry else {})})
+    if dry:
+        note(f"nothing was uploaded{f'; the files are in {args.dry_run}' if args.dry_run else ''}")
     return 0
 
 

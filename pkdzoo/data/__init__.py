@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pkdzoo.utils.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from pkdzoo.data.augment import MixTransform
     from pkdzoo.data.batching import collate
     from pkdzoo.data.dataset import CocoDataset, TooManyUnreadable, open_dataset
     from pkdzoo.data.image_files import UnreadableImage
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
         RandomZoom,
         Resize,
         Sample,
+        eval_transform,
         resize_keep_ratio,
-        test_transform,
         train_transform,
     )
 
@@ -33,6 +34,7 @@ __all__ = [
     "CocoDataset",
     "Compose",
     "LoadReport",
+    "MixTransform",
     "RandomCrop",
     "RandomFlip",
     "RandomZoom",
@@ -41,12 +43,12 @@ __all__ = [
     "TooManyUnreadable",
     "UnreadableImage",
     "collate",
+    "eval_transform",
     "find_split",
     "make_shapes",
     "open_dataset",
     "read_image",
     "resize_keep_ratio",
-    "test_transform",
     "train_transform",
 ]
 
@@ -58,6 +60,7 @@ if not TYPE_CHECKING:  # a type checker would take every name of the package for
             "CocoDataset": "pkdzoo.data.dataset",
             "Compose": "pkdzoo.data.transforms",
             "LoadReport": "pkdzoo.data.load_report",
+            "MixTransform": "pkdzoo.data.augment",
             "RandomCrop": "pkdzoo.data.transforms",
             "RandomFlip": "pkdzoo.data.transforms",
             "RandomZoom": "pkdzoo.data.transforms",
@@ -71,7 +74,7 @@ if not TYPE_CHECKING:  # a type checker would take every name of the package for
             "open_dataset": "pkdzoo.data.dataset",
             "read_image": "pkdzoo.data.image_io",
             "resize_keep_ratio": "pkdzoo.data.transforms",
-            "test_transform": "pkdzoo.data.transforms",
+            "eval_transform": "pkdzoo.data.transforms",
             "train_transform": "pkdzoo.data.transforms",
         },
     )

@@ -20,15 +20,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from pkdzoo.data.filter import CROWD, positions, select
+from pkdzoo.data.augment import MixTransform
+from pkdzoo.data.filter import positions, select
+from pkdzoo.data.formats.coco import CROWD, IGNORE, Columns, decode_name
 from pkdzoo.data.formats.read import read_annotations
 from pkdzoo.data.image_files import UnreadableImage
 from pkdzoo.data.image_io import read_image
 from pkdzoo.data.load_report import LoadReport
 from pkdzoo.data.locate import find_split
+from pkdzoo.data.segmentations import INVALID
 from pkdzoo.data.transforms import Sample, Transform
 from pkdzoo.structures import Instances
 from pkdzoo.utils.text import quote_some
@@ -107,7 +111,8 @@ class CocoDataset(Dataset[Sample]):
         json_path: the annotation file (for VOC the list of images, for YOLO ``data.yaml/SPLIT``: see
             ``formats/read.py``).
         image_dir: folder of the images; file names in the JSON are relative to it.
-        transform: applied to each sample with a generator seeded by (seed, epoch, image id).
+        transform: applied to each sample with a generator seeded by (seed, epoch, image id); a :class:`MixTransform` to
+            each batch, with a generator of its first image.
         label_names: the model's classes; None means the file's. Every class of the file must be among them; classes
             that the file lacks have no boxes.
         skip_other_classes: leave out boxes of classes that are not in ``label_names`` instead of raising an error.
@@ -142,7 +147,7 @@ class CocoDataset(Dataset[Sample]):
         json_path: str | Path,
         image_dir: str | Path,
         *,
-        transform: Transform | None = None,
+        transform: Transform | MixTransform | None = None,
         label_names: Sequence[str] | None = None,
         skip_other_classes: bool = False,
         with_masks: bool = False,
@@ -177,7 +182,7 @@ class CocoDataset(Dataset[Sample]):
 
     def file_name(self, index: int) -> str:
         """Path of an image inside ``image_dir``."""
-        return bytes(self.table.names[self.table.name_ends[index] : self.table.name_ends[index + 1]]).decode()
+        return decode_name(self.table.names[self.table.name_ends[index] : self.table.name_ends[index + 1]])
 
     def aspect_groups(self) -> Tensor:
         """(n,) uint8: 0 for portrait images (higher than wide), 1 for the others."""
@@ -222,18 +227,35 @@ class CocoDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
+        sample = self._readable(index % len(self))
+        if self.transform is None:
+            return sample
+        if isinstance(self.transform, MixTransform):
+            return self._mixed([sample], self.transform)[0]
+        return self.transform(sample, self._generator(sample))
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """The samples of one batch, as torch's loaders ask for them; a :class:`MixTransform` mixes their images."""
+        if not isinstance(self.transform, MixTransform):
+            return [self[index] for index in indices]
+        return self._mixed([self._readable(index % len(self)) for index in indices], self.transform)
+
+    def _mixed(self, samples: list[Sample], transform: MixTransform) -> list[Sample]:
+        """Transformed samples of a batch; images are drawn from the data set until there are enough partners."""
+        rng, epoch = self._generator(samples[0]), int(self._epoch)
+        missing = max(0, transform.pool - len(samples)) if transform.mixes(epoch) else 0
+        drawn = torch.randint(len(self), (missing,), generator=rng).tolist()
+        return transform([*samples, *(self._readable(index) for index in drawn)], rng, epoch, len(samples))
+
+    def _generator(self, sample: Sample) -> torch.Generator:
+        return torch.Generator().manual_seed(item_seed(self.seed, int(self._epoch), sample.meta["image_id"]))
+
+    def _readable(self, index: int) -> Sample:
         if get_worker_info() is not None and not self._frozen:
             # A full garbage collection writes into every object's header, which copies about 75 MB of the parent's
             # memory into each forked worker. Objects from before the fork need no collection in the worker.
             gc.freeze()
             self._frozen = True
-        sample = self._readable(index % len(self))
-        if self.transform is None:
-            return sample
-        rng = torch.Generator().manual_seed(item_seed(self.seed, int(self._epoch), sample.meta["image_id"]))
-        return self.transform(sample, rng)
-
-    def _readable(self, index: int) -> Sample:
         while True:
             try:
                 return self.load(index)
@@ -297,23 +319,58 @@ class CocoDataset(Dataset[Sample]):
             segmentations: return ``segmentation`` as well.
 
         Returns:
-            ``image_id``, ``category_id``, ``bbox`` (x, y, width, height), ``area`` and ``iscrowd`` as arrays, and with
-            ``segmentations`` a list of run lengths, None for an object without a mask.
+            ``image_id``, ``category_id``, ``bbox`` (x, y, width, height), ``area``, ``iscrowd`` and ``ignore`` as
+            arrays, and with ``segmentations`` a list of run lengths, None for an object without a mask.
+
+        Raises:
+            ValueError: with ``segmentations``, one of them cannot be used.
         """
         columns = read_annotations(self.json_path, segmentations=segmentations)
-        position = positions(columns.owners, self.image_ids, np.argsort(self.image_ids, kind="stable"))
-        rows = np.flatnonzero((position >= 0) & np.isin(columns.labels, list(self._label_of)))
-        objects: dict[str, Any] = {
-            "image_id": columns.owners[rows],
-            "category_id": columns.labels[rows],
-            "bbox": columns.boxes[rows],
-            "area": columns.areas[rows],
-            "iscrowd": (columns.flags[rows] & CROWD).astype(bool),
-        }
-        if columns.segments is not None:
-            sizes = self.sizes[position[rows]].tolist()
-            objects["segmentation"] = [columns.segments.rle(r, *size) for r, size in zip(rows.tolist(), sizes)]
-        return objects
+        return objects_of(columns, self.image_ids, self.sizes, list(self._label_of), self.json_path)
+
+
+def objects_of(
+    columns: Columns,
+    image_ids: NDArray[np.int64],
+    sizes: NDArray[np.int32],
+    category_ids: Sequence[int],
+    source: str | Path,
+) -> dict[str, Any]:
+    """Ground truth of some images and classes; see :meth:`CocoDataset.ground_truth`.
+
+    Args:
+        columns: the annotation file.
+        image_ids: (n,) of the images, at least one.
+        sizes: (n, 2) height and width of the images.
+        category_ids: of the classes.
+        source: name of the file in messages.
+
+    Raises:
+        ValueError: ``columns`` has segmentations, and one of them cannot be used.
+    """
+    position = positions(columns.owners, image_ids, np.argsort(image_ids, kind="stable"))
+    rows = np.flatnonzero((position >= 0) & np.isin(columns.labels, list(category_ids)))
+    objects: dict[str, Any] = {
+        "image_id": columns.owners[rows],
+        "category_id": columns.labels[rows],
+        "bbox": columns.boxes[rows],
+        "area": columns.areas[rows],
+        "iscrowd": (columns.flags[rows] & CROWD).astype(bool),
+        "ignore": (columns.flags[rows] & IGNORE).astype(bool),
+    }
+    if columns.segments is not None:
+        own_sizes = sizes[position[rows]]
+        other_size = columns.segments.mark_other_sizes(rows, own_sizes)
+        invalid = int((np.asarray(columns.segments.kinds)[rows] == INVALID).sum())
+        if invalid:  # a missing mask would count as an object that was not found
+            raise ValueError(
+                f"{source}: masks cannot be evaluated, since {invalid} of {len(rows)} segmentations cannot be used "
+                f"({other_size} are of another size than their image, the others are damaged): correct them in the file"
+            )
+        objects["segmentation"] = [
+            columns.segments.rle(row, *size) for row, size in zip(rows.tolist(), own_sizes.tolist())
+        ]
+    return objects
 
 
 def open_dataset(

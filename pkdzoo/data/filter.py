@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pkdzoo.data.formats.coco import Columns
+from pkdzoo.data.formats.coco import CROWD, IGNORE, Columns
 from pkdzoo.data.load_report import LoadReport
-from pkdzoo.data.masks import NONE
+from pkdzoo.data.segmentations import INVALID, NONE
 from pkdzoo.utils.text import quote_some
 
-CROWD, IGNORE = 1, 2  # bits of Columns.flags
 SLICE = 1 << 16  # annotations checked at a time: float64 intermediates of a million boxes are large
 
 
@@ -29,7 +28,7 @@ class Table:
     Attributes:
         image_ids: (n,) int64.
         sizes: (n, 2) int32, (height, width).
-        names: concatenated UTF-8 file names; the name of image k ends at ``name_ends[k + 1]``.
+        names: concatenated file names; the name of image k ends at ``name_ends[k + 1]``.
         name_ends: (n + 1,) int64.
         box_ends: (n + 1,) int64; the boxes of image k are ``box_ends[k] : box_ends[k + 1]``.
         boxes: (N, 4) float32 xyxy, clipped to their image.
@@ -72,6 +71,7 @@ def select(
     """
     if len(columns.image_ids) == 0:
         raise ValueError(f"{report.source}: 'images' is an empty list")
+    columns.check_image_ids(report.source)
     order, first = _first_of_each(columns.image_ids)
     _count_records(columns, len(first), report)
     owner = positions(columns.owners, columns.image_ids, order)
@@ -85,25 +85,58 @@ def select(
     rows = np.flatnonzero(usable)
     rows = rows[np.argsort(owner[rows], kind="stable")]
     images = np.flatnonzero(kept)
-    report.boxes = len(rows)
-    report.per_class = dict(zip(label_names, np.bincount(labels[rows], minlength=len(label_names)).tolist()))
+    table = _table(columns, images, rows, boxes[rows], labels[rows], counts)
+    _count_boxes(columns, table, label_names, report)
     _require_boxes(with_object, len(first), len(images), label_names, report)
+    if columns.segments is not None:
+        other_size = columns.segments.mark_other_sizes(rows, columns.sizes[owner[rows]])
+        _ignore_maskless(columns, table, other_size, report)
+        _count_boxes(columns, table, label_names, report)  # objects without a mask are crowd now
+    return table
+
+
+def _table(
+    columns: Columns,
+    images: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    boxes: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    counts: NDArray[np.int64],
+) -> Table:
+    """The table of some images and some annotations, sorted by image; ``counts`` are those of all images."""
     names = [columns.names[columns.name_ends[k] : columns.name_ends[k + 1]] for k in images.tolist()]
-    table = Table(
+    return Table(
         image_ids=columns.image_ids[images],
         sizes=columns.sizes[images],
         names=np.frombuffer(b"".join(names), np.uint8),
         name_ends=np.cumsum([0, *map(len, names)], dtype=np.int64),
         box_ends=np.cumsum([0, *counts[images].tolist()], dtype=np.int64),
-        boxes=boxes[rows],
-        labels=labels[rows],
+        boxes=boxes,
+        labels=labels,
         crowd=(columns.flags[rows] & CROWD).astype(bool),
         rows=rows,
     )
-    report.crowd = int(table.crowd.sum())
-    if columns.segments is not None:
-        _ignore_maskless(columns, table, report)
-    return table
+
+
+def _count_boxes(columns: Columns, table: Table, label_names: list[str], report: LoadReport) -> None:
+    by_label = np.bincount(table.labels, minlength=len(label_names))
+    objects = np.bincount(table.labels[~table.crowd], minlength=len(label_names))
+    report.boxes, report.crowd = len(table.rows), int(table.crowd.sum())
+    report.per_class = dict(zip(label_names, by_label.tolist()))
+    report.crowd_only = [label_names[k] for k in np.flatnonzero((by_label > 0) & (objects == 0))]
+    report.other_areas = int(odd_areas(columns.areas[table.rows], columns.boxes[table.rows]).sum())
+
+
+def odd_areas(areas: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(N,) whether an annotated area cannot be that of an object in its box: zero, or of another unit than pixels.
+
+    Args:
+        areas: (N,), NaN where the file has none.
+        boxes: (N, 4) x, y, width, height.
+    """
+    limit = boxes[:, 2] * boxes[:, 3]
+    odd: NDArray[np.bool_] = (limit > 1) & ((areas < limit / 1000) | (areas > 1.2 * limit + 16))
+    return odd
 
 
 def positions(ids: NDArray[np.int64], table: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -205,11 +238,16 @@ def _fill_slice(
     boxes[usable] = clipped[usable]
 
 
-def _ignore_maskless(columns: Columns, table: Table, report: LoadReport) -> None:
-    """Turn objects without a mask into regions to ignore, as mmdetection does: no mask can be learnt from them."""
+def _ignore_maskless(columns: Columns, table: Table, other_size: int, report: LoadReport) -> None:
+    """Turn objects without a mask into regions to ignore, as mmdetection does: no mask can be learned from them."""
     assert columns.segments is not None
-    maskless = np.asarray(columns.segments.kinds)[table.rows] == NONE
-    report.without_mask = int((maskless & ~table.crowd).sum())
+    kinds = np.asarray(columns.segments.kinds)[table.rows]
+    report.without_mask = int(((kinds == NONE) & ~table.crowd).sum())
+    report.other_size_masks = other_size
+    report.invalid_masks = int((kinds == INVALID).sum()) - other_size
+    maskless = (kinds == NONE) | (kinds == INVALID)
+    if maskless.all() and (kinds == INVALID).any():
+        raise ValueError(f"{report.source}: no annotation has a usable segmentation. {report.reasons()}")
     if maskless.all():
         raise ValueError(f"{report.source}: no annotation has a segmentation; load it with with_masks=False")
     table.crowd |= maskless

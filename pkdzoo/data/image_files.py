@@ -9,11 +9,15 @@ mmdetection loads with mmcv's ``color`` flag (``IMREAD_COLOR``), which applies t
 drawn on; only ``color_ignore_orientation`` does not. Prediction here always applies the tag. A data set applies it too,
 with one exception: a quarter turn is left out where only the image as stored has the size that the annotation file
 states. Those boxes were drawn on the stored pixels, and the turn would move them off their objects (see
-``open_image``'s ``size``).
+``open_image``'s ``size``). In TIFF files the tag is a field of the file itself, which PIL applies while it decodes.
+
+The orientation in XMP metadata alone is not applied: OpenCV does not read it, so boxes were not drawn on it.
 """
 
 from __future__ import annotations
 
+import os
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +28,16 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")  # of the image files in a folder
+# Of the image files in a folder, for data sets and for prediction alike.
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".avif",
+)  # fmt: skip
+# Images that are not decoded: a folder's report counts them instead of leaving them out in silence.
+OTHER_SUFFIXES = (
+    ".heic", ".heif", ".svg", ".psd", ".tga", ".exr", ".hdr", ".ico", ".pcx", ".pfm", ".raw", ".dng", ".cr2", ".cr3",
+    ".nef", ".arw", ".orf", ".rw2", ".dcm", ".nii", ".jxl", ".jxr", ".eps", ".pdf", ".npy", ".mat", ".fits", ".ras",
+)  # fmt: skip
 # Formats that are decoded, whatever the suffix. PIL has more, and runs other programs for some of them.
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 ORIENTATION = 0x0112  # the EXIF tag
@@ -37,8 +50,11 @@ TRANSPOSES = {  # by the value of the tag
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+INVERSE = {Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90}
 QUARTER_TURNS = tuple(TRANSPOSES[k] for k in (5, 6, 7, 8))
-_PNG_EXIF = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # where PIL finds the tag in a PNG
+_PNG_EXIF = ("exif", "Raw profile type exif")  # where PIL finds the tag in a PNG
+_XMP = ("xmp", "XML:com.adobe.xmp")  # where PIL would find an orientation that OpenCV does not read
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257  # fields of a TIFF file
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -89,12 +105,38 @@ def upright(image: Image.Image, size: tuple[int, int] | None = None) -> Image.Im
         image: any PIL image.
         size: (height, width) that boxes were drawn on. A quarter turn is left out if only the image as stored has it.
     """
-    transpose = TRANSPOSES.get(image.getexif().get(ORIENTATION, 1))  # read first: the conversion may lose the tag
+    transpose = exif_transpose_of(image)  # read first: the conversion may lose the tag
     stored = (image.height, image.width)
     rgb = to_rgb(image)
     if transpose in QUARTER_TURNS and size == stored and size != stored[::-1]:
         return rgb
     return rgb if transpose is None else rgb.transpose(transpose)
+
+
+def exif_transpose_of(image: Image.Image) -> Image.Transpose | None:
+    """What the EXIF tag of an image asks for; None for an upright image, and for a tag that cannot be read."""
+    hidden = {key: image.info.pop(key) for key in _XMP if key in image.info}
+    try:
+        return TRANSPOSES.get(image.getexif().get(ORIENTATION, 1))
+    except (SyntaxError, ValueError, KeyError, TypeError, OSError, AttributeError):  # OpenCV shows the pixels as stored
+        return None
+    finally:
+        image.info.update(hidden)
+
+
+def is_image_name(name: str | Path) -> bool:
+    """Whether a file of this name is taken for an image: by its suffix, and not hidden.
+
+    macOS writes a hidden ``._a.jpg`` beside ``a.jpg`` on other systems' disks; it holds no image.
+    """
+    path = Path(name)
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def is_other_image(name: str | Path) -> bool:
+    """Whether a file of this name is an image of a format that is not decoded."""
+    path = Path(name)
+    return path.suffix.lower() in OTHER_SUFFIXES and not path.name.startswith(".")
 
 
 @cache
@@ -108,11 +150,17 @@ def known_formats() -> tuple[str, ...]:
 def _opened(path: str | Path, content: BinaryIO | None = None) -> Iterator[Image.Image]:
     """The opened file, not decoded yet; every error inside the block becomes an UnreadableImage with the path."""
     try:
+        if content is None and not (os.path.isdir(path) or stat.S_ISREG(os.stat(path).st_mode)):
+            raise UnreadableImage(path, "it is no file")  # reading a device or a pipe may never end
         with warnings.catch_warnings():
             # 12,000 x 9,000 pixels are large, but no attack
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path if content is None else content, formats=known_formats()) as file:
+                for key in _XMP:
+                    file.info.pop(key, None)  # PIL applies it to a TIFF file while it decodes
                 yield file
+    except UnreadableImage:
+        raise
     except FileNotFoundError:
         raise UnreadableImage(path, "there is no such file") from None
     except UnidentifiedImageError:
@@ -133,12 +181,21 @@ def open_image(path: str | Path, content: BinaryIO | None = None, size: tuple[in
         UnreadableImage: the file is missing, truncated, no image, too large, or not of ``size``.
     """
     with _opened(path, content) as file:
+        tiff_turn = _tiff_transpose(file)
         file.load()
         image = upright(file, size)
+    if tiff_turn in QUARTER_TURNS and size == (image.width, image.height) and size != (image.height, image.width):
+        image = image.transpose(INVERSE.get(tiff_turn, tiff_turn))  # its boxes were drawn on the stored pixels
     if size is not None and (image.height, image.width) != tuple(size):
         actual, annotated = f"{image.height} x {image.width}", f"{size[0]} x {size[1]}"
         raise UnreadableImage(path, f"it has {actual} pixels (h x w), but its boxes were drawn on {annotated}")
     return image
+
+
+def _tiff_transpose(file: Image.Image) -> Image.Transpose | None:
+    """How PIL turns the pixels of a TIFF file while it decodes them; None for other files."""
+    tags = getattr(file, "tag_v2", None)
+    return None if tags is None else TRANSPOSES.get(tags.get(ORIENTATION, 1))
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
@@ -149,7 +206,41 @@ def read_size(path: str | Path) -> tuple[int, int]:
     """
     with _opened(path) as file:
         height, width = file.height, file.width
-        # PIL decodes a whole PNG to get its EXIF, in case the tag stands behind the pixels.
-        untagged = file.format == "PNG" and not any(key in file.info for key in _PNG_EXIF)
-        transpose = None if untagged else TRANSPOSES.get(file.getexif().get(ORIENTATION, 1))
+        if hasattr(file, "tag_v2"):  # some versions of PIL swap the sides of a turned TIFF file here, others do not
+            width, height = int(file.tag_v2[_TIFF_WIDTH]), int(file.tag_v2[_TIFF_HEIGHT])
+            transpose = _tiff_transpose(file)
+        else:
+            # PIL decodes a whole PNG to get its EXIF, in case the tag stands behind the pixels.
+            untagged = file.format == "PNG" and not any(key in file.info for key in _PNG_EXIF)
+            transpose = None if untagged else exif_transpose_of(file)
     return (width, height) if transpose in QUARTER_TURNS else (height, width)
+
+
+def check_whole(path: str | Path, size: tuple[int, int] | None = None) -> None:
+    """Check that an image file can be read, mostly from its first and last bytes.
+
+    Nearly all whole JPEG and PNG files end with their end mark. Only a file without it, or of another size than
+    annotated, is decoded; a damaged file with its mark passes.
+
+    Args:
+        path: the file.
+        size: (height, width) that boxes were drawn on, where it is known.
+
+    Raises:
+        UnreadableImage: the file is missing, truncated, no image, or not of ``size``.
+    """
+    actual = read_size(path)
+    if actual != (size or actual) or not _has_end_mark(path):
+        open_image(path, size=size)
+
+
+def _has_end_mark(path: str | Path) -> bool:
+    with open(path, "rb") as file:
+        start, length = file.read(12), os.fstat(file.fileno()).st_size
+        file.seek(max(0, length - 4096))
+        end = file.read(4096)
+    if start.startswith(b"\x89PNG"):
+        return b"IEND" in end[-64:]
+    if start[:4] == b"RIFF":  # WebP tells its length
+        return int.from_bytes(start[4:8], "little") + 8 <= length
+    return start.startswith(b"\xff\xd8") and b"\xff\xd9" in end

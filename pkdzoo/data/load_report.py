@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pkdzoo.utils.text import quote_some
+
 
 @dataclass
 class LoadReport:
@@ -20,7 +22,12 @@ class LoadReport:
         ignored, other_classes, without_image: annotations left out because they are marked ``ignore``, because of their
             class, or because no image has their image id.
         without_mask: objects without a segmentation although masks were requested; they are treated as crowd.
-        duplicate_images, duplicate_annotations: records that repeat an id; of such images the first one is used.
+        other_size_masks, invalid_masks: segmentations that cannot be used: run lengths of another size than their
+            image; polygons and run lengths that are damaged (not numbers, far outside any image, too few or too many
+            pixels). Their objects are treated as crowd, too.
+        other_areas: boxes whose annotated area cannot be that of their object: zero, or in another unit than pixels.
+        crowd_only: classes that have boxes, all of which are crowd regions.
+        duplicate_images, duplicate_annotations: records that repeat an id.
         empty_images: images without a box, left out if ``dropped_empty``.
         small_images: images left out because of their size.
 
@@ -43,16 +50,23 @@ class LoadReport:
     other_classes: int = 0
     without_image: int = 0
     without_mask: int = 0
+    other_size_masks: int = 0
+    invalid_masks: int = 0
+    other_areas: int = 0
     duplicate_images: int = 0
     duplicate_annotations: int = 0
     empty_images: int = 0
     dropped_empty: bool = False
     small_images: int = 0
     per_class: dict[str, int] = field(default_factory=dict)
+    crowd_only: list[str] = field(default_factory=list)
 
     def reasons(self) -> str:
         """What was left out or looks wrong, one clause each; empty where there is nothing to report."""
         left_out = "left out" if self.dropped_empty else "kept"
+        # a few areas differ in any large data set; of more the numbers of an evaluation are others
+        other_areas = self.other_areas if self.other_areas > 0.01 * self.boxes else 0
+        crowd_only = quote_some(self.crowd_only)
         clauses = (
             (self.no_size, "boxes left out: width or height is not above zero"),
             (self.outside, "boxes left out: outside their image"),
@@ -62,7 +76,11 @@ class LoadReport:
             (self.other_classes, "annotations left out: of other classes"),
             (self.without_image, "annotations left out: their image_id belongs to no image"),
             (self.without_mask, "objects have no segmentation and are ignored, like crowd"),
-            (self.duplicate_images, "image records repeat an id; the first one is used"),
+            (self.other_size_masks, "segmentations are of another size than their image and are ignored, like crowd"),
+            (self.invalid_masks, "segmentations are damaged (coordinates or run lengths) and are ignored, like crowd"),
+            (other_areas, "areas do not fit their boxes; APs, APm and APl of an evaluation follow these areas"),
+            (len(self.crowd_only), f"classes have only crowd regions, which are not learned ({crowd_only})"),
+            (self.duplicate_images, "image records are repeated"),
             (self.duplicate_annotations, "annotations repeat an id"),
             (self.small_images, "images left out: too small"),
             (self.empty_images, f"images have no box ({left_out})"),

@@ -143,11 +143,11 @@ def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
     return Sample(resize_image(sample.image, size), instances, meta)
 
 
-def _uniform(rng: torch.Generator) -> float:
+def uniform(rng: torch.Generator) -> float:
     return float(torch.rand((), generator=rng))
 
 
-def _integer(low: int, high: int, rng: torch.Generator) -> int:
+def integer(low: int, high: int, rng: torch.Generator) -> int:
     """A random integer in ``low .. high``, both included."""
     return int(torch.randint(low, high + 1, (), generator=rng))
 
@@ -210,9 +210,9 @@ class Resize:
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
         short = self.short[0]
         if len(self.short) > 1 and self.mode == "range":
-            short = _integer(min(self.short), max(self.short), rng)
+            short = integer(min(self.short), max(self.short), rng)
         elif len(self.short) > 1:
-            short = self.short[_integer(0, len(self.short) - 1, rng)]
+            short = self.short[integer(0, len(self.short) - 1, rng)]
         return resize_sample(sample, keep_ratio_size(sample.size, short, self.long))
 
 
@@ -235,7 +235,7 @@ class RandomFlip:
         self.p = p
 
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
-        if _uniform(rng) >= self.p:
+        if uniform(rng) >= self.p:
             return sample
         width = sample.size[1]
         left, top, right, bottom = sample.instances.boxes.unbind(1)
@@ -277,7 +277,7 @@ class RandomCrop:
 
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
         height, width = (min(window, side) for window, side in zip(self.size, sample.size))
-        return _random_window(sample, height, width, self.keep, rng)
+        return random_window(sample, height, width, self.keep, rng)
 
 
 class RandomZoom:
@@ -321,18 +321,18 @@ class RandomZoom:
         self.resize = Resize(short, long)
 
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
-        if _uniform(rng) >= self.share:
+        if uniform(rng) >= self.share:
             return sample
         sample = self.resize(sample, rng)
         low, high = self.window
-        height, width = (_integer(min(low, side), min(high, side), rng) for side in sample.size)
-        return _random_window(sample, height, width, 0.0, rng)
+        height, width = (integer(min(low, side), min(high, side), rng) for side in sample.size)
+        return random_window(sample, height, width, 0.0, rng)
 
 
-def _random_window(sample: Sample, height: int, width: int, keep: float, rng: torch.Generator) -> Sample:
+def random_window(sample: Sample, height: int, width: int, keep: float, rng: torch.Generator) -> Sample:
     """Crop at a random position; drop objects with less than ``keep`` of their box, or no pixel, inside."""
-    top = _integer(0, sample.size[0] - height, rng)
-    left = _integer(0, sample.size[1] - width, rng)
+    top = integer(0, sample.size[0] - height, rng)
+    left = integer(0, sample.size[1] - width, rng)
     old = sample.instances.boxes
     boxes = old - torch.tensor([left, top, left, top])
     boxes = torch.stack((boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)), 2).flatten(1)
@@ -364,19 +364,19 @@ def train_transform(
     return Compose([Resize(short, long, mode), RandomFlip(flip)])
 
 
-def test_transform(short: int = 800, long: int = 1333) -> Compose:  # noqa: PT028 (it is no test)
+def eval_transform(short: int = 800, long: int = 1333) -> Compose:
     """The published test transform: only the keep-ratio resize.
 
     Example:
         >>> import torch
         >>> from pkdzoo import Instances
-        >>> from pkdzoo.data import Sample, test_transform
+        >>> from pkdzoo.data import Sample, eval_transform
         >>> objects = Instances(torch.tensor([[0.0, 0.0, 15.0, 20.0]]), torch.tensor([1]))
         >>> sample = Sample(torch.zeros(3, 40, 60, dtype=torch.uint8), objects)
-        >>> test_transform(short=800, long=1333)(sample, torch.Generator()).size
+        >>> eval_transform(short=800, long=1333)(sample, torch.Generator()).size
         (800, 1200)
     """
     return Compose([Resize(short, long)])
 
 
-test_transform.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it because of its name
+eval_transform.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it because of its name

@@ -9,8 +9,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from pkdzoo.data.filter import CROWD, positions
-from pkdzoo.data.formats.coco import Columns
+from pkdzoo.data.filter import positions
+from pkdzoo.data.formats.coco import CROWD, Columns
 from pkdzoo.data.formats.common import UNKNOWN_SIZE
 from pkdzoo.dataset_tools.check_report import SplitReport, make_finding
 
@@ -38,11 +38,11 @@ class Annotations:
     @classmethod
     def of(cls, columns: Columns) -> Annotations:
         """Decode the file names and look up the image of each annotation."""
-        ends, ids = columns.name_ends.tolist(), columns.image_ids
+        ids = columns.image_ids
         owner = np.full(len(columns.owners), -1, np.int64)
         if len(ids):
             owner = positions(columns.owners, ids, np.argsort(ids, kind="stable"))
-        return cls(columns, [columns.names[a:b].decode() for a, b in pairwise(ends)], owner)
+        return cls(columns, [columns.file_name(k) for k in range(len(ids))], owner)
 
     def describe(self, mask: NDArray[np.bool_]) -> list[str]:
         """File name, class and box of each annotation that the mask (N,) selects."""

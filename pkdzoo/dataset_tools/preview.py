@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pkdzoo.data.filter import CROWD
+from pkdzoo.data.formats.coco import CROWD
 from pkdzoo.data.formats.read import read_annotations
 from pkdzoo.data.image_files import UnreadableImage, open_image
 from pkdzoo.data.locate import find_split
@@ -53,11 +53,11 @@ def preview(
     if len(table.image_ids) == 0:
         raise ValueError(f"{annotations} lists no image")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(table.image_ids))[:count])
-    ends, names = table.name_ends, dict(table.categories)
+    names = dict(table.categories)
     label_of = {number: label for label, number in enumerate(names)}
     tiles = []
     for k in chosen.tolist():
-        name = table.names[ends[k] : ends[k + 1]].decode()
+        name = table.file_name(k)
         rows = np.flatnonzero(table.owners == table.image_ids[k])
         categories = table.labels[rows].tolist()
         captions = [

@@ -1,9 +1,11 @@
-"""What the methods that imitate feature maps share: squared differences, their means, and default weights."""
+"""What the methods that imitate feature maps share: their constructor, squared differences, means, default weights."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from pkdzoo.distill.base import DistillMethod
+from pkdzoo.distill.pairing import PairBy, Project, PyramidPairs, Resize
 from pkdzoo.losses import normalize_channels
 from pkdzoo.models.detector import Detector
 from pkdzoo.ops.reduce import mean_over_ranks
@@ -50,3 +52,39 @@ def default_weight(weight: float | None, normalize: bool, teacher: Detector) -> 
     if weight is not None:
         return float(weight)
     return published_pkd_weight(teacher) if normalize else 10.0
+
+
+class PyramidMethod(DistillMethod):
+    """Base class of the methods that compare pairs of pyramid levels under one weight.
+
+    Args:
+        student: detector that learns.
+        teacher: detector it learns from.
+        weight: None: PKD's with ``normalize``, 10 without.
+        levels: pairs of levels, counted from the finest.
+        pair: ``index`` or ``stride``.
+        resize: what to do with maps of different size, see :func:`pkdzoo.distill.pairing.pair_maps`.
+        project: where the student's maps are projected, see :class:`pkdzoo.distill.pairing.PyramidPairs`.
+        normalize: whether the method normalizes channels as PKD does.
+        sync: statistics of that normalization over all processes.
+    """
+
+    def __init__(
+        self,
+        student: Detector,
+        teacher: Detector,
+        weight: float | None,
+        levels: int,
+        pair: PairBy,
+        resize: Resize,
+        project: Project = "refuse",
+        normalize: bool = False,
+        sync: bool = False,
+    ) -> None:
+        super().__init__()
+        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, project)
+        self.weight = default_weight(weight, normalize, teacher)
+        self.normalize, self.sync = normalize, sync
+
+    def extra_repr(self) -> str:
+        return f"weight={self.weight}"

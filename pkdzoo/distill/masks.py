@@ -60,7 +60,7 @@ def object_mask(objects: Sequence[Instances], size: tuple[int, int], stride: flo
     return torch.stack(masks)[:, None].float()
 
 
-def size_levels(boxes: Tensor, levels: int) -> Tensor:
+def assign_size_levels(boxes: Tensor, levels: int) -> Tensor:
     """The level that fits the size of each box, one octave per level: (G,) int64 in ``0 .. levels-1``.
 
     Level 0 ends at a side of 112 pixels whatever its stride, as in DeFeat and Global Knowledge, for RetinaNet too.
@@ -70,9 +70,9 @@ def size_levels(boxes: Tensor, levels: int) -> Tensor:
     return (side / FINEST + 1e-6).log2().floor().clamp(0, levels - 1).long()
 
 
-def of_level(objects: Sequence[Instances], level: int, levels: int) -> list[Instances]:
+def select_level(objects: Sequence[Instances], level: int, levels: int) -> list[Instances]:
     """Only the objects whose size fits a level."""
-    return [o[size_levels(o.boxes, levels) == level] for o in objects]
+    return [o[assign_size_levels(o.boxes, levels) == level] for o in objects]
 
 
 def near_anchor_mask(

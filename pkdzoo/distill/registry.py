@@ -101,7 +101,7 @@ def method_options(name: str) -> dict[str, Any]:
     return {p.name: p.default for p in parameters}
 
 
-POSITIVE = ("temperature", "tau", "prototypes", "levels")  # options that must be above 0
+POSITIVE = ("temperature", "prototypes", "levels")  # options that must be above 0
 
 
 def build_method(name: str, student: Detector, teacher: Detector, options: Mapping[str, Any]) -> DistillMethod:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 INVALID = -1.0  # score where there is no candidate
-EVERYTHING = 2**31 - 1  # NMS keeps any number of boxes; the best are selected afterwards
+EVERYTHING = 2**31 - 1  # NMS keeps any number of boxes; the best are selected afterward
 
 
 @torch.library.custom_op("pkdzoo::survivors", mutates_args=())

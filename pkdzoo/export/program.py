@@ -127,11 +127,11 @@ def export_program(
     Example:
         >>> import torch, pkdzoo
         >>> from pkdzoo.export import export_program
-        >>> path = export_program(pkdzoo.create_detector("retina_r10w16"), "body.pt2")
+        >>> path = export_program(pkdzoo.create_detector("retina_r10w16"), "pyramid.pt2")
         >>> facts = {"label_names": "", "resize": ""}
-        >>> body = torch.export.load(path, extra_files=facts).module()
+        >>> pyramid = torch.export.load(path, extra_files=facts).module()
         >>> images, sizes = torch.zeros(1, 3, 64, 96, dtype=torch.uint8), torch.tensor([[64, 90]])
-        >>> [tuple(level.shape[1:]) for level in body(images, sizes)]
+        >>> [tuple(level.shape[1:]) for level in pyramid(images, sizes)]
         [(64, 8, 12), (64, 4, 6), (64, 2, 3), (64, 1, 2), (64, 1, 1)]
     """
     graph, metadata = graph_of(model, what, threshold, nms_threshold, max_detections)

@@ -71,6 +71,7 @@ class Card:
         source: where the metrics are published, or the command that measured them.
         pair: student, teacher and their APs, for a distilled detector.
         teacher_license: license of the teacher's weights.
+        baseline_AP: AP of the plain student on the same images, where the teacher's is unknown.
         params: millions of parameters.
         gflops: billions of multiply-adds for one image of ``size``.
         size: (width, height) of the image that ``gflops`` is counted for.
@@ -78,7 +79,8 @@ class Card:
         speed: time per image and the hardware, as text.
         base_model: repository of the backbone's initial weights.
         repository: ``org/name`` on the Hub, if it is known.
-        origin: link of the file that was converted.
+        origin: link of the file that another project published and that was converted.
+        direct: False if the link can only be opened in a browser.
         recipe: file below ``recipes/``, or ``recipe.json`` for the recipe that is published with the card.
         launch: the training command, if it is known: ``python ...``, or the arguments of ``accelerate launch``.
         provenance: further facts by name.
@@ -96,6 +98,7 @@ class Card:
     source: str = ""
     pair: Distilled | None = None
     teacher_license: str | None = None
+    baseline_AP: float | None = None
     params: float | None = None
     gflops: float | None = None
     size: tuple[int, int] = (1333, 800)
@@ -104,6 +107,7 @@ class Card:
     base_model: str | None = None
     repository: str | None = None
     origin: str | None = None
+    direct: bool = True
     recipe: str | None = None
     launch: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -2,11 +2,13 @@
 
 Numbers come from the registry or the metrics file of an evaluation. The template is ``templates/card.md``. The front
 matter is written by the Hub's client; it has no field for "distilled from", so the teacher is a tag and ``base_model``
-is the backbone.
+is the backbone. Names, numbers and commands of a card come from run folders and class names, perhaps of strangers: they
+are escaped, so that they show as they are and neither HTML, links nor further sections come of them.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -14,14 +16,30 @@ from importlib import resources
 from string import Template
 from typing import Any
 
+from pkdzoo.data.labels import COCO_NAMES
 from pkdzoo.hub.card import SHAPES, UNKNOWN, Card
+from pkdzoo.hub.weights import Distilled
+from pkdzoo.utils.text import escape_markdown, install_line, markdown_code, printable
 
-# Names of the evaluator, and those of metric libraries.
-METRICS = {
+# The evaluator's names of metrics, and those that the Hub shows.
+HUB_METRICS = {
     "AP": "map", "AP50": "map_50", "AP75": "map_75", "APs": "map_small", "APm": "map_medium", "APl": "map_large",
     "AR1": "mar_1", "AR10": "mar_10", "AR100": "mar_100", "ARs": "mar_small", "ARm": "mar_medium", "ARl": "mar_large",
 }  # fmt: skip
+PAPER = "https://arxiv.org/abs/2207.02039"  # of PKD
 HUB_LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc0-1.0", "gpl-3.0")
+
+
+class UnknownLicense(ValueError):
+    """Raised where something would be published whose license is unknown.
+
+    Attributes:
+        card: the facts that were to be published.
+    """
+
+    def __init__(self, message: str, card: Card) -> None:
+        super().__init__(message)
+        self.card = card
 
 
 def render(card: Card, publish: bool = True) -> str:
@@ -32,13 +50,13 @@ def render(card: Card, publish: bool = True) -> str:
         publish: check the licenses; False is for a preview.
 
     Raises:
-        ValueError: for an unknown license of the weights, the data set or the teacher.
+        UnknownLicense: for an unknown license of the weights, the data set or the teacher.
     """
     if publish:
         check_licenses(card)
     sections = {
         "front": front_matter(card),
-        "title": title(card),
+        "title": escape_markdown(title(card)),
         "summary": summary(card),
         "image": f"![Predictions]({card.image})" if card.image else "",
         "load": load_lines(card),
@@ -49,7 +67,7 @@ def render(card: Card, publish: bool = True) -> str:
         "training": training(card),
         "provenance": provenance(card),
         "limits": limits(card),
-        "licenses": licenses(card),
+        "licenses": "\n".join(f"- {escape_markdown(line, links=True)}" for line in licenses(card)),
     }
     template = resources.files("pkdzoo").joinpath("hub/templates/card.md").read_text(encoding="utf-8")
     return re.sub(r"\n{3,}", "\n\n", Template(template).substitute(sections)).strip() + "\n"
@@ -64,7 +82,7 @@ def check_licenses(card: Card) -> None:
     """Check that all licenses are known.
 
     Raises:
-        ValueError: for an unknown license; names its argument.
+        UnknownLicense: names the arguments of all unknown licenses at once.
     """
     licenses = {
         "the weights": (card.license, "license"),
@@ -72,12 +90,21 @@ def check_licenses(card: Card) -> None:
     }
     if card.pair is not None:
         licenses[f"the teacher ({card.pair.teacher})"] = (card.teacher_license or UNKNOWN, "teacher_license")
-    for subject, (license, argument) in licenses.items():
-        if license.strip().lower() in ("", UNKNOWN):
-            raise ValueError(
-                f"{card.name}: the license of {subject} is unknown, so nothing is published; "
-                f"write {argument}=... (--{argument.replace('_', '-')} on the command line)"
-            )
+    missing = {
+        subject: argument
+        for subject, (license, argument) in licenses.items()
+        if license.strip().lower() in ("", UNKNOWN)
+    }
+    if missing:
+        options = " ".join(f"--{argument.replace('_', '-')} ID" for argument in missing.values())
+        keywords = ", ".join(f'{argument}="ID"' for argument in missing.values())
+        several = len(missing) > 1
+        raise UnknownLicense(
+            f"{card.name}: nothing is published, because the license{'s' if several else ''} of "
+            f"{' and of '.join(missing)} {'are' if several else 'is'} unknown: write {options} (in Python {keywords}); "
+            "an ID is, for example, Apache-2.0, CC-BY-4.0 or MIT",
+            card,
+        )
 
 
 def check_numbers(card: Card) -> None:
@@ -92,7 +119,7 @@ def check_numbers(card: Card) -> None:
             f"{card.name}: per_class is a {type(classes).__name__} in its metrics and should be a mapping from class "
             "to AP: evaluate again"
         )
-    values = {key: card.metrics.get(key) for key in METRICS} | {f"per_class {key}": classes[key] for key in classes}
+    values = {key: card.metrics.get(key) for key in HUB_METRICS} | {f"per_class {key}": classes[key] for key in classes}
     for key, value in values.items():
         if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):
             raise ValueError(
@@ -104,14 +131,14 @@ def front_matter(card: Card) -> str:
     """The YAML block that the Hub reads."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    known = {key: card.metrics.get(key) for key in METRICS}
+    known = {key: card.metrics.get(key) for key in HUB_METRICS}
     values = [
         EvalResult(
             task_type="object-detection",
             dataset_type=card.data.hub_id or slug(card.data.name),
             dataset_name=card.data.name,
             dataset_split=card.data.split,
-            metric_type=METRICS[key],
+            metric_type=HUB_METRICS[key],
             metric_name=key,
             metric_value=round(float(value), 3),
         )
@@ -159,22 +186,43 @@ def eval_results(card: Card) -> tuple[str, str] | None:
 
 def summary(card: Card) -> str:
     """Architecture, teacher and classes."""
-    kind = "object detector" + ("" if card.pair is None else f" distilled from `{card.pair.teacher}`")
-    shown = ", ".join(card.labels[:12]) + (" and others" if len(card.labels) > 12 else "")
-    note = f"\n\n{card.note[0].upper()}{card.note[1:]}." if card.note else ""
+    kind = "object detector" + ("" if card.pair is None else f" distilled from {markdown_code(card.pair.teacher)}")
+    shown = ", ".join(map(escape_markdown, card.labels[:12])) + (" and others" if len(card.labels) > 12 else "")
+    note = f"\n\n{escape_markdown(card.note[0].upper() + card.note[1:])}." if card.note else ""
     count = f"{len(card.labels)} {'class' if len(card.labels) == 1 else 'classes'}"
-    return f"`{card.architecture}`: an {kind}. It detects {count} of {card.data.name}: {shown}.{note}"
+    data = escape_markdown(card.data.name)
+    return f"{markdown_code(card.architecture)}: an {kind}. It detects {count} of {data}: {shown}.{note}"
 
 
 def load_lines(card: Card) -> str:
-    """Example code."""
-    name = f'"hf-hub:{card.repository}"' if card.repository else f'"{card.name}", pretrained=True'
+    """How to install pkdzoo, and example code."""
+    architecture = json.dumps(card.architecture)
+    if card.repository:
+        load = [f"model = pkdzoo.create_detector({json.dumps('hf-hub:' + card.repository)})"]
+    elif card.direct:
+        load = [f"model = pkdzoo.create_detector({json.dumps(card.name)}, pretrained=True)"]
+    else:
+        labels = ', label_names="coco"' if card.labels == COCO_NAMES else ""
+        load = [
+            f"model = pkdzoo.create_detector({architecture}{labels})",
+            'pkdzoo.load_checkpoint(model, "the_saved_file.pth")',
+        ]
     image = card.data.example
-    return (
-        f"```python\nimport pkdzoo\n\nmodel = pkdzoo.create_detector({name})\n"
-        f'result = model.predict("{image}.jpg", threshold=0.3)  # a path, PIL image, array or tensor\n'
-        f'print(result)\nresult.plot().save("{image}_out.png")\n```'
+    code = [
+        "import pkdzoo",
+        "",
+        *load,
+        f'result = model.predict("{image}.jpg", threshold=0.3)  # a path, PIL image, array or tensor',
+        "print(result)",
+        f'result.plot().save("{image}_out.png")',
+    ]
+    browser = (
+        f"The file is on a page that only a browser can open: <{card.origin}>. Save it there first.\n\n"
+        if not card.direct
+        else ""
     )
+    install = f"Install: `{install_line()[0]}`, {install_line()[1]}."
+    return f"{install}\n\n{browser}```python\n{printable(chr(10).join(code), keep=chr(10))}\n```"
 
 
 def distillation(card: Card) -> str:
@@ -182,35 +230,69 @@ def distillation(card: Card) -> str:
     pair = card.pair
     if pair is None:
         return ""
-    lines = ["## Distillation\n", f"Teacher: `{pair.teacher}`. Methods: {', '.join(pair.methods)}."]
+    teacher, methods = markdown_code(pair.teacher), ", ".join(map(escape_markdown, pair.methods))
+    paper = f" [PKD]({PAPER}) is Pearson correlation distillation." if "pkd" in pair.methods else ""
+    lines = ["## Distillation\n", f"Teacher: {teacher}. Methods: {methods}.{paper}"]
     teacher_ap = card.provenance.get("teacher_AP")
     if pair.triple is not None:
-        rows = zip((f"teacher `{pair.teacher}`", f"plain student `{pair.student}`", "distilled student"), pair.triple)
-        lines += ["", "| | AP |", "| --- | ---: |", *(f"| {model} | {value:.1f} |" for model, value in rows)]
-        gap = pair.gap_closed
-        closed = "" if gap is None else f"Distillation closes {gap:.0%} of the gap from plain student to teacher. "
-        if gap is not None and gap <= 0:
-            closed = "Distillation does not close the gap from plain student to teacher. "
-        lines += ["", f"{closed}Source: {pair.source}."]
-    elif teacher_ap is not None:
-        source = card.provenance.get("teacher_AP_source")
+        names = (f"teacher {teacher}", f"plain student {markdown_code(pair.student)}", "distilled student")
+        rows = [f"| {table_cell(name)} | {value:.1f} |" for name, value in zip(names, pair.triple)]
         lines += [
             "",
-            f"AP of the teacher: {teacher_ap:.1f}{f', source: {source}' if source else ''}. The same student "
-            "without distillation has not been evaluated.",
+            "| | AP |",
+            "| --- | ---: |",
+            *rows,
+            "",
+            f"{gap_sentence(pair)}Source: {shown_source(pair.source)}.",
         ]
+    elif card.baseline_AP is not None and card.metrics.get("AP") is not None:
+        plain, gain = card.baseline_AP, card.metrics["AP"] - card.baseline_AP
+        rows = [f"| plain student | {plain:.1f} |", f"| distilled student | {card.metrics['AP']:.1f} |"]
+        lines += ["", "| | AP |", "| --- | ---: |", *rows]
+        lines += ["", f"The distilled student has {gain:+.1f} AP. The teacher was not evaluated on these images."]
+    elif isinstance(teacher_ap, (int, float)):
+        source = card.provenance.get("teacher_AP_source")
+        told = f", source: {shown_source(source)}" if source else ""
+        alone = "The same student without distillation has not been evaluated."
+        lines += ["", f"AP of the teacher: {teacher_ap:.1f}{told}. {alone}"]
     return "\n".join(lines)
+
+
+def gap_sentence(pair: Distilled) -> str:
+    """How much of the gap from plain student to teacher is closed; empty without a gap."""
+    gap = pair.gap_closed
+    if gap is None:
+        return ""
+    if gap <= 0:
+        return "Distillation does not close the gap from plain student to teacher. "
+    return f"Distillation closes {gap:.0%} of the gap from plain student to teacher. "
+
+
+def shown_source(text: object) -> str:
+    """A source as Markdown; commands in it, between backticks, stay code."""
+    parts = str(text).split("`")
+    if len(parts) % 2 == 0:  # a backtick without its partner
+        return escape_markdown(text)
+    shown = [markdown_code(part) if k % 2 else escape_edges(part) for k, part in enumerate(parts)]
+    return "".join(shown)
+
+
+def escape_edges(text: str) -> str:
+    """Text between two pieces of code: escaped, with its spaces at both ends."""
+    body = text.strip()
+    start, end = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :] if body else ""
+    return f"{' ' if start else ''}{escape_markdown(body)}{' ' if end else ''}"
 
 
 def numbers(card: Card) -> str:
     """Metrics over all classes and their source."""
-    if not any(card.metrics.get(key) is not None for key in METRICS):
+    if not any(card.metrics.get(key) is not None for key in HUB_METRICS):
         return "These weights have not been evaluated yet."
-    known = {key: card.metrics[key] for key in METRICS if key in card.metrics}  # None: no objects of that size
+    known = {key: card.metrics[key] for key in HUB_METRICS if key in card.metrics}  # None: no objects of that size
     rows = [[*known], ["---:"] * len(known), ["-" if v is None else f"{v:.1f}" for v in known.values()]]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    subject = f"Box metrics on {card.data.name}, {card.data.split}, in percent."
-    return f"{subject}\n\n{table}\n\nSource: {card.source or UNKNOWN}."
+    subject = f"Box metrics on {escape_markdown(card.data.name)}, {escape_markdown(card.data.split)}, in percent."
+    return f"{subject}\n\n{table}\n\nSource: {shown_source(card.source or UNKNOWN)}."
 
 
 def per_class(values: Mapping[str, float | None] | None) -> str:
@@ -218,14 +300,15 @@ def per_class(values: Mapping[str, float | None] | None) -> str:
     if not values:
         return ""
     lines = [
-        f"| {table_cell(name)} | {'-' if value is None else format(value, '.1f')} |" for name, value in values.items()
+        f"| {escape_markdown(name)} | {'-' if value is None else format(value, '.1f')} |"
+        for name, value in values.items()
     ]
     return "\n".join(["| class | AP |", "| --- | ---: |", *lines])
 
 
-def table_cell(text: str) -> str:
-    """Text for a cell of a Markdown table."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+def table_cell(markdown: str) -> str:
+    """Markdown, e.g. code, for a cell of a table."""
+    return re.sub(r"(?<!\\)\|", r"\|", markdown)
 
 
 def cost(card: Card) -> str:
@@ -239,28 +322,40 @@ def cost(card: Card) -> str:
         gflops = format(card.gflops, ".1f" if card.gflops >= 1 else ".2g")
         text += f", {gflops} billion multiply-adds for an image of {card.size[0]} x {card.size[1]}"
     file = f"about {4 * card.params:.0f} MB in float32" if card.megabytes is None else f"{card.megabytes:.1f} MB"
-    return f"{text}; {file}{f'; {card.speed}' if card.speed else ''}."
+    return f"{text}; {file}{f'; {escape_markdown(card.speed)}' if card.speed else ''}."
 
 
 def training(card: Card) -> str:
-    """Training command and recipe."""
-    if card.recipe is None and not card.launch:
-        return "These weights were trained with another program and converted; pkdzoo has no recipe for them."
+    """Who trained the weights; training command and recipe."""
     data = "" if card.data is SHAPES else " --data DIR"
-    command = f"```\naccelerate launch recipes/train.py {card.recipe}{data}\n```"
-    launch = card.launch if card.launch.startswith("python ") else f"accelerate launch {card.launch}"
-    launched = f"Trained with\n\n```\n{launch}\n```"
+    recipe = printable(card.recipe or "")
+    command = f"```\naccelerate launch recipes/train.py {recipe}{data}\n```"
+    if card.origin is not None:
+        elsewhere = (
+            "Trained elsewhere: the authors of the source trained these weights with their own program, not pkdzoo."
+        )
+        if card.recipe is None:
+            return f"{elsewhere} pkdzoo has no recipe for them."
+        own = f"pkdzoo's recipe for the same setting, {markdown_code(recipe)}, trains other weights:"
+        return f"{elsewhere} {own}\n\n{command}"
+    if card.recipe is None and not card.launch:
+        return "How these weights were trained is not recorded."
+    launch = printable(card.launch)
+    launched = f"Trained with\n\n```\n{launch if launch.startswith('python ') else f'accelerate launch {launch}'}\n```"
     if card.recipe is None:
         return launched
-    text = f"Recipe: `{card.recipe}`.\n\n{command}"
+    text = f"Recipe: {markdown_code(recipe)}.\n\n{command}"
     return f"{launched}\n\n{text}" if card.launch else text
 
 
 def provenance(card: Card) -> str:
     """The origin of the weights, one fact per line."""
-    origin = {"converted from": f"<{card.origin}>"} if card.origin else {}
-    facts = {"architecture": card.architecture, **origin, **card.provenance}
-    return "\n".join(f"- {key.replace('_', ' ')}: {format_fact(value)}" for key, value in facts.items())
+    lines = [f"- architecture: {escape_markdown(card.architecture)}"]
+    if card.origin is not None:
+        browser = "" if card.direct else " (a page that has to be opened in a browser)"
+        lines.append(f"- converted from: <{card.origin}>{browser}")
+    facts = ((key.replace("_", " "), format_fact(value)) for key, value in card.provenance.items())
+    return "\n".join([*lines, *(f"- {escape_markdown(key)}: {shown_source(value)}" for key, value in facts)])
 
 
 def format_fact(value: Any) -> str:
@@ -274,16 +369,17 @@ def format_fact(value: Any) -> str:
 
 def limits(card: Card) -> str:
     """Limitations."""
-    limits = card.data.limits or f"It is trained on images of {card.data.name}; its accuracy on others is unknown."
+    name = escape_markdown(card.data.name)
+    limits = card.data.limits or f"It is trained on images of {name}; its accuracy on others is unknown."
     return f"{limits} Scores are not calibrated probabilities: choose a threshold on your own images."
 
 
-def licenses(card: Card) -> str:
-    """Licenses of the weights, the data set and the teacher."""
-    lines = [f"- these weights: {card.license}", f"- data set {card.data.name}: {card.data.license}"]
+def licenses(card: Card) -> list[str]:
+    """Licenses of the weights, the data set and the teacher, one per line of plain text."""
+    lines = [f"these weights: {card.license}", f"data set {card.data.name}: {card.data.license}"]
     if card.pair is not None:
-        lines.append(f"- teacher {card.pair.teacher}: {card.teacher_license or UNKNOWN}")
-    return "\n".join(lines)
+        lines.append(f"teacher {card.pair.teacher}: {card.teacher_license or UNKNOWN}")
+    return [printable(" ".join(line.split())) for line in lines]
 
 
 def slug(text: str) -> str:

@@ -8,46 +8,38 @@
     LICENSE                           licenses of the weights, the data and the teacher, one per line
     predictions.png                   an image with predictions (optional)
 
-The folder is new and holds these files only: no optimizer states, no logs. Before the upload it is searched for local
-paths, user names and tokens. A commit on the Hub is atomic, and the Hub keeps large files of a failed one: a second
-upload continues where the first one stopped.
+The folder is new and holds these files only: no optimizer states, no logs, no symbolic links. The image is written
+anew from its pixels. Before the upload everything is searched for local paths and tokens. A commit on the Hub is
+atomic, and the Hub keeps large files of a failed one: a second upload continues where the first one stopped.
 """
 
 from __future__ import annotations
 
-import getpass
 import re
-import shutil
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from PIL import Image
 from torch import Tensor
 
+from pkdzoo.data.image_files import open_image
 from pkdzoo.hub.card import Card
 from pkdzoo.hub.card_text import check_licenses, check_numbers, eval_results, licenses, render
 from pkdzoo.hub.errors import UploadError, first_line, is_transient, lacks_xet, status_of, unwrap
 from pkdzoo.hub.files import CONFIG, PREPROCESSOR, SETTINGS, TENSORS, preprocessor, save_folder
-from pkdzoo.utils.files import read_json, sha256_of_file, write_json, write_text
+from pkdzoo.utils.files import open_regular_file, refuse_links, sha256_of_file, write_json, write_text
+from pkdzoo.utils.private_text import find_private, strip_local_paths
 from pkdzoo.utils.retry import call_with_retries
 
-METRICS, README, IMAGE, RECIPE, LICENSE = "metrics.json", "README.md", "predictions.png", "recipe.json", "LICENSE"
-ALLOWED = (CONFIG, TENSORS, PREPROCESSOR, METRICS, README, IMAGE, RECIPE, LICENSE)
-# User names that identify nobody.
-COMMON_USERS = (
-    *("root", "user", "runner", "ubuntu", "admin", "nobody", "jovyan", "docker"),
-    *("data", "model", "student", "teacher", "train", "training", "torch", "research"),  # frequent in cards
-)
-# Local paths of two or more parts: /a/b, C:\a\b, ~/a, local-dir:/a/b. The path of a link follows a host: no match.
-PART = r"[^\s\"',;)]"
-LOCAL_PATH = re.compile(
-    rf"(?:(?<![\w./:<~>\\])|(?<=\bfile://)|(?<=:)(?!//))(?:~?/[\w.~-]+/{PART}*|~/{PART}+|(?:\.\./)+{PART}+|[A-Za-z]:\\+{PART}+)"
-)
-LOCAL_PATH_WITH_SPACES = re.compile(
-    LOCAL_PATH.pattern.replace(PART, ".").replace(r"[\w.~-]+", r"[^/\s][^/]*")
-)  # up to the end of the text
-TOKEN = re.compile(r"\b(?:hf|ghp|gho|github_pat|sk|glpat)[_-][A-Za-z0-9_-]{16,}|//[^/\s@\"']+:[^/\s@\"']+@")
+METRICS_FILE, README, IMAGE, RECIPE, LICENSE = "metrics.json", "README.md", "predictions.png", "recipe.json", "LICENSE"
+ALLOWED = (CONFIG, TENSORS, PREPROCESSOR, METRICS_FILE, README, IMAGE, RECIPE, LICENSE)
+# Of a PNG file: what shows the pixels. Others hold text, times, locations or previews.
+PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+PNG_START = b"\x89PNG\r\n\x1a\n"
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 T = TypeVar("T")
 
@@ -89,21 +81,33 @@ def write_repository(
     write_json(folder / CONFIG, with_provenance(config, card, sha256_of_file(folder / TENSORS)))
     if card.metrics:
         write_json(
-            folder / METRICS, {**strip_local_paths(dict(card.metrics)), "source": strip_local_paths(card.source)}
+            folder / METRICS_FILE, {**strip_local_paths(dict(card.metrics)), "source": strip_local_paths(card.source)}
         )
     if recipe is not None:
         write_json(folder / RECIPE, strip_local_paths(recipe))
     card = replace(card, megabytes=(folder / TENSORS).stat().st_size / 1e6)
     write_text(folder / README, render(card))
-    write_text(folder / LICENSE, licenses(card) + "\n")
+    write_text(folder / LICENSE, "".join(f"- {line}\n" for line in licenses(card)))
     if extras is not None:
         name, content = extras
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_text(folder / name, content)
     if image is not None:
-        shutil.copyfile(image, folder / IMAGE)
-    check_private(folder, {word for label in card.labels for word in label.split()})
+        write_pixels(image, folder / IMAGE)
+    check_private(folder)
     return folder
+
+
+def write_pixels(image: Path, target: Path) -> None:
+    """Write the pixels of an image as RGB PNG: nothing else of its file is kept, neither text nor EXIF data.
+
+    Raises:
+        ValueError: for a symbolic link.
+        UnreadableImage: for a file that is no image, or too large.
+    """
+    with open_regular_file(image) as file:
+        pixels = open_image(image, file)
+    Image.frombytes("RGB", pixels.size, pixels.tobytes()).save(target, format="PNG")
 
 
 def with_provenance(config: Mapping[str, Any], card: Card, sha256: str) -> dict[str, Any]:
@@ -121,73 +125,71 @@ def with_provenance(config: Mapping[str, Any], card: Card, sha256: str) -> dict[
     return {**config, SETTINGS: own}
 
 
-def strip_local_paths(value: Any, spaces: bool = False) -> Any:
-    """Replace local paths by their last part.
-
-    Args:
-        value: text, or nested lists and mappings of texts.
-        spaces: paths in the text contain spaces and end with the text, as in one argument of a command.
-    """
-    if isinstance(value, str):
-        pattern = LOCAL_PATH_WITH_SPACES if spaces else LOCAL_PATH
-        return pattern.sub(lambda match: re.split(r"[/\\]", match[0].rstrip("/\\"))[-1], value)
-    if isinstance(value, Mapping):
-        return {str(strip_local_paths(key)): strip_local_paths(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [strip_local_paths(item) for item in value]
-    return value
-
-
-def check_private(folder: Path, harmless: set[str] | frozenset[str] = frozenset()) -> None:
+def check_private(folder: Path) -> None:
     """Check that a folder holds no private data.
 
-    Args:
-        folder: with all files to upload.
-        harmless: words, e.g. of class names, that are allowed even if they equal the user's name.
-
     Raises:
-        ValueError: for an unexpected file; for a local path, user name or token, with its file and line.
+        ValueError: for an unexpected file and a symbolic link; for a local path or token, with its file and line.
     """
-    user = current_user()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in sorted(p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir()):
         name = path.relative_to(folder).as_posix()
+        refuse_links(path, within=folder)
         if name not in ALLOWED and not re.fullmatch(r"\.eval_results/[\w.-]+\.yaml", name):
             allowed = ", ".join(ALLOWED)
             raise ValueError(f"{name} cannot be published: remove it from {folder}; allowed files are {allowed}")
         for number, line in enumerate(text_of(path).splitlines(), 1):
-            match = TOKEN.search(line) or LOCAL_PATH.search(line)
-            if match is None and user and user not in harmless:
-                match = re.search(rf"(?<![\w-]){re.escape(user)}(?![\w-])", line)
-            if match is not None:
-                raise ValueError(private_data_message(name, number, None if TOKEN.search(line) else match[0]))
+            found = find_private(line)
+            if found is not None:
+                raise ValueError(private_data_message(name, number, *found))
 
 
-def private_data_message(file: str, line: int, text: str | None) -> str:
-    """The error message for private data; ``text`` is None for a token, which must not be printed."""
-    kind = "a token" if text is None else f"{text!r}, a local path or user name,"
+def private_data_message(file: str, line: int, kind: str, path: str) -> str:
+    """The error message for private data that :func:`find_private` found; a token must not be printed."""
+    subject = "a token" if kind == "token" else f"{path!r}, a local path,"
     message = (
-        f"nothing is published: {file} has {kind} in line {line}. It comes from the run's recipe.json, run.json or "
+        f"nothing is published: {file} has {subject} in line {line}. It comes from the run's recipe.json, run.json or "
         "metrics.json, from the class names, or from an argument. Change it there and publish again into an empty "
         "folder"
     )
-    return f"{message}, and revoke the token: others may have read it" if text is None else message
-
-
-def current_user() -> str:
-    """The user's name; empty if it is unknown or identifies nobody."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError, ImportError):  # users of containers may have no name
-        return ""
-    return user if len(user) > 3 and user not in COMMON_USERS else ""
+    return f"{message}, and revoke the token: others may have read it" if kind == "token" else message
 
 
 def text_of(path: Path) -> str:
-    """The text of a file; of safetensors the header, of an image nothing."""
-    if path.suffix == ".safetensors":
-        with open(path, "rb") as file:
-            return file.read(int.from_bytes(file.read(8), "little")).decode("utf-8")
-    return "" if path.suffix == ".png" else path.read_text(encoding="utf-8")
+    """The text of a file; of safetensors the header, of a PNG the names of chunks that may hold text.
+
+    Raises:
+        ValueError: for a PNG file with more than pixels, and a header of safetensors that is longer than the file.
+    """
+    with open_regular_file(path) as file:
+        if path.suffix == ".safetensors":
+            length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                raise ValueError(f"{path} is not a complete safetensors file: save the detector again")
+            return file.read(length).decode("utf-8")
+        if path.suffix == ".png":
+            check_png(path.name, file.read())
+            return ""
+        return file.read().decode("utf-8")
+
+
+def check_png(name: str, content: bytes) -> None:
+    """Check that a PNG file holds its pixels and nothing else.
+
+    Raises:
+        ValueError: for other chunks, and for bytes after the end.
+    """
+    position = len(PNG_START)
+    chunk = b""
+    while content.startswith(PNG_START) and chunk != b"IEND" and position + 12 <= len(content):
+        length, chunk = struct.unpack_from(">I4s", content, position)
+        if chunk not in PNG_CHUNKS:
+            break
+        position += 12 + length
+    if chunk != b"IEND" or position != len(content):
+        raise ValueError(
+            f"{name} holds more than the pixels of a PNG image, which could be private: give it to "
+            "`pkdzoo push --image`, or save its pixels alone"
+        )
 
 
 def listing(folder: Path) -> str:
@@ -229,9 +231,8 @@ def push_folder(
     """
     from huggingface_hub import HfApi
 
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        raise ValueError(f"{repository!r} is no name of a repository: write ORGANIZATION/NAME")
-    check_private(Path(folder), words_of_labels(Path(folder)) | {repository.partition("/")[0]})
+    check_repository(repository)
+    check_private(Path(folder))
     api = HfApi(token=token)
     call_hub(repository, lambda: api.create_repo(repository, private=private, exist_ok=True))
     if revision is not None:
@@ -250,10 +251,14 @@ def push_folder(
     return str(commit.commit_url)
 
 
-def words_of_labels(folder: Path) -> set[str]:
-    """The words of the class names in a folder's config."""
-    config = read_json(folder / CONFIG)
-    return {word for label in config.get("label_names", ()) for word in str(label).split()}
+def check_repository(name: str) -> None:
+    """Check the name of a repository.
+
+    Raises:
+        ValueError: for anything else than ``ORGANIZATION/NAME``.
+    """
+    if not REPOSITORY.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a repository: write ORGANIZATION/NAME")
 
 
 def call_hub(repository: str, function: Callable[[], T]) -> T:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
@@ -13,12 +13,13 @@ from torch import Tensor
 
 from pkdzoo.data.batching import collate
 from pkdzoo.data.image_files import UnreadableImage
+from pkdzoo.data.letterbox import DIVISOR, LetterboxResize
 from pkdzoo.data.transforms import Sample, resize_keep_ratio
 from pkdzoo.inference.options import PredictOptions, check_names
 from pkdzoo.inference.result import Result
 from pkdzoo.inference.sources import DecodedImage, decode, is_single, iterate_images
 from pkdzoo.ops.nms import concatenate, suppress
-from pkdzoo.structures import Batch, Detections, Instances, PostProcess
+from pkdzoo.structures import Batch, Detections, Instances, Letterbox, PostProcess
 from pkdzoo.utils.suggest import did_you_mean
 
 MIN_SIZE = 32  # pixels; lower limit of a short side
@@ -30,6 +31,7 @@ class DetectorLike(Protocol):
     label_names: tuple[str, ...]
     num_classes: int
     resize: tuple[int, int]
+    letterbox: Letterbox | None
     pixel_mean: Tensor
     postprocess_config: PostProcess
 
@@ -84,7 +86,7 @@ def predict_stream(model: DetectorLike, images: Any, options: PredictOptions) ->
     results = _predict_batches(model, decoded, config, labels, batch_size, views)
     if threshold is None:
         return results
-    # The detector's own threshold applies to class scores, which centerness lowers afterwards. A threshold that the
+    # The detector's own threshold applies to class scores, which centerness lowers afterward. A threshold that the
     # caller names applies to the reported score.
     return (result[result.scores > threshold] for result in results)
 
@@ -125,12 +127,14 @@ def make_views(model: DetectorLike, flip: bool, sizes: Sequence[int] | None) -> 
         sizes: short sides in pixels.
 
     Raises:
-        ValueError: for no size, or a size below 32 pixels.
+        ValueError: for no size, a size below 32 pixels, or for a letterbox one that is no multiple of 32.
     """
     short, long = model.resize
     short_sides = [short] if sizes is None else list(sizes)
     if not short_sides or any(size < MIN_SIZE for size in short_sides):
         raise ValueError(f"sizes={sizes!r}: write short sides in pixels from {MIN_SIZE} up, e.g. sizes=(600, 800)")
+    if model.letterbox is not None and any(size % DIVISOR for size in short_sides):
+        raise ValueError(f"sizes={sizes!r}: the sides of a letterbox are multiples of {DIVISOR}, e.g. sizes=(576, 640)")
     return [
         View((size, round(long * size / short)), flipped)
         for size in short_sides
@@ -138,17 +142,40 @@ def make_views(model: DetectorLike, flip: bool, sizes: Sequence[int] | None) -> 
     ]
 
 
-def scale_to_original(detections: Detections, scale: tuple[float, float], size: tuple[int, int]) -> Detections:
+def scale_to_original(
+    detections: Detections,
+    scale: tuple[float, float],
+    size: tuple[int, int],
+    offset: tuple[int, int] = (0, 0),
+    clip: bool = True,
+) -> Detections:
     """Convert detections from pixels of a resized image to pixels of the original.
 
     Args:
-        detections: in pixels of the resized image; masks as ``mask_probabilities``, which are relative to their box.
+        detections: in pixels of the resized image or of its canvas; masks as ``mask_probabilities``, which are relative
+            to their box.
         scale: (width, height) factors from the original to the resized image.
-        size: (height, width) of the original, to which boxes are clipped.
+        size: (height, width) of the original.
+        offset: (left, top) of the resized image on its canvas.
+        clip: clip boxes to the original. False: they may reach beyond it, as mmdetection's RTMDet was evaluated.
     """
-    boxes = detections.boxes / detections.boxes.new_tensor([*scale, *scale])
-    boxes = torch.stack([boxes[:, i].clamp(0, size[1 - i % 2]) for i in range(4)], dim=1)
+    boxes = (detections.boxes - detections.boxes.new_tensor([*offset, *offset])) if any(offset) else detections.boxes
+    boxes = boxes / boxes.new_tensor([*scale, *scale])
+    if clip:
+        boxes = torch.stack([boxes[:, i].clamp(0, size[1 - i % 2]) for i in range(4)], dim=1)
     return replace(detections, boxes=boxes, masks=None)  # masks of the resized image have another size
+
+
+def scale_back(detections: Detections, meta: Mapping[str, Any]) -> Detections:
+    """:func:`scale_to_original` with the numbers that the test transforms keep in a sample's ``meta``.
+
+    Boxes of a centered letterbox that lie wholly on its border are dropped.
+    """
+    offset, clip = meta.get("offset", (0, 0)), meta.get("clip", True)
+    scaled = scale_to_original(detections, meta["scale"], meta["original_size"], offset, clip)
+    if "offset" in meta and clip:
+        return scaled[(scaled.boxes[:, 2:] > scaled.boxes[:, :2]).all(dim=1)]
+    return scaled
 
 
 def flip_detections(detections: Detections, width: float) -> Detections:
@@ -161,15 +188,29 @@ def flip_detections(detections: Detections, width: float) -> Detections:
 
 def detect_view(model: DetectorLike, images: Sequence[Tensor], view: View, config: PostProcess) -> list[Detections]:
     """Detections in one version of each image (uint8 (3, H, W)), in pixels of the original images."""
-    no_objects = Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
-    resized = [resize_keep_ratio(image, *view.resize) for image in images]
-    samples = [Sample(image.flip(-1) if view.flip else image, no_objects) for image, _ in resized]
+    samples = [view_of(image, view, model.letterbox) for image in images]
     detections = model.detect(collate(samples).to(model.pixel_mean.device), config)
     original = []
-    for image, (small, scale), per_image in zip(images, resized, detections):
-        per_image = flip_detections(per_image, small.shape[-1]) if view.flip else per_image
-        original.append(scale_to_original(per_image, scale, (image.shape[-2], image.shape[-1])))
+    for sample, per_image in zip(samples, detections):
+        if view.flip:
+            left = sample.meta.get("offset", (0, 0))[0]
+            per_image = flip_detections(per_image, sample.meta["width"] + 2 * left)
+        original.append(scale_back(per_image, sample.meta))
     return original
+
+
+def view_of(image: Tensor, view: View, letterbox: Letterbox | None) -> Sample:
+    """One version of an image (uint8 (3, H, W)); ``meta`` has ``width``, of the resized image without a border."""
+    no_objects = Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    height, width = image.shape[-2:]
+    meta: dict[str, Any] = {"original_size": (height, width)}
+    if letterbox is None:
+        small, scale = resize_keep_ratio(image, *view.resize)
+        meta |= {"scale": scale, "width": small.shape[-1]}
+        return Sample(small.flip(-1) if view.flip else small, no_objects, meta)
+    source = Sample(image.flip(-1) if view.flip else image, no_objects, meta)
+    sample = LetterboxResize(view.resize, letterbox)(source, torch.Generator())
+    return replace(sample, meta={**sample.meta, "width": round(width * sample.meta["scale"][0])})
 
 
 @torch.inference_mode()

@@ -20,6 +20,7 @@ from pkdzoo.data.image_files import open_image
 from pkdzoo.inference.draw import class_color, draw_detections
 from pkdzoo.ops.masks import paste_mask, paste_masks, run_lengths
 from pkdzoo.structures import Detections
+from pkdzoo.utils.text import printable
 
 SHOWN, ROWS = 1024, 20  # in a notebook: pixels of the image's longer side, rows of the table
 
@@ -113,8 +114,8 @@ class Result:
         if self.frame is not None:
             name += f" frame {self.frame}" + ("" if self.time is None else f" at {self.time:.2f} s")
         if self.error:
-            return self.error if self.error.startswith(name) else f"{name}: {self.error}"
-        return f"{name} ({self.size[1]} x {self.size[0]}): {len(self)} detections"
+            return printable(self.error if self.error.startswith(name) else f"{name}: {self.error}")
+        return f"{printable(name)} ({self.size[1]} x {self.size[0]}): {len(self)} detections"
 
     def __repr__(self) -> str:
         return f"<Result {self.title}>"
@@ -122,9 +123,10 @@ class Result:
     def __str__(self) -> str:
         if not len(self):
             return self.title
-        width = max(5, *map(len, self.names))
+        names = [printable(name) for name in self.names]
+        width = max(5, *map(len, names))
         lines = [self.title, f"  {'class':<{width}}  score  " + " ".join(f"{c:>8}" for c in ("x1", "y1", "x2", "y2"))]
-        for name, score, box in zip(self.names, self.scores.tolist(), self.boxes.tolist()):
+        for name, score, box in zip(names, self.scores.tolist(), self.boxes.tolist()):
             lines.append(f"  {name:<{width}}  {score:5.2f}  " + " ".join(f"{v:8.1f}" for v in box))
         return "\n".join(lines)
 

@@ -31,7 +31,7 @@ class DeferredInit(TorchFunctionMode):
     tensor that shares the memory, created before the context, are overwritten by the postponed initialization.
 
     Args:
-        weights_follow: skip all initializations, because the caller overwrites every parameter afterwards. Until then
+        weights_follow: skip all initializations, because the caller overwrites every parameter afterward. Until then
             the values are undefined.
 
     Example:

@@ -8,7 +8,7 @@ from torch import Tensor
 from pkdzoo.losses.correlation import check_maps, float32_or_wider, normalize_channels
 
 
-def cwd(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
+def cwd(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """Channel-wise distillation (Shu et al. 2021): KL between channels as distributions over the locations of an image.
 
     As mmrazor's ChannelWiseDivergence without its weight.
@@ -16,10 +16,10 @@ def cwd(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
     Args:
         student: (N, C, H, W).
         teacher: (N, C, H, W); gets no gradient.
-        tau: temperature of the softmax over H*W.
+        temperature: of the softmax over H*W; mmrazor calls it ``tau``.
 
     Returns:
-        () ``tau**2`` times the mean over N and C of ``KL(teacher || student)``.
+        () ``temperature**2`` times the mean over N and C of ``KL(teacher || student)``.
 
     Raises:
         ValueError: for maps of different shapes.
@@ -32,8 +32,8 @@ def cwd(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
         0.000
     """
     check_maps(student, teacher)
-    rows = [float32_or_wider(x).flatten(2) / tau for x in (student, teacher)]
-    return tau**2 * kl_divergence(*rows).mean()
+    rows = [float32_or_wider(x).flatten(2) / temperature for x in (student, teacher)]
+    return temperature**2 * kl_divergence(*rows).mean()
 
 
 def norm_kl(student: Tensor, teacher: Tensor, temperature: float = 50.0) -> Tensor:

@@ -28,7 +28,7 @@ DATA_SETS = {"coco": "COCO", "bccd": "BCCD", "shapes": "generated shapes"}
 
 def chosen_table(root: Path) -> str:
     """Five distilled students of COCO, with the three numbers that their sources print."""
-    rows = [["student", "teacher", "teacher AP", "student alone", "distilled", "source"]]
+    rows = [["student", "teacher", "teacher AP", "plain student", "distilled", "source"]]
     rows.append(["---", "---", "---:", "---:", "---:", "---"])
     for line in results(CHOSEN):
         numbers = [number(line.teacher_AP), number(line.baseline), f"**{number(line.distilled)}**"]

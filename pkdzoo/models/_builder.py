@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pkdzoo.checkpoints import fitting, load_strictly
+from pkdzoo.checkpoints import load_strictly, select_matching
 from pkdzoo.data.labels import label_names as names_of
 from pkdzoo.hub.fetch import find_weights
 from pkdzoo.hub.files import SETTINGS, fetch_repository, read_folder
@@ -101,7 +101,7 @@ def from_registry(
     def convert(content: dict[str, Any]) -> dict[str, Tensor]:
         """The tensors of a downloaded file in our layout, after a check that they fit."""
         state = to_our_layout(model, content)
-        fitting(model, adapt_state(model, state, len(names), swap_channels))
+        select_matching(model, adapt_state(model, state, len(names), swap_channels))
         return state
 
     state, origin = find_weights(f"{entry.name}.{row.tag}", row, convert, cache_dir)

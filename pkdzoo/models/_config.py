@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from pkdzoo.data.labels import coco_ids
 from pkdzoo.hub.files import SETTINGS
 from pkdzoo.models._interface import ZooModel
-from pkdzoo.structures import PixelNorm, PostProcess
+from pkdzoo.structures import Letterbox, PixelNorm, PostProcess
 from pkdzoo.version import __version__
 
 
@@ -40,6 +40,7 @@ def describe(model: ZooModel) -> dict[str, Any]:
             "pixel_std": model.pixel_std.tolist(),
             "channel_order": model.channel_order,
             "resize": list(model.resize),
+            **({} if model.letterbox is None else {"letterbox": asdict(model.letterbox)}),
             "postprocess": asdict(model.postprocess_config),
         },
     }
@@ -49,6 +50,8 @@ def to_json(value: Any) -> Any:
     """An argument of a build function as a JSON value."""
     if isinstance(value, PixelNorm):
         return {"mean": list(value.mean), "std": list(value.std), "channel_order": value.channel_order}
+    if isinstance(value, Letterbox):
+        return asdict(value)
     if isinstance(value, (tuple, list)):
         return [to_json(item) for item in value]
     return value
@@ -58,6 +61,8 @@ def from_json(value: Any) -> Any:
     """The inverse of :func:`to_json`."""
     if isinstance(value, Mapping) and set(value) == {"mean", "std", "channel_order"}:
         return PixelNorm(tuple(value["mean"]), tuple(value["std"]), value["channel_order"])
+    if isinstance(value, Mapping) and set(value) == {field.name for field in fields(Letterbox)}:
+        return Letterbox(**value)
     return tuple(from_json(item) for item in value) if isinstance(value, list) else value
 
 
@@ -83,6 +88,8 @@ def apply_settings(model: ZooModel, config: Mapping[str, Any]) -> None:
         if min(short, long) < 1:
             raise ValueError(f"resize={config['resize']}: write two lengths in pixels")
         model.resize = (short, long)
+    if "letterbox" in config:
+        model.letterbox = Letterbox(**config["letterbox"])
     if "postprocess" in config:
         model.postprocess_config = PostProcess(**config["postprocess"])
 

@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pkdzoo.structures import Batch
@@ -35,12 +36,14 @@ def count_costs(model: Any, size: tuple[int, int]) -> tuple[float, float]:
 def run_regions(model: Any) -> None:
     """Run the heads of a two-stage detector on its number of regions; does nothing for other detectors."""
     for name, count, more in (("box_head", PROPOSALS, 0), ("mask_head", MASKS, 1)):
-        head = getattr(model, name, None)
-        if head is None:
+        part = getattr(model, name, None)
+        if part is None:
             continue
-        regions = torch.empty((count, model.neck.width, head.size, head.size), device="meta")
         labels = [torch.zeros(count, dtype=torch.int64, device="meta")] * more
-        head(regions, *labels)
+        heads: list[Any] = list(part) if isinstance(part, nn.ModuleList) else [part]  # a cascade has one for each stage
+        for head in heads:
+            regions = torch.empty((count, model.neck.width, head.size, head.size), device="meta")
+            head(regions, *labels)
 
 
 def deform_conv_flops(x_shape: Any, weight_shape: Any, *rest: Any, out_shape: Any = None, **more: Any) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from pkdzoo.structures import PostProcess
+from pkdzoo.structures import Letterbox, PostProcess
 
 
 class ZooModel(nn.Module):
@@ -27,6 +27,7 @@ class ZooModel(nn.Module):
         pixel_std: (channels,) standard deviation of pixels in 0..255.
         channel_order: channel order of the network's input.
         resize: (short, long) side in pixels that images are scaled to.
+        letterbox: how images are fitted onto a square canvas; None means that they are only resized.
         postprocess_config: settings of the step from head outputs to detections.
         optimized: True after ``optimize()``, which changes the keys of the state dict.
         loaded_from: source of the weights; None for random weights.
@@ -42,6 +43,7 @@ class ZooModel(nn.Module):
     pixel_std: Tensor
     channel_order: Literal["rgb", "bgr"]
     resize: tuple[int, int]
+    letterbox: Letterbox | None
     postprocess_config: PostProcess
     optimized: bool
     loaded_from: str | None

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from pkdzoo.checkpoints import fitting, load_strictly, read_state_dict, to_our_keys
+from pkdzoo.checkpoints import load_strictly, read_state_dict, select_matching, to_our_keys
 from pkdzoo.checkpoints.wrappers import unwrap
 from pkdzoo.hub.fetch import find_weights
 from pkdzoo.hub.files import TENSORS
@@ -87,7 +87,7 @@ def load_backbone(model: M, source: str = "imagenet", cache_dir: str | Path | No
 
     def convert(content: dict[str, Any]) -> dict[str, Tensor]:
         state = to_backbone(content)
-        fitting(model.backbone, prepare(state))
+        select_matching(model.backbone, prepare(state))
         return state
 
     state, _ = find_weights(f"{name}.{row.tag}", row, convert, cache_dir)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-TINY_BODY: dict[str, Any] = {"backbone": "r10w16", "norm": "gn", "frozen_stages": 0, "width": 64}
+TINY_ARGS: dict[str, Any] = {"backbone": "r10w16", "norm": "gn", "frozen_stages": 0, "width": 64}
 # A teacher for these has the same pyramid and any backbone.
-TINY_DENSE: dict[str, Any] = {**TINY_BODY, "depth": 2, "head_norm": "gn"}
+TINY_DENSE: dict[str, Any] = {**TINY_ARGS, "depth": 2, "head_norm": "gn"}
 
 # The command of recipes/experiments/bccd.py, which trains the teacher before its student.
 BCCD_LAUNCH = "python recipes/experiments/run.py recipes/experiments/bccd.py --data DIR"

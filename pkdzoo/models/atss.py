@@ -18,7 +18,7 @@ from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses import giou_loss, sigmoid_focal
-from pkdzoo.models._body import Pyramid, build_body
+from pkdzoo.models._backbone_fpn import FPNVariant, build_backbone_fpn
 from pkdzoo.models._published import CROSSKD_README, crosskd, mmdetection
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import TINY_DENSE
@@ -134,13 +134,13 @@ def build(
         resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    pyramid = Pyramid("on_output")
-    body = build_body(
-        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    variant = FPNVariant("on_output")
+    shared = build_backbone_fpn(
+        variant, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
     )
-    strides = body["neck"].strides
+    strides = shared["neck"].strides
     return ATSS(
-        **body,
+        **shared,
         head=ATSSHead(width, num_classes, len(strides), width, depth, head_norm),
         base_anchors=[base_anchors(stride, (8.0,), (1.0,)) for stride in strides],
         offset=0.0,

@@ -1,6 +1,6 @@
 """One-stage detectors: a head that predicts classes and boxes at every location of the pyramid.
 
-Modelled on detectron2's dense_detector: a family provides a ``head`` and implements ``assign``, ``loss`` and
+Modeled on detectron2's dense_detector: a family provides a ``head`` and implements ``assign``, ``loss`` and
 ``decode``. Heads that consist of two equal towers derive from ``TowerHead`` and implement only ``predict``.
 """
 
@@ -93,6 +93,8 @@ class DenseDetector(Detector):
     box_channels = 4  # values per prior in HeadOutputs.box
     class_logits = True  # HeadOutputs.cls holds logits, whose sigmoid is the score; False: probabilities
     clip_before_nms = True
+    keeps_empty_boxes = False  # boxes without area stay among the detections; predictions and evaluation drop them
+    top_k_of_all_levels = False  # pre_nms_top_k applies to the candidates of all levels together as well
 
     def __init__(self, *, head: nn.Module, base_anchors: list[Tensor], offset: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -180,10 +182,13 @@ class DenseDetector(Detector):
         return [self._finish(concatenate(parts), size, config) for parts, size in zip(candidates, batch.sizes)]
 
     def _finish(self, candidates: Detections, size: tuple[int, int], config: PostProcess) -> Detections:
+        if self.top_k_of_all_levels and len(candidates) > config.pre_nms_top_k:
+            candidates = candidates[candidates.scores.topk(config.pre_nms_top_k).indices]
         if self.clip_before_nms:
             candidates = replace(candidates, boxes=clip_boxes(candidates.boxes, size))
         boxes = candidates.boxes
-        candidates = candidates[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]  # clipped boxes outside the image are empty
+        if not self.keeps_empty_boxes:  # clipped boxes outside the image are empty
+            candidates = candidates[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
         detections = suppress(candidates, config.nms_threshold, config.max_detections)
         if self.clip_before_nms:
             return detections

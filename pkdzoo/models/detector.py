@@ -26,7 +26,7 @@ from pkdzoo.models._checks import check_instances
 from pkdzoo.models._config import describe
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.models.trace import DEPTHS, Depth, HeadTrace, LossTrace, Trace
-from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, PixelNorm, PostProcess
+from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, Letterbox, PixelNorm, PostProcess
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -43,6 +43,8 @@ class Detector(ZooModel):
         postprocess_config: settings of the step from head outputs to detections; None means ``PostProcess()``.
         resize: (short, long): images are scaled until the short side has this length in pixels, or the long side has
             its own, whichever comes first.
+        letterbox: how images are fitted onto a square canvas, for detectors that were trained so; None: they are only
+            resized, and their padding is zero after normalization.
 
     Example:
         >>> import torch, pkdzoo
@@ -63,6 +65,7 @@ class Detector(ZooModel):
         pixel_norm: PixelNorm | None = None,
         postprocess_config: PostProcess | None = None,
         resize: tuple[int, int] = (800, 1333),
+        letterbox: Letterbox | None = None,
     ) -> None:
         super().__init__()
         if num_classes < 1:
@@ -73,6 +76,7 @@ class Detector(ZooModel):
         self.num_classes = num_classes
         self.postprocess_config = postprocess_config or PostProcess()
         self.resize = resize
+        self.letterbox = letterbox
         self.channel_order = pixel_norm.channel_order
         # Not persistent: they follow from the registered entry, and mmdetection's files do not have them.
         self.register_buffer("pixel_mean", torch.tensor(pixel_norm.mean), persistent=False)

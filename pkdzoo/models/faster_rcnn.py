@@ -12,10 +12,10 @@ from pkdzoo.checkpoints.keymap import Rule
 from pkdzoo.checkpoints.mmdet import BODY_RULES
 from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.norm import Norm
-from pkdzoo.models._body import Pyramid, build_body
+from pkdzoo.models._backbone_fpn import FPNVariant, build_backbone_fpn
 from pkdzoo.models._published import FBKD_README, PKD_README, PKD_TABLE_2, mmdetection, mmrazor
 from pkdzoo.models._registry import register_distilled, register_family
-from pkdzoo.models._tiny import TINY_BODY
+from pkdzoo.models._tiny import TINY_ARGS
 from pkdzoo.models.two_stage import RPN, BoxHead, TwoStageDetector
 from pkdzoo.structures import PixelNorm
 
@@ -67,11 +67,11 @@ def build(
         resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    pyramid = Pyramid("max_pool", start=0)
-    body = build_body(
-        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    variant = FPNVariant("max_pool", start=0)
+    shared = build_backbone_fpn(
+        variant, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
     )
-    return FasterRCNN(**body, rpn=RPN(width, width), box_head=BoxHead(width, num_classes, box_width), sample=sample)
+    return FasterRCNN(**shared, rpn=RPN(width, width), box_head=BoxHead(width, num_classes, box_width), sample=sample)
 
 
 WEIGHTS: dict[str, list[Weights]] = {
@@ -104,7 +104,7 @@ register_family(
         "faster_rcnn_r18": {"backbone": "r18"},
         "faster_rcnn_r50": {"backbone": "r50"},
         "faster_rcnn_r101": {"backbone": "r101"},
-        "faster_rcnn_r10w16": {**TINY_BODY, "box_width": 128},
+        "faster_rcnn_r10w16": {**TINY_ARGS, "box_width": 128},
     },
     WEIGHTS,
 )

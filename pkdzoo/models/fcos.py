@@ -32,7 +32,7 @@ from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses import giou_loss, iou_log_loss, sigmoid_focal
-from pkdzoo.models._body import Pyramid, build_body
+from pkdzoo.models._backbone_fpn import FPNVariant, build_backbone_fpn
 from pkdzoo.models._published import CROSSKD_README, crosskd, mmdetection
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import TINY_DENSE
@@ -208,13 +208,13 @@ def build(
         resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    pyramid = Pyramid("on_output", relu_before_extra=relu_before_extra)
-    body = build_body(
-        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    variant = FPNVariant("on_output", relu_before_extra=relu_before_extra)
+    shared = build_backbone_fpn(
+        variant, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
     )
-    strides, bias = body["neck"].strides, True if tricks else None
+    strides, bias = shared["neck"].strides, True if tricks else None
     return FCOS(
-        **body,
+        **shared,
         head=FCOSHead(width, num_classes, strides, width, depth, head_norm, tricks, centerness_from, bias),
         base_anchors=point_base_anchors(strides),
         offset=0.5,

@@ -30,17 +30,24 @@ class FeatureExtractor(nn.Module):
         order = detector.channel_order
         pixel_norm = PixelNorm(tuple(detector.pixel_mean.tolist()), tuple(detector.pixel_std.tolist()), order)
         # A detector without a head, which normalizes the images and runs backbone and neck.
-        self.body = Detector(detector.backbone, detector.neck, detector.num_classes, pixel_norm, resize=detector.resize)
-        self.body.name = detector.name
+        self.detector = Detector(
+            detector.backbone,
+            detector.neck,
+            detector.num_classes,
+            pixel_norm,
+            resize=detector.resize,
+            letterbox=detector.letterbox,
+        )
+        self.detector.name = detector.name
         self.train(detector.training)
 
     @property
     def strides(self) -> tuple[int, ...]:
-        return cast("tuple[int, ...]", self.body.neck.strides)
+        return cast("tuple[int, ...]", self.detector.neck.strides)
 
     @property
     def channels(self) -> list[int]:
-        width = cast(int, self.body.neck.width)
+        width = cast(int, self.detector.neck.width)
         return [width] * len(self.strides)
 
     def forward(self, images: Tensor | Batch) -> list[Tensor]:
@@ -61,5 +68,5 @@ class FeatureExtractor(nn.Module):
             size = (images.shape[-2], images.shape[-1])
             images = images if images.is_floating_point() else images.to(torch.get_default_dtype())
             images = Batch(images, [size] * len(images))
-        pyramid: FeaturePyramid = self.body.extract_features(images)
+        pyramid: FeaturePyramid = self.detector.extract_features(images)
         return pyramid.levels

@@ -18,7 +18,7 @@ from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses import distribution_focal, giou_loss, quality_focal
-from pkdzoo.models._body import Pyramid, build_body
+from pkdzoo.models._backbone_fpn import FPNVariant, build_backbone_fpn
 from pkdzoo.models._published import CROSSKD_README, crosskd, mmdetection
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import BCCD_LAUNCH, BCCD_OPTIONS, TINY_DENSE
@@ -131,13 +131,13 @@ def build(
         resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    pyramid = Pyramid("on_output")
-    body = build_body(
-        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    variant = FPNVariant("on_output")
+    shared = build_backbone_fpn(
+        variant, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
     )
-    strides = body["neck"].strides
+    strides = shared["neck"].strides
     return GFL(
-        **body,
+        **shared,
         head=GFLHead(width, num_classes, len(strides), width, depth, head_norm),
         base_anchors=[base_anchors(stride, (8.0,), (1.0,)) for stride in strides],
         offset=0.0,
@@ -163,7 +163,7 @@ WEIGHTS: dict[str, list[Weights]] = {
             source="measured: recipes/experiments/results/bccd/gfl_r18w64-0.json",
             license="Apache-2.0",
             labels="bccd",
-            launch=f"{BCCD_LAUNCH} --cells gfl_r18w64-0 -- {BCCD_OPTIONS}",
+            launch=f"{BCCD_LAUNCH} --runs gfl_r18w64-0 -- {BCCD_OPTIONS}",
             note="not shipped: 23 MB in float16",
         )
     ],
@@ -174,8 +174,11 @@ register_family(
     build,
     {
         "gfl_r18": {"backbone": "r18"},
+        "gfl_r34": {"backbone": "r34"},
         "gfl_r50": {"backbone": "r50"},
         "gfl_r101": {"backbone": "r101"},
+        "gfl_r101_dcn": {"backbone": "r101", "deformable": (2, 3, 4)},
+        "gfl_x101_32x4d_dcn": {"backbone": "x101_32x4d", "deformable": (3, 4)},
         "gfl_r10w16": TINY_DENSE,
         "gfl_r18w64": {**TINY_DENSE, "backbone": "r18"},
     },

@@ -20,11 +20,11 @@ from pkdzoo.hub.weights import Weights
 from pkdzoo.layers.norm import Norm
 from pkdzoo.layers.towers import Tower
 from pkdzoo.models import faster_rcnn
-from pkdzoo.models._body import Pyramid, build_body
+from pkdzoo.models._backbone_fpn import FPNVariant, build_backbone_fpn
 from pkdzoo.models._published import PKD_TABLE_3, mmdetection
 from pkdzoo.models._registry import register_family
 from pkdzoo.models.trace import LossTrace, Trace
-from pkdzoo.models.two_stage import RPN, BoxHead, RoITargets, TwoStageDetector
+from pkdzoo.models.two_stage import RPN, BoxHead, RegionDetector, RoITargets, TwoStageDetector
 from pkdzoo.ops.masks import crop_masks
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, PixelNorm, PostProcess
@@ -90,17 +90,7 @@ class MaskRCNN(TwoStageDetector):
         self, features: FeaturePyramid, batch: Batch, instances: list[Instances], tap: int | None = None
     ) -> LossTrace[Self]:
         """As Faster R-CNN, after a check of the target masks."""
-        for objects, size in zip(instances, batch.sizes):
-            if len(objects) and objects.masks is None:
-                raise ValueError(
-                    f"{self.name} needs target masks: write Instances(boxes, labels, masks=...), "
-                    "or use a faster_rcnn_* detector for boxes alone"
-                )
-            if objects.masks is not None and objects.masks.shape != (len(objects), *size):
-                raise ValueError(
-                    f"masks of shape {tuple(objects.masks.shape)} for {len(objects)} objects of an image of "
-                    f"{size[0]} x {size[1]}: write masks as (G, height, width) of the image without padding"
-                )
+        check_target_masks(self.name, batch, instances)
         return super().run_losses(features, batch, instances, tap)
 
     def roi_losses(
@@ -108,19 +98,7 @@ class MaskRCNN(TwoStageDetector):
     ) -> dict[str, Tensor]:
         """Losses of Faster R-CNN, and the mean binary cross entropy of the masks of positive regions."""
         losses = super().roi_losses(features, targets, instances)
-        positives = [(t.matched >= 0).nonzero().squeeze(1) for t in targets]
-        boxes = [t.boxes[index] for t, index in zip(targets, positives)]
-        labels = torch.cat([t.labels[index] for t, index in zip(targets, positives)])
-        logits = self.mask_head(self.pool(features, boxes, self.mask_head.size), labels)
-        target_masks = [
-            torch.zeros(0, *logits.shape[1:], dtype=torch.bool, device=logits.device)
-            if objects.masks is None
-            else crop_masks(objects.masks, b, t.matched[index], logits.shape[-1])
-            for objects, b, t, index in zip(instances, boxes, targets, positives)
-        ]
-        count = mean_over_ranks(logits.new_tensor(float(logits.numel())), least=1)
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, torch.cat(target_masks).float(), reduction="sum")
-        return {**losses, "loss_mask": cross_entropy / count}
+        return {**losses, "loss_mask": mask_loss(self, self.mask_head, features, targets, instances)}
 
     def postprocess(self, trace: Trace[Self], batch: Batch, config: PostProcess | None = None) -> list[Detections]:
         """Boxes as in Faster R-CNN, then a mask for each: ``mask_probabilities`` (N, 28, 28)."""
@@ -133,6 +111,57 @@ class MaskRCNN(TwoStageDetector):
         pooled = self.pool(features, [image.boxes for image in detections], self.mask_head.size)
         logits = self.mask_head(pooled, torch.cat([image.labels for image in detections]))
         return list(torch.split(logits.sigmoid(), [len(image) for image in detections]))
+
+
+def check_target_masks(name: str, batch: Batch, instances: list[Instances]) -> None:
+    """Refuse objects without masks, and masks of another size than their image.
+
+    Args:
+        name: of the detector, for the message.
+        batch: the images.
+        instances: objects of each image.
+    """
+    for objects, size in zip(instances, batch.sizes):
+        if len(objects) and objects.masks is None:
+            raise ValueError(
+                f"{name} needs target masks: write Instances(boxes, labels, masks=...), "
+                "or use a faster_rcnn_* detector for boxes alone"
+            )
+        if objects.masks is not None and objects.masks.shape != (len(objects), *size):
+            raise ValueError(
+                f"masks of shape {tuple(objects.masks.shape)} for {len(objects)} objects of an image of "
+                f"{size[0]} x {size[1]}: write masks as (G, height, width) of the image without padding"
+            )
+
+
+def mask_loss(
+    model: RegionDetector,
+    head: MaskHead,
+    features: FeaturePyramid,
+    targets: list[RoITargets],
+    instances: list[Instances],
+) -> Tensor:
+    """The mean binary cross entropy of the masks of positive regions.
+
+    Args:
+        model: pools the features.
+        head: predicts the masks.
+        features: the pyramid.
+        targets: sampled regions of each image.
+        instances: objects of each image.
+    """
+    positives = [(t.matched >= 0).nonzero().squeeze(1) for t in targets]
+    boxes = [t.boxes[index] for t, index in zip(targets, positives)]
+    labels = torch.cat([t.labels[index] for t, index in zip(targets, positives)])
+    logits = head(model.pool(features, boxes, head.size), labels)
+    target_masks = [
+        torch.zeros(0, *logits.shape[1:], dtype=torch.bool, device=logits.device)
+        if objects.masks is None
+        else crop_masks(objects.masks, b, t.matched[index], logits.shape[-1])
+        for objects, b, t, index in zip(instances, boxes, targets, positives)
+    ]
+    count = mean_over_ranks(logits.new_tensor(float(logits.numel())), least=1)
+    return F.binary_cross_entropy_with_logits(logits, torch.cat(target_masks).float(), reduction="sum") / count
 
 
 def build(
@@ -166,12 +195,12 @@ def build(
         resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    pyramid = Pyramid("max_pool", start=0)
-    body = build_body(
-        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    variant = FPNVariant("max_pool", start=0)
+    shared = build_backbone_fpn(
+        variant, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
     )
     return MaskRCNN(
-        **body,
+        **shared,
         rpn=RPN(width, width),
         box_head=BoxHead(width, num_classes, box_width),
         mask_head=MaskHead(width, num_classes, mask_width),

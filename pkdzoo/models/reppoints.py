@@ -24,7 +24,7 @@ from pkdzoo.layers.conv import init_class_bias, init_convs
 from pkdzoo.layers.deform import SampledConv
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses import sigmoid_focal
-from pkdzoo.models._body import Pyramid, build_body
+from pkdzoo.models._backbone_fpn import FPNVariant, build_backbone_fpn
 from pkdzoo.models._published import PKD_README, PKD_TABLE_2, mmdetection, mmrazor
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import TINY_DENSE
@@ -201,13 +201,13 @@ def build(
         resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    pyramid = Pyramid("on_input")
-    body = build_body(
-        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    variant = FPNVariant("on_input")
+    shared = build_backbone_fpn(
+        variant, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
     )
-    strides = body["neck"].strides
+    strides = shared["neck"].strides
     return RepPoints(
-        **body,
+        **shared,
         head=RepPointsHead(width, num_classes, width, depth, head_norm),
         base_anchors=point_base_anchors(strides),
         offset=0.0,

@@ -18,7 +18,7 @@ from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses import sigmoid_focal
-from pkdzoo.models._body import Pyramid, build_body
+from pkdzoo.models._backbone_fpn import FPNVariant, build_backbone_fpn
 from pkdzoo.models._published import (
     CROSSKD_README,
     GLOBAL_README,
@@ -134,13 +134,13 @@ def build(
         resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    pyramid = Pyramid(extra, start, relu_before_extra)
-    body = build_body(
-        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    variant = FPNVariant(extra, start, relu_before_extra)
+    shared = build_backbone_fpn(
+        variant, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
     )
-    strides = body["neck"].strides
+    strides = shared["neck"].strides
     return RetinaNet(
-        **body,
+        **shared,
         head=RetinaHead(width, num_classes, len(SCALES) * len(RATIOS), width, depth, head_norm),
         base_anchors=[base_anchors(stride, SCALES, RATIOS) for stride in strides],
         offset=0.0,
@@ -303,7 +303,7 @@ register_distilled(
             source="measured: recipes/experiments/results/bccd/pkd-0.json",
             license="Apache-2.0",
             labels="bccd",
-            launch=f"{BCCD_LAUNCH} --cells plain-0 pkd-0 -- {BCCD_OPTIONS}",
+            launch=f"{BCCD_LAUNCH} --runs plain-0 pkd-0 -- {BCCD_OPTIONS}",
             note="float16; it does not find platelets, and its teacher hardly does at this size",
         )
     ],

@@ -26,7 +26,7 @@ from pkdzoo.layers.deform import sampled_conv
 from pkdzoo.layers.norm import Norm
 from pkdzoo.layers.towers import Tower
 from pkdzoo.losses import focal_of_probabilities, giou_loss, quality_focal_of_probabilities
-from pkdzoo.models._body import Pyramid, build_body
+from pkdzoo.models._backbone_fpn import FPNVariant, build_backbone_fpn
 from pkdzoo.models._published import PKD_TABLE_2, mmdetection
 from pkdzoo.models._registry import register_family
 from pkdzoo.models._tiny import TINY_DENSE
@@ -252,13 +252,13 @@ def build(
         resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    pyramid = Pyramid("on_output")
-    body = build_body(
-        pyramid, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
+    variant = FPNVariant("on_output")
+    shared = build_backbone_fpn(
+        variant, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
     )
-    strides = body["neck"].strides
+    strides = shared["neck"].strides
     return TOOD(
-        **body,
+        **shared,
         head=TOODHead(width, num_classes, len(strides), width, depth, head_norm),
         base_anchors=[base_anchors(stride, (8.0,), (1.0,)) for stride in strides],
         offset=0.0,

@@ -1,8 +1,10 @@
 """Two-stage detectors: a network proposes regions, and a head classifies and refines each of them (Ren et al. 2015).
 
-As mmdetection's TwoStageDetector with RPNHead and StandardRoIHead. ``RPN`` and ``BoxHead`` hold the parameters,
-``TwoStageDetector`` runs them, and a family combines them. Differs from the paper in the pyramid (Lin et al. 2017),
-RoIAlign instead of RoIPool, L1 instead of smooth L1, and class-specific boxes that are decoded from the proposal.
+As mmdetection's TwoStageDetector with RPNHead and StandardRoIHead. ``RPN`` and ``BoxHead`` hold the parameters.
+``RegionDetector`` proposes, samples and pools regions, ``TwoStageDetector`` runs one box head on them, and a family
+combines them; ``cascade_rcnn.py`` runs three box heads, one on the boxes of the other. Differs from the paper in the
+pyramid (Lin et al. 2017), RoIAlign instead of RoIPool, L1 instead of smooth L1, and class-specific boxes that are
+decoded from the proposal.
 """
 
 from __future__ import annotations
@@ -73,12 +75,14 @@ class RoITargets:
         labels: (N,) int64, class of each region, C for background.
         objects: (N, 4) xyxy, box of the matched object; rows of background regions are undefined.
         matched: (N,) int64, index of the matched object, -1 for background.
+        is_object: (N,) bool, True where the region is an object's own box.
     """
 
     boxes: Tensor
     labels: Tensor
     objects: Tensor
     matched: Tensor
+    is_object: Tensor
 
 
 class RPN(nn.Module):
@@ -110,15 +114,25 @@ class BoxHead(nn.Module):
         num_classes: C.
         width: of the fully connected layers.
         size: height and width of the pooled features of a region.
+        stds: the deltas are in units of these.
+        class_specific: deltas for every class; False: one box for all classes.
     """
 
-    def __init__(self, inputs: int, num_classes: int, width: int = 1024, size: int = 7) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        num_classes: int,
+        width: int = 1024,
+        size: int = 7,
+        stds: tuple[float, ...] = BOX_STDS,
+        class_specific: bool = True,
+    ) -> None:
         super().__init__()
-        self.size = size
+        self.size, self.stds, self.class_specific = size, stds, class_specific
         self.fc1 = nn.Linear(inputs * size * size, width)
         self.fc2 = nn.Linear(width, width)
         self.cls = nn.Linear(width, num_classes + 1)
-        self.box = nn.Linear(width, num_classes * 4)
+        self.box = nn.Linear(width, 4 * (num_classes if class_specific else 1))
         nn.init.xavier_uniform_(self.fc1.weight)
         nn.init.xavier_uniform_(self.fc2.weight)
         nn.init.normal_(self.cls.weight, std=0.01)
@@ -127,18 +141,21 @@ class BoxHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, inputs, size, size) -> logits (N, C+1), background last, and deltas (N, C, 4), both float32."""
+        """(N, inputs, size, size) -> logits (N, C+1), background last, and deltas (N, C or 1, 4), both float32."""
         x = F.relu(self.fc1(x.flatten(1)))
         x = F.relu(self.fc2(x))
         return self.cls(x).float(), self.box(x).float().unflatten(1, (-1, 4))
 
+    def deltas_of(self, deltas: Tensor, regions: Tensor, labels: Tensor) -> Tensor:
+        """The deltas (K, 4) of some regions (K,) for these classes (K,), from all deltas (N, C or 1, 4)."""
+        return deltas[regions, labels if self.class_specific else torch.zeros_like(labels)]
 
-class TwoStageDetector(Detector):
-    """Backbone, pyramid, RPN and box head.
+
+class RegionDetector(Detector):
+    """Backbone, pyramid and RPN: proposes regions, samples them for training, and pools their features.
 
     Args:
         rpn: proposes regions.
-        box_head: classifies and refines the regions.
         roi_levels: number of levels, from the finest on, that regions are pooled from; the RPN uses all levels.
         low_quality: minimum IoU at which an object also takes the proposals that overlap it most, even if they overlap
             another object more; None means never.
@@ -149,12 +166,13 @@ class TwoStageDetector(Detector):
     two_stage = True
     train_proposing = ProposalConfig(pre_nms_top_k=2000)
     test_proposing = ProposalConfig(pre_nms_top_k=1000)
+    rpn_beta = 0.0  # of the RPN's smooth L1 loss; 0 is L1
+    anchors_inside = False  # whether the RPN is trained only on anchors that lie in the image as a whole
 
     def __init__(
         self,
         *,
         rpn: RPN,
-        box_head: BoxHead,
         roi_levels: int = 4,
         low_quality: float | None = None,
         sample: bool = True,
@@ -162,7 +180,6 @@ class TwoStageDetector(Detector):
     ) -> None:
         super().__init__(**kwargs)
         self.rpn = rpn
-        self.box_head = box_head
         self.roi_levels = roi_levels
         self.low_quality = low_quality
         self.anchor_sampling = ANCHOR_SAMPLING if sample else None
@@ -196,30 +213,26 @@ class TwoStageDetector(Detector):
         targets = self.assign_anchors(rpn, batch, instances)
         losses = self.rpn_losses(rpn, targets)
         proposals = self.propose(rpn, batch, self.train_proposing)
-        sampled = [self.assign_regions(*pair) for pair in zip(proposals, instances)]
-        positive = [t.labels < self.num_classes for t in sampled]
-        regions = [Instances(t.boxes[kept], t.labels[kept]) for t, kept in zip(sampled, positive)]
-        losses |= self.roi_losses(features, sampled, instances)
+        regions, head_losses = self.region_losses(features, batch, proposals, instances)
+        losses |= head_losses
         return LossTrace(self, features, rpn.outputs, rpn.priors, targets, losses, proposals=proposals, regions=regions)
 
-    def postprocess(self, trace: Trace[Self], batch: Batch, config: PostProcess | None = None) -> list[Detections]:
-        """Run the box head on the proposals; then score threshold, decoding, clipping, NMS and the best detections."""
+    def region_losses(
+        self, features: FeaturePyramid, batch: Batch, proposals: list[Tensor], instances: list[Instances]
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """Sample regions from the proposals; the positive ones of each image, and the losses of the heads by name."""
+        raise NotImplementedError
+
+    def proposals_for_detection(self, trace: Trace[Self], batch: Batch) -> list[Tensor]:
+        """The proposals of a pass, for detection also after a pass up to the losses, which has those for training."""
         if not isinstance(trace, HeadTrace):
             raise ValueError('this trace stops at the features: write model.trace(batch, upto="head")')
-        config = config or self.postprocess_config
-        proposals = trace.proposals
-        if isinstance(trace, LossTrace):  # it has the proposals for training
-            proposals = self.propose(trace, batch, self.test_proposing)
-        cls, deltas = self.box_head(self.pool(trace.features, proposals, self.box_head.size))
-        counts = [len(boxes) for boxes in proposals]
-        detections = []
-        for boxes, logits, delta, size in zip(proposals, cls.split(counts), deltas.split(counts), batch.sizes):
-            scores = logits.softmax(dim=1)[:, :-1]  # background is the last
-            values, region, labels = select_candidates(scores, config.score_threshold, scores.numel())
-            decoded = clip_boxes(decode_deltas(delta[region, labels], boxes[region], BOX_STDS), size)
-            candidates = Detections(decoded, values, labels)
-            detections.append(suppress(candidates, config.nms_threshold, config.max_detections))
-        return detections
+        return self.propose(trace, batch, self.test_proposing) if isinstance(trace, LossTrace) else trace.proposals
+
+    def positive_regions(self, sampled: list[RoITargets]) -> list[Instances]:
+        """The positive regions of each image, with their labels."""
+        positive = [t.labels < self.num_classes for t in sampled]
+        return [Instances(t.boxes[kept], t.labels[kept]) for t, kept in zip(sampled, positive)]
 
     # -- first stage ---------------------------------------------------------------------------------------------
 
@@ -235,6 +248,8 @@ class TwoStageDetector(Detector):
         per_location = len(SCALES) * len(RATIOS)
         for i, (objects, size) in enumerate(zip(instances, batch.sizes)):
             valid = valid_prior_mask(features.sizes, features.strides, size, per_location, device=labels.device)
+            if self.anchors_inside:
+                valid &= lie_inside(priors.boxes, size)
             valid_index = valid.nonzero().squeeze(1)
             matched = match_by_iou(priors.boxes[valid_index], objects.boxes, 0.7, 0.3, low_quality=0.3)
             positives, negatives = sample(matched, self.anchor_sampling)
@@ -246,7 +261,7 @@ class TwoStageDetector(Detector):
         return DenseTargets(labels, boxes, None, mean_over_ranks(counts.clamp(min=1).sum().float()))
 
     def rpn_losses(self, trace: HeadTrace[Self], targets: DenseTargets) -> dict[str, Tensor]:
-        """Binary cross entropy of the sampled anchors and L1 of the positives, over the number of sampled anchors."""
+        """Binary cross entropy of sampled anchors and (smooth) L1 of positives, over the number of sampled ones."""
         outputs, priors = trace.outputs, trace.priors
         logits = flatten_levels(outputs.cls, 1)[..., 0].float()  # (B, P)
         deltas = flatten_levels(outputs.box, 4)
@@ -254,10 +269,11 @@ class TwoStageDetector(Detector):
         is_object = (targets.labels[sampled] == OBJECT).float()
         image, prior = (targets.labels == OBJECT).nonzero(as_tuple=True)
         target_deltas = encode_deltas(targets.boxes[image, prior], priors.boxes[prior])
+        difference = smooth_l1(deltas[image, prior].float(), target_deltas, self.rpn_beta)
         cross_entropy = F.binary_cross_entropy_with_logits(logits[sampled], is_object, reduction="sum")
         return {
             "loss_rpn_cls": cross_entropy / targets.num_pos,
-            "loss_rpn_box": (deltas[image, prior].float() - target_deltas).abs().sum() / targets.num_pos,
+            "loss_rpn_box": difference / targets.num_pos,
         }
 
     @torch.no_grad()
@@ -294,30 +310,111 @@ class TwoStageDetector(Detector):
         return pool_rois(features.levels[used], features.strides[used], to_rois(boxes), size)
 
     @torch.no_grad()
-    def assign_regions(self, proposals: Tensor, objects: Instances) -> RoITargets:
-        """Sample from the proposals and the objects' boxes; positive from IoU 0.5, all others background.
+    def assign_regions(self, proposals: Tensor, objects: Instances, positive: float = 0.5) -> RoITargets:
+        """Sample from the proposals and the objects' boxes; positive from an IoU on, all others background.
 
         The objects' boxes are added after the assignment: they must not count as the proposals of highest overlap.
         """
-        matched = match_by_iou(proposals, objects.boxes, 0.5, 0.5, self.low_quality)
+        matched = match_by_iou(proposals, objects.boxes, positive, positive, self.low_quality)
         matched = torch.cat([torch.arange(len(objects), device=matched.device), matched])
         sampled = torch.cat(sample(matched, self.roi_sampling))
         matched = matched[sampled]
         boxes = torch.cat([objects.boxes.to(proposals.dtype), proposals])[sampled]
         matched_boxes = objects.boxes[matched.clamp(min=0)] if len(objects) else torch.zeros_like(boxes)
-        return RoITargets(boxes, labels_of(matched, objects.labels, self.num_classes), matched_boxes, matched)
+        labels = labels_of(matched, objects.labels, self.num_classes)
+        return RoITargets(boxes, labels, matched_boxes, matched, sampled < len(objects))
+
+    def box_losses(
+        self, head: BoxHead, cls: Tensor, deltas: Tensor, targets: list[RoITargets], beta: float = 0.0
+    ) -> dict[str, Tensor]:
+        """Cross entropy of all sampled regions, and (smooth) L1 of the positives, both over all sampled regions.
+
+        Args:
+            head: what predicted them.
+            cls: (N, C+1) logits of the sampled regions of all images.
+            deltas: (N, C or 1, 4).
+            targets: of each image.
+            beta: of smooth L1; 0 is L1.
+        """
+        labels = torch.cat([t.labels for t in targets])
+        positive = (labels < self.num_classes).nonzero().squeeze(1)
+        boxes = torch.cat([t.boxes for t in targets])[positive]
+        target_deltas = encode_deltas(torch.cat([t.objects for t in targets])[positive], boxes, head.stds)
+        count = mean_over_ranks(cls.new_tensor(float(len(labels))), least=1)
+        difference = smooth_l1(head.deltas_of(deltas, positive, labels[positive]), target_deltas, beta)
+        return {"loss_cls": F.cross_entropy(cls, labels, reduction="sum") / count, "loss_box": difference / count}
+
+    def select_detections(
+        self,
+        head: BoxHead,
+        cls: Tensor,
+        deltas: Tensor,
+        regions: list[Tensor],
+        batch: Batch,
+        config: PostProcess | None = None,
+    ) -> list[Detections]:
+        """Score threshold, decoding, clipping, NMS and the best detections of each image.
+
+        Args:
+            head: what predicted them.
+            cls: (N, C+1) logits of the regions of all images.
+            deltas: (N, C or 1, 4).
+            regions: (N_i, 4) xyxy of each image, to which the deltas refer.
+            batch: the images.
+            config: thresholds; None means ``self.postprocess_config``.
+        """
+        config = config or self.postprocess_config
+        counts = [len(boxes) for boxes in regions]
+        detections = []
+        for boxes, logits, delta, size in zip(
+            regions, torch.split(cls, counts), torch.split(deltas, counts), batch.sizes
+        ):
+            scores = logits.softmax(dim=1)[:, :-1]  # background is the last
+            values, region, labels = select_candidates(scores, config.score_threshold, scores.numel())
+            decoded = decode_deltas(head.deltas_of(delta, region, labels), boxes[region], head.stds)
+            candidates = Detections(clip_boxes(decoded, size), values, labels)
+            detections.append(suppress(candidates, config.nms_threshold, config.max_detections))
+        return detections
+
+
+class TwoStageDetector(RegionDetector):
+    """Backbone, pyramid, RPN and one box head.
+
+    Args:
+        box_head: classifies and refines the regions.
+        kwargs: see :class:`RegionDetector`.
+    """
+
+    def __init__(self, *, box_head: BoxHead, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.box_head = box_head
+
+    def region_losses(
+        self, features: FeaturePyramid, batch: Batch, proposals: list[Tensor], instances: list[Instances]
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        sampled = [self.assign_regions(*pair) for pair in zip(proposals, instances)]
+        return self.positive_regions(sampled), self.roi_losses(features, sampled, instances)
 
     def roi_losses(
         self, features: FeaturePyramid, targets: list[RoITargets], instances: list[Instances]
     ) -> dict[str, Tensor]:
         """Losses of the box head on the sampled regions: cross entropy, and L1 of the positives, over all regions."""
         cls, deltas = self.box_head(self.pool(features, [t.boxes for t in targets], self.box_head.size))
-        labels = torch.cat([t.labels for t in targets])
-        positive = (labels < self.num_classes).nonzero().squeeze(1)
-        boxes = torch.cat([t.boxes for t in targets])[positive]
-        target_deltas = encode_deltas(torch.cat([t.objects for t in targets])[positive], boxes, BOX_STDS)
-        count = mean_over_ranks(cls.new_tensor(float(len(labels))), least=1)
-        return {
-            "loss_cls": F.cross_entropy(cls, labels, reduction="sum") / count,
-            "loss_box": (deltas[positive, labels[positive]] - target_deltas).abs().sum() / count,
-        }
+        return self.box_losses(self.box_head, cls, deltas, targets)
+
+    def postprocess(self, trace: Trace[Self], batch: Batch, config: PostProcess | None = None) -> list[Detections]:
+        """Run the box head on the proposals; then score threshold, decoding, clipping, NMS and the best detections."""
+        proposals = self.proposals_for_detection(trace, batch)
+        cls, deltas = self.box_head(self.pool(trace.features, proposals, self.box_head.size))
+        return self.select_detections(self.box_head, cls, deltas, proposals, batch, config)
+
+
+def smooth_l1(found: Tensor, wanted: Tensor, beta: float) -> Tensor:
+    """The sum of the smooth L1 differences; ``beta`` 0 is L1."""
+    return F.smooth_l1_loss(found, wanted, reduction="sum", beta=beta) if beta else (found - wanted).abs().sum()
+
+
+def lie_inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Which boxes (N, 4) lie in an image of ``size`` (height, width) as a whole: (N,) bool."""
+    limit = boxes.new_tensor([size[1], size[0]])
+    return (boxes[:, :2] >= 0).all(dim=1) & (boxes[:, 2:] < limit).all(dim=1)

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pkdzoo.training.machine import count
-
 
 @dataclass
 class TrainArguments(argparse.Namespace):
@@ -55,6 +53,14 @@ class TrainArguments(argparse.Namespace):
     tracker: str | None = None
 
 
+def positive_integer(text: str) -> int:
+    """A whole number of at least 1; a type for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1: write 1 or more")
+    return number
+
+
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all options of a training run to a parser, whose result :class:`TrainArguments` then describes."""
     parser.add_argument(
@@ -72,10 +78,14 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe field, e.g. optim.lr=0.02"
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in --output from its last checkpoint")
-    parser.add_argument("--check-teacher", type=count, metavar="N", help="first evaluate the teacher on N images")
+    parser.add_argument(
+        "--check-teacher", type=positive_integer, metavar="N", help="first evaluate the teacher on N images"
+    )
     group = parser.add_argument_group("machine")
     group.add_argument("--cpu", action="store_true", help="train on the CPU even if there is a GPU")
-    group.add_argument("--threads", type=count, help="CPU threads per process (default: all cores, divided evenly)")
+    group.add_argument(
+        "--threads", type=positive_integer, help="CPU threads per process (default: all cores, divided evenly)"
+    )
     group.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"))
     group.add_argument("--channels-last", action="store_true", help="keep convolutions in NHWC")
     group.add_argument("--compile", action="store_true", help="compile backbone and neck")

@@ -14,15 +14,17 @@ from pkdzoo.data import (
     AspectBatchSampler,
     CocoDataset,
     Compose,
+    MixTransform,
     RandomCrop,
     RandomFlip,
     RandomZoom,
     Resize,
     collate,
+    eval_transform,
     find_split,
     make_shapes,
-    test_transform,
 )
+from pkdzoo.data.letterbox import LetterboxResize
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.inherit import freeze, inherit
 from pkdzoo.distill.task import Task
@@ -30,7 +32,7 @@ from pkdzoo.models._config import from_json
 from pkdzoo.models._factory import create_detector
 from pkdzoo.models._loading import load_backbone, load_checkpoint
 from pkdzoo.models.detector import Detector
-from pkdzoo.structures import Batch
+from pkdzoo.structures import Batch, Letterbox
 from pkdzoo.training.recipe import Data, Distill, Recipe
 from pkdzoo.training.task import SupervisedTask
 
@@ -78,8 +80,19 @@ def _shape_arguments(generate: Any) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in generate.items()}
 
 
-def train_transform(data: Data) -> Compose:
-    """Resize and flip, with the recipe's random crop before (``zoom``) or after (``crop``) the resize."""
+def train_transform(data: Data, epochs: int) -> Compose | MixTransform:
+    """Mosaic and mixup, or resize and flip with a random crop before (``zoom``) or after (``crop``) the resize.
+
+    Args:
+        data: of the recipe.
+        epochs: of the schedule; the last ones are without mosaic and mixup.
+    """
+    if data.mix is not None:
+        mix = data.mix
+        return MixTransform(
+            data.long, mix.scale, data.flip, mix.colors, mix.mosaic, mix.mixup, mix.mixup_ratio, mix.pool,
+            stop_epoch=max(epochs - mix.last_epochs, 0),
+        )  # fmt: skip
     steps: list[Any] = [RandomZoom(data.zoom)] if data.zoom else []
     steps += [Resize(data.short, data.long, data.mode), RandomFlip(data.flip)]
     return Compose([*steps, RandomCrop(data.crop)] if data.crop else steps)
@@ -90,18 +103,22 @@ def build_datasets(recipe: Recipe, paths: DataPaths) -> tuple[CocoDataset, CocoD
     data = recipe.data
     train = CocoDataset(
         *paths.train,
-        transform=train_transform(data),
+        transform=train_transform(data, recipe.schedule.epochs),
         with_masks=data.masks,
         drop_empty=data.drop_empty,
         min_image_size=data.min_image_size,
         seed=recipe.seed,
         on_error="skip",
     )
-    return train, val_dataset(paths.val, data.test_size, train.label_names)
+    return train, val_dataset(paths.val, data.eval_size, train.label_names)
 
 
 def val_dataset(
-    paths: tuple[Path, Path], size: tuple[int, int], label_names: Sequence[str], skip_other_classes: bool = False
+    paths: tuple[Path, Path],
+    size: tuple[int, int],
+    label_names: Sequence[str],
+    skip_other_classes: bool = False,
+    letterbox: Letterbox | None = None,
 ) -> CocoDataset:
     """Images to evaluate on, resized to (short, long) pixels, with the classes in the model's order.
 
@@ -110,8 +127,9 @@ def val_dataset(
         size: (short, long) side in pixels.
         label_names: the model's classes.
         skip_other_classes: leave out boxes of other classes instead of raising an error.
+        letterbox: of the model; None means that images are only resized.
     """
-    transform = test_transform(*size)
+    transform = eval_transform(*size) if letterbox is None else LetterboxResize(size, letterbox)
     return CocoDataset(*paths, transform=transform, label_names=label_names, skip_other_classes=skip_other_classes)
 
 
@@ -133,7 +151,8 @@ def batch_per_process(recipe: Recipe, processes: int) -> int:
 
 def train_loader(recipe: Recipe, dataset: CocoDataset, processes: int) -> tuple[DataLoader[Batch], AspectBatchSampler]:
     """Batches in the order of (seed, epoch), and their sampler, on which the epoch has to be set."""
-    sampler = AspectBatchSampler(dataset.aspect_groups(), batch_per_process(recipe, processes), seed=recipe.seed)
+    groups = dataset.aspect_groups() if recipe.data.mix is None else torch.zeros(len(dataset))  # all become squares
+    sampler = AspectBatchSampler(groups, batch_per_process(recipe, processes), seed=recipe.seed)
     return _loader(dataset, recipe.data.workers, batch_sampler=sampler), sampler
 
 
@@ -189,7 +208,7 @@ def build_student(recipe: Recipe, label_names: Sequence[str]) -> Detector:
             f"({', '.join(label_names[:10])}): leave it out; it is read from the annotation file"
         )
     torch.manual_seed(recipe.seed)  # random weights depend on the recipe alone
-    args: dict[str, Any] = {**recipe.model_args, "num_classes": len(label_names), "resize": recipe.data.test_size}
+    args: dict[str, Any] = {**recipe.model_args, "num_classes": len(label_names), "resize": recipe.data.eval_size}
     model = _detector(recipe.model, **args)
     if recipe.init is not None:
         model = _with_weights(model, recipe.init, args)

@@ -95,7 +95,9 @@ def save_checkpoint(
         sync_to_disk(folder)
     except OSError as error:
         message = f"the checkpoint of step {progress.step} could not be written: {error.strerror}"
-        raise OSError(error.errno, f"{message}. Last complete checkpoint: {last_good(output)}") from error
+        raise OSError(
+            error.errno, f"{message}. Last complete checkpoint: {describe_last_checkpoint(output)}"
+        ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     _prune(output, final, progress.step, keep)
@@ -193,7 +195,7 @@ def restore(
         scaler.load_state_dict(rest["scaler"])
 
 
-def last_good(output: Path) -> str:
+def describe_last_checkpoint(output: Path) -> str:
     """Path of the newest checkpoint, for messages."""
     checkpoints = list_checkpoints(output)
     return str(checkpoints[0]) if checkpoints else "none yet, so the run has to start again"
@@ -202,7 +204,7 @@ def last_good(output: Path) -> str:
 # -- progress --------------------------------------------------------------------------------------------------------
 
 
-def note_metrics(progress: Progress, value: float | None) -> bool:
+def record_metric(progress: Progress, value: float | None) -> bool:
     """Record a new value of the metric ``logging.best``; returns whether it is the best so far."""
     better = value is not None and (progress.best is None or value > progress.best)
     progress.best, progress.stale = (value, 0) if better else (progress.best, progress.stale + 1)

@@ -17,6 +17,7 @@ from pkdzoo.training.evaluate import evaluate
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.training.sheet import prediction_sheet
 from pkdzoo.utils.files import write_json
+from pkdzoo.utils.text import printable
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 
@@ -72,7 +73,7 @@ def compare(runs: Sequence[TrainedRun], output: Path) -> list[dict[str, Any]]:
         prediction_sheet(columns, runs[0].val_set).save(output / "predictions.png")
         best = runs[-1].output / "best"
         print(
-            f"\n{text}\n\nweights and metrics   {output.resolve()}\nimages                "
+            f"\n{printable(text, keep=chr(10))}\n\nweights and metrics   {output.resolve()}\nimages                "
             f"{output.resolve() / 'predictions.png'}\ndetect with one       pkdzoo predict {best} IMAGE --output out",
             flush=True,
         )

@@ -107,7 +107,7 @@ def dry_pass(
 ) -> Cost:
     """One counted pass, in which incompatible pyramids already raise an error.
 
-    Modes, buffers of batch norms and gradients are the same afterwards as before.
+    Modes, buffers of batch norms and gradients are the same afterward as before.
 
     Args:
         task: a task or a detector, not wrapped.
@@ -135,7 +135,10 @@ def dry_pass(
             if total.requires_grad:
                 total.backward()  # type: ignore[no-untyped-call]
     except (RuntimeError, IndexError) as error:
-        raise ValueError(f"student and teacher do not fit together, or the model fails: {error}") from error
+        raise ValueError(
+            f"a pass over a small gray image failed: {error}. If there is a teacher, choose another one or another "
+            "method for this student; without one, check model_args"
+        ) from error
     finally:
         for handle in handles:
             handle.remove()
@@ -143,7 +146,10 @@ def dry_pass(
             module.training = True
     bad = [name for name, value in losses.items() if not torch.isfinite(value).all()]
     if bad:
-        raise ValueError(f"{', '.join(bad)} is not finite on a gray image with one object: check the weights")
+        raise ValueError(
+            f"{', '.join(bad)} is not finite on a gray image with one object: check the weights that "
+            "init and distill name"
+        )
     return Cost(forward / 2, counter.flops / 2, counter.peak, time.perf_counter() - start)
 
 
@@ -158,7 +164,7 @@ def tensors_of(task: nn.Module) -> list[Tensor]:
     return [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
 
 
-def cost_of_a_pass(task: nn.Module, size: tuple[int, int], images: int, autocast: Any = None) -> Cost:
+def estimate_cost(task: nn.Module, size: tuple[int, int], images: int, autocast: Any = None) -> Cost:
     """The cost of a pass over ``images`` of ``size`` (height, width), extrapolated from three small passes.
 
     For each counted quantity, cost = c + images x (a + b x pixels); ``seconds`` are proportional to the pixels.
@@ -211,13 +217,13 @@ class Memory:
         return self.weights + self.teacher + self.gradients + self.optimizer + self.average + self.maps
 
 
-def memory_of_a_step(task: nn.Module, student: nn.Module, maps: float, kind: str, ema: bool, processes: int) -> Memory:
+def estimate_memory(task: nn.Module, student: nn.Module, maps: float, kind: str, ema: bool, processes: int) -> Memory:
     """Everything that is in memory at the same time during a step.
 
     Args:
         task: a task or a detector, not wrapped.
         student: the detector that is trained.
-        maps: bytes of a pass, see :func:`cost_of_a_pass`.
+        maps: bytes of a pass, see :func:`estimate_cost`.
         kind: of the optimizer, ``sgd`` or ``adamw``.
         ema: whether a moving average is kept.
         processes: number of training processes.

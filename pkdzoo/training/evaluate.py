@@ -16,10 +16,11 @@ from tqdm import tqdm
 from pkdzoo.data import CocoDataset
 from pkdzoo.data.batching import collate
 from pkdzoo.evaluation import METRICS, CocoEvaluator
-from pkdzoo.inference.predictor import scale_to_original
+from pkdzoo.inference.predictor import scale_back
 from pkdzoo.models._factory import create_detector
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
+from pkdzoo.utils.text import printable
 
 
 def open_detector(source: str | Path, best: bool = True) -> Detector:
@@ -75,7 +76,7 @@ def evaluate(
         assert batch.meta is not None
         with accelerator.autocast():
             detections = model.detect(batch)
-        original = [scale_to_original(d, m["scale"], m["original_size"]) for d, m in zip(detections, batch.meta)]
+        original = [scale_back(d, m) for d, m in zip(detections, batch.meta)]
         evaluator.update([m["image_id"] for m in batch.meta], original)
     states = gather_object([evaluator.state()])
     metrics: list[dict[str, Any] | None] = [None]
@@ -126,7 +127,7 @@ def table(metrics: dict[str, Any], per_class: bool = True) -> str:
     texts = {key: "-" if metrics[key] is None else f"{metrics[key]:.1f}" for key in METRICS}
     lines = ["  ".join(f"{key:>5}" for key in METRICS), "  ".join(f"{texts[key]:>5}" for key in METRICS)]
     if per_class:
-        names = metrics["per_class"]
+        names = {printable(name): ap for name, ap in metrics["per_class"].items()}
         width = max(map(len, names), default=0)
         lines += [f"{name:<{width}}  {'-' if ap is None else format(ap, '.1f'):>5}" for name, ap in names.items()]
     return "\n".join(lines)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from pkdzoo.structures import Batch
 from pkdzoo.training.checkpoint import Progress
 from pkdzoo.utils.files import write_text
+from pkdzoo.utils.text import printable
 
 MAX_OVERFLOWS = 50  # consecutive steps that a gradient scaler may skip: its factor, 65536 at first, is then about 0
 ESTIMATE_STEPS = 10  # steps, after the first, from which the total time is estimated
@@ -254,7 +255,7 @@ class Monitor:
     def print(self, text: str) -> None:
         """Print a line above the progress bar, on the main process only."""
         if self.accelerator.is_main_process:
-            tqdm.write(text)
+            tqdm.write(printable(text, keep="\n\t"))
 
     def close(self, text: str = "") -> None:
         """Print a last line, close the progress bar and flush the trackers.

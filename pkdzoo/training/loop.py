@@ -107,7 +107,9 @@ def train_epoch(run: TrainingRun, stop_request: StopRequest) -> bool:
                 continue  # more passes to accumulate before the step
             grad_norm = accelerator.clip_grad_norm_(run.task.parameters(), recipe.optim.clip or math.inf)
             assert isinstance(grad_norm, Tensor)
-            stop = monitor.check_step(grad_norm, stop_request.by is not None, checkpoint.last_good(run.output))
+            stop = monitor.check_step(
+                grad_norm, stop_request.by is not None, checkpoint.describe_last_checkpoint(run.output)
+            )
             lr = float(run.scheduler.get_last_lr()[0])
             run.optimizer.step()
             run.scheduler.step()
@@ -164,7 +166,7 @@ def evaluate_and_export(run: TrainingRun) -> None:
     model, epoch = run.evaluated_model, progress.epoch + 1
     with monitor.paused():
         run.metrics = metrics = evaluate(model, run.val_loader, val_set, run.accelerator)
-    better = checkpoint.note_metrics(progress, metrics[recipe.logging.best])
+    better = checkpoint.record_metric(progress, metrics[recipe.logging.best])
     monitor.write_line({"step": progress.step, "epoch": epoch, **metrics})
     monitor.print(f"epoch {epoch} of {recipe.schedule.epochs}\n{table(metrics, per_class=False)}")
     if run.accelerator.is_main_process:

@@ -1,4 +1,4 @@
-"""Optimizer and learning rate schedule of a recipe, in optimizer steps.
+"""Optimizer, learning rate schedule and moving average of a recipe, in optimizer steps.
 
 Parameter groups follow mmengine's ``DefaultOptimWrapperConstructor``: the factors of biases do not apply to the biases
 of norm layers. The warm-up follows its schedulers: of 500 steps, step 499 is the first at the full rate.
@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pkdzoo.layers.norm import FrozenBatchNorm2d
+from pkdzoo.models.detector import Detector
 from pkdzoo.training.recipe import Optim, Schedule
 
 NORM_LAYERS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, FrozenBatchNorm2d)
@@ -71,8 +73,10 @@ def lr_factor(schedule: Schedule, steps_per_epoch: int) -> Callable[[int], float
     warmup, steps = schedule.warmup, planned_steps(schedule, steps_per_epoch)
 
     def factor(step: int) -> float:
-        if schedule.decay == "cosine":
-            decayed = (1 + math.cos(math.pi * min(step / steps, 1.0))) / 2
+        if schedule.decay != "step":
+            flat = steps / 2 if schedule.decay == "flat_cosine" else 0.0
+            done = min(max(step - flat, 0.0) / (steps - flat), 1.0)
+            decayed = schedule.final + (1 - schedule.final) * (1 + math.cos(math.pi * done)) / 2
         else:
             decayed = schedule.gamma ** sum(step >= milestone for milestone in milestones)
         if warmup is None or step >= warmup.steps - 1:
@@ -96,3 +100,37 @@ def planned_steps(schedule: Schedule, steps_per_epoch: int) -> int:
     """Optimizer steps of the whole run."""
     steps = schedule.epochs * steps_per_epoch
     return steps if schedule.max_steps is None else min(steps, schedule.max_steps)
+
+
+def build_average(student: Detector, decay: float | None, warmup: int | None = None) -> AveragedModel | None:
+    """An exponential moving average of the student's parameters and buffers, or None without a decay.
+
+    Args:
+        student: not wrapped.
+        decay: share of the average that a step keeps, in the long run.
+        warmup: steps in which the average follows the student closely, see ``Optim.ema_warmup``.
+    """
+    if decay is None:
+        return None
+    rule: Any = get_ema_multi_avg_fn(decay) if warmup is None else warmed_up(decay, warmup)  # type: ignore[no-untyped-call]
+    averaged = AveragedModel(student, multi_avg_fn=rule, use_buffers=True)
+    averaged.requires_grad_(False)
+    return averaged
+
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+def warmed_up(decay: float, warmup: int) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """A rule for AveragedModel: mmdetection's ExpMomentumEMA, whose average begins close to the student."""
+
+    @torch.no_grad()
+    def update(averages: Tensors, values: Tensors, count: Tensor | int) -> None:
+        share = (1 - decay) + decay * math.exp(-(1 + int(count)) / warmup)
+        for average, value in zip(averages, values):
+            if average.is_floating_point():
+                average.lerp_(value.to(average.device), share)
+            else:
+                average.copy_(value)  # e.g. the number of batches that a norm has seen
+
+    return update

@@ -16,7 +16,7 @@ from pkdzoo.layers.norm import FrozenBatchNorm2d
 from pkdzoo.models._registry import get_weights, is_detector
 from pkdzoo.models.detector import Detector
 from pkdzoo.training.build import batch_per_process, val_loader
-from pkdzoo.training.cost_estimate import cost_of_a_pass, memory_of_a_step
+from pkdzoo.training.cost_estimate import estimate_cost, estimate_memory
 from pkdzoo.training.evaluate import evaluate
 from pkdzoo.training.log import duration
 from pkdzoo.training.optim import planned_steps
@@ -71,11 +71,11 @@ def check_run(
 
 def _describe_models(report: Report, recipe: Recipe, task: Task) -> None:
     student, teacher = task.student, task.teacher
-    learning = sum(p.numel() for p in task.parameters() if p.requires_grad)
+    trainable = sum(p.numel() for p in task.parameters() if p.requires_grad)
     total = sum(p.numel() for p in student.parameters())
     source = student.loaded_from or recipe.init or "random weights"
     report.lines.append(f"student   {recipe.model}, {total / 1e6:.2f} M parameters, from {source}")
-    report.lines.append(f"learning  {learning / 1e6:.2f} M parameters")
+    report.lines.append(f"trainable {trainable / 1e6:.2f} M parameters, those of the methods included")
     if teacher is not None:
         size = sum(p.numel() for p in teacher.parameters()) / 1e6
         methods = ", ".join(recipe.distill.methods) if recipe.distill else ""
@@ -104,15 +104,18 @@ def _describe_data(report: Report, train: CocoDataset, val: CocoDataset) -> None
         report.lines.append(f"{name:<9} {dataset.report}")
         empty = [label for label, boxes in dataset.report.per_class.items() if not boxes]
         if empty:
-            report.warnings.append(f"the {name} set has no box of {', '.join(empty[:10])}")
+            names = ", ".join(empty[:10]) + (", ..." if len(empty) > 10 else "")
+            report.warnings.append(
+                f"the {name} set has no box of {names}: add images that show them, or leave the classes out of the file"
+            )
         missing = dataset.check_files()
         if not missing:
             continue
         allowed = train.max_unreadable * len(train) if dataset is train else 0
         names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        line = f"{len(missing)} of {len(dataset)} {name} images are not in {dataset.image_dir}: {names}"
+        line = f"{len(missing)} of {len(dataset)} {name} images are not in {dataset.image_dir} ({names})"
         if len(missing) > allowed:
-            raise ValueError(line)
+            raise ValueError(f"{line}: copy them there, or name the right folder with --images")
         report.warnings.append(f"{line}; they are skipped")
 
 
@@ -161,7 +164,7 @@ def _describe_costs(
     student, images = task.student, batch_per_process(recipe, processes)
     size = largest_image(recipe.data)
     autocast = None if precision == "no" else torch.autocast("cpu", torch.bfloat16)
-    cost = cost_of_a_pass(task, size, images, autocast)
+    cost = estimate_cost(task, size, images, autocast)
     shape = f"{images} x {size[1]} x {size[0]} pixels"
     per_image = cost.total / images
     report.lines.append(
@@ -169,7 +172,7 @@ def _describe_costs(
         f"{_operations(per_image * recipe.data.batch_size)} per step (multiply-adds)"
     )
     ema = recipe.optim.ema is not None
-    memory = memory_of_a_step(task, student, cost.memory, recipe.optim.kind, ema, processes)
+    memory = estimate_memory(task, student, cost.memory, recipe.optim.kind, ema, processes)
     parts = ", ".join(f"{name} {_bytes(value)}" for name, value in asdict(memory).items() if value)
     report.lines.append(
         f"memory    about {_bytes(memory.total)} per process: {parts} for {shape} (counted on small images and scaled; "
@@ -200,7 +203,9 @@ def _operations(number: float) -> str:
 def largest_image(data: Data) -> tuple[int, int]:
     """(height, width) of the largest landscape training image of a recipe, padded to a multiple of 32."""
     short = data.short if isinstance(data.short, int) else max(data.short)
-    height, width = data.crop or (min(short, data.long), data.long)
+    if data.mix is not None:
+        short = data.long  # mixed images are squares
+    height, width = (None if data.mix else data.crop) or (min(short, data.long), data.long)
     return -(-height // 32) * 32, -(-width // 32) * 32
 
 
@@ -238,7 +243,10 @@ def check_teacher(
     ap = evaluate(teacher.to(accelerator.device), loader, dataset, accelerator, seen_only=True)["AP"]
     published = get_weights(name).metrics.get("AP") if is_detector(name) else None
     if not ap:
-        raise ValueError(f"--check-teacher: {name} detects nothing in {len(part)} images (AP {ap}): wrong weights?")
+        raise ValueError(
+            f"--check-teacher: {name} detects nothing in {len(part)} images (AP {ap}): check its weights and "
+            "that the images are of its classes, or leave --check-teacher out"
+        )
     line = f"teacher   AP {ap:.1f} on {len(part)} images"
     if published is None:
         return line

@@ -12,11 +12,11 @@ from typing import Any
 from pkdzoo.distill.registry import method_options
 from pkdzoo.distill.task import Task
 from pkdzoo.hub.files import CONFIG, SETTINGS, TENSORS, fetch_repository
-from pkdzoo.hub.upload import strip_local_paths
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.models._registry import find
 from pkdzoo.training.recipe import Distill, Recipe
 from pkdzoo.utils.files import sha256_of_file
+from pkdzoo.utils.private_text import strip_local_paths
 
 WEIGHTS = "weights_sha256"  # key of a metrics file: hash of the weights that were evaluated
 
@@ -30,10 +30,11 @@ def about_teacher(distill: Distill, task: Task | None = None) -> dict[str, Any]:
 
     Returns:
         ``teacher`` and, if they are known, ``teacher_architecture``, ``teacher_revision``, ``teacher_sha256``,
-        ``teacher_AP`` with ``teacher_AP_source``, ``teacher_license``; and ``methods`` with all their settings.
+        ``teacher_AP`` with ``teacher_AP_source`` and ``teacher_annotations_sha256``, ``teacher_license``; and
+        ``methods`` with all their settings.
     """
     facts = {f"teacher_{key}" if key != "teacher" else key: value for key, value in _facts(distill).items() if value}
-    return {**facts, "methods": settings(distill, task)}
+    return {**facts, "methods": method_settings(distill, task)}
 
 
 def _facts(distill: Distill) -> dict[str, Any]:
@@ -58,24 +59,25 @@ def _facts(distill: Distill) -> dict[str, Any]:
 
 def _of_folder(folder: Path) -> dict[str, Any]:
     """Facts of a saved teacher; its name is that of its run, not of its folder."""
-    config, metrics = read_object(folder / CONFIG), read_object(folder / "metrics.json")
+    config, metrics = read_json_object(folder / CONFIG), read_json_object(folder / "metrics.json")
     own = config.get(SETTINGS, {})
     sha256 = sha256_of_file(folder / TENSORS) if (folder / TENSORS).is_file() else None
     if metrics.get(WEIGHTS, sha256) != sha256:  # they belong to earlier weights
         metrics = {}
-    recipe = read_object(folder.parent / "recipe.json")
-    measured = command(metrics) if "AP" in metrics else ""
+    recipe = read_json_object(folder.parent / "recipe.json")
+    measured = launch_command(metrics) if "AP" in metrics else ""
     return {
         "teacher": recipe.get("name") or config.get("architecture"),
         "architecture": config.get("architecture"),
         "sha256": sha256,
         "AP": metrics.get("AP", own.get("AP")),
         "AP_source": f"`{measured}`" if measured else None,
+        "annotations_sha256": metrics.get("annotations_sha256") if "AP" in metrics else None,
         "license": own.get("license"),
     }
 
 
-def settings(distill: Distill, task: Task | None = None) -> dict[str, dict[str, Any]]:
+def method_settings(distill: Distill, task: Task | None = None) -> dict[str, dict[str, Any]]:
     """Every option of every method: from the recipe, chosen by the method, or its default."""
     result = {}
     for name, recipe_options in distill.methods.items():
@@ -89,7 +91,7 @@ def settings(distill: Distill, task: Task | None = None) -> dict[str, dict[str, 
     return result
 
 
-def command(metrics: Mapping[str, Any]) -> str:
+def launch_command(metrics: Mapping[str, Any]) -> str:
     """The command of a run or an evaluation without local paths; empty if it was not recorded."""
     text = str(metrics.get("command") or "")
     try:
@@ -105,10 +107,10 @@ def compared(run: Path, recipe: Recipe, teacher: str) -> Distilled | None:
 
     None unless a plain run trained the same detector and the teacher was evaluated on the same images.
     """
-    rows = read(run.parent / "comparison.json")
+    rows = read_json(run.parent / "comparison.json")
     by_role: dict[str, dict[str, Any]] = {}
     for row in rows if isinstance(rows, list) else ():
-        own = read_object(run.parent / row["name"] / "recipe.json")
+        own = read_json_object(run.parent / row["name"] / "recipe.json")
         same = own.get("model") == recipe.model and own.get("model_args") == recipe.to_dict()["model_args"]
         if (row["role"] == "distilled" and row["name"] != recipe.name) or (row["role"] == "plain" and not same):
             continue
@@ -117,12 +119,12 @@ def compared(run: Path, recipe: Recipe, teacher: str) -> Distilled | None:
     if recipe.distill is None or len(aps) < 3 or None in aps:
         return None
     first, plain, distilled = (round(float(part), 3) for part in aps)
-    launch = command(read_object(run / "run.json"))
+    launch = launch_command(read_json_object(run / "run.json"))
     source = f"measured after the last epoch of one run each, seed {recipe.seed}" + (f", `{launch}`" if launch else "")
     return Distilled(recipe.model, teacher, tuple(recipe.distill.methods), (first, plain, distilled), source)
 
 
-def read(path: Path) -> Any:
+def read_json(path: Path) -> Any:
     """The content of a JSON file; an empty dict if there is no file.
 
     Raises:
@@ -134,13 +136,13 @@ def read(path: Path) -> Any:
         raise ValueError(f"{path} is not JSON: {error}") from error
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file; an empty dict if there is no file.
 
     Raises:
         ValueError: naming the file, if it is not JSON or holds something else than an object.
     """
-    content = read(path)
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object but a {type(content).__name__}: it is not as a run wrote it")
     return content
@@ -152,7 +154,7 @@ def numbers_of(folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: if the metrics belong to other weights, because the run was killed between writing the two.
     """
-    metrics = read_object(folder / "metrics.json")
+    metrics = read_json_object(folder / "metrics.json")
     sha256 = metrics.pop(WEIGHTS, None)
     if sha256 is not None and sha256 != sha256_of_file(folder / TENSORS):
         raise ValueError(

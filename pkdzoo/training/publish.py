@@ -7,15 +7,16 @@ import math
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from pkdzoo.hub.card import SHAPES, UNKNOWN, Card, DataSet
-from pkdzoo.hub.upload import IMAGE, RECIPE, write_repository
+from pkdzoo.hub.card import SHAPES, UNKNOWN, Card
+from pkdzoo.hub.files import CONFIG, TENSORS
+from pkdzoo.hub.upload import IMAGE, METRICS_FILE, RECIPE, check_repository, write_repository
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.models._card import card_of, describe_card, license_of
 from pkdzoo.models._config import describe
@@ -24,12 +25,22 @@ from pkdzoo.models._loading import load_checkpoint
 from pkdzoo.models._registry import find, is_detector
 from pkdzoo.models.detector import Detector
 from pkdzoo.training.evaluate import open_detector
-from pkdzoo.training.provenance import about_teacher, command, compared, numbers_of, read_object
+from pkdzoo.training.provenance import about_teacher, compared, launch_command, numbers_of, read_json_object
 from pkdzoo.training.recipe import Recipe
-from pkdzoo.utils.files import sha256_of_file
+from pkdzoo.utils.files import refuse_links, sha256_of_file
 
 # Keys of a metrics file that describe how the metrics were obtained.
 MEASURED = ("pkdzoo", "torch", "processes", "hardware", "date", "epoch", "step", "images", "annotations_sha256")
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What is published: a detector, its card, and of a run the recipe and an image of predictions."""
+
+    model: Detector
+    card: Card
+    recipe: dict[str, Any] | None = None
+    image: Path | None = None
 
 
 def prepare(
@@ -43,6 +54,7 @@ def prepare(
     data: str | None = None,
     data_license: str | None = None,
     image: str | Path | None = None,
+    baseline: str | Path | None = None,
 ) -> Path:
     """Write the folder to publish.
 
@@ -57,34 +69,100 @@ def prepare(
         data_license: of the data set.
         image: photograph that the card shows with its detections. Without it, the card shows images only if the run
             used generated ones, because images of a data set may not be published without permission.
+        baseline: folder of the run of the plain student, whose AP the card compares with.
 
     Raises:
-        ValueError: for an unknown license or a source that is none of the three.
+        UnknownLicense: for unknown licenses; it names all of them.
+        ValueError: for a source that is none of the three, and a symbolic link among the files of the run.
         FileNotFoundError: if the checkpoint file does not exist.
     """
-    sheet, recipe = None, None
-    if Path(source).is_dir():
-        model = open_detector(source)
-        saved = Path(str(model.loaded_from).removeprefix("local-dir:"))
-        run = next((path for path in (saved, saved.parent) if (path / RECIPE).is_file()), saved)
-        card = card_of_run(run, saved, model, license, teacher_license, data, data_license)
-        recipe = without_local_paths(read_object(run / RECIPE), card) if (run / RECIPE).is_file() else None
-        if card.data is SHAPES:
-            sheet = next((path for path in (run / IMAGE, run.parent / IMAGE) if path.is_file()), None)
+    if repository is not None:
+        check_repository(repository)
+    path = Path(source.removeprefix("local-dir:"))
+    if path.is_dir():
+        found = from_folder(path, license, teacher_license, data, data_license, baseline)
+    elif baseline is not None:
+        raise ValueError(f"a baseline is compared with a run, and {source!r} is no folder of one: leave it out")
     elif is_detector(source):
-        model, card = create_detector(source, pretrained=True), card_of(source)
+        found = Publication(create_detector(source, pretrained=True), card_of(source))
     elif arch is not None:
         model = load_checkpoint(create_detector(arch.partition(".")[0], **labels_of(arch)), source)
-        card = card_of_file(Path(source), arch, model, license, data, data_license)
+        found = Publication(model, card_of_file(Path(source), arch, model, license, data, data_license))
     else:
         raise ValueError(
-            f"{source!r} is neither a run's folder nor a registered name; for a checkpoint file write --arch NAME, too"
+            f"there is no folder {source!r}, and no registered weights have this name: check the path, or see "
+            "`pkdzoo list`; for a checkpoint file write --arch NAME, too"
         )
     with tempfile.TemporaryDirectory() as temporary:
+        sheet = found.image
         if image is not None:
-            sheet = draw_predictions(model, Path(image), Path(temporary) / IMAGE)
-        card = replace(card, repository=repository, image=None if sheet is None else IMAGE)
-        return write_repository(folder, model.state_dict(), describe(model), card, sheet, recipe)
+            sheet = draw_predictions(found.model, Path(image), Path(temporary) / IMAGE)
+        card = replace(found.card, repository=repository, image=None if sheet is None else IMAGE)
+        state, config = found.model.state_dict(), describe(found.model)
+        return write_repository(folder, state, config, card, sheet, found.recipe)
+
+
+def from_folder(
+    folder: Path,
+    license: str,
+    teacher_license: str | None,
+    data: str | None,
+    data_license: str | None,
+    baseline: str | Path | None,
+) -> Publication:
+    """The publication of a run, or of a saved detector; the arguments are those of :func:`prepare`."""
+    model = open_detector(folder)
+    saved = Path(str(model.loaded_from).removeprefix("local-dir:"))
+    run = next((path for path in (saved, saved.parent) if (path / RECIPE).is_file()), saved)
+    of_run = (RECIPE, "run.json", IMAGE)
+    files = [*(saved / name for name in (CONFIG, TENSORS, METRICS_FILE)), *(run / name for name in of_run)]
+    for path in (*files, run.parent / "comparison.json", run.parent / IMAGE):
+        refuse_links(path, within=folder)
+    card = card_of_run(run, saved, model, license, teacher_license, data, data_license)
+    if baseline is not None:
+        card = with_baseline(card, run, saved, Path(str(baseline).removeprefix("local-dir:")))
+    recipe = without_local_paths(read_json_object(run / RECIPE), card) if (run / RECIPE).is_file() else None
+    sheet = next((path for path in (run / IMAGE, run.parent / IMAGE) if path.is_file()), None)
+    return Publication(model, card, recipe, sheet if card.data is SHAPES else None)
+
+
+def with_baseline(card: Card, run: Path, saved: Path, baseline: Path) -> Card:
+    """The card with the AP of a plain student from another run.
+
+    Args:
+        card: of a distilled run.
+        run: folder of the run.
+        saved: ``best`` or ``last`` of the run; the same one of the baseline is taken.
+        baseline: folder of the run of the plain student.
+
+    Raises:
+        ValueError: if the two runs do not train the same detector on the same data, or one has no AP.
+    """
+    plain = baseline / saved.name if (baseline / saved.name / CONFIG).is_file() else baseline
+    if not (baseline / RECIPE).is_file():
+        raise ValueError(f"--baseline {baseline} is no folder of a run: it has no {RECIPE}")
+    if card.pair is None:
+        raise ValueError(f"--baseline {baseline}: {run} was trained without a teacher, leave the baseline out")
+    own, other = read_json_object(run / RECIPE), read_json_object(baseline / RECIPE)
+    numbers, reference = numbers_of(saved), numbers_of(plain)
+    reasons = [f"another {key}" for key in ("model", "model_args", "schedule") if own.get(key) != other.get(key)]
+    reasons += ["a teacher"] if (other.get("distill") or {}).get("methods") else []
+    reasons += ["other validation images"] if not same_images(numbers, reference) else []
+    reasons += ["no AP"] if reference.get("AP") is None or numbers.get("AP") is None else []
+    if reasons:
+        raise ValueError(f"--baseline {baseline} cannot be compared with {run}, it has {', '.join(reasons)}")
+    aps = numbers["AP"], reference["AP"]
+    teacher = read_json_object(run / "run.json").get("teacher") or {}
+    if teacher.get("teacher_AP") is None or not same_images(numbers, teacher, "teacher_annotations_sha256"):
+        return replace(card, pair=replace(card.pair, triple=None, source=""), baseline_AP=float(aps[1]))
+    triple = (float(teacher["teacher_AP"]), float(aps[1]), float(aps[0]))
+    source = f"one run each on the same images, seeds {own.get('seed')} and {other.get('seed')} (plain)"
+    return replace(card, pair=replace(card.pair, triple=triple, source=source))
+
+
+def same_images(numbers: Mapping[str, Any], other: Mapping[str, Any], key: str = "annotations_sha256") -> bool:
+    """Whether two evaluations are known to be of the same annotation file."""
+    return numbers.get("annotations_sha256") is not None and numbers["annotations_sha256"] == other.get(key)
 
 
 def draw_predictions(model: Detector, image: Path, target: Path) -> Path:
@@ -131,29 +209,23 @@ def card_of_run(
 ) -> Card:
     """The card of a run's best student, with the metrics that were saved with it."""
     metrics = numbers_of(saved)
-    recipe_content = read_object(run / "recipe.json")
-    evaluation = f"`{command(metrics)}`" if command(metrics) else ""
-    more: dict[str, Any] = {
-        "metrics": metrics,
-        "source": evaluation,
-        "speed": speed(metrics),
-    }
+    recipe_content = read_json_object(run / RECIPE)
+    evaluation = f"`{launch_command(metrics)}`" if launch_command(metrics) else ""
+    more: dict[str, Any] = {"metrics": metrics, "source": evaluation, "speed": speed(metrics)}
     if not recipe_content:
         return describe_card(model, license, data, data_license, **more)
     recipe = Recipe.from_dict(recipe_content)
     about: dict[str, Any] = {"recipe": recipe.name, "seed": recipe.seed}
     about |= {key: metrics[key] for key in MEASURED if key in metrics}
     if recipe.distill is not None and recipe.distill.methods:
-        facts = dict(read_object(run / "run.json").get("teacher") or about_teacher(recipe.distill))
+        facts = dict(read_json_object(run / "run.json").get("teacher") or about_teacher(recipe.distill))
         known_license = facts.pop("teacher_license", None)
         more["teacher_license"] = teacher_license or known_license or license_of(recipe.distill.teacher)
         plain = Distilled(recipe.model, facts["teacher"], tuple(recipe.distill.methods))
         more["pair"] = compared(run, recipe, facts["teacher"]) or plain
         about |= {key: value for key, value in facts.items() if key != "teacher"}
-    known: str | DataSet | None = data
-    if known is None and recipe.data.generate:
-        known = SHAPES
-    launch = command(read_object(run / "run.json"))
+    known = SHAPES if data is None and recipe.data.generate else data
+    launch = launch_command(read_json_object(run / "run.json"))
     more |= {"provenance": about, "recipe": RECIPE, "launch": launch, "name": recipe.name}
     return describe_card(model, license, known, data_license, **more)
 
@@ -168,7 +240,9 @@ def speed(metrics: Mapping[str, Any]) -> str:
     if time is None:
         return ""
     if not (isinstance(time, (int, float)) and math.isfinite(time)):
-        raise ValueError(f"ms_per_image is {time!r} in its metrics, a number belongs there: measure it again")
+        raise ValueError(
+            f"ms_per_image is {time!r} in its metrics, which is no number: run `pkdzoo eval` again, or remove it there"
+        )
     return f"{time:.3g} ms an image, one at a time, on {metrics.get('hardware', UNKNOWN)}"
 
 

@@ -1,6 +1,6 @@
 """A recipe: the complete description of a training run, as frozen dataclasses.
 
-Values are checked against the types below, so a misspelt field or a text in place of a number is an error before
+Values are checked against the types below, so a misspelled field or a text in place of a number is an error before
 anything is built. recipe_files.py reads recipes from files.
 """
 
@@ -17,6 +17,34 @@ from pkdzoo.training.fields import typed, with_field
 
 
 @dataclass(frozen=True)
+class Mix:
+    """Mosaic and mixup, with RTMDet's random scales and colors; see :class:`pkdzoo.data.MixTransform`.
+
+    Attributes:
+        scale: smallest and largest random scale; 1 means that an image fits ``data.long``.
+        colors: largest shifts of hue (half degrees), saturation and value (of 255).
+        mosaic: probability of a mosaic of four images.
+        mixup: probability of mixing with another image.
+        mixup_ratio: ``half`` (mmdetection) or ``beta`` (MMYOLO).
+        pool: number of images that partners are drawn from; smaller batches load more images for it.
+        last_epochs: epochs at the end of the schedule without mosaic and mixup.
+
+    Example:
+        >>> from pkdzoo.training import Data, Mix
+        >>> Data(short=640, long=640, mix=Mix(scale=(0.5, 2.0))).mix.last_epochs
+        20
+    """
+
+    scale: tuple[float, float] = (0.1, 2.0)
+    colors: tuple[float, float, float] = (5.0, 30.0, 30.0)
+    mosaic: float = 1.0
+    mixup: float = 1.0
+    mixup_ratio: Literal["half", "beta"] = "half"
+    pool: int = 8
+    last_epochs: int = 20
+
+
+@dataclass(frozen=True)
 class Data:
     """Images of a run and their augmentation.
 
@@ -29,6 +57,8 @@ class Data:
         crop: (height, width) in pixels of a random crop after the resize, or None.
         zoom: probability of enlarging a random window of a training image, as in the training of Swin detectors; see
             ``pkdzoo.data.RandomZoom``.
+        mix: see Mix; training images are then squares of ``long`` pixels, and ``short``, ``mode``, ``crop`` and
+            ``zoom`` are not used. None means no mosaic and no mixup.
         test: (short, long) side in evaluation and prediction; None means the largest ``short`` and ``long``.
         batch_size: images per optimizer step, over all processes and accumulated passes together.
         eval_batch_size: images per forward pass in evaluation. Images of one pass are padded to one size, which changes
@@ -41,7 +71,7 @@ class Data:
 
     Example:
         >>> from pkdzoo.training import Data
-        >>> Data(short=(640, 800), long=1333, batch_size=8).test_size
+        >>> Data(short=(640, 800), long=1333, batch_size=8).eval_size
         (800, 1333)
     """
 
@@ -51,6 +81,7 @@ class Data:
     flip: float = 0.5
     crop: tuple[int, int] | None = None
     zoom: float = 0.0
+    mix: Mix | None = None
     test: tuple[int, int] | None = None
     batch_size: int = 16
     eval_batch_size: int = 1
@@ -61,7 +92,7 @@ class Data:
     generate: Mapping[str, Any] | None = None
 
     @property
-    def test_size(self) -> tuple[int, int]:
+    def eval_size(self) -> tuple[int, int]:
         """(short, long) of evaluation and prediction."""
         return self.test or (self.short if isinstance(self.short, int) else max(self.short), self.long)
 
@@ -85,6 +116,8 @@ class Optim:
         clip: largest gradient norm, or None for no clipping.
         accumulate: forward and backward passes per optimizer step.
         ema: decay of a moving average of the student, which is then evaluated and exported; None for no average.
+        ema_warmup: steps in which the average still follows the student closely: after ``k`` steps the student's share
+            is ``(1 - ema) + ema * exp(-(1 + k) / ema_warmup)``; None means ``1 - ema`` from the start.
 
     Example:
         >>> from pkdzoo.training import Optim
@@ -106,6 +139,7 @@ class Optim:
     clip: float | None = None
     accumulate: int = 1
     ema: float | None = None
+    ema_warmup: int | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +172,9 @@ class Schedule:
         gamma: factor of the learning rate at each milestone.
         warmup: see Warmup; None for no warm-up.
         max_steps: stop after this number of optimizer steps, whatever ``epochs`` says; None for no limit.
-        decay: ``step`` at the milestones, as in all published training; ``cosine`` falls to 0 over the whole run.
+        decay: ``step`` at the milestones, as in most published training; ``cosine`` falls over the whole run,
+            ``flat_cosine`` over its second half (RTMDet).
+        final: factor of the learning rate at the end of a cosine.
 
     Example:
         >>> from pkdzoo.training import Schedule
@@ -151,7 +187,8 @@ class Schedule:
     gamma: float = 0.1
     warmup: Warmup | None = field(default_factory=Warmup)
     max_steps: int | None = None
-    decay: Literal["step", "cosine"] = "step"
+    decay: Literal["step", "cosine", "flat_cosine"] = "step"
+    final: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -222,6 +259,7 @@ class Recipe:
         schedule: see Schedule.
         distill: see Distill; None trains without a teacher.
         logging: see Logging.
+        sync_norms: on several GPUs, batch norms of the student use the images of all of them.
         seed: of random weights, image order and augmentation.
         expect: published numbers, e.g. ``{"AP": 41.5, "teacher": 48.2, "plain": 37.4}`` (the latter two are APs, too),
             their ``source``, and ``rows``: ids of the published results that this recipe repeats.
@@ -243,6 +281,7 @@ class Recipe:
     schedule: Schedule = field(default_factory=Schedule)
     distill: Distill | None = None
     logging: Logging = field(default_factory=Logging)
+    sync_norms: bool = False
     seed: int = 0
     expect: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
@@ -273,13 +312,13 @@ def check_ranges(recipe: Recipe) -> None:
     data, optim, schedule, logging = recipe.data, recipe.optim, recipe.schedule, recipe.logging
     shorts = data.short if isinstance(data.short, tuple) else (data.short,)
     rules = (
-        (data.batch_size >= 1, "data.batch_size", data.batch_size, "at least one image per step"),
-        (data.eval_batch_size >= 1, "data.eval_batch_size", data.eval_batch_size, "at least one image per pass"),
-        (min(shorts, default=0) >= 1, "data.short", data.short, "length of the short side in pixels"),
-        (data.long >= 1, "data.long", data.long, "largest length of the long side in pixels"),
+        (data.batch_size >= 1, "data.batch_size", data.batch_size, "1 or more images per step"),
+        (data.eval_batch_size >= 1, "data.eval_batch_size", data.eval_batch_size, "1 or more images per pass"),
+        (min(shorts, default=0) >= 1, "data.short", data.short, "the length of the short side in pixels, 1 or more"),
+        (data.long >= 1, "data.long", data.long, "the largest length of the long side in pixels, 1 or more"),
         (0 <= data.flip <= 1, "data.flip", data.flip, "a probability between 0 and 1"),
         (0 <= data.zoom <= 1, "data.zoom", data.zoom, "a probability between 0 and 1"),
-        (data.workers >= 0, "data.workers", data.workers, "0 loads in the training process itself"),
+        (data.workers >= 0, "data.workers", data.workers, "0 (loads in the training process itself) or more"),
         (0 < optim.lr < math.inf, "optim.lr", optim.lr, "a learning rate above 0"),
         (0 <= optim.momentum < 1, "optim.momentum", optim.momentum, "0 or more, below 1"),
         (0 <= optim.weight_decay < math.inf, "optim.weight_decay", optim.weight_decay, "0 or more"),
@@ -287,15 +326,22 @@ def check_ranges(recipe: Recipe) -> None:
             optim.base_batch_size >= 1,
             "optim.base_batch_size",
             optim.base_batch_size,
-            "the total batch that lr was published for",
+            "the total batch that lr was published for, 1 or more",
         ),
-        (optim.accumulate >= 1, "optim.accumulate", optim.accumulate, "1 does not accumulate"),
+        (optim.accumulate >= 1, "optim.accumulate", optim.accumulate, "1 (does not accumulate) or more"),
         (optim.clip is None or optim.clip > 0, "optim.clip", optim.clip, "a norm above 0, or none"),
         (optim.ema is None or 0 < optim.ema < 1, "optim.ema", optim.ema, "a decay between 0 and 1, or none"),
-        (schedule.epochs >= 1, "schedule.epochs", schedule.epochs, "at least 1"),
+        (
+            optim.ema_warmup is None or (optim.ema is not None and optim.ema_warmup >= 1),
+            "optim.ema_warmup",
+            optim.ema_warmup,
+            "1 or more steps, beside optim.ema, or none",
+        ),
+        (0 <= schedule.final <= 1, "schedule.final", schedule.final, "a factor between 0 and 1"),
+        (schedule.epochs >= 1, "schedule.epochs", schedule.epochs, "1 or more"),
         (schedule.max_steps is None or schedule.max_steps >= 1, "schedule.max_steps", schedule.max_steps, "1 or more"),
-        (logging.log_every >= 1, "logging.log_every", logging.log_every, "1 logs every step"),
-        (logging.eval_every >= 1, "logging.eval_every", logging.eval_every, "1 evaluates after every epoch"),
+        (logging.log_every >= 1, "logging.log_every", logging.log_every, "1 (logs every step) or more"),
+        (logging.eval_every >= 1, "logging.eval_every", logging.eval_every, "1 (evaluates after every epoch) or more"),
         (logging.best in METRICS, "logging.best", logging.best, f"one of {', '.join(METRICS)}"),
         (
             logging.save_every is None or logging.save_every >= 1,
@@ -304,17 +350,17 @@ def check_ranges(recipe: Recipe) -> None:
             "1 or more, or none",
         ),
         (logging.patience is None or logging.patience >= 1, "logging.patience", logging.patience, "1 or more, or none"),
-        (logging.keep >= 1, "logging.keep", logging.keep, "at least one checkpoint"),
+        (logging.keep >= 1, "logging.keep", logging.keep, "1 or more checkpoints"),
         (
             bool(recipe.name) and not set(recipe.name) & set("/\\"),
             "name",
             recipe.name,
-            "the name of the run's folder",
+            "a name for the run's folder, without slashes",
         ),
     )
     for valid, where, value, meaning in rules:
         if not valid:
-            raise ValueError(f"recipe {recipe.name!r}: {where}={value!r} is not possible: {meaning}")
+            raise ValueError(f"recipe {recipe.name!r}: {where}={value!r}: write {meaning}")
 
 
 def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:

@@ -128,7 +128,7 @@ def find_published(name: str) -> tuple[Path, str | None]:
         >>> from pkdzoo.training.recipe_files import find_published
         >>> path, name = find_published("retina_on_fcos_r50")
         >>> path.name, name
-        ('table_1_frozen_body.py', 'retina_on_fcos_r50')
+        ('table_1_frozen_pyramid.py', 'retina_on_fcos_r50')
     """
     files = published_files()
     if name in files:

@@ -10,22 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import accelerate
+import torch
 from accelerate import DistributedDataParallelKwargs
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from pkdzoo.data import AspectBatchSampler, CocoDataset
+from pkdzoo.data.letterbox import LetterboxResize
 from pkdzoo.distill.task import Task
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
-from pkdzoo.training import build, checkpoint, machine, run_folder
+from pkdzoo.training import build, checkpoint, compute, run_folder, threads
 from pkdzoo.training.arguments import TrainArguments
 from pkdzoo.training.log import Monitor
-from pkdzoo.training.optim import build_optimizer, build_schedule, planned_steps
-from pkdzoo.training.preflight import check_run, check_teacher
+from pkdzoo.training.optim import build_average, build_optimizer, build_schedule, planned_steps
+from pkdzoo.training.preflight import check_run, check_teacher, largest_image
 from pkdzoo.training.provenance import about_teacher
 from pkdzoo.training.recipe import Recipe
+from pkdzoo.utils.text import printable
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,8 @@ def open_run(recipe: Recipe, args: TrainArguments, output: Path, locks: ExitStac
         project_dir=output,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=args.find_unused)],
     )
-    machine.check(accelerator, args.tracker)
-    machine.share_cores(accelerator, args.threads)
+    compute.check_options(accelerator, args.tracker)
+    threads.share_cores(accelerator, args.threads)
     locks.enter_context(run_folder.lock_folder(output, accelerator))
     run_folder.check_output(output, recipe, args.resume)
     return accelerator
@@ -142,10 +145,13 @@ def build_parts(recipe: Recipe, args: TrainArguments, accelerator: accelerate.Ac
         paths = build.find_data(recipe.data, args.data, args.train_json, args.val_json, args.images, cache)
     train_set, val_set = build.build_datasets(recipe, paths)
     student = build.build_student(recipe, train_set.label_names)
+    if student.letterbox is not None:  # known only now: the student needs the names of the training set's classes
+        val_set.transform = LetterboxResize(recipe.data.eval_size, student.letterbox)
     teacher = build.build_teacher(recipe.distill, train_set.label_names) if recipe.distill else None
     task = build.build_task(recipe, student, teacher)
-    machine.limit_threads(accelerator, args.threads, student)
-    machine.apply(student, args.channels_last, args.checkpoint_activations, task.teacher)
+    if recipe.sync_norms and accelerator.device.type == "cuda" and accelerator.num_processes > 1:
+        torch.nn.SyncBatchNorm.convert_sync_batchnorm(task.student)  # type: ignore[no-untyped-call]
+    compute.apply_options(student, args.channels_last, args.checkpoint_activations, task.teacher)
     processes = accelerator.num_processes
     train_loader, sampler = build.train_loader(recipe, train_set, processes)
     val_loader = build.val_loader(val_set, recipe.data.eval_batch_size, recipe.data.workers)
@@ -168,10 +174,14 @@ def preflight(
     processes, distill = accelerator.num_processes, recipe.distill
     facts = run_folder.about(processes) | run_folder.about_data(parts.val_set.json_path, len(parts.val_set))
     device, precision = accelerator.device, accelerator.mixed_precision
+    height, width = largest_image(recipe.data)
+    pixels = height * width * build.batch_per_process(recipe, processes)
+    limited = threads.limit_threads(accelerator, args.threads, parts.task.student, pixels)
     report = check_run(
         recipe, parts.task, parts.train_set, parts.val_set, processes, parts.steps_per_epoch, device, precision
     )
-    accelerator.print(f"== {recipe.name} -> {output}\n{report}")
+    report.lines += [f"threads   {limited}"] if limited else []
+    accelerator.print(printable(f"== {recipe.name} -> {output}\n{report}", keep="\n"))
     if args.check_teacher and distill and parts.teacher:
         workers = recipe.data.workers
         accelerator.print(
@@ -197,7 +207,7 @@ def restore(
     task, student, steps = parts.task, parts.task.student, parts.steps
     optimizer = build_optimizer(task, recipe.optim, recipe.data.batch_size)
     scheduler = build_schedule(optimizer, recipe.schedule, parts.steps_per_epoch)
-    average = machine.average(student, recipe.optim.ema)
+    average = build_average(student, recipe.optim.ema, recipe.optim.ema_warmup)
     progress = checkpoint.Progress(batch=recipe.data.batch_size)
     if args.resume and (newest := checkpoint.find_checkpoint(output)) is not None:
         path, saved = newest
@@ -207,7 +217,7 @@ def restore(
     if args.compile:
         for detector in (student, task.teacher):
             if detector is not None:
-                machine.compile_body(detector)
+                compute.compile_body(detector)
     prepared = accelerator.prepare(task, optimizer, parts.train_loader, parts.val_loader)
     if average is not None:
         average.to(accelerator.device)

@@ -6,7 +6,7 @@ OUTPUT/data               generated images, if the recipe generates its data
 OUTPUT/log.jsonl          one line every few steps, and one per evaluation
 OUTPUT/metrics.json       metrics of the last evaluation; best/metrics.json has those of the best
 OUTPUT/checkpoints/step_N everything that a resumed run needs, see checkpoint.py
-OUTPUT/last, OUTPUT/best  the student alone: model.safetensors and config.json
+OUTPUT/last, OUTPUT/best  the student: model.safetensors and config.json
 OUTPUT/.lock              locked while the run is active
 """
 
@@ -34,7 +34,7 @@ from filelock import FileLock, Timeout
 from pkdzoo.evaluation import write_metrics
 from pkdzoo.hub.files import TENSORS
 from pkdzoo.models.detector import Detector
-from pkdzoo.training.provenance import WEIGHTS, read_object
+from pkdzoo.training.provenance import WEIGHTS, read_json_object
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.utils.files import sha256_of_file, write_json
 from pkdzoo.version import __version__
@@ -108,7 +108,7 @@ def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
     recipe_file = output / "recipe.json"
     if not recipe_file.is_file():
         return
-    old, new = read_object(recipe_file), recipe.to_dict()
+    old, new = read_json_object(recipe_file), recipe.to_dict()
     if not resume:
         raise ValueError(
             f"{output} holds a run of {old.get('name')!r} already: continue it with --resume, "
@@ -118,7 +118,10 @@ def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
     moved = _moved_teacher(old.get("distill") or {}, new.get("distill") or {})
     fatal = [line for line in changed if re.split("[.:]", line)[0] in IDENTITY and line.split(":")[0] not in moved]
     if fatal:
-        raise ValueError(f"{output} holds another run, --resume cannot continue it: {'; '.join(fatal)}")
+        raise ValueError(
+            f"{output} holds another run, --resume cannot continue it: {'; '.join(fatal)}. Choose another --output "
+            "for the changed recipe"
+        )
     if changed:
         warnings.warn(f"resuming with a changed recipe: {'; '.join(changed)}", stacklevel=2)
 
@@ -141,7 +144,7 @@ def check_same_teacher(output: Path, facts: Mapping[str, Any]) -> None:
         ValueError: with both hashes, if they differ.
     """
     path = output / "run.json"
-    teachers = (read_object(path).get("teacher") or {}, facts.get("teacher") or {})
+    teachers = (read_json_object(path).get("teacher") or {}, facts.get("teacher") or {})
     old, new = (str(teacher.get("teacher_sha256") or "") for teacher in teachers)
     if old and new and not (old.startswith(new) or new.startswith(old)):  # published hashes may be shortened
         raise ValueError(

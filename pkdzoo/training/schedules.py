@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from pkdzoo.training.recipe import Data, Optim, Schedule, Warmup
+from pkdzoo.training.recipe import Data, Logging, Mix, Optim, Schedule, Warmup
 
 Fields = dict[str, Any]
 COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -52,7 +52,7 @@ MS_TWO_X: Fields = {**TWO_X, "data": Data(short=(480, 800), mode="range")}
 ONE_X_LR02: Fields = {**ONE_X, "optim": Optim(lr=0.02)}
 TWO_X_LR02: Fields = {**TWO_X, "optim": Optim(lr=0.02)}
 
-# FGD clips gradients in all of its configs.
+# FGD clips gradients in all of its configurations; so do DeFeat and its port of FGFI.
 ONE_X_CLIPPED: Fields = {**ONE_X, "optim": Optim(lr=0.01, clip=35.0)}
 TWO_X_CLIPPED: Fields = {**TWO_X, "optim": Optim(lr=0.01, clip=35.0)}
 TWO_X_LR02_CLIPPED: Fields = {**TWO_X, "optim": Optim(lr=0.02, clip=35.0)}
@@ -91,3 +91,33 @@ SWIN_THREE_X: Fields = {
     "optim": ADAMW,
     "schedule": Schedule(36, (27, 33), warmup=SLOW_START),
 }
+
+# RTMDet: 256 images per step, e.g. 8 GPUs with 32 each. With another batch, scale the rate: --set optim.scale_lr=true.
+RTMDET_OPTIM = Optim(
+    "adamw",
+    lr=0.004,
+    base_batch_size=256,
+    weight_decay=0.05,
+    bias_decay_mult=0.0,
+    norm_decay_mult=0.0,
+    ema=0.9998,
+    ema_warmup=2000,
+)
+
+
+def rtmdet_300e(mix: Mix) -> Fields:
+    """RTMDet's 300 epochs: mosaic and mixup in the first 280, the full rate in the first half, then a cosine.
+
+    Differs from mmdetection in the partners of mosaic and mixup, which are drawn from the batch here and from a cache
+    of recent images there, and in the evaluations: every tenth epoch, there also each of the last twenty.
+
+    Args:
+        mix: mosaic and mixup of this size of RTMDet.
+    """
+    return {
+        "data": Data(short=640, long=640, mix=mix, batch_size=256, workers=10),
+        "optim": RTMDET_OPTIM,
+        "schedule": Schedule(300, decay="flat_cosine", final=0.05, warmup=Warmup("linear", 1e-5, 1000)),
+        "logging": Logging(eval_every=10),
+        "sync_norms": True,
+    }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 @contextmanager
@@ -85,6 +88,80 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:  # invalid UTF-8 and invalid JSON
         raise ValueError(f"{path} is not JSON: {error}") from error
+
+
+def open_regular_file(path: str | Path, within: str | Path | None = None) -> BinaryIO:
+    """Open a file for reading, without following a symbolic link.
+
+    A folder from somebody else may hold a link to a private file. What is published, copied or deleted is therefore
+    opened by this function.
+
+    Args:
+        path: the file. Only its last part may not be a link, unless ``within`` is given.
+        within: a folder above the file; no folder between the two may be a link either.
+
+    Returns:
+        The open file, in binary mode. The check is made on the open file, so that nobody can exchange it in between.
+
+    Raises:
+        FileNotFoundError: when there is none.
+        ValueError: for a symbolic link, and for a folder, device, pipe or socket; the message names it.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from pkdzoo.utils.files import open_regular_file
+        >>> path = Path(tempfile.mkdtemp()) / "note.txt"
+        >>> _ = path.write_text("whole")
+        >>> with open_regular_file(path) as file:
+        ...     file.read()
+        b'whole'
+    """
+    path = Path(path)
+    refuse_links(path, within)
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        handle = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError(_link_message(path)) from error
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ValueError(f"{path} is not a file but a folder, device, pipe or socket: write the path of a file")
+    return os.fdopen(handle, "rb")
+
+
+def refuse_links(path: str | Path, within: str | Path | None = None) -> None:
+    """Check that a path, and the folders between ``within`` and it, are no symbolic links; it may be missing.
+
+    Raises:
+        ValueError: for a symbolic link; the message names it.
+    """
+    path = Path(path)
+    parts = [path]
+    if within is not None:
+        parts += [parent for parent in path.parents if Path(within) in parent.parents]
+    for part in parts:
+        if part.is_symlink():
+            raise ValueError(_link_message(part))
+
+
+def _link_message(path: Path) -> str:
+    return f"{path} is a symbolic link, which is not followed here: put a copy of the file or folder in its place"
+
+
+def copy_regular_file(source: str | Path, target: str | Path, within: str | Path | None = None) -> None:
+    """Copy the content of a file; ``source`` and ``within`` are as in :func:`open_regular_file`.
+
+    The target is written atomically. If it is a symbolic link, the link is replaced and not what it points to.
+
+    Raises:
+        FileNotFoundError: when there is no source.
+        ValueError: for a source that is a symbolic link or no regular file.
+    """
+    with open_regular_file(source, within) as file, atomic_path(target) as temporary, temporary.open("wb") as copy:
+        shutil.copyfileobj(file, copy)
 
 
 def sha256_of_file(path: str | Path) -> str:

@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/baselines/faster_rcnn_r50_defeat_r101
 """
 
 from pkdzoo.training import Distill, Recipe
-from pkdzoo.training.schedules import TWO_X_LR02, published
+from pkdzoo.training.schedules import TWO_X_LR02_CLIPPED, published
 
 RECIPE = Recipe(
     "faster_rcnn_r50_defeat_r101",
@@ -18,6 +18,6 @@ RECIPE = Recipe(
         plain=38.4,
         rows=["global_knowledge_frcnn/DeFeat"],
     ),
-    note="weights as released for VOC; whether the student started trained is not printed",
-    **TWO_X_LR02,
+    note="weights and clipping as released for VOC; whether the student started trained is not printed",
+    **TWO_X_LR02_CLIPPED,
 )

@@ -14,7 +14,7 @@ RECIPE = Recipe(
     expect=published(
         "mmrazor's readme of CWD", 41.9, teacher=44.7, plain=40.2, rows=["mmrazor_cwd_readme/gfl_r101_to_r50_cls_head"]
     ),
-    note="as mmrazor 0.x; which levels it took is inferred (all). The file of that name in mmrazor 1.x distils the "
+    note="as mmrazor 0.x; which levels it took is inferred (all). The file of that name in mmrazor 1.x distills the "
     "pyramid instead",
     **ONE_X,
 )

@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/baselines/retina_r50_defeat_r101.py -
 """
 
 from pkdzoo.training import Distill, Recipe
-from pkdzoo.training.schedules import TWO_X, published
+from pkdzoo.training.schedules import TWO_X_CLIPPED, published
 
 RECIPE = Recipe(
     "retina_r50_defeat_r101",
@@ -18,6 +18,6 @@ RECIPE = Recipe(
         plain=37.4,
         rows=["global_knowledge_retina/DeFeat"],
     ),
-    note="weights as released for VOC; whether the student started trained is not printed",
-    **TWO_X,
+    note="weights and clipping as released for VOC; whether the student started trained is not printed",
+    **TWO_X_CLIPPED,
 )

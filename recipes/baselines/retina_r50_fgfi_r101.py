@@ -4,7 +4,7 @@ accelerate launch recipes/train.py recipes/baselines/retina_r50_fgfi_r101.py --d
 """
 
 from pkdzoo.training import Distill, Recipe
-from pkdzoo.training.schedules import TWO_X, published
+from pkdzoo.training.schedules import TWO_X_CLIPPED, published
 
 RECIPE = Recipe(
     "retina_r50_fgfi_r101",
@@ -18,6 +18,6 @@ RECIPE = Recipe(
         plain=37.4,
         rows=["global_knowledge_retina/FGFI"],
     ),
-    note="whether the student started trained is not printed",
-    **TWO_X,
+    note="clipping as in DeFeat's repository, which has the port; whether the student started trained is not printed",
+    **TWO_X_CLIPPED,
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from recipes.benchmarks import evaluate, growth, load, loss, predict, start, step
-from recipes.benchmarks.growth import Curve
+from recipes.benchmarks import create, evaluate, load, loss, predict, scaling, step
 from recipes.benchmarks.measure import Row, Settings
+from recipes.benchmarks.scaling import Curve
 
 PARTS: dict[str, Callable[[Settings], Iterator[Row | Curve]]] = {
     "loss": loss.rows,
@@ -15,8 +15,8 @@ PARTS: dict[str, Callable[[Settings], Iterator[Row | Curve]]] = {
     **{f"predict-{family}": partial(predict.rows, family) for family in predict.TITLES},
     "load": load.rows,
     "evaluate": evaluate.rows,
-    "growth": growth.curves,
-    "start": start.rows,
+    "scaling": scaling.curves,
+    "create": create.rows,
 }
 
 

@@ -52,7 +52,7 @@ def predict_rows(family: str, settings: Settings, size: tuple[int, int]) -> Iter
         runs = {"ours": ours(fast, batch), "theirs": theirs(reference, images)}
         differences = {"ours": compare(family, model, fast, reference, batch, images)}
         if settings.compiled and family != "faster_rcnn":
-            compiled = compile_body(fast)  # a new one for each batch size
+            compiled = compile_layers(fast)  # a new one for each batch size
             runs["compiled"] = ours(compiled, batch)
             differences["compiled"] = compare(family, model, compiled, reference, batch, images)
         want, want_compiled = target_ratios(family, device)
@@ -66,7 +66,7 @@ def predict_rows(family: str, settings: Settings, size: tuple[int, int]) -> Iter
             )
 
 
-def compile_body(model: pkdzoo.Detector) -> pkdzoo.Detector:
+def compile_layers(model: pkdzoo.Detector) -> pkdzoo.Detector:
     """A copy with compiled backbone, neck and head; the later steps have a different number of candidates each time."""
     torch.compiler.reset()  # after runs with another size torch would compile for variable sizes
     copied: Any = copy.deepcopy(model)

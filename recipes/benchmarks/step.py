@@ -19,7 +19,7 @@ import pkdzoo
 from pkdzoo.losses import giou_loss
 from pkdzoo.ops.boxes import decode_distances
 from pkdzoo.structures import Batch, Instances
-from pkdzoo.training import Optim, machine
+from pkdzoo.training import Optim, compute
 from pkdzoo.training.optim import build_optimizer
 from recipes.benchmarks import torchvision_parts as parts
 from recipes.benchmarks.loss import literature
@@ -41,7 +41,7 @@ PART = f"{100 * SHARE:.0f} % of the step"
 OPTIM = Optim(lr=1e-5)  # small, so that the weights of all sides stay nearly equal
 NOTES = {
     "fcos": "torchvision's box loss has no centerness weights: to be compared, ours is computed again without them, by "
-    "the compiled body where the step is; the weighted one, which is trained, and its gradient are not compared"
+    "the compiled model where the step is; the weighted one, which is trained, and its gradient are not compared"
 }
 
 
@@ -129,7 +129,7 @@ def sides_of(family: str, settings: Settings, size: tuple[int, int]) -> Sides:
     net = parts.theirs(family, student, size, settings.student)
     reference = Assembled(net.train(), parts.pyramid_of(teacher, settings.teacher)).to(device)
     distiller = pkdzoo.Distiller(student, teacher.optimize(), {"pkd": {"weight": WEIGHT}})
-    machine.apply(student, channels_last=True, checkpoint_activations=False)
+    compute.apply_options(student, channels_last=True, checkpoint_activations=False)
     distiller.to(device).train()
     images = list((batch.images / 255).unbind())
     assert batch.instances is not None
@@ -198,7 +198,7 @@ def compile_bodies(distiller: pkdzoo.Distiller) -> None:
     """Compile student and teacher for the one image size that follows."""
     torch.compiler.reset()  # after runs with another size torch would compile for variable sizes
     for body in (distiller.student, distiller.teacher):
-        machine.compile_body(body)
+        compute.compile_body(body)
 
 
 def in_bf16(task: Callable[..., Any], device: torch.device) -> Callable[..., Any]:

@@ -68,16 +68,16 @@ class SameAnchors(AnchorGenerator):  # type: ignore[misc]  # torchvision has no 
 def ours(family: str, backbone: str = "r50") -> pkdzoo.Detector:
     """Our detector in torchvision's variant, with frozen norms that have statistics like those of a trained one."""
     args = dict(DENSE[family])
-    return randomise_norms(pkdzoo.create_detector(args.pop("name"), backbone=backbone, frozen_affine=True, **args))
+    return randomize_norms(pkdzoo.create_detector(args.pop("name"), backbone=backbone, frozen_affine=True, **args))
 
 
 def our_pyramid(backbone: str = "r101") -> pkdzoo.Detector:
     """A teacher with the pyramid of torchvision's RetinaNet."""
     args: dict[str, Any] = {"extra": "on_output", "relu_before_extra": True}
-    return randomise_norms(pkdzoo.create_detector("retina_r101", backbone=backbone, **args))
+    return randomize_norms(pkdzoo.create_detector("retina_r101", backbone=backbone, **args))
 
 
-def randomise_norms(model: pkdzoo.Detector) -> pkdzoo.Detector:
+def randomize_norms(model: pkdzoo.Detector) -> pkdzoo.Detector:
     """Give all norms random statistics, and keep residual branches small, so that maps stay in the usual range."""
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -106,13 +106,15 @@ def theirs(family: str, model: Any, size: tuple[int, int], backbone: str = "r50"
     }
     if family == "faster_rcnn":
         anchors = SameAnchors(rpn_base_anchors(model), model.neck.strides, 0.0)
-        net: nn.Module = FasterRCNN(body(backbone, 3, coarse=False), classes + 1, rpn_anchor_generator=anchors, **more)
+        net: nn.Module = FasterRCNN(
+            backbone_fpn(backbone, 3, coarse=False), classes + 1, rpn_anchor_generator=anchors, **more
+        )
     else:
         anchors = SameAnchors(model.base_anchors, model.neck.strides, model.offset)
         del more["box_detections_per_img"]
         kind = {"retina": RetinaNet, "fcos": FCOS}[family]
         more |= {"detections_per_img": 100, "score_thresh": 0.05}
-        net = kind(body(backbone, 3), classes, anchor_generator=anchors, **more)
+        net = kind(backbone_fpn(backbone, 3), classes, anchor_generator=anchors, **more)
     net.load_state_dict(renamed(model.state_dict(), family, classes))
     return net.eval()
 
@@ -125,19 +127,18 @@ def rpn_base_anchors(model: Any) -> list[Tensor]:
     return [base_anchors(stride, SCALES, RATIOS) for stride in model.neck.strides]
 
 
-def body(name: str, trainable: int, coarse: bool = True) -> nn.Module:
+def backbone_fpn(name: str, trainable: int, coarse: bool = True) -> nn.Module:
     """A ResNet with frozen norms and a pyramid: from stride 8 with two extra levels, or from stride 4 with one."""
     name = name.replace("r", "resnet")
     if not coarse:
         return cast(nn.Module, resnet_fpn_backbone(backbone_name=name, weights=None, trainable_layers=trainable))
     levels = {"returned_layers": [2, 3, 4], "extra_blocks": LastLevelP6P7(256, 256)}
-    body = resnet_fpn_backbone(backbone_name=name, weights=None, trainable_layers=trainable, **levels)
-    return cast(nn.Module, body)
+    return cast(nn.Module, resnet_fpn_backbone(backbone_name=name, weights=None, trainable_layers=trainable, **levels))
 
 
 def pyramid_of(model: Any, backbone: str = "r101") -> nn.Module:
     """Torchvision's backbone and pyramid with the weights of ours."""
-    net = body(backbone, 0)
+    net = backbone_fpn(backbone, 0)
     state = renamed(model.state_dict(), "retina", model.num_classes)
     net.load_state_dict({key.removeprefix("backbone."): v for key, v in state.items() if key.startswith("backbone.")})
     return net.eval()

@@ -1,1 +1,1 @@
-"""Matrices of recipes and seeds, and what came out of them."""
+"""Experiments of recipes and seeds, and what came out of them."""

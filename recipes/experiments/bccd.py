@@ -1,4 +1,4 @@
-"""BCCD, 205 images of blood cells: a small student alone, with PKD, with MSE, and with other teachers and settings.
+"""BCCD, 205 images of blood cells: a small student, plain, with PKD, with MSE, and with other teachers and settings.
 
 python recipes/experiments/run.py recipes/experiments/bccd.py --data bccd/
 accelerate launch recipes/train.py recipes/experiments/bccd.py --data bccd/ --only bccd_plain
@@ -51,7 +51,7 @@ RECIPES = [
     distilled("norm_kl", {"norm_kl": {}}),
     distilled("pkd_from_shapes", {"pkd": {}}, "fcos_r18w24.shapes"),  # a teacher of other classes and images
 ]
-WAVES = (
+RUNS = (
     (("bccd_plain", "bccd_pkd"), 5),
     (("bccd_mse",), 5),
     (("bccd_pkd_weight_3", "bccd_pkd_weight_30", "bccd_norm_kl", "bccd_pkd_from_shapes"), 1),

@@ -1,4 +1,4 @@
-"""The claims of the PKD paper, and the comparisons of cells that test them."""
+"""The claims of the PKD paper, and the comparisons of runs that test them."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recipes.experiments.cells import Cell, at_epoch, by_seed
 from recipes.experiments.intervals import Summary, interval, minus, spread, summarize, verdict
+from recipes.experiments.result_files import RunResult, at_epoch, by_seed
 
 HEAD = "| claim | in the paper | student and teacher | here | difference | verdict |\n|---|---|---|---|---|---|"
 
 
 @dataclass(frozen=True)
 class Check:
-    """Two arms, of which the first should have the higher AP.
+    """Two variants, of which the first should have the higher AP.
 
     Attributes:
-        matrix: of both arms.
-        arm: the arm that should have the higher AP.
-        than: the arm that it is compared with.
+        experiment: of both variants.
+        variant: the variant that should have the higher AP.
+        than: the variant that it is compared with.
         who: student and teacher, as the page shows them.
         epoch: compare after this epoch; None for the last.
-        over: two further arms, whose difference is subtracted.
+        over: two further variants, whose difference is subtracted.
     """
 
-    matrix: str
-    arm: str
+    experiment: str
+    variant: str
     than: str
     who: str
     epoch: int | None = None
@@ -40,9 +40,9 @@ class Claim:
     Attributes:
         text: the claim.
         paper: its place in the paper, with the numbers.
-        checks: differences of cells that should be above 0.
+        checks: differences of runs that should be above 0.
         equal: the claim is that the differences are small.
-        numbers: ``maps`` or ``costs`` for claims that are tested by those measurements instead of cells.
+        numbers: ``maps`` or ``costs`` for claims that are tested by those measurements instead of runs.
     """
 
     text: str
@@ -130,9 +130,9 @@ CLAIMS = (
         "a head learns about as well on another detector's frozen pyramid as on its own kind's",
         "table 1: FCOS on GFL's 37.6, on its own 36.5; RetinaNet on FCOS's 35.2, on its own 36.3",
         (
-            Check("frozen", "fcos_on_gfl", "fcos_on_fcos", "FCOS's head, GFL's pyramid"),
-            Check("frozen", "retina_on_fcos", "retina_on_retina", "RetinaNet's head, FCOS's pyramid"),
-            Check("frozen", "fcos_on_retina", "fcos_on_fcos", "FCOS's head, RetinaNet's pyramid"),
+            Check("frozen_pyramids", "fcos_on_gfl", "fcos_on_fcos", "FCOS's head, GFL's pyramid"),
+            Check("frozen_pyramids", "retina_on_fcos", "retina_on_retina", "RetinaNet's head, FCOS's pyramid"),
+            Check("frozen_pyramids", "fcos_on_retina", "fcos_on_fcos", "FCOS's head, RetinaNet's pyramid"),
         ),
         equal=True,
     ),
@@ -144,23 +144,27 @@ CLAIMS = (
         (
             Check("deeppcb", "pkd_from_shapes", "plain", "RetinaNet from an FCOS of generated shapes"),
             Check("bccd", "pkd_from_shapes", "plain", "RetinaNet from an FCOS of generated shapes"),
-            Check("foreign", "shapes", "plain", "RetinaNet on BCCD from an FCOS of generated shapes"),
-            Check("foreign", "shapes_weight_3", "plain", "the same with a third of the weight"),
-            Check("foreign", "shapes_fading", "plain", "the same, the weight of PKD falling to 0 over the run"),
-            Check("foreign", "boards", "plain", "RetinaNet on BCCD from an FCOS of DeepPCB"),
-            Check("foreign", "boards_fading", "plain", "the same, the weight of PKD falling to 0 over the run"),
+            Check("unrelated_teachers", "shapes", "plain", "RetinaNet on BCCD from an FCOS of generated shapes"),
+            Check("unrelated_teachers", "shapes_weight_3", "plain", "the same with a third of the weight"),
+            Check(
+                "unrelated_teachers", "shapes_fading", "plain", "the same, the weight of PKD falling to 0 over the run"
+            ),
+            Check("unrelated_teachers", "boards", "plain", "RetinaNet on BCCD from an FCOS of DeepPCB"),
+            Check(
+                "unrelated_teachers", "boards_fading", "plain", "the same, the weight of PKD falling to 0 over the run"
+            ),
         ),
     ),
 )
 
 
 def claim_rows(
-    cells: Sequence[Cell], maps: Sequence[Mapping[str, Any]] = (), costs: Sequence[Mapping[str, Any]] = ()
+    runs: Sequence[RunResult], maps: Sequence[Mapping[str, Any]] = (), costs: Sequence[Mapping[str, Any]] = ()
 ) -> list[str]:
     """One row of the table for each check of each claim."""
     rows = []
     for claim in CLAIMS:
-        found = [check_row(cells, check, claim.equal) for check in claim.checks]
+        found = [check_row(runs, check, claim.equal) for check in claim.checks]
         if claim.numbers == "maps":
             found = [maps_row(each) for each in maps] or [("", "", "", "not run: maps.py")]
         if claim.numbers == "costs":
@@ -169,24 +173,24 @@ def claim_rows(
     return rows
 
 
-def check_row(cells: Sequence[Cell], check: Check, equal: bool) -> tuple[str, str, str, str]:
+def check_row(runs: Sequence[RunResult], check: Check, equal: bool) -> tuple[str, str, str, str]:
     """Student and teacher, numbers, difference and verdict of one check."""
 
-    def of(arm: str) -> dict[int, float]:
-        return by_seed(cells, check.matrix, arm, at_epoch(check.epoch))
+    def of(variant: str) -> dict[int, float]:
+        return by_seed(runs, check.experiment, variant, at_epoch(check.epoch))
 
-    who = f"{check.matrix}: {check.who}"
-    arms = (check.arm, check.than, *(check.over or ()))
-    budgets = [cell["budget"] for cell in cells if cell["matrix"] == check.matrix and cell["arm"] in arms]
+    who = f"{check.experiment}: {check.who}"
+    variants = (check.variant, check.than, *(check.over or ()))
+    budgets = [run["budget"] for run in runs if run["experiment"] == check.experiment and run["variant"] in variants]
     if any(budget != budgets[0] for budget in budgets):
         return who, "", "", "not comparable: unequal budgets"
-    ours, other = of(check.arm), of(check.than)
+    ours, other = of(check.variant), of(check.than)
     seeds = minus(ours, other)
     if check.over is not None:
         seeds = minus(seeds, minus(*map(of, check.over)))
     if not seeds:
         return who, "", "", verdict(None)
-    sides = [f"{arm} {spread(summarize([of(arm)[k] for k in seeds]))}" for arm in arms]
+    sides = [f"{variant} {spread(summarize([of(variant)[k] for k in seeds]))}" for variant in variants]
     found = summarize(list(seeds.values()))
     count = "" if found.count == 1 else f", {found.count} seeds"
     return who, ", ".join(sides), f"{interval(found)}{count}", verdict_of(found, equal)

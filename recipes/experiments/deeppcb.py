@@ -50,4 +50,4 @@ SINGLE = [
 ]  # fmt: skip
 SHAPES = replace(PLAIN, name="deeppcb_pkd_from_shapes", distill=Distill("fcos_r18w24.shapes", {"pkd": {}}))
 RECIPES = [FCOS, RETINA, FASTER, PLAIN, distilled("pkd", {"pkd": {}}), distilled("mse", {"mse": {}}), *SINGLE, SHAPES]
-WAVES = ((("deeppcb_plain", "deeppcb_pkd", "deeppcb_mse"), 5), ((SHAPES.name, *(r.name for r in SINGLE)), 1))
+RUNS = ((("deeppcb_plain", "deeppcb_pkd", "deeppcb_mse"), 5), ((SHAPES.name, *(r.name for r in SINGLE)), 1))

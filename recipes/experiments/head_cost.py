@@ -25,14 +25,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the folder that 
 
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.methods.pkd import PKD
-from pkdzoo.training import Recipe, build, load_recipes, machine
+from pkdzoo.training import Recipe, build, compute, load_recipes
+from pkdzoo.training.arguments import positive_integer
+from pkdzoo.training.errors import describe_error
 from pkdzoo.training.optim import build_optimizer
 from pkdzoo.utils.files import write_json
 from recipes.benchmarks.measure import Settings, Times, about, difference, in_turns
 from recipes.benchmarks.step import batch_of
 
 FOLDER = Path(__file__).parent
-PAIRS = ("bccd_pkd", "deeppcb_pkd", "deeppcb_pkd_faster")  # names of recipes, which begin with the name of their matrix
+PAIRS = (
+    "bccd_pkd",
+    "deeppcb_pkd",
+    "deeppcb_pkd_faster",
+)  # recipes, which begin with the name of their experiment
 CLASSES = {"bccd": 3, "deeppcb": 6}
 
 
@@ -46,29 +52,29 @@ def pair_of(name: str) -> tuple[Recipe, Recipe]:
     """The recipe of a distilled student and that of its teacher.
 
     Raises:
-        ValueError: if the matrix has no such recipe with a teacher.
+        ValueError: if the experiment has no such recipe with a teacher.
     """
-    matrix = name.partition("_")[0]
-    recipes = {recipe.name: recipe for recipe in load_recipes(FOLDER / f"{matrix}.py")}
+    experiment = name.partition("_")[0]
+    recipes = {recipe.name: recipe for recipe in load_recipes(FOLDER / f"{experiment}.py")}
     if name not in recipes or recipes[name].distill is None:
-        raise ValueError(f"{matrix}.py has no {name} with a teacher; it has {', '.join(recipes)}")
+        raise ValueError(f"{experiment}.py has no {name} with a teacher; it has {', '.join(recipes)}")
     student = recipes[name]
     assert student.distill is not None
-    key = student.distill.teacher.removeprefix(f"local-dir:runs/experiments/{matrix}/").partition("/")[0]
-    return student, recipes[f"{matrix}_{key.rpartition('-')[0]}"]
+    key = student.distill.teacher.removeprefix(f"local-dir:runs/experiments/{experiment}/").partition("/")[0]
+    return student, recipes[f"{experiment}_{key.rpartition('-')[0]}"]
 
 
 def steps_of(recipe: Recipe, teacher_recipe: Recipe, classes: int) -> tuple[dict[str, Callable[[], Any]], str]:
     """The three steps by name, and the images of a step as text."""
     names = [f"class_{k}" for k in range(classes)]
     student, teacher = build.build_student(recipe, names), build.build_student(teacher_recipe, names)
-    machine.apply(student, channels_last=True, checkpoint_activations=False, teacher=teacher)
+    compute.apply_options(student, channels_last=True, checkpoint_activations=False, teacher=teacher)
     tasks = {
         "plain": student,
         "cut": Distiller(student, teacher, {"pkd": PKD(student, teacher)}),
         "whole": Distiller(student, teacher, {"pkd": WithHead(student, teacher)}),
     }
-    size = recipe.data.crop or recipe.data.test_size
+    size = recipe.data.crop or recipe.data.eval_size
     batch = batch_of(size, recipe.data.batch_size, torch.device("cpu"), boxes=12)
     for objects in batch.instances or []:
         objects.labels %= classes
@@ -134,7 +140,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=PAIRS, metavar="RECIPE", help=f"default: {' '.join(PAIRS)}")
     parser.add_argument("--rounds", type=int, default=15, help="how often each step is timed (default: 15)")
-    parser.add_argument("--threads", type=machine.count, help="CPU threads (default: all cores)")
+    parser.add_argument("--threads", type=positive_integer, help="CPU threads (default: all cores)")
     parser.add_argument("--output", type=Path, default=FOLDER / "costs", help="folder of the result files")
     args = parser.parse_args(argv)
     if args.rounds < 2:
@@ -149,7 +155,7 @@ def main(argv: list[str] | None = None) -> None:
             ratios = (f"{key} {found[key]['median']:.2f}" for key in ("cut / plain", "whole / cut"))
             print(f"{name}: plain {1000 * found['plain']['median']:.0f} ms, {', '.join(ratios)}", flush=True)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {machine.plainly(error)}")
+        sys.exit(f"error: {describe_error(error)}")
 
 
 if __name__ == "__main__":

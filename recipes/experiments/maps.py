@@ -21,7 +21,8 @@ from torch import Tensor
 
 from pkdzoo.data import find_split
 from pkdzoo.models.detector import Detector
-from pkdzoo.training import build, machine
+from pkdzoo.training import build
+from pkdzoo.training.errors import describe_error
 from pkdzoo.training.evaluate import open_detector
 from pkdzoo.utils.files import write_json
 
@@ -61,10 +62,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         model = open_detector(args.detector)
-        dataset = build.val_dataset(find_split(args.data, "val"), model.resize, model.label_names, True)
+        split = find_split(args.data, "val")
+        dataset = build.val_dataset(split, model.resize, model.label_names, True, model.letterbox)
         levels = measure(model, build.val_loader(dataset, 1, 0))
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {machine.plainly(error)}")
+        sys.exit(f"error: {describe_error(error)}")
     args.output.mkdir(parents=True, exist_ok=True)
     write_json(args.output / f"{args.name}.json", {"name": args.name, "images": len(dataset), "levels": levels})
     for number, level in enumerate(levels):

@@ -1,4 +1,4 @@
-"""The page of the experiments, from the result files of the cells: tables, curves, claims."""
+"""The page of the experiments, from the result files of the runs: tables, curves, claims."""
 
 from __future__ import annotations
 
@@ -10,14 +10,24 @@ from typing import Any
 
 from pkdzoo.maintain.recipes_page import BEGIN, END
 from recipes.experiments import claims
-from recipes.experiments.cells import Cell, arms_of, at_epoch, by_seed, load, made_of, model_of, plain_of, teacher_of
 from recipes.experiments.intervals import interval, paired, spread, summarize
+from recipes.experiments.result_files import (
+    RunResult,
+    at_epoch,
+    by_seed,
+    load,
+    made_of,
+    model_of,
+    plain_of,
+    teacher_of,
+    variants_of,
+)
 
-COMPARED = ("plain", "mse", "pkd")  # arms of the short table and of the curves
+COMPARED = ("plain", "mse", "pkd")  # variants of the short table and of the curves
 
 HEAD = """# Experiments: does distillation help?
 
-Results of [run.py](run.py). Below `results/` there is one file per cell (a recipe with a seed): command, commits,
+Results of [run.py](run.py). Below `results/` there is one file per run (a recipe with a seed): command, commits,
 versions, hardware, hashes of the data, the twelve COCO metrics, AP by epoch, and Pearson's r with the teacher's
 pyramid. This page is generated: `python recipes/experiments/run.py --report`.
 
@@ -32,7 +42,7 @@ How to read it:
 - **Chance.** An interval that contains 0 shows no difference. A single seed shows nothing. One of twenty intervals is
   expected to miss the true value.
 - **Pearson's r** is computed over at most 100 validation images for the levels that PKD compares, from the finest to
-  the coarsest. Plain students are compared with the first teacher of the matrix.
+  the coarsest. Plain students are compared with the first teacher of the experiment.
 - **Teachers** are trained once, so ± does not contain the effect of another seed of the teacher. A teacher is used
   with its best epoch on the same validation images. The epoch of a student is never chosen.
 
@@ -45,77 +55,97 @@ of their images is in this repository.
 # -- tables ----------------------------------------------------------------------------------------------------------
 
 
-def table(cells: Sequence[Cell], matrix: str) -> str:
-    """A matrix as Markdown: teachers, then students, ordered by their mean AP."""
+def table(runs: Sequence[RunResult], experiment: str) -> str:
+    """An experiment as Markdown: teachers, then students, ordered by their mean AP."""
     lines = [
         "| | student, teacher, method | seeds | steps | AP | AP50 | AP75 | minus plain, same seeds | Pearson's r |",
         "|---|---|---:|---:|---:|---:|---:|---:|---|",
     ]
-    rows = [("teacher", arms_of(cells, matrix, "teacher")), ("student", arms_of(cells, matrix, "student"))]
-    for role, arms in rows:
-        for arm in sorted(arms, key=lambda name: -summarize(list(by_seed(cells, matrix, name).values())).mean):
-            numbers = [summarize(list(by_seed(cells, matrix, arm, key).values())) for key in ("AP", "AP50", "AP75")]
-            steps = f"{arms[arm]['budget']['steps']:,}"
-            shown = [f"{arm} ({role})" if role == "teacher" else arm, made_of(arms[arm]), str(numbers[0].count), steps]
-            shown += [*map(spread, numbers), gain(cells, arms[arm]), similarity(cells, matrix, arm)]
+    rows = [
+        ("teacher", variants_of(runs, experiment, "teacher")),
+        ("student", variants_of(runs, experiment, "student")),
+    ]
+    for role, variants in rows:
+        for variant in sorted(
+            variants, key=lambda name: -summarize(list(by_seed(runs, experiment, name).values())).mean
+        ):
+            numbers = [
+                summarize(list(by_seed(runs, experiment, variant, key).values())) for key in ("AP", "AP50", "AP75")
+            ]
+            steps = f"{variants[variant]['budget']['steps']:,}"
+            shown = [
+                f"{variant} ({role})" if role == "teacher" else variant,
+                made_of(variants[variant]),
+                str(numbers[0].count),
+                steps,
+            ]
+            shown += [*map(spread, numbers), gain(runs, variants[variant]), similarity(runs, experiment, variant)]
             lines.append("| " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
 
-def gain(cells: Sequence[Cell], cell: Cell) -> str:
-    """The difference between the arm of a cell and its plain student."""
-    matrix, plain = cell["matrix"], plain_of(cells, cell)
+def gain(runs: Sequence[RunResult], run: RunResult) -> str:
+    """The difference between the variant of a run and its plain student."""
+    experiment, plain = run["experiment"], plain_of(runs, run)
     if plain is None:
         return ""
-    same = arms_of(cells, matrix, "student")[plain]["recipe"]["optim"] == cell["recipe"]["optim"]
-    found = interval(paired(by_seed(cells, matrix, cell["arm"]), by_seed(cells, matrix, plain)))
+    same = variants_of(runs, experiment, "student")[plain]["recipe"]["optim"] == run["recipe"]["optim"]
+    found = interval(paired(by_seed(runs, experiment, run["variant"]), by_seed(runs, experiment, plain)))
     return found if same or not found else f"{found}, with another learning rate"
 
 
-def similarity(cells: Sequence[Cell], matrix: str, arm: str) -> str:
+def similarity(runs: Sequence[RunResult], experiment: str, variant: str) -> str:
     """Pearson's r of each level, mean over seeds."""
     found = [
-        cell["pearson"]["r"] for cell in cells if (cell["matrix"], cell["arm"]) == (matrix, arm) and cell["pearson"]
+        run["pearson"]["r"]
+        for run in runs
+        if (run["experiment"], run["variant"]) == (experiment, variant) and run["pearson"]
     ]
     return ", ".join(f"{sum(level) / len(level):.2f}" for level in zip(*found, strict=True))
 
 
-def short(cells: Sequence[Cell]) -> str:
-    """The short table: teacher, plain student, MSE and PKD of each matrix that has a plain student and PKD."""
+def short(runs: Sequence[RunResult]) -> str:
+    """The short table: teacher, plain student, MSE and PKD of each experiment that has a plain student and PKD."""
     lines = ["| | seeds | AP | AP50 | AP75 | minus plain |", "|---|---:|---:|---:|---:|---:|"]
-    for matrix in matrices(cells):
-        students = arms_of(cells, matrix, "student")
+    for experiment in experiments(runs):
+        students = variants_of(runs, experiment, "student")
         if "plain" not in students or "pkd" not in students:
             continue
         of = teacher_of(students["pkd"])
-        teachers = arms_of(cells, matrix, "teacher")
+        teachers = variants_of(runs, experiment, "teacher")
         rows = [("teacher", of, teachers[of])] if of is not None and of in teachers else []
-        rows += [("student", arm, students[arm]) for arm in COMPARED if arm in students]
-        for role, arm, cell in rows:
-            numbers = [summarize(list(by_seed(cells, matrix, arm, key).values())) for key in ("AP", "AP50", "AP75")]
-            name = f"{matrix}: {f'teacher {arm}' if role == 'teacher' else arm} ({model_of(cell)})"
-            shown = [name, str(numbers[0].count), *map(spread, numbers), gain(cells, cell)]
+        rows += [("student", variant, students[variant]) for variant in COMPARED if variant in students]
+        for role, variant, run in rows:
+            numbers = [
+                summarize(list(by_seed(runs, experiment, variant, key).values())) for key in ("AP", "AP50", "AP75")
+            ]
+            name = f"{experiment}: {f'teacher {variant}' if role == 'teacher' else variant} ({model_of(run)})"
+            shown = [name, str(numbers[0].count), *map(spread, numbers), gain(runs, run)]
             lines.append("| " + " | ".join(shown) + " |")
-    return "\n".join(lines) if len(lines) > 2 else "No matrix has been run yet."
+    return "\n".join(lines) if len(lines) > 2 else "No experiment has been run yet."
 
 
-def common_seeds(cells: Sequence[Cell], matrix: str) -> tuple[list[str], set[int]]:
-    """The compared arms of a matrix, and the seeds that all of them have; no seeds for fewer than two arms."""
-    arms = [arm for arm in COMPARED if arm in arms_of(cells, matrix, "student")]
-    seeds = set.intersection(*(set(by_seed(cells, matrix, arm)) for arm in arms)) if len(arms) > 1 else set()
-    return arms, seeds
+def common_seeds(runs: Sequence[RunResult], experiment: str) -> tuple[list[str], set[int]]:
+    """The compared variants of an experiment, and the seeds that all have; no seeds for fewer than two."""
+    variants = [variant for variant in COMPARED if variant in variants_of(runs, experiment, "student")]
+    seeds = (
+        set.intersection(*(set(by_seed(runs, experiment, variant)) for variant in variants))
+        if len(variants) > 1
+        else set()
+    )
+    return variants, seeds
 
 
-def curve(cells: Sequence[Cell], matrix: str) -> dict[str, dict[int, float]]:
-    """Mean AP of the compared arms, by epoch."""
-    arms, seeds = common_seeds(cells, matrix)
+def curve(runs: Sequence[RunResult], experiment: str) -> dict[str, dict[int, float]]:
+    """Mean AP of the compared variants, by epoch."""
+    variants, seeds = common_seeds(runs, experiment)
     if not seeds:
         return {}
-    epochs = [point["epoch"] for point in arms_of(cells, matrix, "student")[arms[0]]["curve"]]
+    epochs = [point["epoch"] for point in variants_of(runs, experiment, "student")[variants[0]]["curve"]]
     found: dict[str, dict[int, float]] = {}
-    for arm in arms:
-        by_epoch = {epoch: by_seed(cells, matrix, arm, at_epoch(epoch)) for epoch in epochs}
-        found[arm] = {epoch: summarize([values[s] for s in seeds]).mean for epoch, values in by_epoch.items()}
+    for variant in variants:
+        by_epoch = {epoch: by_seed(runs, experiment, variant, at_epoch(epoch)) for epoch in epochs}
+        found[variant] = {epoch: summarize([values[s] for s in seeds]).mean for epoch, values in by_epoch.items()}
     return found
 
 
@@ -124,7 +154,7 @@ def curve_table(found: Mapping[str, Mapping[int, float]], seeds: int) -> str:
     epochs = list(next(iter(found.values())))
     over = "one seed" if seeds == 1 else f"mean of {seeds} seeds"
     lines = [f"| AP after epoch, {over} | {' | '.join(map(str, epochs))} |", f"|---{'|---:' * len(epochs)}|"]
-    lines += [f"| {arm} | {' | '.join(f'{points[e]:.1f}' for e in epochs)} |" for arm, points in found.items()]
+    lines += [f"| {variant} | {' | '.join(f'{points[e]:.1f}' for e in epochs)} |" for variant, points in found.items()]
     return "\n".join(lines)
 
 
@@ -165,9 +195,9 @@ def costs_table(costs: Sequence[Mapping[str, Any]]) -> str:
 # -- the page --------------------------------------------------------------------------------------------------------
 
 
-def matrices(cells: Sequence[Cell]) -> list[str]:
-    """Names of the matrices that have results."""
-    return sorted({cell["matrix"] for cell in cells})
+def experiments(runs: Sequence[RunResult]) -> list[str]:
+    """Names of the experiments that have results."""
+    return sorted({run["experiment"] for run in runs})
 
 
 def measured(folder: Path) -> list[dict[str, Any]]:
@@ -177,20 +207,20 @@ def measured(folder: Path) -> list[dict[str, Any]]:
 
 def page(results: Path) -> str:
     """The text of README.md."""
-    cells = load(results)
+    runs = load(results)
     maps, costs = (measured(results.parent / name) for name in ("maps", "costs"))
-    parts = [HEAD, f"## In short\n\n{BEGIN}{short(cells)}\n{END}"]
-    parts.append("\n".join(["## The paper's claims", "", claims.HEAD, *claims.claim_rows(cells, maps, costs), ""]))
-    for matrix in matrices(cells):
-        of_matrix = [cell for cell in cells if cell["matrix"] == matrix]
-        description = f"{subject(results.parent / f'{matrix}.py')}\n\n{source(of_matrix)}".strip()
-        parts.append(f"## {matrix}\n\n{description}\n\n{table(cells, matrix)}\n")
-        found = curve(cells, matrix)
+    parts = [HEAD, f"## In short\n\n{BEGIN}{short(runs)}\n{END}"]
+    parts.append("\n".join(["## The paper's claims", "", claims.HEAD, *claims.claim_rows(runs, maps, costs), ""]))
+    for experiment in experiments(runs):
+        of_experiment = [run for run in runs if run["experiment"] == experiment]
+        description = f"{subject(results.parent / f'{experiment}.py')}\n\n{source(of_experiment)}".strip()
+        parts.append(f"## {experiment}\n\n{description}\n\n{table(runs, experiment)}\n")
+        found = curve(runs, experiment)
         if found:
-            parts.append(f"{curve_table(found, len(common_seeds(cells, matrix)[1]))}\n")
-        image = results.parent / "curves" / f"{matrix}.png"
+            parts.append(f"{curve_table(found, len(common_seeds(runs, experiment)[1]))}\n")
+        image = results.parent / "curves" / f"{experiment}.png"
         if image.is_file():
-            parts.append(f"![AP over epochs of {matrix}]({image.parent.name}/{image.name})\n")
+            parts.append(f"![AP over epochs of {experiment}]({image.parent.name}/{image.name})\n")
     if maps:
         parts.append(
             f"## Maps\n\nMeasured by [maps.py](maps.py), from the finest level to the coarsest.\n\n{maps_table(maps)}\n"
@@ -202,36 +232,36 @@ def page(results: Path) -> str:
 
 
 def subject(path: Path) -> str:
-    """The first line of a matrix file's docstring; an empty text if there is no such file."""
+    """The first line of an experiment file's docstring; an empty text if there is no such file."""
     docstring = ast.get_docstring(ast.parse(path.read_text())) if path.is_file() else None
     return (docstring or "").partition("\n")[0]
 
 
-def source(cells: Sequence[Cell]) -> str:
-    """Images, budget, hardware and versions of a matrix, in one or two sentences."""
-    first = next((cell for cell in cells if cell["role"] == "student"), cells[0])
+def source(runs: Sequence[RunResult]) -> str:
+    """Images, budget, hardware and versions of an experiment, in one or two sentences."""
+    first = next((run for run in runs if run["role"] == "student"), runs[0])
     data = first["data"]
-    path = f"{first['matrix']}.py"
-    machines = trained_on(cells)
+    path = f"{first['experiment']}.py"
+    machines = trained_on(runs)
     if first["role"] == "teacher":
         return f"[{path}]({path}): no student yet. {machines}"
-    images = sorted({cell["budget"]["images"] for cell in cells if cell["role"] == "student"})
+    images = sorted({run["budget"]["images"] for run in runs if run["role"] == "student"})
     return (
         f"[{path}]({path}): {data['train']['images']} images for training, {data['val']['images']} for "
         f"validation. A student takes {' or '.join(f'{count:,}' for count in images)} images. {machines}"
     )
 
 
-def trained_on(cells: Sequence[Cell]) -> str:
-    """All hardware, versions of torch, options of recipes/train.py, and commits of some cells."""
+def trained_on(runs: Sequence[RunResult]) -> str:
+    """All hardware, versions of torch, options of recipes/train.py, and commits of some runs."""
 
     def every(values: Iterable[str]) -> str:
         return " or ".join(dict.fromkeys(values))
 
-    after = (cell["command"].partition(f" --set seed={cell['seed']}")[2].strip() for cell in cells)
+    after = (run["command"].partition(f" --set seed={run['seed']}")[2].strip() for run in runs)
     options = every(f"`{text}`" if text else "none" for text in after)
-    code = every(commit[:7] + "+" * commit.endswith("+") for cell in cells for commit in cell["commits"])
-    hardware, torch = every(cell["hardware"] for cell in cells), every(cell["versions"]["torch"] for cell in cells)
+    code = every(commit[:7] + "+" * commit.endswith("+") for run in runs for commit in run["commits"])
+    hardware, torch = every(run["hardware"] for run in runs), every(run["versions"]["torch"] for run in runs)
     return f"Trained on {hardware}, torch {torch}, options {options}, commit {code}."
 
 
@@ -244,21 +274,24 @@ def write(results: Path) -> Path:
 
 
 def draw_curves(results: Path) -> list[Path]:
-    """Draw a figure for each matrix that was evaluated more than twice; none without matplotlib."""
+    """Draw a figure for each experiment that was evaluated more than twice; none without matplotlib."""
     try:
         from pkdzoo.figures import Run, draw
     except ImportError:
         return []
-    cells, written = load(results), []
-    for matrix in matrices(cells):
-        found = curve(cells, matrix)
+    runs, written = load(results), []
+    for experiment in experiments(runs):
+        found = curve(runs, experiment)
         if not found or len(next(iter(found.values()))) < 3:
             continue
-        runs = [Run(arm, epochs=list(points), ap=list(points.values())) for arm, points in found.items()]
-        teachers = arms_of(cells, matrix, "teacher")
-        levels = {f"teacher {arm}": summarize(list(by_seed(cells, matrix, arm).values())).mean for arm in teachers}
-        path = results.parent / "curves" / f"{matrix}.png"
+        lines = [Run(variant, epochs=list(points), ap=list(points.values())) for variant, points in found.items()]
+        teachers = variants_of(runs, experiment, "teacher")
+        levels = {
+            f"teacher {variant}": summarize(list(by_seed(runs, experiment, variant).values())).mean
+            for variant in teachers
+        }
+        path = results.parent / "curves" / f"{experiment}.png"
         path.parent.mkdir(exist_ok=True)
-        draw.save(draw.convergence(runs, levels), path)
+        draw.save(draw.convergence(lines, levels), path)
         written.append(path)
     return written

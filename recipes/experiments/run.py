@@ -1,21 +1,21 @@
-"""Train a matrix of recipes and seeds, one cell after the other, and record the results.
+"""Train the recipes and seeds of an experiment, one run after the other, and record the results.
 
-    python recipes/experiments/run.py recipes/experiments/bccd.py --data bccd/                    # all missing cells
-    python recipes/experiments/run.py recipes/experiments/bccd.py --data bccd/ --cells plain-0 pkd-0
+    python recipes/experiments/run.py recipes/experiments/bccd.py --data bccd/                    # all missing runs
+    python recipes/experiments/run.py recipes/experiments/bccd.py --data bccd/ --runs plain-0 pkd-0
     python recipes/experiments/run.py recipes/experiments/bccd.py --data bccd/ -- --cpu --threads 1   # for train.py
     python recipes/experiments/run.py --report                       # write recipes/experiments/README.md
 
-A matrix is a recipe file (recipes/train.py can train each of its recipes) whose WAVES say which recipes run with how
-many seeds, the most important first: ``(((NAME, NAME), 5), ((NAME,), 1))``. All have the same data and schedule, or
+An experiment is a recipe file (recipes/train.py can train each of its recipes) whose RUNS say which recipes run with
+how many seeds, the most important first: ``(((NAME, NAME), 5), ((NAME,), 1))``. All have the same data and schedule, or
 each distilled student has a plain student with the same budget among them, so that budgets do not explain a
-difference. A teacher is a recipe outside WAVES. A student names it by its folder,
-``local-dir:runs/experiments/MATRIX/TEACHER-0/best``; it is trained when the first student needs it. Plain students are
-compared with the first teacher.
+difference. A teacher is a recipe outside RUNS. A student names it by its folder,
+``local-dir:runs/experiments/EXPERIMENT/TEACHER-0/best``; it is trained when the first student needs it. Plain students
+are compared with the first teacher.
 
-The program can be stopped at any time and started again: it skips cells that have a result file, and resumes an
-interrupted cell from its last checkpoint. The result file of a cell is ``results/MATRIX/ARM-SEED.json`` beside this
-file; ARM is the name of the recipe without that of the matrix. The metrics are those of the last epoch, so no epoch is
-chosen by its result.
+The program can be stopped at any time and started again: it skips runs that have a result file, and resumes an
+interrupted run from its last checkpoint. The result file of a run is ``results/EXPERIMENT/VARIANT-SEED.json`` beside
+this file; VARIANT is the name of the recipe without that of the experiment. The metrics are those of the last epoch,
+so no epoch is chosen by its result.
 """
 
 from __future__ import annotations
@@ -39,68 +39,69 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the folder that 
 from pkdzoo import create_detector
 from pkdzoo.distill.methods.pkd import PKD
 from pkdzoo.evaluation import METRICS
-from pkdzoo.training import Recipe, build, checkpoint, load_recipes, machine, run_folder
+from pkdzoo.training import Recipe, build, checkpoint, load_recipes, run_folder
+from pkdzoo.training.errors import describe_error
 from pkdzoo.utils.files import write_json
 from recipes.benchmarks.measure import commit, packages
 from recipes.experiments import report
-from recipes.experiments.cells import SAME, load
+from recipes.experiments.result_files import SAME, load
 
 ROOT = Path(__file__).resolve().parents[2]
-RUNS = "runs/experiments"  # where recipes expect their teachers
+RUN_FOLDER = "runs/experiments"  # where recipes expect their teachers
 RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)
-class Cell:
+class Run:
     """One recipe with one seed."""
 
-    matrix: str
+    experiment: str
     recipe: Recipe
     seed: int
 
     @property
-    def arm(self) -> str:
-        """Name of the recipe without that of the matrix."""
-        return self.recipe.name.removeprefix(f"{self.matrix}_")
+    def variant(self) -> str:
+        """Name of the recipe without that of the experiment."""
+        return self.recipe.name.removeprefix(f"{self.experiment}_")
 
     @property
     def key(self) -> str:
-        """Name of the cell's folder and result file."""
-        return f"{self.arm}-{self.seed}"
+        """Name of the run's folder and result file."""
+        return f"{self.variant}-{self.seed}"
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """Cells of one matrix file: students in the order in which they run, teachers by key."""
+class Experiment:
+    """Runs of one experiment file: students in the order in which they run, teachers by key."""
 
     path: Path
-    students: list[Cell]
-    teachers: dict[str, Cell]
+    students: list[Run]
+    teachers: dict[str, Run]
 
 
-def load_matrix(path: Path) -> Matrix:
-    """Read a matrix file.
+def load_experiment(path: Path) -> Experiment:
+    """Read an experiment file.
 
     Raises:
-        ValueError: for a file without WAVES, an unknown name in WAVES, or students with unequal budgets.
+        ValueError: for a file without RUNS, an unknown name in RUNS, or students with unequal budgets.
     """
     recipes = {recipe.name: recipe for recipe in load_recipes(path)}
-    waves = runpy.run_path(str(path)).get("WAVES")
-    if not waves:
-        raise ValueError(f"{path} is not a matrix: write WAVES = (((NAME, NAME), SEEDS), ...) beside its RECIPES")
-    unknown = [name for names, _ in waves for name in names if name not in recipes]
+    planned = runpy.run_path(str(path)).get("RUNS")
+    if not planned:
+        raise ValueError(f"{path} is not an experiment: write RUNS = (((NAME, NAME), SEEDS), ...) beside its RECIPES")
+    unknown = [name for names, _ in planned for name in names if name not in recipes]
     if unknown:
-        raise ValueError(f"{path}: WAVES names {', '.join(unknown)}, RECIPES has {', '.join(recipes)}")
+        raise ValueError(f"{path}: RUNS names {', '.join(unknown)}, RECIPES has {', '.join(recipes)}")
     students = {
-        (name, seed): Cell(path.stem, replace(recipes[name], seed=seed), seed)
-        for names, seeds in waves
+        (name, seed): Run(path.stem, replace(recipes[name], seed=seed), seed)
+        for names, seeds in planned
         for seed in range(seeds)
         for name in names
     }
-    arms = {cell.recipe.name for cell in students.values()}
-    check_budgets([recipes[name] for name in recipes if name in arms])
-    others = [Cell(path.stem, recipe, recipe.seed) for name, recipe in recipes.items() if name not in arms]
-    return Matrix(path, list(students.values()), {cell.key: cell for cell in others})
+    variants = {run.recipe.name for run in students.values()}
+    check_budgets([recipes[name] for name in recipes if name in variants])
+    others = [Run(path.stem, recipe, recipe.seed) for name, recipe in recipes.items() if name not in variants]
+    return Experiment(path, list(students.values()), {run.key: run for run in others})
 
 
 def check_budgets(recipes: Sequence[Recipe]) -> None:
@@ -117,7 +118,7 @@ def check_budgets(recipes: Sequence[Recipe]) -> None:
         if differences and recipe.distill and not any(is_plain_of(other, recipe) for other in recipes):
             raise ValueError(
                 f"{recipe.name} and {name} have unequal budgets: {'; '.join(differences)}. Add the same student "
-                "without a teacher on that budget, or write another matrix"
+                "without a teacher on that budget, or write another experiment"
             )
 
 
@@ -133,28 +134,28 @@ def is_plain_of(plain: Recipe, distilled: Recipe) -> bool:
     return plain.distill is None and all(one[key] == other[key] for key in SAME)
 
 
-def teacher_key(matrix: Matrix, cell: Cell) -> str | None:
-    """Key of the cell of this matrix that is the teacher; None for a teacher from elsewhere, or none."""
-    teacher = cell.recipe.distill.teacher if cell.recipe.distill else ""
-    start = f"local-dir:{RUNS}/{matrix.path.stem}/"
+def teacher_key(experiment: Experiment, run: Run) -> str | None:
+    """Key of the run of this experiment that is the teacher; None for a teacher from elsewhere, or none."""
+    teacher = run.recipe.distill.teacher if run.recipe.distill else ""
+    start = f"local-dir:{RUN_FOLDER}/{experiment.path.stem}/"
     key = teacher.removeprefix(start).partition("/")[0] if teacher.startswith(start) else None
-    if key is not None and key not in matrix.teachers:
-        raise ValueError(f"{cell.recipe.name} learns from {teacher}, but the file has {', '.join(matrix.teachers)}")
+    if key is not None and key not in experiment.teachers:
+        raise ValueError(f"{run.recipe.name} learns from {teacher}, but the file has {', '.join(experiment.teachers)}")
     return key
 
 
-def in_order(matrix: Matrix, keys: Iterable[str]) -> list[Cell]:
-    """The cells with these keys (without keys, all), each teacher before the first cell that needs it."""
-    known = {cell.key: cell for cell in [*matrix.teachers.values(), *matrix.students]}
+def in_order(experiment: Experiment, keys: Iterable[str]) -> list[Run]:
+    """The runs with these keys (without keys, all), each teacher before the first run that needs it."""
+    known = {run.key: run for run in [*experiment.teachers.values(), *experiment.students]}
     missing = [key for key in keys if key not in known]
     if missing:
-        raise ValueError(f"{matrix.path} has no cell {', '.join(missing)}; it has {', '.join(known)}")
-    ordered: dict[str, Cell] = {}
-    for cell in [known[key] for key in keys] or matrix.students:
-        key = compared_with(matrix, cell)
-        if key in matrix.teachers:
-            ordered.setdefault(key, matrix.teachers[key])
-        ordered.setdefault(cell.key, cell)
+        raise ValueError(f"{experiment.path} has no run {', '.join(missing)}; it has {', '.join(known)}")
+    ordered: dict[str, Run] = {}
+    for run in [known[key] for key in keys] or experiment.students:
+        key = compared_with(experiment, run)
+        if key in experiment.teachers:
+            ordered.setdefault(key, experiment.teachers[key])
+        ordered.setdefault(run.key, run)
     return list(ordered.values())
 
 
@@ -167,42 +168,42 @@ def train_script() -> Any:
     return module
 
 
-# -- one cell --------------------------------------------------------------------------------------------------------
+# -- one run --------------------------------------------------------------------------------------------------------
 
 
-def run_cell(matrix: Matrix, cell: Cell, args: argparse.Namespace) -> bool:
-    """Train a cell, or what is left of it, and write its result file. Returns whether the cell is finished."""
-    file = args.results / cell.matrix / f"{cell.key}.json"
+def train_run(experiment: Experiment, run: Run, args: argparse.Namespace) -> bool:
+    """Train a run, or what is left of it, and write its result file. Returns whether the run is finished."""
+    file = args.results / run.experiment / f"{run.key}.json"
     if file.is_file():
-        changed = run_folder.differences(json.loads(file.read_text())["recipe"], cell.recipe.to_dict())
+        changed = run_folder.differences(json.loads(file.read_text())["recipe"], run.recipe.to_dict())
         if changed:
             raise ValueError(f"{file} holds another recipe ({'; '.join(changed)}): move it away, or rename the new one")
         return True
-    output = args.output / cell.key
-    commits = note_commit(args.output / f"{cell.key}.commits.json")
-    words = ["--only", cell.recipe.name, "--set", f"seed={cell.seed}"]
-    key = teacher_key(matrix, cell)
+    output = args.output / run.key
+    commits = note_commit(args.output / f"{run.key}.commits.json")
+    words = ["--only", run.recipe.name, "--set", f"seed={run.seed}"]
+    key = teacher_key(experiment, run)
     moved = ["--set", f"distill.teacher=local-dir:{args.output / key}/best"] if key else []
     where = ["--data", str(args.data), "--output", str(output), "--resume"]
-    train_script().main([str(matrix.path), *words, *moved, *where, *args.train])
+    train_script().main([str(experiment.path), *words, *moved, *where, *args.train])
     found = checkpoint.find_checkpoint(output)
     if found is None or not found[1].done:
         return False
     about = run_folder.about(1)
     content = {
-        "matrix": cell.matrix,
-        "arm": cell.arm,
-        "seed": cell.seed,
-        "role": "teacher" if cell.key in matrix.teachers else "student",
+        "experiment": run.experiment,
+        "variant": run.variant,
+        "seed": run.seed,
+        "role": "teacher" if run.key in experiment.teachers else "student",
         "command": " ".join(
-            ["accelerate launch recipes/train.py", f"recipes/experiments/{matrix.path.name}", *words, *args.train]
+            ["accelerate launch recipes/train.py", f"recipes/experiments/{experiment.path.name}", *words, *args.train]
         ),
         "commits": commits,
         "versions": {**versions(), "pkdzoo": about["pkdzoo"]},
         "hardware": f"{about['hardware']}, {torch.get_num_threads()} threads",
         "date": about["date"],
-        **measured(matrix, cell, args, output, found[1]),
-        "recipe": cell.recipe.to_dict(),
+        **measured(experiment, run, args, output, found[1]),
+        "recipe": run.recipe.to_dict(),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, content)
@@ -210,7 +211,7 @@ def run_cell(matrix: Matrix, cell: Cell, args: argparse.Namespace) -> bool:
 
 
 def note_commit(path: Path) -> list[str]:
-    """All commits at which a cell was trained, including the current one."""
+    """All commits at which a run was trained, including the current one."""
     now = commit()
     before = json.loads(path.read_text()) if path.is_file() else []
     commits = before if now in before else [*before, now]
@@ -226,7 +227,7 @@ def versions() -> dict[str, str | None]:
 
 
 def measured(
-    matrix: Matrix, cell: Cell, args: argparse.Namespace, output: Path, progress: checkpoint.Progress
+    experiment: Experiment, run: Run, args: argparse.Namespace, output: Path, progress: checkpoint.Progress
 ) -> dict[str, Any]:
     """Metrics of the last epoch, AP by epoch, similarity of the pyramids of student and teacher, and the budget."""
     numbers = json.loads((output / "metrics.json").read_text())
@@ -234,35 +235,35 @@ def measured(
     lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     keys = ("epoch", "step", "AP", "AP50", "AP75")
     curve = [{key: line[key] for key in keys} for line in lines if "AP" in line]
-    splits = build.find_data(cell.recipe.data, args.data)
-    train_set, val_set = build.build_datasets(cell.recipe, splits)
+    splits = build.find_data(run.recipe.data, args.data)
+    train_set, val_set = build.build_datasets(run.recipe, splits)
     data = {
         name: {"annotations": each.json_path.name, **run_folder.about_data(each.json_path, len(each))}
         for name, each in (("train", train_set), ("val", val_set))
     }
-    whole = cell.recipe.schedule.max_steps is None  # by epochs, whose last batch may be smaller
-    images = progress.epoch * len(train_set) if whole else progress.step * cell.recipe.data.batch_size
+    whole = run.recipe.schedule.max_steps is None  # by epochs, whose last batch may be smaller
+    images = progress.epoch * len(train_set) if whole else progress.step * run.recipe.data.batch_size
     return {
         "budget": {"steps": progress.step, "images": images},
         "metrics": metrics,
         "curve": curve,
-        "pearson": similarity(matrix, cell, args, output, val_set),
+        "pearson": similarity(experiment, run, args, output, val_set),
         "data": data,
     }
 
 
 def similarity(
-    matrix: Matrix, cell: Cell, args: argparse.Namespace, output: Path, val_set: Any
+    experiment: Experiment, run: Run, args: argparse.Namespace, output: Path, val_set: Any
 ) -> dict[str, Any] | None:
     """Pearson's r of each level with the teacher's pyramid; a plain student is compared with the first teacher.
 
     Over at most 100 validation images, in the batches of the evaluation. None without a teacher, and for a teacher
     whose pyramid has another number of channels.
     """
-    compared = compared_with(matrix, cell)
+    compared = compared_with(experiment, run)
     if compared is None:
         return None
-    name = f"local-dir:{args.output / compared}/best" if compared in matrix.teachers else compared
+    name = f"local-dir:{args.output / compared}/best" if compared in experiment.teachers else compared
     student, teacher = create_detector(f"local-dir:{output}/last"), create_detector(name, pretrained=True)
     try:
         method = PKD(student, teacher)
@@ -270,21 +271,21 @@ def similarity(
         return None
     found = []
     with torch.no_grad():
-        for batch in build.val_loader(val_set, cell.recipe.data.eval_batch_size, 0):
+        for batch in build.val_loader(val_set, run.recipe.data.eval_batch_size, 0):
             method(student.trace(batch, upto="features"), teacher.trace(batch, upto="features"), batch)
             found.append(torch.stack([method.logs[f"r{level}"] for level in range(len(method.pairs))]))
-            if len(found) * cell.recipe.data.eval_batch_size >= 100:
+            if len(found) * run.recipe.data.eval_batch_size >= 100:
                 break
     return {"teacher": compared, "r": [round(r, 4) for r in torch.stack(found).mean(0).tolist()]}
 
 
-def compared_with(matrix: Matrix, cell: Cell) -> str | None:
-    """Key of a teacher of this matrix, or a registered name: its pyramid is compared with the cell's."""
-    if cell.key in matrix.teachers:
+def compared_with(experiment: Experiment, run: Run) -> str | None:
+    """Key of a teacher of this experiment, or a registered name: its pyramid is compared with the run's."""
+    if run.key in experiment.teachers:
         return None
-    if cell.recipe.distill is None:
-        return next(iter(matrix.teachers), None)
-    return teacher_key(matrix, cell) or cell.recipe.distill.teacher
+    if run.recipe.distill is None:
+        return next(iter(experiment.teachers), None)
+    return teacher_key(experiment, run) or run.recipe.distill.teacher
 
 
 # -- the script ------------------------------------------------------------------------------------------------------
@@ -292,12 +293,12 @@ def compared_with(matrix: Matrix, cell: Cell) -> str | None:
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("matrix", type=Path, nargs="?", help="a recipe file that defines WAVES")
+    parser.add_argument("experiment", type=Path, nargs="?", help="a recipe file that defines RUNS")
     parser.add_argument("--data", type=Path, help="folder of the data set, as recipes/train.py takes it")
-    parser.add_argument("--output", type=Path, help=f"folder of the runs (default: {RUNS}/MATRIX)")
+    parser.add_argument("--output", type=Path, help=f"folder of the runs (default: {RUN_FOLDER}/EXPERIMENT)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
     parser.add_argument(
-        "--cells", nargs="+", default=[], metavar="ARM-SEED", help="only these cells and their teachers"
+        "--runs", nargs="+", default=[], metavar="VARIANT-SEED", help="only these runs and their teachers"
     )
     parser.add_argument(
         "--report", action="store_true", help="train nothing, write README.md beside the folder of the results"
@@ -306,8 +307,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     args = parser.parse_args(arguments[:end])
     args.train = arguments[end + 1 :]
-    if (args.matrix is None) == (not args.report):
-        parser.error("name a matrix file, or write --report")
+    if (args.experiment is None) == (not args.report):
+        parser.error("name an experiment file, or write --report")
     return args
 
 
@@ -316,16 +317,16 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if args.report:
             return print(f"wrote {report.write(args.results)}")
-        matrix = load_matrix(args.matrix)
-        args.output = args.output or Path(RUNS) / matrix.path.stem
-        cells = in_order(matrix, args.cells)
-        for number, cell in enumerate(cells, 1):
-            if not run_cell(matrix, cell, args):
-                return print(f"stopped on request in {cell.key}, {number} of {len(cells)}; the same command continues")
-            print(f"== {cell.key} is finished, {number} of {len(cells)}", flush=True)
+        experiment = load_experiment(args.experiment)
+        args.output = args.output or Path(RUN_FOLDER) / experiment.path.stem
+        runs = in_order(experiment, args.runs)
+        for number, run in enumerate(runs, 1):
+            if not train_run(experiment, run, args):
+                return print(f"stopped on request in {run.key}, {number} of {len(runs)}; the same command continues")
+            print(f"== {run.key} is finished, {number} of {len(runs)}", flush=True)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {machine.plainly(error)}")
-    print(report.table(load(args.results), matrix.path.stem))
+        sys.exit(f"error: {describe_error(error)}")
+    print(report.table(load(args.results), experiment.path.stem))
 
 
 if __name__ == "__main__":

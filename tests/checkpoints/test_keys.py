@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pkdzoo.checkpoints import fitting, load_strictly, to_our_keys
+from pkdzoo.checkpoints import load_strictly, select_matching, to_our_keys
 from pkdzoo.checkpoints.mmdet import BODY_RULES, tower_rules
 from pkdzoo.checkpoints.wrappers import unwrap
 
@@ -96,4 +96,4 @@ def test_loading_is_strict_and_leaves_the_model_alone_when_it_fails() -> None:
     del state["1.num_batches_tracked"]  # not needed, and old files do not have it
     load_strictly(model, {**state, "attn.relative_position_index": ONE})
     assert torch.equal(model[0].weight, state["0.weight"])
-    assert "attn.relative_position_index" not in fitting(model, {**state, "attn.relative_position_index": ONE})
+    assert "attn.relative_position_index" not in select_matching(model, {**state, "attn.relative_position_index": ONE})

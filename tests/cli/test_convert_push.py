@@ -105,9 +105,13 @@ class TestPush:
     def test_slips(self, capsys: pytest.CaptureFixture[str], model: pkdzoo.Detector, tmp_path: Path) -> None:
         model.save_pretrained(tmp_path / "run" / "best")
         start = ("push", tmp_path / "run", "--repo")
-        assert "license of the weights is unknown" in fails(capsys, *start, "org/pets", "--dry-run", tmp_path / "a")
+        code, out, err = run(capsys, *start, "org/pets", "--dry-run", tmp_path / "a")
+        assert code == 1 and out.startswith("---\n") and "--license ID --data-license ID" in err
+        assert not (tmp_path / "a").exists()
+        assert "write ORGANIZATION/NAME" in fails(capsys, *start, "pets", *self.LICENSED, "--dry-run")
         words = (*self.LICENSED, "--dry-run", tmp_path / "b")
         code, out, err = run(capsys, *start, "org/pets", *words)
-        assert (code, out) == (0, f"{tmp_path / 'b'}\n") and "config.json" in err
+        assert code == 0 and out.startswith("---\n") and f"the files are in {tmp_path / 'b'}" in err
         assert "is not empty" in fails(capsys, *start, "org/pets", *words)
+        assert "no folder" in fails(capsys, "push", tmp_path / "rum", "--repo", "org/pets")
         assert run(capsys, "push", tmp_path / "run")[0] == 2

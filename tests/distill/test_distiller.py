@@ -19,7 +19,7 @@ from pkdzoo.models.trace import HeadTrace, Trace
 
 
 class Toy(DistillMethod):
-    """Pulls the finest level towards the teacher's through a connector."""
+    """Pulls the finest level toward the teacher's through a connector."""
 
     def __init__(self, student: Detector, teacher: Detector, weight: float = 1.0, depth: Any = "features") -> None:
         super().__init__()

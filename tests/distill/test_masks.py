@@ -7,7 +7,7 @@ from helpers.kd_reference import tiny_batch
 from torch import Tensor
 
 import pkdzoo
-from pkdzoo.distill.masks import near_anchor_mask, object_mask, objects_of, of_level, size_levels
+from pkdzoo.distill.masks import assign_size_levels, near_anchor_mask, object_mask, objects_of, select_level
 
 
 def objects(*boxes: tuple[float, float, float, float]) -> pkdzoo.Instances:
@@ -39,9 +39,9 @@ def test_an_object_beyond_the_map_is_cut() -> None:
 def test_level_by_size() -> None:
     sides = torch.tensor([1.0, 110.0, 112.0, 223.0, 225.0, 447.0, 450.0, 5000.0])
     boxes = torch.stack([torch.zeros(8), torch.zeros(8), sides, sides], dim=1)
-    assert size_levels(boxes, 5).tolist() == [0, 0, 1, 2, 2, 3, 3, 4]
-    assert size_levels(boxes, 3).max() == 2
-    parts = [len(of_level([pkdzoo.Instances(boxes, torch.zeros(8).long())], level, 5)[0]) for level in range(5)]
+    assert assign_size_levels(boxes, 5).tolist() == [0, 0, 1, 2, 2, 3, 3, 4]
+    assert assign_size_levels(boxes, 3).max() == 2
+    parts = [len(select_level([pkdzoo.Instances(boxes, torch.zeros(8).long())], level, 5)[0]) for level in range(5)]
     assert parts == [2, 1, 2, 2, 1]
 
 

@@ -31,7 +31,7 @@ def maps_of(net: Stack, images: Tensor) -> list[Tensor]:
     return maps
 
 
-def test_distils_from_any_module() -> None:
+def test_distills_from_any_module() -> None:
     teacher = pkdzoo.Teacher(Stack(), maps_of, *UNIT)
     assert teacher.pyramid_shape.strides == (8, 16, 32, 64)
     distiller = pkdzoo.Distiller(tiny_detector(), teacher, {"pkd": {}}).train()

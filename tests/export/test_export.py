@@ -277,7 +277,7 @@ def rows_of(model: pkdzoo.Detector, images: Tensor, sizes: list[tuple[int, int]]
     return torch.stack([clip_boxes(b, size) for b, size in zip(boxes, sizes)]), scores
 
 
-BODIES: dict[str, tuple[str, dict[str, Any]]] = {
+BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "swin": ("retina_swin_t", {"width": 32, "depth": 1}),
     "resnext_dcn": ("reppoints_x101_dcn", {"backbone": "r50", "groups": 32, "group_width": 4, "deformable": (2, 3, 4)}),
 }
@@ -285,11 +285,11 @@ BODIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @writes_onnx
 @pytest.mark.slow
-@pytest.mark.parametrize("body", BODIES)
-def test_pyramids_of_other_bodies(body: str, tmp_path: Path) -> None:
-    name, arguments = BODIES[body]
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_pyramids_of_other_backbones(backbone: str, tmp_path: Path) -> None:
+    name, arguments = BACKBONES[backbone]
     model = lively(pkdzoo.create_detector(name, num_classes=3, **arguments))
-    session = open_session(export_onnx(model, tmp_path / "body.onnx", what="features"))
+    session = open_session(export_onnx(model, tmp_path / "pyramid.onnx", what="features"))
     for sizes in BATCHES:
         images, tensor = make_images(sizes)
         with torch.no_grad():

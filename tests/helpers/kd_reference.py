@@ -1,4 +1,4 @@
-"""Tensors of the distillation references, and small detectors to distil between."""
+"""Tensors of the distillation references, and small detectors to distill between."""
 
 from __future__ import annotations
 

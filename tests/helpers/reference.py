@@ -6,9 +6,11 @@ without exchanging files. The figures come from mmdetection 3.3.0, mmrazor and C
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +64,29 @@ def weight(name: str, shape: tuple[int, ...] | list[int], seed: int = 0) -> np.n
     return (0.1 * noise).astype(np.float32)
 
 
-def checkpoint(table: dict[str, list[int]], seed: int = 0) -> dict[str, Tensor]:
-    """A checkpoint in mmdetection's layout from a table of shapes."""
-    return {key: torch.from_numpy(np.asarray(weight(key, shape, seed))) for key, shape in table.items()}
+def value(key: str, shape: list[int], seed: int = 0, rules: dict[str, Any] | None = None) -> np.ndarray:
+    """Value of a parameter or buffer of a file with rules.
+
+    ``tied``: names of a shared tensor, by its first name. ``stored``: values themselves, base64 of float16. ``gain``
+    and ``shift``: factors and summands of all keys that match a pattern.
+    """
+    rules = rules or {}
+    name = rules.get("tied", {}).get(key, key)
+    if name in rules.get("stored", {}):
+        return np.frombuffer(base64.b64decode(rules["stored"][name]), "<f2").astype(np.float32).reshape(tuple(shape))
+    found = np.array(weight(name, shape, seed))
+    for pattern, factor in rules.get("gain", []):
+        if re.fullmatch(pattern, name):
+            found = (found * np.float32(factor)).astype(np.float32)
+    for pattern, summand in rules.get("shift", []):
+        if re.fullmatch(pattern, name):
+            found = (found + np.float32(summand)).astype(np.float32)
+    return found
+
+
+def checkpoint(table: dict[str, list[int]], seed: int = 0, rules: dict[str, Any] | None = None) -> dict[str, Tensor]:
+    """A checkpoint in mmdetection's layout from a table of shapes, see :func:`value`."""
+    return {key: torch.from_numpy(np.asarray(value(key, shape, seed, rules))) for key, shape in table.items()}
 
 
 def boxes_for(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -123,6 +145,35 @@ def matched_share(found: pkdzoo.Detections, figures: dict[str, Any], scale: floa
     return float(fits.any(dim=1).float().mean())
 
 
+def positives_of(trace: Any, image: int) -> dict[str, Any]:
+    """The positive priors of one image: places as [stride, row, column], objects, labels and overlaps (IoU)."""
+    index = (trace.targets.matched[image] >= 0).nonzero().squeeze(1)
+    places = []
+    for prior in index.tolist():
+        level = 0
+        while prior >= trace.priors.counts[level]:
+            prior -= trace.priors.counts[level]
+            level += 1
+        places.append([trace.features.strides[level], *divmod(prior, trace.features.sizes[level][1])])
+    return {
+        "positive": places,
+        "box": trace.targets.matched[image, index].tolist(),
+        "label": trace.targets.labels[image, index].tolist(),
+        "overlap": trace.targets.quality[image, index],
+    }
+
+
+def overlap_error(trace: Any, assignment: list[dict[str, Any]]) -> float:
+    """Largest difference of an IoU of a positive prior; the positives themselves must be those of the reference."""
+    errors = []
+    for image, wanted in enumerate(assignment):
+        found = positives_of(trace, image)
+        for what in ("positive", "box", "label"):
+            assert what not in wanted or found[what] == wanted[what], f"image {image}: {what}"
+        errors.append(float((found["overlap"] - torch.tensor(wanted["overlap"])).abs().max()))
+    return max(errors)
+
+
 def gradient_error(model: pkdzoo.Detector, wanted: dict[str, float]) -> float:
     """Largest relative difference of a parameter's gradient norm; exactly the reference's parameters are trained.
 
@@ -134,6 +185,34 @@ def gradient_error(model: pkdzoo.Detector, wanted: dict[str, float]) -> float:
     floor = 1e-6 * max(wanted.values())
     errors = [abs(float(parameters[ours[key]].grad.norm()) - norm) / max(norm, floor) for key, norm in wanted.items()]
     return max(errors)
+
+
+# Kinds of losses that have another name here; a cascade's ``s0.loss_cls`` is ``loss_cls_s0``.
+KINDS = {
+    "loss_bbox": "loss_box",
+    "loss_rpn_bbox": "loss_rpn_box",
+    "loss_pts_init": "loss_box_first",
+    "loss_pts_refine": "loss_box",
+}
+
+
+def our_losses(losses: dict[str, float]) -> dict[str, float]:
+    """The losses of a reference by their names here, summed over the levels."""
+    sums: dict[str, float] = {}
+    for key, value in losses.items():
+        stage, kind = re.fullmatch(r"(?:(s\d)\.)?(\w+)(?:\.\d+)?", key.removeprefix("student.")).groups()
+        if kind == "acc":  # not a loss
+            continue
+        name = KINDS.get(kind, kind) + (f"_{stage}" if stage else "")
+        sums[name] = sums.get(name, 0.0) + value
+    return sums
+
+
+def loss_error(found: dict[str, Tensor], wanted: dict[str, float]) -> float:
+    """Largest relative difference of a kind of loss; a millionth of the total counts as zero."""
+    assert set(found) == set(wanted)
+    floor = 1e-6 * sum(wanted.values())
+    return max(abs(float(found[key].detach()) - value) / max(value, floor) for key, value in wanted.items())
 
 
 def print_row(name: str, errors: dict[str, float]) -> None:

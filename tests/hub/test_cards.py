@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import yaml
 from huggingface_hub import ModelCardData
 from huggingface_hub.repocard import ModelCard
+from markdown_it import MarkdownIt
 
 import pkdzoo
 from pkdzoo.hub.card import COCO, Card, DataSet
-from pkdzoo.hub.card_text import METRICS, eval_results, front_matter, render
+from pkdzoo.hub.card_text import HUB_METRICS, UnknownLicense, eval_results, front_matter, render
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.maintain.cards import zoo_cards
 from pkdzoo.models._card import card_of
@@ -45,7 +47,7 @@ def test_card_table_and_registry_agree(name: str) -> None:
     assert data.license == row.license.lower()
     assert data.pipeline_tag == "object-detection"
     found = {result.metric_name: result.metric_value for result in data.eval_results or ()}
-    assert found == {key: value for key, value in row.metrics.items() if key in METRICS}
+    assert found == {key: value for key, value in row.metrics.items() if key in HUB_METRICS}
     assert found.get("AP") == line.AP
     assert f"Source: {row.source}." in text
     size = f"{line.params:.1f}" if line.params >= 1 else f"{line.params:.2f}"
@@ -82,9 +84,21 @@ def test_recipes_on_cards_exist() -> None:
     ],
 )
 def test_unknown_licenses_are_not_published(card: Card, whose: str) -> None:
-    with pytest.raises(ValueError, match=f"license of {whose} is unknown, so nothing is published; write .*license="):
+    with pytest.raises(
+        ValueError, match=f"nothing is published, because the license of {whose} is unknown: write --.*license ID"
+    ):
         render(card)
     assert "# tiny" in render(card, publish=False)
+
+
+def test_all_unknown_licenses_are_named_at_once() -> None:
+    card = Card("a", "retina_r10w16", "unknown", ("x",), DataSet("pets"), pair=Distilled("s", "big", ("pkd",)))
+    words = r"licenses of the weights and of the data set \(pets\) and of the teacher \(big\) are unknown: "
+    with pytest.raises(
+        UnknownLicense, match=words + "write --license ID --data-license ID --teacher-license ID"
+    ) as told:
+        render(card)
+    assert told.value.card is card
 
 
 def test_front_matter() -> None:
@@ -119,6 +133,84 @@ def test_classes_and_places() -> None:
     assert "![Predictions](predictions.png)" in text
     assert "$" not in text
     assert "\n\n\n" not in text
+
+
+HOSTILE = (
+    "<img src=x onerror=alert(1)> [a](http://evil.example) ![b](//c) | `d`\n\n# e\n```\n\x1b[31m\u202ef &lt; "
+    "www.evil.example *g* _h_ ~~i~~"
+)
+
+
+class Reader(HTMLParser):
+    """A document as a reader sees it: its text, the names of its elements, and its links by the text that they show."""
+
+    def __init__(self, markdown: str) -> None:
+        super().__init__()
+        self.text, self.elements, self.links = "", set[str](), list[tuple[str, str]]()
+        self.href: str | None = None
+        self.feed(MarkdownIt("gfm-like").render(markdown))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.add(tag)
+        if tag == "a":
+            self.href = dict(attrs)["href"]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.href is not None:
+            self.links.append((data, self.href))
+            self.href = None
+
+
+def test_names_from_strangers_are_text_on_a_card() -> None:
+    """Class names, names of teachers, sources and licenses add neither elements nor sections to a harmless card."""
+
+    def card(text: str) -> Card:
+        return Card(
+            text,
+            "retina_r10w16",
+            text,
+            (text, "dog"),
+            DataSet(text, text),
+            {"AP": 1.0, "per_class": {text: 2.0}},
+            source=f"`{text.replace('`', '')}` and {text.replace('`', '')}",
+            pair=Distilled(text, text, (text,), (3.0, 1.0, 2.0), text),
+            teacher_license=text,
+            speed=text,
+            params=1.0,
+            launch=f"train.py {text}",
+            recipe="recipe.json",
+            provenance={text: text, "list": [text, {text: 1}]},
+            note=text,
+            repository=None,
+        )
+
+    def body(text: str) -> str:
+        return render(card(text)).split("---\n", 2)[2]
+
+    hostile, usual = Reader(body(HOSTILE)), Reader(body("harmless"))
+    assert hostile.elements - {"a"} <= usual.elements  # bare addresses of licenses become links that show themselves
+    assert all(href.removeprefix("http://") == text.removeprefix("http://") for text, href in hostile.links)
+    assert hostile.text.count("<img src=x onerror=alert(1)> [a](http://evil.example) ![b](//c) |") >= 10
+    assert hostile.text.count("*g* _h_ ~~i~~") >= 10
+    assert "\x1b" not in hostile.text and "\u202e" not in hostile.text
+    headings = [sum(line.startswith("#") for line in body(text).splitlines()) for text in (HOSTILE, "harmless")]
+    assert headings[0] == headings[1]
+
+
+def test_weights_of_other_projects_are_not_claimed() -> None:
+    """41 files are converted; ten of them lie on pages that only a browser opens."""
+    texts = {name: (ROOT / "hub_cards" / f"{name}.md").read_text(encoding="utf-8") for name in NAMES}
+    elsewhere = {name for name, text in texts.items() if "Trained elsewhere" in text}
+    assert elsewhere == {name for name in NAMES if pkdzoo.get_weights(name).url}
+    browser = {name for name, text in texts.items() if "only a browser can open" in text}
+    assert browser == {name for name in NAMES if not pkdzoo.get_weights(name).direct}
+    assert len(elsewhere) == 41 and len(browser) == 10
+    for name in NAMES:
+        assert ("pretrained=True" in texts[name]) == (name not in browser)
+        assert ("pkdzoo.load_checkpoint(" in texts[name]) == (name in browser)
+        assert "pip install -e ." in texts[name]
+    assert all("arxiv.org/abs/2207.02039" in texts[name] for name in NAMES if "_pkd_" in name)
 
 
 def test_no_weights_no_card() -> None:

@@ -54,10 +54,10 @@ def test_gradients_reach_weight_and_shifts() -> None:
 
 @pytest.mark.parametrize("name", ["r10w16", "r50"])
 def test_only_the_chosen_stages_deform(name: str) -> None:
-    body = build_backbone(name, deformable=(2, 4))
-    deforming = {key.split(".")[0] for key, layer in body.named_modules() if isinstance(layer, DeformConv)}
+    backbone = build_backbone(name, deformable=(2, 4))
+    deforming = {key.split(".")[0] for key, layer in backbone.named_modules() if isinstance(layer, DeformConv)}
     assert deforming == {"layer2", "layer4"}
-    assert all(not layer.offset.weight.any() for layer in body.modules() if isinstance(layer, DeformConv))
+    assert all(not layer.offset.weight.any() for layer in backbone.modules() if isinstance(layer, DeformConv))
 
 
 @pytest.mark.parametrize("spelling", ["conv2.conv_offset", "conv2_offset"])
@@ -70,9 +70,9 @@ def test_both_spellings_of_the_offset_are_read(spelling: str) -> None:
 @pytest.mark.parametrize(("norm", "frozen"), [("frozen_bn", True), ("gn", False)])
 def test_frozen_affine_is_about_frozen_batch_norm_only(norm: str, frozen: bool) -> None:
     """A block whose last norm weight is zero and frozen would never contribute."""
-    body = build_backbone("r10w16", norm=norm, frozen_stages=0, frozen_affine=True)
-    assert body.layer1[0].bn2.weight.requires_grad != frozen
-    assert body.conv1.weight.requires_grad
+    backbone = build_backbone("r10w16", norm=norm, frozen_stages=0, frozen_affine=True)
+    assert backbone.layer1[0].bn2.weight.requires_grad != frozen
+    assert backbone.conv1.weight.requires_grad
 
 
 def test_a_shift_that_is_no_number_gives_none() -> None:

@@ -1,4 +1,4 @@
-"""Norms folded into convolutions: the same results, and no saving or loading afterwards."""
+"""Norms folded into convolutions: the same results, and no saving or loading afterward."""
 
 from __future__ import annotations
 

@@ -6,36 +6,53 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.reference import GOLDEN, batch_for, checkpoint, error_of, gradient_error, load, matched_share, print_row
+from helpers.reference import (
+    GOLDEN,
+    batch_for,
+    checkpoint,
+    error_of,
+    gradient_error,
+    load,
+    loss_error,
+    matched_share,
+    our_losses,
+    overlap_error,
+    print_row,
+)
 from torchvision.ops import box_iou
 
 import pkdzoo
+from pkdzoo.models.cascade_rcnn import CascadeMaskRCNN
 from pkdzoo.models.mask_rcnn import MaskRCNN
 from pkdzoo.ops.masks import paste_masks
 
-FAST = ("retina_r18",)
-TOLERANCES = {"features": 1e-3, "head": 1e-3, "unmatched": 0.02, "loss": 1e-4, "gradients": 1e-3}
+FAST = ("retina_r18", "rtmdet_tiny")
+TOLERANCES = {
+    "features": 1e-3,
+    "head": 1e-3,
+    "unmatched": 0.02,
+    "loss": 1e-4,
+    "kind": 1e-4,
+    "gradients": 1e-3,
+    "overlaps": 1e-4,
+}
 PHASES = {"": None, "_epoch0": 0, "_epoch12": 12}  # losses that depend on the epoch (TOOD) were computed at two
 NAMES = sorted(path.stem for path in (GOLDEN / "mmdet").glob("*.json"))
-
-
-def total_of(losses: dict[str, float]) -> float:
-    return sum(value for key, value in losses.items() if "loss" in key)
 
 
 @pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
 def test_equals_mmdetection(name: str) -> None:
     case = load(f"mmdet/{name}")
     model = pkdzoo.create_detector(name, **({"sample": False} if "rcnn" in name else {}))
-    state = checkpoint(case["state_dict"])
+    state = checkpoint(case["state_dict"], rules=case.get("rules"))
     pkdzoo.load_checkpoint(model, state)
-    batch = batch_for(model, case, masks=name.startswith("mask_rcnn"))
+    batch = batch_for(model, case, masks=isinstance(model, (MaskRCNN, CascadeMaskRCNN)))
 
     errors: dict[str, float] = {}
     with torch.no_grad():
         trace = model.trace(batch, upto="head")
         detections = model.postprocess(trace, batch)
-        if isinstance(model, MaskRCNN):
+        if isinstance(model, (MaskRCNN, CascadeMaskRCNN)):
             check_masks(model.predict_masks(trace.features, detections), detections, case)
     errors["features"] = max(map(error_of, trace.features.levels, case["features"]))
     assert trace.outputs is not None
@@ -55,9 +72,13 @@ def test_equals_mmdetection(name: str) -> None:
         if epoch is not None:
             model.set_epoch(epoch)
         model.zero_grad()
-        total = sum(model(batch).values())
-        wanted = total_of(case[f"losses{phase}"])
-        errors[f"loss{phase}"] = abs(float(total.detach()) - wanted) / wanted
+        trained = model.trace(batch)
+        if "assignment" in case:
+            errors["overlaps"] = overlap_error(trained, case["assignment"])
+        total = sum(trained.losses.values())
+        wanted = our_losses(case[f"losses{phase}"])
+        errors[f"loss{phase}"] = abs(float(total.detach()) / sum(wanted.values()) - 1)
+        errors[f"kind{phase}"] = loss_error(trained.losses, wanted)
         total.backward()
         errors[f"gradients{phase}"] = gradient_error(model, case[f"grad_norms{phase}"])
     print_row(name, errors)

@@ -20,7 +20,7 @@ from helpers.serving import serving
 from torch import nn
 
 import pkdzoo
-from pkdzoo.checkpoints import fitting, save_safetensors
+from pkdzoo.checkpoints import save_safetensors, select_matching
 from pkdzoo.data.labels import COCO_IDS, COCO_NAMES
 from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.models import _registry
@@ -322,7 +322,7 @@ def test_what_detection_adds_to_a_backbone_stays() -> None:
     plain = filled(build_backbone("r50", **small, norm="bn"))
     caffe = {key: value for key, value in plain.items() if "running" not in key and "tracked" not in key}
     caffe["fc.weight"] = torch.zeros(10, 4)
-    full = fitting(backbone, completed(to_backbone({"state_dict": caffe}), backbone))
+    full = select_matching(backbone, completed(to_backbone({"state_dict": caffe}), backbone))
     assert torch.equal(full["layer1.0.conv2.weight"], plain["layer1.0.conv2.weight"])
     assert torch.equal(full["layer3.0.conv2.weight"], plain["layer3.0.conv2.weight"])
     assert not full["layer3.0.conv2.offset.weight"].any()

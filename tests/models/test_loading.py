@@ -12,8 +12,9 @@ from helpers.foreign_checkpoints import mmdetection_names, tensors
 
 import pkdzoo
 from pkdzoo.models._loading import is_our_layout
-from pkdzoo.training import machine
 from pkdzoo.training.checkpoint import Progress, save_checkpoint, snapshot
+from pkdzoo.training.optim import build_average
+from pkdzoo.training.optim import build_average
 
 
 @pytest.fixture
@@ -32,9 +33,9 @@ def test_one_stray_tensor_does_not_change_the_layout(model: pkdzoo.Detector) -> 
 
 
 def test_a_backbone_alone_is_told_what_it_lacks(model: pkdzoo.Detector) -> None:
-    body = {key: value for key, value in tensors(model).items() if key.startswith("backbone.")}
+    backbone = {key: value for key, value in tensors(model).items() if key.startswith("backbone.")}
     with pytest.raises(ValueError, match=r"32 missing: neck\.lateral"):
-        pkdzoo.load_checkpoint(model, body)
+        pkdzoo.load_checkpoint(model, backbone)
 
 
 # -- students in the files of trainings ------------------------------------------------------------------------------
@@ -83,7 +84,7 @@ def test_compiled_and_wrapped_students(model: pkdzoo.Detector, kind: str) -> Non
 def test_the_student_of_a_checkpoint_of_the_training(model: pkdzoo.Detector, tmp_path: Path, averaged: bool) -> None:
     student = pkdzoo.create_detector("retina_r10w16")
     task = distiller(student, {"pkd": {}})
-    average = machine.average(student, 0.9 if averaged else None)
+    average = build_average(student, 0.9 if averaged else None)
     optimizer = torch.optim.SGD(task.parameters(), 0.1)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     wanted = {key: value.clone() for key, value in student.state_dict().items()}

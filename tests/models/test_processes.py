@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import pkdzoo
-from pkdzoo.models._tiny import TINY_BODY
+from pkdzoo.models._tiny import TINY_ARGS
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
 
 LIMIT = 1e-5
-NARROW_MASKS = {**TINY_BODY, "box_width": 64, "mask_width": 64}
+NARROW_MASKS = {**TINY_ARGS, "box_width": 64, "mask_width": 64}
 SUPERVISED: dict[str, tuple[str, dict[str, Any]]] = {
     **{family: (f"{family}_r10w16", {}) for family in ("retina", "fcos", "gfl", "atss", "tood", "reppoints")},
     "tood, later": ("tood_r10w16", {}),

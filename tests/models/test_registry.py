@@ -27,6 +27,7 @@ def test_published_rows(name: str) -> None:
     assert row.url == wanted["url"]
     assert row.sha256 == wanted["sha256"]
     assert row.metrics["AP"] == wanted["AP"]
+    assert row.metrics.get("mask_AP") == wanted.get("mask_AP")
     assert row.direct is ("drive.google" not in wanted["url"])
     assert row.license == wanted.get("license", "Apache-2.0" if row.direct else "CC-BY-NC-4.0")
     assert row.source

@@ -115,7 +115,7 @@ def test_models_are_compiled_for_the_size_they_run_with(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: whole(module, backend=backend))
     model = pkdzoo.create_detector("retina_r10w16")
     for count in (1, 2):
-        predict.compile_body(model).detect(step.batch_of((64, 64), count, TINY.device))
+        predict.compile_layers(model).detect(step.batch_of((64, 64), count, TINY.device))
     assert not sizes
 
 
@@ -168,9 +168,9 @@ def test_a_run_that_is_cut_off_leaves_a_whole_file(tmp_path: Path, monkeypatch: 
 
     row = Row(1, "a", "b", 1.0)
     monkeypatch.setitem(PARTS, "loss", lambda settings: iter([row]))
-    monkeypatch.setitem(PARTS, "start", broken)
+    monkeypatch.setitem(PARTS, "create", broken)
     with pytest.raises(KeyboardInterrupt):
-        quickly(path, "loss,start")
+        quickly(path, "loss,create")
     found = json.loads(path.read_text())
     assert list(found["parts"]) == ["loss"]
     assert found["parts"]["loss"]["rows"] == [row.to_dict()]

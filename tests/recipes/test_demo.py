@@ -40,7 +40,7 @@ def test_the_teacher_comes_with_the_package_and_knows_the_shapes() -> None:
     assert len(row.sha256) >= 8 and sha256_of_file(path).startswith(row.sha256)
     teacher = create_detector(distilled.distill.teacher, pretrained=True)
     assert teacher.label_names == CLASSES and "package" in str(teacher.loaded_from)
-    assert teacher.resize == distilled.data.test_size
+    assert teacher.resize == distilled.data.eval_size
     assert set(read_state_dict(path)) == set(teacher.state_dict())
     assert row.metrics["AP"] > 30 and "evaluate.py" in row.source
     assert row.recipe == "supervised/fcos_r18w24_shapes.py"

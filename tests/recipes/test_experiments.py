@@ -1,4 +1,4 @@
-"""The matrix of experiments: budgets, cells that survive being killed, heads on frozen pyramids, shipping."""
+"""The experiment of experiments: budgets, runs that survive being killed, heads on frozen pyramids, shipping."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from pkdzoo import Batch, create_detector, load_checkpoint
 from pkdzoo.checkpoints import read_state_dict
 from pkdzoo.evaluation import write_metrics
 from pkdzoo.utils.files import sha256_of_file
-from recipes.experiments import report, run, ship
+from recipes.experiments import package_weights, report
+from recipes.experiments import run as runner
 
 FOLDER = ROOT / "recipes" / "experiments"
-MATRIX = """
+EXPERIMENT = """
 from dataclasses import replace
 from pkdzoo.training import Data, Distill, Optim, Recipe, Schedule, Warmup, Logging
 
@@ -36,55 +37,55 @@ PLAIN = replace(TEACHER, name="tiny_plain", model="retina_r10w16", schedule=Sche
                 logging=Logging(save_every=1))
 PKD = replace(PLAIN, name="tiny_pkd", distill=Distill("local-dir:runs/experiments/tiny/teacher-0/best", {"pkd": {}}))
 RECIPES = [TEACHER, PLAIN, PKD]
-WAVES = ((("tiny_plain", "tiny_pkd"), 1),)
+RUNS = ((("tiny_plain", "tiny_pkd"), 1),)
 """
 
 
-# -- cells -----------------------------------------------------------------------------------------------------------
+# -- runs -----------------------------------------------------------------------------------------------------------
 
 
-def test_unequal_budgets_and_misspelt_names_are_refused(tmp_path) -> None:
+def test_unequal_budgets_and_misspelled_names_are_refused(tmp_path) -> None:
     path = tmp_path / "tiny.py"
-    path.write_text(MATRIX.replace('distill=Distill("', 'schedule=Schedule(3, (1,)), distill=Distill("'))
+    path.write_text(EXPERIMENT.replace('distill=Distill("', 'schedule=Schedule(3, (1,)), distill=Distill("'))
     with pytest.raises(ValueError, match=r"unequal budgets: schedule\.epochs: 2 -> 3"):
-        run.load_matrix(path)
+        runner.load_experiment(path)
     longer = 'LONGER = replace(PLAIN, name="tiny_longer", schedule=PKD.schedule)\nRECIPES = [LONGER, '
     path.write_text(
         path.read_text().replace("RECIPES = [", longer).replace('(("tiny_plain"', '(("tiny_longer", "tiny_plain"')
     )
-    assert {cell.arm for cell in run.load_matrix(path).students} == {"longer", "plain", "pkd"}
-    path.write_text(MATRIX.replace('WAVES = ((("tiny_plain"', 'WAVES = ((("tiny_plian"'))
-    with pytest.raises(ValueError, match="WAVES names tiny_plian, RECIPES has tiny_teacher, tiny_plain, tiny_pkd"):
-        run.load_matrix(path)
-    path.write_text(MATRIX.partition("WAVES")[0])
-    with pytest.raises(ValueError, match="is not a matrix: write WAVES"):
-        run.load_matrix(path)
-    path.write_text(MATRIX)
-    with pytest.raises(ValueError, match="has no cell pkd-7; it has teacher-0, plain-0, pkd-0"):
-        run.in_order(run.load_matrix(path), ["pkd-7"])
+    assert {run.variant for run in runner.load_experiment(path).students} == {"longer", "plain", "pkd"}
+    path.write_text(EXPERIMENT.replace('RUNS = ((("tiny_plain"', 'RUNS = ((("tiny_plian"'))
+    with pytest.raises(ValueError, match="RUNS names tiny_plian, RECIPES has tiny_teacher, tiny_plain, tiny_pkd"):
+        runner.load_experiment(path)
+    path.write_text(EXPERIMENT.partition("RUNS")[0])
+    with pytest.raises(ValueError, match="is not an experiment: write RUNS"):
+        runner.load_experiment(path)
+    path.write_text(EXPERIMENT)
+    with pytest.raises(ValueError, match="has no run pkd-7; it has teacher-0, plain-0, pkd-0"):
+        runner.in_order(runner.load_experiment(path), ["pkd-7"])
 
 
 @pytest.mark.parametrize(
-    ("name", "arms", "seeds"),
+    ("name", "variants", "seeds"),
     [
         *((name, report.COMPARED, 5) for name in ("bccd", "deeppcb")),
-        ("frozen", ("fcos_on_gfl", "retina_on_fcos"), 3),
-        ("foreign", ("plain", "shapes", "boards"), 3),
+        ("frozen_pyramids", ("fcos_on_gfl", "retina_on_fcos"), 3),
+        ("unrelated_teachers", ("plain", "shapes", "boards"), 3),
     ],
 )
-def test_our_matrices_are_matrices(name, arms, seeds) -> None:
-    matrix = run.load_matrix(FOLDER / f"{name}.py")
-    cells = run.in_order(matrix, [])
-    assert {cell.key for cell in cells} >= {f"{arm}-{seed}" for arm in arms for seed in range(seeds)}
-    for k, each in enumerate(cells):
-        teacher = run.compared_with(matrix, each)
+def test_our_experiments_can_be_read(name, variants, seeds) -> None:
+    experiment = runner.load_experiment(FOLDER / f"{name}.py")
+    runs = runner.in_order(experiment, [])
+    assert {run.key for run in runs} >= {f"{variant}-{seed}" for variant in variants for seed in range(seeds)}
+    for k, each in enumerate(runs):
+        teacher = runner.compared_with(experiment, each)
         abroad = ["fcos_r18w24.shapes", "local-dir:runs/experiments/deeppcb/fcos_r18-0/best"]
-        assert teacher in [None, *abroad, *(before.key for before in cells[:k])]
-    assert all(cell.recipe.distill is None for cell in matrix.teachers.values())
+        assert teacher in [None, *abroad, *(before.key for before in runs[:k])]
+    assert all(run.recipe.distill is None for run in experiment.teachers.values())
 
 
-def test_a_killed_matrix_goes_on_and_finished_cells_stay(shapes, tmp_path, monkeypatch) -> None:
-    (tmp_path / "tiny.py").write_text(MATRIX)
+def test_a_killed_experiment_goes_on_and_finished_runs_stay(shapes, tmp_path, monkeypatch) -> None:
+    (tmp_path / "tiny.py").write_text(EXPERIMENT)
     words = [sys.executable, FOLDER / "run.py", "tiny.py", "--data", shapes, "--results", "numbers"]
     command = [*map(str, words), "--", "--cpu", "--threads", "1"]
     around = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -117,31 +118,31 @@ def test_a_killed_matrix_goes_on_and_finished_cells_stay(shapes, tmp_path, monke
     assert not [word for word in (str(tmp_path), str(ROOT), str(Path.home()) + "/") if word in json.dumps(found)]
     assert "| pkd | retina_r10w16 from teacher: pkd | 1 |" in done.stdout and "(one seed)" in done.stdout
 
-    (tmp_path / "tiny.py").write_text(MATRIX.replace('{"pkd": {}}', '{"pkd": {"weight": 3.0}}'))
+    (tmp_path / "tiny.py").write_text(EXPERIMENT.replace('{"pkd": {}}', '{"pkd": {"weight": 3.0}}'))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=r"pkd-0\.json holds another recipe"):
-        run.main(["tiny.py", "--data", str(shapes), "--results", "numbers"])
+        runner.main(["tiny.py", "--data", str(shapes), "--results", "numbers"])
 
 
 @pytest.mark.slow
-def test_a_head_learns_on_the_frozen_pyramid_of_another(shapes, tmp_path, train, monkeypatch) -> None:
+def test_a_head_learns_on_the_frozen_pyramids_pyramid_of_another(shapes, tmp_path, train, monkeypatch) -> None:
     """Table 1 through the real scripts: what the head stands on is the other detector's to the last bit."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "train_script", lambda: SimpleNamespace(main=lambda argv: train(*argv)))
+    monkeypatch.setattr(runner, "train_script", lambda: SimpleNamespace(main=lambda argv: train(*argv)))
     small = ["data.short=64", "data.long=96", "data.min_image_size=0", "schedule.epochs=1"]
-    words = ["--data", str(shapes), "--results", "numbers", "--cells", "fcos_on_gfl-0", "retina_on_fcos-0", "--"]
-    run.main([str(FOLDER / "frozen.py"), *words, *(word for each in small for word in ("--set", each))])
-    for arm, body in (("fcos_on_gfl", "gfl"), ("retina_on_fcos", "fcos")):
-        places = [tmp_path / "runs" / "experiments" / "frozen" / f"{name}-0" for name in (arm, body)]
+    words = ["--data", str(shapes), "--results", "numbers", "--runs", "fcos_on_gfl-0", "retina_on_fcos-0", "--"]
+    runner.main([str(FOLDER / "frozen_pyramids.py"), *words, *(word for each in small for word in ("--set", each))])
+    for variant, body in (("fcos_on_gfl", "gfl"), ("retina_on_fcos", "fcos")):
+        places = [tmp_path / "runs" / "experiments" / "frozen_pyramids" / f"{name}-0" for name in (variant, body)]
         student, other = (create_detector(f"local-dir:{place}/best") for place in places)
-        assert student.name == f"{arm.partition('_')[0]}_r10w16" and other.name == f"{body}_r10w16"
+        assert student.name == f"{variant.partition('_')[0]}_r10w16" and other.name == f"{body}_r10w16"
         for part in ("backbone", "neck"):
             ours, theirs = (model.get_submodule(part).state_dict() for model in (student, other))
             assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
         batch = Batch(torch.rand(1, 3, 64, 96) * 255, [(64, 96)])
         maps_of = (model.extract_features(batch).levels for model in (student, other))
         assert all(torch.equal(one, two) for one, two in zip(*maps_of, strict=True))
-        found = json.loads((tmp_path / "numbers" / "frozen" / f"{arm}-0.json").read_text())
+        found = json.loads((tmp_path / "numbers" / "frozen_pyramids" / f"{variant}-0.json").read_text())
         assert found["role"] == "student" and found["pearson"] == {"teacher": f"{body}-0", "r": [1.0] * 4}
 
 
@@ -156,13 +157,13 @@ def trained(shapes, tmp_path) -> Path:
         for parameter in model.parameters():
             parameter.mul_(1 + 1e-5)  # no longer what float16 can hold
     model.save_pretrained(tmp_path / "last")
-    write_metrics(tmp_path / "last" / "metrics.json", ship.measured(model, shapes))
+    write_metrics(tmp_path / "last" / "metrics.json", package_weights.measured(model, shapes))
     return tmp_path / "last"
 
 
 def test_what_is_shipped_is_half_as_large_and_as_good(trained, shapes, tmp_path, capsys) -> None:
     words = [str(trained), "--data", str(shapes), "--output", str(tmp_path), "--name"]
-    ship.main([*words, "fcos_r18w24.again"])
+    package_weights.main([*words, "fcos_r18w24.again"])
     path, told = tmp_path / "fcos_r18w24_again.safetensors", capsys.readouterr().out
     state = read_state_dict(path)
     assert {value.dtype for value in state.values()} == {torch.float16}
@@ -172,18 +173,18 @@ def test_what_is_shipped_is_half_as_large_and_as_good(trained, shapes, tmp_path,
     model = load_checkpoint(create_detector("fcos_r18w24", label_names="shapes"), path)
     assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
     before = path.read_bytes()
-    ship.main([*words, "fcos_r18w24.again"])
+    package_weights.main([*words, "fcos_r18w24.again"])
     assert path.read_bytes() == before
 
 
 def test_what_is_not_as_good_is_not_shipped(trained, shapes, tmp_path) -> None:
     words = [str(trained), "--data", str(shapes), "--output", str(tmp_path / "weights"), "--name"]
     with pytest.raises(SystemExit, match=r"write ARCH\.TAG"):
-        ship.main([*words, "fcos_r18w24"])
+        package_weights.main([*words, "fcos_r18w24"])
     noted = json.loads((trained / "metrics.json").read_text())
     write_metrics(trained / "metrics.json", {**noted, "AP": noted["AP"] + 0.2})
     with pytest.raises(SystemExit, match=r"in training, .* in float32, .* in float16: more than 0\.1 apart"):
-        ship.main([*words, "fcos_r18w24.again"])
+        package_weights.main([*words, "fcos_r18w24.again"])
     assert not (tmp_path / "weights").exists()
     with pytest.raises(ValueError, match="large: values too large for float16"):
-        ship.halved({"fine": torch.ones(2), "large": torch.tensor([1e5])})
+        package_weights.halved({"fine": torch.ones(2), "large": torch.tensor([1e5])})

@@ -10,8 +10,9 @@ import pytest
 import torch
 from helpers.scripts import ROOT
 
-from recipes.experiments import cells as numbers
-from recipes.experiments import claims, head_cost, intervals, maps, report, run
+from recipes.experiments import claims, head_cost, intervals, maps, report
+from recipes.experiments import result_files as numbers
+from recipes.experiments import run as runner
 
 FOLDER = ROOT / "recipes" / "experiments"
 
@@ -54,12 +55,13 @@ def test_differences_are_paired_by_seed() -> None:
 SCHEDULE = {"epochs": 12}
 
 
-def cell(arm: str, seed: int, ap: float, distill: Any = None, lr: float = 0.01, **changed: Any) -> dict[str, Any]:
+def result(variant: str, seed: int, ap: float, distill: Any = None, lr: float = 0.01, **changed: Any) -> dict[str, Any]:
     """The part of a result file of run.py that the page reads."""
     recipe = {"model": "m", "model_args": {}, "init": None, "data": {}, "schedule": SCHEDULE, "distill": distill}
     curve = [{"epoch": epoch, "AP": ap * epoch / 12} for epoch in (3, 6, 9, 12)]
     return {
-        "matrix": "bccd", "arm": arm, "seed": seed, "role": "student", "recipe": {**recipe, "optim": {"lr": lr}},
+        "experiment": "bccd", "variant": variant, "seed": seed, "role": "student",
+        "recipe": {**recipe, "optim": {"lr": lr}},
         "metrics": {"AP": ap, "AP50": ap + 20, "AP75": ap - 5}, "pearson": {"teacher": "t-0", "r": [0.5, 0.25]},
         "data": {"train": {"images": 205}, "val": {"images": 87}}, "budget": {"steps": 624, "images": 2460},
         "hardware": "1 core", "versions": {"torch": "2"}, "curve": curve,
@@ -71,22 +73,22 @@ DISTILL = {"teacher": "t", "methods": {"pkd": {}}}
 
 
 def test_a_table_compares_with_the_plain_student_of_the_same_rate_and_budget() -> None:
-    cells = [cell("plain", s, ap) for s, ap in enumerate((10.0, 12.0))]
-    cells += [cell("plain_fast", s, ap, lr=0.02) for s, ap in enumerate((20.0, 21.0))]
-    cells += [cell("pkd", s, ap, DISTILL) for s, ap in enumerate((11.0, 14.0))]
-    cells += [cell("pkd_fast", 0, 23.0, DISTILL, lr=0.02)]
-    long = cell("pkd_long", 0, 30.0, DISTILL)
+    runs = [result("plain", s, ap) for s, ap in enumerate((10.0, 12.0))]
+    runs += [result("plain_fast", s, ap, lr=0.02) for s, ap in enumerate((20.0, 21.0))]
+    runs += [result("pkd", s, ap, DISTILL) for s, ap in enumerate((11.0, 14.0))]
+    runs += [result("pkd_fast", 0, 23.0, DISTILL, lr=0.02)]
+    long = result("pkd_long", 0, 30.0, DISTILL)
     long["recipe"]["schedule"] = {"epochs": 24}
-    rows = {line.split("|")[1].strip(): line for line in report.table([*cells, long], "bccd").splitlines()[2:]}
+    rows = {line.split("|")[1].strip(): line for line in report.table([*runs, long], "bccd").splitlines()[2:]}
     assert list(rows) == ["pkd_long", "pkd_fast", "plain_fast", "pkd", "plain"]
     assert "| 2 | 624 | 12.5 ± 2.1 |" in rows["pkd"] and "| +1.5 [-4.9, +7.9] |" in rows["pkd"]
     assert "+3.0 (one seed)" in rows["pkd_fast"] and rows["plain"].count("[") == 0
     assert rows["pkd_long"].count("+") == 0, "there is no plain student of its budget"
     assert rows["pkd"].endswith("| 0.50, 0.25 |")
-    other_rate, shorter = cell("mse", 0, 11.0, DISTILL, lr=0.005), cell("fgd", 0, 11.0, DISTILL)
+    other_rate, shorter = result("mse", 0, 11.0, DISTILL, lr=0.005), result("fgd", 0, 11.0, DISTILL)
     shorter["budget"] = {"steps": 52, "images": 205}  # by an option of the call, which is not in the recipe
     rows = {
-        line.split("|")[1].strip(): line for line in report.table([*cells, other_rate, shorter], "bccd").splitlines()
+        line.split("|")[1].strip(): line for line in report.table([*runs, other_rate, shorter], "bccd").splitlines()
     }
     assert "(one seed), with another learning rate |" in rows["mse"] and "+" not in rows["fgd"]
 
@@ -104,35 +106,35 @@ def test_a_table_names_student_teacher_and_methods() -> None:
         ({"teacher": "fcos_r18w24.shapes", "methods": {"mse": {}}}, "m on r18 from fcos_r18w24.shapes: mse"),
         (frozen, "m on r18, backbone and neck of fcos_r18, frozen"),
     ):
-        each = cell("arm", 0, 10.0, distill)
+        each = result("variant", 0, 10.0, distill)
         each["recipe"]["model_args"] = {"backbone": "r18"}
-        assert f"| arm | {text} | 1 |" in report.table([each], "bccd")
+        assert f"| variant | {text} | 1 |" in report.table([each], "bccd")
 
 
 def test_a_page_names_everything_that_its_cells_were_trained_on() -> None:
-    cells = [cell("plain", 0, 10.0), cell("plain", 1, 10.0, hardware="a GPU", command="train.py --set seed=1")]
-    assert report.source(cells).endswith(
+    runs = [result("plain", 0, 10.0), result("plain", 1, 10.0, hardware="a GPU", command="train.py --set seed=1")]
+    assert report.source(runs).endswith(
         "Trained on 1 core or a GPU, torch 2, options `--cpu` or none, commit 0123456+."
     )
 
 
 def test_claims_are_tested_by_the_cells() -> None:
-    cells = [cell("plain", s, ap) for s, ap in enumerate((10.0, 12.0))]
-    cells += [cell("pkd", s, ap, DISTILL) for s, ap in enumerate((11.0, 14.0))]
-    cells += [cell("pkd_weight_3", s, ap, DISTILL) for s, ap in enumerate((11.5, 14.5))]
-    rows = claims.claim_rows(cells)
+    runs = [result("plain", s, ap) for s, ap in enumerate((10.0, 12.0))]
+    runs += [result("pkd", s, ap, DISTILL) for s, ap in enumerate((11.0, 14.0))]
+    runs += [result("pkd_weight_3", s, ap, DISTILL) for s, ap in enumerate((11.5, 14.5))]
+    rows = claims.claim_rows(runs)
     who = "bccd: RetinaNet from GFL"
     assert f"| {who} | pkd 12.5 ± 2.1, plain 11.0 ± 1.4 | +1.5 [-4.9, +7.9], 2 seeds | undecided" in "".join(rows)
     early = next(row for row in rows if "converges" in row)
     assert "after 3 of 12 epochs | pkd 3.1 ± 0.5, plain 2.8 ± 0.4 | +0.4 [-1.2, +2.0], 2 seeds |" in early
     assert "| -0.5 [-0.5, -0.5], 2 seeds | they differ by 0.5 to 0.5 AP |" in "".join(rows)
     assert any(row.endswith("| deeppcb: RetinaNet from FCOS |  |  | not run |") for row in rows)
-    for found in cells:
-        found["budget"] = {"steps": 624 if found["arm"] == "pkd" else 52, "images": 2460}
-    unequal = next(row for row in claims.claim_rows(cells) if f"| {who} |" in row)
+    for found in runs:
+        found["budget"] = {"steps": 624 if found["variant"] == "pkd" else 52, "images": 2460}
+    unequal = next(row for row in claims.claim_rows(runs) if f"| {who} |" in row)
     assert unequal.endswith(f"| {who} |  |  | not comparable: unequal budgets |")
     with pytest.raises(ValueError, match=r"bccd/pkd was evaluated after epochs 3, 6, 9, 12, not 4"):
-        numbers.by_seed(cells, "bccd", "pkd", numbers.at_epoch(4))
+        numbers.by_seed(runs, "bccd", "pkd", numbers.at_epoch(4))
 
 
 def test_equality_is_bounded_and_never_claimed_of_what_differs() -> None:
@@ -160,11 +162,11 @@ def test_channels_dominate_where_they_hold_half() -> None:
 
 def test_by_how_much_more_pkd_beats_mse_where_magnitudes_differ() -> None:
     """By hand, for the seed that all four have: (30 - 20) - (28 - 27) = 9."""
-    arms = {"pkd": 30.0, "mse": 20.0, "pkd_retina": 28.0, "mse_retina": 27.0}
-    there: dict[str, Any] = {"matrix": "deeppcb", "curve": [{"epoch": 2, "AP": 5.0}, {"epoch": 4, "AP": 6.0}]}
-    cells = [cell(arm, 0, ap, DISTILL, **there) for arm, ap in arms.items()]
-    cells += [cell(arm, 1, 50.0, DISTILL, **there) for arm in ("pkd", "mse")]
-    row = next(row for row in claims.claim_rows(cells) if row.startswith("| PKD beats MSE by more"))
+    variants = {"pkd": 30.0, "mse": 20.0, "pkd_retina": 28.0, "mse_retina": 27.0}
+    there: dict[str, Any] = {"experiment": "deeppcb", "curve": [{"epoch": 2, "AP": 5.0}, {"epoch": 4, "AP": 6.0}]}
+    runs = [result(variant, 0, ap, DISTILL, **there) for variant, ap in variants.items()]
+    runs += [result(variant, 1, 50.0, DISTILL, **there) for variant in ("pkd", "mse")]
+    row = next(row for row in claims.claim_rows(runs) if row.startswith("| PKD beats MSE by more"))
     assert row.endswith(
         "pkd 30.0, mse 20.0, pkd_retina 28.0, mse_retina 27.0 | +9.0 (one seed) | one seed: undecided |"
     )
@@ -173,14 +175,18 @@ def test_by_how_much_more_pkd_beats_mse_where_magnitudes_differ() -> None:
 def test_the_page_shows_curves_and_what_belongs_on_other_pages(tmp_path) -> None:
     folder = tmp_path / "results" / "bccd"
     folder.mkdir(parents=True)
-    teacher = cell("t", 0, 40.0, role="teacher")
+    teacher = result("t", 0, 40.0, role="teacher")
     found = [
         teacher,
-        *(cell(arm, s, 10.0 + s, None if arm == "plain" else DISTILL) for arm in report.COMPARED for s in (0, 1)),
+        *(
+            result(variant, s, 10.0 + s, None if variant == "plain" else DISTILL)
+            for variant in report.COMPARED
+            for s in (0, 1)
+        ),
     ]
     (tmp_path / "bccd.py").write_text('"""Blood cells.\n\nMore."""\nRECIPES = []\n')
     for each in found:
-        (folder / f"{each['arm']}-{each['seed']}.json").write_text(json.dumps(each))
+        (folder / f"{each['variant']}-{each['seed']}.json").write_text(json.dumps(each))
     text = report.write(tmp_path / "results").read_text()
     assert "| AP after epoch, mean of 2 seeds | 3 | 6 | 9 | 12 |" in text and "| pkd | 2.6 | 5.2 | 7.9 | 10.5 |" in text
     assert (tmp_path / "curves" / "bccd.png").stat().st_size < 60_000 and "(curves/bccd.png)" in text
@@ -239,16 +245,19 @@ def test_the_page_is_generated_and_names_no_local_path() -> None:
     assert all(claim.text in text for claim in claims.CLAIMS)
     for path in (FOLDER / "results").glob("*/*.json"):
         found = json.loads(path.read_text())
-        assert path.stem == f"{found['arm']}-{found['seed']}" and path.parent.name == found["matrix"]
+        assert path.stem == f"{found['variant']}-{found['seed']}" and path.parent.name == found["experiment"]
         assert '"/' not in path.read_text() and " /" not in found["command"]
 
 
-def test_claims_name_cells_that_the_matrices_have() -> None:
-    matrices = {name: run.load_matrix(FOLDER / f"{name}.py") for name in ("bccd", "deeppcb", "frozen", "foreign")}
+def test_claims_name_runs_that_the_experiments_have() -> None:
+    experiments = {
+        name: runner.load_experiment(FOLDER / f"{name}.py")
+        for name in ("bccd", "deeppcb", "frozen_pyramids", "unrelated_teachers")
+    }
     for check in (check for claim in claims.CLAIMS for check in claim.checks):
-        students = [cell for cell in matrices[check.matrix].students if cell.seed == 0]
-        arms = {cell.arm: cell.recipe for cell in students}
-        assert {check.arm, check.than, *(check.over or ())} <= set(arms)
+        students = [run for run in experiments[check.experiment].students if run.seed == 0]
+        variants = {run.variant: run.recipe for run in students}
+        assert {check.variant, check.than, *(check.over or ())} <= set(variants)
         if check.epoch is not None:
-            logging = arms[check.arm].logging
-            assert check.epoch % logging.eval_every == 0 and check.epoch < arms[check.arm].schedule.epochs
+            logging = variants[check.variant].logging
+            assert check.epoch % logging.eval_every == 0 and check.epoch < variants[check.variant].schedule.epochs

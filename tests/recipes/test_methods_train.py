@@ -51,19 +51,19 @@ def test_every_method_trains(method, train, shapes, tmp_path) -> None:
     check_run(recipe, tmp_path / "run")
 
 
-def test_a_frozen_body_stays_as_it_was_inherited(train, shapes, tmp_path) -> None:
+def test_a_frozen_backbone_stays_as_it_was_inherited(train, shapes, tmp_path) -> None:
     path, recipe = next((p, r) for p, r in ALL if r.name == "fcos_on_gfl_r50")
-    body = pkdzoo.create_detector("gfl_r10w16", num_classes=6)
-    body.save_pretrained(tmp_path / "body")
+    source = pkdzoo.create_detector("gfl_r10w16", num_classes=6)
+    source.save_pretrained(tmp_path / "source")
     train(
         *words_for(path, recipe, shapes, tmp_path / "run"),
-        "--set", f"distill.teacher=local-dir:{tmp_path / 'body'}", "--set", "distill.teacher_weights=none",
+        "--set", f"distill.teacher=local-dir:{tmp_path / 'source'}", "--set", "distill.teacher_weights=none",
         "--set", "distill.teacher_args={}", "--set", "optim.lr=1.0",
     )  # fmt: skip
     run = json.loads((tmp_path / "run" / "recipe.json").read_text())["distill"]
     assert (run["methods"], run["inherit"], run["freeze"]) == ({}, ["backbone", "neck"], ["backbone", "neck"])
     trained = pkdzoo.create_detector(f"local-dir:{tmp_path / 'run' / 'last'}").state_dict()
-    before = body.state_dict()
+    before = source.state_dict()
     kept = [key for key in trained if key.startswith(("backbone.", "neck."))]
     assert kept and all(torch.equal(trained[key], before[key]) for key in kept)
     start = -math.log(99)  # every class bias

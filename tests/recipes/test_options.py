@@ -48,7 +48,7 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], t
         torch.testing.assert_close(other[key], value, rtol=tolerance, atol=tolerance, msg=lambda m, k=key: f"{k}: {m}")
 
 
-def assert_learnt(run: Path) -> None:
+def assert_learned(run: Path) -> None:
     """What the student says of the objects of its images is much better at the end than at the start."""
     lines = [line for line in log_lines(run) if "loss" in line]
     first, last = (line["loss_cls"] + line["loss_box"] for line in (lines[0], lines[-1]))
@@ -72,7 +72,7 @@ def test_options_that_people_combine_train(case, train, recipe, shapes, tmp_path
     words, more = TOGETHER[case]
     recipe.write_text(recipe.read_text() + more)
     train(recipe, "--data", shapes, "--output", tmp_path / "run", *sets(*LEARN), *words)
-    assert_learnt(tmp_path / "run")
+    assert_learned(tmp_path / "run")
     newest = checkpoint.find_checkpoint(tmp_path / "run")
     assert newest is not None
     tensors, _ = checkpoint.read_checkpoint(newest[0])
@@ -175,7 +175,7 @@ def test_options_together_on_two_processes(recipe, shapes, tmp_path) -> None:
     run = Run("train", *words, "--output", tmp_path / "run", said=tmp_path / "said", processes=2)
     run.finish()
     assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
-    assert_learnt(tmp_path / "run")
+    assert_learned(tmp_path / "run")
     one, two = run.students()
     assert_close(one, two, 0)
 
@@ -270,7 +270,7 @@ def test_the_scaler_skips_a_nan_and_training_goes_on(scaled, train, recipe, shap
 def test_a_scaler_is_resumed(scaled, train, recipe, shapes, tmp_path) -> None:
     words = [recipe, "--data", shapes, "--mixed-precision", "fp16", *sets(*LEARN, "optim.accumulate=2"), *CHECKPOINT]
     train(*words, "--output", tmp_path / "whole")
-    assert_learnt(tmp_path / "whole")
+    assert_learned(tmp_path / "whole")
     with happening(6, crash), pytest.raises(Crash):
         train(*words, "--output", tmp_path / "cut")
     train(*words, "--output", tmp_path / "cut", "--resume")

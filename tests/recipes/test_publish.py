@@ -196,7 +196,11 @@ def test_numbers_of_other_weights_are_not_published(run: Path, tmp_path: Path) -
     [
         ("metrics.json", [1], "holds no JSON object but a list"),
         ("recipe.json", [1], "holds no JSON object but a list"),
-        ("metrics.json", {"ms_per_image": "fast"}, "ms_per_image is 'fast' in its metrics, a number belongs there"),
+        (
+            "metrics.json",
+            {"ms_per_image": "fast"},
+            "ms_per_image is 'fast' in its metrics, which is no number: run `pkdzoo eval`",
+        ),
         ("metrics.json", {"per_class": [1.0]}, "per_class is a list in its metrics"),
     ],
 )
@@ -291,8 +295,55 @@ def test_of_registered_names_and_files(tmp_path: Path, monkeypatch: pytest.Monke
     assert (by_name / "model.safetensors").read_bytes() == (by_file / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("where", ["image", "metrics", "recipe", "best", "comparison"])
+def test_links_in_a_run_are_not_followed(run: Path, tmp_path: Path, where: str) -> None:
+    """A run folder of somebody else could show a private file to whoever publishes it."""
+    path = {
+        "image": run / "predictions.png",
+        "metrics": run / "best" / "metrics.json",
+        "recipe": run / "recipe.json",
+        "best": run / "best",
+        "comparison": run.parent / "comparison.json",
+    }[where]
+    outside = tmp_path / "private"
+    if path.exists():
+        path.rename(outside)
+    else:
+        outside.write_text("private key")
+    path.symlink_to(outside)
+    with pytest.raises(ValueError, match=f"{path.name} is a symbolic link.*put a copy"):
+        prepare(str(run), tmp_path / "out", license="MIT", teacher_license="MIT")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_baseline_from_another_folder(run: Path, tmp_path: Path) -> None:
+    """The plain student's AP comes from its own run; the teacher's is shown only if it is of the same images."""
+    (run.parent / "comparison.json").unlink()
+    plain = tmp_path / "elsewhere"
+    (run.parent / "plain").rename(plain)
+    held = json.loads((plain / "best" / "metrics.json").read_text())
+    (plain / "best" / "metrics.json").write_text(json.dumps({**held, "AP": 21.25}))
+    facts = {"license": "MIT", "teacher_license": "MIT"}
+    card = (prepare(str(run), tmp_path / "a", **facts, baseline=plain) / "README.md").read_text()
+    assert "| plain student | 21.2 |\n| distilled student | 31.5 |\n\nThe distilled student has +10.2 AP." in card
+    assert "teacher was not evaluated on these images" in card
+    about = json.loads((run / "run.json").read_text())
+    about["teacher"]["teacher_annotations_sha256"] = "ab12"
+    (run / "run.json").write_text(json.dumps(about))
+    card = (prepare(str(run), tmp_path / "b", **facts, baseline=plain) / "README.md").read_text()
+    assert "| plain student `retina_r10w16` | 21.2 |\n| distilled student | 31.5 |" in card
+    assert "closes 30% of the gap" in card and "seeds 3 and 3 (plain)" in card
+    (plain / "best" / "metrics.json").write_text(json.dumps({**held, "annotations_sha256": "cd34"}))
+    with pytest.raises(ValueError, match=r"cannot be compared .* other validation images"):
+        prepare(str(run), tmp_path / "c", **facts, baseline=plain)
+    with pytest.raises(ValueError, match="it has a teacher"):
+        prepare(str(run), tmp_path / "c", **facts, baseline=run)
+    with pytest.raises(ValueError, match="was trained without a teacher"):
+        prepare(str(plain), tmp_path / "c", **facts, baseline=run)
+
+
 def test_of_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="for a checkpoint file write --arch"):
+    with pytest.raises(ValueError, match=r"there is no folder .* for a checkpoint file write --arch"):
         prepare(str(tmp_path / "x.pth"), tmp_path / "out")
 
 
@@ -365,7 +416,10 @@ def test_dry_runs(
     code, out, err = dry(*licensed)
     assert code == 0 and out.startswith("---\nlibrary_name: pkdzoo\n") and "## Distillation" in out
     assert "model.safetensors" in err
-    assert dry(*licensed, tmp_path / "out")[0] == 0
+    code, out, err = dry(*licensed, tmp_path / "out")
+    assert code == 0 and out == (tmp_path / "out" / "README.md").read_text() + "\n"
+    assert f"nothing was uploaded; the files are in {tmp_path / 'out'}" in err
     assert names_in(tmp_path / "out") == OF_A_RUN
-    code, _, err = dry("--dry-run")
-    assert code != 0 and re.search(r"pkdzoo: .*license of the weights is unknown.*--license", err)
+    code, out, err = dry("--dry-run")  # a preview, and all that is missing at once
+    assert code == 1 and out.startswith("---\nlibrary_name: pkdzoo\n") and "- these weights: unknown" in out
+    assert re.search(r"licenses of the weights and of the teacher \(big_teacher\) are .* --license ID --teacher-", err)

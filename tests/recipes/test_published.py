@@ -212,7 +212,7 @@ def check_schedule(recipe: Recipe, key: str) -> None:
         and optim.accumulate == 1
         and not optim.scale_lr
     )
-    assert data.test_size == (800, 1333) and data.flip == 0.5 and data.crop is None
+    assert data.eval_size == (800, 1333) and data.flip == 0.5 and data.crop is None
     assert data.drop_empty and data.min_image_size == 32
     if "ms_crop" in wanted["train"]:
         assert data.short == tuple(range(480, 801, 32)) and data.mode == "choice" and data.zoom == 0.5
@@ -373,6 +373,19 @@ def test_a_result_of_comparison_has_its_recipe_or_a_reason(row) -> None:
 def test_no_recipe_names_a_result_that_nobody_printed() -> None:
     known = {*ROWS, *GOLDEN["compared"]}
     assert [row for _, recipe in ALL for row in recipe.expect.get("rows", ()) if row not in known] == []
+
+
+def test_methods_are_trained_as_their_repositories_train_them() -> None:
+    """FGD, DeFeat and the port of FGFI clip gradients at 35; FGD's RetinaNet learns from the 1x file."""
+    clipped = [recipe for _, recipe in ALL if recipe.distill and {"defeat", "fgfi"} & set(recipe.distill.methods)]
+    assert len(clipped) == 4
+    clipped += [recipe_for(f"fgd_repo_readme/{name}") for name in ("RetinaNet_R50", "RepPoints_R50", "GFL_R50")]
+    assert {recipe.optim.clip for recipe in clipped} == {35.0}
+    fgd = recipe_for("fgd_repo_readme/RetinaNet_R50")
+    arch, _, tag = fgd.distill.teacher.partition(".")
+    assert [row.sha256 for row in find(arch)[0].weights if row.tag == tag] == ["366f5af1"]
+    (fbkd,) = recipes_of(RECIPES / "fbkd" / "retina_r50_fbkd_r101.py")
+    assert fbkd.distill.methods == {"fbkd": {"version": "one_stage"}}
 
 
 @pytest.mark.parametrize("checkpoint", GOLDEN["checkpoints"])

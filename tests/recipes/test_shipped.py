@@ -1,4 +1,4 @@
-"""The distilled student inside the package: its numbers are its cell's, and it loads without a network."""
+"""The distilled student inside the package: its numbers are its run's, and it loads without a network."""
 
 from __future__ import annotations
 
@@ -19,32 +19,33 @@ from pkdzoo.hub.fetch import PACKAGED
 from pkdzoo.models._registry import find
 from pkdzoo.training import load_recipes
 from pkdzoo.utils.files import sha256_of_file
-from recipes.experiments import run, ship
+from recipes.experiments import package_weights
+from recipes.experiments import run as runner
 
 NAME = "retina_r10w16_pkd_gfl_r18"
-CELLS = ROOT / "recipes" / "experiments" / "results" / "bccd"
+RESULTS = ROOT / "recipes" / "experiments" / "results" / "bccd"
 
 
-def cell(key: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((CELLS / f"{key}.json").read_text())
+def result(key: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / f"{key}.json").read_text())
     return found
 
 
-def test_rows_say_what_their_cells_say() -> None:
+def test_rows_say_what_their_runs_measured() -> None:
     entry, row = find(f"{NAME}.bccd")
     assert row is not None and entry.distilled is not None
     pair, teacher = entry.distilled, pkdzoo.models._registry.find("gfl_r18w64.bccd")[1]
     assert teacher is not None and not teacher.has_source
     for told, key in ((row, "pkd-0"), (teacher, "gfl_r18w64-0")):
-        numbers = cell(key)["metrics"]
+        numbers = result(key)["metrics"]
         assert set(told.metrics) <= {*METRICS, "per_class"} and told.source.endswith(f"bccd/{key}.json")
         for name, value in told.metrics.items():
             if name != "per_class":
                 assert value == round(numbers[name], 1), name
-        assert f" --cells {'plain-0 ' if told is row else ''}{key} " in told.launch
-    assert row.metrics["per_class"] == {k: round(v, 1) for k, v in cell("pkd-0")["metrics"]["per_class"].items()}
+        assert f" --runs {'plain-0 ' if told is row else ''}{key} " in told.launch
+    assert row.metrics["per_class"] == {k: round(v, 1) for k, v in result("pkd-0")["metrics"]["per_class"].items()}
     assert set(METRICS) <= set(row.metrics)
-    aps = tuple(round(cell(key)["metrics"]["AP"], 1) for key in ("gfl_r18w64-0", "plain-0", "pkd-0"))
+    aps = tuple(round(result(key)["metrics"]["AP"], 1) for key in ("gfl_r18w64-0", "plain-0", "pkd-0"))
     assert pair.triple == aps and (pair.student, pair.teacher, pair.methods) == (
         *("retina_r10w16", "gfl_r18w64.bccd", ("pkd",)),
     )
@@ -59,13 +60,13 @@ def test_the_architectures_are_those_of_the_cells() -> None:
             ours = pkdzoo.create_detector(name, num_classes=3)
             shapes = [{key: value.shape for key, value in model.state_dict().items()} for model in (trained, ours)]
             assert shapes[0] == shapes[1]
-    assert pkdzoo.create_detector(NAME).resize == recipes["bccd_pkd"].data.test_size
+    assert pkdzoo.create_detector(NAME).resize == recipes["bccd_pkd"].data.eval_size
     words = pkdzoo.get_weights(NAME).launch.split()
-    args = run.parse_arguments(words[2:])
-    assert (ROOT / words[1]).is_file() and (ROOT / args.matrix).is_file()
-    keys = [each.key for each in run.in_order(run.load_matrix(ROOT / args.matrix), args.cells)]
+    args = runner.parse_arguments(words[2:])
+    assert (ROOT / words[1]).is_file() and (ROOT / args.experiment).is_file()
+    keys = [each.key for each in runner.in_order(runner.load_experiment(ROOT / args.experiment), args.runs)]
     assert keys == ["gfl_r18w64-0", "plain-0", "pkd-0"]
-    assert cell("pkd-0")["command"].endswith(" ".join(args.train))
+    assert result("pkd-0")["command"].endswith(" ".join(args.train))
 
 
 def test_it_loads_and_predicts_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_it_loads_and_predicts_without_a_network(monkeypatch: pytest.MonkeyPatch
     assert {value.dtype for value in model.state_dict().values() if value.is_floating_point()} == {torch.float32}
     row = pkdzoo.get_weights(NAME)
     path = PACKAGED / str(row.file)
-    assert path.stat().st_size <= ship.LIMIT and sha256_of_file(path) == row.sha256
+    assert path.stat().st_size <= package_weights.LIMIT and sha256_of_file(path) == row.sha256
     assert not any((tmp_path / "empty").glob("*"))
     found = model.predict(smear(), threshold=0.3)
     assert isinstance(found, pkdzoo.Result)
@@ -98,7 +99,7 @@ def smear() -> Image.Image:
     return image
 
 
-def test_the_pair_distils_again() -> None:
+def test_the_pair_distills_again() -> None:
     student, teacher = pkdzoo.create_pair(NAME, pretrained=False)
     target = pkdzoo.Instances(torch.tensor([[10.0, 10.0, 60.0, 50.0]]), torch.tensor([2]))
     batch = pkdzoo.Batch(torch.rand(1, 3, 64, 96) * 255, [(64, 96)], [target])
@@ -113,7 +114,7 @@ def test_it_is_as_good_as_its_row_says() -> None:
     data = Path(os.environ.get("PKDZOO_TEST_DATA", "nowhere")) / "bccd"
     if not data.is_dir():
         pytest.skip("set PKDZOO_TEST_DATA to a folder with bccd")
-    found = ship.measured(pkdzoo.create_detector(NAME, pretrained=True), data)
+    found = package_weights.measured(pkdzoo.create_detector(NAME, pretrained=True), data)
     row = pkdzoo.get_weights(NAME).metrics
     assert found["AP"] == pytest.approx(row["AP"], abs=0.1)
     for name, value in row["per_class"].items():

@@ -189,14 +189,14 @@ def test_the_same_step_can_be_saved_again(output) -> None:
 
 def test_no_checkpoint(output) -> None:
     assert find_checkpoint(output) is None
-    assert "start again" in checkpoint.last_good(output)
+    assert "start again" in checkpoint.describe_last_checkpoint(output)
     save(output, 4)
-    assert checkpoint.last_good(output).endswith("step_00000004")
+    assert checkpoint.describe_last_checkpoint(output).endswith("step_00000004")
 
 
 def test_best_and_stale_evaluations() -> None:
     progress = Progress()
-    assert [checkpoint.note_metrics(progress, value) for value in (0.0, None, 2.0, 2.0, 1.0)] == [
+    assert [checkpoint.record_metric(progress, value) for value in (0.0, None, 2.0, 2.0, 1.0)] == [
         True, False, True, False, False,
     ]  # fmt: skip
     assert (progress.best, progress.stale) == (2.0, 2)

@@ -12,8 +12,8 @@ from torch import nn
 import pkdzoo
 from pkdzoo.models._zoo_index import INDEX
 from pkdzoo.structures import Batch
-from pkdzoo.training import machine
-from pkdzoo.training.cost_estimate import cost_of_a_pass, dry_pass, gray, memory_of_a_step
+from pkdzoo.training import compute
+from pkdzoo.training.cost_estimate import dry_pass, estimate_cost, estimate_memory, gray
 
 
 def test_the_dry_pass_changes_nothing() -> None:
@@ -37,7 +37,7 @@ def test_nothing_is_left_of_a_pass_that_fails() -> None:
     model = pkdzoo.create_detector("retina_r10w16", num_classes=2).train()
     weight = model.head.cls.weight
     model.head.cls = nn.Conv2d(3, 3, 1)
-    with pytest.raises(ValueError, match="the model fails"):
+    with pytest.raises(ValueError, match="a pass over a small gray image failed"):
         dry_pass(model)
     assert model.training and weight.grad is None
 
@@ -45,15 +45,15 @@ def test_nothing_is_left_of_a_pass_that_fails() -> None:
 @pytest.mark.parametrize("name", ["retina_r10w16", "reppoints_r10w16"])
 def test_multiply_adds_are_those_of_the_zoo(name) -> None:
     """Of an image of 1333 x 800, told from images of 128 and 256 pixels: within a hundredth."""
-    cost = cost_of_a_pass(pkdzoo.create_detector(name), (800, 1344), 1)
+    cost = estimate_cost(pkdzoo.create_detector(name), (800, 1344), 1)
     assert cost.forward / 1e9 == pytest.approx(INDEX[name].gflops, rel=0.01)
     assert cost.total == pytest.approx(3 * cost.forward, rel=0.1)  # backward: once for weights, once for maps
 
 
 def test_a_teachers_multiply_adds_are_in_it_once() -> None:
     student, teacher = pkdzoo.create_detector("retina_r10w16"), pkdzoo.create_detector("fcos_r18w24")
-    alone = cost_of_a_pass(student, (320, 480), 2)
-    both = cost_of_a_pass(pkdzoo.Distiller(student, teacher, {"pkd": {}}), (320, 480), 2)
+    alone = estimate_cost(student, (320, 480), 2)
+    both = estimate_cost(pkdzoo.Distiller(student, teacher, {"pkd": {}}), (320, 480), 2)
     assert both.total - alone.total == pytest.approx(both.forward - alone.forward, rel=0.01)  # it has no backward pass
     assert both.forward > 1.2 * alone.forward
 
@@ -90,7 +90,7 @@ def distilled() -> nn.Module:
 
 def recomputed() -> nn.Module:
     model = pkdzoo.create_detector("retina_r18", num_classes=6, norm="gn", frozen_stages=0)
-    machine.apply(model, channels_last=False, checkpoint_activations=True)
+    compute.apply_options(model, channels_last=False, checkpoint_activations=True)
     return model
 
 
@@ -110,8 +110,8 @@ def test_memory_is_what_the_allocator_says(make: Callable[[], nn.Module], precis
     torch.manual_seed(0)
     task = make()
     autocast = None if precision is None else torch.autocast("cpu", precision)
-    cost = cost_of_a_pass(task, (320, 480), 2, autocast)
-    told = memory_of_a_step(task, task, cost.memory, "sgd", False, processes=1)
+    cost = estimate_cost(task, (320, 480), 2, autocast)
+    told = estimate_memory(task, task, cost.memory, "sgd", False, processes=1)
     objects = gray(2, 320, torch.device("cpu")).instances
     batch = Batch(torch.rand(2, 3, 320, 480) * 255, [(320, 480)] * 2, objects)
     peak = peak_of_a_step(task, batch, precision)
@@ -127,8 +127,8 @@ def test_what_has_to_be_in_memory_at_once() -> None:
     task = nn.Module()
     task.student = student
     object.__setattr__(task, "teacher", teacher)
-    few = memory_of_a_step(task, student, 7.0, "sgd", False, 1)
+    few = estimate_memory(task, student, 7.0, "sgd", False, 1)
     assert (few.weights, few.gradients, few.optimizer, few.average, few.maps) == (360, 360, 360, 0, 7)
     assert few.teacher == pytest.approx(weights, rel=1e-3) and few.total == few.teacher + 3 * 360 + 7
-    many = memory_of_a_step(task, student, 7.0, "adamw", True, 2)
+    many = estimate_memory(task, student, 7.0, "adamw", True, 2)
     assert (many.gradients, many.optimizer, many.average) == (720, 720, 360)

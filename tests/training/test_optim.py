@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from pkdzoo import create_detector
-from pkdzoo.training.optim import build_optimizer, build_schedule, lr_factor, param_groups, planned_steps
+from pkdzoo.training.optim import build_average, build_optimizer, build_schedule, lr_factor, param_groups, planned_steps
 from pkdzoo.training.recipe import Optim, Schedule, Warmup
 
 
@@ -97,6 +99,46 @@ def test_cosine_falls_to_zero_over_the_whole_run() -> None:
     assert factor(0) == pytest.approx(0.1)
     assert [factor(s) for s in (50, 100, 1000)] == pytest.approx([0.5, 0.0, 0.0])
     assert factor(25) == pytest.approx((1 + 0.5**0.5) / 2)
+
+
+def test_rtmdets_rate_is_flat_for_half_of_the_run_and_ends_above_zero() -> None:
+    schedule = Schedule(epochs=300, warmup=Warmup("linear", 1e-5, 1000), decay="flat_cosine", final=0.05)
+    factor = lr_factor(schedule, 100)
+    assert factor(0) == pytest.approx(1e-5)
+    assert factor(999) == factor(14_999) == factor(15_000) == 1.0
+    assert factor(22_500) == pytest.approx((1 + 0.05) / 2)
+    assert factor(30_000) == pytest.approx(0.05)
+
+
+def test_the_average_begins_close_to_the_student() -> None:
+    student = create_detector("rtmdet_tiny", width=0.0625, depth=0.167, num_classes=2)
+    average = build_average(student, 0.9998, warmup=2000)
+    assert average is not None and build_average(student, None) is None
+    weight, kept = student.head.cls[0].weight, average.module.head.cls[0].weight
+    norm = next(m for m in student.modules() if isinstance(m, nn.BatchNorm2d))
+    averaged_norm = next(m for m in average.module.modules() if isinstance(m, nn.BatchNorm2d))
+    expected = None
+    for step in range(4):
+        with torch.no_grad():
+            weight.fill_(float(step))
+            norm.running_mean.fill_(10.0 * step)
+            norm.num_batches_tracked.fill_(step)
+        average.update_parameters(student)
+        share = 1 - 0.9998 + 0.9998 * math.exp(-(1 + step) / 2000)
+        expected = float(step) if expected is None else expected + share * (step - expected)  # the first is a copy
+    assert float(kept[0, 0, 0, 0]) == pytest.approx(expected)
+    assert float(averaged_norm.running_mean[0]) == pytest.approx(10 * expected)
+    assert int(averaged_norm.num_batches_tracked) == 3
+
+
+def test_shared_convolutions_are_optimized_once() -> None:
+    model = create_detector("rtmdet_tiny", width=0.0625, depth=0.167, num_classes=2)
+    optim = Optim("adamw", weight_decay=0.05, bias_decay_mult=0.0, norm_decay_mult=0.0)
+    groups = param_groups(model, optim, 0.004)
+    listed = [id(parameter) for group in groups for parameter in group["params"]]
+    assert len(listed) == len(set(listed)) == len(list(model.parameters()))
+    decayed = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
+    assert decayed == {id(parameter) for parameter in model.parameters() if parameter.ndim > 1}
 
 
 def test_schedule_moves_every_group_by_its_own_rate() -> None:

@@ -41,9 +41,9 @@ def ask(python_path: Path, folder: Path) -> dict:
 def test_a_recipe_is_found_by_the_name_of_its_file_and_by_its_own_name() -> None:
     one = load_recipe("retina_r50_pkd_swin", ["seed=3"])
     assert one == load_recipe(ROOT / "recipes" / "pkd" / "retina_r50_pkd_swin.py", ["seed=3"]) and one.seed == 3
-    table = load_recipes("table_1_frozen_body")
+    table = load_recipes("table_1_frozen_pyramid")
     assert len(table) > 1 and [load_recipe(recipe.name) for recipe in table] == table
-    assert load_recipes("table_1_frozen_body", only=table[0].name) == table[:1]
+    assert load_recipes("table_1_frozen_pyramid", only=table[0].name) == table[:1]
 
 
 def test_every_published_recipe_has_a_name() -> None:

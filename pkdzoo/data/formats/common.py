@@ -45,7 +45,7 @@ class Object:
 
     @property
     def ignored(self) -> bool:
-        """Whether it is marked as not to be learnt from."""
+        """Whether it is marked as not to be learned from."""
         return bool(self.record.get("ignore"))
 
 

@@ -1,7 +1,8 @@
 """Reads a large JSON file one record at a time: a sliding buffer around the standard library's decoder.
 
-Keys may come in any order, with any white space and nesting. Memory holds one element of an array and a mebibyte of
-text.
+Keys may come in any order, with any white space. Memory holds one element of an array and a mebibyte of text. Files of
+strangers are read here as well, so the size and depth of a value are limited, a key may occur once in an object, and
+nothing may follow the end of the JSON text: other readers would disagree about what such a file says.
 """
 
 from __future__ import annotations
@@ -9,11 +10,30 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 CHUNK = 1 << 20  # bytes read at a time; a record longer than the buffer doubles it
+LIMIT = 1 << 28  # characters of a single value that is decoded at once; decoded, they take ten times the memory
 _SPACE = re.compile(r"[ \t\n\r]*")
+
+
+class InvalidJson(ValueError):
+    """Raised by the decoder for JSON that more text cannot repair."""
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its members, for ``object_pairs_hook``; ``json`` itself keeps the last of equal keys.
+
+    Raises:
+        InvalidJson: a key occurs twice.
+    """
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise InvalidJson(f"the key {twice[:40]!r} occurs twice in one object")
+    return content
 
 
 class JsonStream:
@@ -23,14 +43,18 @@ class JsonStream:
         file: open for reading bytes.
         name: name of the file in messages.
         cut: pattern of text that is removed before decoding, for long values that are not needed. A match must be a
-            whole JSON value with its key; null takes its place.
+            whole JSON value with its key, which is replaced by ``"segmentation":null``. The pattern must take linear
+            time on any text.
         chunk: bytes to read at a time.
+        limit: characters of a single value.
     """
 
-    def __init__(self, file: BinaryIO, name: str, cut: re.Pattern[str] | None = None, chunk: int = CHUNK) -> None:
-        self.file, self.name, self.cut, self.chunk = file, name, cut, chunk
+    def __init__(
+        self, file: BinaryIO, name: str, cut: re.Pattern[str] | None = None, chunk: int = CHUNK, limit: int = LIMIT
+    ) -> None:
+        self.file, self.name, self.cut, self.chunk, self.limit = file, name, cut, chunk, limit
         self._to_text = codecs.getincrementaldecoder("utf-8-sig")().decode  # editors on Windows write a byte order mark
-        self._decode = json.JSONDecoder().raw_decode
+        self._decode = json.JSONDecoder(object_pairs_hook=unique_keys).raw_decode
         self._text, self._position, self._at_end = "", 0, False
 
     def _error(self, message: str) -> ValueError:
@@ -43,6 +67,8 @@ class JsonStream:
         """Drop the decoded text and read at least as many bytes as are still unread; False at the end of the file."""
         if self._at_end:
             return False
+        if self._unread() > self.limit:
+            raise self._error(f"one of its values is longer than {self.limit / 2**20:g} MiB")
         data = self.file.read(max(self.chunk, self._unread()))
         self._at_end = not data
         try:
@@ -50,7 +76,7 @@ class JsonStream:
         except UnicodeDecodeError as error:
             raise self._error(f"its text is not UTF-8 ({error.reason})") from None
         text = self._text[self._position :] + new_text
-        self._text, self._position = text if self.cut is None else self.cut.sub('"":null', text), 0
+        self._text, self._position = text if self.cut is None else self.cut.sub('"segmentation":null', text), 0
         return True
 
     def peek(self) -> str:
@@ -73,6 +99,15 @@ class JsonStream:
         self._position += 1
         return character
 
+    def end(self) -> None:
+        """Check that only white space follows.
+
+        Raises:
+            ValueError: there is more text.
+        """
+        if self.peek():
+            raise self._error(f"found {self.peek()!r} behind its end: a file holds one object or list")
+
     def value(self) -> Any:
         """Decode the next value."""
         self.peek()
@@ -83,6 +118,12 @@ class JsonStream:
                 if not self._read_more():
                     raise self._error(error.msg) from None
                 continue
+            except RecursionError:
+                raise self._error("its values are nested too deeply") from None
+            except MemoryError:
+                raise self._error("one of its values does not fit into memory") from None
+            except ValueError as error:  # equal keys, and integers of thousands of digits
+                raise self._error(str(error).partition(";")[0]) from None
             # A number may continue in the next chunk: "1e+" decodes as 1 as long as the exponent is not read.
             if len(self._text) - end < 3 and self._read_more():
                 continue
@@ -93,6 +134,7 @@ class JsonStream:
         """Keys of the object; the caller must read each value before it takes the next key."""
         self.take("{")
         if self.peek() == "}":
+            self._position += 1
             return
         while True:
             if self.peek() != '"':

@@ -10,7 +10,7 @@ Facts of the released code that the paper does not show, and that are the defaul
 - Maps are taken after their ReLU (``hold="post"``): the code stores them before it, but its ReLU works in place.
   ``"pre"`` is probably what the authors intended.
 - They are aligned: each channel gets the teacher's mean and deviation over the batch.
-- Which block, which losses, which normalizer differ by family, see ``PUBLISHED``. FCOS does not distil its centerness.
+- Which block, which losses, which normalizer differ by family, see ``PUBLISHED``. FCOS does not distill its centerness.
 - Each prior is weighted with the teacher's best class score; ignored priors have weight 0.
 - The normalizers are means over processes (there RetinaNet's and the distributions' are local to each process).
 
@@ -76,7 +76,7 @@ UNSUPPORTED = {"RepPoints": "its class branch depends on its box branch, so the 
 
 
 class CrossKD(DistillMethod):
-    """Distil through the teacher's own head.
+    """Distill through the teacher's own head.
 
     Args:
         student: one-stage detector with towers.
@@ -204,7 +204,7 @@ def _quality_loss(student: LossTrace[DenseDetector], reused: HeadOutputs, teache
 
 def _present(quality: T | None) -> T:
     if quality is None:
-        raise ValueError("crosskd distils centerness, and this detector has none: write quality_weight=0")
+        raise ValueError("crosskd distills centerness, and this detector has none: write quality_weight=0")
     return quality
 
 

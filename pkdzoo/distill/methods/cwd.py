@@ -12,22 +12,23 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pkdzoo.distill.base import DistillMethod, require_same_heads
-from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize, check_choice
+from pkdzoo.distill.base import require_same_heads
+from pkdzoo.distill.imitation import PyramidMethod
+from pkdzoo.distill.pairing import PairBy, Resize, check_choice
 from pkdzoo.losses import cwd
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import HeadTrace, Trace
 from pkdzoo.structures import Batch, FeaturePyramid
 
 
-class CWD(DistillMethod):
+class CWD(PyramidMethod):
     """Channel-wise distillation of the pyramid or of the class logits.
 
     Args:
         student: detector that learns.
         teacher: of equally many channels; for ``target="cls"`` of the same kind, classes, strides and priors.
         weight: None: 10 for features, 5 for class logits.
-        tau: temperature.
+        temperature: of the softmax over locations.
         target: ``features`` or ``cls``.
         levels: pairs of levels, counted from the finest.
         pair: ``index`` or ``stride``.
@@ -39,26 +40,25 @@ class CWD(DistillMethod):
         student: Detector,
         teacher: Detector,
         weight: float | None = None,
-        tau: float = 1.0,
+        temperature: float = 1.0,
         target: Literal["features", "cls"] = "features",
         levels: int = 5,
         pair: PairBy = "index",
         resize: Resize = "larger",
     ) -> None:
-        super().__init__()
         check_choice("target", target, ("features", "cls"))
         on_logits = target == "cls"
         if on_logits:
             require_same_heads(student, teacher, "cwd of class logits")
+            weight = 5.0 if weight is None else weight
+        super().__init__(student, teacher, weight, levels, pair, resize, "never" if on_logits else "refuse")
+        self.temperature, self.on_logits = float(temperature), on_logits
+        if on_logits:
             self.teacher_depth = "head"
-        project: Literal["never", "refuse"] = "never" if on_logits else "refuse"
-        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, project)
-        self.weight = (5.0 if on_logits else 10.0) if weight is None else float(weight)
-        self.tau, self.on_logits = float(tau), on_logits
 
     def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:
         maps = self.pairs(self.target_maps(student), self.target_maps(teacher))
-        return {"loss_cwd": self.weight * torch.stack([cwd(s, t, self.tau) for s, t, _ in maps]).sum()}
+        return {"loss_cwd": self.weight * torch.stack([cwd(s, t, self.temperature) for s, t, _ in maps]).sum()}
 
     def target_maps(self, trace: Trace[Detector]) -> FeaturePyramid:
         """The maps that are compared: features, or class logits."""

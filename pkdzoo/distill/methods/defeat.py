@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.imitation import PROJECTION_STD, halved_mean, squared_difference
-from pkdzoo.distill.masks import object_mask, objects_of, of_level
+from pkdzoo.distill.masks import object_mask, objects_of, select_level
 from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
@@ -56,7 +56,7 @@ class DeFeat(DistillMethod):
         for level, maps in enumerate(self.pairs(student.features, teacher.features)):
             squares = squared_difference(maps.student, maps.teacher, normalize=False)
             size = (squares.shape[-2], squares.shape[-1])
-            mask = object_mask(of_level(objects, level, len(self.pairs)), size, maps.stride)
+            mask = object_mask(select_level(objects, level, len(self.pairs)), size, maps.stride)
             terms.append(torch.stack([halved_mean(squares, m) for m in (mask, 1 - mask)]))
         on_objects, on_background = torch.stack(terms).mean(dim=0)
         return {

@@ -4,7 +4,8 @@ Only locations near objects are imitated: those with an anchor that overlaps an 
 object's best overlap. Two versions of it were published as code:
 
 - ``port`` (in DeFeat's repository, for pyramids; the default): an object counts at the one level that fits its size,
-  a 3x3 convolution per level, divided by twice channels times locations, weight 3, mean over levels.
+  a 3x3 convolution per level, divided by twice channels times locations, weight 3, mean over levels. It clips
+  gradients at 35, which belongs to the recipe.
 - ``original``: one map of stride 16, all objects, the convolution followed by a ReLU, divided by twice the locations
   with channels summed (hence the weight 0.01), nothing in the first 400 steps.
 """
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.imitation import PROJECTION_STD, squared_difference
-from pkdzoo.distill.masks import near_anchor_mask, objects_of, of_level
+from pkdzoo.distill.masks import near_anchor_mask, objects_of, select_level
 from pkdzoo.distill.pairing import PyramidPairs, check_choice, shape_of
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import HeadTrace, Trace
@@ -69,7 +70,7 @@ class FGFI(DistillMethod):
         anchors = torch.split(student.priors.boxes, student.priors.counts)
         objects, losses = objects_of(batch), []
         for maps, (level, _) in zip(self.pairs(student.features, teacher.features), self.pairs.levels):
-            chosen = objects if self.original else of_level(objects, level, len(self.pairs))
+            chosen = objects if self.original else select_level(objects, level, len(self.pairs))
             projected = F.relu(maps.student) if self.original else maps.student
             mask = near_anchor_mask(chosen, anchors[level], (projected.shape[-2], projected.shape[-1]), self.share)
             squares = squared_difference(projected, maps.teacher, normalize=False)

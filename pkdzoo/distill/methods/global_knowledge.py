@@ -14,11 +14,11 @@ weighted with it:
 The feature and relation terms fall by ``1 - epoch / epochs``, in steps of an epoch.
 
 Positive regions are the student's sampled positives in two-stage detectors, its positive anchors in one-stage ones.
-Only the Faster R-CNN configuration was released: one-stage settings are assumed equal (but the feature term is summed
-over levels there, where two-stage has the mean), and soft labels of one-stage detectors, here over the logits of
-positive anchors, are inferred. The released one-stage adapter has no padding and fails; it is padded here. Classes
-without candidates are trusted fully (inferred). Published students start from trained weights, which the recipe
-configures.
+The released code has a part for one-stage detectors, which differs in three points: the feature term is summed over
+levels (two-stage: the mean), the convolution is followed by a ReLU, and soft labels are over the logits of positive
+anchors. Its convolution has no padding, so the code fails there; it is padded here. Only the Faster R-CNN configuration
+was released: the other settings of one-stage detectors are assumed to be equal. Classes without candidates are trusted
+fully (inferred). Published students start from trained weights, which the recipe configures.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from torch import Tensor
 
 from pkdzoo.distill.base import DistillMethod, require_same_classes, require_same_heads
 from pkdzoo.distill.imitation import halved_mean, squared_difference
-from pkdzoo.distill.masks import rectangles, size_levels
+from pkdzoo.distill.masks import assign_size_levels, rectangles
 from pkdzoo.distill.pairing import PyramidPairs
 from pkdzoo.distill.prototypes import collect_candidates, gather_candidates, match_prototypes, pool_boxes
 from pkdzoo.models.dense import DenseDetector
@@ -154,7 +154,7 @@ class GlobalKnowledge(DistillMethod):
     def forward(self, student: LossTrace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:
         regions = positive_regions(student)
         labels = torch.cat([r.labels for r in regions])
-        levels = torch.cat([size_levels(r.boxes, len(self.pairs)) for r in regions])
+        levels = torch.cat([assign_size_levels(r.boxes, len(self.pairs)) for r in regions])
         vectors = self.region_vectors(student, regions, 0)
         teacher_vectors = self.region_vectors(teacher, regions, 1)
         weights = self.robust_weights(vectors, teacher_vectors, labels, levels)
@@ -188,13 +188,13 @@ class GlobalKnowledge(DistillMethod):
         with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
             rows = []
             for image, r in enumerate(regions):
-                chosen = size_levels(r.boxes, len(self.pairs))
+                chosen = assign_size_levels(r.boxes, len(self.pairs))
                 pooled = features.levels[0].new_zeros((len(r), features.levels[0].shape[1]), dtype=torch.float32)
                 for level, pair in enumerate(self.pairs.levels):
                     at = (chosen == level).nonzero().squeeze(1)
                     scale = 1.0 / features.strides[pair[side]]
-                    of_level = pool_boxes(features.levels[pair[side]][image], r.boxes[at], (scale, scale))
-                    pooled = pooled.index_copy(0, at, of_level)
+                    pooled_level = pool_boxes(features.levels[pair[side]][image], r.boxes[at], (scale, scale))
+                    pooled = pooled.index_copy(0, at, pooled_level)
                 rows.append(pooled)
         return torch.cat(rows)
 
@@ -205,10 +205,11 @@ class GlobalKnowledge(DistillMethod):
         parts = []
         per_image = torch.split(weights, [len(r) for r in regions])
         for level, maps in enumerate(self.pairs(student.features, teacher.features)):
-            squares = squared_difference(maps.student, maps.teacher, normalize=False)
+            projected = maps.student if self.two_stage else F.relu(maps.student)
+            squares = squared_difference(projected, maps.teacher, normalize=False)
             masks = []
             for r, weight in zip(regions, per_image):
-                at = size_levels(r.boxes, len(self.pairs)) == level
+                at = assign_size_levels(r.boxes, len(self.pairs)) == level
                 masks.append(fill_boxes(r.boxes[at], weight[at], (squares.shape[-2], squares.shape[-1]), maps.stride))
             mask = torch.stack(masks)[:, None]  # (B, 1, h, w)
             parts.append(torch.stack([halved_mean(squares, m) for m in (mask, (mask <= 0).float())]))

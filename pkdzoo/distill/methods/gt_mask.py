@@ -11,16 +11,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pkdzoo.distill.base import DistillMethod
-from pkdzoo.distill.imitation import default_weight, masked_mean, squared_difference
-from pkdzoo.distill.masks import object_mask, objects_of, of_level
-from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize, check_choice
+from pkdzoo.distill.imitation import PyramidMethod, masked_mean, squared_difference
+from pkdzoo.distill.masks import object_mask, objects_of, select_level
+from pkdzoo.distill.pairing import PairBy, Resize, check_choice
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
 from pkdzoo.structures import Batch
 
 
-class GTMask(DistillMethod):
+class GTMask(PyramidMethod):
     """Mean squared difference at the locations that overlap an object.
 
     Args:
@@ -47,17 +46,15 @@ class GTMask(DistillMethod):
         normalize: bool = False,
         sync: bool = False,
     ) -> None:
-        super().__init__()
         check_choice("boxes", boxes, ("all", "size"))
-        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, "where_needed")
-        self.weight = default_weight(weight, normalize, teacher)
-        self.by_size, self.normalize, self.sync = boxes == "size", normalize, sync
+        super().__init__(student, teacher, weight, levels, pair, resize, "where_needed", normalize, sync)
+        self.by_size = boxes == "size"
 
     def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:
         objects = objects_of(batch)
         total = student.features.levels[0].new_zeros((), dtype=torch.float32)
         for level, maps in enumerate(self.pairs(student.features, teacher.features)):
-            chosen = of_level(objects, level, len(self.pairs)) if self.by_size else objects
+            chosen = select_level(objects, level, len(self.pairs)) if self.by_size else objects
             mask = object_mask(chosen, (maps.student.shape[-2], maps.student.shape[-1]), maps.stride)
             squares = squared_difference(maps.student, maps.teacher, self.normalize, self.sync)
             total = total + masked_mean(squares, mask)

@@ -13,15 +13,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pkdzoo.distill.base import DistillMethod
-from pkdzoo.distill.imitation import default_weight, squared_difference
-from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize
+from pkdzoo.distill.imitation import PyramidMethod, squared_difference
+from pkdzoo.distill.pairing import PairBy, Resize
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
 from pkdzoo.structures import Batch
 
 
-class MSE(DistillMethod):
+class MSE(PyramidMethod):
     """Mean squared difference of the maps.
 
     Args:
@@ -46,10 +45,7 @@ class MSE(DistillMethod):
         normalize: bool = False,
         sync: bool = False,
     ) -> None:
-        super().__init__()
-        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, "where_needed")
-        self.weight = default_weight(weight, normalize, teacher)
-        self.normalize, self.sync = normalize, sync
+        super().__init__(student, teacher, weight, levels, pair, resize, "where_needed", normalize, sync)
 
     def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:
         total = student.features.levels[0].new_zeros((), dtype=torch.float32)

@@ -10,15 +10,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pkdzoo.distill.base import DistillMethod
-from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize
+from pkdzoo.distill.imitation import PyramidMethod
+from pkdzoo.distill.pairing import PairBy, Resize
 from pkdzoo.losses import norm_kl
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
 from pkdzoo.structures import Batch
 
 
-class NormKL(DistillMethod):
+class NormKL(PyramidMethod):
     """PKD with KL divergence instead of the squared difference; equal to it in the limit of a large temperature.
 
     Args:
@@ -41,9 +41,8 @@ class NormKL(DistillMethod):
         pair: PairBy = "index",
         resize: Resize = "larger",
     ) -> None:
-        super().__init__()
-        self.pairs = PyramidPairs(student, teacher, levels, pair, resize)
-        self.weight, self.temperature = float(weight), float(temperature)
+        super().__init__(student, teacher, weight, levels, pair, resize, normalize=True)
+        self.temperature = float(temperature)
 
     def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:
         maps = self.pairs(student.features, teacher.features)

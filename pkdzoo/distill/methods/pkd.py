@@ -14,16 +14,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pkdzoo.distill.base import DistillMethod
-from pkdzoo.distill.imitation import published_pkd_weight
-from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize
+from pkdzoo.distill.imitation import PyramidMethod
+from pkdzoo.distill.pairing import PairBy, Resize
 from pkdzoo.losses import pearson_correlation
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
 from pkdzoo.structures import Batch
 
 
-class PKD(DistillMethod):
+class PKD(PyramidMethod):
     """Imitate the teacher's pyramid up to gain and offset of each channel.
 
     The teacher's head never runs, and its classes may differ from the student's. ``logs`` holds Pearson's r of each
@@ -49,16 +48,10 @@ class PKD(DistillMethod):
         resize: Resize = "larger",
         sync: bool = False,
     ) -> None:
-        super().__init__()
-        self.pairs = PyramidPairs(student, teacher, levels, pair, resize)
-        self.weight = published_pkd_weight(teacher) if weight is None else float(weight)
-        self.sync = sync
+        super().__init__(student, teacher, weight, levels, pair, resize, normalize=True, sync=sync)
 
     def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:
         maps = self.pairs(student.features, teacher.features)
         results = [pearson_correlation(pair.student, pair.teacher, self.sync) for pair in maps]
         self.logs = {f"r{i}": r for i, (_, r) in enumerate(results)}
         return {"loss_pkd": self.weight * sum((loss for loss, _ in results[1:]), results[0][0])}
-
-    def extra_repr(self) -> str:
-        return f"weight={self.weight}"

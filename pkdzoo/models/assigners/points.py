@@ -30,7 +30,7 @@ def match_nearest(points: Tensor, strides: Tensor, boxes: Tensor, scale: float =
         return torch.full((len(points),), NEGATIVE, dtype=torch.int64, device=points.device)
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6)
     levels = strides.log2().int()
-    box_levels = (sides / scale).log2().mean(dim=1).int()  # truncated towards zero, as in the original
+    box_levels = (sides / scale).log2().mean(dim=1).int()  # truncated toward zero, as in the original
     box_levels = box_levels.clamp(levels.min(), levels.max())
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2
     distances = ((points[None] - centers[:, None]) / sides[:, None]).norm(dim=-1)  # (G, P)

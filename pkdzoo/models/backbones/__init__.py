@@ -6,15 +6,21 @@ import inspect
 from typing import Any
 
 from pkdzoo.models.backbones.base import Backbone
+from pkdzoo.models.backbones.cspnext import VARIANTS as CSPNEXTS
+from pkdzoo.models.backbones.cspnext import CSPNeXt
 from pkdzoo.models.backbones.resnet import VARIANTS as RESNETS
 from pkdzoo.models.backbones.resnet import ResNet
 from pkdzoo.models.backbones.swin import VARIANTS as SWINS
 from pkdzoo.models.backbones.swin import Swin
 
-__all__ = ["Backbone", "ResNet", "Swin", "backbone_arguments", "build_backbone", "list_backbones"]
+__all__ = ["Backbone", "CSPNeXt", "ResNet", "Swin", "backbone_arguments", "build_backbone", "list_backbones"]
 
 
-KINDS: dict[str, type[Backbone]] = {**dict.fromkeys(RESNETS, ResNet), **dict.fromkeys(SWINS, Swin)}
+KINDS: dict[str, type[Backbone]] = {
+    **dict.fromkeys(RESNETS, ResNet),
+    **dict.fromkeys(SWINS, Swin),
+    **dict.fromkeys(CSPNEXTS, CSPNeXt),
+}
 
 
 def list_backbones() -> list[str]:
@@ -37,7 +43,7 @@ def build_backbone(name: str, **overrides: Any) -> Backbone:
     for key in changes:
         if key not in known:
             raise ValueError(f"backbone {name!r} has no argument {key!r}; its arguments are {', '.join(sorted(known))}")
-    return kind(**{**(RESNETS | SWINS)[name], **changes})
+    return kind(**{**(RESNETS | SWINS | CSPNEXTS)[name], **changes})
 
 
 def backbone_arguments(name: str) -> set[str]:

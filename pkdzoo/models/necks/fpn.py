@@ -72,13 +72,16 @@ class FPN(nn.Module):
         laterals = [lateral(x) for lateral, x in zip(self.lateral, used)]
         for i in range(len(used) - 1, 0, -1):
             laterals[i - 1] = laterals[i - 1] + F.interpolate(laterals[i], size=laterals[i - 1].shape[-2:])
-        levels = [output(x) for output, x in zip(self.output, laterals)]
+        raw = [output.conv(x) for output, x in zip(self.output, laterals)]  # type: ignore[operator]
+        levels = [output.norm(x) for output, x in zip(self.output, raw)]  # type: ignore[operator]
         for i in range(len(used), len(self.strides)):
             if self.extra == "max_pool":
                 levels.append(F.max_pool2d(levels[-1], 1, stride=2))
+                raw.append(levels[-1])
                 continue
             source = used[-1] if self.extra == "on_input" and i == len(used) else levels[-1]
             if self.relu_before_extra and i > len(used):
                 source = F.relu(source)
-            levels.append(self.output[i](source))
-        return FeaturePyramid(levels, self.strides)
+            raw.append(self.output[i].conv(source))  # type: ignore[operator]
+            levels.append(self.output[i].norm(raw[-1]))  # type: ignore[operator]
+        return FeaturePyramid(levels, self.strides, raw)

@@ -143,9 +143,16 @@ def test_boxes_nobody_can_learn_from_are_counted(tmp_path):
         assert words in str(found.report)
 
 
-def test_duplicate_ids_are_counted_and_the_first_image_counts(tmp_path):
+def test_two_images_of_one_id_are_refused(tmp_path):
     data = content()
     data["images"].append({"id": 10, "file_name": "other.png", "height": 9, "width": 9})
+    with pytest.raises(ValueError, match=r"image id 10 belongs to 'a\.png', 'other\.png': give each image an id"):
+        load(tmp_path, data)
+
+
+def test_repeated_records_are_counted(tmp_path):
+    data = content()
+    data["images"].append(dict(data["images"][0]))
     data["annotations"].append(annotation(1, 4, [1, 1, 5, 5]))
     found = load(tmp_path, data)
     assert (found.report.duplicate_images, found.report.duplicate_annotations) == (1, 1)
@@ -182,7 +189,7 @@ def test_masks_that_are_not_there(tmp_path):
     with pytest.raises(ValueError, match="no annotation has a segmentation; load it with with_masks=False"):
         load(tmp_path, data, with_masks=True)
     data["annotations"][0]["segmentation"] = {"counts": [1]}
-    with pytest.raises(ValueError, match=r"annotations\[0\] has a segmentation that is neither"):
+    with pytest.raises(ValueError, match=r"no annotation has a usable segmentation\. .*1 segmentations are damaged"):
         load(tmp_path, data, with_masks=True)
 
 

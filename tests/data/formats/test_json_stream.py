@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import time
 
 import numpy as np
 import pytest
@@ -132,3 +134,80 @@ def test_what_may_be_missing(tmp_path):
     assert found.ids.tolist() == [-1] * 4
     assert np.isnan(found.areas).all()
     assert not found.flags.any()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": [1]} {"b": [2]}', "found '{' behind its end"),
+        ('{"a": [{"x": 1, "y": 2, "x": 3}]}', "the key 'x' occurs twice in one object"),
+        ('{"a": [{"x": 1, "segmentation": [[1]], "segmentation": [[2]]}]}', "the key 'segmentation' occurs twice"),
+        ('{"a": [' + "[" * 100_000 + "]" * 100_000 + "]}", "nested too deeply"),
+        ('{"a": [' + "9" * 5000 + "]}", r"Exceeds the limit \(4300 digits\)"),
+        ('{"a": ["' + "x" * 5000 + '"]}', "one of its values is longer than"),
+    ],
+)
+def test_text_that_readers_disagree_about_or_that_takes_everything_is_refused(text, message):
+    stream = JsonStream(
+        io.BytesIO(text.encode()), "x.json", cut=POLYGONS, chunk=64, limit=1000 if "xxx" in text else 1 << 20
+    )
+
+    def read() -> None:
+        for _ in stream.members():
+            list(stream.elements())
+        stream.end()
+
+    with pytest.raises(ValueError, match=rf"x\.json is not a JSON file: .*{message}"):
+        read()
+
+
+@pytest.mark.parametrize("between", ["", " ", "  ", " , ", ",  "])
+def test_polygons_are_searched_in_linear_time(between):
+    """White space between the lists can be matched in one way only."""
+    text = '{"annotations": [{"segmentation": [' + f"[1]{between}" * 20_000 + "x"
+    begin = time.perf_counter()
+    assert POLYGONS.search(text) is None
+    assert time.perf_counter() - begin < 1.0
+
+
+@pytest.mark.parametrize(
+    ("value", "crowd"), [("0", 0), ("1", 1), (0.0, 0), (1.0, 1), (False, 0), (True, 1), (None, 0), ("false", 0)]
+)
+def test_flags_in_any_spelling(tmp_path, value, crowd):
+    data = content()
+    data["annotations"][0].update(iscrowd=value, difficult=value)
+    flags = read_columns(write(tmp_path, data, with_images=False)[0]).flags.tolist()
+    assert flags == [crowd * 3, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        ("annotations", {"iscrowd": "maybe"}, r"annotations\[1\] has 'iscrowd' = 'maybe'; write 0 or 1"),
+        ("annotations", {"iscrowd": []}, r"annotations\[1\] has 'iscrowd' = \[\]; write 0 or 1"),
+        ("annotations", {"ignore": 0.5}, r"annotations\[1\] has 'ignore' = 0.5; write 0 or 1"),
+        ("annotations", {"bbox": [1, 2, 3, 10**400]}, r"annotations\[1\] has bbox"),
+        ("images", {"height": 2**32 + 60}, r"images\[1\] has 'height' = 4294967356; it must be at most 1000000"),
+        ("images", {"height": math.inf}, r"images\[1\] has 'height' = inf, which is not a whole number"),
+        ("images", {"file_name": "\ud800.png"}, r"images\[1\] has file_name = .*, which is not a text"),
+        ("categories", {"name": ["cat"]}, r"categories\[1\] has name = \['cat'\]; it is a text"),
+    ],
+)
+def test_values_that_no_detector_can_use_are_named(tmp_path, section, change, message):
+    data = content()
+    data[section][1].update(change)
+    with pytest.raises(ValueError, match=message):
+        read_columns(write(tmp_path, data, with_images=False)[0])
+
+
+def test_an_area_that_is_no_number_is_that_of_the_box(tmp_path):
+    data = content()
+    for row, area in zip(data["annotations"], ("12", 10**400, math.inf, None)):
+        row["area"] = area
+    assert np.isnan(read_columns(write(tmp_path, data, with_images=False)[0]).areas).all()
+
+
+def test_names_that_are_no_utf8_are_kept(tmp_path):
+    data = content()
+    data["images"][0]["file_name"] = "\udcff.png"
+    assert read_columns(write(tmp_path, data, with_images=False)[0]).file_name(0) == "\udcff.png"

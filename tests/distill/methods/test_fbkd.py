@@ -1,10 +1,11 @@
-"""FBKD equals mmrazor's losses and connectors."""
+"""FBKD equals mmrazor's losses and connectors, and its one-stage version its formulas."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.kd_reference import sampled_error, tiny_batch, tiny_detector
@@ -85,6 +86,56 @@ def test_defaults_and_options() -> None:
     assert [level.teacher_non_local.pool for level in five.levels] == [16, 8, 4, 4, 4]
     with pytest.raises(ValueError, match="finest level"):
         FBKD(student, teacher, pooling=())
+
+
+def test_the_one_stage_version_equals_its_formulas() -> None:
+    """Written out with numpy, term by term: channel attention in the mask, six times the weights, five levels."""
+    student, teacher = tiny_detector(), tiny_detector(seed=1)
+    distiller = pkdzoo.Distiller(student, teacher, {"fbkd": {"version": "one_stage"}}).double()
+    method, batch = distiller.methods["fbkd"], tiny_batch()
+    batch.images = batch.images.double()
+    assert [level.student_non_local.pool for level in method.levels] == [8, 4, 2, 2, 2]
+    for level in method.levels:  # otherwise the blocks are the identity
+        for block in (level.student_non_local, level.teacher_non_local):
+            torch.nn.init.ones_(block.norm.weight)
+    maps = [model.extract_features(batch).levels for model in (student, teacher)]
+    expected = dict.fromkeys(("feat", "channel", "spatial", "non_local"), 0.0)
+
+    def softmax(x: np.ndarray) -> np.ndarray:
+        powers = np.exp(x / 0.1 - (x / 0.1).max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    for level, s, t in zip(method.levels, *maps, strict=True):
+        with torch.no_grad():
+            projected, mean = level.feat(s).numpy(), level.channel(s.mean(dim=(2, 3))).numpy()
+            plane = level.spatial(s.mean(dim=1, keepdim=True)).numpy()
+            blocks = level.non_local(level.student_non_local(s)) - level.teacher_non_local(t)
+        s, t = s.detach().numpy(), t.detach().numpy()
+        count, channels, height, width = t.shape
+        mask = np.zeros_like(t)
+        for x in (s, t):
+            strength = np.abs(x).mean(axis=1).reshape(count, -1)
+            mask += (height * width * softmax(strength)).reshape(count, 1, height, width) / 2
+        weight = sum(channels * softmax(np.abs(x).mean(axis=(2, 3))) for x in (s, t)) / 2
+        expected["feat"] += 4.2e-4 * np.sqrt((mask * weight[:, :, None, None] * (t - projected) ** 2).sum())
+        expected["channel"] += 2.4e-2 * np.sqrt(((t.mean(axis=(2, 3)) - mean) ** 2).sum())
+        expected["spatial"] += 2.4e-2 * np.sqrt(((t.mean(axis=1, keepdims=True) - plane) ** 2).sum())
+        expected["non_local"] += 4.2e-4 * np.sqrt((blocks.numpy() ** 2).sum())
+    losses = distiller(batch)
+    for name, value in expected.items():
+        assert float(losses[f"loss_fbkd_{name}"].detach()) == pytest.approx(value, rel=1e-4), name
+
+
+def test_versions_differ_and_options_override_them() -> None:
+    student, teacher = tiny_detector(), tiny_detector(seed=1)
+    two, one = FBKD(student, teacher), FBKD(student, teacher, version="one_stage", spatial_weight=1.0, levels=3)
+    assert list(two.weights.values()) == [7e-5, 4e-3, 4e-3, 7e-5] and len(two.levels) == 4
+    assert list(one.weights.values()) == [4.2e-4, 2.4e-2, 1.0, 4.2e-4] and len(one.levels) == 3
+    assert [two.levels[0].temperature, one.levels[0].temperature] == [0.5, 0.1]
+    wide = FBKD(student, tiny_detector(seed=1, width=32), version="one_stage").levels[0]
+    assert wide.mask(torch.rand(1, 64, 4, 5), torch.rand(1, 32, 4, 5)).shape == (1, 32, 4, 5)
+    with pytest.raises(ValueError, match="'two_stage', 'one_stage'"):
+        FBKD(student, teacher, version="both")
 
 
 def test_every_connector_learns_and_none_is_saved_with_the_student() -> None:

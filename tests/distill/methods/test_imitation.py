@@ -77,7 +77,7 @@ def test_gt_mask_by_size_uses_one_level() -> None:
 
 def test_kl_methods() -> None:
     pairs = levels_of(tiny_batch())
-    found = losses_of({"cwd": {"tau": 2.0}, "norm_kl": {}})
+    found = losses_of({"cwd": {"temperature": 2.0}, "norm_kl": {}})
     assert found["loss_cwd"] == pytest.approx(10 * sum(float(cwd(s, t, 2.0)) for s, t in pairs), rel=1e-5)
     assert found["loss_norm_kl"] == pytest.approx(10 * sum(float(norm_kl(s, t)) for s, t in pairs[:4]), rel=1e-4)
 

@@ -1,0 +1,116 @@
+"""Dynamic soft label assignment (RTMDet, Lyu et al. 2022, arXiv:2212.07784): by the cost of the current predictions.
+
+Two dialects: mmdetection's DynamicSoftLabelAssigner, and the batch assigner that MMYOLO's detectors (and the published
+distillation) were trained with. They differ in the class cost and in how many priors an object takes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pkdzoo.models.assigners.max_iou import NEGATIVE
+from pkdzoo.ops.boxes import encode_distances, paired_iou
+
+Dialect = Literal["mmdetection", "mmyolo"]
+DIALECTS: tuple[Dialect, ...] = ("mmdetection", "mmyolo")
+
+EPS = 1e-7  # inside the logarithm of the IoU
+IOU_WEIGHT = 3.0
+CENTER_RADIUS = 3.0  # distance to a box's center in strides at which the center cost is 1
+BEST = 13  # the IoUs of so many priors are summed to the number of priors of an object
+
+
+@torch.no_grad()
+def match_dynamic_soft_label(
+    points: Tensor,
+    strides: Tensor,
+    logits: Tensor,
+    predicted: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    dialect: Dialect = "mmdetection",
+) -> tuple[Tensor, Tensor]:
+    """Match each prior to an object.
+
+    Candidates are the priors inside of any box. Their cost for a box is the sum of a class cost, ``-3 log(IoU)`` and
+    ``10 ** (distance to the center of the box in strides - 3)``. A box takes its k cheapest candidates, where k is the
+    sum of its 13 largest IoUs, rounded down and at least 1. A prior that several boxes take is matched to the one for
+    which it is cheapest.
+
+    Args:
+        points: (P, 2) x and y in pixels.
+        strides: (P,) in pixels.
+        logits: (P, C) predicted class logits.
+        predicted: (P, 4) predicted boxes, xyxy.
+        boxes: (G, 4) xyxy.
+        labels: (G,) labels of the objects.
+        dialect: ``mmdetection`` sums the class cost over all classes and takes the 13 largest IoUs of the candidates;
+            ``mmyolo`` takes the cost of the object's own class alone, and the 13 largest IoUs of all priors.
+
+    Returns:
+        (P,) int64: index of the matched object or ``NEGATIVE``; and (P,) the IoU with it, 0 for all other priors.
+    """
+    matched = torch.full((len(points),), NEGATIVE, dtype=torch.int64, device=points.device)
+    quality = predicted.new_zeros(len(points))
+    if not len(boxes) or not len(points):
+        return matched, quality
+    inside = encode_distances(boxes, points[:, None]).amin(dim=-1) > 0  # (P, G)
+    candidates = inside.any(dim=1).nonzero().squeeze(1)
+    if not len(candidates):
+        return matched, quality
+    among = candidates if dialect == "mmdetection" else slice(None)
+    counts = _numbers_of_priors(paired_iou(predicted[among, None], boxes), len(candidates))
+    overlaps = paired_iou(predicted[candidates, None], boxes)  # (n, G), as everything below
+    cost = class_cost(logits[candidates], overlaps, labels, all_classes=dialect == "mmdetection")
+    cost = cost - IOU_WEIGHT * (overlaps + EPS).log()
+    cost = cost + _center_cost(points[candidates], strides[candidates], boxes)
+    taken = torch.zeros_like(cost, dtype=torch.bool)
+    for box, count in enumerate(counts.tolist()):
+        taken[cost[:, box].topk(count, largest=False).indices, box] = True
+    positive = taken.any(dim=1)
+    several = taken.sum(dim=1) > 1
+    best = torch.where(several, cost.argmin(dim=1), taken.int().argmax(dim=1))
+    matched[candidates[positive]] = best[positive]
+    quality[candidates[positive]] = overlaps[positive, best[positive]].to(quality.dtype)
+    return matched, quality
+
+
+def class_cost(logits: Tensor, overlaps: Tensor, labels: Tensor, all_classes: bool) -> Tensor:
+    """Cross entropy with a soft label, the IoU at the class of a box and 0 elsewhere, times its squared distance.
+
+    The cost of a class is ``BCE(logit, target) * |target - score| ** 2``. The target of all classes but the own one is
+    the same for all boxes, so their sum is computed once for each prior and not once for each pair.
+
+    Args:
+        logits: (n, C).
+        overlaps: (n, G) IoU of priors and boxes.
+        labels: (G,).
+        all_classes: sum over all classes, or the class of the box alone.
+
+    Returns:
+        (n, G).
+    """
+    own = logits[:, labels]
+    score = own.sigmoid()
+    cost = F.binary_cross_entropy_with_logits(own, overlaps, reduction="none") * (overlaps - score).square()
+    if not all_classes:
+        return cost
+    background = F.softplus(logits) * logits.sigmoid().square()  # (n, C)
+    return cost + background.sum(dim=1, keepdim=True) - background[:, labels]
+
+
+def _center_cost(points: Tensor, strides: Tensor, boxes: Tensor) -> Tensor:
+    """(n, G): soft preference for priors near the center of a box."""
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    distance = (points[:, None] - centers).square().sum(dim=-1).sqrt() / strides[:, None]
+    return torch.pow(10.0, distance - CENTER_RADIUS)
+
+
+def _numbers_of_priors(overlaps: Tensor, most: int) -> Tensor:
+    """(n, G) IoUs -> (G,) number of priors that each box takes."""
+    best = overlaps.topk(min(BEST, len(overlaps)), dim=0).values
+    return best.sum(dim=0).int().clamp(min=1, max=most)

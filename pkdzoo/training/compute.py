@@ -1,0 +1,62 @@
+"""Options of a run that change how it computes, not what: memory layout, compilation, recomputed activations."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from accelerate import Accelerator
+from torch.utils.checkpoint import checkpoint
+
+from pkdzoo.models.detector import Detector
+
+
+def check_options(accelerator: Accelerator, tracker: str | None) -> None:
+    """Raise for options that Accelerate would ignore silently.
+
+    Raises:
+        ValueError: for fp16 on a CPU, or a tracker whose package is not installed.
+    """
+    if accelerator.mixed_precision == "fp16" and accelerator.scaler is None:
+        raise ValueError(
+            f"--mixed-precision fp16: on {accelerator.device.type} Accelerate would train in full precision "
+            "silently; write bf16"
+        )
+    if tracker and not accelerator.log_with:
+        package = '"pkdzoo[tensorboard]"' if tracker == "tensorboard" else tracker
+        raise ValueError(f"--tracker {tracker}: its package is not installed, pip install {package}")
+
+
+def apply_options(
+    student: Detector, channels_last: bool, checkpoint_activations: bool, teacher: Detector | None = None
+) -> None:
+    """Change how student and teacher compute, without changing their results.
+
+    Args:
+        student: not wrapped yet.
+        channels_last: keep convolutions in NHWC, faster on tensor cores.
+        checkpoint_activations: recompute the backbone's stages in the backward pass instead of keeping their maps.
+        teacher: of the task; it is frozen, so its norms are folded into its convolutions.
+
+    Raises:
+        ValueError: for a backbone without stages.
+    """
+    if channels_last:
+        student.to(memory_format=torch.channels_last)
+    if teacher is not None:
+        teacher.optimize(channels_last)
+    if checkpoint_activations:
+        stages = getattr(student.backbone, "stages", None)
+        if not stages:
+            raise ValueError(
+                f"--checkpoint-activations: {student.name}'s backbone has no stages to recompute; leave the option out"
+            )
+        for stage in stages:
+            # The wrapped forward is an attribute, so the names in the state dict do not change.
+            stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)
+
+
+def compile_body(student: Detector) -> None:
+    """Compile backbone and neck in place; shapes in heads and losses change with every batch."""
+    student.backbone.compile()
+    student.neck.compile()
