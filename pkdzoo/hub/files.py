@@ -11,8 +11,9 @@ from torch import Tensor
 
 from pkdzoo.checkpoints.io import read_state_dict, save_safetensors
 from pkdzoo.hub.errors import DownloadError, first_line, is_connection_error, is_transient
-from pkdzoo.utils.files import read_json, sha256_of_file, to_json, write_text
+from pkdzoo.utils.files import sha256_of_file, to_json, write_text
 from pkdzoo.utils.retry import call_with_retries
+from pkdzoo.utils.strict_json import read_strict_json
 
 CONFIG, TENSORS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
 ACCESS = "check the name; a private one needs a token: run `hf auth login` or set HF_TOKEN"
@@ -201,7 +202,7 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: if pkdzoo did not write it, or it is damaged.
     """
-    config = read_json(path)
+    config = read_strict_json(path)
     if not isinstance(config, dict) or config.get("library_name") != "pkdzoo":
         raise ValueError(f"{path} describes a model of another library, not of pkdzoo; load it with that library")
     kinds = {"args": dict, SETTINGS: dict, "label_names": list}

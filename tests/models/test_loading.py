@@ -14,7 +14,6 @@ import pkdzoo
 from pkdzoo.models._loading import is_our_layout
 from pkdzoo.training.checkpoint import Progress, save_checkpoint, snapshot
 from pkdzoo.training.optim import build_average
-from pkdzoo.training.optim import build_average
 
 
 @pytest.fixture
