@@ -43,7 +43,7 @@ class Download(NamedTuple):
 
 
 @contextmanager
-def downloaded(url: str, folder: Path, sha256: str = "") -> Iterator[Download]:
+def open_download(url: str, folder: Path, sha256: str = "") -> Iterator[Download]:
     """Download a file; it is deleted at the end of the block.
 
     Args:
@@ -177,7 +177,7 @@ def remove_old_partial_files(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path, name: str) -> Iterator[None]:
+def hold_lock(folder: Path, name: str) -> Iterator[None]:
     """Hold a lock on a file's name, so that the processes of one machine download it once.
 
     Raises:

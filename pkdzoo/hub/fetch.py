@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pkdzoo.checkpoints.io import read_state_dict, save_safetensors
-from pkdzoo.hub.download import downloaded, locked
+from pkdzoo.hub.download import hold_lock, open_download
 from pkdzoo.hub.errors import DownloadError, first_line
 from pkdzoo.hub.files import fetch_repository, read_folder
 from pkdzoo.hub.weights import Weights
@@ -107,12 +107,12 @@ def from_link(
         path: of the converted file in the cache.
     """
     folder = path.parent
-    with locked(folder, path.name):
+    with hold_lock(folder, path.name):
         state = read_cached(path)  # another process may have written it
         if state is not None:
             return state, str(path)
         recorded = recorded_hash(folder, url, sha256)
-        with downloaded(mirrored(url), folder, sha256) as file:
+        with open_download(mirror_link(url), folder, sha256) as file:
             if recorded not in (None, file.sha256):
                 raise DownloadError(
                     f"{url} has the SHA-256 {file.sha256}, but its first download had {recorded}. The file was "
@@ -180,7 +180,7 @@ def record_hash(folder: Path, url: str, sha256: str) -> None:
     Raises:
         OSError: e.g. for a full disk.
     """
-    with locked(folder, INDEX):
+    with hold_lock(folder, INDEX):
         content = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
         write_json(folder / INDEX, {**content, url: sha256})
 
@@ -205,7 +205,7 @@ def hub_repositories(name: str, row: Weights) -> list[str]:
     return [repository for repository in repositories if repository]
 
 
-def mirrored(url: str) -> str:
+def mirror_link(url: str) -> str:
     """The link, or its path below ``PKDZOO_MIRROR``."""
     mirror = os.environ.get("PKDZOO_MIRROR")
     if not mirror:

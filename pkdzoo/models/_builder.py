@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def from_folder(
     try:
         return from_saved(name, read_saved(config), state, num_classes, overrides)
     except ValueError as error:
-        raise ValueError(f"{error}{newer_version(config)}") from error
+        raise ValueError(f"{name}: {error}{newer_version(config)}") from error
 
 
 def from_saved(
@@ -161,7 +162,7 @@ def from_saved(
     entry, _ = find(saved.architecture)
     args = {key: from_json(value) for key, value in saved.args.items() if key != "num_classes"}
     if args or saved.classes > entry.args.get("num_classes", 80):
-        check_size(name, entry, args, saved.classes, state)
+        check_size(entry, args, saved.classes, state)
     settings = dict(saved.settings)
     for key in overrides:
         settings.pop(key, None)
@@ -169,7 +170,8 @@ def from_saved(
         args.pop("pixel_norm", None)
     if "in_chans" in overrides or "pixel_norm" in overrides:
         settings.pop("pixel_norm", None)
-    model = build(entry, {**args, **overrides}, num_classes or saved.classes, loaded=saved.classes)
+    with config_errors(active=not overrides):
+        model = build(entry, {**args, **overrides}, num_classes or saved.classes, loaded=saved.classes)
     saved_norm = saved.settings.get("pixel_norm")
     saved_order = model.channel_order if saved_norm is None else saved_norm.channel_order
     apply_settings(model, settings)
@@ -180,14 +182,26 @@ def from_saved(
     return model
 
 
-def check_size(name: str, entry: Entry, args: Mapping[str, Any], classes: int, state: Mapping[str, Tensor]) -> None:
+def check_size(entry: Entry, args: Mapping[str, Any], classes: int, state: Mapping[str, Tensor]) -> None:
     """Check that the arguments of a config give the tensors of its file, before memory is reserved for them."""
-    try:
-        with torch.device("meta"):
-            expected = build(entry, args, classes)
-    except Exception as error:  # arguments of a wrong type can raise any
-        raise ValueError(f"{name}: its config.json has arguments that cannot be used: {error}") from error
+    with config_errors(), torch.device("meta"):
+        expected = build(entry, args, classes)
     select_matching(expected, state)
+
+
+@contextmanager
+def config_errors(active: bool = True) -> Iterator[None]:
+    """Report what arguments of a wrong type raise as an error of the config.
+
+    Args:
+        active: False if the arguments are not the config's alone.
+    """
+    try:
+        yield
+    except (TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
+        if not active:
+            raise
+        raise ValueError(f"its config.json has arguments that cannot be used: {error}") from error
 
 
 def open_saved(

@@ -74,15 +74,8 @@ def read_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     settings: dict[str, Any] = {}
     if any(key in config for key in ("pixel_mean", "pixel_std", "channel_order")):
-        mean, std = (numbers(key, config.get(key), -1e6, 1e6) for key in ("pixel_mean", "pixel_std"))
-        order = config.get("channel_order")
-        if len(mean) != len(std):
-            raise ValueError(f"config.json: {len(mean)} pixel_mean and {len(std)} pixel_std: write one per channel")
-        if min(std) <= 0:
-            raise ValueError(f"config.json: pixel_std={shorten(std)}: write numbers above 0")
-        if order not in ("rgb", "bgr"):
-            raise ValueError(f"config.json: channel_order={shorten(order)}: write 'rgb' or 'bgr'")
-        settings["pixel_norm"] = PixelNorm(tuple(mean), tuple(std), order)
+        parts = (config.get(key) for key in ("pixel_mean", "pixel_std", "channel_order"))
+        settings["pixel_norm"] = read_pixel_norm("", *parts)
     if "resize" in config:
         sides = config["resize"]
         if not isinstance(sides, list) or len(sides) != 2:
@@ -93,6 +86,18 @@ def read_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     if "postprocess" in config:
         settings["postprocess"] = read_postprocess(config["postprocess"])
     return settings
+
+
+def read_pixel_norm(place: str, mean: Any, std: Any, order: Any) -> PixelNorm:
+    """Pixel statistics; ValueError for wrong ones. ``place`` is a prefix of names in messages."""
+    means, stds = numbers(f"{place}pixel_mean", mean, -1e6, 1e6), numbers(f"{place}pixel_std", std, -1e6, 1e6)
+    if len(means) != len(stds):
+        raise ValueError(f"config.json: {len(means)} pixel_mean and {len(stds)} pixel_std: write one per channel")
+    if min(stds) <= 0:
+        raise ValueError(f"config.json: {place}pixel_std={shorten(stds)}: write numbers above 0")
+    if order not in ("rgb", "bgr"):
+        raise ValueError(f"config.json: {place}channel_order={shorten(order)}: write 'rgb' or 'bgr'")
+    return PixelNorm(tuple(means), tuple(stds), order)
 
 
 def read_postprocess(values: Any) -> PostProcess:
@@ -169,6 +174,10 @@ def check_argument(key: str, value: Any) -> None:
     """Check an argument of a build function; how it fits the architecture is checked when it is built."""
     limit = MAX_DEPTH if "depth" in key else MAX_SIDE if key == "resize" else MAX_ARGUMENT
     limit = MAX_CHANNELS if key == "in_chans" else limit
+    if key == "pixel_norm" and value is not None:
+        if not isinstance(value, dict) or set(value) != {"mean", "std", "channel_order"}:
+            raise ValueError(f"config.json: args.pixel_norm={shorten(value)}: write mean, std and channel_order")
+        read_pixel_norm("args.", value["mean"], value["std"], value["channel_order"])
     values = [value]
     while values:
         item = values.pop()

@@ -17,7 +17,7 @@ import pytest
 from helpers.serving import Served
 
 from pkdzoo.hub import download
-from pkdzoo.hub.download import downloaded, locked
+from pkdzoo.hub.download import hold_lock, open_download
 from pkdzoo.hub.errors import DownloadError
 from pkdzoo.inference.web import fetch_image
 from pkdzoo.utils import http, retry
@@ -75,12 +75,12 @@ def test_endless_answers_stop_in_time_and_release_the_lock(server: Served, tmp_p
     url, digest = server.put(FILE, CONTENT)
     server.faults[:] = [raw(start, part, pause)] * 3
     started = time.monotonic()
-    with pytest.raises(DownloadError, match=reason) as error, locked(tmp_path, "file"), downloaded(url, tmp_path):
+    with pytest.raises(DownloadError, match=reason) as error, hold_lock(tmp_path, "file"), open_download(url, tmp_path):
         raise AssertionError("it was accepted")
     assert time.monotonic() - started < 8
     assert "load_checkpoint(model, 'the file')" in str(error.value)
     server.faults.clear()
-    with locked(tmp_path, "file"), downloaded(url, tmp_path, digest) as file:
+    with hold_lock(tmp_path, "file"), open_download(url, tmp_path, digest) as file:
         assert file.path.read_bytes() == CONTENT
     assert [path.name for path in tmp_path.iterdir()] == [".locks"]
 
@@ -90,7 +90,7 @@ def test_a_slow_server_is_left_after_a_minute(server: Served, tmp_path: Path, mo
     monkeypatch.setattr(download, "LIMITS", replace(download.LIMITS, seconds=60.0))
     url, _ = server.put(FILE, CONTENT)
     server.faults[:] = [raw(OK + b"Content-Length: 100000\r\n\r\n", b"x", 0.02)]
-    with pytest.raises(DownloadError, match=r"it is too slow: \d+ bytes in 0 seconds"), downloaded(url, tmp_path):
+    with pytest.raises(DownloadError, match=r"it is too slow: \d+ bytes in 0 seconds"), open_download(url, tmp_path):
         pass
     assert len(server.requests) == 1
 
@@ -99,7 +99,7 @@ def test_the_time_is_for_all_attempts_together(server: Served, tmp_path: Path) -
     url, _ = server.put(FILE, CONTENT)
     server.faults[:] = [raw(OK + b"Content-Length: 100000\r\n\r\n", b"", 0.1)] * 3
     started = time.monotonic()
-    with pytest.raises(DownloadError, match="could not be downloaded"), downloaded(url, tmp_path):
+    with pytest.raises(DownloadError, match="could not be downloaded"), open_download(url, tmp_path):
         pass
     assert time.monotonic() - started < 4
 
@@ -111,12 +111,12 @@ def test_who_waits_for_a_lock_gives_up(tmp_path: Path, monkeypatch: pytest.Monke
 
     def wait() -> None:
         try:
-            with locked(tmp_path, "file"):
+            with hold_lock(tmp_path, "file"):
                 problems.append("it got the lock")
         except DownloadError as error:
             problems.append(str(error))
 
-    with locked(tmp_path, "file"):
+    with hold_lock(tmp_path, "file"):
         thread = threading.Thread(target=wait)
         thread.start()
         thread.join()
@@ -136,11 +136,11 @@ def test_the_endless_body_of_a_redirect_is_not_read(server: Served, tmp_path: Pa
     for body in (b"", b"x" * 65536):
         server.faults[:] = [redirect(url, body), redirect("file.pth", body)]
         started = time.monotonic()
-        with downloaded(url, tmp_path, digest) as file:
+        with open_download(url, tmp_path, digest) as file:
             assert file.path.read_bytes() == CONTENT
         assert time.monotonic() - started < 1
     server.faults[:] = [redirect(url, b"x")] * 11
-    with pytest.raises(DownloadError, match="infinite loop"), downloaded(url, tmp_path):
+    with pytest.raises(DownloadError, match="infinite loop"), open_download(url, tmp_path):
         pass
 
 
@@ -148,7 +148,7 @@ def test_the_endless_body_of_a_redirect_is_not_read(server: Served, tmp_path: Pa
 def test_redirects_stay_on_the_web(server: Served, tmp_path: Path, target: str) -> None:
     url, _ = server.put(FILE, CONTENT)
     server.faults[:] = [redirect(target)]
-    with pytest.raises(DownloadError, match="which is not http or https"), downloaded(url, tmp_path):
+    with pytest.raises(DownloadError, match="which is not http or https"), open_download(url, tmp_path):
         pass
     assert len(server.requests) == 1
 
@@ -192,11 +192,11 @@ def test_an_encrypted_link_does_not_lead_to_an_open_one(
     plain, _ = server.put(FILE, CONTENT)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
     content = OK + b"Content-Length: 3\r\nConnection: close\r\n\r\nabc"
-    with encrypted(tmp_path, content) as url, downloaded(url, tmp_path / "cache") as file:
+    with encrypted(tmp_path, content) as url, open_download(url, tmp_path / "cache") as file:
         assert file.path.read_bytes() == b"abc"
     location = f"HTTP/1.1 302 Found\r\nLocation: {plain}\r\nContent-Length: 0\r\n\r\n".encode()
     refusal = pytest.raises(DownloadError, match="redirects from https to http")
-    with encrypted(tmp_path, location) as url, refusal, downloaded(url, tmp_path / "cache"):
+    with encrypted(tmp_path, location) as url, refusal, open_download(url, tmp_path / "cache"):
         raise AssertionError("it was followed")
     assert not server.requests
 

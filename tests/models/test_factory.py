@@ -72,7 +72,7 @@ def test_names_that_nobody_has() -> None:
 def test_weights_that_nobody_has() -> None:
     with pytest.raises(
         ValueError,
-        match=r"no weights for 'retina_r18_on_output' \(its tags: none\); retina detectors with weights: .*r50\.coco_2x",
+        match=r"no weights for 'retina_r18_on_output' \(its tags: none\); retina detectors with weights: .*50\.coco_2x",
     ):
         pkdzoo.create_detector("retina_r18_on_output", pretrained=True)
     with pytest.raises(ValueError, match="its tags: coco_1x, coco_2x"):

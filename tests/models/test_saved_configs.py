@@ -57,6 +57,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"args": {"width": -1}}, "arguments that cannot be used"),
     ({"args": {"width": [[256]]}}, "arguments that cannot be used"),
     ({"args": {"later": 1}}, "no argument 'later'"),
+    (
+        {"args": {"pixel_norm": {"mean": [[1]], "std": [1], "channel_order": "rgb"}}},
+        r"args\.pixel_mean=\[1\]: write num",
+    ),
+    ({"args": {"pixel_norm": {"mean": [], "std": [], "channel_order": "rgb"}}}, r"args\.pixel_mean=\[\]: write num"),
+    ({"args": {"pixel_norm": [1]}}, r"args\.pixel_norm=\[1\]: write mean, std and channel_order"),
     ({"args": {"backbone": "x" * 2000}}, "a text of more than 1000 characters"),
 ]
 SETTINGS: list[tuple[dict[str, Any], str]] = [
