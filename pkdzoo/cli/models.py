@@ -194,6 +194,7 @@ def weights_lines(row: Weights) -> list[str]:
     location = row.hub_id or row.file or row.url or "no source"
     lines = [f"  weights      {row.tag}: {score}{f' ({row.source})' if row.source else ''}, license {row.license}"]
     lines.append(f"               {location}{'' if row.direct else ' (open it in a browser)'}")
+    lines.append(f"               SHA-256: {row.hash_digits} known{f', {row.sha256[:8]}' if row.sha256 else ''}")
     return lines + ([f"               {row.note}"] if row.note else [])
 
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pkdzoo.checkpoints import load_strictly, select_matching
 from pkdzoo.data.labels import label_names as names_of
 from pkdzoo.hub.fetch import find_weights
-from pkdzoo.hub.files import SETTINGS, NoSavedDetector, fetch_repository, find_saved_folder, read_folder
+from pkdzoo.hub.files import NoSavedDetector, fetch_repository, find_saved_folder, read_folder
 from pkdzoo.layers.init import DeferredInit
 from pkdzoo.models._channels import widen
-from pkdzoo.models._config import apply_settings, from_json, set_labels
+from pkdzoo.models._config import from_json, layers_of, set_labels
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.models._loading import adapt_state, to_our_layout
 from pkdzoo.models._registry import PREFIXES, Entry, find, folder_of, list_detectors
+from pkdzoo.models._saved_config import Saved, apply_settings, newer_version, read_saved
 from pkdzoo.models.backbones import backbone_arguments
 from pkdzoo.structures import PixelNorm
 from pkdzoo.utils.suggest import did_you_mean
@@ -62,6 +65,7 @@ def build(entry: Entry, overrides: Mapping[str, Any], num_classes: int | None, l
         model: ZooModel = entry.build(**args)
     model.name = entry.name
     model.overrides = changes
+    model.built_layers = layers_of(model)
     return model
 
 
@@ -178,27 +182,70 @@ def from_folder(
     else:
         folder = fetch_repository(location, cache_dir, token, local_files_only)
     config, state = read_folder(folder)
-    config = {**config, **config.get(SETTINGS, {})}
-    missing = [key for key in ("architecture", "num_classes", "label_names") if key not in config]
-    if missing:
-        raise ValueError(f"{name}: its config.json lacks {', '.join(missing)}: save it again by save_pretrained()")
-    entry, _ = find(str(config["architecture"]))
-    saved = {key: from_json(value) for key, value in config.get("args", {}).items() if key != "num_classes"}
-    if "in_chans" in overrides:  # build() computes statistics for another number of channels
-        saved.pop("pixel_norm", None)
-    classes = int(config["num_classes"])
-    model = build(entry, {**saved, **overrides}, num_classes or classes, loaded=classes)
-    saved_order = config.get("channel_order", model.channel_order)
-    replaced = {*overrides, *(("pixel_mean",) if "pixel_norm" in overrides else ())}
     try:
-        apply_settings(model, {key: value for key, value in config.items() if key not in replaced})
-    except (TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"{name}: this version of pkdzoo cannot read its config.json: {error}") from error
-    load_strictly(model, adapt_state(model, state, classes, swap_channels=saved_order != model.channel_order))
-    if model.num_classes == classes:
-        set_labels(model, config["label_names"])
+        return from_saved(name, read_saved(config), state, num_classes, overrides)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}{newer_version(config)}") from error
+
+
+def from_saved(
+    name: str, saved: Saved, state: Mapping[str, Tensor], num_classes: int | None, overrides: Mapping[str, Any]
+) -> ZooModel:
+    """Build the detector of a config and load its tensors.
+
+    Args:
+        name: place of the saved detector.
+        saved: its checked config.
+        state: its tensors.
+        num_classes: see :func:`pkdzoo.create_detector`.
+        overrides: arguments that replace the saved ones.
+
+    Raises:
+        ValueError: if the config, the tensors and the arguments do not fit together.
+    """
+    entry, _ = find(saved.architecture)
+    args = {key: from_json(value) for key, value in saved.args.items() if key != "num_classes"}
+    if args or saved.classes > entry.args.get("num_classes", 80):
+        check_size(entry, args, saved.classes, state)
+    settings = dict(saved.settings)
+    for key in overrides:
+        settings.pop(key, None)
+    if "in_chans" in overrides:  # build() computes statistics for another number of channels
+        args.pop("pixel_norm", None)
+    if "in_chans" in overrides or "pixel_norm" in overrides:
+        settings.pop("pixel_norm", None)
+    with config_errors(active=not overrides):
+        model = build(entry, {**args, **overrides}, num_classes or saved.classes, loaded=saved.classes)
+    saved_norm = saved.settings.get("pixel_norm")
+    saved_order = model.channel_order if saved_norm is None else saved_norm.channel_order
+    apply_settings(model, settings)
+    load_strictly(model, adapt_state(model, state, saved.classes, swap_channels=saved_order != model.channel_order))
+    if model.num_classes == saved.classes:
+        set_labels(model, saved.labels)
     model.loaded_from = name
     return model
+
+
+def check_size(entry: Entry, args: Mapping[str, Any], classes: int, state: Mapping[str, Tensor]) -> None:
+    """Check that the arguments of a config give the tensors of its file, before memory is reserved for them."""
+    with config_errors(), torch.device("meta"):
+        expected = build(entry, args, classes)
+    select_matching(expected, state)
+
+
+@contextmanager
+def config_errors(active: bool = True) -> Iterator[None]:
+    """Report what arguments of a wrong type raise as an error of the config.
+
+    Args:
+        active: False if the arguments are not the config's alone.
+    """
+    try:
+        yield
+    except (TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
+        if not active:
+            raise
+        raise ValueError(f"its config.json has arguments that cannot be used: {error}") from error
 
 
 def open_saved(

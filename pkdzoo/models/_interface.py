@@ -31,6 +31,7 @@ class ZooModel(nn.Module):
         postprocess_config: settings of the step from head outputs to detections.
         optimized: True after ``optimize()``, which changes the keys of the state dict.
         loaded_from: source of the weights; None for random weights.
+        built_layers: layers at the time when the detector was built; None for one that the registry did not build.
     """
 
     class_layers: tuple[str, ...] = ()
@@ -47,6 +48,7 @@ class ZooModel(nn.Module):
     postprocess_config: PostProcess
     optimized: bool
     loaded_from: str | None
+    built_layers: dict[str, tuple[Any, ...]] | None = None
     backbone: nn.Module
     neck: nn.Module
 

@@ -228,6 +228,7 @@ WEIGHTS: dict[str, list[Weights]] = {
             f"swin/{SWIN_T}",
             "_20210902_120937-9d6b7cfa",
             42.7,
+            mask_AP=39.3,
             note="PKD's readme links this file as the teacher of its Swin row; the row's numbers are Swin-S's",
         )
     ],

@@ -151,6 +151,7 @@ def build(
 
 
 WEIGHTS: dict[str, list[Weights]] = {
+    "retina_r18": [mmdetection("coco_1x", "retinanet/retinanet_r18_fpn_1x_coco", "_20220407_171055-614fd399", 31.7)],
     "retina_r50": [
         mmdetection("coco_1x", "retinanet/retinanet_r50_fpn_1x_coco", "_20200130-c2398f9e", 36.5),
         mmdetection(
@@ -200,7 +201,14 @@ register_family(
 register_distilled(
     "retina_r50_pkd_fcos_x101",
     Distilled("retina_r50", "fcos_x101_64x4d.coco_ms2x", ("pkd",), (42.6, 36.5, 40.3), PKD_README),
-    [mmrazor("coco_1x", "pkd/pkd_fcos_retina/pkd_fpn_fcos_x101_retina_r50_1x_coco_20220925_181547-9cac5059", 40.3)],
+    [
+        mmrazor(
+            "coco_1x",
+            "pkd/pkd_fcos_retina/pkd_fpn_fcos_x101_retina_r50_1x_coco_20220925_181547-9cac5059",
+            40.3,
+            version="CAEQThiBgMCLyNC0oBgiIDBjY2FkY2JlNGFiYzRmM2RiZGUyYzM1NjQxYzQxODA4",
+        )
+    ],
 )
 register_distilled(
     "retina_r50_pkd_swin",
@@ -215,7 +223,10 @@ register_distilled(
     ),
     [
         mmrazor(
-            "coco_2x", "pkd/pkd_swin_retina/pkd_fpn_mask_rcnn_swin_retina_r50_2x_coco_20220925_142555-edec7433", 41.5
+            "coco_2x",
+            "pkd/pkd_swin_retina/pkd_fpn_mask_rcnn_swin_retina_r50_2x_coco_20220925_142555-edec7433",
+            41.5,
+            version="CAEQThiBgIDWqNC0oBgiIDViOGE0ZDU4ODgxNzQ5YmE5OGU3MzRkMjFiZGRjZmRm",
         )
     ],
 )
@@ -231,7 +242,10 @@ register_distilled(
     ),
     [
         mmrazor(
-            "coco_2x", "pkd/pkd_retinax_retina/pkd_fpn_retina_x101_retina_r50_2x_coco_20221014_232526-4c0f8d96", 40.8
+            "coco_2x",
+            "pkd/pkd_retinax_retina/pkd_fpn_retina_x101_retina_r50_2x_coco_20221014_232526-4c0f8d96",
+            40.8,
+            version="CAEQThiBgIDQqdC0oBgiIGFmZjNmZmE4NDFiMDQ4MzhiMzdjOGI2NzI4MTQxMjFi",
         )
     ],
 )
