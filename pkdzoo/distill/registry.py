@@ -19,6 +19,7 @@ from pkdzoo.distill.methods.gid import GID
 from pkdzoo.distill.methods.global_knowledge import GlobalKnowledge
 from pkdzoo.distill.methods.gt_mask import GTMask
 from pkdzoo.distill.methods.mse import MSE
+from pkdzoo.distill.methods.norm_cwd import NormCWD
 from pkdzoo.distill.methods.norm_kl import NormKL
 from pkdzoo.distill.methods.pkd import PKD
 from pkdzoo.distill.methods.rank_mimic import RankMimic
@@ -37,6 +38,7 @@ METHODS: dict[str, Callable[..., DistillMethod]] = {
     "global_knowledge": GlobalKnowledge,
     "gt_mask": GTMask,
     "mse": MSE,
+    "norm_cwd": NormCWD,
     "norm_kl": NormKL,
     "pkd": PKD,
     "rank_mimic": RankMimic,
@@ -91,7 +93,7 @@ def method_options(name: str) -> dict[str, Any]:
     Example:
         >>> from pkdzoo.distill import method_options
         >>> method_options("mse")
-        {'weight': None, 'levels': 4, 'pair': 'index', 'resize': 'larger', 'normalize': False, 'sync': False}
+        {'weight': None, 'levels': None, 'pair': 'index', 'resize': 'larger', 'normalize': False, 'sync': False}
     """
     if name not in METHODS:
         raise ValueError(

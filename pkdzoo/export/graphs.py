@@ -130,6 +130,9 @@ class DenseDetections(DenseGraph):
         model, config = self.dense, self.postprocess_config
         parts = [self.candidates(*level) for level in self.levels(images, sizes)]
         boxes, scores, labels = (torch.cat(part, dim=1) for part in zip(*parts))
+        if model.top_k_of_all_levels:
+            scores, index = scores.topk(torch.sym_min(config.pre_nms_top_k, scores.shape[1]), dim=1)
+            boxes, labels = rows_of(boxes, index), labels.gather(1, index)
         if model.clip_before_nms:
             boxes = clip(boxes, sizes)
         scores = torch.where(has_area(boxes), scores, INVALID)  # boxes outside the image have no area after clipping

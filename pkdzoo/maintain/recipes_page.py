@@ -21,13 +21,13 @@ FOLDERS = {
     "represent them.",
     "baselines": "Methods that the above are compared with: plain imitation, masks of boxes, FRS, FGD, FGFI, DeFeat, "
     "GID, rank mimicking, CWD.",
-    "rtmdet": "RTMDet (arXiv:2212.07784): a fast one-stage family for 640 x 640.",
+    "rtmdet": "RTMDet (arXiv:2212.07784): its five sizes, and MMYOLO's students that learn from the next larger size.",
     "supervised": "Teachers and plain students.",
 }
 COLUMNS = "| recipe | teacher | plain AP | published AP | source | checked here | measured here |"
 # Methods whose losses (of one, the prototypes) equal those of their authors' code (tests/golden/kd).
 EQUAL_METHODS = {
-    **{method: method for method in ("crosskd", "cwd", "fbkd", "fgd", "pkd")},
+    **{method: method for method in ("crosskd", "cwd", "fbkd", "fgd", "norm_cwd", "pkd")},
     "global_knowledge": "prototypes",
 }
 HEAD = """# Recipes

@@ -19,7 +19,7 @@ from pkdzoo.models._channels import widen
 from pkdzoo.models._config import apply_settings, from_json, set_labels
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.models._loading import adapt_state, to_our_layout
-from pkdzoo.models._registry import PREFIXES, Entry, find, list_detectors
+from pkdzoo.models._registry import PREFIXES, Entry, find, folder_of, list_detectors
 from pkdzoo.models.backbones import backbone_arguments
 from pkdzoo.structures import PixelNorm
 from pkdzoo.utils.suggest import did_you_mean
@@ -83,6 +83,43 @@ def arguments_of(entry: Entry, backbone: str) -> set[str]:
     """Names of the arguments of an entry with this backbone."""
     own = set(inspect.signature(entry.build).parameters) - {"backbone_args"}
     return own | backbone_arguments(backbone)
+
+
+def from_name(
+    name: str,
+    pretrained: bool,
+    num_classes: int | None,
+    label_names: str | Sequence[str] | None,
+    cache_dir: str | Path | None,
+    overrides: Mapping[str, Any],
+) -> ZooModel:
+    """Build a registered detector or load a saved one, in eval mode, see :func:`pkdzoo.create_detector`."""
+    labels, num_classes = resolve_classes(label_names, num_classes)
+    folder = folder_of(name)
+    if folder is not None and not name.startswith(PREFIXES) and not folder.is_dir():
+        raise NoSavedDetector(
+            f"there is no such folder: {name}, and no detector is registered under this name: write 'local-dir:FOLDER' "
+            "or 'hf-hub:ORGANIZATION/NAME'"
+        )
+    if folder is not None or name.startswith(PREFIXES):
+        model = from_folder(name if folder is None else f"local-dir:{folder}", num_classes, cache_dir, overrides)
+    elif ":" in name:
+        raise ValueError(f"{name!r} is not a registered name: write a folder, or 'hf-hub:ORGANIZATION/NAME'")
+    else:
+        model = from_registry(name, pretrained, num_classes, cache_dir, overrides)
+    if labels is not None:
+        set_labels(model, labels)
+    return model.eval()
+
+
+def resolve_classes(
+    label_names: str | Sequence[str] | None, num_classes: int | None
+) -> tuple[tuple[str, ...] | None, int | None]:
+    """Class names as a tuple, and the number of classes: theirs where only names are given."""
+    if label_names is None:
+        return None, num_classes
+    labels = names_of(label_names if isinstance(label_names, str) else tuple(label_names))
+    return labels, len(labels) if num_classes is None else num_classes
 
 
 def from_registry(
@@ -182,10 +219,8 @@ def open_saved(
         if name.startswith("local-dir:") or "@" in name:
             raise ValueError(f"revision={revision!r}: leave it out, {location} is a folder or contains a revision")
         name = f"{name}@{revision}"
-    if label_names is not None:
-        label_names = names_of(label_names if isinstance(label_names, str) else tuple(label_names))
-        num_classes = len(label_names) if num_classes is None else num_classes
+    labels, num_classes = resolve_classes(label_names, num_classes)
     model = from_folder(name, num_classes, cache_dir, overrides, token, local_files_only)
-    if label_names is not None:
-        set_labels(model, label_names)
+    if labels is not None:
+        set_labels(model, labels)
     return model.eval()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pkdzoo.structures import PixelNorm
 
-STEMS = ("backbone.conv1.", "backbone.patch_embed.")
+STEMS = ("backbone.conv1.", "backbone.patch_embed.", "backbone.stem.0.")
 
 
 def widen(pixel_norm: PixelNorm, channels: int) -> PixelNorm:

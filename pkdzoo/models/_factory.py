@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from pkdzoo.data.labels import label_names as names_of
-from pkdzoo.hub.files import NoSavedDetector
 from pkdzoo.hub.weights import Distilled
-from pkdzoo.models._builder import from_folder, from_registry, open_saved
-from pkdzoo.models._config import set_labels
-from pkdzoo.models._registry import PREFIXES, find, folder_of, list_pairs
+from pkdzoo.models._builder import from_name, open_saved
+from pkdzoo.models._registry import find, list_pairs
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.feature_extractor import FeatureExtractor
 from pkdzoo.utils.suggest import did_you_mean
@@ -78,29 +75,10 @@ def create_detector(
         >>> pkdzoo.create_detector("retina_r10w16", num_classes=3).num_classes
         3
     """
-    if label_names is not None:
-        label_names = names_of(label_names if isinstance(label_names, str) else tuple(label_names))
-        num_classes = len(label_names) if num_classes is None else num_classes
     if in_chans is not None:
         overrides["in_chans"] = in_chans
-    folder = folder_of(name)
-    if folder is not None and not name.startswith(PREFIXES) and not folder.is_dir():
-        raise NoSavedDetector(
-            f"there is no such folder: {name}, and no detector is registered under this name: write 'local-dir:FOLDER' "
-            "or 'hf-hub:ORGANIZATION/NAME'"
-        )
-    if folder is not None or name.startswith(PREFIXES):
-        model = from_folder(name if folder is None else f"local-dir:{folder}", num_classes, cache_dir, overrides)
-    elif ":" in name:
-        raise ValueError(
-            f"{name!r} is not a registered name: write the path of a folder, or 'hf-hub:ORGANIZATION/NAME'"
-        )
-    else:
-        model = from_registry(name, pretrained, num_classes, cache_dir, overrides)
+    model = from_name(name, pretrained, num_classes, label_names, cache_dir, overrides)
     assert isinstance(model, Detector)
-    if label_names is not None:
-        set_labels(model, label_names)
-    model.eval()
     return FeatureExtractor(model) if features_only else model
 
 

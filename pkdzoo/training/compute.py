@@ -55,7 +55,7 @@ def apply_options(
             stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)
 
 
-def compile_body(student: Detector) -> None:
+def compile_pyramid(student: Detector) -> None:
     """Compile backbone and neck in place; shapes in heads and losses change with every batch."""
     student.backbone.compile()
     student.neck.compile()

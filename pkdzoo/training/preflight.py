@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch.utils.data import Subset
 
 from pkdzoo.data import CocoDataset
+from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.task import Task
 from pkdzoo.layers.norm import FrozenBatchNorm2d
 from pkdzoo.models._registry import get_weights, is_detector
@@ -85,6 +86,11 @@ def _describe_models(report: Report, recipe: Recipe, task: Task) -> None:
             report.warnings.append(
                 "the teacher has random weights, as set in the recipe: it cannot improve the student"
             )
+        for name, method in task.methods.items():
+            pairs = cast(DistillMethod, method).paired_levels
+            if pairs:
+                text = ", ".join(f"{i} with {j}" for i, j in pairs)
+                report.lines.append(f"levels    {name} compares {len(pairs)}, student's with teacher's: {text}")
     detectors = {"student": student, **({"teacher": teacher} if teacher is not None else {})}
     report.lines.append("pixels    " + "; ".join(f"{role} {_pixels(model)}" for role, model in detectors.items()))
     if recipe.expect:

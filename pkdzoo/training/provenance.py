@@ -7,8 +7,9 @@ import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.registry import method_options
 from pkdzoo.distill.task import Task
 from pkdzoo.hub.files import CONFIG, SETTINGS, TENSORS, fetch_repository, find_saved_folder
@@ -83,9 +84,9 @@ def method_settings(distill: Distill, task: Task | None = None) -> dict[str, dic
     result = {}
     for name, recipe_options in distill.methods.items():
         options = {**method_options(name), **recipe_options}
-        method = task.methods[name] if task is not None else None
+        method = cast(DistillMethod, task.methods[name]) if task is not None else None
         for key in options:
-            chosen = getattr(method, key, None)
+            chosen = len(method.paired_levels) if method is not None and key == "levels" else getattr(method, key, None)
             if options[key] is None and isinstance(chosen, (int, float, str)):
                 options[key] = chosen
         result[name] = {key: value for key, value in options.items() if value is not None}

@@ -64,8 +64,8 @@ def prepare(
         folder: target, empty or missing.
         repository: ``org/name`` on the Hub.
         arch: architecture of a checkpoint file, with a tag if the file has the weights of that tag; None otherwise.
-        license: of the weights; registered weights have their own.
-        teacher_license: of the teacher; a registered teacher has its own.
+        license: of the weights; registered weights have their own, unless their source states none.
+        teacher_license: of the teacher; a registered teacher has its own, unless its source states none.
         data: name of the data set.
         data_license: of the data set.
         image: photograph that the card shows with its detections. Without it, the card shows images only if the run
@@ -85,7 +85,8 @@ def prepare(
     elif baseline is not None:
         raise ValueError(f"a baseline is compared with a run, and {source!r} is no folder of one: leave it out")
     elif is_detector(source):
-        found = Publication(create_detector(source, pretrained=True), card_of(source))
+        card = with_stated_licenses(card_of(source), license, teacher_license)
+        found = Publication(create_detector(source, pretrained=True), card)
     elif arch is not None:
         model = load_checkpoint(create_detector(arch.partition(".")[0], **labels_of(arch)), source)
         found = Publication(model, card_of_file(Path(source), arch, model, license, data, data_license))
@@ -168,6 +169,15 @@ def with_baseline(card: Card, run: Path, saved: Path, baseline: Path) -> Card:
 def same_images(numbers: Mapping[str, Any], other: Mapping[str, Any], key: str = "annotations_sha256") -> bool:
     """Whether two evaluations are known to be of the same annotation file."""
     return numbers.get("annotations_sha256") is not None and numbers["annotations_sha256"] == other.get(key)
+
+
+def with_stated_licenses(card: Card, license: str, teacher_license: str | None) -> Card:
+    """A card of registered weights, with the caller's licenses where the source of the weights states none."""
+    if card.license == UNKNOWN:
+        card = replace(card, license=license)
+    if card.pair is not None and card.teacher_license in (None, UNKNOWN):
+        card = replace(card, teacher_license=teacher_license)
+    return card
 
 
 def draw_predictions(model: Detector, image: Path, target: Path) -> Path:

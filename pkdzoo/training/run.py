@@ -217,7 +217,7 @@ def restore(
     if args.compile:
         for detector in (student, task.teacher):
             if detector is not None:
-                compute.compile_body(detector)
+                compute.compile_pyramid(detector)
     prepared = accelerator.prepare(task, optimizer, parts.train_loader, parts.val_loader)
     if average is not None:
         average.to(accelerator.device)

@@ -203,16 +203,16 @@ class TestListAndInfo:
         out = run(capsys, "info", "retina_r50_pkd_swin")[1]
         assert "teacher 48.2, plain student 37.4, distilled 41.5" in out
         assert "80: person, bicycle" in out
-        told = json.loads(run(capsys, "info", "retina_r50_pkd_swin.coco_2x", "--json")[1])
-        assert told["distilled"]["teacher"] == "mask_rcnn_swin_s.coco_3x"
-        assert [row["tag"] for row in told["weights"]] == ["coco_2x"]
-        assert told["resize"] == [800, 1333]
+        printed = json.loads(run(capsys, "info", "retina_r50_pkd_swin.coco_2x", "--json")[1])
+        assert printed["distilled"]["teacher"] == "mask_rcnn_swin_s.coco_3x"
+        assert [row["tag"] for row in printed["weights"]] == ["coco_2x"]
+        assert printed["resize"] == [800, 1333]
 
     def test_info_counts_the_weights_classes(self, capsys: pytest.CaptureFixture[str]) -> None:
-        told = json.loads(run(capsys, "info", "fcos_r18w24", "--json")[1])
+        printed = json.loads(run(capsys, "info", "fcos_r18w24", "--json")[1])
         model = pkdzoo.create_detector("fcos_r18w24", pretrained=True)
-        assert told["label_names"] == list(model.label_names) and told["num_classes"] == 6
-        assert told["parameters"] == sum(p.numel() for p in model.parameters())
+        assert printed["label_names"] == list(model.label_names) and printed["num_classes"] == 6
+        assert printed["parameters"] == sum(p.numel() for p in model.parameters())
 
     @pytest.mark.parametrize("name", ["retina_r10w16", "fcos_r18w24.shapes", "retina_r10w16_pkd_gfl_r18", "tood_r50"])
     def test_info_from_the_index_is_that_of_the_detector(self, capsys: pytest.CaptureFixture[str], name: str) -> None:
@@ -223,11 +223,11 @@ class TestListAndInfo:
         assert {key: content[key] for key in facts} == json.loads(json.dumps(facts))
 
     def test_info_of_a_folder(self, capsys: pytest.CaptureFixture[str], folder: str, tmp_path: Path) -> None:
-        told = json.loads(run(capsys, "info", folder, "--json")[1])
+        printed = json.loads(run(capsys, "info", folder, "--json")[1])
         model = pkdzoo.create_detector(f"local-dir:{folder}")
-        assert told["label_names"] == ["cat", "dog", "red fox"]
-        assert told["architecture"] == "retina_r10w16"
-        assert told["parameters"] == sum(p.numel() for p in model.parameters())
+        assert printed["label_names"] == ["cat", "dog", "red fox"]
+        assert printed["architecture"] == "retina_r10w16"
+        assert printed["parameters"] == sum(p.numel() for p in model.parameters())
         assert "classes      3: cat, dog, red fox" in run(capsys, "info", folder)[1]
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "best").symlink_to(folder)
@@ -295,8 +295,8 @@ class TestPredict:
             "1",
         ]
         command += ["--json", "--save", str(photos / save)]
-        told = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **around}
-        done = subprocess.run(command, capture_output=True, env=told, timeout=300)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **around}
+        done = subprocess.run(command, capture_output=True, env=environment, timeout=300)
         assert (done.returncode, done.stderr) == (0, b"")
         printed = [json.loads(line)["path"] for line in done.stdout.decode().splitlines()]
         saved = (photos / save).read_text(encoding="utf-8")
@@ -378,10 +378,14 @@ class TestPredict:
             "--batch-size",
             2,
         )
-        told: dict[str, Any] = json.loads(Path("found.json").read_text())
-        assert told["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}, {"id": 3, "name": "red fox"}]
-        assert [row["id"] for row in told["annotations"]] == list(range(1, 61))
-        assert all(0 <= row["score"] <= 1 for row in told["annotations"])
+        written: dict[str, Any] = json.loads(Path("found.json").read_text())
+        assert written["categories"] == [
+            {"id": 1, "name": "cat"},
+            {"id": 2, "name": "dog"},
+            {"id": 3, "name": "red fox"},
+        ]
+        assert [row["id"] for row in written["annotations"]] == list(range(1, 61))
+        assert all(0 <= row["score"] <= 1 for row in written["annotations"])
         dataset = CocoDataset("found.json", ".")
         assert dataset.label_names == ["cat", "dog", "red fox"]
         assert len(dataset) == 2
@@ -391,8 +395,8 @@ class TestPredict:
     def test_no_detection_at_all(self, capsys: pytest.CaptureFixture[str], folder: str, photos: Path) -> None:
         save = photos.parent / "found.json"
         run(capsys, "predict", folder, photos, "--threshold", 1, "--save", save)
-        told = json.loads(save.read_text())
-        assert (told["annotations"], len(told["images"])) == ([], 2)
+        written = json.loads(save.read_text())
+        assert (written["annotations"], len(written["images"])) == ([], 2)
 
     def test_half_a_coco_file_is_never_there(self, tmp_path: Path) -> None:
         (tmp_path / "found.json").write_text("earlier")
@@ -403,8 +407,8 @@ class TestPredict:
     def test_cocos_own_numbers(self, tmp_path: Path) -> None:
         with writers.open_detection_writer(tmp_path / "found.json", COCO_NAMES):
             pass
-        told = json.loads((tmp_path / "found.json").read_text())
-        assert tuple(c["id"] for c in told["categories"]) == COCO_IDS
+        written = json.loads((tmp_path / "found.json").read_text())
+        assert tuple(c["id"] for c in written["categories"]) == COCO_IDS
 
     def test_a_checkpoint_of_ones_own(self, capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path) -> None:
         torch.manual_seed(1)
@@ -428,8 +432,8 @@ class TestData:
         code, out, err = run(capsys, "data", "check", shapes)
         assert (code, err) == (0, "")
         assert "train: 3 images" in out
-        told = json.loads(run(capsys, "data", "check", shapes, "--split", "val", "--json", "--headers")[1])
-        assert [part["split"] for part in told["splits"]] == ["val"]
+        printed = json.loads(run(capsys, "data", "check", shapes, "--split", "val", "--json", "--headers")[1])
+        assert [part["split"] for part in printed["splits"]] == ["val"]
 
     def test_a_finding_that_breaks_training_is_code_1(
         self, capsys: pytest.CaptureFixture[str], shapes: Path, tmp_path: Path
@@ -442,8 +446,8 @@ class TestData:
 
     def test_convert(self, capsys: pytest.CaptureFixture[str], shapes: Path, tmp_path: Path) -> None:
         start = ("data", "convert", shapes, tmp_path / "voc", "--to", "voc")
-        told = json.loads(run(capsys, *start, "--link", "--split", "train", "--json")[1])
-        assert told["images"] == {"train": 3}
+        printed = json.loads(run(capsys, *start, "--link", "--split", "train", "--json")[1])
+        assert printed["images"] == {"train": 3}
         assert len(open_dataset(tmp_path / "voc", "train")) == 3
         assert "is not empty" in fails(capsys, *start)
         out = run(capsys, "data", "convert", tmp_path / "voc", tmp_path / "yolo", "--to", "yolo")[1]

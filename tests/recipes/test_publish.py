@@ -53,7 +53,7 @@ def run(tmp_path: Path) -> Path:
     measured = f"/annsmith/recipes/evaluate.py {big / 'best'} --data /data/shapes"
     teacher = saved(big / "best", "fcos_r10w16", {"AP": 55.25}, command=measured)
     (big / "recipe.json").write_text(json.dumps(Recipe("big_teacher", "fcos_r10w16").to_dict()))
-    distill = Distill(f"local-dir:{teacher}", {"pkd": {"weight": 6.0}})
+    distill = Distill(f"local-dir:{teacher}", {"pkd": {"weight": 6.0, "levels": 4}})
     plain = Recipe("plain", "retina_r10w16", data=Data(generate={"train": 9}), seed=3)
     metrics = {"AP": 31.5, "AP50": 60.0, "APl": None, "AR100": 44.0, "per_class": {"circle": 40.0, "square": 23.0}}
     about = {
@@ -433,3 +433,20 @@ def test_dry_runs(
     code, out, err = dry("--dry-run")  # a preview, and all that is missing at once
     assert code == 1 and out.startswith("---\nlibrary_name: pkdzoo\n") and "- these weights: unknown" in out
     assert re.search(r"licenses of the weights and of the teacher \(big_teacher\) are .* --license ID --teacher-", err)
+
+
+def test_weights_without_a_license_are_published_once_the_caller_states_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = checkpoint(tensors(pkdzoo.create_detector("retina_r10w16")))
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo" / "x.pth").write_bytes(content)
+    monkeypatch.setenv("PKDZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PKDZOO_MIRROR", str(tmp_path))
+    digest = hashlib.sha256(content).hexdigest()
+    register(monkeypatch, Weights("coco_1x", url="https://host/zoo/x.pth", sha256=digest[:8]))
+    with pytest.raises(ValueError, match="license of the weights is unknown"):
+        prepare("test_retina.coco_1x", tmp_path / "a", "org/a")
+    folder = prepare("test_retina.coco_1x", tmp_path / "a", "org/a", license="GPL-3.0")
+    assert "license: gpl-3.0" in (folder / "README.md").read_text()
+    assert all(pkdzoo.get_weights(name).license == "unknown" for name in ("rtmdet_s_yolo", "rtmdet_tiny_kd_s"))

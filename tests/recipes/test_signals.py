@@ -98,7 +98,7 @@ def test_sigterm_ends_in_a_checkpoint(launcher, whom, recipe, shapes, tmp_path) 
 
 
 def test_the_slurm_script_trains_on_two_machines_and_goes_on(recipe, shapes, tmp_path) -> None:
-    """With stand-ins for srun and scontrol: two agents of one CPU process, each told its own machine's number."""
+    """With stand-ins for srun and scontrol: two agents of one CPU process, each given its own machine's number."""
     tools, output = tmp_path / "bin", tmp_path / "run"
     tools.mkdir()
     for name, text in {

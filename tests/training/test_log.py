@@ -58,19 +58,19 @@ def test_an_unfinished_window_survives_json_to_the_last_bit(tmp_path) -> None:
 
 
 def test_resuming_removes_lines_that_will_be_written_again(tmp_path) -> None:
-    told = [
+    records = [
         {"step": 2, "epoch": 0},
         {"step": 4, "epoch": 0},
         {"step": 4, "epoch": 1, "AP": 1.0},
         {"step": 6, "epoch": 1},
     ]
-    text = "".join(json.dumps(line) + "\n" for line in told)
+    text = "".join(json.dumps(line) + "\n" for line in records)
     (tmp_path / "log.jsonl").write_text(text + '{"step": 8, "ep')
     monitor(tmp_path, progress=Progress(step=4, epoch=1))
-    assert lines(tmp_path) == told[:3]
+    assert lines(tmp_path) == records[:3]
     (tmp_path / "log.jsonl").write_text(text)
     monitor(tmp_path, progress=Progress(step=4, epoch=0, step_in_epoch=4))  # the evaluation is still to come
-    assert lines(tmp_path) == told[:2]
+    assert lines(tmp_path) == records[:2]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
