@@ -23,7 +23,7 @@ def rows(settings: Settings) -> Iterator[Row]:
     """A step of RTMDet-s alone, and one in which it learns from RTMDet-m."""
     gpu = settings.device.type == "cuda"
     size, count = (SIZE, 32 if gpu else 2) if not settings.quick else ((64, 96), 2)
-    small = {"width": 0.0625, "depth": 0.167} if settings.quick else {}
+    small: dict[str, Any] = {"width": 0.0625, "depth": 0.167} if settings.quick else {}
     student = pkdzoo.create_detector("rtmdet_s_yolo", **small)
     teacher = pkdzoo.create_detector("rtmdet_m_yolo", **small)
     tasks: dict[str, Any] = {
