@@ -191,8 +191,8 @@ def list_detectors(
 
     Example:
         >>> import pkdzoo
-        >>> pkdzoo.list_detectors("gfl*", pretrained=True)
-        ['gfl_r101.coco_ms2x', 'gfl_r50.coco_1x', 'gfl_r50_crosskd_pkd_r101.coco_1x', 'gfl_r50_crosskd_r101.coco_1x']
+        >>> pkdzoo.list_detectors("atss*", pretrained=True)
+        ['atss_r101.coco_1x', 'atss_r50.coco_1x', 'atss_r50_crosskd_pkd_r101.coco_1x', 'atss_r50_crosskd_r101.coco_1x']
     """
     families = {entry.family for entry in entries()}
     if family and family not in families:
