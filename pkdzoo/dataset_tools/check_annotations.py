@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from pkdzoo.data.filter import positions
+from pkdzoo.data.filter import odd_areas, positions
 from pkdzoo.data.formats.coco import CROWD, Columns
 from pkdzoo.data.formats.common import UNKNOWN_SIZE
 from pkdzoo.data.labels import unique_names
@@ -96,7 +96,15 @@ def check_records(part: SplitReport, annotations: Annotations) -> None:
             error=True,
         ),
         make_finding("classes without a box", [n for n, c in part.classes.items() if not c["boxes"]], error=False),
+        make_finding("classes with crowd regions only, which are not learned", _crowd_only(columns), error=False),
     )
+
+
+def _crowd_only(columns: Columns) -> list[str]:
+    """Names of the classes that have boxes, all of which are crowd regions (CVAT exports masks as such)."""
+    crowd = (columns.flags & CROWD) > 0
+    crowds, objects = set(columns.labels[crowd].tolist()), set(columns.labels[~crowd].tolist())
+    return [name for number, name in columns.categories if number in crowds - objects]
 
 
 def check_boxes(part: SplitReport, annotations: Annotations) -> None:
@@ -131,6 +139,7 @@ def check_boxes(part: SplitReport, annotations: Annotations) -> None:
         (f"boxes that repeat one of another class (IoU over {DUPLICATE_IOU})", two_classes, False),
         ("boxes of the whole image", whole, False),
         (f"boxes thinner than {TINY:.0f} pixels", tiny, False),
+        ("areas that do not fit their boxes", valid & odd_areas(columns.areas, columns.boxes), False),
     ):
         part.add(make_finding(what, annotations.describe(mask), error))
 

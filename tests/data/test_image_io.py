@@ -38,9 +38,9 @@ def test_gray_fills_three_channels(tmp_path):
 
 def test_palette_with_transparency_keeps_its_colors(tmp_path):
     image = Image.fromarray(RGB).quantize(16)
-    wanted = np.asarray(image.convert("RGB"))
+    expected = np.asarray(image.convert("RGB"))
     found = read_image(save(tmp_path, image, "a.png", transparency=bytes(range(16))))
-    assert np.array_equal(found.permute(1, 2, 0), wanted)
+    assert np.array_equal(found.permute(1, 2, 0), expected)
 
 
 @pytest.mark.parametrize("alpha", [0, 128, 255])

@@ -169,6 +169,22 @@ class TestRecords:
             check(tmp_path, splits=["val"])
 
 
+class TestAnnotations:
+    def test_classes_of_crowd_regions_alone(self, tmp_path: Path) -> None:
+        data = clean()
+        for row in data["annotations"]:
+            row["iscrowd"] = int(row["category_id"] == 7)
+        report = check(write(tmp_path, train=data))
+        assert words(report)["classes with crowd regions only, which are not learned"] == 1
+        assert "dog" in str(report)
+
+    def test_areas_of_another_unit(self, tmp_path: Path) -> None:
+        data = clean()
+        for row, area in zip(data["annotations"], (0, 1e-3, 1e6, 2400)):
+            row["area"] = area
+        assert words(check(write(tmp_path, train=data)))["areas that do not fit their boxes"] == 3
+
+
 class TestImages:
     @pytest.mark.parametrize("decode", [True, False])
     def test_missing_broken_and_of_another_size(self, tmp_path: Path, decode: bool) -> None:
