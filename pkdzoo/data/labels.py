@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pkdzoo.data.formats.common import unique_names
 from pkdzoo.utils.text import quote_some
 
 # In the order of the data set's ``categories``; detectors here number them 0 to 79.
@@ -44,6 +44,13 @@ def label_names(labels: str | tuple[str, ...]) -> tuple[str, ...]:
 def coco_ids(names: tuple[str, ...]) -> dict[int, int] | None:
     """COCO's category id of each label; None for other class names than COCO's."""
     return dict(enumerate(COCO_IDS)) if tuple(names) == COCO_NAMES else None
+
+
+def unique_names(categories: Iterable[tuple[int, str]]) -> list[str]:
+    """Names of categories (id, name); a name that occurs twice gets its id, as in ``red (1)``."""
+    pairs = list(categories)
+    count = Counter(name for _, name in pairs)
+    return [f"{name} ({number})" if count[name] > 1 else name for number, name in pairs]
 
 
 def match_labels(

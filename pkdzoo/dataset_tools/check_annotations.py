@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from pkdzoo.data.filter import odd_areas, positions
 from pkdzoo.data.formats.coco import CROWD, Columns
-from pkdzoo.data.formats.common import UNKNOWN_SIZE, unique_names
+from pkdzoo.data.formats.common import UNKNOWN_SIZE
+from pkdzoo.data.labels import unique_names
 from pkdzoo.dataset_tools.check_report import SplitReport, make_finding
 
 TINY = 3.0  # pixels; a shorter side is mostly an accidental click

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pkdzoo.data.formats import coco_folders
 from pkdzoo.data.formats.base import split_of
-from pkdzoo.data.formats.common import NOT_READ, read_sizes, relative_image_path
+from pkdzoo.data.formats.common import NOT_READ, UNKNOWN_SIZE, read_sizes, relative_image_path
 from pkdzoo.data.formats.read import FORMATS, TABLE, find_format, read_coco, splits_of
 from pkdzoo.data.locate import find_split
 from pkdzoo.dataset_tools.hold_out import divide
@@ -79,15 +79,15 @@ def convert(
         progress: show a progress bar on a terminal.
         hold_out: share of the training images, 0..1, that become the validation split of a source without one. Copies
             of an image and frames of a video stay together; see ``hold_out.py``.
-        follow_links: copy images that are symbolic links, or lie in a linked folder outside the data set. They may
-            point to any file, so they are refused otherwise.
+        follow_links: copy images that are symbolic links, or lie in a linked folder outside the data set. Otherwise
+            they stay links, so that nobody's private files get into the new folder.
 
     Returns:
         Counts, also of what could not be converted.
 
     Raises:
-        ValueError: no format is recognized in ``source``, its annotations are invalid, an image is missing or a link,
-            ``target`` is not empty, or ``hold_out`` is used with an existing validation split.
+        ValueError: no format is recognized in ``source``, its annotations are invalid, an image is missing or a link to
+            something else, ``target`` is not empty, or ``hold_out`` is used with an existing validation split.
 
     Example:
         >>> import tempfile
@@ -175,8 +175,12 @@ def _write_split(job: _Job, coco: dict[str, Any], images: Path, folder: Path, sp
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise ValueError(f"{len(missing)} of {len(paths)} images of {split} are missing: {quote_some(missing, 4)}")
-    if not job.link and not job.follow_links:
-        _refuse_links(paths, job.source, images)
+    linked = _linked(paths, job.source, images)
+    if linked and not job.link and not job.follow_links:
+        job.result.remarks.append(
+            f"{split}: {len(linked)} images are symbolic links, or lie in a linked folder outside the data set, and "
+            "stay links; --follow-links copies what they point to"
+        )
     result = job.result
     dropped: Counter[str] = Counter(coco.get(NOT_READ, {}))
     if result.target_format == "yolo":
@@ -188,25 +192,33 @@ def _write_split(job: _Job, coco: dict[str, Any], images: Path, folder: Path, sp
     image_folder = folder / ("JPEGImages" if result.target_format == "voc" else f"images/{split}")
     names = [str(image["file_name"]) for image in coco["images"]]
     for name in tqdm(names, desc=split, unit="image", disable=None if job.progress else True):
-        place_image(images / name, image_folder / name, job.link, job.follow_links)
+        link = job.link or (images / name in linked and not job.follow_links)
+        place_image(images / name, image_folder / name, link, job.follow_links)
     boxes = total - sum(count for what, count in not_written.items() if what != "segmentations")
     result.images[split], result.boxes[split] = len(names), boxes
     result.dropped[split] = dict(+(dropped + not_written))
 
 
-def _refuse_links(paths: Sequence[Path], source: Path, images: Path) -> None:
-    """Refuse images that are symbolic links, or that a linked folder puts outside the data set."""
+def _linked(paths: Sequence[Path], source: Path, images: Path) -> set[Path]:
+    """Images that are symbolic links, or that a linked folder puts outside the data set.
+
+    Raises:
+        ValueError: such a link points to something else than an image, e.g. to a private file.
+    """
     root = source if source.is_dir() else source.parent
     inside = Path(os.path.abspath(images)).is_relative_to(os.path.abspath(root))
     allowed = Path(os.path.realpath(root if inside else images))  # data.yaml may name a folder elsewhere
-    folders = {path.parent: Path(os.path.realpath(path.parent)).is_relative_to(allowed) for path in paths}
-    linked = [str(path) for path in paths if path.is_symlink() or not folders[path.parent]]
-    if linked:
+    folders = {path.parent for path in paths}
+    outside = {folder for folder in folders if not Path(os.path.realpath(folder)).is_relative_to(allowed)}
+    linked = [path for path in paths if path.is_symlink() or path.parent in outside]
+    sizes = read_sizes(linked, strict=False)
+    bad = [str(path) for path, size in zip(linked, sizes) if size == UNKNOWN_SIZE]
+    if bad:
         raise ValueError(
-            f"{len(linked)} of {len(paths)} images are symbolic links or lie in a linked folder outside {root}: "
-            f"{quote_some(linked, 2)}. A link may point to any file, so its target is not copied: "
-            "write --link to link to it, or --follow-links if you trust the data set"
+            f"{len(bad)} of {len(paths)} images are symbolic links to something else than images: "
+            f"{quote_some(bad, 2)}; delete these links"
         )
+    return set(linked)
 
 
 def _of_annotated_size(coco: dict[str, Any], paths: list[Path], dropped: Counter[str]) -> dict[str, Any]:

@@ -245,23 +245,29 @@ class TestLinks:
         return coco
 
     @pytest.mark.parametrize("to", ["voc", "yolo"])
-    def test_a_linked_image_is_not_copied(self, linked: Path, tmp_path: Path, to: str) -> None:
-        with pytest.raises(
-            ValueError, match=r"1 of 3 images are symbolic links .*a\.png.* write --link .*--follow-links"
-        ):
-            convert(linked, tmp_path / "new", to)
-        assert not (tmp_path / "new").exists()
-        convert(linked, tmp_path / "links", to, link=True)
+    def test_a_linked_image_stays_a_link(self, linked: Path, tmp_path: Path, to: str) -> None:
+        report = convert(linked, tmp_path / "new", to)
+        (placed,) = [path for path in (tmp_path / "new").rglob("*") if path.is_symlink()]
+        assert placed.name == "a.png" and os.path.samefile(placed, tmp_path / "home/secret.png")
+        assert "train: 1 images are symbolic links" in str(report) and "--follow-links copies" in str(report)
         report = convert(linked, tmp_path / "copies", to, follow_links=True)
-        assert report.images == {"train": 3, "val": 3}
+        assert report.images == {"train": 3, "val": 3} and report.remarks == []
         assert not any(path.is_symlink() for path in (tmp_path / "copies").rglob("*"))
 
-    def test_nor_is_one_in_a_linked_folder(self, coco: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("options", [{}, {"link": True}, {"follow_links": True}])
+    def test_a_link_to_something_else_is_an_error(self, linked: Path, tmp_path: Path, options: dict[str, bool]) -> None:
+        (tmp_path / "home" / "secret.png").write_text("-----BEGIN PRIVATE KEY-----")
+        with pytest.raises(ValueError, match=r"1 of 3 images are symbolic links to something else .*a\.png"):
+            convert(linked, tmp_path / "new", "voc", **options)  # type: ignore[arg-type]
+        assert not (tmp_path / "new").exists()
+
+    def test_images_of_a_linked_folder_stay_links(self, coco: Path, tmp_path: Path) -> None:
         (coco / "images/train").rename(tmp_path / "elsewhere")
         (coco / "images/train").symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(ValueError, match="3 of 3 images are symbolic links or lie in a linked folder outside"):
-            convert(coco, tmp_path / "new", "voc")
-        assert convert(coco, tmp_path / "new", "voc", follow_links=True).images["train"] == 3
+        convert(coco, tmp_path / "new", "voc")
+        assert sum(path.is_symlink() for path in (tmp_path / "new").rglob("*")) == 3
+        assert convert(coco, tmp_path / "copies", "voc", follow_links=True).images["train"] == 3
+        assert not any(path.is_symlink() for path in (tmp_path / "copies").rglob("*"))
 
     def test_a_link_inside_and_a_linked_data_set_are_as_before(self, coco: Path, tmp_path: Path) -> None:
         (coco / "images/train").rename(coco / "kept")

@@ -207,10 +207,3 @@ def class_order(folders: Iterable[Path], used: Callable[[], Iterable[str]]) -> l
             lines = [line.split(":")[0].strip() for line in lines if not line.startswith("#")]
         return [name for name in lines if name not in CLASS_FILES[file.name]]
     return sorted(set(used()) - {""})
-
-
-def unique_names(categories: Iterable[tuple[int, str]]) -> list[str]:
-    """Names of categories (id, name); a name that occurs twice gets its id, as in ``red (1)``."""
-    pairs = list(categories)
-    count = Counter(name for _, name in pairs)
-    return [f"{name} ({number})" if count[name] > 1 else name for number, name in pairs]
