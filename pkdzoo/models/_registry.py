@@ -189,8 +189,8 @@ def list_detectors(
 
     Example:
         >>> import pkdzoo
-        >>> pkdzoo.list_detectors("gfl*", pretrained=True)
-        ['gfl_r101.coco_ms2x', 'gfl_r50.coco_1x', 'gfl_r50_crosskd_pkd_r101.coco_1x', 'gfl_r50_crosskd_r101.coco_1x']
+        >>> pkdzoo.list_detectors("atss*", pretrained=True)
+        ['atss_r101.coco_1x', 'atss_r50.coco_1x', 'atss_r50_crosskd_pkd_r101.coco_1x', 'atss_r50_crosskd_r101.coco_1x']
     """
     families = {entry.family for entry in entries()}
     if family and family not in families:
@@ -214,8 +214,8 @@ def list_pairs(filter: str | Sequence[str] = "") -> list[str]:
 
     Example:
         >>> import pkdzoo
-        >>> [name for name in pkdzoo.list_pairs() if name.startswith("faster")]
-        ['faster_rcnn_r50_fbkd_r101', 'faster_rcnn_r50_pkd_r101']
+        >>> [name for name in pkdzoo.list_pairs() if name.startswith("atss")]
+        ['atss_r50_crosskd_pkd_r101', 'atss_r50_crosskd_r101']
     """
     return [name for name in list_detectors(filter) if _ENTRIES[name].distilled is not None]
 
