@@ -1,6 +1,6 @@
 """COCO segmentations (polygons, run lengths) in one flat block of bytes, decoded when an image is loaded.
 
-Coordinates stay float64. COCO rasterises ``int(5 x + 0.5)``, and coordinates with one decimal lie exactly on that
+Coordinates stay float64. COCO rasterizes ``int(5 x + 0.5)``, and coordinates with one decimal lie exactly on that
 boundary: in float32 mask edges would move by a pixel.
 
 pycocotools checks nothing: a coordinate of 5e8 or NaN ends the process, run lengths that are shorter than their image
@@ -10,7 +10,6 @@ read, and one that cannot be used has the kind ``INVALID``.
 
 from __future__ import annotations
 
-import math
 from array import array
 from typing import Any
 
@@ -76,7 +75,7 @@ def _runs(segmentation: dict[str, Any]) -> bytes:
 
 def _is_side(value: Any) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value) and 1 <= value <= MAX_SIDE and value == int(value)
+    return number and 1 <= value <= MAX_SIDE and value == int(value)
 
 
 def decode_counts(text: bytes) -> list[int]:

@@ -131,6 +131,9 @@ class DenseDetections(DenseGraph):
         model, config = self.dense, self.postprocess_config
         parts = [self.candidates(*level) for level in self.levels(images, sizes)]
         boxes, scores, labels = (torch.cat(part, dim=1) for part in zip(*parts))
+        if model.top_k_of_all_levels:
+            scores, index = scores.topk(torch.sym_min(config.pre_nms_top_k, scores.shape[1]), dim=1)
+            boxes, labels = rows_of(boxes, index), labels.gather(1, index)
         if model.clip_before_nms:
             boxes = clip(boxes, sizes)
         scores = torch.where(has_area(boxes), scores, INVALID)  # boxes outside the image have no area after clipping
@@ -224,18 +227,21 @@ class TwoStageDetections(Graph):
     def pool(self, features: FeaturePyramid, boxes: Tensor, size: int) -> Tensor:
         """RoIAlign of boxes (B, R, 4), each at the level for its size: (B * R, channels, size, size).
 
-        As :func:`pkdzoo.ops.rois.pool_rois`, but every box is pooled at every level, as an empty box at the levels that
-        are not its own. Empty boxes cost nothing and add zero, and no shape depends on the data.
+        As :func:`pkdzoo.ops.rois.pool_rois`, but every box is pooled at every level, and the results of all but its own
+        are set to zero, so that no shape depends on the data. At the other levels, and for the boxes of empty rows, a
+        box of one pixel takes its place: OpenVINO returns NaN for an empty box with an adaptive number of samples.
         """
         batch, count, _ = boxes.shape
         image = torch.arange(batch, device=boxes.device)[:, None, None].expand(batch, count, 1).float()
         image, boxes = image.flatten(0, 1), boxes.flatten(0, 1)
-        chosen = roi_levels(boxes, self.stages.roi_levels)
+        chosen, pixel = roi_levels(boxes, self.stages.roi_levels), boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
         pooled = torch.zeros(())
         for i in range(self.stages.roi_levels):
-            rois = torch.cat([image, torch.where((chosen == i)[:, None], boxes, 0.0)], dim=1)
+            own = (chosen == i) & has_area(boxes)
+            rois = torch.cat([image, torch.where(own[:, None], boxes, pixel)], dim=1)
             scale = 1.0 / features.strides[i]
-            pooled = pooled + roi_align(features.levels[i], rois, size, scale, sampling_ratio=0, aligned=True)
+            part = roi_align(features.levels[i], rois, size, scale, sampling_ratio=0, aligned=True)
+            pooled = pooled + torch.where(own[:, None, None, None], part, 0.0)
         return pooled
 
 

@@ -223,8 +223,7 @@ def load_lines(card: Card) -> str:
         if not card.direct
         else ""
     )
-    install = f"Install: `{install_line()[0]}`, {install_line()[1]}."
-    return f"{install}\n\n{browser}```python\n{printable(chr(10).join(code), keep=chr(10))}\n```"
+    return f"Install: {install_line()}.\n\n{browser}```python\n{printable(chr(10).join(code), keep=chr(10))}\n```"
 
 
 def distillation(card: Card) -> str:
@@ -340,9 +339,7 @@ def training(card: Card) -> str:
     recipe = printable(card.recipe or "")
     command = f"```\naccelerate launch recipes/train.py {recipe}{data}\n```"
     if card.origin is not None:
-        elsewhere = (
-            "Trained elsewhere: the authors of the source trained these weights with their own program, not pkdzoo."
-        )
+        elsewhere = "Trained elsewhere: the authors of the source trained these weights, with their own program."
         if card.recipe is None:
             return f"{elsewhere} pkdzoo has no recipe for them."
         own = f"pkdzoo's recipe for the same setting, {markdown_code(recipe)}, trains other weights:"

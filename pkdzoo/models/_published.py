@@ -11,6 +11,7 @@ from typing import Any
 from pkdzoo.hub.weights import Weights
 
 ZOO = "https://download.openmmlab.com/"
+SHARE = "https://openmmlab-share.oss-cn-hangzhou.aliyuncs.com/"  # the storage behind it, with versions of files
 FINER = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # names of the evaluator
 # Pages that have to be opened in a browser.
 BAIDU = "https://pan.baidu.com/s/{}"
@@ -48,9 +49,18 @@ def mmdetection(
     return Weights(tag, url, sha256=_hash(stem), metrics=metrics, source=source, license="Apache-2.0", note=note)
 
 
-def mmrazor(tag: str, file: str, ap: float, source: str = PKD_README, **more: Any) -> Weights:
-    """A distilled student of mmrazor's model zoo; ``file`` is below ``mmrazor/v1`` and holds the teacher as well."""
-    url = f"{ZOO}mmrazor/v1/{file}.pth"
+def mmrazor(tag: str, file: str, ap: float, source: str = PKD_README, version: str = "", **more: Any) -> Weights:
+    """A distilled student of mmrazor's model zoo.
+
+    Args:
+        tag: tag of the weights.
+        file: below ``mmrazor/v1``, without suffix; it holds the teacher as well.
+        ap: AP.
+        source: of the AP.
+        version: of the file in the storage, if the published link names one: such a link always gives the same bytes.
+        more: see :class:`Weights`.
+    """
+    url = f"{SHARE}mmrazor/v1/{file}.pth?versionId={version}" if version else f"{ZOO}mmrazor/v1/{file}.pth"
     return Weights(tag, url, sha256=_hash(file), metrics={"AP": ap}, source=source, license="Apache-2.0", **more)
 
 

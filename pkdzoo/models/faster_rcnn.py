@@ -134,6 +134,7 @@ register_distilled(
             "coco_2x",
             "pkd/pkd_frcnn/pkd_fpn_faster-rcnn_r101_faster-rcnn_r50_2x_coco_20221014_103040-3efbd439",
             40.4,
+            version="CAEQThiBgMDQr9C0oBgiIDMyZWE1Y2ZlMDA2ZDQ2ZGNhZmQ3NzMxODk3YzgzYWFl",
             note="40.3 in a later readme of the same repository",
         )
     ],

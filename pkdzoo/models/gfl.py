@@ -18,11 +18,12 @@ from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses import distribution_focal, giou_loss, quality_focal
-from pkdzoo.models._backbone_fpn import FPNVariant, build_backbone_fpn
+from pkdzoo.models._backbone_fpn import FPNVariant, NeckKind, build_backbone_fpn
 from pkdzoo.models._published import CROSSKD_README, CWD_README, MMDET_ZOO, crosskd, mmdetection, mmrazor_0
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import BCCD_LAUNCH, BCCD_OPTIONS, TINY_DENSE
 from pkdzoo.models.assigners.atss import atss_targets
+from pkdzoo.models.backbones.cspnext import BGR
 from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.ops.boxes import decode_distances, encode_distances, paired_iou
 from pkdzoo.ops.priors import base_anchors
@@ -112,6 +113,7 @@ def build(
     depth: int = 4,
     neck_norm: Norm | None = None,
     head_norm: Norm | None = "gn",
+    neck: NeckKind = "fpn",
     pixel_norm: PixelNorm | None = None,
     resize: tuple[int, int] = (800, 1333),
     **backbone_args: Any,
@@ -128,11 +130,12 @@ def build(
         depth: convolutions per tower.
         neck_norm: norm in the pyramid; None means none, as published.
         head_norm: norm in the towers.
+        neck: ``fpn``; or ``pafpn``, RTMDet's pyramid of strides 8 to 32.
         pixel_norm: pixel statistics and channel order of the input; None means ImageNet's statistics in RGB.
         resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    variant = FPNVariant("on_output")
+    variant = FPNVariant("on_output", neck=neck)
     shared = build_backbone_fpn(
         variant, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
     )
@@ -186,6 +189,7 @@ register_family(
         "gfl_r34": {"backbone": "r34"},
         "gfl_r50": {"backbone": "r50"},
         "gfl_r101": {"backbone": "r101"},
+        "gfl_cspnext_s": {"backbone": "cspnext_s", "neck": "pafpn", "width": 128, "pixel_norm": BGR},
         "gfl_r101_dcn": {"backbone": "r101", "deformable": (2, 3, 4)},
         "gfl_x101_32x4d_dcn": {"backbone": "x101_32x4d", "deformable": (3, 4)},
         "gfl_r10w16": TINY_DENSE,

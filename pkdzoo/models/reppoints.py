@@ -252,6 +252,7 @@ register_distilled(
             "coco_2x",
             "pkd/pkd_reppoints/pkd_fpn_reppoints_x101_dcn_reppoints_r50_2x_coco_20220926_145818-f8932e12",
             42.3,
+            version="CAEQThiBgIC8rNC0oBgiIGU2N2IxM2NkMjNlMjQyN2E4YmVlNmViNGI2MDY3OTE5",
         )
     ],
 )

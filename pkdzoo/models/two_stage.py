@@ -104,7 +104,7 @@ class BoxHead(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, inputs, size, size) -> logits (N, C+1), background last, and deltas (N, C or 1, 4), both float32."""
-        x = F.relu(self.fc1(x.flatten(1)))
+        x = F.relu(self.fc1(x.flatten(1).to(self.fc1.weight.dtype)))  # pooled in float32 also by a half detector
         x = F.relu(self.fc2(x))
         return self.cls(x).float(), self.box(x).float().unflatten(1, (-1, 4))
 

@@ -118,6 +118,17 @@ def batch_for(model: pkdzoo.Detector, case: dict[str, Any], masks: bool = False)
     return pkdzoo.Batch(images, [tuple(s) for s in case["image_shapes"]], instances)
 
 
+def made_image(name: str, size: tuple[int, int]) -> Tensor:
+    """A noisy image, or one of blocks of 16 x 16 pixels: uint8 (3, H, W) RGB."""
+    height, width = size
+    drawn = (height, width) if name.startswith("noise") else (-(-height // 16), -(-width // 16))
+    noise = (uniform(f"picture.{name}", (*drawn, 3)) / np.sqrt(3) + 1) * 127.5
+    pixels = torch.from_numpy(noise.astype(np.uint8)).permute(2, 0, 1)
+    if drawn != size:
+        pixels = pixels.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, :height, :width]
+    return pixels.contiguous()
+
+
 def error_of(tensor: Tensor, figures: dict[str, Any]) -> float:
     """Largest difference at the sampled places and of the mean, relative to the reference's largest value."""
     assert list(tensor.shape) == figures["shape"], f"{list(tensor.shape)} for {figures['shape']}"

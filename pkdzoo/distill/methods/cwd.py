@@ -30,10 +30,12 @@ class CWD(PyramidMethod):
         weight: None: 10 for the pyramid, 5 for class logits.
         temperature: of the softmax over locations.
         where: ``neck`` (the pyramid) or ``cls`` (the class logits).
-        levels: pairs of levels, counted from the finest.
+        levels: pairs of levels, counted from the finest; None means those that both have, at most five.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size.
     """
+
+    most_levels = 5
 
     def __init__(
         self,
@@ -42,7 +44,7 @@ class CWD(PyramidMethod):
         weight: float | None = None,
         temperature: float = 1.0,
         where: Literal["neck", "cls"] = "neck",
-        levels: int = 5,
+        levels: int | None = None,
         pair: PairBy = "index",
         resize: Resize = "larger",
     ) -> None:

@@ -79,7 +79,8 @@ class GID(DistillMethod):
         box_weight: of the box response (raw box outputs: published for RetinaNet's deltas, inferred for others).
         instances: maximum number per image.
         adapter: project the student's features with a 3x3 convolution per level.
-        levels: from which features of instances are pooled, counted from the finest.
+        levels: from which features of instances are pooled, counted from the finest; None means those that both have,
+            at most five.
     """
 
     teacher_depth: Depth = "head"
@@ -94,7 +95,7 @@ class GID(DistillMethod):
         box_weight: float = 1.0,
         instances: int = 10,
         adapter: bool = True,
-        levels: int = 5,
+        levels: int | None = None,
     ) -> None:
         super().__init__()
         require_same_heads(student, teacher, "gid")
@@ -103,7 +104,7 @@ class GID(DistillMethod):
                 f"gid compares the boxes of priors one by one: {student.name} and {teacher.name} must be of one family"
             )
         project: Literal["always", "refuse"] = "always" if adapter else "refuse"
-        self.pairs = PyramidPairs(student, teacher, levels, project=project, kernel=3)
+        self.pairs = PyramidPairs(student, teacher, levels, project=project, kernel=3, most=5)
         self.weights = tuple(map(float, (feat_weight, relation_weight, cls_weight, box_weight)))
         self.instances = instances
 
