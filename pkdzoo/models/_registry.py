@@ -216,8 +216,8 @@ def list_pairs(filter: str | Sequence[str] = "") -> list[str]:
 
     Example:
         >>> import pkdzoo
-        >>> [name for name in pkdzoo.list_pairs() if name.startswith("faster")]
-        ['faster_rcnn_r50_fbkd_r101', 'faster_rcnn_r50_pkd_r101']
+        >>> [name for name in pkdzoo.list_pairs() if name.startswith("atss")]
+        ['atss_r50_crosskd_pkd_r101', 'atss_r50_crosskd_r101']
     """
     return [name for name in list_detectors(filter) if _ENTRIES[name].distilled is not None]
 

@@ -217,7 +217,7 @@ register_distilled(
         ("cwd",),
         (44.7, 40.2, 41.9),
         CWD_README,
-        "of the class logits, as the file's date implies; mmrazor's later file of that name distils the pyramid",
+        "of the class logits, as the file's date implies; mmrazor's later file of that name distills the pyramid",
     ),
     [mmrazor_0("coco_1x", "cwd/cwd_cls_head_gfl_r101_fpn_gfl_r50_fpn_1x_coco", "_20211222-c134bb21", 41.9, CWD_README)],
 )

@@ -12,6 +12,6 @@ RECIPE = Recipe(
     init="imagenet",
     distill=Distill("gfl_r101.coco_ms2x", {"cwd": {}}),
     expect=published("mmrazor's configurations of CWD, without a result", teacher=44.7, plain=40.2),
-    note="mmrazor 1.x's cwd_cls_head_gfl_r101_fpn_gfl_r50_fpn_1x, which distils the pyramid in spite of its name",
+    note="mmrazor 1.x's cwd_cls_head_gfl_r101_fpn_gfl_r50_fpn_1x, which distills the pyramid in spite of its name",
     **ONE_X,
 )
