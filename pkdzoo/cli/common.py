@@ -112,8 +112,9 @@ def detector_from_args(args: argparse.Namespace, device: torch.device | None = N
             raise ValueError("--labels belongs to --checkpoint: leave it out, published weights have class names")
         model = open_detector(args.model)
     else:
-        name = f"local-dir:{args.model}" if Path(args.model).is_dir() else args.model
-        model = load_checkpoint(create_detector(name, label_names=read_labels(args.labels or "coco")), args.checkpoint)
+        model = load_checkpoint(
+            create_detector(args.model, label_names=read_labels(args.labels or "coco")), args.checkpoint
+        )
     return model.to(device or device_of(args.device))
 
 

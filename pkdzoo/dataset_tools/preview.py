@@ -24,7 +24,7 @@ def preview(
     """Draw images of a split with their boxes, class names and file names.
 
     Args:
-        folder: a COCO, VOC or YOLO data set.
+        folder: a data set in any format that is read.
         split: the split to show.
         count: number of images, chosen at random; all of them if there are fewer.
         columns: images per row of the sheet.

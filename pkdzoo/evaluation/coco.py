@@ -34,6 +34,7 @@ from pkdzoo.evaluation.ground_truth import AnnotationFile, GroundTruth
 from pkdzoo.evaluation.packed import State, join, pack, result_rows, select
 from pkdzoo.evaluation.thresholds import best_thresholds
 from pkdzoo.structures import Detections
+from pkdzoo.utils.text import install_line
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 BACKENDS = ("auto", "pycocotools", "faster")
@@ -81,9 +82,7 @@ class CocoEvaluator:
             raise ValueError(f"kinds={kinds!r}: write ('bbox',), ('segm',) or both")
         installed = importlib.util.find_spec("faster_coco_eval") is not None
         if backend == "faster" and not installed:
-            raise ValueError(
-                "backend='faster' needs faster-coco-eval: pip install pkdzoo[fast], or write 'pycocotools'"
-            )
+            raise ValueError(f"backend='faster' needs faster-coco-eval: {install_line('fast')}; or write 'pycocotools'")
         self.backend = "faster" if backend != "pycocotools" and installed else "pycocotools"
         self.kinds = tuple(kinds)
         self.truth = AnnotationFile(source) if isinstance(source, (str, Path)) else source

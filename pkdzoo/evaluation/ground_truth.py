@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from pkdzoo.data.dataset import match_labels, objects_of
+from pkdzoo.data.dataset import objects_of
 from pkdzoo.data.filter import odd_areas
 from pkdzoo.data.formats.read import read_annotations
+from pkdzoo.data.labels import match_labels
 from pkdzoo.utils.text import quote_some
 
 

@@ -9,24 +9,41 @@ import shutil
 import tempfile
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from pkdzoo.hub.errors import DownloadError
+from pkdzoo.utils.http import LimitExceeded, Limits, open_link
 from pkdzoo.utils.retry import call_with_retries
 from pkdzoo.version import __version__
 
-TIMEOUT = 30.0  # seconds without a byte
+# The largest published file has less than 1 GiB. The total time also bounds how long a lock is held.
+LIMITS = Limits(size=4 << 30, seconds=2 * 3600.0, idle=30.0, slowest=4096.0)
+LOCK_SLACK = 600.0  # seconds for the conversion of a downloaded file
+AGENT = f"pkdzoo/{__version__}"
 PARTIAL = ".partial-"  # prefix of unfinished files
 PARTIAL_LIFETIME = 24 * 3600  # seconds after which an unfinished file is left over from a killed process
 
 
+class Download(NamedTuple):
+    """A complete file.
+
+    Attributes:
+        path: of the file.
+        sha256: its hash, 64 hexadecimal digits.
+    """
+
+    path: Path
+    sha256: str
+
+
 @contextmanager
-def downloaded(url: str, folder: Path, sha256: str = "") -> Iterator[Path]:
+def open_download(url: str, folder: Path, sha256: str = "") -> Iterator[Download]:
     """Download a file; it is deleted at the end of the block.
 
     Args:
@@ -35,11 +52,12 @@ def downloaded(url: str, folder: Path, sha256: str = "") -> Iterator[Path]:
         sha256: the first digits of the expected hash in hexadecimal; empty if it is unknown.
 
     Yields:
-        The path of the complete file.
+        The complete file and its hash.
 
     Raises:
         ValueError: for another scheme.
-        DownloadError: if the file cannot be downloaded or stored, or its hash differs.
+        DownloadError: if the file cannot be downloaded or stored, is larger or slower than ``LIMITS``, or its hash
+            differs.
     """
     scheme = urlsplit(url).scheme
     if scheme not in ("http", "https", "file"):
@@ -62,7 +80,7 @@ def downloaded(url: str, folder: Path, sha256: str = "") -> Iterator[Path]:
                 f"{url} has an unexpected hash: its SHA-256 begins with {digest[: len(sha256)]} and not with {sha256}. "
                 "The file was deleted: try again, or set PKDZOO_MIRROR to a host you trust"
             )
-        yield Path(temporary)
+        yield Download(Path(temporary), digest)
     finally:
         os.remove(temporary)
 
@@ -76,19 +94,19 @@ def fetch_with_retries(url: str, target: Path) -> str:
     Raises:
         DownloadError: after the last attempt.
     """
-    attempts = 0
+    attempts, end = 0, time.monotonic() + LIMITS.seconds
 
     def attempt() -> str:
         nonlocal attempts
         attempts += 1
         with open(target, "wb", buffering=0) as file:
-            return fetch(url, file)
+            return fetch(url, file, replace(LIMITS, seconds=end - time.monotonic()))
 
     try:
-        return call_with_retries(attempt, is_transient)
+        return call_with_retries(attempt, lambda error: is_transient(error) and time.monotonic() < end)
     except urllib.error.HTTPError as error:
         problem = f"HTTP {error.code} {error.reason}"
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, LimitExceeded) as error:
         problem = str(getattr(error, "reason", error)) or type(error).__name__
     raise DownloadError(
         f"{url} could not be downloaded: {problem} ({attempts} {'attempt' if attempts == 1 else 'attempts'}). Download "
@@ -105,7 +123,7 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, (OSError, http.client.HTTPException))
 
 
-def fetch(url: str, file: FileIO) -> str:
+def fetch(url: str, file: FileIO, limits: Limits) -> str:
     """Copy the content of a link into ``file`` with a progress bar.
 
     Returns:
@@ -113,45 +131,32 @@ def fetch(url: str, file: FileIO) -> str:
 
     Raises:
         ConnectionError: for fewer bytes than announced.
+        LimitExceeded: for more bytes or more time than allowed.
         DownloadError: if the disk is full.
     """
     from tqdm import tqdm
 
-    request = urllib.request.Request(url, headers={"User-Agent": f"pkdzoo/{__version__}"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-        size = content_length(response.headers.get("Content-Length"))
-        folder = Path(file.name).parent
+    digest, folder, name = hashlib.sha256(), Path(file.name).parent, Path(urlsplit(url).path).name
+    with open_link(url, limits, AGENT) as answer:
         free = shutil.disk_usage(folder).free
-        if size is not None and size > free:
-            raise storage_error(url, folder, f"{size / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")
-        digest, received, name = hashlib.sha256(), 0, Path(urlsplit(url).path).name
-        with tqdm(total=size, unit="B", unit_scale=True, desc=name, leave=False, disable=None) as bar:
-            while block := response.read(1 << 20):
-                rest = memoryview(block)
+        if answer.size is not None and answer.size > free:
+            raise storage_error(url, folder, f"{answer.size / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")
+        with tqdm(total=answer.size, unit="B", unit_scale=True, desc=name, leave=False, disable=None) as bar:
+            for block in answer.blocks():
                 try:
-                    while rest:
-                        rest = rest[file.write(rest) :]
+                    write_all(file, block)
                 except OSError as error:
                     raise storage_error(url, folder, error) from error
                 digest.update(block)
-                received += len(block)
                 bar.update(len(block))
-    if size is not None and received != size:
-        raise ConnectionError(f"the connection was lost after {received} of {size} bytes")
     return digest.hexdigest()
 
 
-def content_length(header: str | None) -> int | None:
-    """The number of bytes that ``Content-Length`` announces; None without the header.
-
-    Raises:
-        ConnectionError: if it is not a number; then a complete file cannot be told from a part of it.
-    """
-    if not header:
-        return None
-    if not (header.isascii() and header.strip().isdigit()):
-        raise ConnectionError(f"the host sent an invalid Content-Length, {header!r}")
-    return int(header)
+def write_all(file: FileIO, block: bytes) -> None:
+    """Write a block to an unbuffered file, which may take only a part of it at a time."""
+    rest = memoryview(block)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def storage_error(url: str, folder: Path, problem: OSError | str) -> DownloadError:
@@ -172,9 +177,13 @@ def remove_old_partial_files(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path, name: str) -> Iterator[None]:
-    """Hold a lock on a file's name, so that the processes of one machine download it once."""
-    from filelock import FileLock
+def hold_lock(folder: Path, name: str) -> Iterator[None]:
+    """Hold a lock on a file's name, so that the processes of one machine download it once.
+
+    Raises:
+        DownloadError: if the folder is read-only, or another process holds the lock for longer than a download takes.
+    """
+    from filelock import FileLock, Timeout
 
     locks = folder / ".locks"
     try:
@@ -183,7 +192,11 @@ def locked(folder: Path, name: str) -> Iterator[None]:
         raise storage_error(name, folder, error) from error
     lock = FileLock(locks / f"{name}.lock")
     try:
-        lock.acquire()
+        lock.acquire(timeout=LIMITS.seconds + LOCK_SLACK)
+    except Timeout as error:
+        raise DownloadError(
+            f"another process has been downloading {name} for too long: end it, or delete {lock.lock_file}"
+        ) from error
     except OSError as error:  # the folder is read-only
         raise storage_error(name, folder, error) from error
     try:

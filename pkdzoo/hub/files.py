@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,15 @@ from torch import Tensor
 
 from pkdzoo.checkpoints.io import read_state_dict, save_safetensors
 from pkdzoo.hub.errors import DownloadError, first_line, is_connection_error, is_transient
-from pkdzoo.utils.files import read_json, sha256_of_file, to_json, write_text
+from pkdzoo.utils.files import sha256_of_file, to_json, write_text
 from pkdzoo.utils.retry import call_with_retries
+from pkdzoo.utils.strict_json import read_strict_json
 
 CONFIG, TENSORS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
 ACCESS = "check the name; a private one needs a token: run `hf auth login` or set HF_TOKEN"
+REPOSITORY = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
+REVISION = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*", re.ASCII)
+MAX_NAME = 200  # characters
 SETTINGS = "pkdzoo_cfg"  # our key in a config; other libraries take a config with pretrained_cfg for a timm model
 
 
@@ -38,11 +43,12 @@ def fetch_repository(
         The folder that holds both files.
 
     Raises:
-        ValueError: for a repository of another library; its tensors are not downloaded.
+        ValueError: for a name or a revision that cannot exist, and for a repository of another library, whose tensors
+            are not downloaded.
         FileNotFoundError: for a repository without config or safetensors.
         DownloadError: if it does not exist, is not accessible, is not cached while offline, or has a damaged file.
     """
-    repo, _, revision = repository.partition("@")
+    repo, revision = split_repository(repository)
 
     def get(name: str, commit: str | None) -> Path:
         return fetch_file(repository, repo, name, commit, cache_dir, token, local_files_only)
@@ -58,6 +64,24 @@ def fetch_repository(
         tensors.unlink(missing_ok=True)
         raise DownloadError(f"{repository}: {TENSORS} does not have the hash in its config; it was deleted, try again")
     return tensors.parent
+
+
+def split_repository(repository: str) -> tuple[str, str]:
+    """Name and revision of ``org/name@revision``; the revision is empty if there is none.
+
+    Both become parts of paths in the cache, so that only the characters of names on the Hub are allowed.
+
+    Raises:
+        ValueError: for other characters, and for two dots in a row.
+    """
+    repo, at, revision = repository.partition("@")
+    valid = REPOSITORY.fullmatch(repo) and (REVISION.fullmatch(revision) or not at)
+    if not valid or ".." in repository or len(repository) > MAX_NAME:
+        raise ValueError(
+            f"{repository[:MAX_NAME]!r} is no repository on the Hub: write ORGANIZATION/NAME or "
+            "ORGANIZATION/NAME@REVISION, with letters, digits, '-', '_', '.' (and '/' in a revision, as in refs/pr/1)"
+        )
+    return repo, revision
 
 
 def fetch_file(
@@ -156,6 +180,32 @@ def preprocessor(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "image_processor_type": "DetrImageProcessor"}
 
 
+class NoSavedDetector(FileNotFoundError, ValueError):
+    """Raised for a folder that does not exist or holds no detector: a missing file, and a wrong argument."""
+
+
+def find_saved_folder(folder: str | Path, best: bool = True) -> Path:
+    """The folder of a saved detector: the given one, or the best or last student of a run in it.
+
+    Args:
+        folder: of a saved detector, or of a run.
+        best: of a run, take the best student instead of the last one.
+
+    Raises:
+        NoSavedDetector: if there is no such folder, or no detector is in it; the message says which.
+    """
+    folder = Path(folder)
+    inside = ("best", "last") if best else ("last", "best")
+    found = next((path for path in (folder, *(folder / name for name in inside)) if (path / CONFIG).is_file()), None)
+    if found is not None:
+        return found
+    if not folder.is_dir():
+        raise NoSavedDetector(f"there is no such folder: {folder}")
+    if (folder / "run.json").is_file() or (folder / "checkpoints").is_dir():
+        raise NoSavedDetector(f"{folder} is a run that has not saved a detector yet: continue it with --resume")
+    raise NoSavedDetector(f"{folder} holds no detector: it has neither {CONFIG} nor a run's best/ or last/")
+
+
 def read_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Config and tensors of a folder that :func:`save_folder` wrote. Pickled files in it are never opened.
 
@@ -178,7 +228,7 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: if pkdzoo did not write it, or it is damaged.
     """
-    config = read_json(path)
+    config = read_strict_json(path)
     if not isinstance(config, dict) or config.get("library_name") != "pkdzoo":
         raise ValueError(f"{path} describes a model of another library, not of pkdzoo; load it with that library")
     kinds = {"args": dict, SETTINGS: dict, "label_names": list}

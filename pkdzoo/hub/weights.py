@@ -16,7 +16,7 @@ class Weights:
         url: link of a file, or of a web page if ``direct`` is False.
         hub_id: repository on the Hub.
         file: file name in the package's ``weights`` folder, for packaged weights.
-        sha256: the known first digits of the file's hash.
+        sha256: the known first digits of the file's hash; all 64 where a source publishes them.
         metrics: ``AP``, ``AP50`` etc. on the validation split, in percent, and ``per_class`` by class name, if known.
         source: where the metrics are published, or the command that measured them.
         license: license of the weights.
@@ -45,6 +45,12 @@ class Weights:
     def has_source(self) -> bool:
         """Whether the weights can be loaded from somewhere."""
         return bool(self.url or self.hub_id or self.file)
+
+    @property
+    def hash_digits(self) -> str:
+        """How much of the SHA-256 of the file is known, in words: fewer than 64 digits detect damage, no forgery."""
+        known = len(self.sha256)
+        return "no digits" if not known else f"{known} digits" if known < 64 else "all 64 digits"
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def make_views(model: DetectorLike, flip: bool, sizes: Sequence[int] | None) -> 
     short_sides = [short] if sizes is None else list(sizes)
     if not short_sides or any(size < MIN_SIZE for size in short_sides):
         raise ValueError(f"sizes={sizes!r}: write short sides in pixels from {MIN_SIZE} up, e.g. sizes=(600, 800)")
-    if model.letterbox is not None and any(size % DIVISOR for size in short_sides):
+    if sizes is not None and model.letterbox is not None and any(size % DIVISOR for size in short_sides):
         raise ValueError(f"sizes={sizes!r}: the sides of a letterbox are multiples of {DIVISOR}, e.g. sizes=(576, 640)")
     return [
         View((size, round(long * size / short)), flipped)

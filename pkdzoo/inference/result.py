@@ -22,7 +22,7 @@ from pkdzoo.inference.draw import class_color, draw_detections
 from pkdzoo.inference.options import DEFAULT_THRESHOLD, is_whole
 from pkdzoo.ops.masks import paste_mask, paste_masks, run_lengths
 from pkdzoo.structures import Detections
-from pkdzoo.utils.text import printable
+from pkdzoo.utils.text import install_line, printable
 
 SHOWN, ROWS = 1024, 20  # in a notebook: pixels of the image's longer side, rows of the table
 
@@ -153,13 +153,16 @@ class Result:
 
     # -- drawing -------------------------------------------------------------------------------------------------
 
-    def plot(self, threshold: float = DEFAULT_THRESHOLD, enlarge: bool = False) -> Image.Image:
+    def plot(
+        self, threshold: float = DEFAULT_THRESHOLD, enlarge: bool = False, font_size: int | None = None
+    ) -> Image.Image:
         """Draw the detections on the image, in its own size.
 
         Args:
             threshold: lowest score of a drawn detection, 0..1.
             enlarge: enlarge an image whose longer side is below 480 pixels by a whole number, so that captions are
                 readable.
+            font_size: of captions, in pixels; None follows the size of the image.
 
         Raises:
             UnreadableImage: the image's file is missing.
@@ -181,7 +184,7 @@ class Result:
                 for probabilities, box in zip(shown.mask_probabilities, shown.boxes)
             ]
             masks = [(mask.numpy(), rows, columns) for mask, rows, columns in drawn]
-        return draw_detections(image, shown.boxes.numpy(), shown.labels.tolist(), captions, masks, enlarge)
+        return draw_detections(image, shown.boxes.numpy(), shown.labels.tolist(), captions, masks, enlarge, font_size)
 
     def _repr_png_(self) -> bytes | None:
         """PNG for viewers without HTML support: the image with its detections."""
@@ -243,8 +246,8 @@ class Result:
         return tensors if masks is None else {**tensors, "masks": masks}
 
     def to_supervision(self) -> Any:
-        """Convert to ``supervision.Detections``, with class names in ``data``; needs ``pip install
-        pkdzoo[supervision]``.
+        """Convert to ``supervision.Detections``, with class names in ``data``; needs the extra
+        ``supervision``.
 
         Raises:
             ImportError: the package is not installed.
@@ -252,7 +255,7 @@ class Result:
         try:
             import supervision
         except ImportError:
-            raise ImportError("to_supervision() needs supervision: pip install pkdzoo[supervision]") from None
+            raise ImportError(f"to_supervision() needs supervision: {install_line('supervision')}") from None
         masks = self.masks
         return supervision.Detections(
             xyxy=self.boxes.numpy().reshape(-1, 4),

@@ -6,6 +6,7 @@ Everything is an iterator, so a folder, a video or a generator of any length nee
 from __future__ import annotations
 
 import glob
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from pkdzoo.data.image_files import SUFFIXES, UnreadableImage, to_rgb
+from pkdzoo.data.image_files import SUFFIXES, UnreadableImage, is_image_name, is_other_image, upright
 from pkdzoo.data.image_io import read_image, to_tensor
 from pkdzoo.inference.video import Frame, is_video, read_video
 from pkdzoo.inference.web import fetch_image, is_link
+from pkdzoo.utils.text import quote_some
 
 KINDS = "paths, wildcards, links, videos, PIL images, numpy arrays and tensors"
 
@@ -76,7 +78,13 @@ def images_in(folder: str | Path) -> list[Path]:
     Raises:
         ValueError: the folder has no image file.
     """
-    paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES)
+    files = sorted(Path(folder).iterdir())
+    paths = [path for path in files if is_image_name(path)]
+    others = [path.name for path in files if is_other_image(path)]
+    if others and paths:
+        warnings.warn(
+            f"{folder}: {len(others)} images of other formats are left out: {quote_some(others)}", stacklevel=3
+        )
     if not paths:
         raise ValueError(f"{folder} has no images; looked for {', '.join(SUFFIXES)}")
     return paths
@@ -146,7 +154,7 @@ def _decode_pil(image: Image.Image) -> DecodedImage:
     """Decode a PIL image, whose pixels may still be in its file; the file may be damaged or closed."""
     path = getattr(image, "filename", None) or None
     try:
-        return DecodedImage(to_tensor(to_rgb(ImageOps.exif_transpose(image))))
+        return DecodedImage(to_tensor(upright(image)))
     except Exception as error:  # PIL's decoders raise nearly anything on damaged files
         return DecodedImage(None, path and str(path), f"{path or 'a PIL image'}: {error}")
 

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pkdzoo.checkpoints import load_strictly, select_matching
 from pkdzoo.data.labels import label_names as names_of
 from pkdzoo.hub.fetch import find_weights
-from pkdzoo.hub.files import SETTINGS, fetch_repository, read_folder
+from pkdzoo.hub.files import NoSavedDetector, fetch_repository, find_saved_folder, read_folder
 from pkdzoo.layers.init import DeferredInit
 from pkdzoo.models._channels import widen
-from pkdzoo.models._config import apply_settings, from_json, set_labels
+from pkdzoo.models._config import from_json, layers_of, set_labels
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.models._loading import adapt_state, to_our_layout
-from pkdzoo.models._registry import Entry, find, list_detectors
+from pkdzoo.models._registry import PREFIXES, Entry, find, folder_of, list_detectors
+from pkdzoo.models._saved_config import Saved, apply_settings, newer_version, read_saved
 from pkdzoo.models.backbones import backbone_arguments
 from pkdzoo.structures import PixelNorm
 from pkdzoo.utils.suggest import did_you_mean
 
-PREFIXES = ("hf-hub:", "local-dir:")
+ON_THE_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[^@]+)?", re.ASCII)
 # Arguments of create_detector itself, for suggestions.
 OWN_ARGUMENTS = frozenset({"pretrained", "num_classes", "in_chans", "label_names", "cache_dir", "features_only"})
 
@@ -61,6 +65,7 @@ def build(entry: Entry, overrides: Mapping[str, Any], num_classes: int | None, l
         model: ZooModel = entry.build(**args)
     model.name = entry.name
     model.overrides = changes
+    model.built_layers = layers_of(model)
     return model
 
 
@@ -82,6 +87,45 @@ def arguments_of(entry: Entry, backbone: str) -> set[str]:
     """Names of the arguments of an entry with this backbone."""
     own = set(inspect.signature(entry.build).parameters) - {"backbone_args"}
     return own | backbone_arguments(backbone)
+
+
+def from_name(
+    name: str,
+    pretrained: bool,
+    num_classes: int | None,
+    label_names: str | Sequence[str] | None,
+    cache_dir: str | Path | None,
+    overrides: Mapping[str, Any],
+) -> ZooModel:
+    """Build a registered detector or load a saved one, in eval mode, see :func:`pkdzoo.create_detector`."""
+    labels, num_classes = resolve_classes(label_names, num_classes)
+    folder = folder_of(name)
+    if folder is not None and not name.startswith(PREFIXES) and not folder.is_dir():
+        raise NoSavedDetector(
+            f"there is no such folder: {name}, and no detector is registered under this name: write 'local-dir:FOLDER' "
+            "or 'hf-hub:ORGANIZATION/NAME'"
+        )
+    if folder is not None or name.startswith(PREFIXES):
+        model = from_folder(name if folder is None else f"local-dir:{folder}", num_classes, cache_dir, overrides)
+    elif ":" in name:
+        raise ValueError(
+            f"{name!r} is not a registered name: write the path of a folder, or 'hf-hub:ORGANIZATION/NAME'"
+        )
+    else:
+        model = from_registry(name, pretrained, num_classes, cache_dir, overrides)
+    if labels is not None:
+        set_labels(model, labels)
+    return model.eval()
+
+
+def resolve_classes(
+    label_names: str | Sequence[str] | None, num_classes: int | None
+) -> tuple[tuple[str, ...] | None, int | None]:
+    """Class names as a tuple, and the number of classes: theirs where only names are given."""
+    if label_names is None:
+        return None, num_classes
+    labels = names_of(label_names if isinstance(label_names, str) else tuple(label_names))
+    return labels, len(labels) if num_classes is None else num_classes
 
 
 def from_registry(
@@ -132,29 +176,76 @@ def from_folder(
 ) -> ZooModel:
     """Load a saved detector, see :func:`pkdzoo.create_detector`; ``name`` has one of the prefixes."""
     prefix, _, location = name.partition(":")
-    folder = location if prefix == "local-dir" else fetch_repository(location, cache_dir, token, local_files_only)
+    if prefix == "local-dir":
+        folder = find_saved_folder(location)
+        name = f"local-dir:{folder}"
+    else:
+        folder = fetch_repository(location, cache_dir, token, local_files_only)
     config, state = read_folder(folder)
-    config = {**config, **config.get(SETTINGS, {})}
-    missing = [key for key in ("architecture", "num_classes", "label_names") if key not in config]
-    if missing:
-        raise ValueError(f"{name}: its config.json lacks {', '.join(missing)}: save it again by save_pretrained()")
-    entry, _ = find(str(config["architecture"]))
-    saved = {key: from_json(value) for key, value in config.get("args", {}).items() if key != "num_classes"}
-    if "in_chans" in overrides:  # build() computes statistics for another number of channels
-        saved.pop("pixel_norm", None)
-    classes = int(config["num_classes"])
-    model = build(entry, {**saved, **overrides}, num_classes or classes, loaded=classes)
-    saved_order = config.get("channel_order", model.channel_order)
-    replaced = {*overrides, *(("pixel_mean",) if "pixel_norm" in overrides else ())}
     try:
-        apply_settings(model, {key: value for key, value in config.items() if key not in replaced})
-    except (TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"{name}: this version of pkdzoo cannot read its config.json: {error}") from error
-    load_strictly(model, adapt_state(model, state, classes, swap_channels=saved_order != model.channel_order))
-    if model.num_classes == classes:
-        set_labels(model, config["label_names"])
+        return from_saved(name, read_saved(config), state, num_classes, overrides)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}{newer_version(config)}") from error
+
+
+def from_saved(
+    name: str, saved: Saved, state: Mapping[str, Tensor], num_classes: int | None, overrides: Mapping[str, Any]
+) -> ZooModel:
+    """Build the detector of a config and load its tensors.
+
+    Args:
+        name: place of the saved detector.
+        saved: its checked config.
+        state: its tensors.
+        num_classes: see :func:`pkdzoo.create_detector`.
+        overrides: arguments that replace the saved ones.
+
+    Raises:
+        ValueError: if the config, the tensors and the arguments do not fit together.
+    """
+    entry, _ = find(saved.architecture)
+    args = {key: from_json(value) for key, value in saved.args.items() if key != "num_classes"}
+    if args or saved.classes > entry.args.get("num_classes", 80):
+        check_size(entry, args, saved.classes, state)
+    settings = dict(saved.settings)
+    for key in overrides:
+        settings.pop(key, None)
+    if "in_chans" in overrides:  # build() computes statistics for another number of channels
+        args.pop("pixel_norm", None)
+    if "in_chans" in overrides or "pixel_norm" in overrides:
+        settings.pop("pixel_norm", None)
+    with config_errors(active=not overrides):
+        model = build(entry, {**args, **overrides}, num_classes or saved.classes, loaded=saved.classes)
+    saved_norm = saved.settings.get("pixel_norm")
+    saved_order = model.channel_order if saved_norm is None else saved_norm.channel_order
+    apply_settings(model, settings)
+    load_strictly(model, adapt_state(model, state, saved.classes, swap_channels=saved_order != model.channel_order))
+    if model.num_classes == saved.classes:
+        set_labels(model, saved.labels)
     model.loaded_from = name
     return model
+
+
+def check_size(entry: Entry, args: Mapping[str, Any], classes: int, state: Mapping[str, Tensor]) -> None:
+    """Check that the arguments of a config give the tensors of its file, before memory is reserved for them."""
+    with config_errors(), torch.device("meta"):
+        expected = build(entry, args, classes)
+    select_matching(expected, state)
+
+
+@contextmanager
+def config_errors(active: bool = True) -> Iterator[None]:
+    """Report what arguments of a wrong type raise as an error of the config.
+
+    Args:
+        active: False if the arguments are not the config's alone.
+    """
+    try:
+        yield
+    except (TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
+        if not active:
+            raise
+        raise ValueError(f"its config.json has arguments that cannot be used: {error}") from error
 
 
 def open_saved(
@@ -170,15 +261,15 @@ def open_saved(
     """Load a saved detector in eval mode, see :func:`pkdzoo.from_pretrained`."""
     name = str(location)
     if not name.startswith(PREFIXES):
+        if not Path(name).is_dir() and not ON_THE_HUB.fullmatch(name):
+            raise NoSavedDetector(f"there is no such folder: {name}; on the Hub a name is ORGANIZATION/NAME")
         name = f"local-dir:{name}" if Path(name).is_dir() else f"hf-hub:{name}"
     if revision is not None:
         if name.startswith("local-dir:") or "@" in name:
             raise ValueError(f"revision={revision!r}: leave it out, {location} is a folder or contains a revision")
         name = f"{name}@{revision}"
-    if label_names is not None:
-        label_names = names_of(label_names if isinstance(label_names, str) else tuple(label_names))
-        num_classes = len(label_names) if num_classes is None else num_classes
+    labels, num_classes = resolve_classes(label_names, num_classes)
     model = from_folder(name, num_classes, cache_dir, overrides, token, local_files_only)
-    if label_names is not None:
-        set_labels(model, label_names)
+    if labels is not None:
+        set_labels(model, labels)
     return model.eval()

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from pkdzoo.structures import PixelNorm
 
-STEMS = ("backbone.conv1.", "backbone.patch_embed.")
+MAX_CHANNELS = 1024  # of images; hyperspectral cameras have some hundred
+STEMS = ("backbone.conv1.", "backbone.patch_embed.", "backbone.stem.0.")
 
 
 def widen(pixel_norm: PixelNorm, channels: int) -> PixelNorm:
@@ -23,8 +24,8 @@ def widen(pixel_norm: PixelNorm, channels: int) -> PixelNorm:
     The result never reorders channels, even if the original takes BGR: reversing four channels would move the fourth
     to the front.
     """
-    if channels < 1:
-        raise ValueError(f"in_chans={channels}: write at least 1")
+    if not isinstance(channels, int) or isinstance(channels, bool) or not 1 <= channels <= MAX_CHANNELS:
+        raise ValueError(f"in_chans={channels!r}: write a whole number of channels from 1 to {MAX_CHANNELS}")
     to_rgb = slice(None, None, -1 if pixel_norm.channel_order == "bgr" else 1)
     parts = [
         (sum(part) / len(part),) if channels == 1 else tuple(part[i % len(part)] for i in range(channels))

@@ -1,4 +1,4 @@
-"""The ``config.json`` of a saved detector: writing it, and applying its settings."""
+"""The ``config.json`` of a saved detector: writing it; ``_saved_config.py`` reads it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-import torch
+from torch import nn
 
 from pkdzoo.data.labels import coco_ids
 from pkdzoo.hub.files import SETTINGS
 from pkdzoo.models._interface import ZooModel
-from pkdzoo.structures import Letterbox, PixelNorm, PostProcess
+from pkdzoo.structures import Letterbox, PixelNorm
 from pkdzoo.version import __version__
 
 
@@ -21,10 +21,11 @@ def describe(model: ZooModel) -> dict[str, Any]:
     Other libraries read ``id2label`` and, for COCO's classes, ``label_to_coco_id``.
 
     Raises:
-        ValueError: for a detector after ``optimize()``.
+        ValueError: for a detector after ``optimize()``, and for one with other layers than its name and arguments give.
     """
     if model.optimized:
         raise ValueError(f"{model.name} is optimized and has no norm layers any more: save it before optimize()")
+    check_layers(model)
     names, ids = model.label_names, coco_ids(model.label_names)
     return {
         "library_name": "pkdzoo",
@@ -46,6 +47,34 @@ def describe(model: ZooModel) -> dict[str, Any]:
     }
 
 
+def layers_of(model: ZooModel) -> dict[str, tuple[Any, ...]]:
+    """What the layers of a detector have to have in common with those of the saved one: shapes, and geometry.
+
+    Two ResNets can have the same tensors and other strides, so the shapes alone do not describe a detector.
+    """
+    layers: dict[str, tuple[Any, ...]] = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            layers[name] = (module.stride, module.padding, module.dilation, module.groups)
+    return layers
+
+
+def check_layers(model: ZooModel) -> None:
+    """Raise ValueError for a detector of which a part was replaced after it was built: it could not be built again."""
+    if model.built_layers is None:
+        return
+    layers = layers_of(model)
+    names = {key for key in {*layers, *model.built_layers} if layers.get(key) != model.built_layers.get(key)}
+    if names:
+        parts = sorted({name.partition(".")[0] for name in names})
+        raise ValueError(
+            f"{model.name} cannot be saved, because {' and '.join(parts)} was replaced or changed after the detector "
+            f"was built, and loading would build the original ({len(names)} layers differ, e.g. {min(names)}). Write "
+            "create_detector(name, backbone=..., width=...) to choose other layers, or torch.save(model.state_dict(), "
+            "path) to keep the tensors alone"
+        )
+
+
 def to_json(value: Any) -> Any:
     """An argument of a build function as a JSON value."""
     if isinstance(value, PixelNorm):
@@ -64,34 +93,6 @@ def from_json(value: Any) -> Any:
     if isinstance(value, Mapping) and set(value) == {field.name for field in fields(Letterbox)}:
         return Letterbox(**value)
     return tuple(from_json(item) for item in value) if isinstance(value, list) else value
-
-
-def apply_settings(model: ZooModel, config: Mapping[str, Any]) -> None:
-    """Set pixel statistics, image size and thresholds from a config.
-
-    They are read from the file and not from the registry, because a later version may have other values for the
-    architecture than the ones that these weights were trained with.
-
-    Raises:
-        ValueError: for an invalid value.
-    """
-    if len(config.get("pixel_mean", ())) == len(model.pixel_mean):
-        model.pixel_mean.copy_(torch.tensor(config["pixel_mean"]))
-        model.pixel_std.copy_(torch.tensor(config["pixel_std"]))
-        if not bool((model.pixel_std > 0).all()):
-            raise ValueError(f"pixel_std={config['pixel_std']}: write numbers above 0")
-        if config["channel_order"] not in ("rgb", "bgr"):
-            raise ValueError(f"channel_order={config['channel_order']!r} in config.json: write 'rgb' or 'bgr'")
-        model.channel_order = config["channel_order"]
-    if "resize" in config:
-        short, long = (int(side) for side in config["resize"])
-        if min(short, long) < 1:
-            raise ValueError(f"resize={config['resize']}: write two lengths in pixels")
-        model.resize = (short, long)
-    if "letterbox" in config:
-        model.letterbox = Letterbox(**config["letterbox"])
-    if "postprocess" in config:
-        model.postprocess_config = PostProcess(**config["postprocess"])
 
 
 def set_labels(model: ZooModel, names: Sequence[str]) -> None:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ class ZooModel(nn.Module):
         postprocess_config: settings of the step from head outputs to detections.
         optimized: True after ``optimize()``, which changes the keys of the state dict.
         loaded_from: source of the weights; None for random weights.
+        built_layers: layers at the time when the detector was built; None for one that the registry did not build.
     """
 
     class_layers: tuple[str, ...] = ()
@@ -47,8 +48,12 @@ class ZooModel(nn.Module):
     postprocess_config: PostProcess
     optimized: bool
     loaded_from: str | None
+    built_layers: dict[str, tuple[Any, ...]] | None = None
     backbone: nn.Module
     neck: nn.Module
+
+    def check_layout(self, state: Mapping[str, Tensor]) -> None:
+        """Refuse tensors that fit, but whose names show that they mean something else here; by default none do."""
 
     def class_parameters(self) -> set[str]:
         """Names of the tensors whose shape depends on the number of classes."""

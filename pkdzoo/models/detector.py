@@ -189,10 +189,31 @@ class Detector(ZooModel):
 
         Train and eval mode give the same values, except for random parts of training: Swin's stochastic depth and
         the sampling of anchors and regions.
+
+        Raises:
+            TypeError: for anything else than a Batch; the message says what to write for detections.
         """
+        if not isinstance(batch, Batch):
+            raise TypeError(
+                f"calling a detector gives its losses of a pkdzoo.Batch, not of a {type(batch).__name__}: "
+                "for detections write model.predict(image)"
+            )
         return self.trace(batch).losses
 
     # -- training and prediction -----------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True, **options: Any) -> Self:
+        """Switch to training mode, or with ``mode=False`` to eval mode; nothing is trained.
+
+        Raises:
+            TypeError: for data or other options; the message says how a detector is trained.
+        """
+        if options or not isinstance(mode, bool):
+            raise TypeError(
+                "model.train() only switches to training mode and takes no data: to train, write "
+                "`accelerate launch recipes/train.py RECIPE.py --data DIR` in a clone of pkdzoo"
+            )
+        return super().train(mode)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the current epoch, counted from 0, for detectors whose targets depend on it (TOOD); others ignore it."""
@@ -252,7 +273,7 @@ class Detector(ZooModel):
         Args:
             images: one result is returned for a path, a link (http or https), a PIL image, a numpy array (H, W, 3)
                 uint8 RGB or a tensor (3, H, W) uint8 RGB. A list is returned for a folder, a wildcard
-                (``"photos/*.jpg"``), a video (one result per frame; needs ``pip install pkdzoo[video]``), and a list or
+                (``"photos/*.jpg"``), a video (one result per frame; needs the extra ``video``), and a list or
                 any iterable of these.
             options: ``threshold``, ``nms_threshold``, ``max_detections``, ``classes``, ``batch_size``, ``flip`` and
                 ``sizes``; :class:`pkdzoo.inference.PredictOptions` documents them.

@@ -146,11 +146,11 @@ def test_equal_to_plain_pycocotools(tmp_path, backend, seed):
     for kind, numbers in (("bbox", metrics), ("segm", metrics["segm"])):
         key = {"bbox": "segmentation", "segm": "bbox"}[kind]
         results = [{k: v for k, v in row.items() if k != key} for row in evaluator.to_coco_results()]
-        wanted = plain(file, json.loads(json.dumps(results)), kind)
+        expected = plain(file, json.loads(json.dumps(results)), kind)
         for name in METRICS:
-            assert (-100 if numbers[name] is None else numbers[name]) == pytest.approx(wanted[name], abs=1e-9), name
+            assert (-100 if numbers[name] is None else numbers[name]) == pytest.approx(expected[name], abs=1e-9), name
         for name, value in numbers["per_class"].items():
-            assert value == pytest.approx(wanted[name], abs=1e-9), name
+            assert value == pytest.approx(expected[name], abs=1e-9), name
     assert 0 < metrics["AP"] < 100
     assert 0 < metrics["segm"]["AP"] < 100
     assert metrics["AP"] != metrics["segm"]["AP"]
@@ -158,15 +158,15 @@ def test_equal_to_plain_pycocotools(tmp_path, backend, seed):
 
 def test_a_data_set_and_its_file_give_the_same(tmp_path):
     file, found = random_case(9, tmp_path)
-    wanted = evaluate(file, found, kinds=("bbox", "segm"))
-    assert evaluate(CocoDataset(file, tmp_path), found, kinds=("bbox", "segm")) == wanted
-    assert evaluate(CocoDataset(file, tmp_path, with_masks=True), found, kinds=("bbox", "segm")) == wanted
-    assert evaluate(CocoDataset(file, tmp_path), found, kinds=("segm",)) == wanted["segm"]
+    expected = evaluate(file, found, kinds=("bbox", "segm"))
+    assert evaluate(CocoDataset(file, tmp_path), found, kinds=("bbox", "segm")) == expected
+    assert evaluate(CocoDataset(file, tmp_path, with_masks=True), found, kinds=("bbox", "segm")) == expected
+    assert evaluate(CocoDataset(file, tmp_path), found, kinds=("segm",)) == expected["segm"]
 
 
 def test_a_model_with_other_classes_in_another_order(tmp_path):
     file, found = random_case(3, tmp_path)
-    wanted = evaluate(file, found)
+    expected = evaluate(file, found)
     names = ["zebra", "dog", "cow", "cat"]
     for image in found:
         image.labels = torch.tensor([names.index(("cat", "cow", "dog")[k]) for k in image.labels.tolist()]).long()
@@ -177,8 +177,8 @@ def test_a_model_with_other_classes_in_another_order(tmp_path):
     )
     metrics = evaluate(CocoDataset(file, tmp_path, label_names=names), found)
     assert metrics["per_class"].pop("zebra") is None
-    assert metrics["per_class"] == wanted["per_class"]
-    assert metrics["AP"] == wanted["AP"]
+    assert metrics["per_class"] == expected["per_class"]
+    assert metrics["AP"] == expected["AP"]
 
 
 def test_some_classes_only(tmp_path):
@@ -229,23 +229,23 @@ def test_annotation_ids_from_zero_do_not_cost_score(tmp_path, backend):
 
 def test_missing_area_and_crowd_and_ids(tmp_path):
     file, found = random_case(5, tmp_path)
-    wanted = evaluate(file, found)
+    expected = evaluate(file, found)
     data = json.loads(file.read_text())
     for row in data["annotations"]:
         del row["id"], row["area"]
         if not row["iscrowd"]:
             del row["iscrowd"]
-    assert evaluate(write(tmp_path, data), found) == wanted
+    assert evaluate(write(tmp_path, data), found) == expected
 
 
 def test_an_image_counts_once(tmp_path):
     file, found = random_case(1, tmp_path)
-    wanted = evaluate(file, found)
+    expected = evaluate(file, found)
     evaluator = CocoEvaluator(file, backend="pycocotools")
     evaluator.update(range(5, 17), found)
     evaluator.update([5, 9], [detections((0, 1.0, 0, 0, 50, 50)), found[4]])
     assert evaluator.seen == 12
-    assert evaluator.compute() == wanted
+    assert evaluator.compute() == expected
 
 
 @pytest.mark.parametrize("kinds", [("bbox",), ("bbox", "segm")])
@@ -366,7 +366,7 @@ def test_the_fast_backend_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     file = write(tmp_path, truth([[(2, 10, 10, 50, 50)]]))
     assert CocoEvaluator(file).backend == "pycocotools"
-    with pytest.raises(ValueError, match=r"pip install pkdzoo\[fast\]"):
+    with pytest.raises(ValueError, match=r"pip install -e .*\[fast\]"):
         CocoEvaluator(file, backend="faster")
 
 

@@ -40,9 +40,9 @@ def test_there_and_back(truth: Path, tmp_path: Path) -> None:
     inside = CocoEvaluator(truth, "pycocotools")
     inside.update(list(FOUND), list(FOUND.values()))
     path = save(tmp_path, inside.to_coco_results())
-    wanted = inside.compute()
-    assert wanted["AP"] > 10  # something was found
-    assert evaluate_results(path, truth, "pycocotools") == wanted
+    expected = inside.compute()
+    assert expected["AP"] > 10  # something was found
+    assert evaluate_results(path, truth, "pycocotools") == expected
     for image, found in read_results(path, {3: 0, 7: 1}).items():
         assert torch.allclose(found.boxes, FOUND[image].boxes)
         assert torch.equal(found.scores, FOUND[image].scores)

@@ -20,6 +20,7 @@ import pkdzoo
 from pkdzoo.cli import main
 from pkdzoo.data.synthetic import draw_image
 from pkdzoo.export import WHAT, What, build_graph, export_onnx, graphs
+from pkdzoo.models.cascade_rcnn import CascadeMaskRCNN
 from pkdzoo.models.dense import DenseDetector
 from pkdzoo.models.fcos import DETECTRON
 from pkdzoo.models.mask_rcnn import MaskRCNN
@@ -52,6 +53,13 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "mask_rcnn": (
         "mask_rcnn_r50",
         {"backbone": "r10w16", "norm": "gn", "frozen_stages": 0, "width": 64, "box_width": 64, "mask_width": 32},
+    ),
+    "cascade_rcnn": (
+        "cascade_mask_rcnn_x101_32x4d_dcn",
+        {
+            **{"backbone": "r10w16", "deformable": (), "norm": "gn", "frozen_stages": 0},
+            **{"width": 64, "box_width": 64, "mask_width": 32},
+        },
     ),
 }
 
@@ -213,7 +221,7 @@ def test_what_cannot_be_exported(capsys: pytest.CaptureFixture[str], monkeypatch
     assert "add --what detections" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert main(["export", "fcos_r18w24", "--output", "never.onnx"]) == 1
-    assert 'pip install "pkdzoo[export]"' in capsys.readouterr().err.splitlines()[-1]
+    assert 'pip install -e ".[export]"' in capsys.readouterr().err.splitlines()[-1]
     assert not Path("never.onnx").exists()
 
 
@@ -234,7 +242,7 @@ def test_detections_are_the_detectors(family: str, tmp_path: Path) -> None:
             assert len(want) >= 5, "the comparison would say nothing"
             same_detections(got, i, want, (images.shape[2], images.shape[3]))
         if "masks" in got:
-            assert isinstance(model, MaskRCNN)
+            assert isinstance(model, (MaskRCNN, CascadeMaskRCNN))
             with torch.no_grad():
                 wanted = model.predict_masks(model.extract_features(pkdzoo.Batch(images.float(), sizes)), found)
             for i, (masks, want) in enumerate(zip(wanted, found)):

@@ -308,7 +308,7 @@ def problem_of(error: Exception) -> str:
     while cause is not None:
         if isinstance(cause, (MemoryError, RecursionError)) or "allocate memory" in str(cause):
             return f"{type(cause).__name__}: {cause}"[:300]
-        cause = cause.__cause__ or cause.__context__
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     frame = traceback.extract_tb(error.__traceback__)[-1]
     if type(error) is ValueError and str(error) and Path(frame.filename).is_relative_to(PACKAGE):
         return ""

@@ -121,9 +121,10 @@ class TestSettings:
 
     def test_top_counts_the_wanted_classes(self, model: pkdzoo.Detector, pixels: np.ndarray) -> None:
         everything = found_in(model.predict(pixels, threshold=0.0))
-        wanted = everything[everything.labels == 1]
+        expected = everything[everything.labels == 1]
         assert torch.equal(
-            found_in(model.predict(pixels, threshold=0.0, classes=["dog"], max_detections=5)).scores, wanted.scores[:5]
+            found_in(model.predict(pixels, threshold=0.0, classes=["dog"], max_detections=5)).scores,
+            expected.scores[:5],
         )
 
     def test_another_number_of_channels(self, pixels: np.ndarray) -> None:
@@ -188,9 +189,9 @@ class TestLinksAndVideos:
         code, printed, err = run(capsys, *start, "--output", out, "--save", out / "found.json")
         assert (code, err) == (0, "")
         assert [json.loads(line)["frame"] for line in printed.splitlines()] == [0, 2, 4]
-        told = json.loads((out / "found.json").read_text())
-        assert [(i["file_name"], i["frame"]) for i in told["images"]] == [(f"{video}#{k}", k) for k in (0, 2, 4)]
-        assert told["images"][1]["time"] == pytest.approx(0.2)
+        written = json.loads((out / "found.json").read_text())
+        assert [(i["file_name"], i["frame"]) for i in written["images"]] == [(f"{video}#{k}", k) for k in (0, 2, 4)]
+        assert written["images"][1]["time"] == pytest.approx(0.2)
         assert frame_rate(out / "clip.mp4") == 5 and len(model.predict(out / "clip.mp4")) == 3
         (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[:500])
         code, _, err = run(capsys, "predict", saved, tmp_path / "cut.mp4", video, *words, "--output", out)
@@ -252,8 +253,8 @@ class TestMasks:
         assert result.masks is not None
         for mask, found in zip(result.masks, row["detections"]):
             assert np.array_equal(coco_mask.decode(found["mask"]), mask.numpy())
-        told = json.loads((tmp_path / "found.json").read_text())
-        assert [a["area"] for a in told["annotations"]] == result.masks.sum(dim=(1, 2)).tolist()
+        written = json.loads((tmp_path / "found.json").read_text())
+        assert [a["area"] for a in written["annotations"]] == result.masks.sum(dim=(1, 2)).tolist()
         again = CocoDataset(tmp_path / "found.json", tmp_path / "photos", with_masks=True)[0].instances
         assert again.masks is not None and torch.equal(again.masks[0], result.masks[0])
         assert read_image(tmp_path / "drawn" / "a.png").shape == (3, 48, 80)

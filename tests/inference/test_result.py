@@ -220,7 +220,7 @@ class TestResult:
 
     def test_to_supervision_without_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "supervision", None)
-        with pytest.raises(ImportError, match=r"pip install pkdzoo\[supervision\]"):
+        with pytest.raises(ImportError, match=r"pip install -e .*\[supervision\]"):
             a_result().to_supervision()
 
     def test_plot_draws_what_scores_enough(self, tmp_path: Path) -> None:

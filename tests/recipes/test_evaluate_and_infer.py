@@ -50,8 +50,8 @@ def test_evaluate_writes_what_it_prints(capsys, folder, shapes, tmp_path) -> Non
     assert metrics["images"] > 0 and len(metrics["annotations_sha256"]) == 64 and metrics["hardware"]
     assert str(folder) in metrics["weights"] and metrics["annotations"].endswith("instances_val2017.json")
     words = ("--data", shapes, "--output", tmp_path / "run.json", "--batch-size", 5, "--json", *HERE)
-    told = json.loads(run(capsys, "eval", folder.parent, *words)[1])  # a run's folder
-    assert {key: told[key] for key in METRICS} == pytest.approx({key: metrics[key] for key in METRICS})
+    printed = json.loads(run(capsys, "eval", folder.parent, *words)[1])  # a run's folder
+    assert {key: printed[key] for key in METRICS} == pytest.approx({key: metrics[key] for key in METRICS})
 
 
 def test_evaluate_writes_into_the_run(capsys, folder, shapes, tmp_path, monkeypatch) -> None:
@@ -97,8 +97,8 @@ def test_evaluate_refuses(capsys, folder, shapes, tmp_path) -> None:
     assert "holds no detector" in why(tmp_path)
     assert "Did you mean fcos_r10w16" in why("fcos_r10w61")
     stranger = pkdzoo.create_detector("fcos_r10w16", num_classes=2, label_names=("cat", "dog"))
-    told = why(stranger.save_pretrained(tmp_path / "pets"))
-    assert "are not in label_names" in told and "write --skip-other-classes" in told
+    message = why(stranger.save_pretrained(tmp_path / "pets"))
+    assert "are not in label_names" in message and "write --skip-other-classes" in message
     assert not (tmp_path / "none.json").exists()
 
 
@@ -119,7 +119,7 @@ def test_infer_draws_and_writes(folder, shapes, tmp_path: Path) -> None:
     assert done.returncode == 1  # one could not be read
     assert "bad.jpg" in done.stderr and "1 of 6 images could not be read" in done.stderr
     assert "Traceback" not in done.stderr and "%|" not in done.stderr  # no bar where there is no terminal
-    told = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    assert len(told["images"]) == 5 and {c["name"] for c in told["categories"]} == set(CLASSES)
+    written = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert len(written["images"]) == 5 and {c["name"] for c in written["categories"]} == set(CLASSES)
     assert len(list((tmp_path / "out").glob("*.png"))) + len(list((tmp_path / "out").glob("*.jpg"))) == 5
     assert Image.open(next(p for p in (tmp_path / "out").iterdir() if p.suffix != ".json")).size == (96, 64)
