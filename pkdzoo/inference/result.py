@@ -75,7 +75,7 @@ class Result:
         def own(tensor: Tensor) -> Tensor:
             return tensor.detach().cpu().clone()
 
-        with torch.inference_mode(False):  # tensors made in inference mode cannot be changed in place afterwards
+        with torch.inference_mode(False):  # tensors made in inference mode cannot be changed in place afterward
             probabilities = None if detections.mask_probabilities is None else own(detections.mask_probabilities)
             boxes, scores, labels = own(detections.boxes), own(detections.scores), own(detections.labels)
         return cls(boxes, scores, labels, label_names, size, mask_probabilities=probabilities, **source)

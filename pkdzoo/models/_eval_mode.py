@@ -17,7 +17,7 @@ _PREDICTING: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKey
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode, and each of its modules back into its own mode afterwards.
+    """Put a model into eval mode, and each of its modules back into its own mode afterward.
 
     Of several threads the first one switches the mode and the last one restores it. If every thread restored the mode
     after its own prediction, those of the others would continue in train mode and change batch statistics.

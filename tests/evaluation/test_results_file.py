@@ -11,6 +11,8 @@ import torch
 from helpers.tiny_coco import content, write
 
 from pkdzoo.cli.writers import open_detection_writer
+from pkdzoo.data import find_split, make_shapes, open_dataset
+from pkdzoo.dataset_tools.convert import convert
 from pkdzoo.evaluation import CocoEvaluator, evaluate_results, read_results
 from pkdzoo.evaluation.ground_truth import FileNameIndex
 from pkdzoo.inference import Result
@@ -124,3 +126,20 @@ def test_an_ambiguous_name_is_refused() -> None:
     assert [index.find(name) for name in ("x/b/1.png", "2.png", "c/2.png", "d/2.png", "./a/1.png")] == [2, 4, 3, 4, 1]
     with pytest.raises(ValueError, match=r"may be 'a/1\.png', 'b/1\.png'"):
         index.find("1.png")
+
+
+@pytest.mark.parametrize("kind", ["coco", "voc", "yolo"])
+def test_annotations_of_every_format(tmp_path: Path, kind: str) -> None:
+    """Saved predictions of the objects themselves; the ids of images and classes differ between the formats."""
+    shapes = make_shapes(tmp_path / "shapes", train=1, val=3, size=(64, 96))
+    dataset = open_dataset(shapes, "val")
+    names = tuple(dataset.label_names)
+    with open_detection_writer(tmp_path / "found.jsonl", names) as writer:
+        for k in range(len(dataset)):
+            objects = dataset.load_instances(k)
+            path = str(dataset.image_dir / dataset.file_name(k))
+            writer.add(Result(objects.boxes, torch.ones(len(objects)), objects.labels, names, (64, 96), path))
+    if kind != "coco":
+        convert(shapes, tmp_path / kind, kind)
+    annotations, _ = find_split(shapes if kind == "coco" else tmp_path / kind, "val")
+    assert evaluate_results(tmp_path / "found.jsonl", annotations)["AP"] > 95  # VOC and YOLO round coordinates

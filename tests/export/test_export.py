@@ -261,9 +261,12 @@ def test_openvino_agrees(family: str, tmp_path: Path) -> None:
     images, sizes = make_images(BATCHES[0])
     results = compiled({"images": images.numpy(), "sizes": sizes.numpy()})
     wanted = run(open_session(path), images, sizes)
+    got = {name: torch.from_numpy(results[name]) for name in wanted}
     assert wanted["counts"].min() >= 5, "the comparison would say nothing"
-    for name, value in wanted.items():
-        assert torch.allclose(torch.from_numpy(results[name]).double(), value.double(), atol=1e-3), name
+    assert all(value.isfinite().all() for value in got.values())
+    for i, count in enumerate(wanted["counts"].tolist()):
+        rows = pkdzoo.Detections(*(wanted[name][i, :count] for name in ("boxes", "scores", "labels")))
+        same_detections(got, i, rows, (images.shape[2], images.shape[3]))
 
 
 def test_no_region_of_a_graph_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def change_a_value(rng: random.Random, text: bytes) -> bytes:
             place = rng.randrange(len(node))
             parent[key] = node[:place] + chr(rng.choice((48, 111, 112, 127, 233, 0))) + node[place + 1 :]
         elif chance < 0.55 and isinstance(node, (int, float)):
-            parent[key] = node * rng.choice((-1, 2, 1000, 0.001))
+            parent[key] = -node if rng.random() < 0.5 else node * 1000
         else:
             parent[key] = rng.choice(VALUES)
     return json.dumps(data).encode()

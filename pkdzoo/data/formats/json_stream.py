@@ -112,23 +112,32 @@ class JsonStream:
         """Decode the next value."""
         self.peek()
         while True:
-            try:
-                value, end = self._decode(self._text, self._position)
-            except json.JSONDecodeError as error:
-                if not self._read_more():
-                    raise self._error(error.msg) from None
-                continue
-            except RecursionError:
-                raise self._error("its values are nested too deeply") from None
-            except MemoryError:
-                raise self._error("one of its values does not fit into memory") from None
-            except ValueError as error:  # equal keys, and integers of thousands of digits
-                raise self._error(str(error).partition(";")[0]) from None
+            value, end, problem = self._try_to_decode()
             # A number may continue in the next chunk: "1e+" decodes as 1 as long as the exponent is not read.
-            if len(self._text) - end < 3 and self._read_more():
+            if (problem or len(self._text) - end < 3) and self._read_more():
                 continue
+            if problem:
+                raise self._error(problem)
             self._position = end
             return value
+
+    def _try_to_decode(self) -> tuple[Any, int, str]:
+        """The next value, the position of its end, and the problem where more text may be needed.
+
+        Raises:
+            ValueError: no further text would make it valid.
+        """
+        try:
+            return *self._decode(self._text, self._position), ""
+        except json.JSONDecodeError as error:
+            return None, 0, error.msg
+        except RecursionError:
+            problem = "its values are nested too deeply"
+        except MemoryError:
+            problem = "one of its values does not fit into memory"
+        except ValueError as error:  # equal keys, and integers of thousands of digits
+            problem = str(error).partition(";")[0]
+        raise self._error(problem)  # outside of the except clause, which would keep the memory of the deep stack
 
     def members(self) -> Iterator[str]:
         """Keys of the object; the caller must read each value before it takes the next key."""
