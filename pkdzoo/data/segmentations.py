@@ -1,6 +1,6 @@
 """COCO segmentations (polygons, run lengths) in one flat block of bytes, decoded when an image is loaded.
 
-Coordinates stay float64. COCO rasterises ``int(5 x + 0.5)``, and coordinates with one decimal lie exactly on that
+Coordinates stay float64. COCO rasterizes ``int(5 x + 0.5)``, and coordinates with one decimal lie exactly on that
 boundary: in float32 mask edges would move by a pixel.
 
 pycocotools checks nothing: a coordinate of 5e8 or NaN ends the process, run lengths that are shorter than their image
