@@ -39,6 +39,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-compile", action="store_true", help="leave out the rows of torch.compile")
     parser.add_argument("--images", type=Path, help="folder of JPEG files for the loading part")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
+    parser.add_argument("--checks", type=Path, help="figures of the checks of tests/gpu, a file of JSON lines")
     parser.add_argument("--update", action="store_true", help="replace only --rows in the file of an earlier run")
     args = parser.parse_args(argv)
     try:
@@ -70,6 +71,8 @@ def main(argv: list[str] | None = None) -> int:
     results: dict[str, Any] = {"about": about(settings), "quick": args.quick, "parts": {}}
     if args.update:
         results = read_earlier(args, settings)
+    if args.checks and args.checks.is_file():
+        results["checks"] = [json.loads(line) for line in args.checks.read_text().splitlines()]
     for name in args.rows:
         start = time.perf_counter()
         torch.manual_seed(0)  # the weights of a part do not depend on which parts run before it

@@ -5,7 +5,7 @@
     python recipes/publish.py retina_r50_pkd_swin --repo you/name    # converted published weights
     python recipes/publish.py epoch_12.pth --arch retina_r50.coco_1x --repo you/name    # a checkpoint file
 
-A license is never guessed; local paths, user names and tokens are never uploaded. This is ``pkdzoo push`` as a script.
+A license is never guessed; local paths and tokens are never uploaded. This is ``pkdzoo push`` as a script.
 """
 
 import sys

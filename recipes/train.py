@@ -8,6 +8,9 @@
     accelerate launch recipes/train.py TABLE.py --only NAME --data DIR                 # one of the recipes of a file
     torchrun --nproc_per_node 8 recipes/train.py RECIPE.py --data DIR                  # more lines in recipes/README.md
 
+The program ends with 0 after the last step, 1 after an error, and 128 plus the signal's number (143 for SIGTERM, 130
+for Ctrl-C) if it was stopped, after a checkpoint; launchers report these as errors.
+
 DIR holds annotations/instances_{train,val}2017.json with train2017/ and val2017/ (COCO's own layout), or
 annotations/instances_{train,val}.json with images/. The loop is pkdzoo/training/loop.py; what a recipe holds is
 described in pkdzoo/training/recipe.py.
@@ -24,16 +27,23 @@ from pkdzoo.training.arguments import parse_train_arguments
 from pkdzoo.training.errors import describe_error
 from pkdzoo.training.log import Diverged
 from pkdzoo.training.loop import train_recipes
+from pkdzoo.training.signals import RunStopped
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train the recipes that the command line names; expected errors end the program with a message."""
+    """Train the recipes that the command line names; expected errors end the program with a message.
+
+    Raises:
+        SystemExit: with 1 and a message for an error, and with 128 plus the signal's number for a run that was stopped.
+    """
     args = parse_train_arguments(argv, __doc__)
     signals.follow_launcher()
     try:
         train_recipes(load_recipes(args.recipe, args.set, args.only), args)
     except (ValueError, OSError, DownloadError, Diverged, TooManyUnreadable) as error:
         sys.exit(f"error: {describe_error(error)}")
+    except RunStopped as stop:
+        sys.exit(stop.exit_code)
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise

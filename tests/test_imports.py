@@ -15,8 +15,8 @@ ROOT = Path(__file__).parent.parent / "pkdzoo"
 LAYERS: dict[str, int] = {
     "structures": 0, "utils": 0, "version": 0,
     "layers": 1, "ops": 1, "checkpoints": 1,
-    "losses": 2, "data": 2, "evaluation": 2,
-    "hub": 3, "inference": 3,
+    "losses": 2, "data": 2,
+    "evaluation": 3, "hub": 3, "inference": 3,
     "models": 4,
     "distill": 5, "export": 5,
     "training": 6, "dataset_tools": 6, "figures": 6,

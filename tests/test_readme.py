@@ -22,6 +22,7 @@ from pkdzoo.data import make_shapes
 from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.dataset_tools.convert import convert
 from pkdzoo.maintain import pages
+from pkdzoo.models._registry import find
 
 README, OWN_DATA, DETECT = ROOT / "README.md", ROOT / "docs" / "own_data.md", ROOT / "docs" / "detect.md"
 DOCUMENTS = [
@@ -34,7 +35,7 @@ SECTIONS = (
     "Detect objects",
     "Results",
     "Distill on your own data",
-    "What is in the box",
+    "Detectors and methods",
     "More",
     "License and citation",
 )
@@ -95,8 +96,8 @@ def test_the_readme_is_short_and_in_order() -> None:
 
 
 def test_the_readme_names_every_family_and_method() -> None:
-    box = README.read_text().partition("## What is in the box")[2].partition("\n## ")[0]
-    families = {pkdzoo.models._registry.find(name)[0].family for name in pkdzoo.list_detectors()}
+    box = README.read_text().partition("## Detectors and methods")[2].partition("\n## ")[0]
+    families = {find(name)[0].family for name in pkdzoo.list_detectors()}
     named = set(re.findall(r"`(\w+)`", box))
     assert named >= families | set(pkdzoo.list_methods())
 
@@ -108,6 +109,15 @@ def test_measured_numbers_of_the_readme_stand_in_the_table() -> None:
     text = README.read_text()
     assert "{} AP (95 % interval {} to {}) to a small student".format(*blood) in text
     assert "on circuit boards {} ({} to {})".format(*boards) in text
+
+
+def test_the_readme_counts_the_architectures_that_have_reference_numbers() -> None:
+    """The others share their family with one of these, as the README says."""
+    compared = {path.stem for path in (ROOT / "tests" / "golden" / "mmdet").glob("*.json")}
+    assert f"\nFor {len(compared)} architectures tests compare " in README.read_text()
+    assert len(list((ROOT / "tests" / "golden" / "mmyolo").glob("*.json"))) == 5
+    family = {name: find(name)[0].family for name in pkdzoo.list_detectors()}
+    assert set(family.values()) == {family[name] for name in compared}
 
 
 # -- code blocks -----------------------------------------------------------------------------------------------------
@@ -183,7 +193,7 @@ def test_from_photos_to_a_distilled_detector(tmp_path: Path) -> None:
             ["bash", "-e", "-c", step], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "runs" / "student" / "eval_val.json").read_text())
     assert metrics["AP"] is not None
     assert len(list((tmp_path / "out").glob("*.jpg"))) == 14
     assert (tmp_path / "sheet.png").is_file() and (tmp_path / "figures" / "activations.png").is_file()

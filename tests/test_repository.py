@@ -49,83 +49,24 @@ def test_the_changelog_begins_with_what_is_unreleased() -> None:
     assert heads[:2] == ["## [Unreleased]", "### Added"]
 
 
-BRITISH = [
-    "colour",
-    "centre",
-    "metre",
-    "litre",
-    "behaviour",
-    "neighbour",
-    "favour",
-    "honour",
-    "labour",
-    "rumour",
-    "flavour",
-    "licence",
-    "defence",
-    "offence",
-    "grey",
-    "catalogue",
-    "dialogue",
-    "programme",
-    "artefact",
-    "whilst",
-    "amongst",
-    "towards",
-    "afterwards",
-    "learnt",
-    "spelt",
-    "burnt",
-    "distil",
-    "fulfil",
-    "enrol",
-    "cheque",
-    "sceptic",
-    "ageing",
-    "judgement",
-    "analysed",
-    "analysing",
-]
-BRITISH_STEMS = [
-    "normalis",
-    "initialis",
-    "optimis",
-    "organis",
-    "recognis",
-    "visualis",
-    "summaris",
-    "minimis",
-    "maximis",
-    "serialis",
-    "standardis",
-    "synchronis",
-    "utilis",
-    "generalis",
-    "finalis",
-    "customis",
-    "equalis",
-    "stabilis",
-    "quantis",
-    "parallelis",
-    "randomis",
-    "tokenis",
-    "specialis",
-    "categoris",
-    "realis",
-    "vectoris",
-    "rasteris",
-    "labell",
-    "modell",
-    "cancell",
-    "travell",
-    "signall",
-]
+BRITISH = (
+    "colour|centre|metre|litre|behaviour|neighbour|favour|honour|labour|rumour|flavour|"
+    "licence|defence|offence|grey|catalogue|dialogue|programme|artefact|whilst|amongst|towards|"
+    "afterwards|learnt|spelt|burnt|distil|fulfil|enrol|cheque|sceptic|ageing|judgement|"
+    "analysed|analysing"
+)
+BRITISH_STEMS = (
+    "normalis|initialis|optimis|organis|recognis|visualis|summaris|minimis|maximis|serialis|"
+    "standardis|synchronis|utilis|generalis|finalis|customis|equalis|stabilis|quantis|"
+    "parallelis|randomis|tokenis|specialis|categoris|realis|vectoris|rasteris|labell|modell|"
+    "cancell|travell|signall"
+)
 
 
 def test_spelling_is_american() -> None:
     """Names and prose of Python files and pages; words of other programs' interfaces do not occur among these."""
-    whole = rf"(?:{'|'.join(BRITISH)})(?:s|d|ed|ing|ful|ite)?"
-    stem = rf"(?:{'|'.join(BRITISH_STEMS)})(?:e|es|ed|er|ing|ation|ations|ion)"
+    whole = rf"(?:{BRITISH})(?:s|d|ed|ing|ful|ite)?"
+    stem = rf"(?:{BRITISH_STEMS})(?:e|es|ed|er|ing|ation|ations|ion)"
     pattern = re.compile(rf"(?<![a-z])(?:{whole}|{stem})(?![a-z])", flags=re.IGNORECASE)
     files = [path for folder in ("pkdzoo", "recipes", "tests", "docs") for path in (ROOT / folder).rglob("*.*")]
     files = [path for path in (*files, *ROOT.glob("*.md")) if path.suffix in (".py", ".md") and path != Path(__file__)]

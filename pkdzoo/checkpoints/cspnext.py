@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pkdzoo.checkpoints.keymap import Rule
 
-NECK_RULES: list[Rule] = [
+PAFPN_RULES: list[Rule] = [
     # mmdetection; three levels: 0 is the deepest
     (r"neck\.reduce_layers\.0\.(.*)", r"neck.reduce.1.\1"),
     (r"neck\.reduce_layers\.1\.(.*)", r"neck.reduce.0.\1"),
@@ -28,6 +28,7 @@ NECK_RULES: list[Rule] = [
     (r"neck\.out_layers\.(\d+)\.(.*)", r"neck.output.\1.\2"),
 ]
 
+MMYOLO_PREFIX = "bbox_head.head_module."
 HEAD = r"bbox_head\.(?:head_module\.)?"  # MMYOLO's heads have a module of their own for the layers
 HEAD_RULES: list[Rule] = [
     (HEAD + r"(cls|reg)_convs\.(?P<tied>\d+)\.(\d+)\.conv\.(.*)", r"head.\1_tower.\3.conv.\4"),
@@ -38,7 +39,7 @@ HEAD_RULES: list[Rule] = [
 
 RTMDET_RULES: list[Rule] = [
     *HEAD_RULES,
-    *NECK_RULES,
+    *PAFPN_RULES,
     (r"backbone\.(.*)", r"backbone.\1"),
     (r"data_preprocessor\..*", None),  # pixel statistics are part of the registered entry
 ]

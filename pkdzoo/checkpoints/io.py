@@ -6,9 +6,8 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -82,40 +81,3 @@ def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Ma
             if number is None:
                 raise
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-
-
-def save_archive(content: Any, path: str | Path) -> None:
-    """``torch.save`` that raises the OSError of a failed write; torch itself raises an unrelated RuntimeError.
-
-    Args:
-        content: objects that ``torch.load(weights_only=True)`` can read.
-        path: path of the file; it is incomplete after an error.
-
-    Raises:
-        OSError: e.g. for a full disk.
-    """
-    with open(path, "wb") as file:
-        writer = _ErrorRecorder(file)
-        try:
-            torch.save(content, writer)  # type: ignore[arg-type]  # needs only a write method
-            file.flush()
-        except RuntimeError as error:
-            raise (writer.error or error) from error
-
-
-class _ErrorRecorder:
-    """A file that records the error of a failed write."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.error: OSError | None = None
-
-    def write(self, data: bytes) -> int:
-        try:
-            return self.file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def flush(self) -> None:
-        self.file.flush()

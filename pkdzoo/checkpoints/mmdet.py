@@ -5,6 +5,7 @@ The key rules of heads are in the files of their families.
 
 from __future__ import annotations
 
+from pkdzoo.checkpoints.cspnext import PAFPN_RULES
 from pkdzoo.checkpoints.keymap import Rule
 from pkdzoo.checkpoints.swin import SWIN_RULES
 
@@ -13,6 +14,7 @@ BODY_RULES: list[Rule] = [
     # deformable convolutions have two names; mmdetection renames the older one when it loads a file
     (r"backbone\.(.*\.conv2)(?:\.conv)?_offset\.(.*)", r"backbone.\1.offset.\2"),
     *SWIN_RULES,
+    *PAFPN_RULES,
     (r"backbone\.(.*)", r"backbone.\1"),  # ResNet and ResNeXt have torchvision's names already
     (r"neck\.lateral_convs\.(\d+)\.conv\.(.*)", r"neck.lateral.\1.conv.\2"),
     (r"neck\.lateral_convs\.(\d+)\.gn\.(.*)", r"neck.lateral.\1.norm.\2"),

@@ -44,7 +44,8 @@ def unwrap(content: Mapping[Any, Any]) -> dict[str, Tensor]:
 
     - pkdzoo's :class:`pkdzoo.distill.Distiller` stores it under ``student.``, next to ``methods.``; a checkpoint of
       pkdzoo's training stores both under ``task.``. If it has a moving average (``average.``), that is the student.
-    - mmrazor stores it under ``architecture.``, next to ``teacher.`` and the connectors in ``distiller.``.
+    - mmrazor stores it under ``architecture.`` (mmrazor 0.x: ``architecture.model.``), next to ``teacher.`` and the
+      connectors in ``distiller.``.
     - CrossKD stores it at the top level, in some files next to ``teacher.``.
 
     Unknown keys are kept, so that strict loading reports them.
@@ -64,7 +65,9 @@ def unwrap(content: Mapping[Any, Any]) -> dict[str, Tensor]:
     dropped: tuple[str, ...] = TEACHERS
     if any(key.startswith("architecture.") for key in state):
         dropped += RAZOR
-    return _below(state, "architecture.", dropped)
+    state = _below(state, "architecture.", dropped)
+    nested = RAZOR[0] in dropped and all(key.startswith("model.") for key in state)
+    return _below(state, "model.") if nested else state
 
 
 def _below(state: Mapping[str, Tensor], prefix: str, dropped: tuple[str, ...] = ()) -> dict[str, Tensor]:

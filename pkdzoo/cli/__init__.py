@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from pkdzoo.cli.common import ESCAPED, Verb
+from pkdzoo.cli.compare import COMPARE
 from pkdzoo.cli.convert import CONVERT
 from pkdzoo.cli.data import CHECK, PREVIEW
 from pkdzoo.cli.data import CONVERT as CONVERT_DATA
@@ -33,6 +34,7 @@ VERBS: dict[str, Verb | dict[str, Verb]] = {
     "info": INFO,
     "predict": PREDICT,
     "eval": EVAL,
+    "compare": COMPARE,
     "convert": CONVERT,
     "export": EXPORT,
     "push": PUSH,

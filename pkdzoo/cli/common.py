@@ -53,7 +53,7 @@ def note(message: str) -> None:
     print(printable(f"pkdzoo: {message}", keep="\n\t"), file=sys.stderr)
 
 
-def count(text: str) -> int:
+def positive_int(text: str) -> int:
     """Parse a whole number of at least 1."""
     number = int(text)
     if number < 1:
@@ -75,7 +75,7 @@ def comma_list(text: str) -> tuple[str, ...]:
 
 
 def add_detector(parser: Parser, more: str = "", device: bool = True) -> None:
-    """Add the arguments that select a detector; :func:`open_detector` reads them.
+    """Add the arguments that select a detector; :func:`detector_from_args` reads them.
 
     Args:
         parser: parser of the verb.
@@ -97,7 +97,7 @@ def add_labels(parser: Parser, help: str) -> None:
     parser.add_argument("--labels", metavar="NAMES", help=help)
 
 
-def open_detector(args: argparse.Namespace, device: torch.device | None = None) -> Detector:
+def detector_from_args(args: argparse.Namespace, device: torch.device | None = None) -> Detector:
     """The selected detector with weights, in eval mode, on its device.
 
     Raises:
@@ -105,15 +105,16 @@ def open_detector(args: argparse.Namespace, device: torch.device | None = None) 
     """
     from pkdzoo.models._factory import create_detector
     from pkdzoo.models._loading import load_checkpoint
-    from pkdzoo.training.evaluate import open_detector as open_trained
+    from pkdzoo.training.evaluate import open_detector
 
     if args.checkpoint is None:
         if args.labels is not None:
             raise ValueError("--labels belongs to --checkpoint: leave it out, published weights have class names")
-        model = open_trained(args.model)
+        model = open_detector(args.model)
     else:
-        name = f"local-dir:{args.model}" if Path(args.model).is_dir() else args.model
-        model = load_checkpoint(create_detector(name, label_names=read_labels(args.labels or "coco")), args.checkpoint)
+        model = load_checkpoint(
+            create_detector(args.model, label_names=read_labels(args.labels or "coco")), args.checkpoint
+        )
     return model.to(device or device_of(args.device))
 
 

@@ -1,17 +1,17 @@
-"""``pkdzoo data``: checks, converts and previews data sets in the formats of COCO, Pascal VOC and YOLO."""
+"""``pkdzoo data``: checks, converts and previews data sets."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from pkdzoo.cli.common import Parser, Verb, count, share, show
+from pkdzoo.cli.common import Parser, Verb, positive_int, share, show
 
-FORMATS = ("coco", "voc", "yolo")  # as pkdzoo.data.formats.read.FORMATS
+FORMATS = ("coco", "voc", "yolo")  # to write, as pkdzoo.data.formats.read.FORMATS
 
 
 def _add_folder(parser: Parser) -> None:
-    parser.add_argument("folder", type=Path, help="a data set in the layout of COCO, VOC or YOLO, or a data.yaml")
+    parser.add_argument("folder", type=Path, help="a data set (docs/own_data.md lists the layouts), or a data.yaml")
 
 
 def _add_splits(parser: Parser) -> None:
@@ -52,6 +52,9 @@ def convert_arguments(parser: Parser) -> None:
     _add_splits(parser)
     parser.add_argument("--link", action="store_true", help="make symbolic links to the images instead of copies")
     parser.add_argument(
+        "--follow-links", action="store_true", help="copy what symbolic links among the images point to"
+    )
+    parser.add_argument(
         "--hold-out",
         type=share,
         default=0.0,
@@ -64,7 +67,16 @@ def convert_run(args: argparse.Namespace) -> int:
     """Convert, and print what the new format cannot store."""
     from pkdzoo.dataset_tools.convert import convert
 
-    report = convert(args.folder, args.target, args.to, args.split, args.link, progress=True, hold_out=args.hold_out)
+    report = convert(
+        args.folder,
+        args.target,
+        args.to,
+        args.split,
+        args.link,
+        progress=True,
+        hold_out=args.hold_out,
+        follow_links=args.follow_links,
+    )
     show(args, report, report.to_dict())
     return 0
 
@@ -87,10 +99,10 @@ def preview_arguments(parser: Parser) -> None:
     sheet = Path("preview.png")
     parser.add_argument("--split", default="train", metavar="NAME", help=f"split to draw from {default}")
     parser.add_argument("--output", type=Path, default=sheet, metavar="FILE", help=f"image to write {default}")
-    parser.add_argument("--count", type=count, default=12, metavar="N", help=f"number of images {default}")
-    parser.add_argument("--columns", type=count, default=4, metavar="N", help=f"images per row {default}")
+    parser.add_argument("--count", type=positive_int, default=12, metavar="N", help=f"number of images {default}")
+    parser.add_argument("--columns", type=positive_int, default=4, metavar="N", help=f"images per row {default}")
     parser.add_argument(
-        "--tile", type=count, default=400, metavar="N", help=f"longer side of an image in pixels {default}"
+        "--tile", type=positive_int, default=400, metavar="N", help=f"longer side of an image in pixels {default}"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help=f"random seed of the selection {default}")
 

@@ -1,4 +1,4 @@
-"""``pkdzoo eval``: COCO's twelve numbers and AP per class, on any number of processes."""
+"""``pkdzoo eval``: COCO's twelve numbers, and by class AP and the best threshold, on any number of processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pkdzoo.cli.common import Parser, Verb, add_detector, count, note, open_detector, show
+from pkdzoo.cli.common import Parser, Verb, add_detector, detector_from_args, note, positive_int, show
+from pkdzoo.utils.text import printable
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -14,17 +15,18 @@ if TYPE_CHECKING:
 
 def eval_arguments(parser: Parser) -> None:
     """Add the arguments of ``eval``."""
-    add_detector(parser, "; or a COCO results file (.json) of any program", device=False)
+    files = "; or detections: a COCO results file (.json) of any program, or a file of 'predict --save'"
+    add_detector(parser, files, device=False)
     default = "(default: %(default)s)"
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="data set in the layout of COCO, VOC or YOLO")
     parser.add_argument("--split", default="val", metavar="NAME", help=f"split of the data set {default}")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="annotation file, if it is elsewhere")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="image folder, if it is elsewhere")
-    metrics = Path("metrics.json")
-    parser.add_argument("--output", type=Path, default=metrics, metavar="FILE", help=f"file for the numbers {default}")
+    output = "file for the numbers (default: eval_SPLIT.json in the folder of a run, none for other detectors)"
+    parser.add_argument("--output", type=Path, metavar="FILE", help=output)
     parser.add_argument(
         "--batch-size",
-        type=count,
+        type=positive_int,
         default=1,
         metavar="N",
         help="images per batch; published numbers use 1 (default: 1)",
@@ -38,7 +40,10 @@ def eval_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--cpu", action="store_true", help="use the CPU, not the GPU")
     parser.add_argument(
-        "--threads", type=count, metavar="N", help="CPU threads per process (default: an equal share of the cores)"
+        "--threads",
+        type=positive_int,
+        metavar="N",
+        help="CPU threads per process (default: an equal share of the cores)",
     )
     parser.add_argument(
         "--mixed-precision", choices=("no", "bf16", "fp16"), help="precision of the network (default: no)"
@@ -50,8 +55,8 @@ def eval_run(args: argparse.Namespace) -> int:
     from accelerate import Accelerator
 
     from pkdzoo.data import find_split
-    from pkdzoo.evaluation import evaluate_results, write_metrics
-    from pkdzoo.evaluation.ground_truth import JsonGroundTruth
+    from pkdzoo.evaluation import write_metrics
+    from pkdzoo.evaluation.results_file import SUFFIXES
     from pkdzoo.training import run_folder, threads
     from pkdzoo.training.errors import describe_error
     from pkdzoo.training.evaluate import table
@@ -59,12 +64,11 @@ def eval_run(args: argparse.Namespace) -> int:
     accelerator = Accelerator(cpu=args.cpu, mixed_precision=args.mixed_precision)
     threads.share_cores(accelerator, args.threads)
     try:
-        paths = find_split(args.data, args.split, args.annotations, args.images)
-        if args.model.endswith(".json"):
-            about: dict[str, Any] = {"detections": args.model, "annotations": str(paths[0])}
-            about |= run_folder.about_data(paths[0], len(JsonGroundTruth(paths[0]).image_ids))
-            metrics = evaluate_results(args.model, paths[0], args.backend)
+        if args.model.endswith(SUFFIXES):  # no image is needed
+            annotations = args.annotations or find_split(args.data, args.split, None, args.images)[0]
+            metrics, about = evaluate_file(args, annotations)
         else:
+            paths = find_split(args.data, args.split, args.annotations, args.images)
             metrics, about = evaluate_detector(args, accelerator, paths)
     except (ValueError, OSError) as error:  # an error of a loader process contains its traceback
         if args.debug:
@@ -72,9 +76,48 @@ def eval_run(args: argparse.Namespace) -> int:
         message = describe_error(error).replace("pass skip_other_classes=True", "write --skip-other-classes")
         raise ValueError(message) from None
     if accelerator.is_main_process:
-        path = write_metrics(args.output, metrics, **about, **run_folder.about(accelerator.num_processes))
-        show(args, f"{table(metrics)}\nwritten to {path.resolve()}", {**about, **metrics})
+        text, path = f"{table(metrics)}\n\n{threshold_table(metrics['best_f1'])}", args.output or output_in_run(args)
+        if path is not None:
+            write_metrics(path, metrics, **about, **run_folder.about(accelerator.num_processes))
+            text += f"\nwritten to {path.resolve()}"
+        show(args, text, {**about, **metrics})
     return 0
+
+
+def output_in_run(args: argparse.Namespace) -> Path | None:
+    """The file for the numbers of a run's student, in the folder of the run; None for other detectors."""
+    folder = Path(args.model)
+    student = f"_{folder.name}" if folder.name == "last" else ""
+    run = folder.parent if folder.name in ("best", "last") else folder
+    return run / f"eval_{args.split}{student}.json" if (run / "recipe.json").is_file() else None
+
+
+def threshold_table(best: dict[str, Any]) -> str:
+    """The threshold with the highest F1, and precision, recall and F1 at it, for all classes and by class."""
+    rows = {"all classes": best["all"], **{printable(name): row for name, row in best["per_class"].items()}}
+    width = max(map(len, rows))
+    lines = ["threshold with the highest F1 at IoU 0.5", f"{'':<{width}}  threshold  precision  recall    F1"]
+    for name, row in rows.items():
+        if row is None:
+            lines.append(f"{name:<{width}}  {'-':>9}  {'-':>9}  {'-':>6}  {'-':>4}")
+            continue
+        precision, recall, f1 = (f"{row[key]:.1f}" for key in ("precision", "recall", "f1"))
+        lines.append(f"{name:<{width}}  {row['threshold']:>9.4g}  {precision:>9}  {recall:>6}  {f1:>4}")
+    return "\n".join(lines)
+
+
+def evaluate_file(args: argparse.Namespace, annotations: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Evaluate a file of detections; the numbers, and facts about the files."""
+    from pkdzoo.evaluation import evaluate_results
+    from pkdzoo.evaluation.ground_truth import AnnotationFile
+    from pkdzoo.training import run_folder
+
+    truth = AnnotationFile(annotations)
+    for remark in truth.remarks():
+        note(remark)
+    metrics = evaluate_results(args.model, truth, args.backend, thresholds=True)
+    about = {"detections": args.model, "annotations": str(annotations)}
+    return metrics, about | run_folder.about_data(annotations, len(truth.image_ids))
 
 
 def evaluate_detector(
@@ -93,23 +136,24 @@ def evaluate_detector(
     from pkdzoo.training import build, run_folder
     from pkdzoo.training.evaluate import evaluate, time_images
 
-    model = open_detector(args, accelerator.device)
+    model = detector_from_args(args, accelerator.device)
     dataset = build.val_dataset(paths, model.resize, model.label_names, args.skip_other_classes, model.letterbox)
     if accelerator.is_main_process:
         note(str(dataset.report))
     loader = accelerator.prepare(build.val_loader(dataset, args.batch_size, args.workers))
-    metrics = evaluate(model, loader, dataset, accelerator, args.backend)
+    metrics = evaluate(model, loader, dataset, accelerator, args.backend, thresholds=True)
     about = {"detector": args.model, "weights": model.loaded_from, "annotations": str(paths[0])}
     speed = time_images(model, dataset, accelerator)
     return metrics, about | run_folder.about_data(dataset.json_path, len(dataset)) | speed
 
 
 EVAL = Verb(
-    "evaluate a detector: COCO's twelve numbers and AP per class",
+    "evaluate a detector: COCO's twelve numbers, AP per class, and the threshold with the highest F1",
     (
         "pkdzoo eval retina_r50_pkd_swin --data coco",
         "pkdzoo eval runs/mine --data my/data.yaml --split test --output test.json",
         "pkdzoo eval results/detections.json --data coco --json > numbers.json",
+        "pkdzoo eval results/found.jsonl --data my/data.yaml",
     ),
     eval_arguments,
     eval_run,

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pkdzoo.cli.common import NMS_HELP, Parser, Verb, add_detector, count, note, open_detector, share, show
+from pkdzoo.cli.common import NMS_HELP, Parser, Verb, add_detector, detector_from_args, note, positive_int, share, show
 
 if TYPE_CHECKING:
     from pkdzoo.export import What
@@ -31,7 +31,7 @@ def export_arguments(parser: Parser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="(default: NAME.onnx or NAME.pt2)")
     parser.add_argument("--threshold", type=share, help="minimum score of a detection (default: the detector's)")
     parser.add_argument("--nms-threshold", type=share, help=NMS_HELP)
-    parser.add_argument("--max-detections", type=count, help="maximum number of detections per image")
+    parser.add_argument("--max-detections", type=positive_int, help="maximum number of detections per image")
 
 
 def export_run(args: argparse.Namespace) -> int:
@@ -45,7 +45,7 @@ def export_run(args: argparse.Namespace) -> int:
             f"--threshold, --nms-threshold and --max-detections have no effect with --what {what}: add --what "
             "detections"
         )
-    model = open_detector(args)
+    model = detector_from_args(args)
     path = args.output or Path(f"{Path(args.model).name}{suffix}")
     note(f"exporting {what} of {args.model} to {path}, this takes about a minute")
     write = export_onnx if args.format == "onnx" else export_program

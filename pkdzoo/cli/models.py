@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pkdzoo.cli.common import MODEL_HELP, Parser, Verb, show
 from pkdzoo.data.labels import label_names
 from pkdzoo.hub.card import COCO, known_data
 from pkdzoo.hub.weights import Distilled, Weights
-from pkdzoo.models._registry import find, list_detectors, list_pairs
+from pkdzoo.models._registry import find, folder_of, list_detectors, list_pairs
 from pkdzoo.models._zoo_index import INDEX, IndexRow
 from pkdzoo.utils.suggest import did_you_mean
 
@@ -97,15 +96,14 @@ def info_run(args: argparse.Namespace) -> int:
 
 def is_saved(name: str) -> bool:
     """Whether a name is a folder or has a prefix, ``hf-hub:`` or ``local-dir:``."""
-    return Path(name).is_dir() or ":" in name
+    return folder_of(name) is not None or ":" in name
 
 
 def saved_facts(name: str) -> dict[str, Any]:
     """Facts about a saved detector, which is built for this."""
-    from pkdzoo.models._factory import create_detector
     from pkdzoo.training.evaluate import open_detector
 
-    model = open_detector(name) if Path(name).is_dir() else create_detector(name)
+    model = open_detector(name)
     return {"name": name, "architecture": model.name, **model_facts(model)}
 
 

@@ -7,23 +7,34 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pkdzoo.cli.common import NMS_HELP, Parser, Verb, add_detector, comma_list, count, note, open_detector, share
+from pkdzoo.cli.common import (
+    NMS_HELP,
+    Parser,
+    Verb,
+    add_detector,
+    comma_list,
+    detector_from_args,
+    note,
+    positive_int,
+    share,
+)
+from pkdzoo.inference.options import DEFAULT_THRESHOLD
 from pkdzoo.utils.text import printable
 
 if TYPE_CHECKING:
     from pkdzoo.inference.result import Result
 
-THRESHOLD = 0.3  # default for looking at detections; AP is evaluated with 0.05
 # Fields of pkdzoo.inference.PredictOptions, each an argument of the same name.
 PREDICT_OPTIONS = ("threshold", "nms_threshold", "max_detections", "classes", "batch_size", "flip", "sizes")
 
 
 def sides(text: str) -> tuple[int, ...]:
     """Parse short sides in pixels, separated by commas."""
-    return tuple(count(part) for part in comma_list(text))
+    return tuple(positive_int(part) for part in comma_list(text))
 
 
 def predict_arguments(parser: Parser) -> None:
@@ -31,16 +42,18 @@ def predict_arguments(parser: Parser) -> None:
     add_detector(parser)
     images = "image files, folders, videos, http(s) links, and wildcards in quotes ('**' includes subfolders)"
     parser.add_argument("images", nargs="+", help=images)
-    parser.add_argument("--threshold", type=share, default=THRESHOLD, help="minimum score (default: %(default)s)")
+    parser.add_argument(
+        "--threshold", type=share, default=DEFAULT_THRESHOLD, help="minimum score (default: %(default)s)"
+    )
     parser.add_argument("--nms-threshold", type=share, help=NMS_HELP)
-    parser.add_argument("--max-detections", type=count, help="maximum number of detections per image")
+    parser.add_argument("--max-detections", type=positive_int, help="maximum number of detections per image")
     parser.add_argument("--classes", type=comma_list, metavar="NAMES", help="these classes only, separated by commas")
-    parser.add_argument("--batch-size", type=count, default=1, metavar="N", help="images per batch (default: 1)")
+    parser.add_argument("--batch-size", type=positive_int, default=1, metavar="N", help="images per batch (default: 1)")
     parser.add_argument(
         "--flip", action="store_true", help="detect in the mirrored image as well and merge the results"
     )
     parser.add_argument("--sizes", type=sides, metavar="PIXELS", help="detect at several short sides: 640,800,960")
-    parser.add_argument("--every", type=count, default=1, metavar="N", help="use every N-th frame of a video")
+    parser.add_argument("--every", type=positive_int, default=1, metavar="N", help="use every N-th frame of a video")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write annotated images and videos here")
     parser.add_argument(
         "--save",
@@ -58,30 +71,33 @@ def predict_run(args: argparse.Namespace) -> int:
     outputs = drawing_paths(paths, args.output) if args.output else {}
     if args.save is not None and args.save.suffix not in (".json", ".jsonl"):
         raise ValueError(f"--save {args.save}: write a name that ends in .jsonl or .json")
-    model = open_detector(args)
-    images = images_of(paths, args.every)
+    model = detector_from_args(args)
     options = {name: getattr(args, name) for name in PREDICT_OPTIONS}
     total = None if any(map(is_video_file, paths)) else len(paths)
     done = failed = 0
     with ExitStack() as stack:
         writer = stack.enter_context(open_detection_writer(args.save, model.label_names)) if args.save else None
         drawings = stack.enter_context(DrawingWriter(outputs, args.every)) if outputs else None
-        for result in with_progress(model.predict_stream(images, **options), total):
-            done += 1
-            if args.json:
-                print(printable(json.dumps(result.to_json(), ensure_ascii=False)), flush=True)
-            elif result.error is None:
-                print(result, flush=True)
+        for result in with_progress(model.predict_stream(images_of(paths, args.every), **options), total):
+            done, failed = done + 1, failed + (result.error is not None)
+            print_result(args, result)
             if writer is not None:
                 writer.add(result)
-            if result.error is not None:
-                failed += 1
-                note(result.error)
-            elif drawings is not None:
+            if drawings is not None and result.error is None:
                 drawings.add(result)
     if failed:
         note(f"{failed} of {done} images could not be read")
     return 1 if failed else 0
+
+
+def print_result(args: argparse.Namespace, result: Result) -> None:
+    """Print the detections of one image, and why it could not be read to stderr."""
+    if args.json:
+        print(printable(json.dumps(result.to_json(), ensure_ascii=False)), flush=True)
+    elif result.error is None:
+        print(result, flush=True)
+    if result.error is not None:
+        note(result.error)
 
 
 def is_video_file(path: str) -> bool:
@@ -101,19 +117,18 @@ def find_inputs(arguments: Iterable[str]) -> list[str]:
     from pkdzoo.inference.sources import files_like, images_in, is_wildcard
     from pkdzoo.inference.web import is_link
 
-    inputs: list[str] = []
-    for text in arguments:
+    def inputs_of(text: str) -> list[str]:
         if is_link(text):
-            inputs.append(text)
-        elif Path(text).is_dir():
-            inputs += map(str, images_in(text))
-        elif is_wildcard(text):
-            inputs += map(str, files_like(text))
-        elif Path(text).exists():
-            inputs.append(text)
-        else:
-            raise ValueError(f"{text}: there is no such file or folder")
-    return list(dict.fromkeys(inputs))
+            return [text]
+        if Path(text).is_dir():
+            return [str(path) for path in images_in(text)]
+        if is_wildcard(text):
+            return [str(path) for path in files_like(text)]
+        if not Path(text).exists():
+            raise ValueError(f"{text}: there is no such file or folder: write the path of an image")
+        return [text]
+
+    return list(dict.fromkeys(chain.from_iterable(map(inputs_of, arguments))))
 
 
 def images_of(paths: Iterable[str], every: int) -> Iterator[Any]:

@@ -51,7 +51,8 @@ class CocoWriter:
     """Writes a complete COCO annotation file with scores, which can be loaded as a data set.
 
     Annotations are written at once; the records of images are kept in a temporary file until :meth:`finish`. A frame
-    of a video is called ``VIDEO#NUMBER`` and has the further fields ``frame`` and ``time``.
+    of a video is called ``VIDEO#NUMBER`` and has the further fields ``frame`` and ``time``. Image ids are counted here,
+    so every annotation has the name of its image as well, by which ``pkdzoo eval`` finds it in a data set.
     """
 
     def __init__(self, file: TextIO, label_names: tuple[str, ...]) -> None:
@@ -75,7 +76,10 @@ class CocoWriter:
             self.annotations += 1
             mask = row.get("segmentation")
             area = row["bbox"][2] * row["bbox"][3] if mask is None else float(coco_mask.area(mask))
-            text = json.dumps({"id": self.annotations, **row, "area": area, "iscrowd": 0})
+            name = record["file_name"]
+            text = json.dumps(
+                {"id": self.annotations, **row, "area": area, "iscrowd": 0, "file_name": name}, ensure_ascii=False
+            )
             self.file.write(("\n" if self.annotations == 1 else ",\n") + text)
 
     def finish(self) -> None:

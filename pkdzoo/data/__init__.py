@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pkdzoo.data.augment import MixTransform
     from pkdzoo.data.batching import collate
     from pkdzoo.data.dataset import CocoDataset, TooManyUnreadable, open_dataset
+    from pkdzoo.data.headers import check_headers
     from pkdzoo.data.image_files import UnreadableImage
     from pkdzoo.data.image_io import read_image
     from pkdzoo.data.load_report import LoadReport
@@ -42,6 +43,7 @@ __all__ = [
     "Sample",
     "TooManyUnreadable",
     "UnreadableImage",
+    "check_headers",
     "collate",
     "eval_transform",
     "find_split",
@@ -68,6 +70,7 @@ if not TYPE_CHECKING:  # a type checker would take every name of the package for
             "Sample": "pkdzoo.data.transforms",
             "TooManyUnreadable": "pkdzoo.data.dataset",
             "UnreadableImage": "pkdzoo.data.image_files",
+            "check_headers": "pkdzoo.data.headers",
             "collate": "pkdzoo.data.batching",
             "find_split": "pkdzoo.data.locate",
             "make_shapes": "pkdzoo.data.synthetic",

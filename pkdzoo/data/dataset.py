@@ -30,12 +30,12 @@ from pkdzoo.data.formats.coco import CROWD, IGNORE, Columns, decode_name
 from pkdzoo.data.formats.read import read_annotations
 from pkdzoo.data.image_files import UnreadableImage
 from pkdzoo.data.image_io import read_image
+from pkdzoo.data.labels import match_labels
 from pkdzoo.data.load_report import LoadReport
 from pkdzoo.data.locate import find_split
 from pkdzoo.data.segmentations import INVALID
 from pkdzoo.data.transforms import Sample, Transform
 from pkdzoo.structures import Instances
-from pkdzoo.utils.text import quote_some
 
 MAX_UNREADABLE = 0.01  # share of the images that training may skip
 
@@ -62,41 +62,6 @@ def item_seed(seed: int, epoch: int, image_id: int) -> int:
     """The seed of one image's random choices in one epoch; neighboring arguments give unrelated seeds."""
     digest = hashlib.blake2b(struct.pack("<qqq", seed, epoch, image_id), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
-
-
-def match_labels(
-    categories: Sequence[tuple[int, str]], label_names: Sequence[str] | None, skip_other_classes: bool, path: Path
-) -> tuple[list[str], dict[int, int]]:
-    """Names by label, and the label of each category id.
-
-    Raises:
-        ValueError: a category that is not in ``label_names``; with ``skip_other_classes`` a name that no category has;
-            two categories with one id, or with one name where names decide the label.
-    """
-    ids = [number for number, _ in categories]
-    if len(set(ids)) < len(ids):
-        twice = sorted({number for number in ids if ids.count(number) > 1})
-        raise ValueError(f"{path}: category id {quote_some(twice)} occurs twice in 'categories'; ids must be unique")
-    names = [name for _, name in categories]
-    if label_names is None:
-        unique = [f"{n} ({i})" if names.count(n) > 1 else n for i, n in categories]
-        return unique, {number: label for label, number in enumerate(ids)}
-    expected = list(label_names)
-    twice_named = sorted({n for n in names if names.count(n) > 1} | {n for n in expected if expected.count(n) > 1})
-    if twice_named:
-        raise ValueError(
-            f"{path}: the class name {quote_some(twice_named)} occurs twice, so names cannot decide the label"
-        )
-    unknown, absent = [n for n in names if n not in expected], [n for n in expected if n not in names]
-    if skip_other_classes and absent:
-        raise ValueError(f"{path} has no class {quote_some(absent)}; its classes are {quote_some(names, 100)}")
-    if unknown and not skip_other_classes:
-        lacking = f" (and the file has no {quote_some(absent)})" if absent else ""
-        raise ValueError(
-            f"{path} has classes that are not in label_names: {quote_some(unknown)}{lacking}. Rename them in the file, "
-            "build the model with the file's classes, or pass skip_other_classes=True to leave their boxes out"
-        )
-    return expected, {number: expected.index(name) for number, name in categories if name in expected}
 
 
 class CocoDataset(Dataset[Sample]):
@@ -380,7 +345,7 @@ def open_dataset(
     images: str | Path | None = None,
     **options: Any,
 ) -> CocoDataset:
-    """Open a split of a COCO, Pascal VOC or YOLO folder.
+    """Open a split of a data set in any of the known layouts, see :func:`find_split`.
 
     Args:
         data_dir: the data set's folder, or its ``data.yaml``.

@@ -105,7 +105,9 @@ def upright(image: Image.Image, size: tuple[int, int] | None = None) -> Image.Im
         image: any PIL image.
         size: (height, width) that boxes were drawn on. A quarter turn is left out if only the image as stored has it.
     """
-    transpose = exif_transpose_of(image)  # read first: the conversion may lose the tag
+    with _without_xmp(image):
+        image.load()  # PIL turns the pixels of a TIFF file here, and removes its tag
+        transpose = exif_transpose_of(image)  # read first: the conversion may lose the tag
     stored = (image.height, image.width)
     rgb = to_rgb(image)
     if transpose in QUARTER_TURNS and size == stored and size != stored[::-1]:
@@ -115,11 +117,19 @@ def upright(image: Image.Image, size: tuple[int, int] | None = None) -> Image.Im
 
 def exif_transpose_of(image: Image.Image) -> Image.Transpose | None:
     """What the EXIF tag of an image asks for; None for an upright image, and for a tag that cannot be read."""
+    with _without_xmp(image):
+        try:
+            return TRANSPOSES.get(image.getexif().get(ORIENTATION, 1))
+        except (SyntaxError, ValueError, KeyError, TypeError, OSError, AttributeError):
+            return None  # OpenCV shows the pixels as stored
+
+
+@contextmanager
+def _without_xmp(image: Image.Image) -> Iterator[None]:
+    """Hide the XMP metadata of an image, whose orientation PIL would apply."""
     hidden = {key: image.info.pop(key) for key in _XMP if key in image.info}
     try:
-        return TRANSPOSES.get(image.getexif().get(ORIENTATION, 1))
-    except (SyntaxError, ValueError, KeyError, TypeError, OSError, AttributeError):  # OpenCV shows the pixels as stored
-        return None
+        yield
     finally:
         image.info.update(hidden)
 

@@ -1,6 +1,12 @@
-"""Class names and category ids of known data sets."""
+"""Class names and category ids of known data sets, and the labels of a file's categories."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pkdzoo.data.formats.common import unique_names
+from pkdzoo.utils.text import quote_some
 
 # In the order of the data set's ``categories``; detectors here number them 0 to 79.
 COCO_NAMES: tuple[str, ...] = (
@@ -38,3 +44,37 @@ def label_names(labels: str | tuple[str, ...]) -> tuple[str, ...]:
 def coco_ids(names: tuple[str, ...]) -> dict[int, int] | None:
     """COCO's category id of each label; None for other class names than COCO's."""
     return dict(enumerate(COCO_IDS)) if tuple(names) == COCO_NAMES else None
+
+
+def match_labels(
+    categories: Sequence[tuple[int, str]], label_names: Sequence[str] | None, skip_other_classes: bool, path: Path
+) -> tuple[list[str], dict[int, int]]:
+    """Names by label, and the label of each category id.
+
+    Raises:
+        ValueError: a category that is not in ``label_names``; with ``skip_other_classes`` a name that no category has;
+            two categories with one id, or with one name where names decide the label.
+    """
+    ids = [number for number, _ in categories]
+    if len(set(ids)) < len(ids):
+        twice = sorted({number for number in ids if ids.count(number) > 1})
+        raise ValueError(f"{path}: category id {quote_some(twice)} occurs twice in 'categories'; ids must be unique")
+    names = [name for _, name in categories]
+    if label_names is None:
+        return unique_names(categories), {number: label for label, number in enumerate(ids)}
+    expected = list(label_names)
+    twice_named = sorted({n for n in names if names.count(n) > 1} | {n for n in expected if expected.count(n) > 1})
+    if twice_named:
+        raise ValueError(
+            f"{path}: the class name {quote_some(twice_named)} occurs twice, so names cannot decide the label"
+        )
+    unknown, absent = [n for n in names if n not in expected], [n for n in expected if n not in names]
+    if skip_other_classes and absent:
+        raise ValueError(f"{path} has no class {quote_some(absent)}; its classes are {quote_some(names, 100)}")
+    if unknown and not skip_other_classes:
+        lacking = f" (and the file has no {quote_some(absent)})" if absent else ""
+        raise ValueError(
+            f"{path} has classes that are not in label_names: {quote_some(unknown)}{lacking}. Rename them in the file, "
+            "build the model with the file's classes, or pass skip_other_classes=True to leave their boxes out"
+        )
+    return expected, {number: expected.index(name) for number, name in categories if name in expected}

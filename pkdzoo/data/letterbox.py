@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pkdzoo.data.transforms import Sample, keep_ratio_size, resize_image, resize_sample
+from pkdzoo.data.opencv_resize import resize_bilinear, resize_by_area
+from pkdzoo.data.transforms import Sample, keep_ratio_size, resize_sample
 from pkdzoo.structures import Letterbox
 
 DIVISOR = 32  # sides of a canvas are multiples of the coarsest stride
@@ -91,28 +92,7 @@ def place_image(image: Tensor, place: Placement, letterbox: Letterbox) -> Tensor
 def scale_image(image: Tensor, size: tuple[int, int], letterbox: Letterbox) -> Tensor:
     """Resize a uint8 image (3, H, W) to (height, width), by area where it shrinks if the settings say so."""
     shrinks = max(size) < max(image.shape[-2:])
-    return resize_by_area(image, size) if letterbox.shrink == "area" and shrinks else resize_image(image, size)
-
-
-def resize_by_area(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Shrink a uint8 image (3, H, W) to (height, width): each pixel is the mean of the area it covers, as OpenCV's."""
-    means = _means(_means(image, size[0], dim=1), size[1], dim=2)
-    return means.add_(0.5).clamp_(0, 255).to(torch.uint8)
-
-
-def _means(values: Tensor, count: int, dim: int) -> Tensor:
-    """Means of ``count`` equal intervals along a dimension, in float64; intervals may begin and end inside a value."""
-    length = values.shape[dim]
-    if count == length:
-        return values.double()
-    kind = torch.float64 if values.is_floating_point() else torch.int32
-    sums = torch.cumsum(values, dim, dtype=kind)
-    sums = torch.cat([torch.zeros_like(sums.narrow(dim, 0, 1)), sums], dim)  # of the first 0, 1, ..., length values
-    ends = torch.arange(count + 1, device=values.device, dtype=torch.float64) * (length / count)
-    whole = ends.floor().clamp(max=length - 1).long()
-    part = (ends - whole).view([-1 if i == dim else 1 for i in range(values.ndim)])
-    below, above = sums.index_select(dim, whole).double(), sums.index_select(dim, whole + 1).double()
-    return (below + part * (above - below)).diff(dim=dim) / (length / count)
+    return resize_by_area(image, size) if letterbox.shrink == "area" and shrinks else resize_bilinear(image, size)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ read, and one that cannot be used has the kind ``INVALID``.
 
 from __future__ import annotations
 
-import math
 from array import array
 from typing import Any
 
@@ -76,7 +75,7 @@ def _runs(segmentation: dict[str, Any]) -> bytes:
 
 def _is_side(value: Any) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value) and 1 <= value <= MAX_SIDE and value == int(value)
+    return number and 1 <= value <= MAX_SIDE and value == int(value)
 
 
 def decode_counts(text: bytes) -> list[int]:

@@ -9,9 +9,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from pkdzoo.data.filter import positions
+from pkdzoo.data.filter import odd_areas, positions
 from pkdzoo.data.formats.coco import CROWD, Columns
-from pkdzoo.data.formats.common import UNKNOWN_SIZE
+from pkdzoo.data.formats.common import UNKNOWN_SIZE, unique_names
 from pkdzoo.dataset_tools.check_report import SplitReport, make_finding
 
 TINY = 3.0  # pixels; a shorter side is mostly an accidental click
@@ -59,7 +59,7 @@ def count(part: SplitReport, annotations: Annotations) -> None:
     """Fill in the counts of the report."""
     columns, owner, known = annotations.columns, annotations.owner, annotations.owner >= 0
     part.images, part.boxes = len(columns.image_ids), len(columns.labels)
-    for number, name in columns.categories:
+    for (number, _), name in zip(columns.categories, unique_names(columns.categories)):
         of_class = (columns.labels == number) & known
         part.classes[name] = {"boxes": int(of_class.sum()), "images": len(np.unique(owner[of_class]))}
     per_image = np.bincount(owner[known], minlength=part.images)
@@ -95,7 +95,15 @@ def check_records(part: SplitReport, annotations: Annotations) -> None:
             error=True,
         ),
         make_finding("classes without a box", [n for n, c in part.classes.items() if not c["boxes"]], error=False),
+        make_finding("classes with crowd regions only, which are not learned", _crowd_only(columns), error=False),
     )
+
+
+def _crowd_only(columns: Columns) -> list[str]:
+    """Names of the classes that have boxes, all of which are crowd regions (CVAT exports masks as such)."""
+    crowd = (columns.flags & CROWD) > 0
+    crowds, objects = set(columns.labels[crowd].tolist()), set(columns.labels[~crowd].tolist())
+    return [name for number, name in columns.categories if number in crowds - objects]
 
 
 def check_boxes(part: SplitReport, annotations: Annotations) -> None:
@@ -116,17 +124,21 @@ def check_boxes(part: SplitReport, annotations: Annotations) -> None:
         valid = checked & ~empty & ~outside
         over_edge = valid & (np.maximum(-low, high - limits) > 0.5).any(1)
         whole = valid & ~crowd & (inside.prod(1) >= WHOLE * limits.prod(1))
-        tiny = valid & ~crowd & (sides.min(1) < TINY)
+        fractions = valid & (np.abs(columns.boxes) <= 1).all(1)
+        fractions &= 2 * fractions.sum() >= valid.sum()  # a single one may be an accidental click
+        tiny = valid & ~crowd & ~fractions & (sides.min(1) < TINY)
     twice, two_classes, largest_iou = _overlaps(columns, owner, valid & ~crowd)
     part.overlaps = {str(iou): int((largest_iou > iou).sum()) for iou in OVERLAPS}
     for what, mask, error in (
         ("boxes without area, or not of numbers", empty, True),
         ("boxes outside their image", outside, True),
+        ("boxes of at most 1 pixel, probably fractions: multiply them by the image's sides", fractions, True),
         ("boxes that extend over the edge of their image", over_edge, False),
         (f"boxes that repeat another of their class (IoU over {DUPLICATE_IOU})", twice, False),
         (f"boxes that repeat one of another class (IoU over {DUPLICATE_IOU})", two_classes, False),
         ("boxes of the whole image", whole, False),
         (f"boxes thinner than {TINY:.0f} pixels", tiny, False),
+        ("areas that do not fit their boxes", valid & odd_areas(columns.areas, columns.boxes), False),
     ):
         part.add(make_finding(what, annotations.describe(mask), error))
 

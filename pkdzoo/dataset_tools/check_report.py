@@ -108,7 +108,7 @@ class CheckReport:
 
     Attributes:
         folder: the data set.
-        format: ``coco``, ``voc`` or ``yolo``.
+        format: a key of ``pkdzoo.data.formats.read.TABLE``, e.g. ``coco``.
         splits: one report per split.
         findings: findings about the data set as a whole, e.g. images that two splits share.
     """

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import filecmp
-import hashlib
-import json
 import os
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from pkdzoo.data.formats import voc, yolo
-from pkdzoo.data.formats.common import read_sizes, relative_image_path
-from pkdzoo.data.formats.read import FORMATS, find_format, read_coco, splits_of
+from pkdzoo.data.formats import coco_folders
+from pkdzoo.data.formats.base import split_of
+from pkdzoo.data.formats.common import NOT_READ, read_sizes, relative_image_path
+from pkdzoo.data.formats.read import FORMATS, TABLE, find_format, read_coco, splits_of
 from pkdzoo.data.locate import find_split
+from pkdzoo.dataset_tools.hold_out import divide
+from pkdzoo.utils.files import open_regular_file
 from pkdzoo.utils.text import quote_some
 
 
@@ -29,9 +30,10 @@ class Converted:
 
     Attributes:
         target: the new folder.
-        source_format, target_format: ``coco``, ``voc`` or ``yolo``.
+        source_format, target_format: keys of ``pkdzoo.data.formats.read.TABLE``, e.g. ``coco``.
         images, boxes: numbers of written images and boxes, by split.
         dropped: counts of what the target's format cannot store, by split.
+        remarks: what else the user should know.
     """
 
     target: str
@@ -40,6 +42,7 @@ class Converted:
     images: dict[str, int] = field(default_factory=dict)
     boxes: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, dict[str, int]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, ready for ``json.dump``."""
@@ -50,22 +53,7 @@ class Converted:
         for split, images in self.images.items():
             lines.append(f"  {split:<8} {images} images, {self.boxes[split]} boxes")
             lines += [f"           not converted: {count} {what}" for what, count in self.dropped[split].items()]
-        return "\n".join(lines)
-
-
-def write_coco(coco: Mapping[str, Any], folder: str | Path, split: str) -> Counter[str]:
-    """Write ``annotations/instances_SPLIT.json``, which can store everything."""
-    file = Path(folder) / "annotations" / f"instances_{split}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(coco, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-    return Counter()
-
-
-WRITERS: dict[str, Callable[[Mapping[str, Any], Path, str], Counter[str]]] = {
-    "coco": write_coco,
-    "voc": voc.from_coco,
-    "yolo": yolo.from_coco,
-}
+        return "\n".join([*lines, *(f"  note     {remark}" for remark in self.remarks)])
 
 
 def convert(
@@ -76,27 +64,30 @@ def convert(
     link: bool = False,
     progress: bool = False,
     hold_out: float = 0.0,
+    follow_links: bool = False,
 ) -> Converted:
     """Write a data set in another format.
 
     COCO is written as ``annotations/instances_SPLIT.json`` with ``images/SPLIT/``; VOC and YOLO in their own layouts.
 
     Args:
-        source: a folder in any of ``FORMATS``, or a ``data.yaml``.
+        source: a folder in any format that is read, or a ``data.yaml``.
         target: a folder that is empty or does not exist. After an error nothing is left of it.
-        to: ``coco``, ``voc`` or ``yolo``.
+        to: one of ``FORMATS``; the source's own format only with ``hold_out``.
         splits: convert only these; None means all.
         link: make symbolic links to the images instead of copies.
         progress: show a progress bar on a terminal.
-        hold_out: share of the training images, 0..1, that become the validation split of a source without one. It
-            depends on the file names, so images mostly stay in their split when the data set grows.
+        hold_out: share of the training images, 0..1, that become the validation split of a source without one. Copies
+            of an image and frames of a video stay together; see ``hold_out.py``.
+        follow_links: copy images that are symbolic links, or lie in a linked folder outside the data set. They may
+            point to any file, so they are refused otherwise.
 
     Returns:
         Counts, also of what could not be converted.
 
     Raises:
-        ValueError: no format is recognized in ``source``, its annotations are invalid, an image is missing, ``target``
-            is not empty, or ``hold_out`` is used with an existing validation split.
+        ValueError: no format is recognized in ``source``, its annotations are invalid, an image is missing or a link,
+            ``target`` is not empty, or ``hold_out`` is used with an existing validation split.
 
     Example:
         >>> import tempfile
@@ -108,35 +99,45 @@ def convert(
     """
     source, target = Path(source), Path(target)
     kind = find_format(source)
-    names = list(splits) if splits else splits_of(source)
-    if not names:
+    names = [split_of(name) for name in splits] if splits else splits_of(source)
+    if not names or kind is None:
         find_split(source, "train")  # raises, and lists what was looked for
     _check_arguments(source, kind, target, to, names, hold_out)
-    result = Converted(str(target), kind or "coco", to)
+    job = _Job(source, Converted(str(target), kind or "coco", to), link, follow_links, progress)
+    _run(job, target, names, hold_out)
+    return job.result
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Arguments that all splits share, and the result that they fill in."""
+
+    source: Path
+    result: Converted
+    link: bool
+    follow_links: bool
+    progress: bool
+
+
+def _run(job: _Job, target: Path, splits: Sequence[str], hold_out: float) -> None:
+    """Write all splits into a temporary folder, which becomes the target."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
     try:
-        for split in names:
-            annotations, images = find_split(source, split)
-            coco = read_coco(annotations)
-            parts = {split: coco}
-            if hold_out and split == "train":
-                parts = dict(zip(("train", "val"), _hold_out(coco, hold_out)))
-            for name, part in parts.items():
-                _write_split(part, images, temporary, name, result, link, progress)
+        for split in splits:
+            _convert_split(job, temporary, split, hold_out)
         os.rename(temporary, target)  # also replaces an empty folder
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return result
 
 
 def _check_arguments(
     source: Path, kind: str | None, target: Path, to: str, splits: Sequence[str], hold_out: float
 ) -> None:
-    if to not in WRITERS:
+    if to not in FORMATS:
         raise ValueError(f"to={to!r}: write one of {', '.join(map(repr, FORMATS))}")
-    if kind == to:
-        raise ValueError(f"{source} is already in the format {to!r}")
+    if kind == to and not hold_out:
+        raise ValueError(f"{source} is already in the format {to!r}; --hold-out SHARE would divide its train split")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} is not empty: choose a folder that is empty or does not exist")
     if hold_out and (not 0 < hold_out < 1 or "train" not in splits or "val" in splits):
@@ -148,44 +149,64 @@ def _check_arguments(
         raise ValueError(f"YOLO has the splits train, val and test; choose among them instead of {quote_some(splits)}")
 
 
-def _hold_out(coco: dict[str, Any], share: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Divide a data set: the images that stay, and a share of the images (at least one), with their annotations."""
+def _convert_split(job: _Job, folder: Path, split: str, share: float) -> None:
+    annotations, images = find_split(job.source, split)
+    result = job.result
+    is_coco = TABLE[result.source_format].read is coco_folders.read
+    coco = (
+        coco_folders.read_whole(annotations) if is_coco and result.target_format == "coco" else read_coco(annotations)
+    )
+    difficult = 0 if is_coco else sum(bool(row.get("ignore")) for row in coco["annotations"])
+    if difficult and result.target_format == "coco":
+        result.remarks.append(
+            f"{split}: {difficult} difficult objects are marked 'ignore'; pycocotools counts them, pkdzoo does not"
+        )
+    parts = {split: coco}
+    if share and split == "train":
+        train, val, remarks = divide(coco, share, images)
+        parts = {"train": train, "val": val}
+        result.remarks += remarks
+    for name, part in parts.items():
+        _write_split(job, part, images, folder, name)
 
-    def rank(image: Mapping[str, Any]) -> bytes:
-        return hashlib.blake2b(str(image["file_name"]).encode(), digest_size=8).digest()
 
-    ranked = sorted(coco["images"], key=rank)
-    count = min(max(1, round(share * len(ranked))), len(ranked) - 1)
-    if count < 1:
-        raise ValueError(f"{len(ranked)} images cannot be divided into two splits")
-    held_out = {image["id"] for image in ranked[:count]}
-    parts = []
-    for selected in (False, True):
-        images = [image for image in coco["images"] if (image["id"] in held_out) == selected]
-        rows = [row for row in coco["annotations"] if (row["image_id"] in held_out) == selected]
-        parts.append({**coco, "images": images, "annotations": rows})
-    return parts[0], parts[1]
-
-
-def _write_split(
-    coco: dict[str, Any], images: Path, folder: Path, split: str, result: Converted, link: bool, progress: bool
-) -> None:
+def _write_split(job: _Job, coco: dict[str, Any], images: Path, folder: Path, split: str) -> None:
     paths = [images / relative_image_path(str(image["file_name"])) for image in coco["images"]]
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise ValueError(f"{len(missing)} of {len(paths)} images of {split} are missing: {quote_some(missing, 4)}")
-    dropped: Counter[str] = Counter()
+    if not job.link and not job.follow_links:
+        _refuse_links(paths, job.source, images)
+    result = job.result
+    dropped: Counter[str] = Counter(coco.get(NOT_READ, {}))
     if result.target_format == "yolo":
         coco = _of_annotated_size(coco, paths, dropped)
     total = len(coco["annotations"])
-    not_written = WRITERS[result.target_format](coco, folder, split)
+    write = TABLE[result.target_format].write
+    assert write is not None
+    not_written = write(coco, folder, split)
     image_folder = folder / ("JPEGImages" if result.target_format == "voc" else f"images/{split}")
     names = [str(image["file_name"]) for image in coco["images"]]
-    for name in tqdm(names, desc=split, unit="image", disable=None if progress else True):
-        place_image(images / name, image_folder / name, link)
+    for name in tqdm(names, desc=split, unit="image", disable=None if job.progress else True):
+        place_image(images / name, image_folder / name, job.link, job.follow_links)
     boxes = total - sum(count for what, count in not_written.items() if what != "segmentations")
     result.images[split], result.boxes[split] = len(names), boxes
-    result.dropped[split] = dict(dropped + not_written)
+    result.dropped[split] = dict(+(dropped + not_written))
+
+
+def _refuse_links(paths: Sequence[Path], source: Path, images: Path) -> None:
+    """Refuse images that are symbolic links, or that a linked folder puts outside the data set."""
+    root = source if source.is_dir() else source.parent
+    inside = Path(os.path.abspath(images)).is_relative_to(os.path.abspath(root))
+    allowed = Path(os.path.realpath(root if inside else images))  # data.yaml may name a folder elsewhere
+    folders = {path.parent: Path(os.path.realpath(path.parent)).is_relative_to(allowed) for path in paths}
+    linked = [str(path) for path in paths if path.is_symlink() or not folders[path.parent]]
+    if linked:
+        raise ValueError(
+            f"{len(linked)} of {len(paths)} images are symbolic links or lie in a linked folder outside {root}: "
+            f"{quote_some(linked, 2)}. A link may point to any file, so its target is not copied: "
+            "write --link to link to it, or --follow-links if you trust the data set"
+        )
 
 
 def _of_annotated_size(coco: dict[str, Any], paths: list[Path], dropped: Counter[str]) -> dict[str, Any]:
@@ -198,11 +219,11 @@ def _of_annotated_size(coco: dict[str, Any], paths: list[Path], dropped: Counter
     return {**coco, "images": images, "annotations": annotations}
 
 
-def place_image(source: Path, target: Path, link: bool) -> None:
+def place_image(source: Path, target: Path, link: bool, follow_links: bool = False) -> None:
     """Copy or link an image.
 
     Raises:
-        ValueError: the target is another image.
+        ValueError: the target is another image, or the source a symbolic link although links are not followed.
     """
     if target.exists():
         if not filecmp.cmp(source, target, shallow=False):
@@ -211,5 +232,6 @@ def place_image(source: Path, target: Path, link: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if link:
         os.symlink(source.resolve(), target)
-    else:
-        shutil.copyfile(source, target)
+        return
+    with open_regular_file(source.resolve() if follow_links else source) as file, target.open("xb") as copy:
+        shutil.copyfileobj(file, copy)

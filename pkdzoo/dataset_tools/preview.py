@@ -24,7 +24,7 @@ def preview(
     """Draw images of a split with their boxes, class names and file names.
 
     Args:
-        folder: a COCO, VOC or YOLO data set.
+        folder: a data set in any format that is read.
         split: the split to show.
         count: number of images, chosen at random; all of them if there are fewer.
         columns: images per row of the sheet.
@@ -51,7 +51,7 @@ def preview(
     annotations, images = find_split(folder, split)
     table = read_annotations(annotations)
     if len(table.image_ids) == 0:
-        raise ValueError(f"{annotations} lists no image")
+        raise ValueError(f"{annotations} lists no image: choose another split")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(table.image_ids))[:count])
     names = dict(table.categories)
     label_of = {number: label for label, number in enumerate(names)}

@@ -82,6 +82,11 @@ class DistillMethod(nn.Module):
         self.logs: dict[str, Tensor] = {}
         self.progress = Progress()
 
+    @property
+    def paired_levels(self) -> list[tuple[int, int]]:
+        """Level numbers (student's, teacher's) of the pairs that are compared; empty for a method without pairs."""
+        return list(getattr(getattr(self, "pairs", None), "levels", ()))
+
     def on_epoch_start(self, epoch: int, student: Detector, teacher: Detector, loader: Iterable[Batch]) -> None:
         """Prepare an epoch; does nothing by default. ``loader`` gives the training batches."""
 

@@ -61,20 +61,25 @@ class PyramidMethod(DistillMethod):
         student: detector that learns.
         teacher: detector it learns from.
         weight: None: PKD's with ``normalize``, 10 without.
-        levels: pairs of levels, counted from the finest.
+        levels: pairs of levels, counted from the finest; None means those that both have, at most ``most_levels``.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size, see :func:`pkdzoo.distill.pairing.pair_maps`.
         project: where the student's maps are projected, see :class:`pkdzoo.distill.pairing.PyramidPairs`.
         normalize: whether the method normalizes channels as PKD does.
         sync: statistics of that normalization over all processes.
+
+    Attributes:
+        most_levels: largest number of pairs where their number is not given.
     """
+
+    most_levels = 4
 
     def __init__(
         self,
         student: Detector,
         teacher: Detector,
         weight: float | None,
-        levels: int,
+        levels: int | None,
         pair: PairBy,
         resize: Resize,
         project: Project = "refuse",
@@ -82,7 +87,7 @@ class PyramidMethod(DistillMethod):
         sync: bool = False,
     ) -> None:
         super().__init__()
-        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, project)
+        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, project, most=self.most_levels)
         self.weight = default_weight(weight, normalize, teacher)
         self.normalize, self.sync = normalize, sync
 

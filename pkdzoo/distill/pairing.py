@@ -62,22 +62,28 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
 
 
 def match_levels(
-    student: PyramidShape, teacher: PyramidShape, levels: int, pair: PairBy = "index", same_channels: bool = True
+    student: PyramidShape,
+    teacher: PyramidShape,
+    levels: int | None,
+    pair: PairBy = "index",
+    same_channels: bool = True,
+    most: int | None = None,
 ) -> list[tuple[int, int]]:
     """Numbers of the levels (student's, teacher's) that belong together.
 
     Args:
         student: shape of its pyramid.
         teacher: shape of its pyramid.
-        levels: number of pairs, counted from the finest level.
+        levels: number of pairs, counted from the finest level; None means all that can be paired, at most ``most``.
         pair: ``index`` (first with first) or ``stride`` (equal strides; other levels are left out).
         same_channels: whether paired maps must have equally many channels.
+        most: largest number of pairs where ``levels`` is None; None means no limit.
 
     Raises:
         ValueError: when the pyramids can't be paired; the message has both shapes.
     """
     check_choice("pair", pair, PAIR_BY)
-    if levels < 1:
+    if levels is not None and levels < 1:
         raise ValueError(f"levels={levels}: at least one pair of levels is needed")
     if pair == "index":
         matched = [(i, i) for i in range(min(len(student.strides), len(teacher.strides)))]
@@ -86,6 +92,8 @@ def match_levels(
     both = f"The student's pyramid: {student}. The teacher's: {teacher}."
     if not matched:
         raise ValueError(f'no stride is common to both pyramids; write pair="index". {both}')
+    if levels is None:
+        levels = min(len(matched), most or len(matched))
     if len(matched) < levels:
         raise ValueError(f"levels={levels}, but by {pair} only {len(matched)} can be paired. {both}")
     matched = matched[:levels]
@@ -152,7 +160,8 @@ class PyramidPairs(nn.Module):
     Args:
         student: detector that learns.
         teacher: detector it learns from.
-        levels: number of pairs, counted from the finest level; or the pairs of level numbers themselves.
+        levels: number of pairs, counted from the finest level; or the pairs of level numbers themselves; None means all
+            that can be paired, at most ``most``.
         pair: ``index`` (first with first) or ``stride`` (equal strides).
         resize: what to do with maps of different size, see :func:`pair_maps`.
         project: where a convolution gives the student's map the teacher's channels: ``where_needed`` (numbers of
@@ -161,6 +170,8 @@ class PyramidPairs(nn.Module):
         kernel: side of the convolutions, odd.
         std: start weights from a normal distribution cut off at two deviations, and biases at 0; None: PyTorch's
             default.
+        bias: whether the convolutions have biases.
+        most: largest number of pairs where ``levels`` is None.
 
     Attributes:
         levels: level numbers (student's, teacher's) of each pair.
@@ -184,20 +195,22 @@ class PyramidPairs(nn.Module):
         self,
         student: Detector,
         teacher: Detector,
-        levels: int | Sequence[tuple[int, int]],
+        levels: int | Sequence[tuple[int, int]] | None,
         pair: PairBy = "index",
         resize: Resize = "larger",
         project: Project = "refuse",
         kernel: int = 1,
         std: float | None = None,
+        bias: bool = True,
+        most: int | None = None,
     ) -> None:
         super().__init__()
         check_choice("resize", resize, RESIZE)
         check_choice("project", project, PROJECT)
         shapes = shape_of(student), shape_of(teacher)
         self.levels = (
-            match_levels(*shapes, levels, pair, same_channels=project == "refuse")
-            if isinstance(levels, int)
+            match_levels(*shapes, levels, pair, project == "refuse", most)
+            if levels is None or isinstance(levels, int)
             else list(levels)
         )
         self.student_channels = [shapes[0].channels[i] for i, _ in self.levels]
@@ -206,7 +219,7 @@ class PyramidPairs(nn.Module):
         self.projections = nn.ModuleList()
         for inputs, outputs in zip(self.student_channels, self.teacher_channels):
             needed = project == "always" or (project == "where_needed" and inputs != outputs)
-            self.projections.append(_projection(inputs, outputs, kernel, std) if needed else nn.Identity())
+            self.projections.append(_projection(inputs, outputs, kernel, std, bias) if needed else nn.Identity())
 
     def __len__(self) -> int:
         return len(self.levels)
@@ -220,8 +233,8 @@ class PyramidPairs(nn.Module):
         return f"levels={self.levels}, resize={self.resize}"
 
 
-def _projection(inputs: int, outputs: int, kernel: int, std: float | None) -> nn.Conv2d:
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+def _projection(inputs: int, outputs: int, kernel: int, std: float | None, bias: bool) -> nn.Conv2d:
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
     if std is not None:
         nn.init.trunc_normal_(conv.weight, std=std, a=-2 * std, b=2 * std)
         if conv.bias is not None:

@@ -18,7 +18,10 @@ from pkdzoo.distill.methods.frs import FRS
 from pkdzoo.distill.methods.gid import GID
 from pkdzoo.distill.methods.global_knowledge import GlobalKnowledge
 from pkdzoo.distill.methods.gt_mask import GTMask
+from pkdzoo.distill.methods.ld import LD
+from pkdzoo.distill.methods.mgd import MGD
 from pkdzoo.distill.methods.mse import MSE
+from pkdzoo.distill.methods.norm_cwd import NormCWD
 from pkdzoo.distill.methods.norm_kl import NormKL
 from pkdzoo.distill.methods.pkd import PKD
 from pkdzoo.distill.methods.rank_mimic import RankMimic
@@ -36,7 +39,10 @@ METHODS: dict[str, Callable[..., DistillMethod]] = {
     "gid": GID,
     "global_knowledge": GlobalKnowledge,
     "gt_mask": GTMask,
+    "ld": LD,
+    "mgd": MGD,
     "mse": MSE,
+    "norm_cwd": NormCWD,
     "norm_kl": NormKL,
     "pkd": PKD,
     "rank_mimic": RankMimic,
@@ -91,7 +97,7 @@ def method_options(name: str) -> dict[str, Any]:
     Example:
         >>> from pkdzoo.distill import method_options
         >>> method_options("mse")
-        {'weight': None, 'levels': 4, 'pair': 'index', 'resize': 'larger', 'normalize': False, 'sync': False}
+        {'weight': None, 'levels': None, 'pair': 'index', 'resize': 'larger', 'normalize': False, 'sync': False}
     """
     if name not in METHODS:
         raise ValueError(

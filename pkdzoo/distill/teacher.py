@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +17,7 @@ from pkdzoo.structures import Batch, FeaturePyramid, PixelNorm
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-PROBE = 256  # side of the black image that gives channels and strides
+PROBE = 256  # height of the black image that gives channels and strides
 
 
 class Teacher(Detector):
@@ -32,8 +33,12 @@ class Teacher(Detector):
         scale: raw pixels, 0-255, are divided by it before mean and std are applied, so the default fits statistics of
             0-1 pixels such as torchvision's (0.485, ...). Statistics above 1 can only be of 0-255 pixels and are
             used as such; write ``scale=1`` for a module that takes raw pixels with mean 0 and std 1.
-        strides: of each map, in pixels; None: measured by running the module on a black image of 256 x 256.
+        strides: of each map, in pixels; None: measured by running the module on a black image of 256 x 384
+            (height x width).
         two_stage: True for the pyramid of a two-stage detector; PKD's published weight depends on it.
+
+    Raises:
+        ValueError: for statistics that cannot be right, and for maps that are not (B, C, h, w), finest first.
 
     Example:
         >>> import pkdzoo, torchvision
@@ -69,20 +74,23 @@ class Teacher(Detector):
         self.pyramid_shape = self._probe(strides)
 
     def _probe(self, strides: Sequence[int] | None) -> PyramidShape:
-        """Channels of the maps, and their strides unless given, from one pass over a black image."""
+        """Channels of the maps, and their strides unless given, from one pass over a black landscape image."""
         training = self.backbone.training
         self.backbone.eval()
-        side = max(PROBE, 2 * max(strides)) if strides else PROBE
-        images = self.pixel_mean.new_zeros(1, len(self.pixel_mean), side, side)
+        height = max(PROBE, 2 * max(strides)) if strides else PROBE
+        size = (height, height * 3 // 2)  # not square, so that swapped axes are seen
+        images = self.pixel_mean.new_zeros(1, len(self.pixel_mean), *size)
         like = next(self.backbone.parameters(), None)
         with torch.no_grad():
             maps = self._maps(images if like is None else images.to(like))
         self.backbone.train(training)
-        measured = tuple(2 ** round(torch.tensor(side / m.shape[-1]).log2().item()) for m in maps)
+        shapes = [tuple(m.shape) for m in maps]
+        measured = tuple(2 ** round(math.log2(size[0] / shape[2])) for shape in shapes)
         if strides is not None and len(strides) != len(maps):
             raise ValueError(
                 f"strides={tuple(strides)}, but features returned {len(maps)} maps of strides about {measured}"
             )
+        check_maps(shapes, size, measured if strides is None else tuple(strides))
         return PyramidShape(tuple(m.shape[1] for m in maps), measured if strides is None else tuple(map(int, strides)))
 
     def _maps(self, images: Tensor) -> list[Tensor]:
@@ -104,6 +112,39 @@ class Teacher(Detector):
     def run_head(self, features: FeaturePyramid, batch: Batch, tap: int | None = None) -> HeadTrace[Self]:
         raise ValueError(
             "a pkdzoo.Teacher has feature maps only: methods that compare heads need a detector of this package"
+        )
+
+
+def check_maps(shapes: Sequence[Sequence[int]], size: tuple[int, int], strides: Sequence[float]) -> None:
+    """Check that maps are (B, C, h, w), finest first.
+
+    Args:
+        shapes: of the maps of one image.
+        size: (height, width) of the image, which is not square.
+        strides: of the maps in pixels, given or measured by their heights.
+
+    Raises:
+        ValueError: with the shapes and what to write instead.
+    """
+    returned = f"features returned maps of shapes {', '.join(map(str, map(tuple, shapes)))} for an image of {size}"
+    for shape, stride in zip(shapes, strides):
+        # A map has one location more or less than its stride says, depending on how its layers pad.
+        if stride >= 1 and all(abs(side - pixels / stride) <= 1 for side, pixels in zip(shape[2:], size)):
+            continue
+        height, width = shape[1:3]
+        if abs(height * size[1] - width * size[0]) <= size[1]:
+            raise ValueError(
+                f"{returned} (height, width): they have their channels last. Return (B, C, h, w), e.g. "
+                "[m.permute(0, 3, 1, 2) for m in maps]"
+            )
+        raise ValueError(
+            f"{returned} (height, width): they are no maps (B, C, h, w) of strides {tuple(strides)}. Return one map "
+            "per level whose height and width are those of the image divided by a stride, and name the strides if "
+            "they are no powers of 2"
+        )
+    if list(strides) != sorted(strides):
+        raise ValueError(
+            f"{returned} (height, width), of strides {tuple(strides)}: write them finest first, e.g. maps[::-1]"
         )
 
 

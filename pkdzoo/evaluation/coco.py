@@ -4,8 +4,11 @@ pycocotools computes the numbers, or faster-coco-eval where it is installed. The
 plain pycocotools run on the same files; those of faster-coco-eval equal them to six decimals, ten times faster. A
 ``CocoDataset`` and its annotation file give the same numbers.
 
-Three problems of pycocotools are avoided: it prints, it fails on an empty list of results, and it treats annotation id
-0 as "not matched", so files that count from 0 score too low. Here every annotation gets a new id from 1 up.
+Four problems of pycocotools are avoided: it prints, it fails on an empty list of results, it treats annotation id 0 as
+"not matched", so files that count from 0 score too low (here every annotation gets a new id from 1 up), and it takes
+objects that the file marks as ``ignore`` or ``difficult`` for ordinary ones. Here they count neither as found nor as
+missed, and a detection that matches one counts neither as right nor as wrong, as in Pascal VOC's evaluation. One such
+object takes one detection, by IoU, while a crowd region takes any number, by the share of the detection inside it.
 
 Numbers are percent, 0..100, unrounded, as APs are published. Where there is no ground truth of a size or class, the
 number is None instead of pycocotools' -1.
@@ -27,12 +30,16 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from pkdzoo.evaluation.ground_truth import GroundTruth, JsonGroundTruth
+from pkdzoo.evaluation.ground_truth import AnnotationFile, GroundTruth
 from pkdzoo.evaluation.packed import State, join, pack, result_rows, select
+from pkdzoo.evaluation.thresholds import best_thresholds
 from pkdzoo.structures import Detections
+from pkdzoo.utils.text import install_line
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 BACKENDS = ("auto", "pycocotools", "faster")
+# Both backends ignore objects whose area is outside the range that is evaluated, and all ranges end below this.
+IGNORED_AREA = 1e12
 
 
 class CocoEvaluator:
@@ -42,7 +49,7 @@ class CocoEvaluator:
     repeats images to fill the last batch.
 
     Args:
-        source: a ``CocoDataset``, or the path of a COCO annotation file.
+        source: a ``CocoDataset``, or the path of an annotation file.
         backend: ``"pycocotools"``, ``"faster"`` (needs faster-coco-eval), or ``"auto"``: the faster one if it is
             installed.
         kinds: ``("bbox",)``, or ``("bbox", "segm")`` to evaluate masks as well.
@@ -75,12 +82,10 @@ class CocoEvaluator:
             raise ValueError(f"kinds={kinds!r}: write ('bbox',), ('segm',) or both")
         installed = importlib.util.find_spec("faster_coco_eval") is not None
         if backend == "faster" and not installed:
-            raise ValueError(
-                "backend='faster' needs faster-coco-eval: pip install pkdzoo[fast], or write 'pycocotools'"
-            )
+            raise ValueError(f"backend='faster' needs faster-coco-eval: {install_line('fast')}; or write 'pycocotools'")
         self.backend = "faster" if backend != "pycocotools" and installed else "pycocotools"
         self.kinds = tuple(kinds)
-        self.truth = JsonGroundTruth(source) if isinstance(source, (str, Path)) else source
+        self.truth = AnnotationFile(source) if isinstance(source, (str, Path)) else source
         self._position = {int(number): k for k, number in enumerate(self.truth.image_ids)}
         self._seen = np.zeros(len(self.truth.image_ids), bool)
         self._parts: list[State] = []
@@ -130,12 +135,14 @@ class CocoEvaluator:
                 self._seen[position] = True
             self._parts.append(state if all(fresh) else select(state, torch.tensor(fresh, dtype=torch.bool)))
 
-    def compute(self, seen_only: bool = False) -> dict[str, Any]:
+    def compute(self, seen_only: bool = False, thresholds: bool = False) -> dict[str, Any]:
         """Compute the metrics.
 
         Args:
             seen_only: evaluate only the images with detections (also empty ones), instead of counting the objects of
                 all other images as missed.
+            thresholds: add ``best_f1`` of the boxes: the threshold with the highest F1 at IoU 0.5, with precision,
+                recall and F1; see :func:`pkdzoo.evaluation.thresholds.best_thresholds`.
 
         Returns:
             The twelve numbers of ``METRICS`` for boxes and ``per_class``, AP by class name; those of masks under
@@ -151,9 +158,23 @@ class CocoEvaluator:
             raise ValueError("no image to evaluate: no detections were given, not even empty ones")
         with _garbage_collector_off():
             results = {kind: self._evaluate(kind, state, np.asarray(image_ids)) for kind in self.kinds}
-        if len(self.kinds) == 1:
-            return results[self.kinds[0]]
-        return {**results["bbox"], "segm": results["segm"]}
+        metrics = dict(results[self.kinds[0]] if len(self.kinds) == 1 else results["bbox"])
+        if thresholds:
+            metrics["best_f1"] = self._best_thresholds(state, np.asarray(image_ids))
+        return metrics if len(self.kinds) == 1 else {**metrics, "segm": results["segm"]}
+
+    def _best_thresholds(self, state: State, image_ids: NDArray[np.int64]) -> dict[str, Any]:
+        truth = self.truth.ground_truth()
+        kept = np.isin(truth["image_id"], image_ids)
+        rows = list(result_rows(state, self.truth.label_to_coco_id, with_masks=False))
+        found: dict[str, NDArray[Any]] = {
+            "image_id": np.array([row["image_id"] for row in rows], np.int64),
+            "category_id": np.array([row["category_id"] for row in rows], np.int64),
+            "bbox": np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4),
+            "score": np.array([row["score"] for row in rows], np.float64),
+        }
+        objects = {name: column[kept] for name, column in truth.items()}
+        return best_thresholds(objects, found, self.truth.label_names, self.truth.label_to_coco_id)
 
     def _evaluate(self, kind: str, state: State, image_ids: NDArray[np.int64]) -> dict[str, Any]:
         coco_class, eval_class = _backend(self.backend)
@@ -187,6 +208,7 @@ class CocoEvaluator:
         truth = self.truth.ground_truth(segmentations=kind == "segm")
         box = truth["bbox"]
         area = np.where(np.isnan(truth["area"]), box[:, 2] * box[:, 3], truth["area"])
+        area = np.where(truth["ignore"] & ~truth["iscrowd"], IGNORED_AREA, area)
         columns = zip(
             truth["image_id"].tolist(),
             truth["category_id"].tolist(),

@@ -1,13 +1,16 @@
-"""Ground truth of a COCO evaluation: what the evaluator reads, from a data set or straight from an annotation file."""
+"""Ground truth of a COCO evaluation: what the evaluator reads, from a data set or straight from its annotations."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-import numpy as np
-from pycocotools import mask as coco_mask
+from pkdzoo.data.dataset import objects_of
+from pkdzoo.data.filter import odd_areas
+from pkdzoo.data.formats.read import read_annotations
+from pkdzoo.data.labels import match_labels
+from pkdzoo.utils.text import quote_some
 
 
 class GroundTruth(Protocol):
@@ -19,63 +22,90 @@ class GroundTruth(Protocol):
     label_to_coco_id: list[int]
 
     def ground_truth(self, segmentations: bool = False) -> dict[str, Any]:
-        """Columns ``image_id``, ``category_id``, ``bbox``, ``area``, ``iscrowd`` and ``segmentation``."""
+        """Columns ``image_id``, ``category_id``, ``bbox``, ``area``, ``iscrowd``, ``ignore`` and ``segmentation``."""
         ...
 
 
-class JsonGroundTruth:
-    """A COCO annotation file as ground truth, for evaluation without images.
+class AnnotationFile:
+    """The annotations of a data set as ground truth, for evaluation without images.
 
     Args:
-        path: the JSON file.
+        path: an annotation file, as :func:`pkdzoo.data.find_split` returns it.
+
+    Attributes:
+        file_names: of the images, relative to the image folder.
 
     Raises:
-        ValueError: it is not a COCO annotation file.
+        ValueError: it is no annotation file, or a record is invalid.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        try:
-            self.data = json.loads(self.path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            hint = "results files are evaluated against COCO annotations; pkdzoo data convert writes them"
-            raise ValueError(f"{path} is not JSON ({error}): {hint}") from None
-        missing = [key for key in ("images", "annotations", "categories") if key not in self.data]
-        if missing:
-            raise ValueError(f"{path} is not a COCO annotation file: it has no {', '.join(map(repr, missing))}")
-        categories = sorted(self.data["categories"], key=lambda c: int(c["id"]))
-        self.label_names = [str(c["name"]) for c in categories]
-        self.label_to_coco_id = [int(c["id"]) for c in categories]
-        self.image_ids = np.array([i["id"] for i in self.data["images"]], np.int64)
-        self.sizes = np.array([(i["height"], i["width"]) for i in self.data["images"]], np.int64).reshape(-1, 2)
+        columns = read_annotations(self.path, need_sizes=False)
+        if len(columns.image_ids) == 0:
+            raise ValueError(f"{path}: 'images' is an empty list")
+        columns.check_image_ids(path)
+        self.label_names, label_of = match_labels(columns.categories, None, False, self.path)
+        self.label_to_coco_id = list(label_of)
+        self.image_ids, self.sizes, self.columns = columns.image_ids, columns.sizes, columns
+        self.file_names = [columns.file_name(k) for k in range(len(columns.image_ids))]
 
     def ground_truth(self, segmentations: bool = False) -> dict[str, Any]:
         """See ``GroundTruth``."""
-        rows = self.data["annotations"]
-        columns: dict[str, Any] = {
-            "image_id": np.array([r["image_id"] for r in rows], np.int64),
-            "category_id": np.array([r["category_id"] for r in rows], np.int64),
-            "bbox": np.array([r["bbox"] for r in rows], np.float64).reshape(-1, 4),
-            "area": np.array([r.get("area", np.nan) for r in rows], np.float64),
-            "iscrowd": np.array([bool(r.get("iscrowd")) for r in rows], bool),
-        }
-        if segmentations:
-            sizes = dict(zip(self.image_ids.tolist(), self.sizes.tolist()))
-            columns["segmentation"] = [run_lengths(r.get("segmentation"), sizes.get(r["image_id"])) for r in rows]
-        return columns
+        columns = read_annotations(self.path, segmentations=True) if segmentations else self.columns
+        return objects_of(columns, self.image_ids, self.sizes, self.label_to_coco_id, self.path)
+
+    def remarks(self) -> list[str]:
+        """What in the annotations changes the numbers of an evaluation, one sentence each."""
+        truth = self.ground_truth()
+        odd = int(odd_areas(truth["area"], truth["bbox"]).sum())
+        if odd <= 0.01 * len(truth["area"]):
+            return []
+        return [
+            f"{self.path}: {odd} of {len(truth['area'])} areas do not fit their boxes. As in pycocotools, they decide "
+            "what is small, medium and large for APs, APm and APl; remove the areas to use those of the boxes"
+        ]
 
 
-def run_lengths(segmentation: Any, size: list[int] | None) -> dict[str, Any] | None:
-    """Compressed run lengths of a segmentation in a COCO file; None where there is none."""
-    if not segmentation or size is None:
-        return None
-    if isinstance(segmentation, list):  # pycocotools would read a list of four numbers as a box
-        segmentation = [part for part in segmentation if len(part) >= 6]
-        merged: dict[str, Any] | None = (
-            coco_mask.merge(coco_mask.frPyObjects(segmentation, *size)) if segmentation else None
-        )
-        return merged
-    if isinstance(segmentation["counts"], list):
-        segmentation = coco_mask.frPyObjects(segmentation, *size)
-    runs: dict[str, Any] = segmentation
-    return runs
+class FileNameIndex:
+    """Finds images of a data set by file names that may be absolute, or relative to another folder.
+
+    Args:
+        names: file names of the images, relative to the image folder.
+        ids: id of each image.
+
+    Example:
+        >>> from pkdzoo.evaluation.ground_truth import FileNameIndex
+        >>> index = FileNameIndex(["a/1.jpg", "b/1.jpg", "2.jpg"], [7, 8, 9])
+        >>> index.find("/data/val/b/1.jpg"), index.find("../2.jpg")
+        (8, 9)
+    """
+
+    def __init__(self, names: Iterable[str], ids: Iterable[int]) -> None:
+        self.ids = {_parts(name): int(number) for name, number in zip(names, ids)}
+        self.by_last: dict[str, list[tuple[str, ...]]] = {}
+        for parts in self.ids:
+            self.by_last.setdefault(parts[-1], []).append(parts)
+
+    def find(self, name: str) -> int:
+        """The id of an image: of the longest name in the data set that ``name`` ends with, or the only one that ends
+        with ``name``.
+
+        Raises:
+            ValueError: no image or several images have this name.
+        """
+        parts = _parts(name)
+        for start in range(len(parts)):
+            if parts[start:] in self.ids:
+                return self.ids[parts[start:]]
+        longer = [other for other in self.by_last.get(parts[-1], []) if other[-len(parts) :] == parts]
+        if len(longer) == 1:
+            return self.ids[longer[0]]
+        if longer:
+            raise ValueError(f"the image {name!r} may be {quote_some('/'.join(other) for other in longer)}")
+        raise ValueError(f"the data set has no image of the name {name!r}")
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    return tuple(part for part in parts if part not in ("..", "/")) or (name,)

@@ -1,35 +1,52 @@
-"""Evaluation of COCO results files, as mmdetection, torchvision and others write them.
+"""Evaluation of files of detections: COCO results of any program, and what ``pkdzoo predict --save`` writes.
 
-A results file is a JSON list of ``image_id``, ``category_id``, ``bbox`` (x, y, width, height) and ``score``. Its
-numbers equal those that ``CocoEvaluator`` computes for the same detections.
+    [{"image_id": ..., "category_id": ..., "bbox": [x, y, width, height], "score": ...}, ...]     COCO results
+    {"images": [...], "annotations": [... with "score"], "categories": [...]}                     --save FILE.json
+    {"path": ..., "detections": [{"name": ..., "score": ..., "box_xyxy": [...]}, ...]}            --save FILE.jsonl
+
+COCO results name images and classes by the ids of the annotation file. The other two know the files of the images and
+the names of the classes only, so they are matched by these. The numbers equal those that ``CocoEvaluator`` computes for
+the same detections.
 """
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pkdzoo.data.formats.json_stream import JsonStream
 from pkdzoo.evaluation.coco import CocoEvaluator
+from pkdzoo.evaluation.ground_truth import AnnotationFile, FileNameIndex
 from pkdzoo.structures import Detections
+from pkdzoo.utils.suggest import did_you_mean
+
+SUFFIXES = (".json", ".jsonl")
+OF_A_DATA_SET = {"id", "area", "iscrowd"}  # fields of annotations, which detections do not have
+Row = tuple[int, int, float, list[float]]  # image id, label, score, box xyxy
 
 
-def read_results(path: str | Path, label_of: dict[int, int]) -> dict[int, Detections]:
+def read_results(
+    path: str | Path, label_of: Mapping[int, int], images: FileNameIndex | None = None, names: Mapping[str, int] = {}
+) -> dict[int, Detections]:
     """Read the detections of each image.
 
     Args:
-        path: the JSON file.
+        path: a file in one of the formats above.
         label_of: label of each category id of the data set.
+        images: the data set's images by name, for the formats of ``pkdzoo predict --save``.
+        names: label of each class name, for these formats.
 
     Returns:
         Detections by image id, boxes as xyxy.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no list of results; the message has the number of the invalid row.
+        ValueError: the file has none of these formats, or a detection of an unknown image or class; the message has the
+            number of the invalid row.
 
     Example:
         >>> import json, pathlib, tempfile
@@ -40,44 +57,149 @@ def read_results(path: str | Path, label_of: dict[int, int]) -> dict[int, Detect
         >>> read_results(results, {18: 0})[7].boxes.tolist()
         [[10.0, 20.0, 40.0, 60.0]]
     """
-    try:
-        rows = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(rows, list):
-        raise ValueError(f"{path} is not a results file: it holds {type(rows).__name__}, not a list of detections")
-    grouped: dict[int, list[tuple[int, float, list[float]]]] = {}
-    for number, row in enumerate(rows):
-        try:
-            image, category, score = int(row["image_id"]), int(row["category_id"]), float(row["score"])
-            x, y, width, height = (float(value) for value in row["bbox"])
-        except (KeyError, TypeError, ValueError):
-            raise ValueError(
-                f"{path}: row {number} is not a detection: write image_id, category_id, bbox of four numbers, and score"
-            ) from None
-        if not all(map(math.isfinite, (x, y, width, height, score))):
-            raise ValueError(f"{path}: row {number} holds a number that is not finite")
-        if category not in label_of:
-            known = f"{min(label_of)} to {max(label_of)}" if label_of else "none"
-            raise ValueError(f"{path}: row {number} has category_id {category}, the annotation file's are {known}")
-        grouped.setdefault(image, []).append((label_of[category], score, [x, y, x + width, y + height]))
+    reader = _Reader(str(path), label_of, images, names)
+    with Path(path).open("rb") as file:
+        stream = JsonStream(file, str(path))
+        if Path(path).suffix == ".jsonl":
+            rows = reader.lines(stream)
+        elif stream.peek() == "[":
+            rows = reader.results(stream)
+        else:
+            rows = reader.data_set(stream)
+        grouped: dict[int, list[Row]] = {}
+        for row in rows:
+            grouped.setdefault(row[0], []).append(row)
     return {
         image: Detections(
-            torch.tensor([box for _, _, box in rows]),
-            torch.tensor([score for _, score, _ in rows]),
-            torch.tensor([label for label, _, _ in rows]),
+            torch.tensor([box for _, _, _, box in rows]),
+            torch.tensor([score for _, _, score, _ in rows]),
+            torch.tensor([label for _, label, _, _ in rows]),
         )
         for image, rows in grouped.items()
     }
 
 
-def evaluate_results(path: str | Path, annotations: str | Path, backend: str = "auto") -> dict[str, Any]:
-    """Evaluate a results file; an image without a row is an image without detections.
+class _Reader:
+    """Reads the rows of a file; see :func:`read_results`."""
+
+    def __init__(
+        self, path: str, label_of: Mapping[int, int], images: FileNameIndex | None, names: Mapping[str, int]
+    ) -> None:
+        self.path, self.label_of, self.names = path, label_of, names
+        self.images = images or FileNameIndex([], [])
+
+    def error(self, number: int, problem: str) -> ValueError:
+        return ValueError(f"{self.path}: row {number} {problem}")
+
+    def detection(self, row: Any, number: int) -> tuple[int, int, float, list[float]]:
+        """Image id, category id, score and box (x, y, width, height) of a row."""
+        try:
+            image, category, score = int(row["image_id"]), int(row["category_id"]), float(row["score"])
+            x, y, width, height = (float(value) for value in row["bbox"])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise self.error(
+                number, "is not a detection: write image_id, category_id, bbox of four numbers, and score"
+            ) from None
+        if not all(map(math.isfinite, (x, y, width, height, score))) or abs(image) >= 2**63:
+            raise self.error(number, "holds a number that is not finite or too large")
+        return image, category, score, [x, y, x + width, y + height]
+
+    def results(self, stream: JsonStream) -> Iterator[Row]:
+        """Rows of a COCO results list."""
+        for number, row in enumerate(stream.elements()):
+            image, category, score, box = self.detection(row, number)
+            if row.get("file_name") is not None:
+                image = self.image_id(row["file_name"], number)
+            elif row.keys() >= OF_A_DATA_SET:
+                raise self.error(
+                    number,
+                    "is an annotation of a data set, whose image ids may be those of another file: evaluate the whole "
+                    "file that 'pkdzoo predict --save' wrote, which has the names of the images",
+                )
+            if category not in self.label_of:
+                known = f"{min(self.label_of)} to {max(self.label_of)}" if self.label_of else "none"
+                raise self.error(number, f"has category_id {category}, the annotation file's are {known}")
+            yield image, self.label_of[category], score, box
+        stream.end()
+
+    def data_set(self, stream: JsonStream) -> Iterator[Row]:
+        """Rows of a data set with scores."""
+        sections: dict[str, list[Any]] = {}
+        for key in stream.members():
+            if key not in ("images", "annotations", "categories"):
+                stream.skip()
+            elif stream.peek() != "[":
+                raise ValueError(f"{self.path}: {key!r} is not a list")
+            elif key == "annotations":
+                sections[key] = [self.detection(row, number) for number, row in enumerate(stream.elements())]
+            else:
+                sections[key] = list(stream.elements())
+        stream.end()
+        missing = [key for key in ("images", "annotations", "categories") if key not in sections]
+        if missing:
+            raise ValueError(
+                f"{self.path} is no file of detections: it is an object without {', '.join(map(repr, missing))}. "
+                "Write a list of detections, or a file of 'pkdzoo predict --save'"
+            )
+        ids = self.own_ids(sections["images"], "images", "file_name")
+        labels = self.own_ids(sections["categories"], "categories", "name")
+        for number, (image, category, score, box) in enumerate(sections["annotations"]):
+            if image not in ids or category not in labels:
+                raise self.error(number, "has an image_id or category_id that the file does not list")
+            yield self.image_id(ids[image], number), self.label(labels[category], number), score, box
+
+    def own_ids(self, records: list[Any], section: str, key: str) -> dict[int, str]:
+        """Name of each id in a section of the file."""
+        try:
+            found = {int(record["id"]): str(record[key]) for record in records}
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise ValueError(f"{self.path}: each record of {section!r} has an 'id' and a {key!r}") from None
+        if len(found) < len(records):
+            raise ValueError(f"{self.path}: two records of {section!r} have the same 'id'")
+        return found
+
+    def lines(self, stream: JsonStream) -> Iterator[Row]:
+        """Rows of JSON lines, one image each; images that could not be read have no detection."""
+        number = 0
+        while stream.peek():
+            record = stream.value()
+            try:
+                if record.get("error") is not None:
+                    continue
+                path, detections = record["path"], record["detections"]
+                found = [(d["name"], float(d["score"]), [float(v) for v in d["box_xyxy"]]) for d in detections]
+            except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+                raise self.error(number, "is no line of 'pkdzoo predict --save FILE.jsonl'") from None
+            for name, score, box in found:
+                if len(box) != 4 or not all(map(math.isfinite, (*box, score))):
+                    raise self.error(number, "has a box that is not four finite numbers, or such a score")
+                yield self.image_id(path, number), self.label(name, number), score, box
+            number += 1
+
+    def image_id(self, name: Any, number: int) -> int:
+        """Id in the data set of an image's file."""
+        try:
+            return self.images.find(str(name))
+        except ValueError as error:
+            raise self.error(number, f"cannot be matched: {error}") from None
+
+    def label(self, name: Any, number: int) -> int:
+        """Label in the data set of a class name."""
+        if name not in self.names:
+            raise self.error(number, f"has the class {name!r:.60}. {did_you_mean(str(name), self.names)}")
+        return self.names[name]
+
+
+def evaluate_results(
+    path: str | Path, annotations: str | Path | AnnotationFile, backend: str = "auto", thresholds: bool = False
+) -> dict[str, Any]:
+    """Evaluate a file of detections; an image without a row is an image without detections.
 
     Args:
-        path: the results file.
-        annotations: the COCO annotation file.
+        path: the file, in one of the formats at the top of this module.
+        annotations: the annotation file, as :func:`pkdzoo.data.find_split` returns it.
         backend: see :class:`CocoEvaluator`.
+        thresholds: see :meth:`CocoEvaluator.compute`.
 
     Returns:
         The twelve numbers in percent and ``per_class``.
@@ -98,7 +220,11 @@ def evaluate_results(path: str | Path, annotations: str | Path, backend: str = "
         >>> round(evaluate_results(results, annotations)["AP"], 3)
         100.0
     """
-    evaluator = CocoEvaluator(annotations, backend)
-    detections = read_results(path, {number: label for label, number in enumerate(evaluator.truth.label_to_coco_id)})
+    truth = annotations if isinstance(annotations, AnnotationFile) else AnnotationFile(annotations)
+    evaluator = CocoEvaluator(truth, backend)
+    label_of = {number: label for label, number in enumerate(truth.label_to_coco_id)}
+    images = FileNameIndex(truth.file_names, truth.image_ids.tolist())
+    names = {name: label for label, name in enumerate(truth.label_names)}
+    detections = read_results(path, label_of, images, names)
     evaluator.update(list(detections), list(detections.values()))
-    return evaluator.compute()
+    return evaluator.compute(thresholds=thresholds)

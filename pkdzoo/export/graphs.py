@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from pkdzoo.export.nms import INVALID, survivors
+from pkdzoo.models.cascade_rcnn import CascadeMaskRCNN
 from pkdzoo.models.dense import DenseDetector
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.mask_rcnn import MaskRCNN
-from pkdzoo.models.two_stage import BOX_STDS, TwoStageDetector
+from pkdzoo.models.two_stage import BoxHead, RegionDetector, TwoStageDetector
 from pkdzoo.ops.boxes import decode_deltas
 from pkdzoo.ops.levels import flatten_level
 from pkdzoo.ops.rois import roi_levels
@@ -130,6 +131,9 @@ class DenseDetections(DenseGraph):
         model, config = self.dense, self.postprocess_config
         parts = [self.candidates(*level) for level in self.levels(images, sizes)]
         boxes, scores, labels = (torch.cat(part, dim=1) for part in zip(*parts))
+        if model.top_k_of_all_levels:
+            scores, index = scores.topk(torch.sym_min(config.pre_nms_top_k, scores.shape[1]), dim=1)
+            boxes, labels = rows_of(boxes, index), labels.gather(1, index)
         if model.clip_before_nms:
             boxes = clip(boxes, sizes)
         scores = torch.where(has_area(boxes), scores, INVALID)  # boxes outside the image have no area after clipping
@@ -163,7 +167,7 @@ class TwoStageDetections(Graph):
 
     outputs: tuple[str, ...] = ("boxes", "scores", "labels", "counts")
 
-    def __init__(self, model: TwoStageDetector, config: PostProcess, lowest: float = INVALID) -> None:
+    def __init__(self, model: RegionDetector, config: PostProcess, lowest: float = INVALID) -> None:
         super().__init__(model)
         self.stages = model
         self.postprocess_config, self.lowest = config, lowest
@@ -194,35 +198,50 @@ class TwoStageDetections(Graph):
 
     def detect(self, features: FeaturePyramid, regions: TopRows, sizes: Tensor) -> TopRows:
         """Classify and refine the proposals."""
-        model, config = self.stages, self.postprocess_config
-        cls, deltas = model.box_head(self.pool(features, regions.boxes, model.box_head.size))
-        batch, count = regions.scores.shape
+        assert isinstance(self.stages, TwoStageDetector)
+        head = self.stages.box_head
+        cls, deltas = head(self.pool(features, regions.boxes, head.size))
+        return self.select(head, cls, deltas, regions, sizes)
+
+    def select(self, head: BoxHead, cls: Tensor, deltas: Tensor, regions: TopRows, sizes: Tensor) -> TopRows:
+        """The best detections of a head's logits (B * R, C+1) and deltas (B * R, C or 1, 4)."""
+        config, (batch, count) = self.postprocess_config, regions.scores.shape
         scores = cls.softmax(dim=1)[:, :-1].reshape(batch, count, -1)  # the last class is the background
-        decoded = decode_deltas(deltas.reshape(batch, count, -1, 4), regions.boxes[:, :, None], BOX_STDS)
-        boxes = clip(decoded.flatten(1, 2), sizes).reshape(batch, count, -1, 4).transpose(1, 2)  # (B, C, R, 4)
+        boxes = self.decode(head, deltas, regions, sizes).transpose(1, 2)  # (B, C or 1, R, 4)
+        boxes = boxes.expand(-1, self.stages.num_classes, -1, -1)
         valid = (regions.labels >= 0)[..., None] & (scores > config.score_threshold)
         by_class = torch.where(valid, scores, INVALID).transpose(1, 2)  # (B, C, R)
         # every class has its own boxes, so each class is a group of its own
         kept = survivors(boxes.flatten(0, 1), by_class.flatten(0, 1)[:, None], config.nms_threshold)
         left = torch.where(kept.reshape(by_class.shape), by_class, INVALID)
-        labels = torch.arange(model.num_classes, device=boxes.device)[:, None].expand(by_class.shape)
+        labels = torch.arange(self.stages.num_classes, device=boxes.device)[:, None].expand(by_class.shape)
         return best(boxes.flatten(1, 2), left.flatten(1), labels.flatten(1), config.max_detections, self.lowest)
+
+    @staticmethod
+    def decode(head: BoxHead, deltas: Tensor, regions: TopRows, sizes: Tensor) -> Tensor:
+        """Boxes (B, R, C or 1, 4) inside the image from the deltas (B * R, C or 1, 4) of regions."""
+        batch, count = regions.scores.shape
+        decoded = decode_deltas(deltas.reshape(batch, count, -1, 4), regions.boxes[:, :, None], head.stds)
+        return clip(decoded.flatten(1, 2), sizes).reshape(batch, count, -1, 4)
 
     def pool(self, features: FeaturePyramid, boxes: Tensor, size: int) -> Tensor:
         """RoIAlign of boxes (B, R, 4), each at the level for its size: (B * R, channels, size, size).
 
-        As :func:`pkdzoo.ops.rois.pool_rois`, but every box is pooled at every level, as an empty box at the levels that
-        are not its own. Empty boxes cost nothing and add zero, and no shape depends on the data.
+        As :func:`pkdzoo.ops.rois.pool_rois`, but every box is pooled at every level, and the results of all but its own
+        are set to zero, so that no shape depends on the data. At the other levels, and for the boxes of empty rows, a
+        box of one pixel takes its place: OpenVINO returns NaN for an empty box with an adaptive number of samples.
         """
         batch, count, _ = boxes.shape
         image = torch.arange(batch, device=boxes.device)[:, None, None].expand(batch, count, 1).float()
         image, boxes = image.flatten(0, 1), boxes.flatten(0, 1)
-        chosen = roi_levels(boxes, self.stages.roi_levels)
+        chosen, pixel = roi_levels(boxes, self.stages.roi_levels), boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
         pooled = torch.zeros(())
         for i in range(self.stages.roi_levels):
-            rois = torch.cat([image, torch.where((chosen == i)[:, None], boxes, 0.0)], dim=1)
+            own = (chosen == i) & has_area(boxes)
+            rois = torch.cat([image, torch.where(own[:, None], boxes, pixel)], dim=1)
             scale = 1.0 / features.strides[i]
-            pooled = pooled + roi_align(features.levels[i], rois, size, scale, sampling_ratio=0, aligned=True)
+            part = roi_align(features.levels[i], rois, size, scale, sampling_ratio=0, aligned=True)
+            pooled = pooled + torch.where(own[:, None, None, None], part, 0.0)
         return pooled
 
 
@@ -242,6 +261,37 @@ class MaskDetections(TwoStageDetections):
         logits = head(self.pool(features, rows.boxes, head.size), rows.labels.flatten().clamp(min=0))
         masks = logits.sigmoid().reshape(*rows.labels.shape, *logits.shape[1:])
         return rows.boxes, rows.scores, rows.labels, rows.counts, masks
+
+
+class CascadeDetections(TwoStageDetections):
+    """Detections with masks of a cascade: the mean of its stages' logits, and of its mask heads' probabilities."""
+
+    outputs = (*TwoStageDetections.outputs, "masks")
+
+    def __init__(self, model: CascadeMaskRCNN, config: PostProcess, lowest: float = INVALID) -> None:
+        super().__init__(model, config, lowest)
+        self.cascade = model
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        features = self.pyramid(images, sizes)
+        rows = self.detect(features, self.propose(features, sizes), sizes)
+        heads = [head for _, head in self.cascade.stages]
+        pooled, labels = self.pool(features, rows.boxes, heads[0].size), rows.labels.flatten().clamp(min=0)
+        masks = torch.stack([head(pooled, labels).sigmoid() for head in heads]).mean(dim=0)
+        return rows.boxes, rows.scores, rows.labels, rows.counts, masks.reshape(*rows.labels.shape, *masks.shape[1:])
+
+    def detect(self, features: FeaturePyramid, regions: TopRows, sizes: Tensor) -> TopRows:
+        """Classify and refine the proposals stage by stage."""
+        logits = []
+        heads = [head for head, _ in self.cascade.stages]
+        for head in heads[:-1]:
+            cls, deltas = head(self.pool(features, regions.boxes, head.size))
+            logits.append(cls)
+            refined = self.decode(head, deltas, regions, sizes)[:, :, 0]
+            regions = TopRows(refined, regions.scores, regions.labels, regions.counts)
+        cls, deltas = heads[-1](self.pool(features, regions.boxes, heads[-1].size))
+        mean = torch.stack([*logits, cls]).mean(dim=0)
+        return self.select(heads[-1], mean, deltas, regions, sizes)
 
 
 def rows_of(rows: Tensor, index: Tensor) -> Tensor:
@@ -300,9 +350,11 @@ def build_graph(model: Detector, what: What, lowest: float | None = None) -> Gra
     limit = INVALID if lowest is None else lowest
     if isinstance(model, DenseDetector):
         return DenseGraph(model) if what == "dense" else DenseDetections(model, model.postprocess_config, limit)
-    if not isinstance(model, TwoStageDetector):
+    if not isinstance(model, RegionDetector):
         raise ValueError(f"a {type(model).__name__} has no graph of detections: write 'features'")
     if what == "dense":
         raise ValueError(f"{model.name} is a two-stage detector, not a dense one: write 'detections' or 'features'")
+    if isinstance(model, CascadeMaskRCNN):
+        return CascadeDetections(model, model.postprocess_config, limit)
     kind = MaskDetections if isinstance(model, MaskRCNN) else TwoStageDetections
     return kind(model, model.postprocess_config, limit)  # type: ignore[arg-type]

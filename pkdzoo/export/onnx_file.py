@@ -17,6 +17,7 @@ from pkdzoo.export.nms import onnx_translations
 from pkdzoo.export.program import DIVISOR, graph_of, trace_graph
 from pkdzoo.models.detector import Detector
 from pkdzoo.utils.files import atomic_path
+from pkdzoo.utils.text import install_line
 
 if TYPE_CHECKING:
     import onnx
@@ -62,7 +63,7 @@ def export_onnx(
         import onnx
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError(f'ONNX files need {error.name}: pip install "pkdzoo[export]"') from None
+        raise ImportError(f"ONNX files need {error.name}: {install_line('export')}") from None
 
     if torch.__version__.startswith("2.6."):  # its exporter fails on the pyramid's interpolation to a dynamic size
         raise ImportError(

@@ -5,7 +5,9 @@ A file has this metadata, each item a text of its own (``metadata_props`` of ONN
     label_names    JSON list; item i is the name of label i
     resize         JSON: {"short": 800, "long": 1333, "interpolation": "bilinear", "antialias": false, "divisor": 32}
                    scale by min(long / longer side, short / shorter side), each side rounded to the nearest pixel; pad
-                   at the right and the bottom to multiples of the divisor. The pixels stay RGB, 0 to 255
+                   at the right and the bottom to multiples of the divisor. The pixels stay RGB, 0 to 255.
+                   With a "letterbox" (fields of pkdzoo.structures.Letterbox) the image is put on a canvas of its gray
+                   value instead, whose size is that of the image for the graph: see recipes/onnx_infer.py
     outputs        "features", "dense" or "detections"
     config         JSON: the config.json of a saved detector, thresholds included
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 import copy
 import json
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -86,7 +89,15 @@ def graph_of(
 def metadata_of(model: Detector, what: What) -> dict[str, str]:
     """Metadata of an exported file; see the top of this module."""
     short, long = model.resize
-    resize = {"short": short, "long": long, "interpolation": "bilinear", "antialias": False, "divisor": DIVISOR}
+    resize: dict[str, Any] = {
+        "short": short,
+        "long": long,
+        "interpolation": "bilinear",
+        "antialias": False,
+        "divisor": DIVISOR,
+    }
+    if model.letterbox is not None:
+        resize["letterbox"] = asdict(model.letterbox)
     return {
         "label_names": json.dumps(list(model.label_names), ensure_ascii=False),
         "resize": json.dumps(resize),

@@ -119,7 +119,9 @@ def check_numbers(card: Card) -> None:
             f"{card.name}: per_class is a {type(classes).__name__} in its metrics and should be a mapping from class "
             "to AP: evaluate again"
         )
-    values = {key: card.metrics.get(key) for key in HUB_METRICS} | {f"per_class {key}": classes[key] for key in classes}
+    values = {key: card.metrics.get(key) for key in (*HUB_METRICS, "mask_AP")} | {
+        f"per_class {key}": classes[key] for key in classes
+    }
     for key, value in values.items():
         if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):
             raise ValueError(
@@ -221,8 +223,7 @@ def load_lines(card: Card) -> str:
         if not card.direct
         else ""
     )
-    install = f"Install: `{install_line()[0]}`, {install_line()[1]}."
-    return f"{install}\n\n{browser}```python\n{printable(chr(10).join(code), keep=chr(10))}\n```"
+    return f"Install: {install_line()}.\n\n{browser}```python\n{printable(chr(10).join(code), keep=chr(10))}\n```"
 
 
 def distillation(card: Card) -> str:
@@ -286,13 +287,20 @@ def escape_edges(text: str) -> str:
 
 def numbers(card: Card) -> str:
     """Metrics over all classes and their source."""
+    mask, source = card.metrics.get("mask_AP"), f"Source: {shown_source(card.source or UNKNOWN)}."
+    where = f"{escape_markdown(card.data.name)}, {escape_markdown(card.data.split)}"
+    of_masks = "" if mask is None else f"Mask AP on {where}, in percent: {mask:.1f}."
     if not any(card.metrics.get(key) is not None for key in HUB_METRICS):
-        return "These weights have not been evaluated yet."
+        return (
+            f"{of_masks} The source prints no box AP. {source}"
+            if of_masks
+            else "These weights have not been evaluated yet."
+        )
     known = {key: card.metrics[key] for key in HUB_METRICS if key in card.metrics}  # None: no objects of that size
     rows = [[*known], ["---:"] * len(known), ["-" if v is None else f"{v:.1f}" for v in known.values()]]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    subject = f"Box metrics on {escape_markdown(card.data.name)}, {escape_markdown(card.data.split)}, in percent."
-    return f"{subject}\n\n{table}\n\nSource: {shown_source(card.source or UNKNOWN)}."
+    below = f"{of_masks} {source}" if of_masks else source
+    return f"Box metrics on {where}, in percent.\n\n{table}\n\n{below}"
 
 
 def per_class(values: Mapping[str, float | None] | None) -> str:
@@ -331,9 +339,7 @@ def training(card: Card) -> str:
     recipe = printable(card.recipe or "")
     command = f"```\naccelerate launch recipes/train.py {recipe}{data}\n```"
     if card.origin is not None:
-        elsewhere = (
-            "Trained elsewhere: the authors of the source trained these weights with their own program, not pkdzoo."
-        )
+        elsewhere = "Trained elsewhere: the authors of the source trained these weights, with their own program."
         if card.recipe is None:
             return f"{elsewhere} pkdzoo has no recipe for them."
         own = f"pkdzoo's recipe for the same setting, {markdown_code(recipe)}, trains other weights:"

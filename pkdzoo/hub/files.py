@@ -180,6 +180,32 @@ def preprocessor(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "image_processor_type": "DetrImageProcessor"}
 
 
+class NoSavedDetector(FileNotFoundError, ValueError):
+    """Raised for a folder that does not exist or holds no detector: a missing file, and a wrong argument."""
+
+
+def find_saved_folder(folder: str | Path, best: bool = True) -> Path:
+    """The folder of a saved detector: the given one, or the best or last student of a run in it.
+
+    Args:
+        folder: of a saved detector, or of a run.
+        best: of a run, take the best student instead of the last one.
+
+    Raises:
+        NoSavedDetector: if there is no such folder, or no detector is in it; the message says which.
+    """
+    folder = Path(folder)
+    inside = ("best", "last") if best else ("last", "best")
+    found = next((path for path in (folder, *(folder / name for name in inside)) if (path / CONFIG).is_file()), None)
+    if found is not None:
+        return found
+    if not folder.is_dir():
+        raise NoSavedDetector(f"there is no such folder: {folder}")
+    if (folder / "run.json").is_file() or (folder / "checkpoints").is_dir():
+        raise NoSavedDetector(f"{folder} is a run that has not saved a detector yet: continue it with --resume")
+    raise NoSavedDetector(f"{folder} holds no detector: it has neither {CONFIG} nor a run's best/ or last/")
+
+
 def read_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Config and tensors of a folder that :func:`save_folder` wrote. Pickled files in it are never opened.
 

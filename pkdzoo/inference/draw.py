@@ -45,6 +45,7 @@ def draw_detections(
     captions: Sequence[str],
     masks: Sequence[Region] | None = None,
     enlarge: bool = False,
+    font_size: int | None = None,
 ) -> Image.Image:
     """Draw detections on a copy of the image, the first one on top.
 
@@ -55,6 +56,7 @@ def draw_detections(
         captions: text of each box, e.g. ``dog 0.93``; where there is no room for it, the last word is left out.
         masks: mask of each box, on its part of the image.
         enlarge: enlarge an image whose longer side is below 480 pixels by a whole number, so that captions have room.
+        font_size: of captions, in pixels; None means a 40th of the shorter side, at least 12.
 
     Returns:
         A new RGB image, of the same size unless it was enlarged.
@@ -72,7 +74,7 @@ def draw_detections(
     line = max(2, round(side / 300))
     for i in range(len(boxes) - 1, -1, -1):
         _draw_box(draw, boxes[i], class_color(int(labels[i])), line)
-    _draw_captions(draw, boxes, labels, captions, _font(max(MIN_FONT, round(side / 40))), canvas.size)
+    _draw_captions(draw, boxes, labels, captions, _font(font_size or max(MIN_FONT, round(side / 40))), canvas.size)
     return canvas
 
 

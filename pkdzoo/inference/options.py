@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from pkdzoo.utils.suggest import did_you_mean
+
+# Lowest score of a reported detection, for looking at detections: in Python, on the command line, and in
+# recipes/onnx_infer.py. AP is evaluated with the detector's own threshold, usually 0.05.
+DEFAULT_THRESHOLD = 0.3
 
 
 class PredictOptions(TypedDict, total=False):
     """Keyword arguments of ``predict`` and ``predict_stream``; all are optional.
 
     Attributes:
-        threshold: lowest score of a reported detection, 0..1; None means the detector's own, usually 0.05.
+        threshold: lowest score of a reported detection, 0..1, default 0.3. None means the detector's own, usually 0.05,
+            with which AP is evaluated.
         nms_threshold: IoU, 0..1, above which NMS drops the box with the lower score of two of one class; None means the
             detector's own.
         max_detections: maximum number of detections per image; None means the detector's own, usually 100.
-        classes: names or labels of the only classes to report; None means all.
+        classes: names or labels of the only classes to report, or one of them; None means all.
         batch_size: images per forward pass, default 1. Images of a batch are padded to a common size, and group norm
             depends on the padding: with 1 the results are exactly those of each image alone.
         flip: also detect in the horizontally flipped image and merge the detections by NMS; takes twice the time.
@@ -33,18 +39,38 @@ class PredictOptions(TypedDict, total=False):
     threshold: float | None
     nms_threshold: float | None
     max_detections: int | None
-    classes: Sequence[str | int] | None
+    classes: str | int | Sequence[str | int] | None
     batch_size: int
     flip: bool
     sizes: Sequence[int] | None
 
 
-def check_names(options: Mapping[str, Any]) -> None:
-    """Refuse names that are no option.
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse names that are no option, and values out of their range.
 
     Raises:
-        TypeError: with the closest option names.
+        TypeError: for an unknown name, with the closest option names.
+        ValueError: for a threshold outside 0..1 (50 instead of 0.5), or a number below 1.
     """
     for name in options:
         if name not in PredictOptions.__annotations__:
             raise TypeError(f"predict() has no option {name!r}. {did_you_mean(name, PredictOptions.__annotations__)}")
+    for name in ("threshold", "nms_threshold"):
+        value = options.get(name)
+        if value is not None and not 0 <= value <= 1:  # False for NaN as well
+            raise ValueError(f"{name}={value!r}: write a number from 0 to 1")
+    for name in ("max_detections", "batch_size"):
+        value = options.get(name, 1)
+        if name == "max_detections" and value is None:
+            continue
+        if isinstance(value, bool) or not is_whole(value) or value < 1:
+            raise ValueError(f"{name}={value!r}: write a whole number of at least 1")
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, of Python, numpy or torch."""
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True

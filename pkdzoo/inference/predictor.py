@@ -15,7 +15,7 @@ from pkdzoo.data.batching import collate
 from pkdzoo.data.image_files import UnreadableImage
 from pkdzoo.data.letterbox import DIVISOR, LetterboxResize
 from pkdzoo.data.transforms import Sample, resize_keep_ratio
-from pkdzoo.inference.options import PredictOptions, check_names
+from pkdzoo.inference.options import DEFAULT_THRESHOLD, PredictOptions, check_options, is_whole
 from pkdzoo.inference.result import Result
 from pkdzoo.inference.sources import DecodedImage, decode, is_single, iterate_images
 from pkdzoo.ops.nms import concatenate, suppress
@@ -67,7 +67,8 @@ def predict(model: DetectorLike, images: Any, options: PredictOptions) -> Result
 
 def predict_stream(model: DetectorLike, images: Any, options: PredictOptions) -> Iterator[Result]:
     """See :meth:`pkdzoo.Detector.predict_stream`."""
-    check_names(options)
+    options = {"threshold": DEFAULT_THRESHOLD, **options}
+    check_options(options)
     channels = len(model.pixel_mean)
     if channels != 3:
         raise ValueError(
@@ -75,8 +76,6 @@ def predict_stream(model: DetectorLike, images: Any, options: PredictOptions) ->
             f"model.detect(pkdzoo.Batch(images, sizes)) with images of (B, {channels}, H, W)"
         )
     batch_size = options.get("batch_size", 1)
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: a forward pass takes at least one image")
     threshold, classes = options.get("threshold"), options.get("classes")
     config = changed_config(model.postprocess_config, options)
     labels = None if classes is None else class_indices(model, classes)
@@ -101,21 +100,25 @@ def changed_config(config: PostProcess, options: PredictOptions) -> PostProcess:
     return replace(config, **{key: value for key, value in changes.items() if value is not None})
 
 
-def class_indices(model: DetectorLike, classes: Sequence[str | int]) -> Tensor:
-    """Labels of class names or labels.
+def class_indices(model: DetectorLike, classes: Any) -> Tensor:
+    """Labels of class names or labels, or of a single one.
 
     Raises:
         ValueError: for a class that the detector does not have, or for no class.
     """
-    if not len(classes):
+    single = isinstance(classes, str) or is_whole(classes)
+    names = [classes] if single else list(classes)
+    if not names:
         raise ValueError(f"classes={classes!r} is empty: leave it out to report all classes")
-    labels = []
-    for name in [classes] if isinstance(classes, str) else classes:
-        label = model.label_names.index(name) if name in model.label_names else name
-        if not isinstance(label, int) or not 0 <= label < model.num_classes:
-            raise ValueError(f"no class {name!r}. {did_you_mean(str(name), model.label_names)}")
-        labels.append(label)
-    return torch.tensor(labels)
+    return torch.tensor([_class_index(model, name) for name in names])
+
+
+def _class_index(model: DetectorLike, name: Any) -> int:
+    if isinstance(name, str) and name in model.label_names:
+        return model.label_names.index(name)
+    if isinstance(name, bool) or not is_whole(name) or not 0 <= int(name) < model.num_classes:
+        raise ValueError(f"no class {name!r}. {did_you_mean(str(name), model.label_names)}")
+    return int(name)
 
 
 def make_views(model: DetectorLike, flip: bool, sizes: Sequence[int] | None) -> list[View]:
@@ -133,7 +136,7 @@ def make_views(model: DetectorLike, flip: bool, sizes: Sequence[int] | None) -> 
     short_sides = [short] if sizes is None else list(sizes)
     if not short_sides or any(size < MIN_SIZE for size in short_sides):
         raise ValueError(f"sizes={sizes!r}: write short sides in pixels from {MIN_SIZE} up, e.g. sizes=(600, 800)")
-    if model.letterbox is not None and any(size % DIVISOR for size in short_sides):
+    if sizes is not None and model.letterbox is not None and any(size % DIVISOR for size in short_sides):
         raise ValueError(f"sizes={sizes!r}: the sides of a letterbox are multiples of {DIVISOR}, e.g. sizes=(576, 640)")
     return [
         View((size, round(long * size / short)), flipped)

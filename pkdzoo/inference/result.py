@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Mapping
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from torch import Tensor
 
 from pkdzoo.data.image_files import open_image
 from pkdzoo.inference.draw import class_color, draw_detections
+from pkdzoo.inference.options import DEFAULT_THRESHOLD, is_whole
 from pkdzoo.ops.masks import paste_mask, paste_masks, run_lengths
 from pkdzoo.structures import Detections
-from pkdzoo.utils.text import printable
+from pkdzoo.utils.text import install_line, printable
 
 SHOWN, ROWS = 1024, 20  # in a notebook: pixels of the image's longer side, rows of the table
 
@@ -28,6 +30,9 @@ SHOWN, ROWS = 1024, 20  # in a notebook: pixels of the image's longer side, rows
 @dataclass(repr=False)
 class Result:
     """Detections in one image, best first. ``print(result)`` shows a table; a notebook also shows the image.
+
+    A result is a sequence: ``result[0]`` is the best detection, ``result[:5]`` and ``result[result.scores > 0.5]`` are
+    several, and ``for detection in result`` visits all, each as a result of one detection.
 
     Attributes:
         boxes: (N, 4) xyxy in pixels of the original image.
@@ -48,7 +53,7 @@ class Result:
         >>> model = pkdzoo.create_detector("fcos_r18w24", pretrained=True)
         >>> result = model.predict(np.zeros((128, 160, 3), np.uint8), threshold=0.3)
         >>> result.size, result.plot().size
-        ((128, 160), (480, 384))
+        ((128, 160), (160, 128))
     """
 
     boxes: Tensor
@@ -66,16 +71,14 @@ class Result:
     @classmethod
     def of(cls, detections: Detections, label_names: tuple[str, ...], size: tuple[int, int], **source: Any) -> Result:
         """Make a result from detections in pixels of the image."""
-        probabilities = None if detections.mask_probabilities is None else detections.mask_probabilities.cpu()
-        return cls(
-            detections.boxes.cpu(),
-            detections.scores.cpu(),
-            detections.labels.cpu(),
-            label_names,
-            size,
-            mask_probabilities=probabilities,
-            **source,
-        )
+
+        def own(tensor: Tensor) -> Tensor:
+            return tensor.detach().cpu().clone()
+
+        with torch.inference_mode(False):  # tensors made in inference mode cannot be changed in place afterwards
+            probabilities = None if detections.mask_probabilities is None else own(detections.mask_probabilities)
+            boxes, scores, labels = own(detections.boxes), own(detections.scores), own(detections.labels)
+        return cls(boxes, scores, labels, label_names, size, mask_probabilities=probabilities, **source)
 
     @classmethod
     def failed(cls, path: str | None, error: str, label_names: tuple[str, ...]) -> Result:
@@ -96,8 +99,23 @@ class Result:
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def __getitem__(self, index: Tensor | slice) -> Result:
-        """The selected detections, e.g. ``result[result.scores > 0.5]``."""
+    def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> Result:
+        """The selected detections as a result.
+
+        Args:
+            index: a number, a slice, a bool mask, or several numbers.
+
+        Raises:
+            IndexError: there is no detection of this number.
+        """
+        if getattr(index, "ndim", 0) == 0 and is_whole(index):
+            number = operator.index(index)  # type: ignore[arg-type]
+            if not -len(self) <= number < len(self):
+                raise IndexError(f"detection {number} of {len(self)}")
+            index = slice(number % len(self), number % len(self) + 1)
+        elif not isinstance(index, slice):
+            index = torch.as_tensor(index)
+            index = index if len(index) else index.long()  # an empty list is a tensor of floats
         probabilities = None if self.mask_probabilities is None else self.mask_probabilities[index]
         return replace(
             self,
@@ -106,6 +124,9 @@ class Result:
             labels=self.labels[index],
             mask_probabilities=probabilities,
         )
+
+    def __iter__(self) -> Iterator[Result]:
+        return (self[i] for i in range(len(self)))
 
     @property
     def title(self) -> str:
@@ -132,13 +153,16 @@ class Result:
 
     # -- drawing -------------------------------------------------------------------------------------------------
 
-    def plot(self, threshold: float = 0.3, enlarge: bool = True) -> Image.Image:
-        """Draw the detections on the image.
+    def plot(
+        self, threshold: float = DEFAULT_THRESHOLD, enlarge: bool = False, font_size: int | None = None
+    ) -> Image.Image:
+        """Draw the detections on the image, in its own size.
 
         Args:
             threshold: lowest score of a drawn detection, 0..1.
             enlarge: enlarge an image whose longer side is below 480 pixels by a whole number, so that captions are
                 readable.
+            font_size: of captions, in pixels; None follows the size of the image.
 
         Raises:
             UnreadableImage: the image's file is missing.
@@ -160,12 +184,12 @@ class Result:
                 for probabilities, box in zip(shown.mask_probabilities, shown.boxes)
             ]
             masks = [(mask.numpy(), rows, columns) for mask, rows, columns in drawn]
-        return draw_detections(image, shown.boxes.numpy(), shown.labels.tolist(), captions, masks, enlarge)
+        return draw_detections(image, shown.boxes.numpy(), shown.labels.tolist(), captions, masks, enlarge, font_size)
 
     def _repr_png_(self) -> bytes | None:
         """PNG for viewers without HTML support: the image with its detections."""
         try:
-            image = self.plot()
+            image = self.plot(enlarge=True)
         except ValueError:  # the result has no image, or its file is missing
             return None
         image.thumbnail((SHOWN, SHOWN))
@@ -193,9 +217,13 @@ class Result:
         numbers = "".join(f"<td>{v:.1f}</td>" for v in self.boxes[i].tolist())
         return f"<tr><td>{mark} {html.escape(self.names[i])}</td><td>{float(self.scores[i]):.2f}</td>{numbers}</tr>"
 
-    def save(self, path: str | Path, threshold: float = 0.3, enlarge: bool = True) -> None:
+    def save(self, path: str | Path, threshold: float = DEFAULT_THRESHOLD, enlarge: bool = False) -> None:
         """Write the annotated image; see :meth:`plot`."""
         self.plot(threshold, enlarge).save(path)
+
+    def show(self, threshold: float = DEFAULT_THRESHOLD, enlarge: bool = True) -> None:
+        """Open the annotated image in the system's viewer; a notebook shows ``result`` itself. See :meth:`plot`."""
+        self.plot(threshold, enlarge).show(title=self.path)
 
     # -- conversion ----------------------------------------------------------------------------------------------
 
@@ -218,8 +246,8 @@ class Result:
         return tensors if masks is None else {**tensors, "masks": masks}
 
     def to_supervision(self) -> Any:
-        """Convert to ``supervision.Detections``, with class names in ``data``; needs ``pip install
-        pkdzoo[supervision]``.
+        """Convert to ``supervision.Detections``, with class names in ``data``; needs the extra
+        ``supervision``.
 
         Raises:
             ImportError: the package is not installed.
@@ -227,7 +255,7 @@ class Result:
         try:
             import supervision
         except ImportError:
-            raise ImportError("to_supervision() needs supervision: pip install pkdzoo[supervision]") from None
+            raise ImportError(f"to_supervision() needs supervision: {install_line('supervision')}") from None
         masks = self.masks
         return supervision.Detections(
             xyxy=self.boxes.numpy().reshape(-1, 4),

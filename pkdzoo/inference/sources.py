@@ -6,20 +6,22 @@ Everything is an iterator, so a folder, a video or a generator of any length nee
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from pkdzoo.data.image_files import SUFFIXES, UnreadableImage, to_rgb
+from pkdzoo.data.image_files import SUFFIXES, UnreadableImage, is_image_name, is_other_image, upright
 from pkdzoo.data.image_io import read_image, to_tensor
 from pkdzoo.inference.video import Frame, is_video, read_video
 from pkdzoo.inference.web import fetch_image, is_link
+from pkdzoo.utils.text import quote_some
 
 KINDS = "paths, wildcards, links, videos, PIL images, numpy arrays and tensors"
 
@@ -76,7 +78,13 @@ def images_in(folder: str | Path) -> list[Path]:
     Raises:
         ValueError: the folder has no image file.
     """
-    paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES)
+    files = sorted(Path(folder).iterdir())
+    paths = [path for path in files if is_image_name(path)]
+    others = [path.name for path in files if is_other_image(path)]
+    if others and paths:
+        warnings.warn(
+            f"{folder}: {len(others)} images of other formats are left out: {quote_some(others)}", stacklevel=3
+        )
     if not paths:
         raise ValueError(f"{folder} has no images; looked for {', '.join(SUFFIXES)}")
     return paths
@@ -110,6 +118,8 @@ def iterate_images(images: Any) -> Iterator[Any]:
         if is_video(images) and not is_wildcard(images):
             return iterate_frames(images)
         return _with_frames(files_like(images))
+    if isinstance(images, Mapping):
+        raise TypeError(f"predict takes {KINDS}, not a dictionary: write list(images.values())")
     if isinstance(images, Iterable):
         return _with_frames(images)
     raise TypeError(f"predict takes {KINDS}, not {type(images).__name__}")
@@ -140,6 +150,15 @@ def _frames_or_error(path: str, video: Iterator[Frame]) -> Iterator[Frame | Deco
         yield DecodedImage(None, path, str(error))
 
 
+def _decode_pil(image: Image.Image) -> DecodedImage:
+    """Decode a PIL image, whose pixels may still be in its file; the file may be damaged or closed."""
+    path = getattr(image, "filename", None) or None
+    try:
+        return DecodedImage(to_tensor(upright(image)))
+    except Exception as error:  # PIL's decoders raise nearly anything on damaged files
+        return DecodedImage(None, path and str(path), f"{path or 'a PIL image'}: {error}")
+
+
 def decode(image: Any) -> DecodedImage:
     """Decode one input; a file or link that cannot be read gives a DecodedImage with an error.
 
@@ -157,7 +176,7 @@ def decode(image: Any) -> DecodedImage:
         except UnreadableImage as error:
             return DecodedImage(None, str(image), str(error))
     if isinstance(image, Image.Image):
-        return DecodedImage(to_tensor(to_rgb(ImageOps.exif_transpose(image))))
+        return _decode_pil(image)
     if isinstance(image, np.ndarray):
         if image.ndim == 2:
             image = np.repeat(image[:, :, None], 3, axis=2)

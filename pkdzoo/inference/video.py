@@ -1,4 +1,4 @@
-"""Video files, one frame in memory at a time, by PyAV (``pip install pkdzoo[video]``), whose wheel contains FFmpeg."""
+"""Video files, one frame in memory at a time, by PyAV (the extra ``video``), whose wheel contains FFmpeg."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from pkdzoo.data.image_files import UnreadableImage
+from pkdzoo.utils.text import install_line
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".ogv")
 ENCODERS = ("libx264", "h264", "mpeg4")  # the first one that FFmpeg has is used
@@ -53,7 +54,7 @@ def _av() -> Any:
     try:
         import av
     except ImportError:
-        raise ImportError("videos need PyAV: pip install pkdzoo[video]") from None
+        raise ImportError(f"videos need PyAV: {install_line('video')}") from None
     return av
 
 

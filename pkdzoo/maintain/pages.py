@@ -7,10 +7,15 @@ written by hand. ``python -m pkdzoo.maintain pages`` writes all parts anew.
 from __future__ import annotations
 
 import importlib
+import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pkdzoo.maintain.recipes_page import experiments
+from pkdzoo.distill.registry import METHODS, list_methods
+from pkdzoo.maintain.recipes_page import EQUAL_METHODS, experiments, reference_detectors
+from pkdzoo.models._registry import find
+from pkdzoo.models._zoo_index import INDEX
 from pkdzoo.models._zoo_table import METRICS, Line, results
 from pkdzoo.utils.files import write_text
 
@@ -56,16 +61,44 @@ def experiments_table(root: Path) -> str:
     return experiments(root / "recipes")
 
 
+def methods_table(root: Path) -> str:
+    """All distillation methods: the idea with its source, how far the teacher runs, and what equals the original."""
+    rows = [["method", "idea and source", "teacher runs up to", "equal to its original"], ["---"] * 4]
+    for name in list_methods():
+        method = METHODS[name]
+        idea = " ".join((sys.modules[method.__module__].__doc__ or "").partition("\n\n")[0].split())
+        depth = getattr(method, "teacher_depth", "features")
+        link = f"[{name}](../{method.__module__.replace('.', '/')}.py)"
+        equal = EQUAL_METHODS.get(name, "")
+        rows.append([link, idea, depth, "losses" if equal == name else equal])
+    return markdown(rows)
+
+
 def speed_tables(root: Path) -> str:
     """Every recorded run of the benchmark; ``recipes`` lies in the clone and not in the package."""
     text: str = importlib.import_module("recipes.benchmarks.table").recorded()
     return text
 
 
+def references(root: Path) -> str:
+    """How many detectors have a reference file of the original program, and which have none."""
+    equal = reference_detectors(root)
+    pairs = {name: find(name)[0].distilled for name in INDEX}
+    plain = {name if pair is None else pair.student for name, pair in pairs.items()}
+    tiny = {name for name in plain if re.search(r"_r\d+w\d+$", name)}
+    missing = ", ".join(f"`{name}`" for name in sorted(plain - tiny - equal))
+    return (
+        f"{len(plain & equal)} architectures have a reference file. Without one are {missing},\n"
+        f"and the {len(tiny)} tiny detectors for tests and demos,\n"
+        "whose names end in the width. They consist of parts that the others have.\n"
+    )
+
+
 PAGES: Mapping[str, Mapping[str, Callable[[Path], str]]] = {
     "README.md": {"results": chosen_table},
+    "docs/methods.md": {"methods": methods_table},
     "docs/zoo.md": {"coco": coco_table, "package": package_table, "notes": notes_list},
-    "docs/measured.md": {"experiments": experiments_table},
+    "docs/measured.md": {"experiments": experiments_table, "references": references},
     "recipes/benchmark_results/README.md": {"speed": speed_tables},
 }
 

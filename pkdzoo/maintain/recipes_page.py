@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from pkdzoo.training import Recipe, load_recipes
@@ -20,20 +20,14 @@ FOLDERS = {
     "global_knowledge": "Global Knowledge (ECCV 2022): regions are weighted by how similarly student and teacher "
     "represent them.",
     "baselines": "Methods that the above are compared with: plain imitation, masks of boxes, FRS, FGD, FGFI, DeFeat, "
-    "GID, rank mimicking, CWD.",
+    "GID, rank mimicking, CWD, LD, MGD.",
+    "rtmdet": "RTMDet (arXiv:2212.07784): its five sizes, and MMYOLO's students that learn from the next larger size.",
     "supervised": "Teachers and plain students.",
 }
 COLUMNS = "| recipe | teacher | plain AP | published AP | source | checked here | measured here |"
-# Detectors whose maps, losses, gradients and detections equal mmdetection's in the tests (tests/golden/mmdet).
-EQUAL_DETECTORS = (
-    *("atss_r101", "atss_r50", "faster_rcnn_r101", "faster_rcnn_r50", "fcos_r101_caffe", "fcos_r50_caffe"),
-    *("fcos_r50_caffe_tricks", "fcos_x101_64x4d", "gfl_r101", "gfl_r50", "mask_rcnn_swin_s", "mask_rcnn_swin_t"),
-    *("reppoints_r50", "reppoints_x101_dcn", "retina_r101", "retina_r18", "retina_r50", "retina_swin_t"),
-    *("retina_x101_64x4d", "tood_r50", "tood_x101_64x4d"),
-)
 # Methods whose losses (of one, the prototypes) equal those of their authors' code (tests/golden/kd).
 EQUAL_METHODS = {
-    **{method: method for method in ("crosskd", "cwd", "fbkd", "fgd", "pkd")},
+    **{method: method for method in ("crosskd", "cwd", "fbkd", "fgd", "ld", "mgd", "norm_cwd", "pkd")},
     "global_knowledge": "prototypes",
 }
 HEAD = """# Recipes
@@ -140,17 +134,24 @@ def page(folder: Path) -> str:
     """The text of README.md for a folder of recipes."""
     short = experiments(folder)
     lines = [f"{HEAD}{EXPERIMENTS}{short.rstrip()}" if short else HEAD]
-    section = ""
+    section, equal = "", reference_detectors(folder.absolute().parent)
     for path, recipes in published(folder):
         if path.parent.name != section:
             section = path.parent.name
             lines += [f"\n## {section}\n\n{FOLDERS[section]}\n", COLUMNS, "|---|---|---|---|---|---|---|"]
-        lines += [row(path, recipe, several=len(recipes) > 1) for recipe in recipes]
+        lines += [row(path, recipe, len(recipes) > 1, equal) for recipe in recipes]
     return "\n".join(lines) + "\n"
 
 
-def row(path: Path, recipe: Recipe, several: bool) -> str:
-    """One row of a table; ``several`` recipes of one file are distinguished by their names."""
+def row(path: Path, recipe: Recipe, several: bool, equal: Collection[str]) -> str:
+    """One row of a table.
+
+    Args:
+        path: of the recipe file.
+        recipe: one of its recipes.
+        several: the file has more recipes, which are distinguished by their names.
+        equal: detectors that equal the original program's.
+    """
     link = f"[{path.stem}]({path.parent.name}/{path.name})"
     expect, teacher = recipe.expect, ""
     if recipe.distill is not None:
@@ -161,20 +162,27 @@ def row(path: Path, recipe: Recipe, several: bool) -> str:
         number(expect.get("plain")),
         number(expect.get("AP")),
         str(expect["source"]),
-        checked(recipe),
+        checked(recipe, equal),
         number(expect.get("measured")),
     ]
     return "| " + " | ".join(cells) + " |"
 
 
-def checked(recipe: Recipe) -> str:
-    """What of a recipe equals the numbers of the original programs."""
-    parts = ["student"] if recipe.model in EQUAL_DETECTORS and not recipe.model_args else []
+def reference_detectors(root: Path) -> set[str]:
+    """Detectors whose maps, losses, gradients and detections equal the original program's in the tests of a clone."""
+    golden = root / "tests" / "golden"
+    yolo = {f"{path.stem}_yolo" for path in (golden / "mmyolo").glob("*.json")}
+    return {path.stem for path in (golden / "mmdet").glob("*.json")} | yolo
+
+
+def checked(recipe: Recipe, equal: Collection[str]) -> str:
+    """What of a recipe equals the numbers of the original programs; ``equal`` are the detectors that do."""
+    parts = ["student"] if recipe.model in equal and not recipe.model_args else []
     if recipe.distill is not None:
-        parts += ["teacher"] if recipe.distill.teacher.partition(".")[0] in EQUAL_DETECTORS else []
+        parts += ["teacher"] if recipe.distill.teacher.partition(".")[0] in equal else []
         for method, options in recipe.distill.methods.items():
             # variants that the authors' code does not have
-            changed = options.get("normalize") or options.get("target", "features") != "features"
+            changed = options.get("normalize") or options.get("where", "neck") != "neck"
             parts += [EQUAL_METHODS[method]] if method in EQUAL_METHODS and not changed else []
     return ", ".join(parts)
 

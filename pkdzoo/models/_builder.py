@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,19 +15,19 @@ from torch import Tensor
 from pkdzoo.checkpoints import load_strictly, select_matching
 from pkdzoo.data.labels import label_names as names_of
 from pkdzoo.hub.fetch import find_weights
-from pkdzoo.hub.files import fetch_repository, read_folder
+from pkdzoo.hub.files import NoSavedDetector, fetch_repository, find_saved_folder, read_folder
 from pkdzoo.layers.init import DeferredInit
 from pkdzoo.models._channels import widen
 from pkdzoo.models._config import from_json, layers_of, set_labels
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.models._loading import adapt_state, to_our_layout
-from pkdzoo.models._registry import Entry, find, list_detectors
+from pkdzoo.models._registry import PREFIXES, Entry, find, folder_of, list_detectors
 from pkdzoo.models._saved_config import Saved, apply_settings, newer_version, read_saved
 from pkdzoo.models.backbones import backbone_arguments
 from pkdzoo.structures import PixelNorm
 from pkdzoo.utils.suggest import did_you_mean
 
-PREFIXES = ("hf-hub:", "local-dir:")
+ON_THE_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[^@]+)?", re.ASCII)
 # Arguments of create_detector itself, for suggestions.
 OWN_ARGUMENTS = frozenset({"pretrained", "num_classes", "in_chans", "label_names", "cache_dir", "features_only"})
 
@@ -88,6 +89,45 @@ def arguments_of(entry: Entry, backbone: str) -> set[str]:
     return own | backbone_arguments(backbone)
 
 
+def from_name(
+    name: str,
+    pretrained: bool,
+    num_classes: int | None,
+    label_names: str | Sequence[str] | None,
+    cache_dir: str | Path | None,
+    overrides: Mapping[str, Any],
+) -> ZooModel:
+    """Build a registered detector or load a saved one, in eval mode, see :func:`pkdzoo.create_detector`."""
+    labels, num_classes = resolve_classes(label_names, num_classes)
+    folder = folder_of(name)
+    if folder is not None and not name.startswith(PREFIXES) and not folder.is_dir():
+        raise NoSavedDetector(
+            f"there is no such folder: {name}, and no detector is registered under this name: write 'local-dir:FOLDER' "
+            "or 'hf-hub:ORGANIZATION/NAME'"
+        )
+    if folder is not None or name.startswith(PREFIXES):
+        model = from_folder(name if folder is None else f"local-dir:{folder}", num_classes, cache_dir, overrides)
+    elif ":" in name:
+        raise ValueError(
+            f"{name!r} is not a registered name: write the path of a folder, or 'hf-hub:ORGANIZATION/NAME'"
+        )
+    else:
+        model = from_registry(name, pretrained, num_classes, cache_dir, overrides)
+    if labels is not None:
+        set_labels(model, labels)
+    return model.eval()
+
+
+def resolve_classes(
+    label_names: str | Sequence[str] | None, num_classes: int | None
+) -> tuple[tuple[str, ...] | None, int | None]:
+    """Class names as a tuple, and the number of classes: theirs where only names are given."""
+    if label_names is None:
+        return None, num_classes
+    labels = names_of(label_names if isinstance(label_names, str) else tuple(label_names))
+    return labels, len(labels) if num_classes is None else num_classes
+
+
 def from_registry(
     name: str, pretrained: bool, num_classes: int | None, cache_dir: str | Path | None, overrides: Mapping[str, Any]
 ) -> ZooModel:
@@ -136,7 +176,11 @@ def from_folder(
 ) -> ZooModel:
     """Load a saved detector, see :func:`pkdzoo.create_detector`; ``name`` has one of the prefixes."""
     prefix, _, location = name.partition(":")
-    folder = location if prefix == "local-dir" else fetch_repository(location, cache_dir, token, local_files_only)
+    if prefix == "local-dir":
+        folder = find_saved_folder(location)
+        name = f"local-dir:{folder}"
+    else:
+        folder = fetch_repository(location, cache_dir, token, local_files_only)
     config, state = read_folder(folder)
     try:
         return from_saved(name, read_saved(config), state, num_classes, overrides)
@@ -217,15 +261,15 @@ def open_saved(
     """Load a saved detector in eval mode, see :func:`pkdzoo.from_pretrained`."""
     name = str(location)
     if not name.startswith(PREFIXES):
+        if not Path(name).is_dir() and not ON_THE_HUB.fullmatch(name):
+            raise NoSavedDetector(f"there is no such folder: {name}; on the Hub a name is ORGANIZATION/NAME")
         name = f"local-dir:{name}" if Path(name).is_dir() else f"hf-hub:{name}"
     if revision is not None:
         if name.startswith("local-dir:") or "@" in name:
             raise ValueError(f"revision={revision!r}: leave it out, {location} is a folder or contains a revision")
         name = f"{name}@{revision}"
-    if label_names is not None:
-        label_names = names_of(label_names if isinstance(label_names, str) else tuple(label_names))
-        num_classes = len(label_names) if num_classes is None else num_classes
+    labels, num_classes = resolve_classes(label_names, num_classes)
     model = from_folder(name, num_classes, cache_dir, overrides, token, local_files_only)
-    if label_names is not None:
-        set_labels(model, label_names)
+    if labels is not None:
+        set_labels(model, labels)
     return model.eval()

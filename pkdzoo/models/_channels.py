@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pkdzoo.structures import PixelNorm
 
 MAX_CHANNELS = 1024  # of images; hyperspectral cameras have some hundred
-STEMS = ("backbone.conv1.", "backbone.patch_embed.")
+STEMS = ("backbone.conv1.", "backbone.patch_embed.", "backbone.stem.0.")
 
 
 def widen(pixel_norm: PixelNorm, channels: int) -> PixelNorm:

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from pkdzoo.data.labels import label_names as names_of
 from pkdzoo.hub.weights import Distilled
-from pkdzoo.models._builder import PREFIXES, from_folder, from_registry, open_saved
-from pkdzoo.models._config import set_labels
+from pkdzoo.models._builder import from_name, open_saved
 from pkdzoo.models._registry import find, list_pairs
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.feature_extractor import FeatureExtractor
@@ -47,7 +45,8 @@ def create_detector(
 
     Args:
         name: ``arch`` or ``arch.tag``; or a saved detector, which is always loaded with its weights:
-            ``hf-hub:org/name``, ``hf-hub:org/name@revision`` or ``local-dir:path``.
+            the path of its folder or of a run's folder, ``hf-hub:org/name`` or ``hf-hub:org/name@revision``. The prefix
+            ``local-dir:`` is for a folder that is called like a registered detector.
         pretrained: load the weights of the tag, or the default weights of the architecture. A tag without
             ``pretrained=True`` loads nothing.
         num_classes: number of classes. If the weights have another number, the tensors that depend on it are
@@ -68,6 +67,7 @@ def create_detector(
     Raises:
         ValueError: for an unknown name, tag or keyword, with the closest names; for ``pretrained=True`` without
             weights; and for weights that can only be downloaded in a browser, with their link.
+        FileNotFoundError: for a folder that does not exist or holds no detector; it is a ValueError, too.
         pkdzoo.hub.errors.DownloadError: if weights exist but cannot be downloaded.
 
     Example:
@@ -75,21 +75,10 @@ def create_detector(
         >>> pkdzoo.create_detector("retina_r10w16", num_classes=3).num_classes
         3
     """
-    if label_names is not None:
-        label_names = names_of(label_names if isinstance(label_names, str) else tuple(label_names))
-        num_classes = len(label_names) if num_classes is None else num_classes
     if in_chans is not None:
         overrides["in_chans"] = in_chans
-    if name.startswith(PREFIXES):
-        model = from_folder(name, num_classes, cache_dir, overrides)
-    elif any(sign in name for sign in "/\\:"):
-        raise ValueError(f"{name!r} is not a registered name: write 'local-dir:FOLDER' or 'hf-hub:ORGANIZATION/NAME'")
-    else:
-        model = from_registry(name, pretrained, num_classes, cache_dir, overrides)
+    model = from_name(name, pretrained, num_classes, label_names, cache_dir, overrides)
     assert isinstance(model, Detector)
-    if label_names is not None:
-        set_labels(model, label_names)
-    model.eval()
     return FeatureExtractor(model) if features_only else model
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -51,6 +51,9 @@ class ZooModel(nn.Module):
     built_layers: dict[str, tuple[Any, ...]] | None = None
     backbone: nn.Module
     neck: nn.Module
+
+    def check_layout(self, state: Mapping[str, Tensor]) -> None:
+        """Refuse tensors that fit, but whose names show that they mean something else here; by default none do."""
 
     def class_parameters(self) -> set[str]:
         """Names of the tensors whose shape depends on the number of classes."""

@@ -35,6 +35,7 @@ def load_checkpoint(model: M, source: str | Path | Mapping[str, Any]) -> M:
 
     Raises:
         ValueError: if keys are missing, unexpected or have another shape; lists them all, and the model is unchanged.
+            Also for weights of another dialect of the architecture, as far as their keys tell it.
         FileNotFoundError: if the file does not exist.
 
     Example:
@@ -117,6 +118,7 @@ def check_not_optimized(model: ZooModel) -> None:
 def to_our_layout(model: ZooModel, content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of a checkpoint's content, by pkdzoo's names."""
     state = unwrap(content)
+    model.check_layout(state)
     return state if is_our_layout(model, state) else to_our_keys(state, model.key_rules)
 
 

@@ -13,6 +13,7 @@ import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pkdzoo.hub.weights import Distilled, Weights
@@ -74,6 +75,7 @@ class Entry:
         return max(usable, key=lambda w: (w.direct, w.metrics.get("AP", 0.0)), default=None)
 
 
+PREFIXES = ("hf-hub:", "local-dir:")  # of saved detectors
 _BUILT_IN = {name: Entry.from_index(name) for name in INDEX}
 _ENTRIES: dict[str, Entry] = dict(_BUILT_IN)
 
@@ -189,8 +191,8 @@ def list_detectors(
 
     Example:
         >>> import pkdzoo
-        >>> pkdzoo.list_detectors("gfl*", pretrained=True)
-        ['gfl_r101.coco_ms2x', 'gfl_r50.coco_1x', 'gfl_r50_crosskd_pkd_r101.coco_1x', 'gfl_r50_crosskd_r101.coco_1x']
+        >>> pkdzoo.list_detectors("atss*", pretrained=True)
+        ['atss_r101.coco_1x', 'atss_r50.coco_1x', 'atss_r50_crosskd_pkd_r101.coco_1x', 'atss_r50_crosskd_r101.coco_1x']
     """
     families = {entry.family for entry in entries()}
     if family and family not in families:
@@ -233,6 +235,19 @@ def is_detector(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def folder_of(name: str) -> Path | None:
+    """The folder that a name stands for, or None for a registered name and for ``hf-hub:``.
+
+    ``local-dir:PATH`` and names with a slash or backslash are paths of folders, whether they exist or not; other names
+    are if there is such a folder and no registered detector. ``org/name`` of the Hub needs its prefix.
+    """
+    if name.startswith("local-dir:"):
+        return Path(name.removeprefix("local-dir:"))
+    if name.startswith(PREFIXES) or is_detector(name):
+        return None
+    return Path(name) if any(sign in name for sign in "/\\") or Path(name).is_dir() else None
 
 
 def get_weights(name: str) -> Weights:

@@ -18,7 +18,7 @@ from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses import giou_loss, sigmoid_focal
-from pkdzoo.models._backbone_fpn import FPNVariant, build_backbone_fpn
+from pkdzoo.models._backbone_fpn import FPNVariant, NeckKind, build_backbone_fpn
 from pkdzoo.models._published import CROSSKD_README, crosskd, mmdetection
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import TINY_DENSE
@@ -114,6 +114,7 @@ def build(
     depth: int = 4,
     neck_norm: Norm | None = None,
     head_norm: Norm | None = "gn",
+    neck: NeckKind = "fpn",
     pixel_norm: PixelNorm | None = None,
     resize: tuple[int, int] = (800, 1333),
     **backbone_args: Any,
@@ -130,11 +131,12 @@ def build(
         depth: convolutions per tower.
         neck_norm: norm in the pyramid; None means none, as published.
         head_norm: norm in the towers.
+        neck: ``fpn``; or ``pafpn``, RTMDet's pyramid of strides 8 to 32.
         pixel_norm: pixel statistics and channel order of the input; None means ImageNet's statistics in RGB.
         resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    variant = FPNVariant("on_output")
+    variant = FPNVariant("on_output", neck=neck)
     shared = build_backbone_fpn(
         variant, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
     )

@@ -1,11 +1,12 @@
-"""Cascade Mask R-CNN (Cai and Vasconcelos 2018, arXiv:1712.00726): three box heads, each on the previous one's boxes.
+"""Cascade Mask R-CNN (Cai and Vasconcelos 2018, arXiv:1712.00726): three box heads, each on the boxes of the last.
 
-As mmdetection's cascade-mask-rcnn_*_fpn_*_coco. A region is positive from IoU 0.5, 0.6 and 0.7 in the three stages,
-whose losses weigh 1, 0.5 and 0.25. A stage predicts one box for all classes, in finer units than the stage before. In
-training the boxes of a stage are the regions of the next, the objects' own boxes are left out and added anew. For
-detections, class logits are averaged over the stages, the boxes are the last stage's, and masks are averaged over three
-mask heads. Losses of boxes are smooth L1, also the RPN's, which is trained only on anchors inside the image; 2000
-proposals enter training.
+As mmdetection's cascade-mask-rcnn_*_fpn_*_coco:
+
+- A region is positive from IoU 0.5, 0.6 and 0.7 in the three stages, whose losses weigh 1, 0.5 and 0.25.
+- A stage predicts one box for all classes, in finer units than the stage before.
+- In training, the boxes of a stage are the regions of the next, without those of the objects' own boxes.
+- For detections, class logits are the mean of the stages, boxes the last stage's, and masks the mean of three heads.
+- Losses of boxes are smooth L1, also the RPN's, which is trained on anchors inside the image alone.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from pkdzoo.hub.weights import Weights
 from pkdzoo.layers.norm import Norm
 from pkdzoo.models import faster_rcnn
 from pkdzoo.models._backbone_fpn import FPNVariant, build_backbone_fpn
+from pkdzoo.models._published import mmdetection
 from pkdzoo.models._registry import register_family
 from pkdzoo.models.mask_rcnn import MaskHead, check_target_masks, mask_loss
+from pkdzoo.models.rpn import RPN, ProposalConfig
 from pkdzoo.models.trace import LossTrace, Trace
-from pkdzoo.models.two_stage import RPN, BoxHead, ProposalConfig, RegionDetector, RoITargets
+from pkdzoo.models.two_stage import BoxHead, RegionDetector, RoITargets
 from pkdzoo.ops.boxes import clip_boxes, decode_deltas
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, PixelNorm, PostProcess
 
@@ -181,7 +184,10 @@ def build(
     )
 
 
-WEIGHTS: dict[str, list[Weights]] = {}
+X101 = "dcn/cascade_mask_rcnn_x101_32x4d_fpn_dconv_c3-c5_1x_coco"
+WEIGHTS: dict[str, list[Weights]] = {
+    "cascade_mask_rcnn_x101_32x4d_dcn": [mmdetection("coco_1x", X101, "-e75f90c8", 47.3, mask_AP=41.1)]
+}
 
 register_family(
     "cascade_rcnn",

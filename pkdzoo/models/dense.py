@@ -91,6 +91,7 @@ class DenseDetector(Detector):
     """
 
     box_channels = 4  # values per prior in HeadOutputs.box
+    bins = 0  # of the distribution of each side's distance in HeadOutputs.box; 0: the head predicts no distributions
     class_logits = True  # HeadOutputs.cls holds logits, whose sigmoid is the score; False: probabilities
     clip_before_nms = True
     keeps_empty_boxes = False  # boxes without area stay among the detections; predictions and evaluation drop them

@@ -24,6 +24,7 @@ from pkdzoo.models._builder import open_saved
 from pkdzoo.models._card import describe_card
 from pkdzoo.models._checks import check_instances
 from pkdzoo.models._config import describe
+from pkdzoo.models._eval_mode import eval_mode
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.models.trace import DEPTHS, Depth, HeadTrace, LossTrace, Trace
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, Letterbox, PixelNorm, PostProcess
@@ -104,7 +105,8 @@ class Detector(ZooModel):
             raise ValueError(f"this detector takes images of {channels} channels, got {images.shape[1]}")
         if self.channel_order == "bgr":
             images = images.flip(1)
-        return (images - self.pixel_mean[:, None, None]) / self.pixel_std[:, None, None]
+        pixels = (images - self.pixel_mean[:, None, None]) / self.pixel_std[:, None, None]
+        return pixels.to(self.pixel_mean.dtype)  # model.half() and model.bfloat16() convert the buffers
 
     @staticmethod
     def blank_padding(images: Tensor, sizes: Tensor) -> Tensor:
@@ -187,10 +189,31 @@ class Detector(ZooModel):
 
         Train and eval mode give the same values, except for random parts of training: Swin's stochastic depth and
         the sampling of anchors and regions.
+
+        Raises:
+            TypeError: for anything else than a Batch; the message says what to write for detections.
         """
+        if not isinstance(batch, Batch):
+            raise TypeError(
+                f"calling a detector gives its losses of a pkdzoo.Batch, not of a {type(batch).__name__}: "
+                "for detections write model.predict(image)"
+            )
         return self.trace(batch).losses
 
     # -- training and prediction -----------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True, **options: Any) -> Self:
+        """Switch to training mode, or with ``mode=False`` to eval mode; nothing is trained.
+
+        Raises:
+            TypeError: for data or other options; the message says how a detector is trained.
+        """
+        if options or not isinstance(mode, bool):
+            raise TypeError(
+                "model.train() only switches to training mode and takes no data: to train, write "
+                "`accelerate launch recipes/train.py RECIPE.py --data DIR` in a clone of pkdzoo"
+            )
+        return super().train(mode)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the current epoch, counted from 0, for detectors whose targets depend on it (TOOD); others ignore it."""
@@ -224,15 +247,25 @@ class Detector(ZooModel):
         """Fold the norms, see :meth:`optimize`; detectors with layers of another library override it to do nothing."""
         fold_norms(self)
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile backbone, neck and heads in place by ``torch.compile``; the arguments are its own.
+
+        ``predict`` and training use the compiled parts. ``torch.compile(model)`` returns a wrapper that compiles losses
+        only: its ``predict`` is that of the model inside, which is not compiled.
+
+        Example:
+            >>> import pkdzoo
+            >>> model = pkdzoo.create_detector("retina_r10w16")
+            >>> model.compile(dynamic=True)  # the next prediction compiles, and the ones after it are faster
+        """
+        for part in self.children():
+            part.compile(*args, **kwargs)
+
     @torch.inference_mode()
     def detect(self, batch: Batch, config: PostProcess | None = None) -> list[Detections]:
         """Detections of each image in pixels of ``batch.images``; runs in eval mode and then restores the mode."""
-        training = self.training
-        self.eval()
-        try:
+        with eval_mode(self):
             return self.postprocess(self.trace(batch, upto="head"), batch, config)
-        finally:
-            self.train(training)
 
     def predict(self, images: Any, **options: Unpack[PredictOptions]) -> Result | list[Result]:
         """Detect objects in one image or in many.
@@ -240,7 +273,7 @@ class Detector(ZooModel):
         Args:
             images: one result is returned for a path, a link (http or https), a PIL image, a numpy array (H, W, 3)
                 uint8 RGB or a tensor (3, H, W) uint8 RGB. A list is returned for a folder, a wildcard
-                (``"photos/*.jpg"``), a video (one result per frame; needs ``pip install pkdzoo[video]``), and a list or
+                (``"photos/*.jpg"``), a video (one result per frame; needs the extra ``video``), and a list or
                 any iterable of these.
             options: ``threshold``, ``nms_threshold``, ``max_detections``, ``classes``, ``batch_size``, ``flip`` and
                 ``sizes``; :class:`pkdzoo.inference.PredictOptions` documents them.

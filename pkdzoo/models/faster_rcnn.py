@@ -13,10 +13,20 @@ from pkdzoo.checkpoints.mmdet import BODY_RULES
 from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.norm import Norm
 from pkdzoo.models._backbone_fpn import FPNVariant, build_backbone_fpn
-from pkdzoo.models._published import FBKD_README, PKD_README, PKD_TABLE_2, mmdetection, mmrazor
+from pkdzoo.models._published import (
+    FBKD_README,
+    FGD_README,
+    MGD_README,
+    PKD_README,
+    PKD_TABLE_2,
+    baidu,
+    mmdetection,
+    mmrazor,
+)
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import TINY_ARGS
-from pkdzoo.models.two_stage import RPN, BoxHead, TwoStageDetector
+from pkdzoo.models.rpn import RPN
+from pkdzoo.models.two_stage import BoxHead, TwoStageDetector
 from pkdzoo.structures import PixelNorm
 
 KEY_RULES: list[Rule] = [
@@ -147,4 +157,16 @@ register_distilled(
             FBKD_README,
         )
     ],
+)
+CASCADE = "cascade_mask_rcnn_x101_32x4d_dcn.coco_1x"
+OF_ZOO = "the teacher's AP is mmdetection's"
+register_distilled(
+    "faster_rcnn_r50_fgd_cascade",
+    Distilled("faster_rcnn_r50", CASCADE, ("fgd",), (47.3, 38.4, 42.0), FGD_README, OF_ZOO),
+    [baidu("coco_2x", "14WjoMqxILoPaKfY5QsCK8w?pwd=dgpf", FGD_README, {"AP": 42.0})],
+)
+register_distilled(
+    "faster_rcnn_r50_mgd_cascade",
+    Distilled("faster_rcnn_r50", CASCADE, ("mgd",), (47.3, 38.4, 42.1), MGD_README, OF_ZOO),
+    [baidu("coco_2x", "1vuZuq06wg3X9SJPNWQSgrw?pwd=2x8z", MGD_README, {"AP": 42.1})],
 )

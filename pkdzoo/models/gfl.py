@@ -18,11 +18,12 @@ from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses import distribution_focal, giou_loss, quality_focal
-from pkdzoo.models._backbone_fpn import FPNVariant, build_backbone_fpn
-from pkdzoo.models._published import CROSSKD_README, crosskd, mmdetection
+from pkdzoo.models._backbone_fpn import FPNVariant, NeckKind, build_backbone_fpn
+from pkdzoo.models._published import CROSSKD_README, CWD_README, MMDET_ZOO, crosskd, mmdetection, mmrazor_0
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import BCCD_LAUNCH, BCCD_OPTIONS, TINY_DENSE
 from pkdzoo.models.assigners.atss import atss_targets
+from pkdzoo.models.backbones.cspnext import BGR
 from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.ops.boxes import decode_distances, encode_distances, paired_iou
 from pkdzoo.ops.priors import base_anchors
@@ -74,6 +75,7 @@ class GFL(DenseDetector):
     class_layers = ("head.cls",)
     key_rules = KEY_RULES
     box_channels = 4 * BINS
+    bins = BINS
 
     def assign(self, outputs: HeadOutputs, priors: Priors, instances: list[Instances], valid: Tensor) -> DenseTargets:
         return atss_targets(priors, instances, valid, self.num_classes)
@@ -111,6 +113,7 @@ def build(
     depth: int = 4,
     neck_norm: Norm | None = None,
     head_norm: Norm | None = "gn",
+    neck: NeckKind = "fpn",
     pixel_norm: PixelNorm | None = None,
     resize: tuple[int, int] = (800, 1333),
     **backbone_args: Any,
@@ -127,11 +130,12 @@ def build(
         depth: convolutions per tower.
         neck_norm: norm in the pyramid; None means none, as published.
         head_norm: norm in the towers.
+        neck: ``fpn``; or ``pafpn``, RTMDet's pyramid of strides 8 to 32.
         pixel_norm: pixel statistics and channel order of the input; None means ImageNet's statistics in RGB.
         resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    variant = FPNVariant("on_output")
+    variant = FPNVariant("on_output", neck=neck)
     shared = build_backbone_fpn(
         variant, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
     )
@@ -156,6 +160,14 @@ WEIGHTS: dict[str, list[Weights]] = {
             note="44.7 in mmdetection's zoo and PKD's table 4; 44.9 in PKD's tables 3 and 7 and CrossKD's readme",
         )
     ],
+    "gfl_r101_dcn": [
+        mmdetection("coco_ms2x", "gfl/gfl_r101_fpn_dconv_c3-c5_mstrain_2x_coco", "_20200630_102002-134b07df", 47.1)
+    ],
+    "gfl_x101_32x4d_dcn": [
+        mmdetection(
+            "coco_ms2x", "gfl/gfl_x101_32x4d_fpn_dconv_c4-c5_mstrain_2x_coco", "_20200630_102002-14a2bf25", 48.1
+        )
+    ],
     "gfl_r18w64": [
         Weights(
             "bccd",
@@ -177,6 +189,7 @@ register_family(
         "gfl_r34": {"backbone": "r34"},
         "gfl_r50": {"backbone": "r50"},
         "gfl_r101": {"backbone": "r101"},
+        "gfl_cspnext_s": {"backbone": "cspnext_s", "neck": "pafpn", "width": 128, "pixel_norm": BGR},
         "gfl_r101_dcn": {"backbone": "r101", "deformable": (2, 3, 4)},
         "gfl_x101_32x4d_dcn": {"backbone": "x101_32x4d", "deformable": (3, 4)},
         "gfl_r10w16": TINY_DENSE,
@@ -196,3 +209,28 @@ register_distilled(
     Distilled("gfl_r50", "gfl_r101.coco_ms2x", ("crosskd", "pkd"), (44.9, 40.2, 43.9), CROSSKD_README, TEACHER_AP),
     [crosskd("coco_1x", "1LJZ27al2omdXb3cUty-RX37pMLp8L-4B", 43.9)],
 )
+register_distilled(
+    "gfl_r50_cwd_r101",
+    Distilled(
+        "gfl_r50",
+        "gfl_r101.coco_ms2x",
+        ("cwd",),
+        (44.7, 40.2, 41.9),
+        CWD_README,
+        "of the class logits, as the file's date implies; mmrazor's later file of that name distils the pyramid",
+    ),
+    [mmrazor_0("coco_1x", "cwd/cwd_cls_head_gfl_r101_fpn_gfl_r50_fpn_1x_coco", "_20211222-c134bb21", 41.9, CWD_README)],
+)
+for student, teacher, triple, tag, end in (
+    ("gfl_r18", "gfl_r101", (44.7, 35.8, 36.5), "1x", "_20220702_062206-330e6332"),
+    ("gfl_r34", "gfl_r101", (44.7, 38.9, 39.9), "1x", "_20220630_134007-9bc69413"),
+    ("gfl_r50", "gfl_r101", (44.7, 40.1, 41.0), "1x", "_20220629_145355-8dc5bad8"),
+    ("gfl_r101", "gfl_r101_dcn", (47.1, 44.6, 45.5), "2x", "_20220629_185920-9e658426"),
+):
+    depths = [name.removeprefix("gfl_") for name in (student, teacher)]
+    config = f"ld/ld_{depths[0]}_gflv1_{depths[1].replace('_', '')}_fpn_coco_{tag}"
+    register_distilled(
+        f"{student}_ld_{depths[1]}",
+        Distilled(student, f"{teacher}.coco_ms2x", ("ld",), triple, MMDET_ZOO),
+        [mmdetection("coco_1x" if tag == "1x" else "coco_ms2x", config, end, triple[2])],
+    )

@@ -16,15 +16,16 @@ from torch import Tensor, nn
 
 from pkdzoo.checkpoints.keymap import Rule
 from pkdzoo.checkpoints.mmdet import tower_rules
-from pkdzoo.hub.weights import Weights
+from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.norm import Norm
 from pkdzoo.layers.towers import Tower
 from pkdzoo.models import faster_rcnn
 from pkdzoo.models._backbone_fpn import FPNVariant, build_backbone_fpn
-from pkdzoo.models._published import PKD_TABLE_3, mmdetection
-from pkdzoo.models._registry import register_family
+from pkdzoo.models._published import FGD_README, MGD_README, PKD_TABLE_3, baidu, mmdetection
+from pkdzoo.models._registry import register_distilled, register_family
+from pkdzoo.models.rpn import RPN
 from pkdzoo.models.trace import LossTrace, Trace
-from pkdzoo.models.two_stage import RPN, BoxHead, RegionDetector, RoITargets, TwoStageDetector
+from pkdzoo.models.two_stage import BoxHead, RegionDetector, RoITargets, TwoStageDetector
 from pkdzoo.ops.masks import crop_masks
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, PixelNorm, PostProcess
@@ -65,7 +66,7 @@ class MaskHead(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """Features (N, inputs, size, size) and labels (N,) -> float32 logits (N, 2*size, 2*size) of these classes."""
-        x, _ = self.tower(x)
+        x, _ = self.tower(x.to(self.logits.weight.dtype))  # pooled in float32 also by a half detector
         logits = self.logits(F.relu(self.upsample(x), inplace=True))
         selected: Tensor = logits[torch.arange(labels.shape[0], device=labels.device), labels]
         return selected.float()
@@ -212,6 +213,15 @@ def build(
 SWIN_S = "mask_rcnn_swin-s-p4-w7_fpn_fp16_ms-crop-3x_coco"
 SWIN_T = "mask_rcnn_swin-t-p4-w7_fpn_1x_coco"
 WEIGHTS: dict[str, list[Weights]] = {
+    "mask_rcnn_r50": [
+        mmdetection(
+            "coco_2x",
+            "mask_rcnn/mask_rcnn_r50_fpn_2x_coco",
+            "_bbox_mAP-0.392__segm_mAP-0.354_20200505_003907-3e542a40",
+            39.2,
+            mask_AP=35.4,
+        )
+    ],
     "mask_rcnn_swin_t": [
         mmdetection(
             "coco_1x",
@@ -243,4 +253,29 @@ register_family(
         "mask_rcnn_swin_s": {"backbone": "swin_s"},
     },
     WEIGHTS,
+)
+
+CASCADE = "cascade_mask_rcnn_x101_32x4d_dcn.coco_1x"
+register_distilled(
+    "mask_rcnn_r50_fgd_cascade",
+    Distilled(
+        "mask_rcnn_r50",
+        CASCADE,
+        ("fgd",),
+        (47.3, 39.2, 42.1),
+        FGD_README,
+        "the teacher's AP is mmdetection's; mask AP 41.1, 35.4 and 37.8",
+    ),
+    [baidu("coco_2x", "101eOFcD8JDwqrFuYcxcBIA?pwd=sv8m", FGD_README, {"AP": 42.1, "mask_AP": 37.8})],
+)
+register_distilled(
+    "mask_rcnn_r50_mgd_cascade",
+    Distilled(
+        "mask_rcnn_r50",
+        CASCADE,
+        ("mgd",),
+        source=MGD_README,
+        note="only mask AP is printed: 35.4 alone, 38.1 distilled; the teacher has 41.1 in mmdetection's zoo",
+    ),
+    [baidu("coco_2x", "1B4Bcw6S_sy882SMK2bp7uw?pwd=a7xf", MGD_README, {"mask_AP": 38.1})],
 )

@@ -25,7 +25,7 @@ from pkdzoo.layers.deform import SampledConv
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses import sigmoid_focal
 from pkdzoo.models._backbone_fpn import FPNVariant, build_backbone_fpn
-from pkdzoo.models._published import PKD_README, PKD_TABLE_2, mmdetection, mmrazor
+from pkdzoo.models._published import MGD_README, PKD_README, PKD_TABLE_2, baidu, mmdetection, mmrazor
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import TINY_DENSE
 from pkdzoo.models.assigners.dense import targets_from
@@ -255,4 +255,16 @@ register_distilled(
             version="CAEQThiBgIC8rNC0oBgiIGU2N2IxM2NkMjNlMjQyN2E4YmVlNmViNGI2MDY3OTE5",
         )
     ],
+)
+register_distilled(
+    "reppoints_r50_mgd_x101",
+    Distilled(
+        "reppoints_r50",
+        "reppoints_x101_dcn.coco_2x",
+        ("mgd",),
+        (44.2, 38.6, 42.3),
+        MGD_README,
+        "the teacher's AP is mmdetection's",
+    ),
+    [baidu("coco_2x", "1HfqvLoMU57y9NXPq5TNhow?pwd=g79p", MGD_README, {"AP": 42.3})],
 )

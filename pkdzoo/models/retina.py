@@ -18,10 +18,11 @@ from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.layers.conv import init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses import sigmoid_focal
-from pkdzoo.models._backbone_fpn import FPNVariant, build_backbone_fpn
+from pkdzoo.models._backbone_fpn import FPNVariant, NeckKind, build_backbone_fpn
 from pkdzoo.models._published import (
     CROSSKD_README,
     GLOBAL_README,
+    MGD_RAZOR,
     PKD_README,
     PKD_TABLE_2,
     crosskd,
@@ -111,6 +112,7 @@ def build(
     relu_before_extra: bool = False,
     neck_norm: Norm | None = None,
     head_norm: Norm | None = None,
+    neck: NeckKind = "fpn",
     pixel_norm: PixelNorm | None = None,
     resize: tuple[int, int] = (800, 1333),
     **backbone_args: Any,
@@ -130,11 +132,12 @@ def build(
         relu_before_extra: ReLU before the coarsest level, as in FCOS.
         neck_norm: norm in the pyramid; None means none, as published.
         head_norm: norm in the towers; None means none, as published.
+        neck: ``fpn``; or ``pafpn``, RTMDet's pyramid of strides 8 to 32.
         pixel_norm: pixel statistics and channel order of the input; None means ImageNet's statistics in RGB.
         resize: (short, long) side in pixels that images are scaled to.
         backbone_args: further arguments of the backbone.
     """
-    variant = FPNVariant(extra, start, relu_before_extra)
+    variant = FPNVariant(extra, start, relu_before_extra, neck=neck)
     shared = build_backbone_fpn(
         variant, backbone, num_classes, norm, frozen_stages, width, neck_norm, pixel_norm, resize, backbone_args
     )
@@ -245,6 +248,19 @@ register_distilled(
             version="CAEQThiBgIDQqdC0oBgiIGFmZjNmZmE4NDFiMDQ4MzhiMzdjOGI2NzI4MTQxMjFi",
         )
     ],
+)
+
+register_distilled(
+    "retina_r50_mgd_x101",
+    Distilled(
+        "retina_r50",
+        "retina_x101_64x4d.coco_1x",
+        ("mgd",),
+        (41.0, 37.4, 41.0),
+        MGD_RAZOR,
+        "MGD's authors print 41.0, too, with weights of the teacher that were trained three times as long",
+    ),
+    [mmrazor("coco_2x", "mgd/mgd_fpn_retina_x101_retina_r50_2x_coco_20221209_191847-87141529", 41.0, MGD_RAZOR)],
 )
 
 OTHER_NECK = "37.4 is the plain student's with P6 from the backbone's last map; the distilled one takes it from P5"

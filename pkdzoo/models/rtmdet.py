@@ -12,14 +12,15 @@ exponential, all priors count, at most 30,000 candidates of all levels together,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pkdzoo.checkpoints.cspnext import RTMDET_RULES
+from pkdzoo.checkpoints.cspnext import MMYOLO_PREFIX, RTMDET_RULES
 from pkdzoo.layers.conv import init_class_bias, init_convs
 from pkdzoo.layers.csp import scaled_depth
 from pkdzoo.layers.norm import Norm, make_norm
@@ -28,6 +29,7 @@ from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._rtmdet_weights import PAIRS, WEIGHTS
 from pkdzoo.models.assigners.dynamic_soft_label import DIALECTS, Dialect, match_dynamic_soft_label
 from pkdzoo.models.backbones import build_backbone
+from pkdzoo.models.backbones.cspnext import BGR
 from pkdzoo.models.dense import DenseDetector
 from pkdzoo.models.necks.pafpn import CSPNeXtPAFPN
 from pkdzoo.models.trace import Taps
@@ -36,7 +38,6 @@ from pkdzoo.ops.priors import point_base_anchors
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import IGNORE, DenseTargets, HeadOutputs, Instances, Letterbox, PixelNorm, PostProcess, Priors
 
-BGR = PixelNorm((103.53, 116.28, 123.675), (57.375, 57.12, 58.395), "bgr")
 LETTERBOXES: dict[Dialect, Letterbox] = {
     "mmdetection": Letterbox(),
     "mmyolo": Letterbox(place="center", rounding="down", shrink="area", clip="image"),
@@ -111,6 +112,7 @@ class RTMDet(DenseDetector):
 
     Args:
         dialect: ``mmdetection`` or ``mmyolo``.
+        published_exponential: whether mmdetection's weights of this size hold logarithms of distances.
         kwargs: see :class:`pkdzoo.models.dense.DenseDetector`.
 
     Attributes:
@@ -119,11 +121,14 @@ class RTMDet(DenseDetector):
 
     key_rules = RTMDET_RULES
 
-    def __init__(self, *, dialect: Dialect = "mmdetection", **kwargs: Any) -> None:
+    head: RTMDetHead
+
+    def __init__(self, *, dialect: Dialect = "mmdetection", published_exponential: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if dialect not in DIALECTS:
             raise ValueError(f"dialect={dialect!r}: write one of {', '.join(map(repr, DIALECTS))}")
         self.dialect: Dialect = dialect
+        self.published_exponential = published_exponential
         self.clip_before_nms = dialect == "mmdetection"
         self.top_k_of_all_levels = self.keeps_empty_boxes = dialect == "mmyolo"
         self.class_layers = tuple(f"head.cls.{i}" for i in range(len(self.base_anchors)))
@@ -165,6 +170,31 @@ class RTMDet(DenseDetector):
             "loss_cls": quality_focal(cls, targets.labels, targets.quality) / targets.num_pos,
             "loss_box": 2.0 * per_box.sum() / targets.num_pos,
         }
+
+    def check_layout(self, state: Mapping[str, Tensor]) -> None:
+        """Check that weights are of this dialect, as far as their keys tell it.
+
+        With weights of the other dialect m, l and x would give wrong boxes without an error. Keys of pkdzoo do not
+        tell the dialect.
+
+        Raises:
+            ValueError: for MMYOLO's keys in a detector with exponential distances.
+        """
+        from_mmyolo = any(key.startswith(MMYOLO_PREFIX) for key in state)
+        if from_mmyolo and self.head.exponential:
+            raise ValueError(
+                f"these weights have MMYOLO's keys, and {self.name} decodes distances as mmdetection does, which gives "
+                f"wrong boxes with them: write create_detector({self.name.removesuffix('_yolo') + '_yolo'!r}), or "
+                "dialect='mmyolo'"
+            )
+        from_mmdetection = any(key.startswith("bbox_head.") for key in state) and not from_mmyolo
+        if from_mmdetection and self.published_exponential and self.dialect == "mmyolo":
+            warnings.warn(
+                f"these weights have mmdetection's keys. If mmdetection trained them, {self.name} gives wrong boxes "
+                "with them, because only mmdetection's dialect predicts logarithms of distances in this size: write "
+                f"create_detector({self.name.removesuffix('_yolo')!r}), or dialect='mmdetection'",
+                stacklevel=4,
+            )
 
     def decode(self, box: Tensor, priors: Priors) -> Tensor:
         distances = box if self.dialect == "mmdetection" else box * priors.strides[..., None]
@@ -210,16 +240,19 @@ def build(
         raise ValueError(f"width={width}, depth={depth}: these are factors, e.g. width=0.5 for 128 channels")
     if backbone.startswith("cspnext"):
         backbone_args = {"widen_factor": width, "deepen_factor": depth, **backbone_args}
-    body = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
+    network = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
     channels, norm = int(256 * width), norm or "bn"
-    neck = CSPNeXtPAFPN(body.channels, body.strides, channels, 1, scaled_depth(3, depth), norm)
+    neck = CSPNeXtPAFPN(network.channels, network.strides, channels, 1, scaled_depth(3, depth), norm)
     in_mmdetection = dialect == "mmdetection"
-    exponential = exponential and in_mmdetection
+    head = RTMDetHead(
+        channels, num_classes, neck.strides, channels, 2, norm, exponential and in_mmdetection, in_mmdetection
+    )
     return RTMDet(
-        backbone=body,
+        backbone=network,
         neck=neck,
-        head=RTMDetHead(channels, num_classes, neck.strides, channels, 2, norm, exponential, in_mmdetection),
+        head=head,
         dialect=dialect,
+        published_exponential=exponential,
         base_anchors=point_base_anchors(neck.strides),
         offset=0.0,
         num_classes=num_classes,
@@ -231,11 +264,11 @@ def build(
 
 
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"backbone": "cspnext_tiny", "width": 0.375, "depth": 0.167},
-    "s": {"backbone": "cspnext_s", "width": 0.5, "depth": 0.33},
-    "m": {"backbone": "cspnext_m", "width": 0.75, "depth": 0.67, "exponential": True},
-    "l": {"backbone": "cspnext_l", "width": 1.0, "depth": 1.0, "exponential": True},
-    "x": {"backbone": "cspnext_x", "width": 1.25, "depth": 1.33, "exponential": True},
+    "tiny": {"backbone": "cspnext_tiny", "width": 0.375, "depth": 0.167, "pixel_norm": BGR},
+    "s": {"backbone": "cspnext_s", "width": 0.5, "depth": 0.33, "pixel_norm": BGR},
+    "m": {"backbone": "cspnext_m", "width": 0.75, "depth": 0.67, "exponential": True, "pixel_norm": BGR},
+    "l": {"backbone": "cspnext_l", "width": 1.0, "depth": 1.0, "exponential": True, "pixel_norm": BGR},
+    "x": {"backbone": "cspnext_x", "width": 1.25, "depth": 1.33, "exponential": True, "pixel_norm": BGR},
 }
 
 register_family(

@@ -1,10 +1,10 @@
 """Two-stage detectors: a network proposes regions, and a head classifies and refines each of them (Ren et al. 2015).
 
-As mmdetection's TwoStageDetector with RPNHead and StandardRoIHead. ``RPN`` and ``BoxHead`` hold the parameters.
-``RegionDetector`` proposes, samples and pools regions, ``TwoStageDetector`` runs one box head on them, and a family
-combines them; ``cascade_rcnn.py`` runs three box heads, one on the boxes of the other. Differs from the paper in the
-pyramid (Lin et al. 2017), RoIAlign instead of RoIPool, L1 instead of smooth L1, and class-specific boxes that are
-decoded from the proposal.
+As mmdetection's TwoStageDetector with RPNHead and StandardRoIHead. ``RPN`` (``rpn.py``) and ``BoxHead`` hold the
+parameters. ``RegionDetector`` proposes, samples and pools regions, ``TwoStageDetector`` runs one box head on them, and
+a family combines them; ``cascade_rcnn.py`` has three box heads. Differs from the paper in the pyramid (Lin et al.
+2017), RoIAlign instead of RoIPool, L1 instead of smooth L1, and class-specific boxes that are decoded from the
+proposal.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from pkdzoo.layers.conv import init_convs
 from pkdzoo.models.assigners.max_iou import labels_of, match_by_iou
 from pkdzoo.models.assigners.sampling import Sampling, sample
 from pkdzoo.models.detector import Detector
+from pkdzoo.models.rpn import RATIOS, RPN, SCALES, ProposalConfig, lie_inside, smooth_l1
 from pkdzoo.models.trace import HeadTrace, LossTrace, Trace
 from pkdzoo.ops.boxes import clip_boxes, decode_deltas, encode_deltas
 from pkdzoo.ops.levels import flatten_level, flatten_levels
@@ -43,27 +43,10 @@ from pkdzoo.structures import (
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-SCALES = (8.0,)  # in strides
-RATIOS = (0.5, 1.0, 2.0)
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)  # of the box head's deltas; the RPN's are 1
 ANCHOR_SAMPLING = Sampling(256, 0.5)
 ROI_SAMPLING = Sampling(512, 0.25)
 OBJECT, BACKGROUND = 0, 1  # labels of anchors: the RPN has one class
-
-
-@dataclass(frozen=True)
-class ProposalConfig:
-    """Settings of the step from RPN outputs to proposals.
-
-    Attributes:
-        pre_nms_top_k: maximum number of candidates per level that enter NMS.
-        nms_threshold: IoU above which the lower-scoring of two proposals of one level is dropped, 0..1.
-        max_proposals: maximum number of proposals per image.
-    """
-
-    pre_nms_top_k: int = 1000
-    nms_threshold: float = 0.7
-    max_proposals: int = 1000
 
 
 @dataclass
@@ -83,27 +66,6 @@ class RoITargets:
     objects: Tensor
     matched: Tensor
     is_object: Tensor
-
-
-class RPN(nn.Module):
-    """Region proposal network: one objectness logit and four deltas for every anchor of every location.
-
-    Args:
-        inputs: channels of the pyramid.
-        width: channels of the shared convolution.
-        anchors: A, anchors per location.
-    """
-
-    def __init__(self, inputs: int, width: int, anchors: int = len(SCALES) * len(RATIOS)) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, width, 3, padding=1)
-        self.cls = nn.Conv2d(width, anchors, 1)
-        self.box = nn.Conv2d(width, anchors * 4, 1)
-        init_convs(self)
-
-    def forward(self, levels: list[Tensor]) -> HeadOutputs:
-        maps = [F.relu(self.conv(level)) for level in levels]
-        return HeadOutputs([self.cls(x) for x in maps], [self.box(x) for x in maps])
 
 
 class BoxHead(nn.Module):
@@ -142,7 +104,7 @@ class BoxHead(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, inputs, size, size) -> logits (N, C+1), background last, and deltas (N, C or 1, 4), both float32."""
-        x = F.relu(self.fc1(x.flatten(1)))
+        x = F.relu(self.fc1(x.flatten(1).to(self.fc1.weight.dtype)))  # pooled in float32 also by a half detector
         x = F.relu(self.fc2(x))
         return self.cls(x).float(), self.box(x).float().unflatten(1, (-1, 4))
 
@@ -195,6 +157,14 @@ class RegionDetector(Detector):
         """Outputs of the RPN, its anchors, and the proposals for detection."""
         trace = self.run_rpn(features)
         return replace(trace, proposals=self.propose(trace, batch, self.test_proposing))
+
+    def flat(self, outputs: HeadOutputs) -> tuple[Tensor, Tensor]:
+        """The RPN's logits (B, P, 1) and deltas (B, P, 4), in float32 also under autocast."""
+        return flatten_levels(outputs.cls, 1).float(), flatten_levels(outputs.box, 4).float()
+
+    def decode(self, box: Tensor, priors: Priors) -> Tensor:
+        """Boxes from rows of the RPN's deltas: (..., P, 4) -> (..., P, 4) xyxy in pixels, not clipped."""
+        return decode_deltas(box, priors.boxes)
 
     def make_anchors(self, features: FeaturePyramid) -> Priors:
         """The RPN's anchors for a pyramid of this size."""
@@ -407,14 +377,3 @@ class TwoStageDetector(RegionDetector):
         proposals = self.proposals_for_detection(trace, batch)
         cls, deltas = self.box_head(self.pool(trace.features, proposals, self.box_head.size))
         return self.select_detections(self.box_head, cls, deltas, proposals, batch, config)
-
-
-def smooth_l1(found: Tensor, wanted: Tensor, beta: float) -> Tensor:
-    """The sum of the smooth L1 differences; ``beta`` 0 is L1."""
-    return F.smooth_l1_loss(found, wanted, reduction="sum", beta=beta) if beta else (found - wanted).abs().sum()
-
-
-def lie_inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Which boxes (N, 4) lie in an image of ``size`` (height, width) as a whole: (N,) bool."""
-    limit = boxes.new_tensor([size[1], size[0]])
-    return (boxes[:, :2] >= 0).all(dim=1) & (boxes[:, 2:] < limit).all(dim=1)

@@ -31,9 +31,11 @@ from pkdzoo.distill.task import Task
 from pkdzoo.models._config import from_json
 from pkdzoo.models._factory import create_detector
 from pkdzoo.models._loading import load_backbone, load_checkpoint
+from pkdzoo.models._registry import folder_of
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch, Letterbox
 from pkdzoo.training.recipe import Data, Distill, Recipe
+from pkdzoo.training.signals import LoaderSignals
 from pkdzoo.training.task import SupervisedTask
 
 
@@ -181,6 +183,7 @@ def _loader(dataset: CocoDataset, workers: int, **kwargs: Any) -> DataLoader[Bat
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=LoaderSignals() if workers else None,
         generator=generator,
         pin_memory=torch.cuda.is_available(),
         **kwargs,
@@ -251,6 +254,11 @@ def build_teacher(distill: Distill, label_names: Sequence[str]) -> Detector:
     try:
         return _detector(distill.teacher, pretrained=True, **args)
     except ValueError as error:
+        if folder_of(distill.teacher) is not None:
+            raise ValueError(
+                f"the teacher {distill.teacher!r} cannot be loaded: {error}. Train the teacher first, its run writes "
+                "this folder; or name another one with --set distill.teacher=FOLDER"
+            ) from error
         raise ValueError(
             f"the teacher {distill.teacher!r} cannot be loaded: {error}. Give a file of weights with "
             "--set distill.teacher_weights=FILE, or write distill.teacher_weights=random for an untrained teacher"

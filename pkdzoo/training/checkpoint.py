@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -21,11 +21,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pkdzoo.checkpoints.io import save_archive, save_safetensors
-from pkdzoo.checkpoints.pth import read_pth
-from pkdzoo.utils.files import sha256_of_file, sync_to_disk, write_json
+from pkdzoo.checkpoints.io import save_safetensors
+from pkdzoo.utils.files import read_json, sha256_of_file, sync_to_disk, write_json
 
-MANIFEST = "manifest.json"
+MODEL, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
+NAME = re.compile(r"step_\d{8,}(\.[1-9])?")  # of a checkpoint
+UNFINISHED = re.compile(r"\.(building_\d{8,}|old_step_\d{8,}(\.[1-9])?)")  # half written or half deleted
+FILES = re.compile(  # of a checkpoint, with the temporary files of atomic writes
+    r"(model|optimizer)\.safetensors|(state|manifest)\.json|\.(model|optimizer|state|manifest)\.\w+\.(safetensors|json)"
+)
 
 
 @dataclass
@@ -75,17 +79,22 @@ def save_checkpoint(
         OSError: e.g. for a full disk; earlier checkpoints are not changed.
     """
     folder = output / "checkpoints"
+    if folder.is_symlink():
+        raise OSError(f"{folder} is a symbolic link now, and no checkpoint is written through one: put the folder back")
     # The last step of an epoch is saved again after its evaluation. The new checkpoint gets a folder of its own: if it
     # replaced the old one, a run killed between the two renames would have neither.
     name = f"step_{progress.step:08d}"
     names = [name, *(f"{name}.{number}" for number in range(1, 10))]
     final = next(folder / name for name in names if not (folder / name).exists())
     building = folder / f".building_{progress.step:08d}"
-    shutil.rmtree(building, ignore_errors=True)
+    delete_checkpoint(building)
     try:
         building.mkdir()
-        save_safetensors(tensors, building / "model.safetensors")
-        save_archive(dict(rest), building / "rest.pt")
+        state_tensors: dict[str, Tensor] = {}
+        state = _without_tensors(rest, state_tensors)
+        save_safetensors(tensors, building / MODEL)
+        save_safetensors(state_tensors, building / OPTIMIZER)
+        write_json(building / STATE, state, allow_nan=True)
         for file in building.iterdir():
             sync_to_disk(file)
         hashes = {file.name: sha256_of_file(file) for file in sorted(building.iterdir())}
@@ -99,7 +108,7 @@ def save_checkpoint(
             error.errno, f"{message}. Last complete checkpoint: {describe_last_checkpoint(output)}"
         ) from error
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        delete_checkpoint(building)
     _prune(output, final, progress.step, keep)
     return final
 
@@ -112,11 +121,36 @@ def _prune(output: Path, new: Path, step: int, keep: int) -> None:
     folder = new.parent
     older = [path for saved, _, path in _listed(output) if saved < step]
     kept = {new, *older[: keep - 1]}
-    for old in folder.glob("step_*"):
-        if old not in kept:  # renamed first: a half-deleted folder must not look like a checkpoint
+    for old in folder.iterdir():
+        if NAME.fullmatch(old.name) and old not in kept and _is_ours(old) and (old / MANIFEST).is_file():
+            # renamed first: a half-deleted folder must not look like a checkpoint
             os.replace(old, old.with_name(f".old_{old.name}"))
-    for old in folder.glob(".old_*"):
-        shutil.rmtree(old, ignore_errors=True)
+    clear_unfinished(output)
+
+
+def clear_unfinished(output: Path) -> None:
+    """Delete what an interrupted save or an interrupted deletion has left of a checkpoint, and nothing else."""
+    folder = output / "checkpoints"
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for old in folder.iterdir():
+        if UNFINISHED.fullmatch(old.name):
+            delete_checkpoint(old)
+
+
+def delete_checkpoint(folder: Path) -> None:
+    """Delete the folder of a checkpoint, whole or half written; it stays if it is a link or holds anything else."""
+    if _is_ours(folder):
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a path is a folder that holds nothing but the files of a checkpoint."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    return all(FILES.fullmatch(file.name) and (file.is_symlink() or file.is_file()) for file in folder.iterdir())
 
 
 def list_checkpoints(output: Path) -> list[Path]:
@@ -127,6 +161,8 @@ def list_checkpoints(output: Path) -> list[Path]:
 def _listed(output: Path) -> list[tuple[int, int, Path]]:
     listed = []
     for manifest in (output / "checkpoints").glob(f"step_*/{MANIFEST}"):
+        if not NAME.fullmatch(manifest.parent.name) or manifest.parent.is_symlink():
+            continue
         try:
             content = json.loads(manifest.read_text(encoding="utf-8"))
             unsigned = {key: content[key] for key in ("progress", "sha256")}
@@ -164,8 +200,36 @@ def find_checkpoint(output: Path) -> tuple[Path, Progress] | None:
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and state dicts, as passed to :func:`save_checkpoint`."""
-    rest = read_pth(path / "rest.pt", optimizer=True)
-    return dict(load_file(path / "model.safetensors")), dict(rest)
+    if not (path / STATE).is_file():
+        raise ValueError(f"{path} has no {STATE}: a version of pkdzoo before the first release wrote it; train again")
+    rest = _with_tensors(read_json(path / STATE), load_file(path / OPTIMIZER))
+    return dict(load_file(path / MODEL)), dict(rest)
+
+
+def _without_tensors(value: Any, tensors: dict[str, Tensor], where: str = "") -> Any:
+    """A nested state as JSON values; its tensors are added to ``tensors`` and named in their places."""
+    if isinstance(value, Tensor):
+        tensors[where] = value
+        return {"tensor": where}
+    if isinstance(value, Mapping):  # as pairs, since keys may be numbers
+        return {"pairs": [[key, _without_tensors(item, tensors, f"{where}.{key}")] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        items = [_without_tensors(item, tensors, f"{where}.{number}") for number, item in enumerate(value)]
+        return {"tuple": items} if isinstance(value, tuple) else items
+    return value
+
+
+def _with_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse of :func:`_without_tensors`."""
+    if isinstance(value, list):
+        return [_with_tensors(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]]
+    if "tuple" in value:
+        return tuple(_with_tensors(item, tensors) for item in value["tuple"])
+    return {key: _with_tensors(item, tensors) for key, item in value["pairs"]}
 
 
 def snapshot(
@@ -176,23 +240,50 @@ def snapshot(
     if average is not None:
         tensors |= {f"average.{key}": value for key, value in average.state_dict().items()}
     rest = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+    rest["parameters"] = _parameter_names(task, optimizer)  # in the optimizer's order, which depends on its settings
     if scaler is not None:
         rest["scaler"] = scaler.state_dict()
     return tensors, rest
 
 
 def restore(
-    path: Path, task: nn.Module, optimizer: Any, scheduler: Any, scaler: Any, average: nn.Module | None
+    path: Path, step: int, task: nn.Module, optimizer: Any, scheduler: Any, scaler: Any, average: nn.Module | None
 ) -> None:
-    """The inverse of :func:`snapshot`, with strict loading; call it before anything is wrapped or moved."""
+    """The inverse of :func:`snapshot`, with strict loading; call it before anything is wrapped or moved.
+
+    Momentum and moments come from the checkpoint. Rates, decays, momentum, betas and the schedule stay as the recipe
+    has them now, and the schedule stands at ``step``: without a changed recipe these are those of the checkpoint.
+
+    Raises:
+        ValueError: if the optimizer of the checkpoint trained other parameters.
+    """
     tensors, rest = read_checkpoint(path)
     for prefix, module in (("task.", task), ("average.", average)):
         if module is not None:
             module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-    optimizer.load_state_dict(rest["optimizer"])
-    scheduler.load_state_dict(rest["scheduler"])
+    names, saved = _parameter_names(task, optimizer), rest["parameters"]
+    if set(names) != set(saved):
+        raise ValueError(f"{path} is of a run that trained other parameters: continue it with the recipe that it had")
+    state, place = rest["optimizer"]["state"], {name: number for number, name in enumerate(saved)}
+    moved = {number: state[place[name]] for number, name in enumerate(names) if place[name] in state}
+    optimizer.load_state_dict({"state": moved, "param_groups": optimizer.state_dict()["param_groups"]})
+    _set_step(scheduler, step)
     if scaler is not None and "scaler" in rest:
         scaler.load_state_dict(rest["scaler"])
+
+
+def _parameter_names(task: nn.Module, optimizer: Any) -> list[str]:
+    names = {id(parameter): name for name, parameter in task.named_parameters()}
+    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _set_step(scheduler: Any, step: int) -> None:
+    """Let a LambdaLR stand where ``step`` calls of ``step()`` would have brought it."""
+    rates = [base * factor(step) for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas)]
+    for group, rate in zip(scheduler.optimizer.param_groups, rates):
+        group["lr"] = rate
+    state = scheduler.state_dict() | {"last_epoch": step, "_step_count": step + 1, "_last_lr": rates}
+    scheduler.load_state_dict(state)
 
 
 def describe_last_checkpoint(output: Path) -> str:

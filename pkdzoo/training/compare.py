@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +12,15 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from pkdzoo.data import CocoDataset
+from pkdzoo.models._registry import folder_of
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
 from pkdzoo.training.evaluate import evaluate
 from pkdzoo.training.recipe import Recipe
+from pkdzoo.training.run_table import COLUMNS, is_teacher
 from pkdzoo.training.sheet import prediction_sheet
 from pkdzoo.utils.files import write_json
 from pkdzoo.utils.text import printable
-
-COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 
 
 @dataclass
@@ -51,13 +52,14 @@ def compare(runs: Sequence[TrainedRun], output: Path) -> list[dict[str, Any]]:
     """Evaluate the teacher, print one table and write ``comparison.json`` and ``predictions.png``.
 
     Args:
-        runs: evaluated on the same images; the first one without a teacher is the baseline of the others.
+        runs: evaluated on the same images. The plain student of a distilled one is the first run of the same student
+            without a teacher; a run that is itself the teacher of another one is no plain student.
         output: folder for the two files.
 
     Returns:
         The rows of the table.
     """
-    rows = [_row(run.recipe.name, "distilled" if run.teacher else "plain", run.metrics) for run in runs]
+    rows = [_row(run.recipe.name, _role(run, runs), run.metrics, _student(run.recipe)) for run in runs]
     models = [run.student for run in runs]
     distilled = next((run for run in runs if run.teacher is not None), None)
     if distilled is not None and distilled.teacher is not None and _same_classes(distilled.teacher, distilled.val_set):
@@ -89,15 +91,31 @@ def _title(row: dict[str, Any]) -> str:
     return name if row["AP"] is None else f"{name}, AP {row['AP']:.1f}"
 
 
-def _row(name: str, role: str, metrics: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "role": role, **{key: metrics[key] for key in COLUMNS}}
+def _row(name: str, role: str, metrics: dict[str, Any], student: str | None = None) -> dict[str, Any]:
+    own = {} if student is None else {"student": student}
+    return {"name": name, "role": role, **own, **{key: metrics[key] for key in COLUMNS}}
+
+
+def _student(recipe: Recipe) -> str:
+    """The architecture that a recipe trains, as text."""
+    arguments = json.dumps(recipe.to_dict()["model_args"], sort_keys=True) if recipe.model_args else ""
+    return f"{recipe.model} {arguments}".strip()
+
+
+def _role(run: TrainedRun, runs: Sequence[TrainedRun]) -> str:
+    if run.teacher is not None:
+        return "distilled"
+    names = [other.recipe.distill.teacher for other in runs if other.recipe.distill is not None]
+    folders = [folder.resolve() for name in names if (folder := folder_of(name)) is not None]
+    return "its run" if is_teacher(run.output, folders) else "plain"
 
 
 def add_gap(rows: list[dict[str, Any]]) -> None:
     """Add to each distilled row the share of the AP gap between plain student and teacher that it closes."""
-    ap = {row["role"]: row["AP"] for row in reversed(rows)}
-    teacher, plain = ap.get("teacher"), ap.get("plain")
+    teacher = next((row["AP"] for row in rows if row["role"] == "teacher"), None)
+    plain_aps = {row.get("student"): row["AP"] for row in reversed(rows) if row["role"] == "plain"}
     for row in rows:
+        plain = plain_aps.get(row.get("student"))
         if row["role"] != "distilled" or teacher is None or plain is None or row["AP"] is None:
             continue
         # Without a gap, when the teacher is not better than the plain student, there is no share.

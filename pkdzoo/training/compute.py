@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch.utils.checkpoint import checkpoint
 
 from pkdzoo.models.detector import Detector
+
+# Each process holds the whole model. Which of these exist depends on Accelerate's version.
+NAMES = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_NPU", "MULTI_MLU", "MULTI_SDAA", "MULTI_MUSA", "MULTI_XPU", "MULTI_HPU")
+WHOLE_MODELS = tuple(getattr(DistributedType, name) for name in NAMES if hasattr(DistributedType, name))
+
+
+def refuse_sharding() -> None:
+    """Refuse Accelerate configurations that split a model over processes; the loop needs whole gradients and weights.
+
+    Raises:
+        ValueError: for DeepSpeed, FSDP, Megatron-LM and tensor parallelism.
+    """
+    kinds = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "TP", "PARALLELISM_CONFIG")
+    chosen = [kind for kind in kinds if os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() in ("1", "true", "yes")]
+    if chosen:
+        raise ValueError(
+            f"Accelerate is configured for {', '.join(chosen)}, which pkdzoo cannot train with: its detectors fit on "
+            "one GPU. Choose multi-GPU (DistributedDataParallel) in `accelerate config`, or launch with --multi_gpu"
+        )
 
 
 def check_options(accelerator: Accelerator, tracker: str | None) -> None:
     """Raise for options that Accelerate would ignore silently.
 
     Raises:
-        ValueError: for fp16 on a CPU, or a tracker whose package is not installed.
+        ValueError: for fp16 on a CPU, a tracker whose package is not installed, or a model split over processes.
     """
+    if accelerator.distributed_type not in WHOLE_MODELS:
+        raise ValueError(f"pkdzoo cannot train with {accelerator.distributed_type.value}: launch with --multi_gpu")
     if accelerator.mixed_precision == "fp16" and accelerator.scaler is None:
         raise ValueError(
             f"--mixed-precision fp16: on {accelerator.device.type} Accelerate would train in full precision "
             "silently; write bf16"
         )
     if tracker and not accelerator.log_with:
-        package = '"pkdzoo[tensorboard]"' if tracker == "tensorboard" else tracker
-        raise ValueError(f"--tracker {tracker}: its package is not installed, pip install {package}")
+        raise ValueError(f"--tracker {tracker}: its package is not installed, pip install {tracker}")
 
 
 def apply_options(
@@ -56,7 +78,7 @@ def apply_options(
             stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)
 
 
-def compile_body(student: Detector) -> None:
+def compile_pyramid(student: Detector) -> None:
     """Compile backbone and neck in place; shapes in heads and losses change with every batch."""
     student.backbone.compile()
     student.neck.compile()

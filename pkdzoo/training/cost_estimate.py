@@ -6,11 +6,13 @@ the number of pixels, so two image sizes and two batch sizes suffice to extrapol
 
 from __future__ import annotations
 
+import os
 import time
 import weakref
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -95,9 +97,11 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def gray(count: int, size: int, device: torch.device) -> Batch:
-    """Images of ``size`` x ``size`` pixels with one object each."""
+    """Images of ``size`` x ``size`` pixels with one object each, which has a mask too."""
     box = torch.tensor([[0.125, 0.125, 0.75, 0.625]], device=device) * size
-    objects = Instances(box, torch.zeros(1, dtype=torch.int64, device=device))
+    mask = torch.zeros(1, size, size, dtype=torch.bool, device=device)
+    mask[:, size // 8 : size * 5 // 8, size // 8 : size * 3 // 4] = True
+    objects = Instances(box, torch.zeros(1, dtype=torch.int64, device=device), masks=mask)
     images = torch.full((count, 3, size, size), 128.0, device=device)
     return Batch(images, [(size, size)] * count, [objects] * count)
 
@@ -193,9 +197,11 @@ def estimate_cost(task: nn.Module, size: tuple[int, int], images: int, autocast:
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak bytes of one process by purpose, without the workspace of libraries.
+    """Peak bytes of one process by purpose.
 
     Attributes:
+        framework: Python, torch and the data set's table, as they are before the first step; on a GPU, where only the
+            GPU's memory is counted, 0.
         weights: parameters and buffers of the task, without the teacher.
         teacher: parameters and buffers of the teacher.
         gradients: with a second copy if several processes exchange them.
@@ -204,6 +210,7 @@ class Memory:
         maps: activations and temporary tensors of one pass.
     """
 
+    framework: int
     weights: int
     teacher: int
     gradients: int
@@ -214,10 +221,12 @@ class Memory:
     @property
     def total(self) -> int:
         """The sum of all."""
-        return self.weights + self.teacher + self.gradients + self.optimizer + self.average + self.maps
+        return self.framework + self.weights + self.teacher + self.gradients + self.optimizer + self.average + self.maps
 
 
-def estimate_memory(task: nn.Module, student: nn.Module, maps: float, kind: str, ema: bool, processes: int) -> Memory:
+def estimate_memory(
+    task: nn.Module, student: nn.Module, maps: float, kind: str, ema: bool, processes: int, resident: int = 0
+) -> Memory:
     """Everything that is in memory at the same time during a step.
 
     Args:
@@ -227,10 +236,12 @@ def estimate_memory(task: nn.Module, student: nn.Module, maps: float, kind: str,
         kind: of the optimizer, ``sgd`` or ``adamw``.
         ema: whether a moving average is kept.
         processes: number of training processes.
+        resident: bytes that the process takes already, models included; see :func:`resident_memory`.
     """
     own = size_of((*task.parameters(), *task.buffers()))
     trainable = size_of(p for p in task.parameters() if p.requires_grad)
     return Memory(
+        framework=max(0, resident - size_of(tensors_of(task))),
         weights=own,
         teacher=size_of(tensors_of(task)) - own,
         gradients=trainable * (2 if processes > 1 else 1),
@@ -238,6 +249,15 @@ def estimate_memory(task: nn.Module, student: nn.Module, maps: float, kind: str,
         average=size_of((*student.parameters(), *student.buffers())) if ema else 0,
         maps=int(maps),
     )
+
+
+def resident_memory(process: int | str = "self") -> int:
+    """Bytes of main memory that a process takes now; 0 where the system does not tell (only Linux does)."""
+    try:
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def size_of(tensors: Iterable[Tensor]) -> int:

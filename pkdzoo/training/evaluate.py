@@ -16,8 +16,10 @@ from tqdm import tqdm
 from pkdzoo.data import CocoDataset
 from pkdzoo.data.batching import collate
 from pkdzoo.evaluation import METRICS, CocoEvaluator
+from pkdzoo.hub.files import find_saved_folder
 from pkdzoo.inference.predictor import scale_back
 from pkdzoo.models._factory import create_detector
+from pkdzoo.models._registry import folder_of
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
 from pkdzoo.utils.text import printable
@@ -31,16 +33,13 @@ def open_detector(source: str | Path, best: bool = True) -> Detector:
         best: of a run, open its best student instead of its last one.
 
     Raises:
-        ValueError: for a folder without a detector or a run, and as :func:`pkdzoo.create_detector`.
+        FileNotFoundError: for a folder that does not exist or holds no detector.
+        ValueError: as :func:`pkdzoo.create_detector`.
     """
-    folder = Path(str(source).removeprefix("local-dir:"))
-    if not folder.is_dir():
+    folder = folder_of(str(source))
+    if folder is None or not folder.is_dir():
         return create_detector(str(source), pretrained=True)
-    candidates = [folder, *(folder / name for name in (("best", "last") if best else ("last", "best")))]
-    saved = next((path for path in candidates if (path / "config.json").is_file()), None)
-    if saved is None:
-        raise ValueError(f"{folder} holds no detector: neither config.json nor a run's best/ or last/")
-    return create_detector(f"local-dir:{saved}")
+    return create_detector(f"local-dir:{find_saved_folder(folder, best)}")
 
 
 @torch.inference_mode()
@@ -51,6 +50,7 @@ def evaluate(
     accelerator: Accelerator,
     backend: str = "auto",
     seen_only: bool = False,
+    thresholds: bool = False,
 ) -> dict[str, Any]:
     """COCO metrics of a detector.
 
@@ -64,6 +64,7 @@ def evaluate(
         accelerator: of the run.
         backend: see CocoEvaluator.
         seen_only: evaluate on the images of the loader only, which may be a part of ``dataset``.
+        thresholds: add ``best_f1``, the threshold with the highest F1.
 
     Returns:
         The twelve COCO metrics in percent and ``per_class``; see ``CocoEvaluator.compute``.
@@ -83,7 +84,7 @@ def evaluate(
     if main:
         merged = CocoEvaluator(dataset, backend)
         merged.load(states)
-        metrics = [merged.compute(seen_only)]
+        metrics = [merged.compute(seen_only, thresholds)]
     metrics = broadcast_object_list(metrics)
     assert metrics[0] is not None
     return metrics[0]

@@ -2,13 +2,60 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
 import json
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from pkdzoo.utils.suggest import did_you_mean
+
+T = TypeVar("T")
+
+
+class UnknownField(TypeError):
+    """A dataclass of a recipe was given a field that it does not have."""
+
+
+def suggests_fields(cls: type[T]) -> type[T]:
+    """Class decorator: a dataclass that is given an unknown field raises UnknownField with the closest known ones."""
+    init, known = cls.__init__, [f.name for f in fields(cls)]  # type: ignore[arg-type]
+
+    @functools.wraps(init)
+    def checked_init(self: T, *args: Any, **kwargs: Any) -> None:
+        for key in kwargs:
+            if key not in known:
+                raise UnknownField(f"{cls.__name__} has no field {key!r}. {suggest_fields(key, known)}")
+        init(self, *args, **kwargs)
+
+    cls.__init__ = checked_init  # type: ignore[assignment]
+    return cls
+
+
+def suggest_fields(word: str, known: Iterable[str]) -> str:
+    """A sentence with the fields that were probably meant: those with a similar part, else those of a similar name.
+
+    Example:
+        >>> from pkdzoo.training.fields import suggest_fields
+        >>> suggest_fields("bacth", ["short", "batch_size", "eval_batch_size"])
+        'Did you mean batch_size, eval_batch_size?'
+    """
+    names = list(known)
+    alike = [name for name in names if difflib.get_close_matches(word, name.rpartition(".")[2].split("_"), 1, 0.75)]
+    return f"Did you mean {', '.join(alike[:5])}?" if alike else did_you_mean(word, names)
+
+
+def dotted_fields(owner: Any, where: str = "") -> list[str]:
+    """Names of all fields of a dataclass and of the dataclasses in it, with dots."""
+    names = []
+    for f in fields(owner):
+        value = getattr(owner, f.name)
+        names.append(f"{where}{f.name}")
+        if is_dataclass(value):
+            names += dotted_fields(value, f"{where}{f.name}.")
+    return names
 
 
 def typed(value: Any, hint: Any, where: str) -> Any:
@@ -68,7 +115,7 @@ def _build(kind: type[Any], content: Mapping[str, Any], where: str) -> Any:
     for key in content:
         if key not in known:
             dotted = f"{where}.{key}" if where else key
-            raise ValueError(f"a recipe has no field {dotted!r}. {did_you_mean(key, known)}")
+            raise ValueError(f"a recipe has no field {dotted!r}. {suggest_fields(key, known)}")
     values = {key: typed(value, hints[key], f"{where}.{key}" if where else key) for key, value in content.items()}
     try:
         return kind(**values)
@@ -120,7 +167,9 @@ def with_field(owner: Any, path: list[str], text: str, where: str = "") -> Any:
     if is_dataclass(owner) and not isinstance(owner, type):
         known = [f.name for f in fields(owner)]
         if key not in known:
-            raise ValueError(f"a recipe has no field {dotted!r}. {did_you_mean(key, known)}")
+            nested = [name for name in dotted_fields(owner) if name.rpartition(".")[2] == key] if not where else []
+            hint = f"Write {' or '.join(nested)}" if nested else suggest_fields(key, dotted_fields(owner))
+            raise ValueError(f"a recipe has no field {dotted!r}. {hint}")
         kind, old = get_type_hints(type(owner))[key], getattr(owner, key)
         new = with_field(old, rest, text, dotted) if rest else parse_text(text, kind)
         return replace(owner, **{key: typed(new, kind, dotted)})

@@ -25,6 +25,7 @@ from pkdzoo.utils.text import printable
 
 MAX_OVERFLOWS = 50  # consecutive steps that a gradient scaler may skip: its factor, 65536 at first, is then about 0
 ESTIMATE_STEPS = 10  # steps, after the first, from which the total time is estimated
+SHOW_SECONDS = 30.0  # between two printed lines where there is no terminal, and so no progress bar
 TIMING = ("seconds", "images_per_s", "data_wait", "memory_gb")  # keys of a log line that depend on the clock
 
 
@@ -56,6 +57,7 @@ class Monitor:
         self.images, self.loading_seconds, self.interval_start = 0, 0.0, time.perf_counter()
         self.step_seconds: list[float] = []  # mean seconds per step of each line so far
         self.paused_seconds, self.steps_done, self.first_step_end = 0.0, 0, 0.0  # of this process
+        self.last_shown: float | None = None  # monotonic time of the last line that was printed
         self.path = folder / "log.jsonl"
         main = accelerator.is_main_process
         if main:
@@ -239,6 +241,10 @@ class Monitor:
         if not self.bar.disable:
             self.bar.set_postfix(numbers, refresh=False)
         elif self.accelerator.is_main_process:
+            now, last = time.monotonic(), line["step"] + self.every > self.bar.total
+            if self.last_shown is not None and now - self.last_shown < SHOW_SECONDS and not last:
+                return  # log.jsonl has every line
+            self.last_shown = now
             text = " ".join(f"{key} {number}" for key, number in numbers.items())
             speed = f"{line['images_per_s']} img/s, {duration(self.remaining_seconds(line['step']))} remaining"
             print(f"step {line['step']}/{self.bar.total} lr {line['lr']:.2e} {text} {speed}", flush=True)

@@ -25,7 +25,7 @@ from pkdzoo.training.compare import TrainedRun, compare
 from pkdzoo.training.evaluate import evaluate, table, time_images
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.training.run import TrainingRun, build_parts, open_run, preflight, restore
-from pkdzoo.training.signals import StopRequest, stop_on_signals
+from pkdzoo.training.signals import RunStopped, StopRequest, stop_on_signals
 
 
 def train_recipes(recipes: Sequence[Recipe], args: TrainArguments) -> list[TrainedRun]:
@@ -36,24 +36,28 @@ def train_recipes(recipes: Sequence[Recipe], args: TrainArguments) -> list[Train
         args: of the command line.
 
     Returns:
-        The finished runs. After a stop request the recipes that follow are not trained.
+        The finished runs.
+
+    Raises:
+        RunStopped: after a stop request; the recipes that follow are not trained.
     """
     single = len(recipes) == 1
     output = args.output or Path("runs") / (recipes[0].name if single else args.recipe.stem)
     runs: list[TrainedRun] = []
-    with ExitStack() as locks:
-        for recipe in recipes:
-            run = train(recipe, args, output if single else output / recipe.name, output / "data", locks)
-            if run is None:
-                break
-            runs.append(run)
-        if not single and len(runs) == len(recipes):
-            compare(runs, output)
+    try:
+        with ExitStack() as locks:
+            for recipe in recipes:
+                runs.append(train(recipe, args, output if single else output / recipe.name, output / "data", locks))
+            if not single:
+                compare(runs, output)
+    except RunStopped:
+        PartialState().destroy_process_group()
+        raise
     PartialState().destroy_process_group()
     return runs
 
 
-def train(recipe: Recipe, args: TrainArguments, output: Path, cache: Path, locks: ExitStack) -> TrainedRun | None:
+def train(recipe: Recipe, args: TrainArguments, output: Path, cache: Path, locks: ExitStack) -> TrainedRun:
     """One run, from the start or from its last checkpoint.
 
     Args:
@@ -64,7 +68,10 @@ def train(recipe: Recipe, args: TrainArguments, output: Path, cache: Path, locks
         locks: keeps ``output`` locked until it is closed.
 
     Returns:
-        The finished run; None after a stop request, when the run can be continued with ``--resume``.
+        The finished run.
+
+    Raises:
+        RunStopped: after a stop request, when the run can be continued with ``--resume``.
     """
     accelerator = open_run(recipe, args, output, locks)
     parts = build_parts(recipe, args, accelerator, cache)
@@ -81,7 +88,8 @@ def train(recipe: Recipe, args: TrainArguments, output: Path, cache: Path, locks
                 where = f"after epoch {run.progress.epoch}"
             if stopped:
                 run.monitor.close(f"stopped on request {where}; continue with --resume")
-                return None
+                run.accelerator.wait_for_everyone()  # a launcher ends the others when the first one ends
+                raise RunStopped(stop_request.by)
     run.monitor.close()
     metrics = run.metrics or run_folder.read_metrics(output)
     teacher = parts.task.teacher

@@ -11,16 +11,21 @@ from accelerate import Accelerator
 from torch.utils.data import Subset
 
 from pkdzoo.data import CocoDataset
+from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.task import Task
 from pkdzoo.layers.norm import FrozenBatchNorm2d
 from pkdzoo.models._registry import get_weights, is_detector
 from pkdzoo.models.detector import Detector
 from pkdzoo.training.build import batch_per_process, val_loader
-from pkdzoo.training.cost_estimate import estimate_cost, estimate_memory
+from pkdzoo.training.check_images import find_unreadable
+from pkdzoo.training.cost_estimate import estimate_cost, estimate_memory, resident_memory
 from pkdzoo.training.evaluate import evaluate
 from pkdzoo.training.log import duration
 from pkdzoo.training.optim import planned_steps
 from pkdzoo.training.recipe import Data, Recipe
+
+LOADER_BYTES = 40e6  # measured: what a loader process holds of its own, besides the batches that it prepares
+LOADER_BATCHES = 3  # two that wait and one in work
 
 
 @dataclass
@@ -63,6 +68,7 @@ def check_run(
     student = task.student
     _describe_models(report, recipe, task)
     _describe_data(report, train, val)
+    check_val_images(val)
     _describe_steps(report, recipe, processes, steps_per_epoch)
     warn_of_frozen_random_layers(report, student)
     _describe_costs(report, recipe, task, processes, steps_per_epoch, device or torch.device("cpu"), precision)
@@ -85,6 +91,11 @@ def _describe_models(report: Report, recipe: Recipe, task: Task) -> None:
             report.warnings.append(
                 "the teacher has random weights, as set in the recipe: it cannot improve the student"
             )
+        for name, method in task.methods.items():
+            pairs = cast(DistillMethod, method).paired_levels
+            if pairs:
+                text = ", ".join(f"{i} with {j}" for i, j in pairs)
+                report.lines.append(f"levels    {name} compares {len(pairs)}, student's with teacher's: {text}")
     detectors = {"student": student, **({"teacher": teacher} if teacher is not None else {})}
     report.lines.append("pixels    " + "; ".join(f"{role} {_pixels(model)}" for role, model in detectors.items()))
     if recipe.expect:
@@ -117,6 +128,21 @@ def _describe_data(report: Report, train: CocoDataset, val: CocoDataset) -> None
         if len(missing) > allowed:
             raise ValueError(f"{line}: copy them there, or name the right folder with --images")
         report.warnings.append(f"{line}; they are skipped")
+
+
+def check_val_images(val: CocoDataset) -> None:
+    """Check that every validation image can be read.
+
+    Raises:
+        ValueError: with the first files and reasons.
+    """
+    unreadable = find_unreadable(val)
+    if unreadable:
+        more = f"; and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
+        raise ValueError(
+            f"{len(unreadable)} of {len(val)} val images cannot be read, and an evaluation cannot leave any out: "
+            f"{'; '.join(unreadable[:5])}{more}. Put whole files there, or remove their entries from {val.json_path}"
+        )
 
 
 def _describe_steps(report: Report, recipe: Recipe, processes: int, steps_per_epoch: int) -> None:
@@ -164,6 +190,7 @@ def _describe_costs(
     student, images = task.student, batch_per_process(recipe, processes)
     size = largest_image(recipe.data)
     autocast = None if precision == "no" else torch.autocast("cpu", torch.bfloat16)
+    resident = resident_memory() if device.type == "cpu" else 0
     cost = estimate_cost(task, size, images, autocast)
     shape = f"{images} x {size[1]} x {size[0]} pixels"
     per_image = cost.total / images
@@ -171,12 +198,14 @@ def _describe_costs(
         f"costs     {_operations(per_image)} per image of {size[1]} x {size[0]}, forward, backward and teacher; "
         f"{_operations(per_image * recipe.data.batch_size)} per step (multiply-adds)"
     )
-    ema = recipe.optim.ema is not None
-    memory = estimate_memory(task, student, cost.memory, recipe.optim.kind, ema, processes)
+    ema, workers = recipe.optim.ema is not None, recipe.data.workers
+    loader = LOADER_BYTES + LOADER_BATCHES * images * size[0] * size[1] * 3 * 4  # float32 pixels
+    memory = estimate_memory(task, student, cost.memory, recipe.optim.kind, ema, processes, resident)
     parts = ", ".join(f"{name} {_bytes(value)}" for name, value in asdict(memory).items() if value)
     report.lines.append(
-        f"memory    about {_bytes(memory.total)} per process: {parts} for {shape} (counted on small images and scaled; "
-        "without the workspace of libraries)"
+        f"memory    about {_bytes(memory.total)} per process: {parts} for {shape} (counted on small images and scaled)"
+        + (f"; {workers} loader processes take about {_bytes(loader)} more each" if workers else "")
+        + ("; CUDA's context takes 0.5 to 1 GB of the GPU more" if device.type == "cuda" else "")
     )
     free = free_memory(device)
     if free is not None and memory.total > free:

@@ -7,13 +7,14 @@ import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.registry import method_options
 from pkdzoo.distill.task import Task
-from pkdzoo.hub.files import CONFIG, SETTINGS, TENSORS, fetch_repository
+from pkdzoo.hub.files import CONFIG, SETTINGS, TENSORS, fetch_repository, find_saved_folder
 from pkdzoo.hub.weights import Distilled
-from pkdzoo.models._registry import find
+from pkdzoo.models._registry import find, folder_of
 from pkdzoo.training.recipe import Distill, Recipe
 from pkdzoo.utils.files import sha256_of_file
 from pkdzoo.utils.private_text import strip_local_paths
@@ -39,12 +40,13 @@ def about_teacher(distill: Distill, task: Task | None = None) -> dict[str, Any]:
 
 def _facts(distill: Distill) -> dict[str, Any]:
     name = distill.teacher
-    if name.startswith("local-dir:"):
-        return _of_folder(Path(name.removeprefix("local-dir:")))
+    folder = folder_of(name)
+    if folder is not None:
+        return _of_folder(find_saved_folder(folder) if folder.is_dir() else folder)
     if name.startswith("hf-hub:"):
         repository = name.removeprefix("hf-hub:")
-        folder = fetch_repository(repository, local_files_only=True)
-        return {**_of_folder(folder), "teacher": repository.partition("@")[0], "revision": folder.name}
+        cached = fetch_repository(repository, local_files_only=True)
+        return {**_of_folder(cached), "teacher": repository.partition("@")[0], "revision": cached.name}
     entry, row = find(name)
     row = row or entry.default
     if distill.teacher_weights == "random":
@@ -70,6 +72,7 @@ def _of_folder(folder: Path) -> dict[str, Any]:
         "teacher": recipe.get("name") or config.get("architecture"),
         "architecture": config.get("architecture"),
         "sha256": sha256,
+        "config_sha256": sha256_of_file(folder / CONFIG) if (folder / CONFIG).is_file() else None,
         "AP": metrics.get("AP", own.get("AP")),
         "AP_source": f"`{measured}`" if measured else None,
         "annotations_sha256": metrics.get("annotations_sha256") if "AP" in metrics else None,
@@ -82,9 +85,9 @@ def method_settings(distill: Distill, task: Task | None = None) -> dict[str, dic
     result = {}
     for name, recipe_options in distill.methods.items():
         options = {**method_options(name), **recipe_options}
-        method = task.methods[name] if task is not None else None
+        method = cast(DistillMethod, task.methods[name]) if task is not None else None
         for key in options:
-            chosen = getattr(method, key, None)
+            chosen = len(method.paired_levels) if method is not None and key == "levels" else getattr(method, key, None)
             if options[key] is None and isinstance(chosen, (int, float, str)):
                 options[key] = chosen
         result[name] = {key: value for key, value in options.items() if value is not None}

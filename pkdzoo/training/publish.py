@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pkdzoo.data.labels import SHAPES_NAMES
 from pkdzoo.hub.card import SHAPES, UNKNOWN, Card
 from pkdzoo.hub.files import CONFIG, TENSORS
 from pkdzoo.hub.upload import IMAGE, METRICS_FILE, RECIPE, check_repository, write_repository
@@ -22,7 +23,7 @@ from pkdzoo.models._card import card_of, describe_card, license_of
 from pkdzoo.models._config import describe
 from pkdzoo.models._factory import create_detector
 from pkdzoo.models._loading import load_checkpoint
-from pkdzoo.models._registry import find, is_detector
+from pkdzoo.models._registry import find, folder_of, is_detector
 from pkdzoo.models.detector import Detector
 from pkdzoo.training.evaluate import open_detector
 from pkdzoo.training.provenance import about_teacher, compared, launch_command, numbers_of, read_json_object
@@ -63,8 +64,8 @@ def prepare(
         folder: target, empty or missing.
         repository: ``org/name`` on the Hub.
         arch: architecture of a checkpoint file, with a tag if the file has the weights of that tag; None otherwise.
-        license: of the weights; registered weights have their own.
-        teacher_license: of the teacher; a registered teacher has its own.
+        license: of the weights; registered weights have their own, unless their source states none.
+        teacher_license: of the teacher; a registered teacher has its own, unless its source states none.
         data: name of the data set.
         data_license: of the data set.
         image: photograph that the card shows with its detections. Without it, the card shows images only if the run
@@ -78,13 +79,14 @@ def prepare(
     """
     if repository is not None:
         check_repository(repository)
-    path = Path(source.removeprefix("local-dir:"))
-    if path.is_dir():
+    path = folder_of(source)
+    if path is not None and path.is_dir():
         found = from_folder(path, license, teacher_license, data, data_license, baseline)
     elif baseline is not None:
         raise ValueError(f"a baseline is compared with a run, and {source!r} is no folder of one: leave it out")
     elif is_detector(source):
-        found = Publication(create_detector(source, pretrained=True), card_of(source))
+        card = with_stated_licenses(card_of(source), license, teacher_license)
+        found = Publication(create_detector(source, pretrained=True), card)
     elif arch is not None:
         model = load_checkpoint(create_detector(arch.partition(".")[0], **labels_of(arch)), source)
         found = Publication(model, card_of_file(Path(source), arch, model, license, data, data_license))
@@ -94,12 +96,16 @@ def prepare(
             "`pkdzoo list`; for a checkpoint file write --arch NAME, too"
         )
     with tempfile.TemporaryDirectory() as temporary:
-        sheet = found.image
         if image is not None:
-            sheet = draw_predictions(found.model, Path(image), Path(temporary) / IMAGE)
-        card = replace(found.card, repository=repository, image=None if sheet is None else IMAGE)
-        state, config = found.model.state_dict(), describe(found.model)
-        return write_repository(folder, state, config, card, sheet, found.recipe)
+            found = replace(found, image=draw_predictions(found.model, Path(image), Path(temporary) / IMAGE))
+        return write_publication(found, folder, repository)
+
+
+def write_publication(found: Publication, folder: str | Path, repository: str | None) -> Path:
+    """Write the folder of a publication, see :func:`prepare`."""
+    card = replace(found.card, repository=repository, image=None if found.image is None else IMAGE)
+    state, config = found.model.state_dict(), describe(found.model)
+    return write_repository(folder, state, config, card, found.image, found.recipe)
 
 
 def from_folder(
@@ -165,6 +171,15 @@ def same_images(numbers: Mapping[str, Any], other: Mapping[str, Any], key: str =
     return numbers.get("annotations_sha256") is not None and numbers["annotations_sha256"] == other.get(key)
 
 
+def with_stated_licenses(card: Card, license: str, teacher_license: str | None) -> Card:
+    """A card of registered weights, with the caller's licenses where the source of the weights states none."""
+    if card.license == UNKNOWN:
+        card = replace(card, license=license)
+    if card.pair is not None and card.teacher_license in (None, UNKNOWN):
+        card = replace(card, teacher_license=teacher_license)
+    return card
+
+
 def draw_predictions(model: Detector, image: Path, target: Path) -> Path:
     """Save an image with its detections as PNG, without the metadata of the photograph (location, camera, owner)."""
     result = model.predict(image)
@@ -224,7 +239,9 @@ def card_of_run(
         plain = Distilled(recipe.model, facts["teacher"], tuple(recipe.distill.methods))
         more["pair"] = compared(run, recipe, facts["teacher"]) or plain
         about |= {key: value for key, value in facts.items() if key != "teacher"}
-    known = SHAPES if data is None and recipe.data.generate else data
+    # With --data, a run learns from other images than its recipe would generate; their class names differ.
+    generated = recipe.data.generate is not None and set(model.label_names) <= set(SHAPES_NAMES)
+    known = SHAPES if data is None and generated else data
     launch = launch_command(read_json_object(run / "run.json"))
     more |= {"provenance": about, "recipe": RECIPE, "launch": launch, "name": recipe.name}
     return describe_card(model, license, known, data_license, **more)
@@ -250,7 +267,7 @@ def without_local_paths(recipe: Mapping[str, Any], card: Card) -> dict[str, Any]
     """A recipe without local paths: a teacher in a folder is given by its name, a file by its file name."""
     content: dict[str, Any] = json.loads(json.dumps(recipe))
     distill = content.get("distill") or {}
-    if str(distill.get("teacher", "")).startswith("local-dir:") and card.pair is not None:
+    if folder_of(str(distill.get("teacher", ""))) is not None and card.pair is not None:
         distill["teacher"] = f"local-dir:{card.pair.teacher}"
     for part, key in ((content, "init"), (distill, "teacher_weights")):
         source = str(part.get(key) or "")

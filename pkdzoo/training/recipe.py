@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
 from pkdzoo.evaluation import METRICS
-from pkdzoo.training.fields import typed, with_field
+from pkdzoo.training.fields import suggests_fields, typed, with_field
 
 
+@suggests_fields
 @dataclass(frozen=True)
 class Mix:
     """Mosaic and mixup, with RTMDet's random scales and colors; see :class:`pkdzoo.data.MixTransform`.
@@ -97,6 +98,7 @@ class Data:
         return self.test or (self.short if isinstance(self.short, int) else max(self.short), self.long)
 
 
+@suggests_fields
 @dataclass(frozen=True)
 class Optim:
     """The optimizer.
@@ -114,7 +116,8 @@ class Optim:
         norm_decay_mult: weight decay factor of norm layers.
         no_decay: parameters whose name contains one of these have no weight decay.
         clip: largest gradient norm, or None for no clipping.
-        accumulate: forward and backward passes per optimizer step.
+        accumulate: forward and backward passes per optimizer step. Losses that normalize over a pass (PKD's features,
+            the number of positives, batch norms) do so for each pass: two passes of 8 images are not one of 16.
         ema: decay of a moving average of the student, which is then evaluated and exported; None for no average.
         ema_warmup: steps in which the average still follows the student closely: after ``k`` steps the student's share
             is ``(1 - ema) + ema * exp(-(1 + k) / ema_warmup)``; None means ``1 - ema`` from the start.
@@ -142,6 +145,7 @@ class Optim:
     ema_warmup: int | None = None
 
 
+@suggests_fields
 @dataclass(frozen=True)
 class Warmup:
     """Learning rate of the first steps: ``linear`` rises from ``factor`` times the rate, ``constant`` stays there.
@@ -162,6 +166,7 @@ class Warmup:
     steps: int = 500
 
 
+@suggests_fields
 @dataclass(frozen=True)
 class Schedule:
     """Length of the training and course of the learning rate.
@@ -191,6 +196,7 @@ class Schedule:
     final: float = 0.0
 
 
+@suggests_fields
 @dataclass(frozen=True)
 class Logging:
     """Logging, evaluation and checkpoints of a run.
@@ -218,12 +224,14 @@ class Logging:
     patience: int | None = None
 
 
+@suggests_fields
 @dataclass(frozen=True)
 class Distill:
     """The teacher and the distillation methods.
 
     Attributes:
-        teacher: a registered name, with a tag to select particular weights, or ``local-dir:`` and a folder.
+        teacher: a registered name, with a tag to select particular weights, or the folder of a run or a
+            saved detector.
         methods: options by name of a method, e.g. ``{"pkd": {}}``; an empty dict means the published settings. Without
             any method, the student only inherits the parts in ``inherit`` and trains without the teacher.
         teacher_args: overrides of the teacher's architecture.
@@ -245,6 +253,7 @@ class Distill:
     freeze: tuple[str, ...] = ()
 
 
+@suggests_fields
 @dataclass(frozen=True)
 class Recipe:
     """The complete description of a run.

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import runpy
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pkdzoo.training.fields import UnknownField
 from pkdzoo.training.recipe import Recipe, override
 from pkdzoo.utils.suggest import did_you_mean
 
@@ -99,7 +101,10 @@ def read_recipe_file(path: Path) -> list[Recipe]:
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} is not JSON: {error}") from error
     with _importable(path):
-        namespace = runpy.run_path(str(path))
+        try:
+            namespace = runpy.run_path(str(path))
+        except UnknownField as error:
+            raise ValueError(f"{_place(path, error)}: {error}") from error
     content: Any = namespace.get("RECIPES", namespace.get("RECIPE"))
     recipes = [content] if isinstance(content, Recipe) else list(content or ())
     if not recipes or not all(isinstance(recipe, Recipe) for recipe in recipes):
@@ -140,13 +145,29 @@ def find_published(name: str) -> tuple[Path, str | None]:
     raise ValueError(f"no recipe {name!r} (a file needs its ending .py). {did_you_mean(name, [*files, *names])}")
 
 
+def _place(path: Path, error: BaseException) -> str:
+    """The file and line of a recipe at which an error arose."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    return f"{path}, line {frames[-1].lineno}" if frames else str(path)
+
+
 @contextmanager
 def _importable(path: Path) -> Iterator[None]:
-    """Lets a recipe in a ``recipes`` folder import from that folder, e.g. ``recipes.shared``, from any directory."""
+    """Lets a recipe import the files beside it and, in a ``recipes`` folder, from that folder (``recipes.shared``).
+
+    What it imports from its own folder is forgotten afterward: another folder may have a file of the same name.
+    """
+    folder = path.resolve().parent
     roots = [str(parent.parent) for parent in path.resolve().parents if parent.name == "recipes"][:1]
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))  # first, as for a script
     sys.path.extend(roots)
     try:
         yield
     finally:
-        for root in roots:
+        for root in [str(folder), *roots]:
             sys.path.remove(root)
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file is not None and "." not in name and folder in Path(file).resolve().parents:
+                del sys.modules[name]

@@ -21,7 +21,7 @@ from pkdzoo.data.letterbox import LetterboxResize
 from pkdzoo.distill.task import Task
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
-from pkdzoo.training import build, checkpoint, compute, run_folder, threads
+from pkdzoo.training import build, checkpoint, compute, resume, run_folder, threads
 from pkdzoo.training.arguments import TrainArguments
 from pkdzoo.training.log import Monitor
 from pkdzoo.training.optim import build_average, build_optimizer, build_schedule, planned_steps
@@ -117,6 +117,7 @@ def open_run(recipe: Recipe, args: TrainArguments, output: Path, locks: ExitStac
         ValueError: for options that this machine does not support, and for a folder that is in use or holds another
             run.
     """
+    compute.refuse_sharding()
     accelerator = accelerate.Accelerator(
         cpu=args.cpu,
         mixed_precision=args.mixed_precision,
@@ -189,9 +190,13 @@ def preflight(
         )
     accelerator.wait_for_everyone()  # no process writes before all of them have checked
     teacher_facts = {"teacher": about_teacher(distill, parts.task)} if distill and distill.methods else {}
-    run_folder.check_same_teacher(output, teacher_facts)
+    own_facts = {**facts, **teacher_facts, "precision": precision}
+    own_facts["data"] = resume.about_annotations(parts.train_set, parts.val_set)
+    resume.check_same_facts(output, own_facts)
     if accelerator.is_main_process:
-        run_folder.open_output(output, recipe, {**facts, **teacher_facts})
+        newest = checkpoint.find_checkpoint(output)
+        changes = resume.record_changes(output, recipe, newest[1].step if newest else 0)
+        run_folder.open_output(output, recipe, {**own_facts, "changes": changes} if changes else own_facts)
     return facts
 
 
@@ -209,15 +214,20 @@ def restore(
     scheduler = build_schedule(optimizer, recipe.schedule, parts.steps_per_epoch)
     average = build_average(student, recipe.optim.ema, recipe.optim.ema_warmup)
     progress = checkpoint.Progress(batch=recipe.data.batch_size)
-    if args.resume and (newest := checkpoint.find_checkpoint(output)) is not None:
+    newest = checkpoint.find_checkpoint(output) if args.resume else None
+    if newest is not None:
         path, saved = newest
         progress = checkpoint.reopened(saved, steps, recipe.logging.patience)
-        checkpoint.restore(path, task, optimizer, scheduler, accelerator.scaler, average)
+        checkpoint.restore(path, progress.step, task, optimizer, scheduler, accelerator.scaler, average)
         accelerator.print(f"resumed from {path}: epoch {progress.epoch}, step {progress.step} of {steps}")
+    elif args.resume and accelerator.is_main_process:
+        kept = resume.keep_old_log(output)
+        log = f"; its log is kept in {kept}" if kept else ""
+        accelerator.print(f"{output} has no checkpoint to resume from: training starts at step 0{log}")
     if args.compile:
         for detector in (student, task.teacher):
             if detector is not None:
-                compute.compile_body(detector)
+                compute.compile_pyramid(detector)
     prepared = accelerator.prepare(task, optimizer, parts.train_loader, parts.val_loader)
     if average is not None:
         average.to(accelerator.device)

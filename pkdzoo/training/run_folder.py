@@ -17,11 +17,10 @@ import os
 import platform
 import re
 import shlex
-import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,8 @@ from filelock import FileLock, Timeout
 from pkdzoo.evaluation import write_metrics
 from pkdzoo.hub.files import TENSORS
 from pkdzoo.models.detector import Detector
+from pkdzoo.training import checkpoint
+from pkdzoo.training import resume as resume_rules
 from pkdzoo.training.provenance import WEIGHTS, read_json_object
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.utils.files import sha256_of_file, write_json
@@ -41,7 +42,11 @@ from pkdzoo.version import __version__
 
 LOCK = ".lock"
 LOCK_TIMEOUT = 8.0  # seconds: loader processes of a killed run share its lock, and check every 5 s whether it is gone
-IDENTITY = ("name", "model", "model_args", "distill")  # fields that must not change when a run is resumed
+# What a run writes to besides generated data, and the temporary files of its atomic writes.
+WRITTEN = ("checkpoints", "last", "best", "recipe.json", "run.json", "metrics.json", "log.jsonl", LOCK)
+TEMPORARY = re.compile(
+    r"\.(recipe|run|metrics|log|model|config)\.[a-z0-9_]{8}\.(json|jsonl|safetensors)"
+)  # atomic writes
 
 
 # -- lock and checks --------------------------------------------------------------------------------------------------
@@ -61,9 +66,11 @@ def lock_folder(output: Path, accelerator: Accelerator) -> Iterator[None]:
         ValueError: on every process, if another run holds the lock or the folder cannot hold a run.
     """
     lock, message = FileLock(output / LOCK), ""
+    created: list[Path] = []
     if accelerator.is_main_process:
         try:
             check_folder(output)
+            created = [path for path in (output, *output.parents) if not path.exists()]
             output.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=LOCK_TIMEOUT)
         except Timeout:
@@ -81,15 +88,28 @@ def lock_folder(output: Path, accelerator: Accelerator) -> Iterator[None]:
     try:
         yield
     finally:
+        _remove_empty(output, created)
         lock.release()
 
 
+def _remove_empty(output: Path, created: Iterable[Path]) -> None:
+    """Remove the folders that a run made before it failed, as long as nothing but its lock is in them."""
+    try:
+        if created and [path.name for path in output.iterdir()] == [LOCK]:
+            (output / LOCK).unlink()
+        for folder in created:  # the run's own first, then its parents
+            folder.rmdir()
+    except OSError:  # not empty, or a system that keeps the file of a lock
+        return
+
+
 def check_folder(output: Path) -> None:
-    """Check that a path is missing, empty or the folder of a run; nothing is written.
+    """Check that a path is missing, empty or the folder of a run without symbolic links; nothing is written.
 
     Raises:
-        ValueError: if it is a file or holds something else.
+        ValueError: if it is a file, holds something else, or has a link in place of what a run writes.
     """
+    refuse_links(output)
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output} is a file: --output takes a folder")
     if (output / "recipe.json").is_file() or not output.is_dir():
@@ -108,77 +128,44 @@ def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
     recipe_file = output / "recipe.json"
     if not recipe_file.is_file():
         return
-    old, new = read_json_object(recipe_file), recipe.to_dict()
+    old = read_json_object(recipe_file)
     if not resume:
         raise ValueError(
             f"{output} holds a run of {old.get('name')!r} already: continue it with --resume, "
             "or choose another --output"
         )
-    changed = differences(old, new)
-    moved = _moved_teacher(old.get("distill") or {}, new.get("distill") or {})
-    fatal = [line for line in changed if re.split("[.:]", line)[0] in IDENTITY and line.split(":")[0] not in moved]
-    if fatal:
-        raise ValueError(
-            f"{output} holds another run, --resume cannot continue it: {'; '.join(fatal)}. Choose another --output "
-            "for the changed recipe"
-        )
-    if changed:
-        warnings.warn(f"resuming with a changed recipe: {'; '.join(changed)}", stacklevel=2)
+    resume_rules.check_changes(output, old, recipe.to_dict())
+    resume_rules.check_checkpoints(output)
 
 
-def _moved_teacher(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Fields with the path of the teacher, which may differ between machines; see check_same_teacher."""
-    folders = all(str(part.get("teacher")).startswith("local-dir:") for part in (old, new))
-    files = all(part.get("teacher_weights") not in (None, "random") for part in (old, new))
-    return ["distill.teacher"] * folders + ["distill.teacher_weights"] * files
-
-
-def check_same_teacher(output: Path, facts: Mapping[str, Any]) -> None:
-    """Check that the teacher has the same weights as when the run began.
-
-    Args:
-        output: the run's folder; new, or with a ``run.json``.
-        facts: the new content of ``run.json``, with ``teacher`` if there is one.
+def refuse_links(output: Path) -> None:
+    """Check that nothing that a run writes or deletes is a symbolic link to somewhere else.
 
     Raises:
-        ValueError: with both hashes, if they differ.
+        ValueError: naming the link.
     """
-    path = output / "run.json"
-    teachers = (read_json_object(path).get("teacher") or {}, facts.get("teacher") or {})
-    old, new = (str(teacher.get("teacher_sha256") or "") for teacher in teachers)
-    if old and new and not (old.startswith(new) or new.startswith(old)):  # published hashes may be shortened
-        raise ValueError(
-            f"{output} began with teacher weights of sha256 {old[:8]}, these have {new[:8]}: --resume needs the same "
-            "file; choose another --output for another teacher"
-        )
+    for name in WRITTEN:
+        if (output / name).is_symlink():
+            raise ValueError(
+                f"{output / name} is a symbolic link, and a run would write or delete where it leads: put the folder "
+                "or file itself there. To keep a run on another disk, let --output be a folder there"
+            )
 
 
 def _left_by_a_run(entry: Path) -> bool:
     """Whether a run that was killed before it wrote its recipe can have left this file or folder."""
     if entry.name == "checkpoints" and entry.is_dir():
         return not any(entry.iterdir())
-    return entry.name in ("data", LOCK) or entry.name.startswith(".recipe.json.")  # data may be generated
-
-
-def differences(old: Any, new: Any, where: str = "") -> list[str]:
-    """Every field in which two recipes differ, as ``field: old -> new``."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = [*old, *(key for key in new if key not in old)]
-        return [
-            line
-            for key in keys
-            for line in differences(old.get(key), new.get(key), f"{where}.{key}" if where else str(key))
-        ]
-    return [] if old == new else [f"{where}: {json.dumps(old)} -> {json.dumps(new)}"]
+    return entry.name in ("data", LOCK) or TEMPORARY.fullmatch(entry.name) is not None  # data may be generated
 
 
 def open_output(output: Path, recipe: Recipe, about: Mapping[str, Any]) -> None:
     """Create the folder, write ``recipe.json`` and ``run.json``, and delete what interrupted saves have left."""
     (output / "checkpoints").mkdir(parents=True, exist_ok=True)
-    for folder in (output / "checkpoints").glob(".*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    checkpoint.clear_unfinished(output)
     for file in (path for folder in (output, output / "last", output / "best") for path in folder.glob(".*.*")):
-        file.unlink(missing_ok=True)  # temporary files of atomic writes
+        if TEMPORARY.fullmatch(file.name):
+            file.unlink(missing_ok=True)
     write_json(output / "recipe.json", recipe.to_dict())
     write_json(output / "run.json", dict(about))
 

@@ -48,14 +48,20 @@ ONE_X: Fields = {"data": Data(), "optim": Optim(lr=0.01), "schedule": Schedule(1
 TWO_X: Fields = {"data": Data(), "optim": Optim(lr=0.01), "schedule": Schedule(24, (16, 22))}
 MS_TWO_X: Fields = {**TWO_X, "data": Data(short=(480, 800), mode="range")}
 
-# Only Faster R-CNN was published with a learning rate of 0.02.
+# Only R-CNNs with a ResNet or ResNeXt were published with a learning rate of 0.02.
 ONE_X_LR02: Fields = {**ONE_X, "optim": Optim(lr=0.02)}
 TWO_X_LR02: Fields = {**TWO_X, "optim": Optim(lr=0.02)}
 
-# FGD clips gradients in all of its configurations; so do DeFeat and its port of FGFI.
+# FGD and MGD clip gradients in all of their configurations; so do DeFeat and its port of FGFI.
 ONE_X_CLIPPED: Fields = {**ONE_X, "optim": Optim(lr=0.01, clip=35.0)}
 TWO_X_CLIPPED: Fields = {**TWO_X, "optim": Optim(lr=0.01, clip=35.0)}
 TWO_X_LR02_CLIPPED: Fields = {**TWO_X, "optim": Optim(lr=0.02, clip=35.0)}
+
+# Mask R-CNN with a ResNet or ResNeXt.
+MASKS = Data(masks=True)
+MASK_ONE_X: Fields = {**ONE_X_LR02, "data": MASKS}
+MASK_TWO_X: Fields = {**TWO_X_LR02, "data": MASKS}
+MASK_TWO_X_CLIPPED: Fields = {**TWO_X_LR02_CLIPPED, "data": MASKS}
 
 # FCOS: biases have twice the learning rate and no weight decay. Without tricks, the first 500 steps run at a constant
 # third of the learning rate.

@@ -14,8 +14,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.util import Finalize
 from pathlib import Path
 from types import FrameType
+
+import torch
 
 SAME_REQUEST = 5.0  # seconds within which a second signal counts as the first one, forwarded by a launcher
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -39,6 +42,41 @@ class StopRequest:
         elif time.monotonic() - self.when > SAME_REQUEST:
             if number == signal.SIGINT:
                 signal.default_int_handler(number, frame)
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+
+class RunStopped(Exception):
+    """A run was stopped by a signal, after it had saved a checkpoint.
+
+    Attributes:
+        exit_code: of the program: 128 plus the number of the signal, 143 for SIGTERM and 130 for SIGINT (Ctrl-C).
+    """
+
+    def __init__(self, signal_name: str | None) -> None:
+        number = signal.Signals[signal_name or "SIGTERM"]  # None: another process had the signal
+        super().__init__(f"stopped by {number.name}")
+        self.exit_code = 128 + number
+
+
+class LoaderSignals:
+    """A ``worker_init_fn`` that lets a loader process outlive a signal to everything: the training process ends it.
+
+    Otherwise SIGTERM to the process group, or Ctrl-C, would end the loader first, and the run could not finish its step
+    and save. When the training process exits it raises a flag that it shares with its loaders; they then end at once.
+    """
+
+    def __init__(self) -> None:
+        self.ending = torch.zeros(1, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+        Finalize(None, self.ending.fill_, args=(1,), exitpriority=100)  # before multiprocessing terminates the loaders
+
+    def __call__(self, worker: int) -> None:
+        """Called in each loader process; ``worker`` is its number."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._end_if_asked)
+
+    def _end_if_asked(self, number: int, frame: FrameType | None) -> None:
+        if self.ending[0]:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 

@@ -173,6 +173,15 @@ def sha256_of_file(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def sha256_of_bytes(*parts: bytes) -> str:
+    """SHA-256 of several byte strings, 64 hexadecimal digits; it also depends on where each of them ends."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
 def sync_to_disk(path: str | Path) -> None:
     """Force a file, or a folder's list of names, to the disk."""
     handle = os.open(path, os.O_RDONLY)

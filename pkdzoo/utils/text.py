@@ -99,14 +99,15 @@ def markdown_code(text: object) -> str:
     return f"{fence}{space}{line}{space}{fence}"
 
 
-def install_line(extra: str = "") -> tuple[str, str]:
-    """The command that installs pkdzoo, with an extra or without, and where to run it.
+def install_line(extra: str = "") -> str:
+    """How to install pkdzoo, with an extra or without.
 
     pkdzoo is in no package index yet, where its name could be a stranger's.
 
     Example:
         >>> from pkdzoo.utils.text import install_line
-        >>> " ".join(install_line("export"))
-        'pip install -e ".[export]" in the folder of a clone of pkdzoo'
+        >>> install_line("export")
+        '`pip install -e ".[export]"` in the folder of a clone of pkdzoo'
     """
-    return f'pip install -e ".[{extra}]"' if extra else "pip install -e .", "in the folder of a clone of pkdzoo"
+    target = f'".[{extra}]"' if extra else "."
+    return f"`pip install -e {target}` in the folder of a clone of pkdzoo"

@@ -10,7 +10,7 @@ RECIPE = Recipe(
     "gfl_r50_cwd_r101",
     "gfl_r50",
     init="imagenet",
-    distill=Distill("gfl_r101.coco_ms2x", {"cwd": {"target": "cls", "weight": 5.0}}),
+    distill=Distill("gfl_r101.coco_ms2x", {"cwd": {"where": "cls", "weight": 5.0}}),
     expect=published(
         "mmrazor's readme of CWD", 41.9, teacher=44.7, plain=40.2, rows=["mmrazor_cwd_readme/gfl_r101_to_r50_cls_head"]
     ),

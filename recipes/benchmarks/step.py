@@ -144,7 +144,7 @@ def step_rows(family: str, title: str, settings: Settings, size: tuple[int, int]
     runs = {"ours": our_step(sides.ours, sides.ours.student, sides.batch), "theirs": their_step(sides)}
     if settings.compiled:
         compiled = copy.deepcopy(sides.ours)
-        compile_bodies(compiled)
+        compile_both(compiled)
         same = {**compare_losses(compiled, sides), "gradient": compare_gradients(compiled, sides)}
         runs["compiled"] = our_step(compiled, compiled.student, sides.batch)
 
@@ -174,7 +174,7 @@ def large_rows(settings: Settings, size: tuple[int, int]) -> Iterator[Row]:
     ours = sides.ours
     differences = compare_in_eager_mode(sides)
     if settings.compiled:
-        compile_bodies(ours)
+        compile_both(ours)
     half = in_bf16(ours, settings.device)
     with full_precision():
         losses = losses_apart(half(sides.batch), sides.theirs(sides.images, sides.targets))
@@ -194,11 +194,11 @@ def large_rows(settings: Settings, size: tuple[int, int]) -> Iterator[Row]:
     yield Row(2, share, PART, want=1.0, **ratios({"ours": times["teacher"], "theirs": allowed}))
 
 
-def compile_bodies(distiller: pkdzoo.Distiller) -> None:
+def compile_both(distiller: pkdzoo.Distiller) -> None:
     """Compile student and teacher for the one image size that follows."""
     torch.compiler.reset()  # after runs with another size torch would compile for variable sizes
-    for body in (distiller.student, distiller.teacher):
-        compute.compile_body(body)
+    for model in (distiller.student, distiller.teacher):
+        compute.compile_pyramid(model)
 
 
 def in_bf16(task: Callable[..., Any], device: torch.device) -> Callable[..., Any]:

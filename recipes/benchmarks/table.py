@@ -14,6 +14,7 @@ TIMED = "| measured | compared with | ours | theirs | ratio | target | differenc
 # Growth up to which a step counts as linear. This is a choice: the last two points of a curve are 1.5 to 2 times
 # apart, so the slope is off by 0.1 when one of the times is off by 4 to 7 %, as a median of three rounds can be.
 LINEAR = 1.1
+CHECK_HEAD = "| check (pytest -m gpu) | figures |\n|---|---|"
 GROWTH_HEAD = "| step, varied quantity | from | to | growth of time | growth of memory |\n|---|---:|---:|---:|---:|"
 
 
@@ -28,6 +29,8 @@ def markdown(found: Mapping[str, Any]) -> str:
         text += ["", *(f"{number}. {note}" for number, note in enumerate(notes, 1))] if notes else []
     if curves:
         text += ["", GROWTH_HEAD, *map(growth_line, curves)]
+    if checks := found.get("checks"):
+        text += ["", CHECK_HEAD, *map(check_line, checks)]
     return "\n".join(text) + "\n"
 
 
@@ -65,6 +68,12 @@ def growth_line(curve: Mapping[str, Any]) -> str:
     """One row of the growth table: slopes on logarithmic axes, where 1 is linear growth."""
     slopes = [slope(curve[f"growth of {what}"]) for what in ("time", "memory")]
     return f"| {curve['name']} | {curve['x'][0]:,.0f} | {curve['x'][-1]:,.0f} | {' | '.join(slopes)} |"
+
+
+def check_line(check: Mapping[str, Any]) -> str:
+    """One row of the table of checks: the test and the figures that it wrote down."""
+    figures = (f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in check.items())
+    return f"| {check['check']} | {', '.join(list(figures)[1:])} |"
 
 
 def slope(value: float | None) -> str:

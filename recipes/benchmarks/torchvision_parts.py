@@ -121,7 +121,7 @@ def theirs(family: str, model: Any, size: tuple[int, int], backbone: str = "r50"
 
 def rpn_base_anchors(model: Any) -> list[Tensor]:
     """The base anchors of our region proposal network."""
-    from pkdzoo.models.two_stage import RATIOS, SCALES
+    from pkdzoo.models.rpn import RATIOS, SCALES
     from pkdzoo.ops.priors import base_anchors
 
     return [base_anchors(stride, SCALES, RATIOS) for stride in model.neck.strides]

@@ -16,17 +16,17 @@ from typing import Any
 from pkdzoo.training import Distill, Recipe
 from recipes.experiments.bccd import PLAIN
 
-BODY = ("backbone", "neck")
+FROZEN = ("backbone", "neck")
 FROM_P5 = {"extra": "on_output"}
 FCOS = replace(PLAIN, name="frozen_pyramids_fcos", model="fcos_r10w16", model_args={"tricks": True})
 GFL = replace(PLAIN, name="frozen_pyramids_gfl", model="gfl_r10w16")
 RETINA = replace(PLAIN, name="frozen_pyramids_retina", model_args=FROM_P5)
 
 
-def head_of(kind: Recipe, body: Recipe, terms: dict[str, Any]) -> Recipe:
+def head_of(kind: Recipe, source: Recipe, terms: dict[str, Any]) -> Recipe:
     """A head of one kind on the frozen backbone and neck of another; ``terms`` describe that neck."""
-    names = [recipe.name.removeprefix("frozen_pyramids_") for recipe in (kind, body)]
-    frozen = Distill(f"local-dir:runs/experiments/frozen_pyramids/{names[1]}-0/best", {}, inherit=BODY, freeze=BODY)
+    names = [recipe.name.removeprefix("frozen_pyramids_") for recipe in (kind, source)]
+    frozen = Distill(f"local-dir:runs/experiments/frozen_pyramids/{names[1]}-0/best", {}, inherit=FROZEN, freeze=FROZEN)
     return replace(
         kind, name=f"frozen_pyramids_{names[0]}_on_{names[1]}", model_args={**kind.model_args, **terms}, distill=frozen
     )

@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the folder that 
 from pkdzoo import create_detector
 from pkdzoo.distill.methods.pkd import PKD
 from pkdzoo.evaluation import METRICS
-from pkdzoo.training import Recipe, build, checkpoint, load_recipes, run_folder
+from pkdzoo.training import Recipe, build, checkpoint, load_recipes, resume, run_folder
 from pkdzoo.training.errors import describe_error
 from pkdzoo.utils.files import write_json
 from recipes.benchmarks.measure import commit, packages
@@ -113,7 +113,7 @@ def check_budgets(recipes: Sequence[Recipe]) -> None:
         ValueError: for a distilled student without one.
     """
     for recipe in recipes:
-        unequal = [(r.name, run_folder.differences(budget(r), budget(recipe))) for r in recipes]
+        unequal = [(r.name, resume.differences(budget(r), budget(recipe))) for r in recipes]
         name, differences = next((each for each in unequal if each[1]), ("", []))
         if differences and recipe.distill and not any(is_plain_of(other, recipe) for other in recipes):
             raise ValueError(
@@ -175,7 +175,7 @@ def train_run(experiment: Experiment, run: Run, args: argparse.Namespace) -> boo
     """Train a run, or what is left of it, and write its result file. Returns whether the run is finished."""
     file = args.results / run.experiment / f"{run.key}.json"
     if file.is_file():
-        changed = run_folder.differences(json.loads(file.read_text())["recipe"], run.recipe.to_dict())
+        changed = resume.differences(json.loads(file.read_text())["recipe"], run.recipe.to_dict())
         if changed:
             raise ValueError(f"{file} holds another recipe ({'; '.join(changed)}): move it away, or rename the new one")
         return True
@@ -185,7 +185,11 @@ def train_run(experiment: Experiment, run: Run, args: argparse.Namespace) -> boo
     key = teacher_key(experiment, run)
     moved = ["--set", f"distill.teacher=local-dir:{args.output / key}/best"] if key else []
     where = ["--data", str(args.data), "--output", str(output), "--resume"]
-    train_script().main([str(experiment.path), *words, *moved, *where, *args.train])
+    try:
+        train_script().main([str(experiment.path), *words, *moved, *where, *args.train])
+    except SystemExit as end:
+        if not isinstance(end.code, int) or end.code <= 128:  # above: stopped by a signal
+            raise
     found = checkpoint.find_checkpoint(output)
     if found is None or not found[1].done:
         return False
@@ -322,7 +326,8 @@ def main(argv: list[str] | None = None) -> None:
         runs = in_order(experiment, args.runs)
         for number, run in enumerate(runs, 1):
             if not train_run(experiment, run, args):
-                return print(f"stopped on request in {run.key}, {number} of {len(runs)}; the same command continues")
+                print(f"stopped on request in {run.key}, {number} of {len(runs)}; the same command continues")
+                sys.exit(143)
             print(f"== {run.key} is finished, {number} of {len(runs)}", flush=True)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {describe_error(error)}")

@@ -67,6 +67,12 @@ def test_wrappers() -> None:
                 "data_preprocessor.mean": ONE,
             }
         },
+        {
+            "state_dict": {
+                **{f"architecture.model.{key}": value for key, value in plain.items()},  # mmrazor 0.x
+                "distiller.teacher.model.a": ONE,
+            }
+        },
         {"state_dict": {**plain, "teacher.a": ONE, "teacher_model.b": ONE}},
         {**plain, "note": "a string beside tensors"},
     ):

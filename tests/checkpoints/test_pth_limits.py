@@ -162,7 +162,7 @@ def test_two_records_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def packed(path: Path, content: Any, method: int = zipfile.ZIP_DEFLATED) -> Path:
-    """The content as torch saves it, compressed later."""
+    """The content as torch saves it, compressed afterward."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with zipfile.ZipFile(buffer) as source, zipfile.ZipFile(path, "w", method) as target:

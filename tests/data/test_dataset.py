@@ -293,7 +293,7 @@ def test_real_data_says_what_json_says(name):
     assert found.report.boxes == len(data["annotations"])
     assert found.report.reasons() == "" or name == "coco_ccby"
     for k in range(0, len(found), 50):
-        wanted = [row["bbox"] for row in data["annotations"] if row["image_id"] == found.image_ids[k]]
+        expected = [row["bbox"] for row in data["annotations"] if row["image_id"] == found.image_ids[k]]
         boxes = found[k].instances.boxes
         boxes = torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), 1)
-        assert torch.allclose(boxes, torch.tensor(wanted, dtype=torch.float32).reshape(-1, 4), atol=0.02)
+        assert torch.allclose(boxes, torch.tensor(expected, dtype=torch.float32).reshape(-1, 4), atol=0.02)

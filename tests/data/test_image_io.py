@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 
 import numpy as np
 import pytest
 import torch
 from helpers.tiny_coco import image
-from PIL import Image
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-from pkdzoo.data.image_files import ORIENTATION, UnreadableImage, upright
+from pkdzoo.data.image_files import ORIENTATION, UnreadableImage, check_whole, read_size, upright
 from pkdzoo.data.image_io import read_image
+from pkdzoo.inference.sources import decode
 
 RGB = image(20, 30)
 
@@ -36,9 +38,9 @@ def test_gray_fills_three_channels(tmp_path):
 
 def test_palette_with_transparency_keeps_its_colors(tmp_path):
     image = Image.fromarray(RGB).quantize(16)
-    wanted = np.asarray(image.convert("RGB"))
+    expected = np.asarray(image.convert("RGB"))
     found = read_image(save(tmp_path, image, "a.png", transparency=bytes(range(16))))
-    assert np.array_equal(found.permute(1, 2, 0), wanted)
+    assert np.array_equal(found.permute(1, 2, 0), expected)
 
 
 @pytest.mark.parametrize("alpha", [0, 128, 255])
@@ -159,3 +161,73 @@ def test_upright_serves_images_already_open():
     image = Image.fromarray(RGB)
     image.getexif()[ORIENTATION] = 3
     assert np.array_equal(np.asarray(upright(image)), RGB[::-1, ::-1])
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp", "a.tif", "a.png"])
+def test_an_orientation_in_xmp_alone_turns_nothing(tmp_path, name):
+    options = {"xmp": XMP}
+    if name == "a.tif":
+        tags = TiffImagePlugin.ImageFileDirectory_v2()
+        tags[700] = XMP
+        options = {"tiffinfo": tags}
+    if name == "a.png":
+        options = {"pnginfo": PngImagePlugin.PngInfo()}
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", XMP.decode())
+    path = save(tmp_path, Image.fromarray(RGB), name, **options)
+    with Image.open(path) as opened:
+        assert opened.getexif()[ORIENTATION] == 6  # PIL reads it
+    assert read_size(path) == (20, 30)
+    assert read_image(path).shape == (3, 20, 30)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_tiff_file_is_turned_once(tmp_path, turn, compression):
+    stored = save(tmp_path, Image.fromarray(RGB), "a.tif", exif=exif(turn), compression=compression)
+    expected = read_image(save(tmp_path, Image.fromarray(RGB), "a.png", exif=exif(turn)))
+    assert torch.equal(read_image(stored), expected)
+    assert read_size(stored) == tuple(expected.shape[1:])
+    assert torch.equal(read_image(stored, size=read_size(stored)), expected)
+    if turn >= 5:  # boxes on the stored pixels leave them stored
+        assert np.array_equal(read_image(stored, size=(20, 30)).permute(1, 2, 0), RGB)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.jpg", "a.png", "a.webp"])
+def test_an_image_that_pil_opened_is_turned_like_its_file(tmp_path, name):
+    path = save(tmp_path, Image.fromarray(RGB), name, exif=exif(6))
+    assert torch.equal(decode(Image.open(path)).pixels, read_image(path))
+    path = save(tmp_path, Image.fromarray(RGB), "xmp.jpg", xmp=XMP)
+    assert decode(Image.open(path)).pixels.shape == (3, 20, 30)
+
+
+def test_a_damaged_tag_turns_nothing(tmp_path):
+    path = save(tmp_path, Image.fromarray(RGB), "a.jpg", exif=b"Exif\0\0no tags at all")
+    assert read_image(path).shape == (3, 20, 30)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.bmp", "a.tif"])
+def test_a_quick_look_finds_files_that_are_cut_off(tmp_path, name):
+    path = save(tmp_path, Image.fromarray(image(64, 64)), name)
+    check_whole(path)
+    check_whole(path, (64, 64))
+    with pytest.raises(UnreadableImage, match="drawn on 32 x 64"):
+        check_whole(path, (32, 64))
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UnreadableImage, match=name):
+        check_whole(path)
+
+
+def test_a_quick_look_does_not_mind_what_follows_the_end(tmp_path):
+    path = save(tmp_path, Image.fromarray(RGB), "a.jpg")
+    path.write_bytes(path.read_bytes() + b"\0" * 9000)
+    check_whole(path)
+
+
+def test_a_pipe_is_no_image(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    for reader in (read_image, read_size, check_whole):
+        with pytest.raises(UnreadableImage, match="it is no file"):
+            reader(tmp_path / "a.jpg")

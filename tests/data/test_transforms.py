@@ -59,16 +59,16 @@ def test_preprocessing_equals_the_reference(case, in_uint8, monkeypatch):
         normalized, per_level = (image - MEAN[:, None, None]) / STD[:, None, None], 1.0
     padded = torch.zeros(1, 3, *case["padded"])
     padded[0, :, : image.shape[1], : image.shape[2]] = normalized
-    wanted = case["tensor"]
-    assert list(padded.shape) == wanted["shape"]
-    found = padded.flatten()[torch.tensor(wanted["index"])]
-    difference = (found - torch.tensor(wanted["value"])).abs().mean() * per_level  # in units of ImageNet's std
+    expected = case["tensor"]
+    assert list(padded.shape) == expected["shape"]
+    found = padded.flatten()[torch.tensor(expected["index"])]
+    difference = (found - torch.tensor(expected["value"])).abs().mean() * per_level  # in units of ImageNet's std
     assert difference < (0.006 if in_uint8 else 0.002)
-    assert abs(padded.mean().item() - wanted["mean"]) * per_level < (0.006 if in_uint8 else 0.001)
+    assert abs(padded.mean().item() - expected["mean"]) * per_level < (0.006 if in_uint8 else 0.001)
 
 
 @pytest.mark.parametrize(
-    ("size", "wanted"),
+    ("size", "expected"),
     [
         ((480, 640), (800, 1067)),
         ((640, 427), (1199, 800)),
@@ -78,8 +78,8 @@ def test_preprocessing_equals_the_reference(case, in_uint8, monkeypatch):
         ((9000, 12000), (800, 1067)),
     ],
 )
-def test_sizes(size, wanted):
-    assert transforms.keep_ratio_size(size, 800, 1333) == wanted
+def test_sizes(size, expected):
+    assert transforms.keep_ratio_size(size, 800, 1333) == expected
 
 
 def test_flat_images_stay_flat():

@@ -14,12 +14,14 @@ from helpers.tiny_coco import annotation, content, image
 from helpers.tiny_coco import write as write_one
 from PIL import Image
 
-from pkdzoo.data import make_shapes
+from pkdzoo.data import check_headers, make_shapes, open_dataset
 from pkdzoo.dataset_tools.check import check
 from pkdzoo.dataset_tools.check_report import CheckReport
 from pkdzoo.dataset_tools.convert import convert
 from pkdzoo.dataset_tools.preview import preview
 from pkdzoo.inference.draw import class_color
+from pkdzoo.training import Data, Recipe
+from pkdzoo.training.build import build_datasets, find_data
 
 
 def clean() -> dict[str, Any]:
@@ -167,6 +169,22 @@ class TestRecords:
             check(tmp_path, splits=["val"])
 
 
+class TestAnnotations:
+    def test_classes_of_crowd_regions_alone(self, tmp_path: Path) -> None:
+        data = clean()
+        for row in data["annotations"]:
+            row["iscrowd"] = int(row["category_id"] == 7)
+        report = check(write(tmp_path, train=data))
+        assert words(report)["classes with crowd regions only, which are not learned"] == 1
+        assert "dog" in str(report)
+
+    def test_areas_of_another_unit(self, tmp_path: Path) -> None:
+        data = clean()
+        for row, area in zip(data["annotations"], (0, 1e-3, 1e6, 2400)):
+            row["area"] = area
+        assert words(check(write(tmp_path, train=data)))["areas that do not fit their boxes"] == 3
+
+
 class TestImages:
     @pytest.mark.parametrize("decode", [True, False])
     def test_missing_broken_and_of_another_size(self, tmp_path: Path, decode: bool) -> None:
@@ -233,10 +251,68 @@ class TestImages:
         assert words(report) == {"E splits with different classes": 2}
         assert "val: cat, wolf" in str(report)
 
+    def test_names_decide_and_not_ids(self, tmp_path: Path) -> None:
+        data = clean()
+        data["categories"] = [{"id": 1, "name": "dog"}, {"id": 9, "name": "cat"}]
+        for row in data["annotations"]:
+            row["category_id"] = {7: 1, 3: 9}[row["category_id"]]
+        assert words(check(write(tmp_path, train=clean(), val=data))) == {}
+        del data["categories"][1]
+        data["annotations"] = [row for row in data["annotations"] if row["category_id"] == 1]
+        assert words(check(write(tmp_path / "fewer", train=clean(), val=data))) == {"splits with different classes": 2}
+
     def test_an_image_without_size_has_no_boxes_outside(self, tmp_path: Path) -> None:
         convert(write(tmp_path / "coco", train=clean()), tmp_path / "yolo", "yolo")
         (tmp_path / "yolo/images/train/a.png").write_bytes(b"no image")
         assert words(check(tmp_path / "yolo")) == {"E unreadable images": 1, "classes without a box": 1}
+
+
+class TestWhatTrainingRefuses:
+    """check and training agree: what one refuses, the other calls an error."""
+
+    def refused(self, root: Path) -> str:
+        with pytest.raises(ValueError, match="instances_") as caught:
+            build_datasets(Recipe("tiny", "retina_r10w16"), find_data(Data(), root))
+        return str(caught.value)
+
+    def test_fractions(self, tmp_path: Path) -> None:
+        data = clean()
+        for row in data["annotations"]:
+            x, y, w, h = row["bbox"]
+            row["bbox"] = [x / 60, y / 60, w / 60, h / 60]
+        root = write(tmp_path, train=data, val=clean())
+        assert "0 of 3 images have a box" in self.refused(root)
+        found = words(check(root))
+        assert found == {"E boxes of at most 1 pixel, probably fractions: multiply them by the image's sides": 4}
+
+    def test_a_single_small_box_is_no_fraction(self, tmp_path: Path) -> None:
+        data = clean()
+        data["annotations"].append(annotation(9, 10, [0, 0, 1, 1]))
+        assert words(check(write(tmp_path, train=data))) == {"boxes thinner than 3 pixels": 1}
+
+    def test_one_name_for_two_classes(self, tmp_path: Path) -> None:
+        data = clean()
+        data["categories"][0]["name"] = "cat"
+        root = write(tmp_path, train=data, val=data)
+        assert "the class name 'cat' occurs twice" in self.refused(root)
+        report = check(root)
+        assert words(report) == {"E annotations that training or evaluation refuses": 1}
+        assert report.splits[0].classes == {"cat (3)": {"boxes": 2, "images": 1}, "cat (7)": {"boxes": 2, "images": 2}}
+
+    def test_a_validation_split_without_boxes(self, tmp_path: Path) -> None:
+        root = write(tmp_path, train=clean(), val={**clean(), "annotations": []})
+        assert "0 of 3 images have a box of your classes" in self.refused(root)
+        found = words(check(root))
+        assert found == {"E annotations that training or evaluation refuses": 1, "classes without a box": 2}
+
+    def test_an_image_that_is_cut_off(self, tmp_path: Path) -> None:
+        root = write(tmp_path, train=clean(), val=clean())
+        file = root / "images/val/deep/b.png"
+        file.write_bytes(file.read_bytes()[:200])
+        assert words(check(root)) == {"E unreadable images": 1}
+        (problem,) = check_headers(open_dataset(root, "val"))
+        assert problem.startswith(str(file)) and "truncated" in problem
+        assert check_headers(open_dataset(root, "train")) == []
 
 
 class TestPreview:

@@ -15,6 +15,7 @@ from PIL import Image
 from pkdzoo.data import find_split, make_shapes, open_dataset
 from pkdzoo.data.formats.read import find_format, splits_of
 from pkdzoo.data.synthetic import CLASSES
+from pkdzoo.dataset_tools.check import check
 from pkdzoo.dataset_tools.convert import convert
 
 FORMATS = ("coco", "voc", "yolo")
@@ -229,3 +230,131 @@ class TestRefusals:
         convert(coco, tmp_path / "yolo", "yolo")
         with pytest.raises(ValueError, match="leave out the image folder"):
             find_split(tmp_path / "yolo", "train", images=tmp_path)
+
+
+class TestLinks:
+    """A data set from somebody else may hold links to private files."""
+
+    @pytest.fixture
+    def linked(self, coco: Path, tmp_path: Path) -> Path:
+        secret = tmp_path / "home" / "secret.png"
+        secret.parent.mkdir()
+        Image.new("RGB", (60, 40), (9, 9, 9)).save(secret)
+        (coco / "images/train/train/a.png").unlink()
+        (coco / "images/train/train/a.png").symlink_to(secret)
+        return coco
+
+    @pytest.mark.parametrize("to", ["voc", "yolo"])
+    def test_a_linked_image_is_not_copied(self, linked: Path, tmp_path: Path, to: str) -> None:
+        with pytest.raises(
+            ValueError, match=r"1 of 3 images are symbolic links .*a\.png.* write --link .*--follow-links"
+        ):
+            convert(linked, tmp_path / "new", to)
+        assert not (tmp_path / "new").exists()
+        convert(linked, tmp_path / "links", to, link=True)
+        report = convert(linked, tmp_path / "copies", to, follow_links=True)
+        assert report.images == {"train": 3, "val": 3}
+        assert not any(path.is_symlink() for path in (tmp_path / "copies").rglob("*"))
+
+    def test_nor_is_one_in_a_linked_folder(self, coco: Path, tmp_path: Path) -> None:
+        (coco / "images/train").rename(tmp_path / "elsewhere")
+        (coco / "images/train").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(ValueError, match="3 of 3 images are symbolic links or lie in a linked folder outside"):
+            convert(coco, tmp_path / "new", "voc")
+        assert convert(coco, tmp_path / "new", "voc", follow_links=True).images["train"] == 3
+
+    def test_a_link_inside_and_a_linked_data_set_are_as_before(self, coco: Path, tmp_path: Path) -> None:
+        (coco / "images/train").rename(coco / "kept")
+        (coco / "images/train").symlink_to(coco / "kept")
+        (tmp_path / "short").symlink_to(coco)
+        assert convert(tmp_path / "short", tmp_path / "new", "voc").images["train"] == 3
+
+
+class TestSources:
+    """Images of one source stay in one split."""
+
+    def write(self, root: Path, names: list[str], kind: str = "yolo", classes: list[int] | None = None) -> Path:
+        for k, name in enumerate(names):
+            path = root / "images" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image(40, 60, k)).save(path)
+            label = root / "labels" / Path(name).with_suffix(".txt")
+            label.parent.mkdir(parents=True, exist_ok=True)
+            label.write_text(f"{classes[k] if classes else 0} 0.5 0.5 0.25 0.5\n")
+        (root / "data.yaml").write_text("train: images\nnames: [cat, dog]\n")
+        if kind != "yolo":
+            convert(root, root.parent / kind, kind)
+            return root.parent / kind
+        return root
+
+    def divided(self, root: Path, target: Path, share: float = 0.3, to: str = "coco") -> tuple[set[str], set[str]]:
+        self.report = convert(root, target, to, hold_out=share)
+        train, val = (open_dataset(target, split) for split in ("train", "val"))
+        names = [{Path(one.file_name(k)).name for k in range(len(one))} for one in (train, val)]
+        return names[0], names[1]
+
+    @pytest.mark.parametrize("kind", FORMATS)
+    @pytest.mark.parametrize("to", FORMATS)
+    def test_copies_of_roboflow_in_every_format(self, tmp_path: Path, kind: str, to: str) -> None:
+        names = [f"img{k}_jpg.rf.{copy}a{k}f.jpg" for k in range(6) for copy in range(3)]
+        train, val = self.divided(self.write(tmp_path / "data", names, kind), tmp_path / "out", to=to)
+        assert len(train) == 12 and len(val) == 6
+        assert not {name.split(".")[0] for name in train} & {name.split(".")[0] for name in val}
+        assert check(tmp_path / "out").errors == 0
+
+    def test_masks_of_coco_stay(self, tmp_path: Path) -> None:
+        shapes = make_shapes(tmp_path / "shapes", train=6, val=1, size=(64, 96))
+        (shapes / "annotations/instances_val2017.json").unlink()
+        convert(shapes, tmp_path / "out", "coco", hold_out=0.4)
+        pixels: dict[str, int] = {}
+        for root, split in ((shapes, "train"), (tmp_path / "out", "train"), (tmp_path / "out", "val")):
+            dataset = open_dataset(root, split, with_masks=True)
+            for k in range(len(dataset)):
+                masks = dataset[k].instances.masks
+                assert masks is not None
+                assert int(masks.sum()) == pixels.setdefault(dataset.file_name(k), int(masks.sum())) > 0
+        assert len(pixels) == 6
+
+    def test_equal_files(self, tmp_path: Path) -> None:
+        root = self.write(tmp_path / "data", [f"{name}{'' if k else 'x'}.png" for name in "abcdefgh" for k in range(2)])
+        for name in "abcdefgh":
+            (root / f"images/{name}x.png").write_bytes((root / f"images/{name}.png").read_bytes())
+        train, val = self.divided(root, tmp_path / "out", 0.25)
+        assert len(val) == 4
+        assert not {name[0] for name in train} & {name[0] for name in val}
+
+    @pytest.mark.parametrize(
+        "style", ["clip{}_{:04d}.png", "clip{}/{:04d}.png", "clip{}-frame{}.png", "clip{}_mp4-{:03d}_png.rf.ab12.png"]
+    )
+    def test_frames_of_a_video(self, tmp_path: Path, style: str) -> None:
+        names = [style.format(clip, frame) for clip in range(5) for frame in range(4)]
+        root = self.write(tmp_path / "data", names)
+        convert(root, tmp_path / "out", "coco", hold_out=0.2)
+        one = open_dataset(tmp_path / "out", "val")
+        clips = {one.file_name(k)[:5] for k in range(len(one))}
+        assert len(one) == 4 and len(clips) == 1
+
+    def test_numbers_that_are_no_video(self, tmp_path: Path) -> None:
+        """One sequence of all images cannot stay together, and a sequence may be a class."""
+        one = self.write(tmp_path / "one", [f"IMG_{k:04d}.png" for k in range(10)])
+        assert [len(part) for part in self.divided(one, tmp_path / "a")] == [7, 3]
+        assert "10 images have numbered names of 1 sequences (IMG_#), which were divided" in str(self.report)
+        names = [f"{'cat' if k % 2 else 'dog'}_{k:03d}.png" for k in range(10)]
+        two = self.write(tmp_path / "two", names, classes=[k % 2 for k in range(10)])
+        train, _ = self.divided(two, tmp_path / "b", 0.4)
+        assert {name[:3] for name in train} == {"cat", "dog"}
+        assert "(cat_#, dog_#), which were divided" in str(self.report)
+
+    def test_one_source_cannot_be_divided(self, tmp_path: Path) -> None:
+        root = self.write(tmp_path / "data", [f"a_jpg.rf.{k}abc.jpg" for k in range(4)])
+        with pytest.raises(ValueError, match=r"4 images of one source cannot be divided .* add images"):
+            convert(root, tmp_path / "out", "coco", hold_out=0.5)
+        with pytest.raises(ValueError, match="already in the format 'yolo'; --hold-out"):
+            convert(root, tmp_path / "out", "yolo")
+
+    def test_check_lists_copies_in_two_splits(self, tmp_path: Path) -> None:
+        for split in ("train", "val"):
+            self.write(tmp_path, [f"{split}/a_jpg.rf.{split}1.jpg", f"{split}/{split}.jpg"])
+        (tmp_path / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat]\n")
+        found = [str(f) for f in check(tmp_path).findings if "copies (.rf.)" in f.what]
+        assert len(found) == 1 and "train/a_jpg.rf.train1.jpg = val/a_jpg.rf.val1.jpg" in found[0]

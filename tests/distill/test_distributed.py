@@ -82,12 +82,12 @@ def split_maps(rank: int) -> dict[str, Any]:
 def test_statistics_over_ranks(ranks: list[dict[str, Any]]) -> None:
     ranks = [rank["maps"] for rank in ranks]
     student, teacher = maps()
-    wanted, r = pearson_correlation(student, teacher)
-    gradient = torch.autograd.grad(wanted, student)[0]
+    expected, r = pearson_correlation(student, teacher)
+    gradient = torch.autograd.grad(expected, student)[0]
     for name in ("pearson", "plain"):
         loss = sum(rank[name][0] for rank in ranks) / 2
         found = sum(rank[name][1] for rank in ranks) / 2  # as DistributedDataParallel averages
-        assert torch.allclose(loss, wanted, rtol=1e-5), name
+        assert torch.allclose(loss, expected, rtol=1e-5), name
         assert torch.allclose(found, gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max())), name
         assert (found[:, 2] == 0).all()
     assert all(torch.allclose(rank["r"], r, rtol=1e-5) for rank in ranks)
@@ -144,8 +144,8 @@ def test_all_ranks_end_with_the_same_prototypes_of_all_images(ranks: list[dict[s
     alone = pkdzoo.Distiller(student, teacher, {"global_knowledge": {"smallest": 10.0, "prototypes": 3}})
     loader = [tiny_batch(seed=seed) for seed in (0, 1, 10, 11, 12)]
     alone.on_epoch_start(0, loader)
-    wanted = alone.methods["global_knowledge"].state_dict()
-    assert torch.allclose(ranks[0]["student_prototypes"], wanted["student_prototypes"])
+    expected = alone.methods["global_knowledge"].state_dict()
+    assert torch.allclose(ranks[0]["student_prototypes"], expected["student_prototypes"])
 
 
 def test_alignment_is_each_process_own_by_default() -> None:

@@ -102,3 +102,29 @@ def test_torchvisions_faster_rcnn_teaches() -> None:
     losses = pkdzoo.Distiller(student, teacher, {"pkd": {}})(tiny_batch((64, 64)))
     assert torch.isfinite(losses["loss_pkd"])
     losses["loss_pkd"].backward()
+
+
+def test_maps_of_another_layout_or_order_are_refused() -> None:
+    def last(net: nn.Module, images: Tensor) -> list[Tensor]:
+        return [m.permute(0, 2, 3, 1) for m in maps_of(net, images)]
+
+    def swapped(net: nn.Module, images: Tensor) -> list[Tensor]:
+        return [m.transpose(2, 3) for m in maps_of(net, images)]
+
+    for width in (16, 48, 64, 256):
+        with pytest.raises(ValueError, match=r"channels last.*m\.permute\(0, 3, 1, 2\)"):
+            pkdzoo.Teacher(Stack(width), last, *UNIT)
+    with pytest.raises(ValueError, match=r"no maps \(B, C, h, w\)"):
+        pkdzoo.Teacher(Stack(), swapped, *UNIT)
+    with pytest.raises(ValueError, match=r"of strides \(64, 32, 16, 8\): write them finest first, e\.g\. maps\[::-1\]"):
+        pkdzoo.Teacher(Stack(), lambda net, images: maps_of(net, images)[::-1], *UNIT)
+    with pytest.raises(ValueError, match=r"no maps .* of strides \(4, 8, 16, 32\)"):
+        pkdzoo.Teacher(Stack(), maps_of, *UNIT, strides=(4, 8, 16, 32))
+
+
+def test_strides_that_are_no_powers_of_two_can_be_named() -> None:
+    net = nn.Conv2d(3, 8, 14, stride=14)
+    teacher = pkdzoo.Teacher(net, lambda net, images: [net(images)], *UNIT, strides=(14,))
+    assert teacher.pyramid_shape.strides == (14,)
+    with pytest.raises(ValueError, match="name the strides"):
+        pkdzoo.Teacher(net, lambda net, images: [net(images)], *UNIT)

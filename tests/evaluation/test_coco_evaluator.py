@@ -146,11 +146,11 @@ def test_equal_to_plain_pycocotools(tmp_path, backend, seed):
     for kind, numbers in (("bbox", metrics), ("segm", metrics["segm"])):
         key = {"bbox": "segmentation", "segm": "bbox"}[kind]
         results = [{k: v for k, v in row.items() if k != key} for row in evaluator.to_coco_results()]
-        wanted = plain(file, json.loads(json.dumps(results)), kind)
+        expected = plain(file, json.loads(json.dumps(results)), kind)
         for name in METRICS:
-            assert (-100 if numbers[name] is None else numbers[name]) == pytest.approx(wanted[name], abs=1e-9), name
+            assert (-100 if numbers[name] is None else numbers[name]) == pytest.approx(expected[name], abs=1e-9), name
         for name, value in numbers["per_class"].items():
-            assert value == pytest.approx(wanted[name], abs=1e-9), name
+            assert value == pytest.approx(expected[name], abs=1e-9), name
     assert 0 < metrics["AP"] < 100
     assert 0 < metrics["segm"]["AP"] < 100
     assert metrics["AP"] != metrics["segm"]["AP"]
@@ -158,15 +158,15 @@ def test_equal_to_plain_pycocotools(tmp_path, backend, seed):
 
 def test_a_data_set_and_its_file_give_the_same(tmp_path):
     file, found = random_case(9, tmp_path)
-    wanted = evaluate(file, found, kinds=("bbox", "segm"))
-    assert evaluate(CocoDataset(file, tmp_path), found, kinds=("bbox", "segm")) == wanted
-    assert evaluate(CocoDataset(file, tmp_path, with_masks=True), found, kinds=("bbox", "segm")) == wanted
-    assert evaluate(CocoDataset(file, tmp_path), found, kinds=("segm",)) == wanted["segm"]
+    expected = evaluate(file, found, kinds=("bbox", "segm"))
+    assert evaluate(CocoDataset(file, tmp_path), found, kinds=("bbox", "segm")) == expected
+    assert evaluate(CocoDataset(file, tmp_path, with_masks=True), found, kinds=("bbox", "segm")) == expected
+    assert evaluate(CocoDataset(file, tmp_path), found, kinds=("segm",)) == expected["segm"]
 
 
 def test_a_model_with_other_classes_in_another_order(tmp_path):
     file, found = random_case(3, tmp_path)
-    wanted = evaluate(file, found)
+    expected = evaluate(file, found)
     names = ["zebra", "dog", "cow", "cat"]
     for image in found:
         image.labels = torch.tensor([names.index(("cat", "cow", "dog")[k]) for k in image.labels.tolist()]).long()
@@ -177,8 +177,8 @@ def test_a_model_with_other_classes_in_another_order(tmp_path):
     )
     metrics = evaluate(CocoDataset(file, tmp_path, label_names=names), found)
     assert metrics["per_class"].pop("zebra") is None
-    assert metrics["per_class"] == wanted["per_class"]
-    assert metrics["AP"] == wanted["AP"]
+    assert metrics["per_class"] == expected["per_class"]
+    assert metrics["AP"] == expected["AP"]
 
 
 def test_some_classes_only(tmp_path):
@@ -229,23 +229,23 @@ def test_annotation_ids_from_zero_do_not_cost_score(tmp_path, backend):
 
 def test_missing_area_and_crowd_and_ids(tmp_path):
     file, found = random_case(5, tmp_path)
-    wanted = evaluate(file, found)
+    expected = evaluate(file, found)
     data = json.loads(file.read_text())
     for row in data["annotations"]:
         del row["id"], row["area"]
         if not row["iscrowd"]:
             del row["iscrowd"]
-    assert evaluate(write(tmp_path, data), found) == wanted
+    assert evaluate(write(tmp_path, data), found) == expected
 
 
 def test_an_image_counts_once(tmp_path):
     file, found = random_case(1, tmp_path)
-    wanted = evaluate(file, found)
+    expected = evaluate(file, found)
     evaluator = CocoEvaluator(file, backend="pycocotools")
     evaluator.update(range(5, 17), found)
     evaluator.update([5, 9], [detections((0, 1.0, 0, 0, 50, 50)), found[4]])
     assert evaluator.seen == 12
-    assert evaluator.compute() == wanted
+    assert evaluator.compute() == expected
 
 
 @pytest.mark.parametrize("kinds", [("bbox",), ("bbox", "segm")])
@@ -346,7 +346,7 @@ def test_wrong_calls(tmp_path):
     with pytest.raises(ValueError, match=r"write \('bbox',\), \('segm',\) or both"):
         CocoEvaluator(file, kinds=("keypoints",))
     (tmp_path / "list.json").write_text('{"images": []}')
-    with pytest.raises(ValueError, match="it has no 'annotations', 'categories'"):
+    with pytest.raises(ValueError, match="it has no 'annotations' and no 'categories'"):
         CocoEvaluator(tmp_path / "list.json")
     evaluator = CocoEvaluator(file)
     with pytest.raises(ValueError, match="image id 6 is not in the data set"):
@@ -366,7 +366,7 @@ def test_the_fast_backend_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     file = write(tmp_path, truth([[(2, 10, 10, 50, 50)]]))
     assert CocoEvaluator(file).backend == "pycocotools"
-    with pytest.raises(ValueError, match=r"pip install pkdzoo\[fast\]"):
+    with pytest.raises(ValueError, match=r"pip install -e .*\[fast\]"):
         CocoEvaluator(file, backend="faster")
 
 
@@ -377,3 +377,72 @@ def test_a_box_the_loader_drops_still_counts_as_missed(tmp_path):
     metrics = evaluate(dataset, [detections((0, 0.9, 10, 10, 60, 60))])
     assert metrics["AR100"] == pytest.approx(50)
     assert not math.isnan(metrics["AP"])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("field", ["ignore", "difficult"])
+def test_ignored_objects_count_neither_way(tmp_path, backend, field):
+    """Found or not, an ignored object changes nothing; it takes one detection, by IoU, and a second one is wrong."""
+    marked = {field: 1}
+    file = write(tmp_path, truth([[(2, 10, 10, 40, 40), (2, 100, 100, 50, 50, marked)]]))
+    real, hit, inside = (0, 0.5, 10, 10, 50, 50), (0, 0.9, 100, 100, 150, 150), (0, 0.8, 100, 100, 120, 120)
+    assert evaluate(file, [detections(real)], backend)["AP"] == pytest.approx(100)
+    assert evaluate(file, [detections(real, hit)], backend)["AP"] == pytest.approx(100)
+    again = (0, 0.7, 100, 100, 150, 150)
+    assert evaluate(file, [detections(real, hit, again)], backend)["AP"] == pytest.approx(50)
+    assert evaluate(file, [detections(real, inside)], backend)["AP"] == pytest.approx(50)  # no crowd: IoU is 0.16
+    crowd = write(tmp_path, truth([[(2, 10, 10, 40, 40), (2, 100, 100, 50, 50, {"iscrowd": 1})]]))
+    assert evaluate(crowd, [detections(real, hit, again, inside)], backend)["AP"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("kinds", [("bbox",), ("bbox", "segm")])
+def test_ignored_masks_count_neither_way(tmp_path, kinds):
+    file = write(tmp_path, truth([[(2, 10, 10, 40, 40), (2, 100, 100, 50, 50, {"ignore": "1"})]]))
+    masks = torch.zeros(2, 200, 300, dtype=torch.bool)
+    masks[0, 10:50, 10:50] = masks[1, 100:150, 100:150] = True
+    found = detections((0, 0.5, 10, 10, 50, 50), (0, 0.9, 100, 100, 150, 150), masks=masks)
+    metrics = evaluate(file, [found], kinds=kinds)
+    assert metrics["AP"] == pytest.approx(100)
+    assert metrics.get("segm", metrics)["AP"] == pytest.approx(100)
+
+
+def test_classes_of_one_name_keep_their_own_numbers(tmp_path):
+    data = truth([[(2, 10, 10, 40, 40), (9, 100, 100, 50, 40)]])
+    for row in data["categories"]:
+        row["name"] = "cat"
+    metrics = evaluate(write(tmp_path, data), [detections((0, 0.9, 10, 10, 50, 50))])
+    assert metrics["per_class"] == {"cat (2)": pytest.approx(100), "cat (4)": None, "cat (9)": 0.0}
+
+
+def test_names_and_sizes_may_be_missing_and_a_byte_order_mark_may_be_there(tmp_path):
+    data = truth([[(2, 10, 10, 40, 40)]])
+    for row in data["categories"]:
+        del row["name"]
+    for row in data["images"]:
+        del row["height"], row["width"]
+    file = tmp_path / "truth.json"
+    file.write_text(json.dumps(data), encoding="utf-8-sig")
+    metrics = evaluate(file, [detections((0, 0.9, 10, 10, 50, 50))])
+    assert metrics["per_class"] == {"2": pytest.approx(100), "4": None, "9": None}
+    with pytest.raises(ValueError, match=r"images\[0\] has no 'height'"):  # masks are drawn at it
+        evaluate(file, [detections(masks=torch.zeros(0, 200, 300))], kinds=("segm",))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bbox": None}, r"annotations\[0\] has bbox = None"),
+        ({"iscrowd": "no idea"}, r"annotations\[0\] has 'iscrowd' = 'no idea'; write 0 or 1"),
+        ({"category_id": None}, r"annotations\[0\] has 'category_id' = None"),
+    ],
+)
+def test_the_broken_record_is_named(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        CocoEvaluator(write(tmp_path, truth([[(2, 10, 10, 40, 40, change)]])))
+
+
+def test_two_images_of_one_id_are_refused(tmp_path):
+    data = truth([[(2, 10, 10, 40, 40)], []])
+    data["images"][1]["id"] = 5
+    with pytest.raises(ValueError, match=r"image id 5 belongs to '0\.png', '1\.png'"):
+        CocoEvaluator(write(tmp_path, data))

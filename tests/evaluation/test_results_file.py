@@ -10,7 +10,10 @@ import pytest
 import torch
 from helpers.tiny_coco import content, write
 
+from pkdzoo.cli.writers import open_detection_writer
 from pkdzoo.evaluation import CocoEvaluator, evaluate_results, read_results
+from pkdzoo.evaluation.ground_truth import FileNameIndex
+from pkdzoo.inference import Result
 from pkdzoo.structures import Detections
 
 FOUND = {
@@ -35,9 +38,9 @@ def test_there_and_back(truth: Path, tmp_path: Path) -> None:
     inside = CocoEvaluator(truth, "pycocotools")
     inside.update(list(FOUND), list(FOUND.values()))
     path = save(tmp_path, inside.to_coco_results())
-    wanted = inside.compute()
-    assert wanted["AP"] > 10  # something was found
-    assert evaluate_results(path, truth, "pycocotools") == wanted
+    expected = inside.compute()
+    assert expected["AP"] > 10  # something was found
+    assert evaluate_results(path, truth, "pycocotools") == expected
     for image, found in read_results(path, {3: 0, 7: 1}).items():
         assert torch.allclose(found.boxes, FOUND[image].boxes)
         assert torch.equal(found.scores, FOUND[image].scores)
@@ -51,8 +54,10 @@ def test_nothing_found_is_nothing_right(truth: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("{", "is not JSON"),
-        ({"annotations": []}, "holds dict, not a list"),
+        ("{", "is not a JSON file"),
+        ("[" * 100_000, "nested too deeply"),
+        ([{**ROW, "image_id": 10**30}], "row 0 holds a number that is not finite or too large"),
+        ({"annotations": []}, "it is an object without 'images', 'categories'. Write a list of detections"),
         ([ROW, {"image_id": 10}], "row 1 is not a detection"),
         ([{**ROW, "bbox": [1, 2, 3]}], "row 0 is not a detection"),
         ([{**ROW, "score": float("nan")}], "row 0 holds a number that is not finite"),
@@ -68,5 +73,54 @@ def test_what_is_no_results_file(truth: Path, tmp_path: Path, rows: Any, message
 def test_annotations_that_are_no_json_are_named(tmp_path: Path) -> None:
     found = save(tmp_path, [ROW])
     (tmp_path / "train.txt").write_text("000001\n000002\n")
-    with pytest.raises(ValueError, match=r"train\.txt is not JSON.*pkdzoo data convert"):
+    with pytest.raises(ValueError, match=r"train\.txt is not a JSON file: found '0' where '\{' was expected"):
         evaluate_results(found, tmp_path / "train.txt")
+
+
+def saved(folder: Path, paths: dict[int, str], suffix: str = ".json") -> Path:
+    """FOUND as ``pkdzoo predict --save`` writes it, with image ids in the order of the paths."""
+    path = folder / f"saved{suffix}"
+    with open_detection_writer(path, ("dog", "cat", "bird")) as writer:  # another order than the data set's
+        for number, name in paths.items():
+            found = FOUND.get(number, Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long()))
+            writer.add(Result(found.boxes, found.scores, 1 - found.labels, ("dog", "cat", "bird"), (60, 60), name))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+@pytest.mark.parametrize("start", ["", "/elsewhere/images/", "../images/", "C:\\images\\"])
+def test_saved_predictions_are_matched_by_the_names_of_images_and_classes(
+    truth: Path, tmp_path: Path, suffix: str, start: str
+) -> None:
+    inside = CocoEvaluator(truth, "pycocotools")
+    inside.update(list(FOUND), list(FOUND.values()))
+    path = saved(tmp_path, {7: f"{start}c.png", 10: f"{start}a.png", 4: f"{start}deep/b.png"}, suffix)
+    assert evaluate_results(path, truth, "pycocotools") == inside.compute()
+    if suffix == ".json":  # its annotations alone have the names of the images, too
+        rows = json.loads(path.read_text())["annotations"]
+        renamed = [{**row, "category_id": {1: 7, 2: 3}[row["category_id"]]} for row in rows]
+        assert evaluate_results(save(tmp_path, renamed), truth, "pycocotools") == inside.compute()
+
+
+def test_rows_with_ids_of_another_file_are_refused(truth: Path, tmp_path: Path) -> None:
+    rows = [{**ROW, "id": 1, "area": 12, "iscrowd": 0}]
+    with pytest.raises(ValueError, match=r"row 0 is an annotation of a data set, .* evaluate the whole file"):
+        evaluate_results(save(tmp_path, rows), truth)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_images_and_classes_that_the_data_set_lacks_are_named(truth: Path, tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(ValueError, match=r"row 0 cannot be matched: the data set has no image of the name 'z\.png'"):
+        evaluate_results(saved(tmp_path, {10: "z.png"}, suffix), truth)
+    data = content()
+    data["categories"][0]["name"] = "wolf"
+    other = write(tmp_path, data, with_images=False)[0]
+    with pytest.raises(ValueError, match=r"row \d has the class 'dog'\. Known names: cat, wolf"):
+        evaluate_results(saved(tmp_path, {10: "a.png"}, suffix), other)
+
+
+def test_an_ambiguous_name_is_refused() -> None:
+    index = FileNameIndex(["a/1.png", "b/1.png", "c/2.png", "2.png"], [1, 2, 3, 4])
+    assert [index.find(name) for name in ("x/b/1.png", "2.png", "c/2.png", "d/2.png", "./a/1.png")] == [2, 4, 3, 4, 1]
+    with pytest.raises(ValueError, match=r"may be 'a/1\.png', 'b/1\.png'"):
+        index.find("1.png")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,6 +34,17 @@ def sampled_error(found: Tensor | None, figures: dict[str, Any]) -> float:
     assert list(found.shape) == figures["shape"]
     wanted = torch.tensor(figures["value"])
     return float((found.flatten()[torch.tensor(figures["index"])] - wanted).abs().max() / figures["abs_max"])
+
+
+def mgd_draws(name: str, seed: int = 0) -> Callable[[int, tuple[int, ...]], Tensor]:
+    """The random numbers of MGD's references, 0..1, as the method's ``draws``."""
+    return lambda level, shape: mgd_numbers(f"{name}.{level}", shape, seed)
+
+
+def mgd_numbers(name: str, shape: Sequence[int], seed: int = 0) -> Tensor:
+    """float32 numbers of 0..1 for one mask of MGD's references."""
+    noise = uniform(name, tuple(shape), seed).astype(np.float64)
+    return torch.from_numpy(((noise / math.sqrt(3.0) + 1) / 2).astype(np.float32))
 
 
 def tiny_detector(name: str = "retina_r10w16", seed: int = 0, **args: Any) -> pkdzoo.Detector:

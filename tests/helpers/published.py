@@ -53,10 +53,11 @@ def family(name: str) -> str:
 def shrunken(recipe: Recipe) -> list[str]:
     """Assignments for --set that leave of a recipe its method and its losses, for two steps on small images.
 
-    Student and teacher become the narrowest detectors of their families, without weights; Mask R-CNN, of which there is
-    no narrow one, becomes Faster R-CNN. Optimizer, clipping, sizes drawn and what is inherited or frozen stay.
+    Student and teacher become the narrowest detectors of their families, without weights; Mask and Cascade R-CNN, of
+    which there is no narrow one, become Faster R-CNN. Optimizer, clipping, sizes drawn and what is inherited or frozen
+    stay.
     """
-    tiny = {"mask_rcnn": "faster_rcnn"}
+    tiny = {"mask_rcnn": "faster_rcnn", "cascade_rcnn": "faster_rcnn"}
     neck = {key: value for key, value in recipe.model_args.items() if key in ("extra", "relu_before_extra")}
     short = "[64,80]" if isinstance(recipe.data.short, tuple) else "64"
     words = [

@@ -118,6 +118,17 @@ def batch_for(model: pkdzoo.Detector, case: dict[str, Any], masks: bool = False)
     return pkdzoo.Batch(images, [tuple(s) for s in case["image_shapes"]], instances)
 
 
+def made_image(name: str, size: tuple[int, int]) -> Tensor:
+    """A noisy image, or one of blocks of 16 x 16 pixels: uint8 (3, H, W) RGB."""
+    height, width = size
+    drawn = (height, width) if name.startswith("noise") else (-(-height // 16), -(-width // 16))
+    noise = (uniform(f"picture.{name}", (*drawn, 3)) / np.sqrt(3) + 1) * 127.5
+    pixels = torch.from_numpy(noise.astype(np.uint8)).permute(2, 0, 1)
+    if drawn != size:
+        pixels = pixels.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, :height, :width]
+    return pixels.contiguous()
+
+
 def error_of(tensor: Tensor, figures: dict[str, Any]) -> float:
     """Largest difference at the sampled places and of the mean, relative to the reference's largest value."""
     assert list(tensor.shape) == figures["shape"], f"{list(tensor.shape)} for {figures['shape']}"
@@ -193,15 +204,22 @@ KINDS = {
     "loss_rpn_bbox": "loss_rpn_box",
     "loss_pts_init": "loss_box_first",
     "loss_pts_refine": "loss_box",
+    "loss_cwd_fpn": "loss_cwd",
+    "loss_cwd_cls_head": "loss_cwd",
+    "loss_mgd_fpn": "loss_mgd",
+    "loss_ld_vlr": "loss_ld_region",
+    "loss_kd": "loss_ld_cls",
+    "loss_im": "loss_ld_feat",
 }
+NO_LOSSES = ("acc", "loss_kd_neg")  # the second is multiplied by 0
 
 
 def our_losses(losses: dict[str, float]) -> dict[str, float]:
     """The losses of a reference by their names here, summed over the levels."""
     sums: dict[str, float] = {}
     for key, value in losses.items():
-        stage, kind = re.fullmatch(r"(?:(s\d)\.)?(\w+)(?:\.\d+)?", key.removeprefix("student.")).groups()
-        if kind == "acc":  # not a loss
+        stage, kind = re.fullmatch(r"(?:student\.|distill\.|(s\d)\.)?([a-z_]+)\.?\d*", key).groups()
+        if kind in NO_LOSSES:
             continue
         name = KINDS.get(kind, kind) + (f"_{stage}" if stage else "")
         sums[name] = sums.get(name, 0.0) + value
@@ -210,7 +228,7 @@ def our_losses(losses: dict[str, float]) -> dict[str, float]:
 
 def loss_error(found: dict[str, Tensor], wanted: dict[str, float]) -> float:
     """Largest relative difference of a kind of loss; a millionth of the total counts as zero."""
-    assert set(found) == set(wanted)
+    assert set(found) == set(wanted), f"{sorted(found)} for {sorted(wanted)}"
     floor = 1e-6 * sum(wanted.values())
     return max(abs(float(found[key].detach()) - value) / max(value, floor) for key, value in wanted.items())
 

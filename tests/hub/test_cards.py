@@ -49,6 +49,8 @@ def test_card_table_and_registry_agree(name: str) -> None:
     found = {result.metric_name: result.metric_value for result in data.eval_results or ()}
     assert found == {key: value for key, value in row.metrics.items() if key in HUB_METRICS}
     assert found.get("AP") == line.AP
+    mask = row.metrics.get("mask_AP")
+    assert ("Mask AP" in text) == (mask is not None) and (mask is None or f"in percent: {mask:.1f}." in text)
     assert f"Source: {row.source}." in text
     size = f"{line.params:.1f}" if line.params >= 1 else f"{line.params:.2f}"
     assert f"{size} million parameters, {line.gflops:.1f} billion" in text
@@ -199,13 +201,13 @@ def test_names_from_strangers_are_text_on_a_card() -> None:
 
 
 def test_weights_of_other_projects_are_not_claimed() -> None:
-    """41 files are converted; ten of them lie on pages that only a browser opens."""
+    """70 files are of other projects; 15 of them lie on pages that only a browser opens."""
     texts = {name: (ROOT / "hub_cards" / f"{name}.md").read_text(encoding="utf-8") for name in NAMES}
     elsewhere = {name for name, text in texts.items() if "Trained elsewhere" in text}
     assert elsewhere == {name for name in NAMES if pkdzoo.get_weights(name).url}
     browser = {name for name, text in texts.items() if "only a browser can open" in text}
     assert browser == {name for name in NAMES if not pkdzoo.get_weights(name).direct}
-    assert len(elsewhere) == 41 and len(browser) == 10
+    assert len(elsewhere) == 70 and len(browser) == 15
     for name in NAMES:
         assert ("pretrained=True" in texts[name]) == (name not in browser)
         assert ("pkdzoo.load_checkpoint(" in texts[name]) == (name in browser)

@@ -121,9 +121,10 @@ class TestSettings:
 
     def test_top_counts_the_wanted_classes(self, model: pkdzoo.Detector, pixels: np.ndarray) -> None:
         everything = found_in(model.predict(pixels, threshold=0.0))
-        wanted = everything[everything.labels == 1]
+        expected = everything[everything.labels == 1]
         assert torch.equal(
-            found_in(model.predict(pixels, threshold=0.0, classes=["dog"], max_detections=5)).scores, wanted.scores[:5]
+            found_in(model.predict(pixels, threshold=0.0, classes=["dog"], max_detections=5)).scores,
+            expected.scores[:5],
         )
 
     def test_another_number_of_channels(self, pixels: np.ndarray) -> None:
@@ -159,7 +160,7 @@ class TestLinksAndVideos:
             with pytest.raises(UnreadableImage, match="HTTP 404"):
                 model.predict(server.url + "/none.png")
         assert torch.equal(result.boxes, found_in(model.predict(pixels, threshold=0.0)).boxes)
-        assert result.path == link and result.plot().size == (480, 288)  # the server is gone
+        assert result.path == link and result.plot().size == (80, 48)  # the server is gone
         assert [r.error is None for r in several] == [True, False]
 
     @pytest.fixture
@@ -177,7 +178,7 @@ class TestLinksAndVideos:
         assert results[2].title.startswith(f"{video} frame 2 at 0.20 s (80 x 48): 3 detections")
         with pytest.raises(ValueError, match="frames of a list are not kept; use predict_stream"):
             results[2].plot()  # a list of frames would fill the memory
-        assert next(model.predict_stream(video)).plot().size == (480, 288)
+        assert next(model.predict_stream(video)).plot().size == (80, 48)
 
     def test_a_video_on_the_command_line(
         self, model: pkdzoo.Detector, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -188,9 +189,9 @@ class TestLinksAndVideos:
         code, printed, err = run(capsys, *start, "--output", out, "--save", out / "found.json")
         assert (code, err) == (0, "")
         assert [json.loads(line)["frame"] for line in printed.splitlines()] == [0, 2, 4]
-        told = json.loads((out / "found.json").read_text())
-        assert [(i["file_name"], i["frame"]) for i in told["images"]] == [(f"{video}#{k}", k) for k in (0, 2, 4)]
-        assert told["images"][1]["time"] == pytest.approx(0.2)
+        written = json.loads((out / "found.json").read_text())
+        assert [(i["file_name"], i["frame"]) for i in written["images"]] == [(f"{video}#{k}", k) for k in (0, 2, 4)]
+        assert written["images"][1]["time"] == pytest.approx(0.2)
         assert frame_rate(out / "clip.mp4") == 5 and len(model.predict(out / "clip.mp4")) == 3
         (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[:500])
         code, _, err = run(capsys, "predict", saved, tmp_path / "cut.mp4", video, *words, "--output", out)
@@ -252,11 +253,11 @@ class TestMasks:
         assert result.masks is not None
         for mask, found in zip(result.masks, row["detections"]):
             assert np.array_equal(coco_mask.decode(found["mask"]), mask.numpy())
-        told = json.loads((tmp_path / "found.json").read_text())
-        assert [a["area"] for a in told["annotations"]] == result.masks.sum(dim=(1, 2)).tolist()
+        written = json.loads((tmp_path / "found.json").read_text())
+        assert [a["area"] for a in written["annotations"]] == result.masks.sum(dim=(1, 2)).tolist()
         again = CocoDataset(tmp_path / "found.json", tmp_path / "photos", with_masks=True)[0].instances
         assert again.masks is not None and torch.equal(again.masks[0], result.masks[0])
-        assert read_image(tmp_path / "drawn" / "a.png").shape == (3, 288, 480)
+        assert read_image(tmp_path / "drawn" / "a.png").shape == (3, 48, 80)
 
     def test_a_huge_image_costs_what_its_objects_cost(self) -> None:
         size, cells = (9000, 12000), torch.rand(50, 28, 28)

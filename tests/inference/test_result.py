@@ -220,7 +220,7 @@ class TestResult:
 
     def test_to_supervision_without_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "supervision", None)
-        with pytest.raises(ImportError, match=r"pip install pkdzoo\[supervision\]"):
+        with pytest.raises(ImportError, match=r"pip install -e .*\[supervision\]"):
             a_result().to_supervision()
 
     def test_plot_draws_what_scores_enough(self, tmp_path: Path) -> None:
@@ -232,7 +232,8 @@ class TestResult:
         assert not drawn[:4, 5:8].any()  # nothing of the cat's
         assert not np.asarray(image).any()  # the image itself is untouched
         result.save(tmp_path / "out.png")
-        assert Image.open(tmp_path / "out.png").size == (480, 400)  # four times, so that the caption has room
+        assert Image.open(tmp_path / "out.png").size == (120, 100)
+        assert result.plot(enlarge=True).size == (480, 400)  # four times, so that the caption has room
 
     def test_nothing_to_draw_on(self) -> None:
         with pytest.raises(ValueError, match="this result has no image"):
@@ -306,3 +307,46 @@ class TestResult:
         assert text_color_on((255, 255, 0)) == (0, 0, 0)
         assert text_color_on((0, 0, 120)) == (255, 255, 255)
         assert len({class_color(i) for i in range(80)}) == 80
+
+
+class TestSequence:
+    def test_one_detection_after_another(self) -> None:
+        result = a_result(path="a.png")
+        assert (len(result), len(result[0]), len(result[-1])) == (2, 1, 1)
+        assert (result[0].names, result[-1].names, result[0].path) == (["dog"], ["cat"], "a.png")
+        assert [detection.names for detection in result] == [["dog"], ["cat"]]
+        assert result[0].boxes.tolist() == [[10, 20, 60, 80]]
+        for wrong in (2, -3):
+            with pytest.raises(IndexError, match=f"detection {wrong} of 2"):
+                result[wrong]
+
+    @pytest.mark.parametrize(
+        "index",
+        [slice(1, None), [1], np.array([1]), np.array([False, True]), torch.tensor([1]), [False, True]],
+        ids=str,
+    )
+    def test_several(self, index: object) -> None:
+        assert a_result()[index].names == ["cat"]  # type: ignore[index]
+
+    def test_none(self) -> None:
+        result = a_result()
+        assert len(result[:0]) == len(result[[]]) == len(list(result[:0])) == 0
+        assert result[np.int64(1)].names == result[torch.tensor(1)].names == ["cat"]
+
+    def test_show_opens_the_annotated_image(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        shown: list[Image.Image] = []
+        monkeypatch.setattr(Image.Image, "show", lambda image, title=None: shown.append(image))
+        a_result(image=Image.new("RGB", (120, 100))).show()
+        assert np.asarray(shown[0]).any()
+
+
+class TestOfAPrediction:
+    @pytest.mark.parametrize("threshold", [None, 0.0])
+    def test_boxes_may_be_changed_in_place(
+        self, model: pkdzoo.Detector, pixels: np.ndarray, threshold: float | None
+    ) -> None:
+        result = model.predict(pixels, threshold=threshold, max_detections=3)
+        assert isinstance(result, Result)
+        for tensor in (result.boxes, result.scores, result.labels):
+            tensor += 1
+            assert not tensor.is_inference()

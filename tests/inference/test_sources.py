@@ -193,7 +193,7 @@ class TestVideos:
 
     def test_without_pyav(self, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "av", None)
-        with pytest.raises(ImportError, match=r"pip install pkdzoo\[video\]"):
+        with pytest.raises(ImportError, match=r"pip install -e .*\[video\]"):
             iterate_images(video)
 
 

@@ -77,6 +77,57 @@ def test_a_norm_that_still_learns_is_refused() -> None:
         fold_norms(detector(norm="bn").train().backbone)
 
 
+class NormAct(nn.BatchNorm2d):
+    """A norm that holds its activation, as timm's BatchNormAct2d does."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).relu()
+
+
+class Reversed(nn.Module):
+    """A module that runs its children in another order than it holds them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(self.norm(x))
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        nn.Sequential(nn.Conv2d(3, 8, 3), NormAct(8)),
+        nn.Sequential(nn.Conv2d(3, 8, 3), Reversed()),
+        nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3)), nn.BatchNorm2d(8)),
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, track_running_stats=False)),
+    ],
+    ids=["norm with activation", "other order", "parametrized", "no statistics"],
+)
+def test_what_is_more_than_a_plain_pair_is_kept(foreign: nn.Module) -> None:
+    model = detector()
+    model.backbone.foreign = foreign
+    for layer in foreign.modules():
+        if isinstance(layer, nn.BatchNorm2d) and layer.track_running_stats:
+            layer.running_mean.normal_()
+            layer.running_var.uniform_(0.5, 1.5)
+    x = torch.randn(2, 3, 16, 16)
+    foreign.eval()
+    before, norms = foreign(x), sum(isinstance(layer, nn.BatchNorm2d) for layer in foreign.modules())
+    model.optimize()
+    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in foreign.modules()) == norms
+    assert torch.allclose(foreign(x), before, atol=1e-5)
+
+
+def test_a_norm_without_weights_is_folded() -> None:
+    body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False)).eval()
+    body[1].running_mean.normal_()
+    x = torch.randn(2, 3, 16, 16)
+    before = body(x)
+    assert fold_norms(body) == 1 and torch.allclose(body(x), before, atol=1e-6)
+
+
 def test_of_a_foreign_module_nothing_is_folded() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3, 32), nn.BatchNorm2d(8))
     teacher = pkdzoo.Teacher(net, lambda net, images: [net(images)], (0.5,) * 3, (0.2,) * 3)

@@ -24,11 +24,11 @@ def layers() -> nn.Sequential:
 
 def test_torchs_initialization_stays_without_another_rule() -> None:
     torch.manual_seed(0)
-    wanted = layers().state_dict()
+    expected = layers().state_dict()
     torch.manual_seed(0)
     with poisoned_memory(), DeferredInit():
         found = layers().state_dict()
-    assert all(torch.equal(found[key], value) for key, value in wanted.items())
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
 
 
 def test_the_last_rule_holds_and_nothing_is_drawn_for_the_first() -> None:
@@ -80,10 +80,10 @@ def test_parameters_are_initialized_before_use(then: Callable[[nn.Linear], None]
         then(layer)
         return layer.state_dict()
 
-    wanted = made()
+    expected = made()
     with poisoned_memory(), DeferredInit():
         found = made()
-    assert all(torch.equal(found[key], value) for key, value in wanted.items())
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
 
 
 def truncated(weight: Tensor) -> None:
@@ -93,13 +93,13 @@ def truncated(weight: Tensor) -> None:
 @pytest.mark.parametrize("rule", [nn.init.orthogonal_, nn.init.dirac_, truncated])
 def test_rules_of_several_steps(rule: Callable[[Tensor], object]) -> None:
     torch.manual_seed(0)
-    wanted = torch.empty(32, 32, 1, 1)
-    rule(wanted)
+    expected = torch.empty(32, 32, 1, 1)
+    rule(expected)
     with poisoned_memory(), DeferredInit():
         layer = nn.Conv2d(32, 32, 1, bias=False)
         torch.manual_seed(0)
         rule(layer.weight)
-    assert torch.equal(layer.weight, wanted)
+    assert torch.equal(layer.weight, expected)
 
 
 def test_it_holds_for_one_thread_and_ends() -> None:

@@ -51,8 +51,8 @@ def test_dead_channels_count_as_in_the_reference_and_get_no_gradient() -> None:
     alive = [(i, v) for i, v, c in zip(figures["index"], figures["value"], of_channel) if c != 1]
     assert alive
     found = student.grad.flatten()[torch.tensor([i for i, _ in alive])]
-    wanted = torch.tensor([v for _, v in alive])
-    assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+    expected = torch.tensor([v for _, v in alive])
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("value", [0.1, 1 / 3, -7.7, 1e4])
@@ -134,9 +134,9 @@ def test_correlation_is_pearsons() -> None:
     student = student + teacher
     loss, r = pearson_correlation(student, teacher)
     rows = [x.transpose(0, 1).flatten(1) for x in (student, teacher)]
-    wanted = torch.stack([torch.corrcoef(torch.stack([s, t]))[0, 1] for s, t in zip(*rows)]).mean()
-    assert torch.allclose(r, wanted, rtol=1e-5)
-    assert torch.allclose(loss, (1 - wanted) * 83 / 84, rtol=1e-4)
+    expected = torch.stack([torch.corrcoef(torch.stack([s, t]))[0, 1] for s, t in zip(*rows)]).mean()
+    assert torch.allclose(r, expected, rtol=1e-5)
+    assert torch.allclose(loss, (1 - expected) * 83 / 84, rtol=1e-4)
 
 
 def test_large_mean_costs_no_precision() -> None:
@@ -144,9 +144,9 @@ def test_large_mean_costs_no_precision() -> None:
     student, teacher = (torch.randn(2, 8, 20, 24, generator=generator) for _ in range(2))
     far = [(x + 1000).requires_grad_() for x in (student, teacher)]
     exact = [x.detach().double().requires_grad_() for x in far]  # the same rounded values, wider arithmetic
-    loss, wanted = pearson(*far), pearson(*exact)
-    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
-    found, true = torch.autograd.grad(loss, far[0])[0], torch.autograd.grad(wanted, exact[0])[0]
+    loss, expected = pearson(*far), pearson(*exact)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    found, true = torch.autograd.grad(loss, far[0])[0], torch.autograd.grad(expected, exact[0])[0]
     assert (found - true).abs().max() < 1e-5 * true.abs().max()
 
 
@@ -154,8 +154,8 @@ def test_a_small_loss_keeps_its_digits() -> None:
     generator = torch.Generator().manual_seed(0)
     teacher = torch.randn(2, 8, 20, 24, generator=generator)
     student = teacher + 1e-2 * torch.randn(2, 8, 20, 24, generator=generator)
-    wanted = pearson(student.double(), teacher.double())
-    assert float(pearson(student, teacher)) == pytest.approx(wanted.item(), rel=1e-5)
+    expected = pearson(student.double(), teacher.double())
+    assert float(pearson(student, teacher)) == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_an_outlier_costs_no_precision() -> None:
@@ -170,12 +170,12 @@ def test_an_outlier_costs_no_precision() -> None:
 def test_half_inputs_and_autocast_compute_in_float32(dtype: torch.dtype) -> None:
     student, teacher = (torch.randn(2, 4, 8, 8).add(30).to(dtype) for _ in range(2))
     student.requires_grad_()
-    wanted = pearson(student.detach().float(), teacher.float())
+    expected = pearson(student.detach().float(), teacher.float())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = pearson(student, teacher)
         kl = norm_kl(student, teacher)
     assert loss.dtype == kl.dtype == torch.float32
-    assert torch.equal(loss, wanted)
+    assert torch.equal(loss, expected)
     loss.backward()
     assert student.grad.dtype == dtype
 
@@ -213,11 +213,11 @@ def test_a_single_value_a_channel_is_no_variation() -> None:
 def test_norm_kl_goes_to_pearson_as_the_temperature_grows() -> None:
     student, teacher = maps()
     student.requires_grad_()
-    wanted = pearson(student, teacher)
-    errors = [abs((norm_kl(student, teacher, t) - wanted).item()) for t in (10.0, 100.0, 1000.0)]
+    expected = pearson(student, teacher)
+    errors = [abs((norm_kl(student, teacher, t) - expected).item()) for t in (10.0, 100.0, 1000.0)]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 1e-4
-    a, b = (torch.autograd.grad(loss, student)[0] for loss in (wanted, norm_kl(student, teacher, 1e4)))
+    a, b = (torch.autograd.grad(loss, student)[0] for loss in (expected, norm_kl(student, teacher, 1e4)))
     assert torch.allclose(a, b, atol=1e-4 * float(a.abs().max()))
 
 
@@ -241,9 +241,9 @@ def test_compiles_without_a_break(backend: str) -> None:
     compiled = torch.compile(pearson, backend=backend, fullgraph=True)
     for noise in (1.0, 1e-3):
         student, teacher = pair_of(noise)
-        loss, wanted = compiled(student, teacher), pearson(student, teacher)
-        assert torch.allclose(loss, wanted, rtol=1e-6)
-        found, true = (torch.autograd.grad(each, student)[0] for each in (loss, wanted))
+        loss, expected = compiled(student, teacher), pearson(student, teacher)
+        assert torch.allclose(loss, expected, rtol=1e-6)
+        found, true = (torch.autograd.grad(each, student)[0] for each in (loss, expected))
         assert torch.allclose(found, true, rtol=1e-5, atol=1e-9)
 
 
@@ -272,8 +272,8 @@ def test_a_program_made_of_maps_that_hardly_agree_is_right_for_those_that_do() -
 
     program = make_fx(gradient, tracing_mode="symbolic")(*pair_of(1.0))
     near = pair_of(1e-3)
-    for found, wanted in zip(program(*near), gradient(*near)):
-        assert torch.allclose(found, wanted, rtol=1e-5, atol=1e-9)
+    for found, expected in zip(program(*near), gradient(*near)):
+        assert torch.allclose(found, expected, rtol=1e-5, atol=1e-9)
 
 
 @pytest.mark.parametrize("shape", [(2, 64, 50, 70), (1, 3, 1, 5), (3, 1, 4, 4)])

@@ -23,20 +23,20 @@ def one_hot() -> Tensor:
 
 def test_equals_torchvision_on_one_hot_targets() -> None:
     counted = LABELS >= 0
-    wanted = sigmoid_focal_loss(logits()[counted], one_hot()[counted], reduction="sum")
-    torch.testing.assert_close(sigmoid_focal(logits(), LABELS), wanted)
+    expected = sigmoid_focal_loss(logits()[counted], one_hot()[counted], reduction="sum")
+    torch.testing.assert_close(sigmoid_focal(logits(), LABELS), expected)
 
 
 def test_without_focus_it_is_balanced_cross_entropy() -> None:
     counted = LABELS >= 0
-    wanted = F.binary_cross_entropy_with_logits(logits()[counted], one_hot()[counted], reduction="sum")
-    torch.testing.assert_close(sigmoid_focal(logits(), LABELS, alpha=0.5, gamma=0.0), wanted / 2)
+    expected = F.binary_cross_entropy_with_logits(logits()[counted], one_hot()[counted], reduction="sum")
+    torch.testing.assert_close(sigmoid_focal(logits(), LABELS, alpha=0.5, gamma=0.0), expected / 2)
 
 
 @pytest.mark.parametrize("gamma", [2.0, 1.5])
 def test_probabilities_give_the_same_number_as_logits(gamma: float) -> None:
-    wanted = sigmoid_focal(logits(), LABELS, gamma=gamma)
-    torch.testing.assert_close(focal_of_probabilities(logits().sigmoid(), LABELS, gamma=gamma), wanted)
+    expected = sigmoid_focal(logits(), LABELS, gamma=gamma)
+    torch.testing.assert_close(focal_of_probabilities(logits().sigmoid(), LABELS, gamma=gamma), expected)
 
 
 def test_by_hand() -> None:
@@ -75,11 +75,11 @@ def test_blocks_are_of_any_size(monkeypatch, block: int, gamma: float) -> None:
     monkeypatch.setattr(detection, "_BLOCK", block)
     x, same = (logits().repeat(2, 1, 1).requires_grad_() for _ in range(2))
     counted = LABELS.repeat(2, 1) >= 0
-    wanted = sigmoid_focal_loss(same[counted], one_hot().repeat(2, 1, 1)[counted], gamma=gamma, reduction="sum")
+    expected = sigmoid_focal_loss(same[counted], one_hot().repeat(2, 1, 1)[counted], gamma=gamma, reduction="sum")
     found = sigmoid_focal(x, LABELS.repeat(2, 1), gamma=gamma)
-    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(found, expected)
     (3 * found).backward()
-    (3 * wanted).backward()
+    (3 * expected).backward()
     torch.testing.assert_close(x.grad, same.grad)
 
 
@@ -90,11 +90,11 @@ def test_sure_logits_keep_their_digits(size: float) -> None:
     double = x.detach().double().requires_grad_()
     labels = torch.tensor([0, 0, 2, 1])
     found = sigmoid_focal(x, labels)
-    wanted = sigmoid_focal_loss(double, torch.tensor([[1.0, 0], [1, 0], [0, 0], [0, 1]]).double(), reduction="sum")
-    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=0)
+    expected = sigmoid_focal_loss(double, torch.tensor([[1.0, 0], [1, 0], [0, 0], [0, 1]]).double(), reduction="sum")
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0)
     found.backward()
-    wanted.backward()
-    assert wanted.isfinite() and double.grad.isfinite().all()
+    expected.backward()
+    assert expected.isfinite() and double.grad.isfinite().all()
     torch.testing.assert_close(x.grad.double(), double.grad, rtol=2e-5, atol=1e-30)
 
 
@@ -143,8 +143,8 @@ def test_compiles_as_one_graph() -> None:
 
 def test_cross_entropy_of_probabilities_is_torchs() -> None:
     p, target = torch.rand(50), torch.rand(50)
-    wanted = F.binary_cross_entropy(p, target, reduction="none")
-    torch.testing.assert_close(cross_entropy_of_probabilities(p, target), wanted)
+    expected = F.binary_cross_entropy(p, target, reduction="none")
+    torch.testing.assert_close(cross_entropy_of_probabilities(p, target), expected)
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0])

@@ -25,9 +25,9 @@ def logits() -> Tensor:
 
 def test_quality_stands_at_the_own_class_only() -> None:
     target = one_hot_quality(LABELS, QUALITY, 4)
-    wanted = torch.zeros(5, 4)
-    wanted[0, 0], wanted[1, 3] = 0.9, 0.2
-    assert torch.equal(target, wanted)
+    expected = torch.zeros(5, 4)
+    expected[0, 0], expected[1, 3] = 0.9, 0.2
+    assert torch.equal(target, expected)
 
 
 def test_a_perfect_answer_costs_nothing_and_pulls_nowhere() -> None:
@@ -42,8 +42,8 @@ def test_a_perfect_answer_costs_nothing_and_pulls_nowhere() -> None:
 def test_without_focus_it_is_cross_entropy() -> None:
     counted = LABELS >= 0
     target = one_hot_quality(LABELS, QUALITY, 4)[counted]
-    wanted = F.binary_cross_entropy_with_logits(logits()[counted], target, reduction="sum")
-    torch.testing.assert_close(quality_focal(logits(), LABELS, QUALITY, beta=0.0), wanted)
+    expected = F.binary_cross_entropy_with_logits(logits()[counted], target, reduction="sum")
+    torch.testing.assert_close(quality_focal(logits(), LABELS, QUALITY, beta=0.0), expected)
 
 
 def test_by_hand() -> None:
@@ -54,8 +54,8 @@ def test_by_hand() -> None:
 
 
 def test_probabilities_give_the_same_number_as_logits() -> None:
-    wanted = quality_focal(logits(), LABELS, QUALITY)
-    torch.testing.assert_close(quality_focal_of_probabilities(logits().sigmoid(), LABELS, QUALITY), wanted)
+    expected = quality_focal(logits(), LABELS, QUALITY)
+    torch.testing.assert_close(quality_focal_of_probabilities(logits().sigmoid(), LABELS, QUALITY), expected)
 
 
 @pytest.mark.parametrize("loss", [quality_focal, lambda x, *rest: quality_focal_of_probabilities(x.sigmoid(), *rest)])
@@ -71,8 +71,8 @@ def test_distribution_by_hand() -> None:
     """2.25 lies between 2 and 3: three quarters of the cross entropy with 2, one quarter of that with 3."""
     x = torch.randn(1, 5)
     chances = x.log_softmax(-1)[0]
-    wanted = -(0.75 * chances[2] + 0.25 * chances[3])
-    torch.testing.assert_close(distribution_focal(x, torch.tensor([2.25]))[0], wanted)
+    expected = -(0.75 * chances[2] + 0.25 * chances[3])
+    torch.testing.assert_close(distribution_focal(x, torch.tensor([2.25]))[0], expected)
 
 
 def test_distribution_is_best_where_its_mean_is_the_value() -> None:
@@ -85,8 +85,8 @@ def test_distribution_is_best_where_its_mean_is_the_value() -> None:
 
 def test_distribution_of_a_whole_number_is_plain_cross_entropy() -> None:
     x = torch.randn(3, 17)
-    wanted = F.cross_entropy(x, torch.tensor([0, 7, 15]), reduction="none")
-    torch.testing.assert_close(distribution_focal(x, torch.tensor([0.0, 7.0, 15.0])), wanted)
+    expected = F.cross_entropy(x, torch.tensor([0, 7, 15]), reduction="none")
+    torch.testing.assert_close(distribution_focal(x, torch.tensor([0.0, 7.0, 15.0])), expected)
 
 
 def test_distribution_shapes_and_gradient() -> None:

@@ -29,13 +29,13 @@ def test_a_tower_resumes_where_it_was_tapped(name: str) -> None:
     model = built(name)
     with torch.no_grad():
         levels = model.extract_features(images()).levels
-        wanted, none = model.head(levels)
+        expected, none = model.head(levels)
         assert none is None
         for tap in range(model.head.depth + 1):
             outputs, taps = model.head(levels, tap)
             resumed = model.head.resume(taps)
             for part in ("cls", "box", "quality"):
-                for one, other, third in zip(*(getattr(o, part) or [] for o in (wanted, outputs, resumed))):
+                for one, other, third in zip(*(getattr(o, part) or [] for o in (expected, outputs, resumed))):
                     assert torch.equal(one, other) and torch.equal(one, third)
 
 
@@ -83,9 +83,9 @@ def test_decoding_is_exact_under_autocast(name: str) -> None:
     with torch.no_grad():
         trace = model.trace(images(), upto="head")
         rows = flatten_levels(trace.outputs.box, model.box_channels)
-        wanted = model.decode(rows, trace.priors)
+        expected = model.decode(rows, trace.priors)
         with torch.autocast("cpu", torch.bfloat16):
-            assert torch.equal(model.decode(rows, trace.priors), wanted)
+            assert torch.equal(model.decode(rows, trace.priors), expected)
 
 
 def test_boxes_with_nothing_inside_the_image_are_no_detections() -> None:
@@ -114,8 +114,8 @@ def test_reppoints_box_is_mean_and_spread_of_its_points() -> None:
     points = torch.stack([y, x], dim=1).flatten().view(1, 18, 1, 1)
     head.moment.data = torch.tensor([0.0, 2.0]).log().clamp(min=-1)  # width shrinks by e, height doubles
     half = torch.tensor([float(x.std()) / 2.718281828, float(y.std()) * 2])
-    wanted = torch.cat([torch.tensor([2.0, 3.0]) - half, torch.tensor([2.0, 3.0]) + half])
-    torch.testing.assert_close(head.box_of(points).flatten(), wanted)
+    expected = torch.cat([torch.tensor([2.0, 3.0]) - half, torch.tensor([2.0, 3.0]) + half])
+    torch.testing.assert_close(head.box_of(points).flatten(), expected)
 
 
 def test_reppoints_slow_gradients() -> None:

@@ -69,6 +69,46 @@ def test_names_that_nobody_has() -> None:
         pkdzoo.create_detector("retina_r10w16", num_classes=0)
 
 
+def test_folders_need_no_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path, a name in the current folder, and a run's folder, of which the best student is taken."""
+    model = pkdzoo.create_detector("retina_r10w16", label_names=["a", "b"])
+    model.save_pretrained(tmp_path / "runs" / "mine" / "last")
+    best = model.save_pretrained(tmp_path / "runs" / "mine" / "best")
+    monkeypatch.chdir(tmp_path)
+    for name in (str(best), "runs/mine", "local-dir:runs/mine", str(tmp_path / "runs" / "mine" / "")):
+        found = pkdzoo.create_detector(name)
+        assert found.label_names == ("a", "b")
+        assert Path(str(found.loaded_from).removeprefix("local-dir:")).resolve() == best.resolve()
+    monkeypatch.chdir(tmp_path / "runs")
+    assert pkdzoo.create_detector("mine").num_classes == 2
+    (tmp_path / "runs" / "retina_r10w16").mkdir()  # a registered name stays one
+    assert pkdzoo.create_detector("retina_r10w16").num_classes == 80
+
+
+def test_folders_that_hold_no_detector(tmp_path: Path) -> None:
+    missing = tmp_path / "rum"
+    for open_it in (pkdzoo.create_detector, pkdzoo.from_pretrained):
+        with pytest.raises(FileNotFoundError, match=f"there is no such folder: {missing}"):
+            open_it(str(missing))
+    with pytest.raises(FileNotFoundError, match=f"there is no such folder: {missing}"):
+        pkdzoo.create_detector(f"local-dir:{missing}")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"is a run that has not saved a detector yet: .*--resume"):
+        pkdzoo.create_detector(str(tmp_path / "run"))
+    with pytest.raises(FileNotFoundError, match=r"neither config\.json nor a run's best/ or last/"):
+        pkdzoo.create_detector(str(tmp_path))
+
+
+def test_habits_of_other_libraries_are_answered() -> None:
+    model = pkdzoo.create_detector("retina_r10w16")
+    with pytest.raises(TypeError, match=r"losses of a pkdzoo\.Batch, not of a str: .*model\.predict\(image\)"):
+        model("a.jpg")
+    for call in (lambda: model.train(data="coco.yaml", epochs=3), lambda: model.train("coco.yaml")):
+        with pytest.raises(TypeError, match=r"takes no data: to train, write `accelerate launch recipes/train\.py"):
+            call()
+    assert model.train().training and not model.train(False).training
+
+
 def test_weights_that_nobody_has() -> None:
     with pytest.raises(
         ValueError,

@@ -66,8 +66,8 @@ def test_a_repository_of_the_hub(server: Served, tmp_path: Path) -> None:
         command = [sys.executable, "-c", LOAD, server.url, *names]
         run = subprocess.run(command, env={**env, **more}, capture_output=True, text=True, timeout=120)
         assert run.returncode == 0, run.stderr
-        wanted = [["retina_r10w16", ["cat", "dog"], name] for name in names]
-        assert [json.loads(line) for line in run.stdout.splitlines()] == wanted
+        expected = [["retina_r10w16", ["cat", "dog"], name] for name in names]
+        assert [json.loads(line) for line in run.stdout.splitlines()] == expected
         loads = " ".join(line for line in server.requests if "resolve" in line or "loaded" in line)
         return [re.findall(r"(\w+ \S+resolve\S+)", part) for part in loads.split("GET /loaded")[:-1]]
 

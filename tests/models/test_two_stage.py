@@ -9,8 +9,9 @@ from torchvision.ops import box_iou
 import pkdzoo
 from pkdzoo.models.assigners.max_iou import NEGATIVE
 from pkdzoo.models.faster_rcnn import FasterRCNN
+from pkdzoo.models.rpn import ProposalConfig
 from pkdzoo.models.trace import Trace
-from pkdzoo.models.two_stage import BACKGROUND, OBJECT, ProposalConfig
+from pkdzoo.models.two_stage import BACKGROUND, OBJECT
 from pkdzoo.structures import IGNORE, PostProcess
 
 NONE = pkdzoo.Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))

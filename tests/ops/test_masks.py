@@ -75,8 +75,8 @@ def test_pasting_undoes_cutting() -> None:
 def test_pasting_stays_in_the_image(box: list[float]) -> None:
     drawn = paste_masks(torch.ones(1, 28, 28), torch.tensor([box]), (30, 40))
     x1, y1, x2, y2 = (int(v) for v in box)
-    wanted = rectangle(30, 40, max(0, x1), max(0, y1), x2, y2) if x2 > x1 else torch.zeros(30, 40, dtype=torch.bool)
-    assert torch.equal(drawn[0], wanted)
+    expected = rectangle(30, 40, max(0, x1), max(0, y1), x2, y2) if x2 > x1 else torch.zeros(30, 40, dtype=torch.bool)
+    assert torch.equal(drawn[0], expected)
 
 
 def test_threshold() -> None:

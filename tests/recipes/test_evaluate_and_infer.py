@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,11 +46,38 @@ def test_evaluate_writes_what_it_prints(capsys, folder, shapes, tmp_path) -> Non
     metrics = json.loads(path.read_text())
     assert code == 0 and "AP50" in out and str(path) in out and "5 images" in err
     assert set(METRICS) <= set(metrics) and tuple(metrics["per_class"]) == CLASSES
+    assert tuple(metrics["best_f1"]["per_class"]) == CLASSES and "threshold with the highest F1" in out
     assert metrics["images"] > 0 and len(metrics["annotations_sha256"]) == 64 and metrics["hardware"]
     assert str(folder) in metrics["weights"] and metrics["annotations"].endswith("instances_val2017.json")
     words = ("--data", shapes, "--output", tmp_path / "run.json", "--batch-size", 5, "--json", *HERE)
-    told = json.loads(run(capsys, "eval", folder.parent, *words)[1])  # a run's folder
-    assert {key: told[key] for key in METRICS} == pytest.approx({key: metrics[key] for key in METRICS})
+    printed = json.loads(run(capsys, "eval", folder.parent, *words)[1])  # a run's folder
+    assert {key: printed[key] for key in METRICS} == pytest.approx({key: metrics[key] for key in METRICS})
+
+
+def test_evaluate_writes_into_the_run(capsys, folder, shapes, tmp_path, monkeypatch) -> None:
+    run_folder, here = tmp_path / "run", tmp_path / "here"
+    for student in ("best", "last"):
+        shutil.copytree(folder, run_folder / student)
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert run(capsys, "eval", run_folder, "--data", shapes, *HERE)[0] == 0
+    assert {path.name for path in run_folder.iterdir()} == {"best", "last"}  # a folder without a recipe is no run
+    (run_folder / "recipe.json").write_text("{}")
+    for model, name in ((run_folder, "eval_val.json"), (run_folder / "last", "eval_val_last.json")):
+        out = run(capsys, "eval", model, "--data", shapes, *HERE)[1]
+        assert f"written to {run_folder / name}" in out
+        assert "best_f1" in json.loads((run_folder / name).read_text())
+    assert not list(here.iterdir())
+
+
+def test_saved_predictions_are_evaluated(capsys, folder, shapes, tmp_path) -> None:
+    """What ``predict --save`` writes has the numbers of ``eval``, with image ids of its own."""
+    words = ("--max-detections", 100, "--threshold", 0.05, "--device", "cpu")
+    wanted = json.loads(run(capsys, "eval", folder, "--data", shapes, "--json", *HERE)[1])
+    for name in ("found.json", "found.jsonl"):
+        assert run(capsys, "predict", folder, shapes / "val2017", "--save", tmp_path / name, *words)[0] == 0
+        told = json.loads(run(capsys, "eval", tmp_path / name, "--data", shapes, "--json", *HERE)[1])
+        assert {key: told[key] for key in METRICS} == pytest.approx({key: wanted[key] for key in METRICS}, abs=1e-3)
 
 
 def test_evaluate_reads_the_results_of_others(shapes, tmp_path) -> None:
@@ -69,8 +97,8 @@ def test_evaluate_refuses(capsys, folder, shapes, tmp_path) -> None:
     assert "holds no detector" in why(tmp_path)
     assert "Did you mean fcos_r10w16" in why("fcos_r10w61")
     stranger = pkdzoo.create_detector("fcos_r10w16", num_classes=2, label_names=("cat", "dog"))
-    told = why(stranger.save_pretrained(tmp_path / "pets"))
-    assert "are not in label_names" in told and "write --skip-other-classes" in told
+    message = why(stranger.save_pretrained(tmp_path / "pets"))
+    assert "are not in label_names" in message and "write --skip-other-classes" in message
     assert not (tmp_path / "none.json").exists()
 
 
@@ -91,7 +119,7 @@ def test_infer_draws_and_writes(folder, shapes, tmp_path: Path) -> None:
     assert done.returncode == 1  # one could not be read
     assert "bad.jpg" in done.stderr and "1 of 6 images could not be read" in done.stderr
     assert "Traceback" not in done.stderr and "%|" not in done.stderr  # no bar where there is no terminal
-    told = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    assert len(told["images"]) == 5 and {c["name"] for c in told["categories"]} == set(CLASSES)
+    written = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert len(written["images"]) == 5 and {c["name"] for c in written["categories"]} == set(CLASSES)
     assert len(list((tmp_path / "out").glob("*.png"))) + len(list((tmp_path / "out").glob("*.jpg"))) == 5
-    assert Image.open(next(p for p in (tmp_path / "out").iterdir() if p.suffix != ".json")).size == (480, 320)
+    assert Image.open(next(p for p in (tmp_path / "out").iterdir() if p.suffix != ".json")).size == (96, 64)

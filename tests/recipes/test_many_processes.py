@@ -146,7 +146,7 @@ def test_two_processes_resume_to_the_last_bit(case, recipe, shapes, tmp_path) ->
         if number == signal.SIGKILL:
             assert codes[0] == -signal.SIGKILL, part.text()
         else:
-            assert codes == [0, 0] and "stopped on request at step 7 of 8" in part.text(), part.text()
+            assert codes == [143, 143] and "stopped on request at step 7 of 8" in part.text(), part.text()
         found = checkpoint.find_checkpoint(cut)
         assert found is not None
         assert (found[1].step, found[1].epoch, found[1].step_in_epoch) == {3: (2, 0, 2), 6: (7, 1, 3)}.get(

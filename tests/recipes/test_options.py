@@ -344,9 +344,7 @@ def test_trackers_that_are_not_there(train, recipe, shapes, tmp_path, monkeypatc
     with pytest.raises(SystemExit, match="Unsupported logging capability: tensorbord"):
         train(*words, "tensorbord")
     monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: [])
-    with pytest.raises(
-        SystemExit, match=r'--tracker tensorboard: .* not installed, pip install "pkdzoo\[tensorboard\]"'
-    ):
+    with pytest.raises(SystemExit, match=r"--tracker tensorboard: .* not installed, pip install tensorboard"):
         train(*words, "tensorboard")
     with pytest.raises(SystemExit, match="--tracker wandb: its package is not installed, pip install wandb"):
         train(*words, "wandb")

@@ -53,7 +53,7 @@ def run(tmp_path: Path) -> Path:
     measured = f"/annsmith/recipes/evaluate.py {big / 'best'} --data /data/shapes"
     teacher = saved(big / "best", "fcos_r10w16", {"AP": 55.25}, command=measured)
     (big / "recipe.json").write_text(json.dumps(Recipe("big_teacher", "fcos_r10w16").to_dict()))
-    distill = Distill(f"local-dir:{teacher}", {"pkd": {"weight": 6.0}})
+    distill = Distill(f"local-dir:{teacher}", {"pkd": {"weight": 6.0, "levels": 4}})
     plain = Recipe("plain", "retina_r10w16", data=Data(generate={"train": 9}), seed=3)
     metrics = {"AP": 31.5, "AP50": 60.0, "APl": None, "AR100": 44.0, "per_class": {"circle": 40.0, "square": 23.0}}
     about = {
@@ -248,6 +248,16 @@ def test_images_of_others_are_published_only_when_asked(run: Path, tmp_path: Pat
     assert b"Smith" not in (folder / "predictions.png").read_bytes()
 
 
+def test_images_of_other_data_are_not_taken_for_generated_ones(run: Path, tmp_path: Path) -> None:
+    """A recipe that generates its data can be trained on a data set; its images are not published unasked."""
+    pkdzoo.create_detector("retina_r10w16", label_names=["cat", "dog"], resize=(64, 96)).save_pretrained(run / "best")
+    facts = {"license": "MIT", "teacher_license": "MIT"}
+    with pytest.raises(ValueError, match=r"license of the data set \(a custom data set\) is unknown"):
+        prepare(str(run), tmp_path / "a", **facts)
+    folder = prepare(str(run), tmp_path / "b", **facts, data="pets", data_license="CC0-1.0")
+    assert "predictions.png" not in names_in(folder) and "generated shapes" not in (folder / "README.md").read_text()
+
+
 def test_arms_that_differ_in_more_are_not_compared(run: Path, tmp_path: Path) -> None:
     other = Recipe("plain", "retina_r10w16", {"norm": "gn"}, data=Data(generate={"train": 9}), seed=3)
     (run.parent / "plain" / "recipe.json").write_text(json.dumps(other.to_dict()))
@@ -423,3 +433,20 @@ def test_dry_runs(
     code, out, err = dry("--dry-run")  # a preview, and all that is missing at once
     assert code == 1 and out.startswith("---\nlibrary_name: pkdzoo\n") and "- these weights: unknown" in out
     assert re.search(r"licenses of the weights and of the teacher \(big_teacher\) are .* --license ID --teacher-", err)
+
+
+def test_weights_without_a_license_are_published_once_the_caller_states_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = checkpoint(tensors(pkdzoo.create_detector("retina_r10w16")))
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo" / "x.pth").write_bytes(content)
+    monkeypatch.setenv("PKDZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PKDZOO_MIRROR", str(tmp_path))
+    digest = hashlib.sha256(content).hexdigest()
+    register(monkeypatch, Weights("coco_1x", url="https://host/zoo/x.pth", sha256=digest[:8]))
+    with pytest.raises(ValueError, match="license of the weights is unknown"):
+        prepare("test_retina.coco_1x", tmp_path / "a", "org/a")
+    folder = prepare("test_retina.coco_1x", tmp_path / "a", "org/a", license="GPL-3.0")
+    assert "license: gpl-3.0" in (folder / "README.md").read_text()
+    assert all(pkdzoo.get_weights(name).license == "unknown" for name in ("rtmdet_s_yolo", "rtmdet_tiny_kd_s"))

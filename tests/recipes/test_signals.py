@@ -91,14 +91,14 @@ def test_sigterm_ends_in_a_checkpoint(launcher, whom, recipe, shapes, tmp_path) 
         time.sleep(0.05)
     code = wait_for_the_end(process, members)
     if launcher == "python":
-        assert code == 0  # a launcher reports the signal, with its own code
+        assert code == 128 + signal.SIGTERM  # a launcher reports the signal, with its own code
     found = checkpoint.find_checkpoint(output)
     assert found is not None and "stopped on request" in (tmp_path / "out").read_text()
     assert found[1].step == log_lines(output)[-1]["step"]
 
 
 def test_the_slurm_script_trains_on_two_machines_and_goes_on(recipe, shapes, tmp_path) -> None:
-    """With stand-ins for srun and scontrol: two agents of one CPU process, each told its own machine's number."""
+    """With stand-ins for srun and scontrol: two agents of one CPU process, each given its own machine's number."""
     tools, output = tmp_path / "bin", tmp_path / "run"
     tools.mkdir()
     for name, text in {

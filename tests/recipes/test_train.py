@@ -200,8 +200,9 @@ def test_asked_to_stop_it_saves_and_ends(
     number, place, said, stands, train, recipe, shapes, whole, tmp_path, capsys
 ) -> None:
     command = [recipe, "--data", shapes]
-    with happening(place, lambda: os.kill(os.getpid(), number)):
+    with happening(place, lambda: os.kill(os.getpid(), number)), pytest.raises(SystemExit) as ended:
         train(*command, "--output", tmp_path / "cut")
+    assert ended.value.code == 128 + number
     assert said in capsys.readouterr().out
     found = checkpoint.find_checkpoint(tmp_path / "cut")
     assert found is not None
@@ -210,13 +211,14 @@ def test_asked_to_stop_it_saves_and_ends(
     assert_same_run(whole, tmp_path / "cut")
 
 
-def test_asked_to_stop_in_the_last_evaluation_the_next_arm_waits(train, recipe, shapes, tmp_path) -> None:
+def test_asked_to_stop_in_the_last_evaluation_the_next_recipe_waits(train, recipe, shapes, tmp_path) -> None:
     recipe.write_text(
         recipe.read_text() + DISTILL + 'RECIPES = [replace(RECIPE, name="plain", distill=None), RECIPE]\n'
     )
     words = [recipe, "--data", shapes, "--output", tmp_path, "--set", "schedule.max_steps=1"]
-    with happening("evaluation", lambda: os.kill(os.getpid(), signal.SIGTERM)):
+    with happening("evaluation", lambda: os.kill(os.getpid(), signal.SIGTERM)), pytest.raises(SystemExit) as ended:
         train(*words)
+    assert ended.value.code == 143
     found = checkpoint.find_checkpoint(tmp_path / "plain")
     assert found is not None and found[1].done and not (tmp_path / "tiny").exists()
 
@@ -297,7 +299,7 @@ def test_patience_ends_a_run_early(train, recipe, shapes, tmp_path) -> None:
     assert newest is not None and newest[1].done and newest[1].epoch == 3
 
 
-def test_several_arms_are_compared(train, recipe, tmp_path, capsys) -> None:
+def test_several_recipes_are_compared(train, recipe, tmp_path, capsys) -> None:
     recipe.write_text(
         recipe.read_text() + DISTILL + 'RECIPES = [replace(RECIPE, name="plain", distill=None), RECIPE]\n'
     )

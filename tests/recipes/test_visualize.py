@@ -102,7 +102,7 @@ def test_logs_alone(main, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["retina_r50x"], "retina_r50"),
         (["{tmp}"], "holds no detector"),
@@ -113,11 +113,11 @@ def test_logs_alone(main, tmp_path: Path) -> None:
         (["fcos_r18w24.shapes", "--count", "0"], "from 1 up"),
     ],
 )
-def test_what_is_wrong_is_one_line(main, words: list[str], told: str, tmp_path: Path) -> None:
+def test_what_is_wrong_is_one_line(main, words: list[str], expected: str, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(*(word.replace("{tmp}", str(tmp_path)) for word in words), "--output", tmp_path / "figures")
     message = str(stopped.value)
-    assert message.startswith("error: ") and told in message and "\n" not in message
+    assert message.startswith("error: ") and expected in message and "\n" not in message
     assert not (tmp_path / "figures").exists()
 
 

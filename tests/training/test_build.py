@@ -14,6 +14,7 @@ from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.inherit import inherit
 from pkdzoo.training import build
+from pkdzoo.training.provenance import about_teacher
 from pkdzoo.training.recipe import Data, Distill, Optim, Recipe
 
 DATA = Data(short=64, long=96, batch_size=4, workers=0, min_image_size=0)
@@ -112,7 +113,15 @@ def test_teachers(tmp_path) -> None:
     weights = str(folder / "model.safetensors")
     loaded = build.build_teacher(Distill("fcos_r10w16", teacher_weights=weights), CLASSES)
     assert same(teacher, loaded) and loaded.label_names == CLASSES
-    assert same(teacher, build.build_teacher(Distill(f"local-dir:{folder}"), ("other", "names")))
+    run = tmp_path / "run"
+    (run / "best").parent.mkdir()
+    folder.rename(run / "best")
+    for name in (f"local-dir:{run / 'best'}", str(run / "best"), str(run)):
+        assert same(teacher, build.build_teacher(Distill(name), ("other", "names")))
+        assert about_teacher(Distill(name))["teacher_architecture"] == "fcos_r10w16"
+    for name in (f"local-dir:{tmp_path / 'rum'}", str(tmp_path / "rum")):
+        with pytest.raises(ValueError, match=r"there is no such folder: .*rum.*Train the teacher first"):
+            build.build_teacher(Distill(name), CLASSES)
     with pytest.raises(ValueError, match=r"cannot be loaded: there are no weights.*distill\.teacher_weights=FILE"):
         build.build_teacher(Distill("fcos_r10w16"), CLASSES)
     assert build.build_teacher(Distill("fcos_r10w16", teacher_weights="random"), CLASSES).loaded_from is None

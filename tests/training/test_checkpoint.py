@@ -15,9 +15,12 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+import pkdzoo
 from pkdzoo.training import checkpoint, run_folder
 from pkdzoo.training.checkpoint import Progress, find_checkpoint, list_checkpoints, read_checkpoint, save_checkpoint
-from pkdzoo.training.recipe import Recipe
+from pkdzoo.training.optim import build_optimizer, build_schedule
+from pkdzoo.training.recipe import Optim, Recipe, Schedule
+from pkdzoo.training.task import SupervisedTask
 from pkdzoo.utils.files import write_json
 
 RECIPE = Recipe("run", "retina_r18")
@@ -43,6 +46,29 @@ def test_round_trip_and_progress_as_data(output) -> None:
     assert torch.equal(tensors["task.w"], torch.arange(3.0)) and rest == {"scheduler": {"last": 7}}
 
 
+def test_factors_that_regroup_the_parameters_keep_each_ones_momentum(output) -> None:
+    """With a factor for biases the optimizer has two groups, in another order than the checkpoint's one."""
+    task = SupervisedTask(pkdzoo.create_detector("retina_r10w16"))
+    before, after = Optim(lr=0.1), Optim(lr=0.2, bias_lr_mult=2.0, weight_decay=0.5)
+    optimizer = build_optimizer(task, before, 16)
+    schedule = Schedule(epochs=10, milestones=(4,), warmup=None)
+    for parameter in task.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    wanted = {name: optimizer.state[p]["momentum_buffer"].clone() for name, p in task.named_parameters()}
+    tensors, rest = checkpoint.snapshot(task, optimizer, build_schedule(optimizer, schedule, 1), None, None)
+    path = save_checkpoint(output, Progress(step=5), tensors, rest, 2)
+    optimizer = build_optimizer(task, after, 16)
+    scheduler = build_schedule(optimizer, schedule, 1)
+    checkpoint.restore(path, 5, task, optimizer, scheduler, None, None)
+    assert [round(group["lr"], 9) for group in optimizer.param_groups] == [0.02, 0.04]
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.5}
+    for name, parameter in task.named_parameters():
+        assert torch.equal(optimizer.state[parameter]["momentum_buffer"], wanted[name]), name
+    scheduler.step()
+    assert scheduler.last_epoch == 6 and scheduler.get_last_lr() == pytest.approx([0.02, 0.04])
+
+
 def test_only_the_newest_stay(output) -> None:
     for step in (1, 2, 9, 10):
         save(output, step)
@@ -62,14 +88,14 @@ def test_the_manifest_decides_and_not_the_folders_name(output) -> None:
 def test_what_was_passed_over_goes_with_the_next_save(output, keep) -> None:
     for step in (5, 8):
         save(output, step, keep=2)
-    (output / "checkpoints" / "step_00000008" / "rest.pt").write_bytes(b"")
+    (output / "checkpoints" / "step_00000008" / "optimizer.safetensors").write_bytes(b"")
     with pytest.warns(UserWarning, match="is damaged"):
         assert find_checkpoint(output)[1].step == 5
     save(output, 6, keep=keep)  # the run went on from 5
     assert [path.name for path in list_checkpoints(output)] == ["step_00000006", "step_00000005"][:keep]
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "rest.pt"])
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors"])
 def test_a_flipped_byte_or_a_missing_file_is_passed_over(output, name) -> None:
     save(output, 1)
     save(output, 2)
@@ -173,7 +199,7 @@ def test_the_rest_of_a_killed_save_is_cleared_away(output) -> None:
     rest.mkdir()
     (rest / "model.safetensors").write_bytes(b"half")
     (output / "best").mkdir()
-    (output / "best" / ".model.safetensors.ab12").write_bytes(b"half")
+    (output / "best" / ".model.ab12cd34.safetensors").write_bytes(b"half")
     run_folder.open_output(output, RECIPE, ABOUT)
     assert not list((output / "best").iterdir())
     assert [path.name for path in (output / "checkpoints").iterdir()] == ["step_00000001"]

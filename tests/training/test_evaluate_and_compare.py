@@ -12,7 +12,7 @@ from pkdzoo.data import make_shapes
 from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.evaluation import METRICS, CocoEvaluator
 from pkdzoo.inference.result import Result
-from pkdzoo.structures import Detections
+from pkdzoo.structures import Detections, Instances
 from pkdzoo.training import build
 from pkdzoo.training.compare import add_gap, table
 from pkdzoo.training.evaluate import evaluate, open_detector
@@ -79,6 +79,20 @@ def test_the_share_of_the_gap() -> None:
     assert "75%" in text and "-10%" in text and len({len(line) for line in text.splitlines()[1:]}) == 1
 
 
+def test_the_plain_student_of_a_gap_is_the_same_student() -> None:
+    """A teacher's own run and another student are no baseline, wherever they stand."""
+    rows = [
+        row("t", "teacher", 40.0),
+        row("teachers run", "its run", 39.0) | {"student": "gfl"},
+        row("other", "plain", 10.0) | {"student": "fcos"},
+        row("p", "plain", 30.0) | {"student": "retina"},
+        row("a", "distilled", 35.0) | {"student": "retina"},
+        row("b", "distilled", 35.0) | {"student": "atss"},
+    ]
+    add_gap(rows)
+    assert [r.get("gap_closed") for r in rows] == [None, None, None, None, 0.5, None]
+
+
 def test_no_gap_no_share() -> None:
     for teacher, plain, distilled in ((30.0, 30.0, 31.0), (None, 30.0, 31.0), (40.0, 30.0, None)):
         rows = [row("t", "teacher", teacher), row("p", "plain", plain), row("d", "distilled", distilled)]
@@ -93,8 +107,58 @@ def test_a_sheet_shows_the_truth_beside_every_model(dataset) -> None:
     assert page.width > 3 * TILE and page.height > 2 * TILE * 64 // 96
     cells = [[Image.new("RGB", (10, 20), "red"), Image.new("RGB", (30, 5), "blue")]]
     small = sheet(["a", "b"], cells, margin=4)
-    head = TITLE_FONT + 2 * 4
-    assert small.size == (10 + 30 + 3 * 4, head + 20 + 4) and small.getpixel((4, head)) == (255, 0, 0)
+    head = small.height - 20 - 4
+    assert small.width == 10 + 30 + 3 * 4 and head > TITLE_FONT
+    assert small.getpixel((4, head)) == (255, 0, 0) and small.getpixel((4, head - 1)) == (255, 255, 255)
+    assert small.getpixel((4 + 10 + 4, head)) == (0, 0, 255)
+
+
+def ink(image: Image.Image, box: tuple[int, int, int, int]) -> bool:
+    """Whether anything is drawn on the white of an area."""
+    return image.crop(box).convert("L").getextrema()[0] < 128
+
+
+def test_titles_stay_in_their_columns_and_the_threshold_is_named(dataset) -> None:
+    """A long title on narrow images is broken into lines: nothing of it stands above the next column."""
+    tile = Image.new("RGB", (200, 100), "white")
+    long = "fcos_r18w24_pkd_gfl_r18w64_of_my_second_try, AP 31.2"
+    page = sheet([long, ""], [[tile, tile]])
+    head = page.height - 100 - 8
+    assert head > 3 * TITLE_FONT
+    assert ink(page, (8, 0, 208, head)) and not ink(page, (210, 0, page.width, head))
+    model = pkdzoo.create_detector("fcos_r10w16", num_classes=6)
+    page = prediction_sheet([("one", model)], dataset, count=1, threshold=0.25)
+    assert ink(page, (0, page.height - TITLE_FONT, 400, page.height))
+
+
+def test_images_of_different_classes_are_shown(dataset) -> None:
+    """Of a model that is always right, the first two images do not show the same class again."""
+
+    class Subset:
+        """Six images of two objects each: of classes 0 and 0, except for the last image's 0 and 5."""
+
+        def __init__(self) -> None:
+            self.image_dir = dataset.image_dir
+
+        def __len__(self) -> int:
+            return 6
+
+        def file_name(self, index: int) -> str:
+            return dataset.file_name(index % len(dataset))
+
+        def load_instances(self, index: int) -> Instances:
+            boxes = torch.tensor([[1.0, 1, 9, 9], [20, 20, 40, 40]])
+            return Instances(boxes, torch.tensor([0, 5 if index == 5 else 0]))
+
+    class Right:
+        calls = -1
+
+        def predict(self, image, threshold):
+            Right.calls += 1
+            truth = Subset().load_instances(Right.calls)
+            return Result(truth.boxes, torch.ones(2), truth.labels, CLASSES, (image.height, image.width))
+
+    assert choose_images(Right(), Subset(), 2, 0.3) == [0, 5]
 
 
 def test_images_on_which_the_first_model_is_right_are_shown(dataset) -> None:
@@ -131,7 +195,8 @@ def test_masks_are_drawn_on_the_sheet(dataset) -> None:
             return Result(boxes, torch.ones(1), torch.zeros(1).long(), CLASSES, size, mask_probabilities=masks)
 
     page = prediction_sheet([("without", Masked(False)), ("with", Masked(True))], dataset, count=1)
-    head, margin, scale = TITLE_FONT + 2 * 8, 8, TILE / 96
+    margin, scale = 8, TILE / 96
+    head = next(y for y in range(page.height) if page.getpixel((margin, y)) != (255, 255, 255))  # below the titles
     y, x = head + round(24 * scale), margin + round(32 * scale)
     columns = [page.getpixel((x + k * (TILE + margin), y)) for k in range(3)]
     assert columns[0] == columns[1] != columns[2]

@@ -44,6 +44,17 @@ def test_a_line_holds_means_since_the_last(tmp_path) -> None:
     assert {"seconds", "images_per_s", "data_wait"} <= set(first) & set(TIMING)
 
 
+def test_without_a_terminal_lines_are_printed_at_times_and_at_the_end(tmp_path, monkeypatch, capsys) -> None:
+    now = 0.0
+    monkeypatch.setattr("pkdzoo.training.log.time.monotonic", lambda: now)
+    watch = monitor(tmp_path, every=1)
+    for step in range(1, 11):
+        now += 10.0
+        feed(watch, step, 1.0)
+    shown = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert shown == ["1/10", "4/10", "7/10", "10/10"] and len(lines(tmp_path)) == 10
+
+
 def test_an_unfinished_window_survives_json_to_the_last_bit(tmp_path) -> None:
     (tmp_path / "a").mkdir()
     watch = monitor(tmp_path / "a")
@@ -58,19 +69,19 @@ def test_an_unfinished_window_survives_json_to_the_last_bit(tmp_path) -> None:
 
 
 def test_resuming_removes_lines_that_will_be_written_again(tmp_path) -> None:
-    told = [
+    records = [
         {"step": 2, "epoch": 0},
         {"step": 4, "epoch": 0},
         {"step": 4, "epoch": 1, "AP": 1.0},
         {"step": 6, "epoch": 1},
     ]
-    text = "".join(json.dumps(line) + "\n" for line in told)
+    text = "".join(json.dumps(line) + "\n" for line in records)
     (tmp_path / "log.jsonl").write_text(text + '{"step": 8, "ep')
     monitor(tmp_path, progress=Progress(step=4, epoch=1))
-    assert lines(tmp_path) == told[:3]
+    assert lines(tmp_path) == records[:3]
     (tmp_path / "log.jsonl").write_text(text)
     monitor(tmp_path, progress=Progress(step=4, epoch=0, step_in_epoch=4))  # the evaluation is still to come
-    assert lines(tmp_path) == told[:2]
+    assert lines(tmp_path) == records[:2]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

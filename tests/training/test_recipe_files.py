@@ -90,3 +90,46 @@ def test_a_wheel_has_the_recipes_of_the_clone(tmp_path: Path) -> None:
     assert [Path(file).relative_to(site / "pkdzoo") for file in there["files"]] == [
         Path(file).relative_to(ROOT) for file in here["files"]
     ]
+
+
+def test_a_recipe_imports_the_files_beside_it(tmp_path) -> None:
+    """Two folders, each with a file of the same name: each recipe gets its own."""
+    for name, rate in (("a", 0.5), ("b", 0.25)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "shared_settings.py").write_text(f"RATE = {rate}\n")
+        (tmp_path / name / "mine.py").write_text(
+            "from pkdzoo.training import Optim, Recipe\nfrom shared_settings import RATE\n"
+            "RECIPE = Recipe('mine', 'retina_r50', optim=Optim(lr=RATE))\n"
+        )
+    path = list(sys.path)
+    assert [load_recipe(tmp_path / name / "mine.py").optim.lr for name in "ab"] == [0.5, 0.25]
+    assert sys.path == path and "shared_settings" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Data(bacth=8)", "mine.py, line 3: Data has no field 'bacth'. Did you mean batch_size, eval_batch_size?"),
+        ("Optim(learning_rate=8)", "Optim has no field 'learning_rate'"),
+        ("Logging(every=8)", "Did you mean log_every, eval_every, save_every?"),
+    ],
+)
+def test_a_misspelt_field_in_a_file_is_named(text, said, tmp_path) -> None:
+    (tmp_path / "mine.py").write_text(
+        f"from pkdzoo.training import *\n\nX = {text}\nRECIPE = Recipe('mine', 'm', data=X)\n"
+    )
+    with pytest.raises(ValueError, match="has no field") as caught:
+        load_recipe(tmp_path / "mine.py")
+    assert said in str(caught.value)
+
+
+def test_a_field_without_its_group_is_named_with_it() -> None:
+    for assignment, said in (
+        ("lr=0.1", "Write optim.lr"),
+        ("batch_size=2", "Write data.batch_size"),
+        ("epoch=2", "Did you mean schedule.epochs"),
+        ("kind=adamw", "Write optim.kind or schedule.warmup.kind"),
+    ):
+        with pytest.raises(ValueError, match="a recipe has no field") as caught:
+            load_recipe("retina_r50_pkd_swin", [assignment])
+        assert said in str(caught.value)

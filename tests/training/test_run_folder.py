@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from pkdzoo.training import run_folder
+from pkdzoo.training import resume, run_folder
 from pkdzoo.training.recipe import Distill, Optim, Recipe
 
 RECIPE = Recipe("run", "retina_r18")
@@ -19,7 +19,7 @@ def output(tmp_path):
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize("left", [".recipe.json.123", "checkpoints", "data", ".lock"])
+@pytest.mark.parametrize("left", [".recipe.ab12cd34.json", "checkpoints", "data", ".lock"])
 def test_a_run_that_was_killed_before_it_began_can_begin_again(tmp_path, left) -> None:
     run = tmp_path / "run"
     (run / left).mkdir(parents=True)
@@ -58,14 +58,16 @@ def test_a_teacher_may_lie_elsewhere_but_must_be_the_same(output, tmp_path) -> N
     run_folder.open_output(run, taught("local-dir:/here/best"), {"teacher": {"teacher_sha256": "ab" * 32}})
     with pytest.warns(UserWarning, match=r"distill\.teacher: .*here/best.*there/best"):
         run_folder.check_output(run, taught("local-dir:/there/best"), resume=True)
+    with pytest.warns(UserWarning, match=r"distill\.teacher: .*here/best.*there"):
+        run_folder.check_output(run, taught("/there"), resume=True)  # a folder without a prefix
     for other in ("retina_r101.coco_2x", "local-dir:/there/best"):
         more = {"methods": {"fgd": {}}} if other.startswith("local") else {}
         with pytest.raises(ValueError, match="holds another run"):
             run_folder.check_output(run, taught(other, **more), resume=True)
     for same in ({"teacher": {"teacher_sha256": "ab" * 32}}, {"teacher": {"teacher_sha256": "abababab"}}, {}):
-        run_folder.check_same_teacher(run, same)
+        resume.check_same_facts(run, same)
     with pytest.raises(ValueError, match="teacher weights of sha256 abababab, these have cdcdcdcd"):
-        run_folder.check_same_teacher(run, {"teacher": {"teacher_sha256": "cd" * 32}})
+        resume.check_same_facts(run, {"teacher": {"teacher_sha256": "cd" * 32}})
     (run / "recipe.json").write_text('{"name": 3')
     with pytest.raises(ValueError, match=r"recipe\.json is not JSON"):
         run_folder.check_output(run, RECIPE, resume=True)
@@ -73,7 +75,7 @@ def test_a_teacher_may_lie_elsewhere_but_must_be_the_same(output, tmp_path) -> N
 
 def test_differences_names_fields_with_dots() -> None:
     old = {"a": {"b": 1, "c": [1, 2]}, "gone": None, "x": 1}
-    assert run_folder.differences(old, {"a": {"b": 2, "c": [1, 2]}, "x": 1, "new": "w"}) == [
+    assert resume.differences(old, {"a": {"b": 2, "c": [1, 2]}, "x": 1, "new": "w"}) == [
         "a.b: 1 -> 2",
         'new: null -> "w"',
     ]

@@ -121,7 +121,7 @@ class _Reader:
             raise self.error(where, f"has no {key!r}; it has {quote_some(record) or 'nothing'}")
         value = record[key]
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value != int(value):
+        if not number or (isinstance(value, float) and not value.is_integer()):
             raise self.error(where, f"has {key!r} = {value!r:.60}, which is not a whole number")
         if abs(value) >= 2**63:
             raise self.error(where, f"has {key!r} = {value!r:.60}, which does not fit into 64 bits")

@@ -1,20 +1,23 @@
-"""Helpers shared by the Pascal VOC and YOLO formats, which are read as COCO and written from COCO."""
+"""Helpers shared by the formats that are read as COCO and written from COCO."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from pkdzoo.data.image_files import SUFFIXES, UnreadableImage, read_size
+from pkdzoo.data.formats.base import read_lines, walk_files
+from pkdzoo.data.image_files import UnreadableImage, is_image_name, read_size
 from pkdzoo.utils.text import quote_some
 
 UNKNOWN_SIZE = (1, 1)  # every box is too thin to be used then, and loading the image raises an error with its name
+# Files with the order of the classes, one name per line, and the lines that name no class.
+CLASS_FILES = {"classes.txt": (), "labels.txt": ("__ignore__", "_background_"), "labelmap.txt": ("background",)}
+NOT_READ = "not_read"  # key of a COCO content: counts of what the source has and the content has not
 
 
 @dataclass
@@ -135,11 +138,22 @@ def make_annotation(
 
 
 def make_content(
-    images: list[dict[str, Any]], annotations: list[dict[str, Any]], names: Iterable[str]
+    images: list[dict[str, Any]],
+    annotations: list[dict[str, Any]],
+    names: Iterable[str],
+    not_read: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Make the content of a COCO annotation file, with categories numbered from 1 in the order of ``names``."""
+    """Make the content of a COCO annotation file, with categories numbered from 1 in the order of ``names``.
+
+    Args:
+        images: records.
+        annotations: records.
+        names: of the classes.
+        not_read: counts of what the source has and COCO's records have not, by description.
+    """
     categories = [{"id": k, "name": name} for k, name in enumerate(names, 1)]
-    return {"images": images, "annotations": annotations, "categories": categories}
+    content: dict[str, Any] = {"images": images, "annotations": annotations, "categories": categories}
+    return {**content, NOT_READ: dict(not_read)} if not_read else content
 
 
 def read_sizes(images: Sequence[Path], strict: bool) -> list[tuple[int, int]]:
@@ -171,22 +185,32 @@ def _size_or_error(path: Path) -> tuple[int, int] | UnreadableImage:
 
 
 def list_images(folder: Path) -> list[str]:
-    """Sorted relative paths, with ``/``, of the image files in a folder and its subfolders."""
-    paths = []
-    for parent, _, files in os.walk(folder, followlinks=True):
-        relative = Path(parent).relative_to(folder)
-        paths += [(relative / name).as_posix() for name in files if Path(name).suffix.lower() in SUFFIXES]
-    return sorted(paths)
+    """Sorted relative paths, with ``/``, of the image files in a folder and its subfolders; see :func:`walk_files`."""
+    return [name for name in walk_files(folder) if is_image_name(name)]
 
 
-def read_lines(path: Path) -> list[str]:
-    """Non-empty lines of a text file, stripped.
+def class_order(folders: Iterable[Path], used: Callable[[], Iterable[str]]) -> list[str]:
+    """Names of the classes in the order of their labels.
 
-    Raises:
-        ValueError: the file is not UTF-8.
+    The order is that of ``classes.txt``, ``labels.txt`` or ``labelmap.txt`` in one of the folders, and otherwise
+    alphabetical over the classes of all splits, so that it is the same for each split.
+
+    Args:
+        folders: where the file may be, the likeliest first.
+        used: gives the classes of all annotations.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # editors on Windows write a byte order mark
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error.reason})") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    for file in (folder / name for folder in folders for name in CLASS_FILES):
+        if not file.is_file():
+            continue
+        lines = read_lines(file)
+        if file.name == "labelmap.txt":  # CVAT's: name:color:parts:actions
+            lines = [line.split(":")[0].strip() for line in lines if not line.startswith("#")]
+        return [name for name in lines if name not in CLASS_FILES[file.name]]
+    return sorted(set(used()) - {""})
+
+
+def unique_names(categories: Iterable[tuple[int, str]]) -> list[str]:
+    """Names of categories (id, name); a name that occurs twice gets its id, as in ``red (1)``."""
+    pairs = list(categories)
+    count = Counter(name for _, name in pairs)
+    return [f"{name} ({number})" if count[name] > 1 else name for number, name in pairs]

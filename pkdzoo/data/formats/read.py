@@ -3,8 +3,12 @@
     anything.json              COCO
     ImageSets/Main/SPLIT.txt   Pascal VOC: the list of a split's images
     data.yaml/SPLIT            YOLO: a split of the data set's description
+    FOLDER/*.xml               VOC's XML files without lists
+    FOLDER/*.json              labelme
+    anything.csv               one box per line
 
-All annotations become the content of a COCO file in memory; nothing is written to disk.
+All annotations become the content of a COCO file in memory; nothing is written to disk. ``TABLE`` lists the formats:
+a new one is one file with a ``Format``, and one row.
 """
 
 from __future__ import annotations
@@ -12,72 +16,103 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pkdzoo.data.formats import voc, yolo
-from pkdzoo.data.formats.coco import SECTIONS, Columns, columns_of, read_columns
-from pkdzoo.data.formats.json_stream import JsonStream
+from pkdzoo.data.formats import coco_folders, csv_boxes, labelme, voc, xml_files, yolo
+from pkdzoo.data.formats.base import Finding, Format
+from pkdzoo.data.formats.coco import Columns, columns_of, read_columns
 
-FORMATS = ("coco", "voc", "yolo")
+# In the order of precedence. In a folder that was converted in place, the converted COCO annotations are used, and a
+# csv that lies beside other annotations was mostly made from them. All between are equal: two of them are an error.
+TABLE: dict[str, Format] = {
+    row.name: row
+    for row in (
+        coco_folders.FORMAT,
+        coco_folders.ROBOFLOW,
+        voc.FORMAT,
+        yolo.FORMAT,
+        xml_files.FORMAT,
+        labelme.FORMAT,
+        csv_boxes.FORMAT,
+    )
+}
+FORMATS = tuple(name for name, row in TABLE.items() if row.write)  # those that can be written
+_FIRST, _LAST = ("coco", "roboflow"), ("csv",)
 
 
 def format_of(annotations: str | Path) -> str:
-    """The format, one of ``FORMATS``, of an annotation path."""
+    """The format, a key of ``TABLE``, of an annotation path."""
     path = Path(annotations)
-    if path.suffix == ".txt" and path.parent.name == "Main":
-        return "voc"
-    return "yolo" if path.parent.suffix in (".yaml", ".yml") and path.parent.is_file() else "coco"
+    return next((name for name, row in TABLE.items() if name != "coco" and row.owns(path)), "coco")
 
 
 def find_format(folder: str | Path) -> str | None:
-    """The format, one of ``FORMATS``, of a folder; None where no format is recognized.
+    """The format, a key of ``TABLE``, of a folder; None where no format is recognized.
 
-    COCO has precedence: in a folder that was converted in place, the converted annotations are used.
+    The path of a ``data.yaml`` or of a csv, and a pattern such as ``FOLDER/*.xml``, also stand for a data set.
 
     Raises:
-        ValueError: the folder is both VOC and YOLO.
+        ValueError: the folder holds annotations of two formats that are made by hand, e.g. VOC and YOLO.
     """
     root = Path(folder)
-    if next((root / "annotations").glob("instances_*.json"), None) is not None:
-        return "coco"
-    formats = [name for name, exists in (("voc", voc.is_voc(root)), ("yolo", yolo.is_yolo(root))) if exists]
-    if len(formats) > 1:
+    if not root.is_dir():
+        named = format_of(root) if root.is_file() or root.name.startswith("*.") else "coco"
+        return "yolo" if yolo.find_yaml(root) else None if named == "coco" else named
+    for name in _FIRST:
+        if TABLE[name].present(root):
+            return name
+    found = [name for name, row in TABLE.items() if name not in (*_FIRST, *_LAST) and row.present(root)]
+    if "voc" in found and "xml" in found:  # VOC's XML files are found twice; without lists they are read one by one
+        found.remove("xml" if TABLE["voc"].splits(root) else "voc")
+    if len(found) > 1:
+        titles = [TABLE[name].title for name in found]
+        examples = [str(next(iter(TABLE[name].splits(root).values()), "")) for name in found]
         raise ValueError(
-            f"{root} holds both VOC and YOLO annotations: choose one, "
-            f"{voc.split_file(root, 'SPLIT')} or {yolo.find_yaml(root)}/SPLIT"
+            f"{root} holds both {' and '.join(titles)} annotations: choose one, "
+            f"{' or '.join(text for text in examples if text) or 'and move the others away'}"
         )
-    return formats[0] if formats else None
+    return next(iter(found or [name for name in _LAST if TABLE[name].present(root)]), None)
+
+
+def annotations_of(folder: str | Path) -> dict[str, Path]:
+    """The annotations of each split of a data set, by the split's name; see ``base.split_of``."""
+    root, kind = Path(folder), find_format(folder)
+    if kind is None:
+        return {}
+    if not root.is_dir() and kind != "yolo":
+        return {"train": root}
+    return TABLE[kind].splits(root)
 
 
 def splits_of(folder: str | Path) -> list[str]:
     """Splits of a data set, out of train, val and test (and VOC's trainval where it has none of these)."""
-    root, kind = Path(folder), find_format(folder)
-    if kind == "yolo":
-        file = yolo.find_yaml(root)
-        assert file is not None
-        return list(yolo.describe(file).splits)
-    if kind == "voc":
-        splits = [split for split in ("train", "val", "test", "trainval") if voc.split_file(root, split).is_file()]
-        return splits[:-1] if len(splits) > 1 and splits[-1] == "trainval" else splits
-    names = {file.stem.removeprefix("instances_") for file in (root / "annotations").glob("instances_*.json")}
-    return [split for split in ("train", "val", "test") if names & {split, f"{split}2017"}]
+    found = annotations_of(folder)
+    return [split for split in ("train", "val", "test") if split in found] or [s for s in ("trainval",) if s in found]
 
 
-def read_annotations(annotations: str | Path, segmentations: bool = False) -> Columns:
+def accepted_trees() -> str:
+    """The accepted folders, as a clause of a message."""
+    trees = " | ".join(row.tree for row in TABLE.values())
+    return f"accepted, with train, val (valid, validation, dev) or test for SPLIT, are: {trees}"
+
+
+def read_annotations(annotations: str | Path, segmentations: bool = False, need_sizes: bool = True) -> Columns:
     """Read annotations of any format into flat columns.
 
-    A VOC or YOLO image whose size cannot be read gets the size 1 x 1: none of its boxes is used, and loading it fails.
+    An image whose size must be read from the file and cannot gets the size 1 x 1: none of its boxes is used, and
+    loading it fails.
 
     Args:
         annotations: see the top of this file.
         segmentations: keep polygons and run lengths. VOC has none.
+        need_sizes: raise an error for a COCO image without height or width.
 
     Raises:
         ValueError: invalid annotations; the message names the file and the record.
         FileNotFoundError: there is no such file.
     """
-    kind = format_of(annotations)
-    if kind == "coco":
-        return read_columns(annotations, segmentations=segmentations)
-    return columns_of(read_coco(annotations, strict=False), annotations, segmentations)
+    row = TABLE[format_of(annotations)]
+    if row.read is coco_folders.read:
+        return read_columns(annotations, segmentations=segmentations, need_sizes=need_sizes)
+    return columns_of(row.read(Path(annotations), False), annotations, segmentations)
 
 
 def read_coco(annotations: str | Path, strict: bool = True) -> dict[str, Any]:
@@ -92,22 +127,9 @@ def read_coco(annotations: str | Path, strict: bool = True) -> dict[str, Any]:
     Raises:
         ValueError: invalid annotations.
     """
-    path, kind = Path(annotations), format_of(annotations)
-    if kind == "voc":
-        return voc.to_coco(voc.root_of(path), path.stem, strict)
-    if kind == "yolo":
-        return yolo.to_coco(path, strict)
-    read_columns(path)  # raises an error for an invalid COCO file
-    content: dict[str, Any] = {}
-    with path.open("rb") as file:
-        stream = JsonStream(file, str(path))
-        for key in stream.members():
-            if key in SECTIONS:
-                content[key] = [_without_segmentation(record) for record in stream.elements()]
-            else:
-                stream.skip()
-    return content
+    return TABLE[format_of(annotations)].read(Path(annotations), strict)
 
 
-def _without_segmentation(record: dict[str, Any]) -> dict[str, Any]:
-    return {**record, "segmentation": True} if record.pop("segmentation", None) else record
+def findings_of(annotations: str | Path) -> list[Finding]:
+    """Facts for ``data check`` that the content of a COCO file cannot show, e.g. label files that no image uses."""
+    return TABLE[format_of(annotations)].findings(Path(annotations))

@@ -6,9 +6,12 @@
                                     the image; or class, then the corners of a polygon
 
 The label file of an image is found as in Ultralytics: the last ``/images/`` of its path becomes ``/labels/``, and the
-suffix ``.txt``; no file means no object. Fractions become pixels of the image as its EXIF tag turns it, rounded to a
-millionth of a pixel, so that whole pixels stay whole. Numbers are written with as many digits as are needed to read the
-same pixels again, at least six; boxes with at most six decimals are unchanged after writing and reading.
+suffix ``.txt``; no file means no object. ``data check`` lists label files that are not used by this rule. Where
+``data.yaml`` has a ``kpt_shape``, a line is class, box and keypoints, which are not read.
+
+Fractions become pixels of the image as its EXIF tag turns it, rounded to a millionth of a pixel, so that whole pixels
+stay whole. Numbers are written with as many digits as are needed to read the same pixels again, at least six; boxes
+with at most six decimals are unchanged after writing and reading.
 
 A path ``data.yaml/SPLIT`` stands for one split, where other formats have a file.
 
@@ -22,10 +25,10 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pkdzoo.data.formats.base import Finding, Format, by_split, plain_path, read_lines
 from pkdzoo.data.formats.common import (
     UNKNOWN_SIZE,
     class_names,
@@ -34,104 +37,19 @@ from pkdzoo.data.formats.common import (
     make_annotation,
     make_content,
     objects_by_image,
-    read_lines,
     read_sizes,
 )
+from pkdzoo.data.formats.yolo_description import Description, describe, find_yaml, load_yaml
 from pkdzoo.utils.text import quote_some
 
-FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
-SPLIT_KEYS = {"val": ("val", "valid", "validation")}
+__all__ = ["FORMAT", "describe", "find_yaml", "from_coco", "image_dir", "label_file", "to_coco"]
+
+LABELS_LIMIT = 16 << 20  # bytes
 DECIMALS = 6  # of a pixel
 MAX_FRACTION = 2.0  # larger numbers are no fractions of the image, probably pixels
 
 
-@dataclass(frozen=True)
-class Description:
-    """The content of a ``data.yaml``.
-
-    Attributes:
-        file: path of the ``data.yaml``.
-        bases: folders that its paths may be relative to, the likeliest first.
-        names: names of the classes.
-        splits: paths of each split's images.
-    """
-
-    file: Path
-    bases: tuple[Path, ...]
-    names: list[str]
-    splits: dict[str, list[str]]
-
-
-def find_yaml(folder: str | Path) -> Path | None:
-    """The ``data.yaml`` of a data set, given its folder or the file itself; None where there is none."""
-    path = Path(folder)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
-        return path
-    return next((path / name for name in FILES if (path / name).is_file()), None)
-
-
-def is_yolo(folder: str | Path) -> bool:
-    """Whether a folder holds a ``data.yaml``."""
-    return find_yaml(folder) is not None
-
-
 # -- reading -----------------------------------------------------------------------------------------------------
-
-
-def describe(file: str | Path) -> Description:
-    """Read a ``data.yaml``.
-
-    Raises:
-        ValueError: the file is not YAML, or has no classes.
-    """
-    import yaml  # here and below: its import takes longer than that of all other modules of this folder
-
-    file = Path(file)
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not a YAML file: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise ValueError(f"{file} holds {type(data).__name__}, not 'names' and the paths of the splits")
-    bases = [file.parent]
-    if data.get("path"):
-        bases.insert(0, file.parent / _path(data["path"], file))  # an absolute path stays absolute
-    splits = {}
-    for split in ("train", "val", "test"):
-        value = next((data[key] for key in SPLIT_KEYS.get(split, (split,)) if data.get(key)), None)
-        if value is not None:
-            splits[split] = [_path(v, file) for v in (value if isinstance(value, list) else [value])]
-    return Description(file, tuple(bases), _names(data, file), splits)
-
-
-def _names(data: Mapping[str, Any], file: Path) -> list[str]:
-    names = data.get("names")
-    if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            raise ValueError(f"{file}: 'names' has the class numbers {quote_some(names)}; write 0 to {len(names) - 1}")
-        names = [names[k] for k in range(len(names))]
-    if names is None and isinstance(data.get("nc"), int):
-        names = [f"class_{k}" for k in range(data["nc"])]
-    if not isinstance(names, list) or not names:
-        raise ValueError(f"{file} has no 'names': write the list of classes, e.g. names: [cat, dog]")
-    invalid = [name for name in names if isinstance(name, (bool, dict, list)) or name is None]
-    if invalid:
-        raise ValueError(
-            f"{file}: the class name {_shown(invalid[0])} is no text; YAML reads yes, no, on and off as booleans: "
-            "write it in quotes"
-        )
-    return [str(name) for name in names]
-
-
-def _shown(value: Any) -> str:
-    """A value for messages; of lists and mappings only the type, since YAML aliases can make them huge."""
-    return type(value).__name__ if isinstance(value, (dict, list)) else repr(value)
-
-
-def _path(value: Any, file: Path) -> str:
-    if isinstance(value, (dict, list)):
-        raise ValueError(f"{file}: a path must be a text, not {_shown(value)}")
-    return str(value)
 
 
 def read_split_path(split_path: str | Path) -> tuple[Description, str]:
@@ -141,10 +59,23 @@ def read_split_path(split_path: str | Path) -> tuple[Description, str]:
 
 
 def image_dir(split_path: str | Path) -> Path:
-    """The folder that a split's file names are relative to: its only folder, or the data set's where it has several."""
+    """The folder that a split's file names are relative to.
+
+    It is the split's only folder, or where it has several that of ``data.yaml``, or where some images are not below
+    that the deepest folder of all images.
+    """
     description, split = read_split_path(split_path)
     entries = _entries(description, split)
-    return entries[0] if len(entries) == 1 and entries[0].is_dir() else description.file.parent
+    if len(entries) == 1 and entries[0].is_dir():
+        return entries[0]
+    folders = {
+        e if e.is_dir() else path.parent for e in entries for path in ([e] if e.is_dir() else _listed(description, e))
+    }
+    base = Path(os.path.abspath(description.file.parent))
+    absolute = [os.path.abspath(folder) for folder in folders]
+    if all(Path(folder).is_relative_to(base) for folder in absolute):
+        return description.file.parent
+    return Path(os.path.commonpath(absolute))
 
 
 def _entries(description: Description, split: str) -> list[Path]:
@@ -169,15 +100,19 @@ def _entries(description: Description, split: str) -> list[Path]:
 def _images(description: Description, split: str) -> list[Path]:
     paths: list[Path] = []
     for entry in _entries(description, split):
-        if entry.is_dir():
-            paths += [entry / name for name in list_images(entry)]
-            continue
-        for line in read_lines(entry):  # relative to the list file or to the data set
-            bases = (entry.parent, *description.bases)
-            paths.append(next((base / line for base in bases if (base / line).is_file()), entry.parent / line))
+        paths += [entry / name for name in list_images(entry)] if entry.is_dir() else _listed(description, entry)
     if not paths:
         raise ValueError(f"{description.file}: {split}: no images in {', '.join(description.splits[split])}")
     return paths
+
+
+def _listed(description: Description, list_file: Path) -> list[Path]:
+    """The images that a list names, relative to the list or to the data set."""
+    bases, paths = (list_file.parent, *description.bases), []
+    for line in read_lines(list_file):
+        line = plain_path(line, list_file)
+        paths.append(next((base / line for base in bases if os.path.isfile(base / line)), list_file.parent / line))
+    return [Path(os.path.normpath(path)) for path in paths]
 
 
 def label_file(image: Path) -> Path:
@@ -207,15 +142,29 @@ def to_coco(split_path: str | Path, strict: bool = True) -> dict[str, Any]:
         raise ValueError(f"no image of {split_path} has a label file; looked for {quote_some(map(str, labels), 2)}")
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
+    not_read: Counter[str] = Counter()
     for number, (path, label, size) in enumerate(zip(paths, labels, read_sizes(paths, strict)), 1):
         name = Path(os.path.relpath(path, root)).as_posix()
         images.append({"id": number, "file_name": name, "width": size[1], "height": size[0]})
         if label not in with_labels or size == UNKNOWN_SIZE:
             continue
-        for position, line in enumerate(read_lines(label), 1):
-            class_index, box, more = _object(line.split(), size, len(description.names), f"{label}, object {position}")
+        for position, line in enumerate(read_lines(label, LABELS_LIMIT), 1):
+            where, fields = f"{label}, object {position}", line.split()
+            if description.keypoints:
+                fields = _without_keypoints(fields, description.keypoints, where)
+                not_read["sets of keypoints"] += 1
+            class_index, box, more = _object(fields, size, len(description.names), where)
             annotations.append(make_annotation(len(annotations) + 1, number, class_index + 1, box, **more))
-    return make_content(images, annotations, description.names)
+    return make_content(images, annotations, description.names, not_read)
+
+
+def _without_keypoints(fields: list[str], keypoints: int, where: str) -> list[str]:
+    """Class and box of an object in a data set with ``kpt_shape``."""
+    if len(fields) not in (5, 5 + keypoints):
+        raise ValueError(
+            f"{where}: {len(fields)} numbers; kpt_shape in data.yaml asks for {5 + keypoints} (class, box, keypoints)"
+        )
+    return fields[:5]
 
 
 def _object(
@@ -232,7 +181,7 @@ def _object(
             "more (class, then x and y of each corner)"
         )
     if not 0 <= first < classes or first != int(first):
-        raise ValueError(f"{where}: class {fields[0]}; 'names' has the classes 0 to {classes - 1}")
+        raise ValueError(f"{where}: class {fields[0]:.60}; 'names' has the classes 0 to {classes - 1}")
     if not all(math.isfinite(value) and abs(value) <= MAX_FRACTION for value in values):
         raise ValueError(f"{where}: {' '.join(fields[1:]):.60} are no fractions of the image, which lie in 0..1")
     height, width = size
@@ -249,6 +198,61 @@ def _object(
 def decode(center: float, length: float, side: int) -> tuple[float, float]:
     """Start and length in pixels of an interval given as fractions of a side."""
     return round((center - length / 2) * side, DECIMALS), round(length * side, DECIMALS)
+
+
+def findings(split_path: Path) -> list[Finding]:
+    """Label files that are not read, and images without one where most have one."""
+    description, split = read_split_path(split_path)
+    paths = _images(description, split)
+    without = [path for path in paths if not label_file(path).is_file()]
+    all_labels = {os.path.abspath(label_file(path)) for path in _all_images(description)}
+    stems = {path.stem.lower() for path in without}
+    unread = [path for path in _label_files(paths) if os.path.abspath(path) not in all_labels]
+    unread += [path.with_suffix(".txt") for path in without if path.with_suffix(".txt").is_file()]
+    lost = sorted({str(path) for path in unread if path.stem.lower() in stems})
+    return [
+        (
+            "label files that are not where, or not written as, their images ask for (labels/ beside images/)",
+            lost,
+            True,
+        ),
+        ("label files that no image uses", sorted({str(path) for path in unread} - set(lost)), False),
+        (
+            "images without a label file, though most have one",
+            [str(path) for path in without] if len(without) * 2 < len(paths) else [],
+            False,
+        ),
+    ]
+
+
+def _all_images(description: Description) -> list[Path]:
+    """Images of all splits whose folders exist."""
+    paths: list[Path] = []
+    for split in description.splits:
+        try:
+            paths += _images(description, split)
+        except ValueError:  # data.yaml names a split that was not downloaded
+            continue
+    return paths
+
+
+def _label_files(images: list[Path]) -> list[Path]:
+    """Label files in the folders that labels of these images are read from, and in those of other case (``Labels``)."""
+    folders = set()
+    for folder in {path.parent for path in images}:
+        parts = folder.parts
+        at = next((k for k in reversed(range(len(parts))) if parts[k].lower() == "images"), None)
+        if at is None:
+            continue
+        above = Path(*parts[:at])
+        for twin in above.iterdir() if above.is_dir() else ():
+            if twin.name.lower() == "labels" and twin.joinpath(*parts[at + 1 :]).is_dir():
+                folders.add(twin.joinpath(*parts[at + 1 :]))
+    return [path for folder in folders for path in folder.iterdir() if _is_label_name(path.name)]
+
+
+def _is_label_name(name: str) -> bool:
+    return name.lower().endswith(".txt") and not name.startswith(".") and name.lower() != "classes.txt"
 
 
 # -- writing -----------------------------------------------------------------------------------------------------
@@ -319,7 +323,7 @@ def _write_yaml(path: Path, split: str, names: list[str]) -> None:
 
     data: dict[str, Any] = {"names": dict(enumerate(names))}
     if path.exists():
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = load_yaml(path)
         if list(data["names"].values()) != names:
             raise ValueError(
                 f"the splits have different classes: {quote_some(data['names'].values())} and {quote_some(names)}"
@@ -328,3 +332,26 @@ def _write_yaml(path: Path, split: str, names: list[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump({**splits, "names": data["names"]}, sort_keys=False, allow_unicode=True)
     path.write_text(text, encoding="utf-8")
+
+
+def _splits(root: Path) -> dict[str, Path]:
+    file = find_yaml(root)
+    return {} if file is None else by_split((split, file / split) for split in describe(file).splits)
+
+
+def _is_split_path(path: Path) -> bool:
+    return path.parent.suffix in (".yaml", ".yml") and path.parent.is_file()
+
+
+FORMAT = Format(
+    name="yolo",
+    title="YOLO",
+    tree="data.yaml, images/SPLIT/NAME.jpg, labels/SPLIT/NAME.txt (YOLO)",
+    present=lambda root: find_yaml(root) is not None,
+    splits=_splits,
+    owns=_is_split_path,
+    image_dir=image_dir,
+    read=to_coco,
+    write=from_coco,
+    findings=findings,
+)

@@ -26,14 +26,16 @@ class CWD(PyramidMethod):
 
     Args:
         student: detector that learns.
-        teacher: of equally many channels; for ``target="cls"`` of the same kind, classes, strides and priors.
-        weight: None: 10 for features, 5 for class logits.
+        teacher: of equally many channels; for ``where="cls"`` of the same kind, classes, strides and priors.
+        weight: None: 10 for the pyramid, 5 for class logits.
         temperature: of the softmax over locations.
-        target: ``features`` or ``cls``.
-        levels: pairs of levels, counted from the finest.
+        where: ``neck`` (the pyramid) or ``cls`` (the class logits).
+        levels: pairs of levels, counted from the finest; None means those that both have, at most five.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size.
     """
+
+    most_levels = 5
 
     def __init__(
         self,
@@ -41,13 +43,13 @@ class CWD(PyramidMethod):
         teacher: Detector,
         weight: float | None = None,
         temperature: float = 1.0,
-        target: Literal["features", "cls"] = "features",
-        levels: int = 5,
+        where: Literal["neck", "cls"] = "neck",
+        levels: int | None = None,
         pair: PairBy = "index",
         resize: Resize = "larger",
     ) -> None:
-        check_choice("target", target, ("features", "cls"))
-        on_logits = target == "cls"
+        check_choice("where", where, ("neck", "cls"))
+        on_logits = where == "cls"
         if on_logits:
             require_same_heads(student, teacher, "cwd of class logits")
             weight = 5.0 if weight is None else weight
@@ -61,7 +63,7 @@ class CWD(PyramidMethod):
         return {"loss_cwd": self.weight * torch.stack([cwd(s, t, self.temperature) for s, t, _ in maps]).sum()}
 
     def target_maps(self, trace: Trace[Detector]) -> FeaturePyramid:
-        """The maps that are compared: features, or class logits."""
+        """The maps that are compared: the pyramid, or class logits."""
         if self.on_logits and isinstance(trace, HeadTrace):
             return FeaturePyramid(trace.outputs.cls, trace.features.strides)
         return trace.features

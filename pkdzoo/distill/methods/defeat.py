@@ -31,7 +31,7 @@ class DeFeat(DistillMethod):
         teacher: any detector.
         object_weight: of the locations of objects.
         background_weight: of all other locations.
-        levels: pairs of levels, counted from the finest.
+        levels: pairs of levels, counted from the finest; None means those that both have, at most five.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size.
     """
@@ -42,12 +42,14 @@ class DeFeat(DistillMethod):
         teacher: Detector,
         object_weight: float = 3.0,
         background_weight: float = 12.0,
-        levels: int = 5,
+        levels: int | None = None,
         pair: PairBy = "index",
         resize: Resize = "larger",
     ) -> None:
         super().__init__()
-        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, "always", kernel=3, std=PROJECTION_STD)
+        self.pairs = PyramidPairs(
+            student, teacher, levels, pair, resize, "always", kernel=3, std=PROJECTION_STD, most=5
+        )
         self.object_weight, self.background_weight = float(object_weight), float(background_weight)
 
     def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:

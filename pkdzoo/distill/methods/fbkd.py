@@ -122,7 +122,8 @@ class FBKD(DistillMethod):
         spatial_weight: of the pooled map.
         non_local_weight: of the non-local blocks' difference.
         temperature: of the attention.
-        levels: pairs of levels, counted from the finest.
+        levels: pairs of levels, counted from the finest; None means those that both have, at most the
+            published number of the version.
         pooling: of the non-local blocks, one number per level; the last one also counts for further levels.
         reduction: channels of the map over inner channels of the non-local blocks, likewise.
         pair: ``index`` or ``stride``.
@@ -161,8 +162,8 @@ class FBKD(DistillMethod):
         base = SETTINGS[version]
         *weights, heat = (float(b if g is None else g) for g, b in zip(given, base))
         self.weights = dict(zip(TERMS, weights))
-        levels = base.levels if levels is None else levels
-        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, "never")  # Level has its own projections
+        # Level has its own projections
+        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, "never", most=base.levels)
         self.levels = nn.ModuleList()
         for number, channels in enumerate(zip(self.pairs.student_channels, self.pairs.teacher_channels)):
             divide, pool = (row[min(number, len(row) - 1)] for row in (reduction, pooling))

@@ -94,7 +94,7 @@ class FGD(DistillMethod):
         gamma: weight of the attention's own difference.
         lambda_: weight of the global part.
         temperature: of the attention.
-        levels: pairs of levels; None: 4 for a two-stage student, 5 for others.
+        levels: pairs of levels; None: those that both have, at most 4 for a two-stage student, 5 for others.
         parts: ``all``, ``focal`` or ``global`` alone (table 4 of the PKD paper).
         boxes_on: which size boxes are relative to, ``padded`` or ``image``.
         normalize: PKD's normalization first; the global part alone, with PKD's half and weight (inferred; how table 4
@@ -133,9 +133,8 @@ class FGD(DistillMethod):
         options = (alpha, beta, gamma, lambda_, temperature)
         defaults = (base.alpha, base.beta, base.gamma, base.lambda_, base.temperature)
         self.settings = Settings(*(float(d if o is None else o) for o, d in zip(options, defaults)))
-        if levels is None:
-            levels = 4 if student.two_stage else 5
-        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, "where_needed")
+        most = 4 if student.two_stage else 5
+        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, "where_needed", most=most)
         self.parts, self.boxes_on, self.normalize = parts, boxes_on, normalize
         widths = self.pairs.teacher_channels if parts != "focal" else []
         self.student_context = nn.ModuleList(GlobalContext(width) for width in widths)

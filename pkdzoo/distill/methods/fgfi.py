@@ -36,7 +36,7 @@ class FGFI(DistillMethod):
         teacher: any detector.
         weight: None: 3 for the port, 0.01 for the original.
         version: ``port`` or ``original``.
-        levels: pairs of levels of the port, counted from the finest.
+        levels: pairs of levels of the port, counted from the finest; None means those that both have, at most five.
         share: an anchor is near from more than this share of the object's best overlap.
     """
 
@@ -46,7 +46,7 @@ class FGFI(DistillMethod):
         teacher: Detector,
         weight: float | None = None,
         version: Literal["port", "original"] = "port",
-        levels: int = 5,
+        levels: int | None = None,
         share: float = 0.5,
     ) -> None:
         super().__init__()
@@ -62,6 +62,7 @@ class FGFI(DistillMethod):
             project="always",
             kernel=3,
             std=PROJECTION_STD,
+            most=5,
         )
         self.weight = (0.01 if self.original else 3.0) if weight is None else float(weight)
         self.share = float(share)

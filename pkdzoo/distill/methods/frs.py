@@ -39,7 +39,7 @@ class FRS(DistillMethod):
         teacher: of the same kind, classes and strides.
         feat_weight: None: as published for the family, or PKD's with ``normalize``.
         cls_weight: None: as published for the family, or 0 with ``normalize``.
-        levels: pairs of levels, counted from the finest.
+        levels: pairs of levels, counted from the finest; None means those that both have, at most five.
         normalize: PKD's normalization first.
     """
 
@@ -52,13 +52,13 @@ class FRS(DistillMethod):
         teacher: Detector,
         feat_weight: float | None = None,
         cls_weight: float | None = None,
-        levels: int = 5,
+        levels: int | None = None,
         normalize: bool = False,
     ) -> None:
         super().__init__()
         require_same_heads(student, teacher, "frs")
         project: Literal["refuse", "always"] = "refuse" if normalize else "always"
-        self.pairs = PyramidPairs(student, teacher, levels, project=project, kernel=3)
+        self.pairs = PyramidPairs(student, teacher, levels, project=project, kernel=3, most=5)
         feat, cls = by_family(PUBLISHED, student, PUBLISHED["GFL"])
         if normalize:
             feat, cls = published_pkd_weight(teacher), 0.0

@@ -9,6 +9,10 @@ After the authors' re-implementation for RetinaNet ("for reference only"). Weigh
 here it is on, as the paper describes, and ``adapter=False`` is that code. Read from the code and not from the paper's
 text, which was not available. Inferred: instances of all images of a process form one set for the relation, and the
 pyramid level of an instance follows the strides (stride 16 at a side of 224).
+
+Of two-stage detectors, for which no code was released, the priors are the RPN's anchors: their scores, boxes and
+responses are the RPN's, and features are pooled from the levels that it uses. This is inferred, too; the RoI heads are
+not distilled.
 """
 
 from __future__ import annotations
@@ -26,11 +30,13 @@ from pkdzoo.distill.pairing import PyramidPairs
 from pkdzoo.models.dense import DenseDetector
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Depth, HeadTrace
+from pkdzoo.models.two_stage import RegionDetector
 from pkdzoo.ops.boxes import clip_boxes
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.ops.rois import roi_levels, to_rois
 from pkdzoo.structures import Batch
 
+Predicting = DenseDetector | RegionDetector  # what predicts classes and boxes at priors
 CANDIDATES = 3000  # priors of the largest differences that are considered
 MIN_SIDE = 10.0  # of an instance, in pixels
 MAX_OVERLAP = 0.3  # IoU of two instances
@@ -61,18 +67,20 @@ def general_instances(
 
 
 class GID(DistillMethod):
-    """General instance distillation between dense detectors of one kind.
+    """General instance distillation between detectors of one kind.
 
     Args:
-        student: one-stage detector.
-        teacher: of the same family, classes, strides and priors.
+        student: detector that learns.
+        teacher: one-stage: of the same family, classes, strides and priors; two-stage: with an RPN of the same strides
+            and anchors.
         feat_weight: of the instances' features.
         relation_weight: of the distances between them.
         cls_weight: of the class response.
         box_weight: of the box response (raw box outputs: published for RetinaNet's deltas, inferred for others).
         instances: maximum number per image.
         adapter: project the student's features with a 3x3 convolution per level.
-        levels: from which features of instances are pooled, counted from the finest.
+        levels: from which features of instances are pooled, counted from the finest; None means those that both have,
+            at most five.
     """
 
     teacher_depth: Depth = "head"
@@ -87,22 +95,21 @@ class GID(DistillMethod):
         box_weight: float = 1.0,
         instances: int = 10,
         adapter: bool = True,
-        levels: int = 5,
+        levels: int | None = None,
     ) -> None:
         super().__init__()
         require_same_heads(student, teacher, "gid")
-        if not isinstance(student, DenseDetector) or type(student) is not type(teacher):
+        if not student.two_stage and type(student) is not type(teacher):  # all RPNs predict the same deltas
             raise ValueError(
-                f"gid compares the boxes of priors one by one: {student.name} and {teacher.name} must be one-stage "
-                "detectors of one family"
+                f"gid compares the boxes of priors one by one: {student.name} and {teacher.name} must be of one family"
             )
         project: Literal["always", "refuse"] = "always" if adapter else "refuse"
-        self.pairs = PyramidPairs(student, teacher, levels, project=project, kernel=3)
+        self.pairs = PyramidPairs(student, teacher, levels, project=project, kernel=3, most=5)
         self.weights = tuple(map(float, (feat_weight, relation_weight, cls_weight, box_weight)))
         self.instances = instances
 
     def forward(
-        self, student: HeadTrace[DenseDetector], teacher: HeadTrace[DenseDetector], batch: Batch
+        self, student: HeadTrace[Predicting], teacher: HeadTrace[Predicting], batch: Batch
     ) -> dict[str, Tensor]:
         cls, box = student.model.flat(student.outputs)
         teacher_cls, teacher_box = teacher.model.flat(teacher.outputs)
@@ -118,7 +125,7 @@ class GID(DistillMethod):
 
     @torch.no_grad()
     def find_instances(
-        self, student: HeadTrace[DenseDetector], teacher: HeadTrace[DenseDetector], batch: Batch
+        self, student: HeadTrace[Predicting], teacher: HeadTrace[Predicting], batch: Batch
     ) -> list[Tensor]:
         """The general instances of each image, (N_i, 4)."""
         cls, box = student.model.flat(student.outputs)
@@ -132,7 +139,7 @@ class GID(DistillMethod):
         return instances
 
     def feature_losses(
-        self, student: HeadTrace[DenseDetector], teacher: HeadTrace[DenseDetector], boxes: list[Tensor]
+        self, student: HeadTrace[Predicting], teacher: HeadTrace[Predicting], boxes: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Feature and relation term over all instances."""
         maps = self.pairs(student.features, teacher.features)

@@ -64,7 +64,7 @@ class GlobalKnowledge(DistillMethod):
         alpha: weight of the agreement between the coefficients of both networks in the search.
         batches: maximum number of batches per process that are searched for candidates; None: until every class has
             its images, or all.
-        levels: of the pyramids, counted from the finest.
+        levels: of the pyramids, counted from the finest; None means those that both have, at most five.
     """
 
     student_prototypes: Tensor
@@ -86,12 +86,18 @@ class GlobalKnowledge(DistillMethod):
         smallest: float = 30.0,
         alpha: float = 10.0,
         batches: int | None = None,
-        levels: int = 5,
+        levels: int | None = None,
     ) -> None:
         super().__init__()
         require_same_heads(student, teacher, "global_knowledge")
         require_same_classes(student, teacher, "global_knowledge")
-        self.pairs = PyramidPairs(student, teacher, levels, project="always", kernel=3)
+        for model in (student, teacher):
+            if model.two_stage and soft_weight and not isinstance(model, TwoStageDetector):
+                raise ValueError(
+                    f"global_knowledge compares the class logits of one box head, and {model.name} has another kind of "
+                    "head: write soft_weight=0, or choose a faster_rcnn_* or mask_rcnn_* detector"
+                )
+        self.pairs = PyramidPairs(student, teacher, levels, project="always", kernel=3, most=5)
         self.two_stage = student.two_stage
         if not self.two_stage and soft_weight:
             self.teacher_depth = "head"

@@ -26,7 +26,7 @@ class GTMask(PyramidMethod):
         student: detector that learns.
         teacher: any detector; where numbers of channels differ, a 1x1 convolution projects the student's map.
         weight: None: 10, or PKD's with ``normalize``.
-        levels: pairs of levels, counted from the finest.
+        levels: pairs of levels, counted from the finest; None means those that both have, at most four.
         boxes: ``all``: an object counts at every level; ``size``: only at the level that fits its size.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size.
@@ -39,7 +39,7 @@ class GTMask(PyramidMethod):
         student: Detector,
         teacher: Detector,
         weight: float | None = None,
-        levels: int = 4,
+        levels: int | None = None,
         boxes: Literal["all", "size"] = "all",
         pair: PairBy = "index",
         resize: Resize = "larger",

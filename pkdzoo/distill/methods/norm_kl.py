@@ -26,7 +26,7 @@ class NormKL(PyramidMethod):
         teacher: of equally many channels.
         weight: 10, as published for one-stage teachers.
         temperature: T.
-        levels: pairs of levels, counted from the finest.
+        levels: pairs of levels, counted from the finest; None means those that both have, at most four.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size.
     """
@@ -37,7 +37,7 @@ class NormKL(PyramidMethod):
         teacher: Detector,
         weight: float = 10.0,
         temperature: float = 50.0,
-        levels: int = 4,
+        levels: int | None = None,
         pair: PairBy = "index",
         resize: Resize = "larger",
     ) -> None:

@@ -32,7 +32,7 @@ class PKD(PyramidMethod):
         student: detector that learns.
         teacher: any detector whose pyramid has equally many channels.
         weight: None for the published one: 6 with a two-stage teacher, 10 with a one-stage teacher.
-        levels: pairs of levels, counted from the finest.
+        levels: pairs of levels, counted from the finest; None means those that both have, at most four.
         pair: ``index`` as published, or ``stride``.
         resize: what to do with maps of different size, see :func:`pkdzoo.distill.pairing.pair_maps`.
         sync: statistics over all processes; in published runs each process used its own two images.
@@ -43,7 +43,7 @@ class PKD(PyramidMethod):
         student: Detector,
         teacher: Detector,
         weight: float | None = None,
-        levels: int = 4,
+        levels: int | None = None,
         pair: PairBy = "index",
         resize: Resize = "larger",
         sync: bool = False,

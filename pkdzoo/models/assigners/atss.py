@@ -37,6 +37,26 @@ def match_atss(anchors: Tensor, counts: Sequence[int], boxes: Tensor, k: int = 9
     if not len(boxes) or not len(anchors):
         return torch.full((len(anchors),), NEGATIVE, dtype=torch.int64, device=anchors.device)
     overlaps = box_iou(boxes, anchors)  # (G, P)
+    index = nearest_anchors(anchors, counts, boxes, k)
+    overlap = overlaps.gather(1, index)
+    enough = overlap >= overlap_thresholds(overlap)[:, None]
+    centers = (anchors[:, :2] + anchors[:, 2:]) / 2
+    inside = encode_distances(boxes[:, None], centers[index]).amin(dim=-1) > MARGIN
+    return best_of(overlaps, index, enough & inside)
+
+
+def nearest_anchors(anchors: Tensor, counts: Sequence[int], boxes: Tensor, k: int = 9) -> Tensor:
+    """The candidates of each object: the ``k`` anchors of each level whose centers are nearest to its center.
+
+    Args:
+        anchors: (P, 4) xyxy, level by level.
+        counts: number of anchors of each level.
+        boxes: (G, 4) xyxy.
+        k: number of candidates per object and level.
+
+    Returns:
+        (G, K) int64 indices of anchors, without duplicates.
+    """
     centers = (anchors[:, :2] + anchors[:, 2:]) / 2
     distances = (centers[None] - ((boxes[:, :2] + boxes[:, 2:]) / 2)[:, None]).norm(dim=-1)
     candidates, start = [], 0
@@ -44,11 +64,12 @@ def match_atss(anchors: Tensor, counts: Sequence[int], boxes: Tensor, k: int = 9
         nearest = level.topk(min(k, level.shape[1]), dim=1, largest=False).indices
         candidates.append(nearest + start)
         start += level.shape[1]
-    index = torch.cat(candidates, dim=1)  # (G, K)
-    overlap = overlaps.gather(1, index)
-    enough = overlap >= (overlap.mean(dim=1) + overlap.std(dim=1))[:, None]
-    inside = encode_distances(boxes[:, None], centers[index]).amin(dim=-1) > MARGIN
-    return best_of(overlaps, index, enough & inside)
+    return torch.cat(candidates, dim=1)
+
+
+def overlap_thresholds(overlaps: Tensor) -> Tensor:
+    """The IoU from which a candidate is positive: (G, K) IoU of objects with their candidates -> (G,)."""
+    return overlaps.mean(dim=1) + overlaps.std(dim=1)
 
 
 def best_of(overlaps: Tensor, index: Tensor, positive: Tensor) -> Tensor:

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from pkdzoo.layers.csp import SPP, ConvNormSiLU, CSPLayer, scaled_depth
 from pkdzoo.layers.norm import Norm
 from pkdzoo.models.backbones.base import Backbone
+from pkdzoo.structures import PixelNorm
+
+BGR = PixelNorm((103.53, 116.28, 123.675), (57.375, 57.12, 58.395), "bgr")  # of its ImageNet weights
 
 WIDTHS, BLOCKS = (64, 128, 256, 512, 1024), (3, 6, 6, 3)  # of stem and stages at factor 1
 

@@ -39,6 +39,13 @@ def microsoft(file: str) -> Weights:
     return Weights("imagenet", url, license="MIT", note="no hash is published for this file")
 
 
+def cspnext(size: str) -> Weights:
+    url = (
+        f"https://download.openmmlab.com/mmdetection/v3.0/rtmdet/cspnext_rsb_pretrain/cspnext-{size}_imagenet_600e.pth"
+    )
+    return Weights("imagenet", url, license="Apache-2.0", note="no hash is published for this file")
+
+
 def hash_of(file: str) -> str:
     """The first characters of the file's SHA-256, which are the end of its name."""
     return file.removesuffix(".pth").rpartition("-")[2]
@@ -47,6 +54,7 @@ def hash_of(file: str) -> str:
 # backbone -> mean of its input in its channel order -> file
 IMAGENET: dict[str, dict[tuple[float, ...], Weights]] = {
     "r18": {RGB: torchvision("resnet18-f37072fd.pth")},
+    "r34": {RGB: torchvision("resnet34-b627a593.pth")},
     "r50": {
         RGB: torchvision("resnet50-0676ba61.pth"),
         DETECTRON: openmmlab("resnet50_caffe-788b5fa3.pth", "imagenet_caffe"),
@@ -59,6 +67,8 @@ IMAGENET: dict[str, dict[tuple[float, ...], Weights]] = {
     },
     "x101_32x4d": {RGB: openmmlab("resnext101_32x4d-a5af3160.pth")},
     "x101_64x4d": {RGB: openmmlab("resnext101_64x4d-ee2c6f71.pth")},
+    "cspnext_tiny": {DETECTRON2: cspnext("tiny")},
+    "cspnext_s": {DETECTRON2: cspnext("s")},
     "swin_t": {RGB: microsoft("swin_tiny_patch4_window7_224.pth")},
     "swin_s": {RGB: microsoft("swin_small_patch4_window7_224.pth")},
 }
@@ -66,6 +76,10 @@ IMAGENET: dict[str, dict[tuple[float, ...], Weights]] = {
 RESNET_RULES: list[Rule] = [
     (r"fc\..*", None),  # the classifier
     (r"(?:conv1|bn1|layer[1-4])\..*", r"\g<0>"),  # torchvision's names are ours
+]
+CSPNEXT_RULES: list[Rule] = [
+    (r"(?:head|data_preprocessor)\..*", None),  # the classifier
+    (r"(?:backbone\.)?((?:stem|stage[1-4])\..*)", r"\1"),  # mmdetection's names are ours
 ]
 # Parameters that only detectors have: offsets of deformable convolutions, initially zero, and Swin's output norms.
 ADDED = re.compile(r"layer\d\.\d+\.conv2\.offset\.(weight|bias)|norm\d\.(weight|bias)")
@@ -108,6 +122,8 @@ def to_backbone(content: Mapping[str, Any]) -> dict[str, Tensor]:
         ValueError: for keys without a counterpart in our backbones; the message lists them.
     """
     state = find_tensors(content)
+    if any(key.endswith("stem.0.conv.weight") for key in state):
+        return to_our_keys(state, CSPNEXT_RULES)
     swin = any(key.startswith("patch_embed.") for key in state)
     return from_original(state) if swin else to_our_keys(state, RESNET_RULES)
 
@@ -119,10 +135,12 @@ def completed(state: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Ten
     have them folded into weight and bias of the norms, which the statistics 0 and 1 leave unchanged.
 
     Raises:
-        ValueError: for a ResNet without batch norm, because weights and biases of its norms have another meaning.
+        ValueError: for a ResNet or CSPNeXt without batch norm, because weights and biases of its norms have another
+            meaning.
     """
     full, own = dict(state), backbone.state_dict()
-    if "bn1.weight" in state and "bn1.running_mean" not in own:
+    first = "stem.0.bn" if "stem.0.conv.weight" in state else "bn1"
+    if f"{first}.weight" in state and f"{first}.running_mean" not in own:
         raise ValueError("ImageNet weights are for batch norm: write norm='frozen_bn' (as published) or norm='bn'")
     full.update((key, own[key]) for key in own if key not in state and ADDED.fullmatch(key))
     if not any(key.endswith("running_mean") for key in state):

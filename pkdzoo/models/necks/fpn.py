@@ -35,6 +35,8 @@ class FPN(nn.Module):
         norm: norm of lateral and output convolutions, or None.
     """
 
+    gives_before_norm = True  # FeaturePyramid.before_norm is filled
+
     def __init__(
         self,
         channels: Sequence[int],

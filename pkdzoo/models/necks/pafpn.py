@@ -30,6 +30,8 @@ class CSPNeXtPAFPN(nn.Module):
         norm: norm of all convolutions.
     """
 
+    gives_before_norm = True  # FeaturePyramid.before_norm is filled
+
     def __init__(
         self,
         channels: Sequence[int],

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from pkdzoo import Detections
 from pkdzoo.data import open_dataset
 from pkdzoo.data.formats import voc
+from pkdzoo.evaluation import CocoEvaluator
 
 CAT = """
 <object><name>cat</name><pose>Left</pose><truncated>1</truncated><occluded>1</occluded><difficult>0</difficult>
@@ -60,6 +63,27 @@ class TestReading:
         assert sample.image.shape == (3, 40, 60)
         assert len(dataset.ground_truth()["bbox"]) == 3
 
+    @pytest.mark.parametrize("backend", ["pycocotools", "faster"])
+    @pytest.mark.parametrize("layout", ["voc", "labelImg"])
+    def test_difficult_objects_are_ignored_in_evaluation(self, tmp_path: Path, layout: str, backend: str) -> None:
+        """As in VOC: they are not missed, and a detection of one is no mistake."""
+        easy = CAT.replace("<xmin>1<", "<xmin>31<").replace("<xmax>20<", "<xmax>50<")
+        hard = CAT.replace("<difficult>0<", "<difficult>1<")
+        write_voc(tmp_path, {"a": SIZE + easy + hard, "b": SIZE + easy})
+        if layout == "labelImg":
+            (tmp_path / "ImageSets/Main/train.txt").unlink()
+        dataset = open_dataset(tmp_path, "train")
+        assert dataset.report.ignored == 1
+        learned = [dataset.load_instances(k).boxes for k in range(2)]
+        assert [boxes.tolist() for boxes in learned] == [[[30, 2, 50, 12]]] * 2
+        hard_one = torch.tensor([[0.0, 2.0, 20.0, 12.0]])
+        for found in (learned, [torch.cat([hard_one, learned[0]]), learned[1]]):
+            evaluator = CocoEvaluator(dataset, backend)
+            scores = [torch.linspace(0.9, 0.5, len(boxes)) for boxes in found]
+            labels = [torch.zeros(len(boxes), dtype=torch.int64) for boxes in found]
+            evaluator.update(dataset.image_ids.tolist(), list(map(Detections, found, scores, labels)))
+            assert evaluator.compute()["AP"] == pytest.approx(100)
+
     def test_classes_are_those_of_all_splits(self, tmp_path: Path) -> None:
         write_voc(tmp_path, {"a": SIZE + DOG}, "train")
         write_voc(tmp_path, {"b": SIZE + CAT}, "val")
@@ -102,6 +126,8 @@ class TestRefusals:
             (SIZE + CAT.replace("<xmin>1<", "<xmin>1e400<"), "too large for a number of pixels"),
             (SIZE.replace("60", "1e999999999") + CAT, "too large for a number of pixels"),
             (SIZE + CAT.replace("<difficult>0<", "<difficult>perhaps<"), "'perhaps'; it is 0 or 1"),
+            ("<a>" * 1_000_000, "more than 64 elements lie inside each other"),
+            ("<a/>" * 5_000_000, "more than 16 MiB"),
         ],
     )
     def test_broken_files_are_named(self, tmp_path: Path, body: str, message: str) -> None:
@@ -116,6 +142,12 @@ class TestRefusals:
         file.write_bytes(text.encode("utf-16"))
         with pytest.raises(ValueError, match="DOCTYPE"):
             voc.parse(file)
+
+    def test_a_long_text_is_shown_in_part(self, tmp_path: Path) -> None:
+        root = write_voc(tmp_path, {"a": SIZE + CAT.replace("<xmin>1<", f"<xmin>{'9' * 100_000}<")})
+        with pytest.raises(ValueError, match="too large for a number of pixels") as caught:
+            voc.to_coco(root, "train")
+        assert len(str(caught.value)) < 400
 
     def test_lists(self, tmp_path: Path) -> None:
         root = write_voc(tmp_path, {"a": SIZE + CAT})

@@ -75,9 +75,9 @@ def test_equals_the_authors_code(name: str) -> None:
         batch.images = batch.images.double()
     losses = pkdzoo.Distiller(student, teacher, methods)(batch)
 
-    wanted = summed_over_levels(case["losses"])
-    assert set(losses) == set(wanted)
-    for kind, value in wanted.items():
+    expected = summed_over_levels(case["losses"])
+    assert set(losses) == set(expected)
+    for kind, value in expected.items():
         assert float(losses[kind].detach()) == pytest.approx(value, rel=1e-4, abs=1e-6), kind
     sum(losses.values()).backward()
     assert gradient_error(student, case["grad_norms"]) < 2e-3
@@ -102,10 +102,10 @@ def test_aligned_maps_have_the_teachers_statistics(hold: Any) -> None:
     aligned = method.aligned_taps(traces[0].taps, traces[1].taps)
     taps = traces[1].taps
     assert len(aligned.cls + aligned.reg) == 10
-    for ours, wanted in zip(aligned.cls + aligned.reg, taps.cls + taps.reg, strict=True):
+    for ours, expected in zip(aligned.cls + aligned.reg, taps.cls + taps.reg, strict=True):
         if hold == "post":
-            wanted = wanted.relu()
-        (_, mean, std), (_, wanted_mean, wanted_std) = center_channels(ours), center_channels(wanted)
+            expected = expected.relu()
+        (_, mean, std), (_, wanted_mean, wanted_std) = center_channels(ours), center_channels(expected)
         assert torch.allclose(mean, wanted_mean, atol=1e-4)
         alive = std > 0  # a channel that is constant in the student stays so
         assert alive.any()

@@ -257,3 +257,8 @@ def test_pairs_that_cannot_be_compared_are_refused() -> None:
         GlobalKnowledge(tiny_detector(RETINA), tiny_detector(FRCNN))
     with pytest.raises(ValueError, match="3 classes and the teacher 4"):
         GlobalKnowledge(tiny_detector(FRCNN), pkdzoo.create_detector(FRCNN, num_classes=4))
+    small = {"backbone": "r10w16", "deformable": (), "norm": "gn", "frozen_stages": 0, "width": 64, "box_width": 64}
+    cascade = tiny_detector("cascade_mask_rcnn_x101_32x4d_dcn", **small)
+    with pytest.raises(ValueError, match=r"one box head, and .* write soft_weight=0"):
+        GlobalKnowledge(tiny_detector(FRCNN), cascade)
+    GlobalKnowledge(tiny_detector(FRCNN), cascade, soft_weight=0)

@@ -85,21 +85,21 @@ def test_kl_methods() -> None:
 def test_cwd_of_class_logits() -> None:
     student, teacher = tiny_detector("gfl_r10w16"), tiny_detector("gfl_r10w16", seed=1)
     batch = tiny_batch()
-    losses = pkdzoo.Distiller(student, teacher, {"cwd": {"target": "cls"}})(batch)
+    losses = pkdzoo.Distiller(student, teacher, {"cwd": {"where": "cls"}})(batch)
     with torch.no_grad():
         outputs = [model.trace(batch, "head").outputs for model in (student, teacher)]
     wanted = 5 * sum(float(cwd(s, t)) for s, t in zip(outputs[0].cls, outputs[1].cls))
     assert float(losses["loss_cwd"].detach()) == pytest.approx(wanted, rel=1e-4)
     teacher = pkdzoo.create_detector("gfl_r10w16", num_classes=5)
     with pytest.raises(ValueError, match="3 classes and the teacher 5"):
-        pkdzoo.Distiller(student, teacher, {"cwd": {"target": "cls"}})
+        pkdzoo.Distiller(student, teacher, {"cwd": {"where": "cls"}})
     with pytest.raises(ValueError, match="has none"):
-        pkdzoo.Distiller(student, Maps(), {"cwd": {"target": "cls"}})
+        pkdzoo.Distiller(student, Maps(), {"cwd": {"where": "cls"}})
     with pytest.raises(ValueError, match="strides and priors per location"):
-        pkdzoo.Distiller(tiny_detector("retina_r10w16"), student, {"cwd": {"target": "cls"}})
+        pkdzoo.Distiller(tiny_detector("retina_r10w16"), student, {"cwd": {"where": "cls"}})
     # its RPN has three anchors per location where the student has three classes: equal in shape alone
     with pytest.raises(ValueError, match="one-stage and a two-stage"):
-        pkdzoo.Distiller(student, tiny_detector("faster_rcnn_r10w16"), {"cwd": {"target": "cls"}})
+        pkdzoo.Distiller(student, tiny_detector("faster_rcnn_r10w16"), {"cwd": {"where": "cls"}})
 
 
 class Maps(pkdzoo.Detector):

@@ -71,6 +71,15 @@ def test_pairing_by_index_and_by_stride() -> None:
     assert match_levels(ONE_STAGE, ONE_STAGE, 5, "stride") == [(i, i) for i in range(5)]
 
 
+def test_without_a_number_as_many_levels_as_both_have_up_to_a_limit() -> None:
+    three = PyramidShape((16,) * 3, (8, 16, 32))
+    assert match_levels(ONE_STAGE, ONE_STAGE, None, most=4) == [(i, i) for i in range(4)]
+    assert match_levels(three, ONE_STAGE, None, most=4) == [(i, i) for i in range(3)]
+    assert match_levels(three, TWO_STAGE, None, "stride", most=4) == [(0, 1), (1, 2), (2, 3)]
+    with pytest.raises(ValueError, match="only 3"):
+        match_levels(three, ONE_STAGE, 4)
+
+
 @pytest.mark.parametrize(
     ("student", "teacher", "levels", "pair", "words"),
     [

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from helpers.kd_reference import tiny_batch, tiny_detector
 from torch import Tensor
+from torchvision.ops import box_iou
 
 import pkdzoo
 from pkdzoo.distill.imitation import halved_mean
@@ -18,6 +19,7 @@ from pkdzoo.distill.methods.frs import FRS
 from pkdzoo.distill.methods.gid import GID, general_instances, pool_instances, relations
 from pkdzoo.distill.methods.rank_mimic import RankMimic, ranking_kl
 from pkdzoo.models.trace import HeadTrace, LossTrace
+from pkdzoo.ops.boxes import clip_boxes
 
 RIVALS = ("frs", "fgfi", "defeat", "gid", "rank_mimic")
 
@@ -85,10 +87,10 @@ def test_frs_by_hand() -> None:
 
 def test_frs_settings_and_warm_up() -> None:
     weights = {"gfl_r10w16": (0.1, 0.05), "fcos_r10w16": (0.01, 0.05), "faster_rcnn_r10w16": (0.002, 0.1)}
-    for name, wanted in weights.items():
+    for name, expected in weights.items():
         student, teacher = tiny_detector(name), tiny_detector(name, seed=1)
         method = FRS(student, teacher)
-        assert (method.feat_weight, method.cls_weight) == wanted
+        assert (method.feat_weight, method.cls_weight) == expected
         distiller = pkdzoo.Distiller(student, teacher, {"frs": {}})
         assert float(distiller(tiny_batch())["loss_frs_feat"].detach()) == 0  # it rises over 500 steps
         distiller.set_progress(step=500, total=1000)
@@ -126,8 +128,8 @@ def test_defeat_splits_objects_from_background() -> None:
     inside = squares[0][:, :, 1:3, 1:3]
     assert float(found["loss_defeat_object"].detach()) == pytest.approx(3 * float(inside.mean()) / 2 / 5, rel=1e-4)
     rest = (squares[0].sum() - inside.sum()) / (squares[0].numel() - inside.numel())
-    wanted = 12 * (float(rest) + sum(float(s.mean()) for s in squares[1:])) / 2 / 5
-    assert float(found["loss_defeat_background"].detach()) == pytest.approx(wanted, rel=1e-4)
+    expected = 12 * (float(rest) + sum(float(s.mean()) for s in squares[1:])) / 2 / 5
+    assert float(found["loss_defeat_background"].detach()) == pytest.approx(expected, rel=1e-4)
 
 
 def test_fgfi_versions() -> None:
@@ -159,13 +161,13 @@ def test_general_instances_by_hand() -> None:
     ours = torch.tensor([[0.0, 0, 20, 20], [0, 0, 21, 20], [50, 50, 90, 90], [50, 0, 55, 40], [60, 60, 61, 61]])
     theirs = ours + 1
     scores = torch.tensor([0.9, 0.2, 0.5, 0.0, 0.5])
-    wanted = torch.tensor([0.1, 0.9, 0.4, 1.0, 0.5])
+    expected = torch.tensor([0.1, 0.9, 0.4, 1.0, 0.5])
     # disputed by .8, .7, .1, 1.0, 0: the fourth and fifth are narrower than 10 pixels, the second overlaps the first
-    found = general_instances(scores, wanted, ours, theirs)
+    found = general_instances(scores, expected, ours, theirs)
     assert torch.equal(found, torch.stack([ours[0], ours[2]]))
-    found = general_instances(wanted, scores, ours, theirs)  # now the teacher is surer of the first and the third
+    found = general_instances(expected, scores, ours, theirs)  # now the teacher is surer of the first and the third
     assert torch.equal(found, torch.stack([theirs[0], theirs[2]]))
-    assert len(general_instances(scores, wanted, ours, theirs, count=1)) == 1
+    assert len(general_instances(scores, expected, ours, theirs, count=1)) == 1
 
 
 def test_relations_are_distances_over_their_mean() -> None:
@@ -206,6 +208,29 @@ def test_gid_response_is_on_priors_near_instances() -> None:
     assert float(found["loss_gid_box"]) == pytest.approx(difference / count, rel=1e-3)
 
 
+def test_gid_of_two_stage_detectors_is_on_the_rpns_anchors() -> None:
+    batch = tiny_batch()
+    student, teacher = traces(batch, "faster_rcnn_r10w16")
+    method = GID(student.model, teacher.model, adapter=False)
+    found = method(student, teacher, batch)
+    boxes = method.find_instances(student, teacher, batch)
+    assert all(0 < len(b) <= 10 for b in boxes)
+    logits, wanted = (
+        torch.cat([x.permute(0, 2, 3, 1).flatten(1) for x in t.outputs.cls], dim=1) for t in (student, teacher)
+    )  # (B, P) objectness
+    near = torch.stack([(box_iou(student.priors.boxes, b) >= 0.5).any(dim=1) for b in boxes])
+    entropy = F.binary_cross_entropy_with_logits(logits[near], wanted[near].sigmoid())
+    assert float(found["loss_gid_cls"]) == pytest.approx(0.1 * float(entropy), rel=1e-4)
+    image = int(near.sum(dim=1).argmax())
+    disputed = (wanted.sigmoid() - logits.sigmoid()).abs()[image]
+    top = int(disputed.argmax())
+    surer = teacher if wanted[image, top] > logits[image, top] else student
+    decoded = surer.model.decode(surer.model.flat(surer.outputs)[1][image], surer.priors)[top]
+    decoded = clip_boxes(decoded, batch.sizes[image])
+    if bool(((decoded[2:] - decoded[:2]) >= 10).all()):
+        assert torch.allclose(boxes[image][0], decoded)
+
+
 def iou_of(box: Tensor, others: Tensor) -> Tensor:
     x1, y1 = torch.maximum(box[0], others[:, 0]), torch.maximum(box[1], others[:, 1])
     x2, y2 = torch.minimum(box[2], others[:, 2]), torch.minimum(box[3], others[:, 3])
@@ -218,10 +243,10 @@ def test_ranking_by_hand() -> None:
     student, teacher = torch.tensor([1.0, 3.0, -2.0, 0.5, 0.5]), torch.tensor([0.0, 2.0, 7.0, 1.0, 3.0])
     group = torch.tensor([0, 0, 1, 2, 2])
     found = ranking_kl(student, teacher, group, 3)
-    wanted = [
+    expected = [
         F.kl_div(student[g].log_softmax(0), teacher[g].softmax(0), reduction="sum") for g in ([0, 1], [2], [3, 4])
     ]
-    assert torch.allclose(found, torch.stack(wanted), atol=1e-6)
+    assert torch.allclose(found, torch.stack(expected), atol=1e-6)
     assert float(found[0]) == pytest.approx(0, abs=1e-6)  # the same order with the same distances
     assert float(found[1]) == 0  # one prior has no rank
 

@@ -26,10 +26,10 @@ def test_the_threshold_is_mean_plus_deviation_of_the_candidates() -> None:
     values = torch.tensor([float(overlaps[i]) for i in candidates])
     threshold = values.mean() + values.std()
     inside = [bool((centers[i] > box[0, :2]).all() and (centers[i] < box[0, 2:]).all()) for i in candidates]
-    wanted = {i for i, value, within in zip(candidates, values, inside) if value >= threshold and within}
+    expected = {i for i, value, within in zip(candidates, values, inside) if value >= threshold and within}
     matched = match_atss(PRIORS.boxes, PRIORS.counts, box)
-    assert len(wanted) > 1
-    assert set((matched == 0).nonzero().squeeze(1).tolist()) == wanted
+    assert len(expected) > 1
+    assert set((matched == 0).nonzero().squeeze(1).tolist()) == expected
 
 
 def test_an_object_lives_on_the_level_of_its_size() -> None:

@@ -99,8 +99,8 @@ def test_block_attends_within_shifted_windows(shift: int, h: int, w: int) -> Non
     torch.nn.init.normal_(block.attn.bias_table)
     x = torch.randn(2, h, w, 8)
     found = block._attend(x, shift_mask(h, w, 3, 1))
-    wanted = torch.stack([naive_attention(block.attn, image, 3, shift) for image in x])
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+    expected = torch.stack([naive_attention(block.attn, image, 3, shift) for image in x])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(97, 203), (32, 32), (64, 96), (1, 5)])
@@ -128,8 +128,8 @@ def test_outputs_choose_maps() -> None:
     whole = small()
     whole.load_state_dict({**whole.state_dict(), **model.state_dict()})
     x = torch.randn(1, 3, 40, 40)
-    for found, wanted in zip(model(x), whole(x)[1:3]):
-        assert torch.equal(found, wanted)
+    for found, expected in zip(model(x), whole(x)[1:3]):
+        assert torch.equal(found, expected)
 
 
 def test_branches_are_dropped_only_while_training() -> None:

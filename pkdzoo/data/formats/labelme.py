@@ -1,0 +1,186 @@
+"""labelme's JSON files, one per image, read as COCO.
+
+``folders.py`` finds the files. A rectangle has two corners in any order; a polygon is kept as ``segmentation``, and its
+box encloses it; a circle is its center and a point on it. Points, lines and other shapes have no box: they are counted
+and left out. Images without a JSON file are left out. ``labels.txt``, as labelme uses it, gives the order of the
+classes; otherwise it is alphabetical over all splits.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from pkdzoo.data.formats import folders
+from pkdzoo.data.formats.base import Finding, Format, plain_path, read_head, read_text
+from pkdzoo.data.formats.common import (
+    class_order,
+    int_if_whole,
+    list_images,
+    make_annotation,
+    make_content,
+    read_sizes,
+)
+from pkdzoo.utils.text import quote_some
+
+FILE_LIMIT = 128 << 20  # bytes: the image may be inside
+LARGEST = 10**9  # pixels
+NO_CLASS = ("__ignore__", "_background_")
+
+
+def is_annotation(path: Path) -> bool:
+    """Whether a JSON file begins as one of labelme's."""
+    return re.search(rb'"(shapes"\s*:\s*\[|imageData"\s*:|imagePath"\s*:)', read_head(path, 1 << 16)) is not None
+
+
+def splits(root: Path) -> dict[str, Path]:
+    """The annotations of each split; empty for a folder without such files."""
+    return folders.find_splits(root, ".json", is_annotation)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    problem = ""
+    try:
+        content = json.loads(read_text(path, FILE_LIMIT), parse_constant=_no_constant)
+    except RecursionError:
+        problem = "it is nested too deeply"
+    except ValueError as error:
+        problem = str(error)
+    if problem:
+        raise ValueError(f"{path} is not a JSON file: {problem:.300}")
+    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        raise ValueError(f"{path} is not a file of labelme: it has no list 'shapes'")
+    if not all(isinstance(shape, dict) for shape in content["shapes"]):
+        raise ValueError(f"{path}: 'shapes' holds something else than objects")
+    return content
+
+
+def _no_constant(text: str) -> float:
+    raise ValueError(f"{text} is not a number")
+
+
+def to_coco(pattern: Path, strict: bool = True) -> dict[str, Any]:
+    """Read a split as the content of a COCO annotation file, with images in the order of their names.
+
+    Args:
+        pattern: ``FOLDER/*.json``.
+        strict: raise an error for unreadable images whose annotation has no size.
+
+    Raises:
+        ValueError: a file is invalid, or there are no images.
+    """
+    roots, patterns = folders.data_set_of(pattern, splits)
+    images = folders.image_dir(pattern)
+    files = [path for each in patterns for _, path in folders.annotation_files(each)]
+    classes = class_order(roots, lambda: _labels(files))
+    ids = {name: number for number, name in enumerate(classes, 1)}
+    stored = list_images(images)
+    by_stem = {Path(name).with_suffix("").as_posix(): name for name in reversed(stored)}
+    records: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    not_read: Counter[str] = Counter()
+    for number, (name, path) in enumerate(folders.annotation_files(pattern), 1):
+        content = _load(path)
+        height, width = (_side(content.get(key)) for key in ("imageHeight", "imageWidth"))
+        records.append(
+            {"id": number, "file_name": _image_of(name, path, content, by_stem), "height": height, "width": width}
+        )
+        for position, shape in enumerate(content["shapes"], 1):
+            where = f"{path}: shape {position}"
+            label = _class_of(shape, where)
+            box, more = _box(shape, where)
+            if label in NO_CLASS or box is None:
+                not_read[f"shapes {'without a class' if box else 'without a box (points, lines)'}"] += 1
+                continue
+            if label not in ids:
+                raise ValueError(f"{where}: the class {label!r:.60} is not among {quote_some(classes, 20)}")
+            annotations.append(make_annotation(len(annotations) + 1, number, ids[label], box, **more))
+    _fill_sizes(records, images, strict)
+    return make_content(records, annotations, classes, not_read)
+
+
+def _labels(files: list[Path]) -> Iterator[str]:
+    """Classes of all shapes that have a box."""
+    for path in files:
+        for position, shape in enumerate(_load(path)["shapes"], 1):
+            label = _class_of(shape, f"{path}: shape {position}")
+            if label not in NO_CLASS and _box(shape, f"{path}: shape {position}")[0] is not None:
+                yield label
+
+
+def _class_of(shape: dict[str, Any], where: str) -> str:
+    label = shape.get("label")
+    if not isinstance(label, str) or not label.strip():
+        raise ValueError(f"{where} has label = {label!r:.60}; it is the name of the class")
+    return label.strip()
+
+
+def _image_of(name: str, path: Path, content: dict[str, Any], by_stem: dict[str, str]) -> str:
+    """The image file of an annotation, by the annotation's name: ``imagePath`` may be an older name of the image."""
+    told = PureWindowsPath(str(content.get("imagePath") or f"{name}.jpg")).name  # also splits at "/"
+    stem = plain_path(told, path).rpartition(".")[0]
+    return by_stem.get(name) or by_stem.get(Path(name).name) or by_stem.get(stem) or told or f"{name}.jpg"
+
+
+def _side(value: Any) -> int:
+    return int(value) if isinstance(value, (int, float)) and 1 <= value < LARGEST else 0
+
+
+def _fill_sizes(records: list[dict[str, Any]], images: Path, strict: bool) -> None:
+    without = [record for record in records if not record["height"] or not record["width"]]
+    sizes = read_sizes([images / record["file_name"] for record in without], strict)
+    for record, (height, width) in zip(without, sizes):
+        record.update(height=height, width=width)
+
+
+def _box(shape: dict[str, Any], where: str) -> tuple[list[int | float] | None, dict[str, Any]]:
+    """Box of a shape, None for shapes without one; and its ``segmentation``, if it is a polygon."""
+    kind: Any = shape.get("shape_type") or "polygon"
+    points: Any = shape.get("points")
+    if kind not in ("rectangle", "polygon", "circle", "mask", "oriented_rectangle"):
+        return None, {}
+    pairs = isinstance(points, list) and all(isinstance(p, list) and len(p) == 2 for p in points)
+    if not pairs or not all(_is_pixel(v) for p in points for v in p):
+        raise ValueError(f"{where} has no usable 'points': {points!s:.60}; they are [x, y] in pixels")
+    if len(points) < 2 or (kind == "polygon" and len(points) < 3):
+        return None, {}
+    if kind == "circle":
+        (x, y), (a, b) = points[:2]
+        radius = math.hypot(a - x, b - y)
+        return [x - radius, y - radius, 2 * radius, 2 * radius], {}
+    xs, ys = [p[0] for p in points], [p[1] for p in points]
+    box = [int_if_whole(v) for v in (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))]
+    return box, {"segmentation": [[v for p in points for v in p]]} if kind == "polygon" else {}
+
+
+def _is_pixel(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+
+def findings(pattern: Path) -> list[Finding]:
+    """Shapes that are left out."""
+    left_out = [
+        f"{path}: shape {position} ({shape.get('shape_type')})"
+        for _, path in folders.annotation_files(pattern)
+        for position, shape in enumerate(_load(path)["shapes"], 1)
+        if _class_of(shape, str(path)) in NO_CLASS or _box(shape, str(path))[0] is None
+    ]
+    return [("shapes without a box or a class, left out (points, lines, __ignore__)", left_out, False)]
+
+
+FORMAT = Format(
+    name="labelme",
+    title="labelme",
+    tree="NAME.json beside NAME.jpg, also in SPLIT/, or annotations/NAME.json with images/NAME.jpg (labelme)",
+    present=lambda root: bool(splits(root)),
+    splits=splits,
+    owns=lambda path: path.name == "*.json",
+    image_dir=folders.image_dir,
+    read=to_coco,
+    findings=findings,
+)

@@ -1,0 +1,160 @@
+"""Divides a data set in two, so that images of one source stay together.
+
+Images of one source are copies (Roboflow names them ``NAME_jpg.rf.HASH.jpg``), files with equal bytes, and frames of
+one video (``street_0001.jpg``, ``street_0002.jpg``, or numbers in a folder of their own). A detector that was trained
+on one of them knows the others, and its validation score is too high.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+_COPY = re.compile(r"\.rf\.[0-9A-Za-z]{4,}$")  # Roboflow's copies
+_SUFFIX_IN_NAME = re.compile(r"[_.-](jpe?g|png|bmp|webp|tiff?|gif|avif|mp4|mov|avi)$", re.IGNORECASE)
+_FRAME = re.compile(r"^(.*?)\d+$")
+
+
+def source_of(name: str) -> str:
+    """The source that a file's name tells: that of Roboflow's original image, otherwise the name itself.
+
+    Example:
+        >>> from pkdzoo.dataset_tools.hold_out import source_of
+        >>> source_of("cats/a_jpg.rf.0f3c.jpg"), source_of("a.jpg")
+        ('cats/a_jpg', 'a.jpg')
+    """
+    path = PurePosixPath(name)
+    stem = _COPY.sub("", path.stem)
+    return name if stem == path.stem else (path.parent / stem).as_posix()
+
+
+def sequence_of(name: str) -> str:
+    """The sequence that a numbered image belongs to, as ``street_`` for ``street_0001.jpg``; empty for no sequence."""
+    path = PurePosixPath(source_of(name))
+    stem = _SUFFIX_IN_NAME.sub("", path.name if source_of(name) != name else path.stem)
+    match = _FRAME.match(stem)
+    folder = "" if path.parent == PurePosixPath() else f"{path.parent}/"
+    return f"{folder}{match[1]}" if match else ""
+
+
+def divide(content: Mapping[str, Any], share: float, images: Path) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Divide a data set by sources.
+
+    Which sources are held out depends on their names alone, so they mostly stay where they are when the data set grows.
+
+    Args:
+        content: of a COCO annotation file.
+        share: of the images, 0..1, that are held out; at least one source.
+        images: folder of the images.
+
+    Returns:
+        The images that stay and those that are held out, both with their annotations; and remarks for the user.
+
+    Raises:
+        ValueError: there is only one source.
+    """
+    names = [str(image["file_name"]) for image in content["images"]]
+    count = min(max(1, round(share * len(names))), len(names) - 1)
+    copies = _join(names, [_by(source_of, names), _by_bytes(names, images)])
+    if len(set(copies.values())) < 2:
+        raise ValueError(
+            f"{len(names)} images of one source cannot be divided into two splits: add images of another source, or "
+            "make the validation split by hand"
+        )
+    sequences = {key: members for key, members in _by(sequence_of, names).items() if key and len(members) > 1}
+    remarks: list[str] = []
+    held_out = set()
+    if sequences:
+        held_out = _choose(_join(names, [_by(source_of, names), _by_bytes(names, images), sequences]), count)
+        if not _is_fair(content, held_out, count):
+            held_out = set()
+            remarks.append(
+                f"{sum(map(len, sequences.values()))} images have numbered names of {len(sequences)} sequences "
+                f"({', '.join(f'{key}#' for key in sorted(sequences)[:3])}), which were divided: if these are frames "
+                "of videos, neighbors are in both splits; then divide them by hand"
+            )
+    held_out = held_out or _choose(copies, count)
+    parts = _part(content, held_out, False), _part(content, held_out, True)
+    return *parts, remarks
+
+
+def _by(key: Any, names: list[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[key(name)].append(name)
+    return groups
+
+
+def _by_bytes(names: list[str], images: Path) -> dict[str, list[str]]:
+    """Groups of files with equal bytes; only files of equal length are read."""
+    by_length: dict[int, list[str]] = defaultdict(list)
+    for name in names:
+        path = images / name
+        if path.is_file():
+            by_length[path.stat().st_size].append(name)
+    groups: dict[str, list[str]] = defaultdict(list)
+    for same in by_length.values():
+        for name in same if len(same) > 1 else ():
+            groups[hashlib.blake2b((images / name).read_bytes(), digest_size=16).hexdigest()].append(name)
+    return groups
+
+
+def _join(names: list[str], groupings: list[dict[str, list[str]]]) -> dict[str, str]:
+    """The group of each image, where images that share a group in any grouping share it here."""
+    parent = {name: name for name in names}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    for grouping in groupings:
+        for members in grouping.values():
+            for name in members[1:]:
+                a, b = sorted((root(members[0]), root(name)))
+                parent[b] = a
+    return {name: root(name) for name in names}
+
+
+def _choose(group_of: Mapping[str, str], count: int) -> set[str]:
+    """Images of whole groups, about ``count``, in the order of a hash of the groups' names."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name, group in group_of.items():
+        groups[group].append(name)
+
+    def rank(group: str) -> bytes:
+        sources = {source_of(name) for name in groups[group]}
+        return hashlib.blake2b(min(sources).encode(), digest_size=8).digest()
+
+    chosen: set[str] = set()
+    ranked = sorted(groups, key=rank)
+    for group in ranked:
+        members = groups[group]
+        left = len(group_of) - len(chosen) - len(members)
+        if left > 0 and abs(len(chosen) + len(members) - count) < abs(len(chosen) - count):
+            chosen.update(members)
+    return chosen or set(groups[min(ranked, key=lambda group: len(groups[group]))])
+
+
+def _is_fair(content: Mapping[str, Any], held_out: set[str], count: int) -> bool:
+    """Whether a choice has about the wanted size, and leaves objects of every class for training."""
+    if not count / 2 <= len(held_out) <= 2 * count:
+        return False
+    names = {image["id"]: str(image["file_name"]) for image in content["images"]}
+    all_boxes: Counter[Any] = Counter(row["category_id"] for row in content["annotations"])
+    lost: Counter[Any] = Counter(
+        row["category_id"] for row in content["annotations"] if names.get(row["image_id"]) in held_out
+    )
+    return all(lost[category] < boxes for category, boxes in all_boxes.items())
+
+
+def _part(content: Mapping[str, Any], held_out: set[str], selected: bool) -> dict[str, Any]:
+    ids = {image["id"] for image in content["images"] if str(image["file_name"]) in held_out}
+    images = [image for image in content["images"] if (image["id"] in ids) == selected]
+    rows = [row for row in content["annotations"] if (row["image_id"] in ids) == selected]
+    return {**content, "images": images, "annotations": rows}

@@ -1,0 +1,247 @@
+"""One table of any finished runs: seeds side by side, and what distillation gained over the plain student.
+
+Reads the files of the runs and needs no torch. A difference to the plain student is taken between runs of the same
+seed, because such runs begin with the same weights and see the same images in the same order.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pkdzoo.models._registry import folder_of
+from pkdzoo.utils.files import read_json
+
+COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+STUDENT = ("model", "model_args", "init", "data", "optim", "schedule")  # what a plain student has to share
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What the files of a run say.
+
+    Attributes:
+        folder: of the run.
+        recipe: as JSON values.
+        metrics: of the last evaluation.
+    """
+
+    folder: Path
+    recipe: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+
+    @property
+    def seed(self) -> int:
+        """Seed of the recipe."""
+        return int(self.recipe.get("seed", 0))
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the distillation methods; none for a plain student."""
+        return list((self.recipe.get("distill") or {}).get("methods") or {})
+
+    @property
+    def teacher_folder(self) -> Path | None:
+        """Folder of the teacher, if it is one."""
+        name = str((self.recipe.get("distill") or {}).get("teacher", ""))
+        folder = folder_of(name) if name else None
+        return None if folder is None else folder.resolve()
+
+    def key(self, *, with_teacher: bool = True) -> str:
+        """Text that is equal for runs that differ in nothing but their seed (and teacher)."""
+        content = {name: self.recipe.get(name) for name in STUDENT}
+        content["data"] = {k: v for k, v in (content["data"] or {}).items() if k not in ("workers", "eval_batch_size")}
+        return json.dumps([content, self.recipe.get("distill") if with_teacher else None], sort_keys=True)
+
+
+@dataclass
+class Variant:
+    """Runs that differ only in their seed.
+
+    Attributes:
+        name: of the first run.
+        role: ``teacher``, ``plain`` or ``distilled``.
+        runs: by seed.
+        gain: mean difference in AP to the plain student; None without one.
+        gap_closed: share of the gap from plain student to teacher; None if one of them is missing.
+    """
+
+    name: str
+    role: str
+    runs: dict[int, FinishedRun] = field(default_factory=dict)
+    gain: float | None = None
+    gap_closed: float | None = None
+
+    def values(self, metric: str) -> dict[int, float]:
+        """One metric by seed; seeds without a number are left out."""
+        found = {seed: run.metrics.get(metric) for seed, run in self.runs.items()}
+        return {seed: float(value) for seed, value in found.items() if value is not None}
+
+    def mean(self, metric: str) -> float | None:
+        """Mean of one metric over the seeds."""
+        values = self.values(metric)
+        return statistics.mean(values.values()) if values else None
+
+
+@dataclass
+class RunTable:
+    """Variants in the order in which they were given, and warnings."""
+
+    variants: list[Variant]
+    warnings: list[str] = field(default_factory=list)
+
+
+def find_runs(folders: Iterable[str | Path]) -> tuple[list[FinishedRun], list[str]]:
+    """Read the runs in folders; a folder without a recipe.json may hold several runs, one folder each.
+
+    Returns:
+        The finished runs, and a sentence for each folder that was left out.
+
+    Raises:
+        ValueError: if no folder holds an evaluated run.
+    """
+    runs: list[FinishedRun] = []
+    left_out: list[str] = []
+    for folder in map(Path, folders):
+        inside = sorted(path.parent for path in folder.glob("*/recipe.json")) if folder.is_dir() else []
+        own = [folder] if (folder / "recipe.json").is_file() else inside
+        if not own:
+            left_out.append(f"{folder} holds no run (no recipe.json)")
+        for run in own:
+            if (run / "metrics.json").is_file():
+                runs.append(FinishedRun(run, read_json(run / "recipe.json"), read_json(run / "metrics.json")))
+            else:
+                left_out.append(f"{run} was not evaluated yet (no metrics.json): continue it with --resume")
+    if not runs:
+        raise ValueError(f"no evaluated run to compare: {'; '.join(left_out)}. Write the folders of runs, e.g. runs/*")
+    return runs, left_out
+
+
+def compare_runs(runs: Sequence[FinishedRun]) -> RunTable:
+    """Group runs by everything but the seed, and compare distilled students with their plain students.
+
+    Args:
+        runs: finished runs, of any recipes.
+    """
+    groups: dict[str, Variant] = {}
+    taught = {path for run in runs if (path := run.teacher_folder) is not None}
+    warnings = []
+    for run in runs:
+        role = "distilled" if run.methods else "plain"
+        if is_teacher(run.folder, taught):
+            role = "teacher"
+        variant = groups.setdefault(run.key(), Variant(str(run.recipe.get("name", run.folder.name)), role))
+        if run.seed in variant.runs:
+            warnings.append(f"{run.folder} repeats {variant.runs[run.seed].folder} (seed {run.seed}); it is left out")
+            continue
+        variant.runs[run.seed] = run
+    table = RunTable(list(groups.values()), warnings)
+    data = {run.metrics["annotations_sha256"] for run in runs if "annotations_sha256" in run.metrics}
+    if len(data) > 1:
+        table.warnings.append("these runs were evaluated on different annotations: their APs cannot be compared")
+    for variant in table.variants:
+        if variant.role == "distilled":
+            _add_gain(table, variant)
+    return table
+
+
+def is_teacher(folder: Path, teachers: Iterable[Path]) -> bool:
+    """Whether one of the teachers lies in the folder of a run, e.g. in its ``best``."""
+    own = folder.resolve()
+    return any(own == teacher or own in teacher.parents for teacher in teachers)
+
+
+def _add_gain(table: RunTable, variant: Variant) -> None:
+    first = next(iter(variant.runs.values()))
+    alike = [v for v in table.variants if v.role == "plain" and _first_key(v) == first.key(with_teacher=False)]
+    if not alike:
+        table.warnings.append(
+            f"{variant.name} has no plain student among these runs: train the same recipe with distill=None"
+        )
+        return
+    plain, ours = alike[0].values("AP"), variant.values("AP")
+    seeds = sorted(plain.keys() & ours.keys())
+    if not seeds:
+        table.warnings.append(
+            f"{variant.name} and its plain student share no seed: train both with the same ones, --set seed=N"
+        )
+        return
+    variant.gain = statistics.mean(ours[seed] - plain[seed] for seed in seeds)
+    spread = max(plain.values()) - min(plain.values())
+    if len(plain) > 1 and spread > abs(variant.gain):
+        table.warnings.append(
+            f"plain students of different seeds differ by {spread:.1f} AP, more than the {variant.gain:+.1f} AP of "
+            f"{variant.name}: this many seeds show no difference"
+        )
+    if len(seeds) == 1:
+        table.warnings.append(f"{variant.name}: one seed shows no difference for certain; train more, --set seed=N")
+    teacher = _teacher_ap(table, first)
+    base = statistics.mean(plain[seed] for seed in seeds)
+    if teacher is not None and teacher > base:
+        variant.gap_closed = variant.gain / (teacher - base)
+
+
+def _first_key(variant: Variant) -> str:
+    return next(iter(variant.runs.values())).key(with_teacher=False)
+
+
+def _teacher_ap(table: RunTable, run: FinishedRun) -> float | None:
+    """AP of a run's teacher, if it was measured on the images of the run."""
+    rows = run.folder.parent / "comparison.json"
+    if rows.is_file():
+        measured = [row for row in read_json(rows) if row.get("role") == "teacher"]
+        if measured and measured[0].get("AP") is not None:
+            return float(measured[0]["AP"])
+    folder = run.teacher_folder
+    if folder is None or not (folder / "metrics.json").is_file():
+        return None
+    metrics = read_json(folder / "metrics.json")
+    same = metrics.get("annotations_sha256") == run.metrics.get("annotations_sha256")
+    return float(metrics["AP"]) if same and metrics.get("AP") is not None else None
+
+
+def format_table(table: RunTable) -> str:
+    """The table as aligned text, with the AP of each seed, and the warnings below it."""
+    head = ["", "role", "seeds", *COLUMNS, "gain", "gap closed", "AP by seed"]
+    rows = [head]
+    for variant in table.variants:
+        aps = variant.values("AP")
+        spread = f" ± {statistics.stdev(aps.values()):.1f}" if len(aps) > 1 else ""
+        numbers = [_number(variant.mean(column)) + (spread if column == "AP" else "") for column in COLUMNS]
+        gain = "" if variant.gain is None else f"{variant.gain:+.1f}"
+        gap = "" if variant.gap_closed is None else f"{variant.gap_closed:.0%}"
+        by_seed = " ".join(f"{seed}: {ap:.1f}" for seed, ap in sorted(aps.items())) if len(aps) > 1 else ""
+        rows.append([variant.name, variant.role, str(len(variant.runs)), *numbers, gain, gap, by_seed])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    left = (0, 1, len(head) - 1)
+    lines = [
+        "  ".join(
+            text.ljust(width) if at in left else text.rjust(width) for at, (text, width) in enumerate(zip(row, widths))
+        )
+        for row in rows
+    ]
+    return "\n".join([*(line.rstrip() for line in lines), *(f"warning: {line}" for line in table.warnings)])
+
+
+def table_rows(table: RunTable) -> list[dict[str, Any]]:
+    """The table as JSON values, one object for each variant."""
+    return [
+        {
+            "name": variant.name,
+            "role": variant.role,
+            "runs": {str(seed): str(run.folder) for seed, run in variant.runs.items()},
+            **{column: variant.mean(column) for column in COLUMNS},
+            "AP_by_seed": {str(seed): ap for seed, ap in variant.values("AP").items()},
+            "gain": variant.gain,
+            "gap_closed": variant.gap_closed,
+        }
+        for variant in table.variants
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

@@ -1,0 +1,16 @@
+"""Faster R-CNN R50 learns from a Cascade Mask R-CNN X101 with deformable stages by MGD, 2x.
+
+accelerate launch recipes/train.py recipes/baselines/faster_rcnn_r50_mgd_cascade.py --data coco/
+"""
+
+from pkdzoo.training import Distill, Recipe
+from pkdzoo.training.schedules import TWO_X_LR02_CLIPPED, published
+
+RECIPE = Recipe(
+    "faster_rcnn_r50_mgd_cascade",
+    "faster_rcnn_r50",
+    init="imagenet",
+    distill=Distill("cascade_mask_rcnn_x101_32x4d_dcn.coco_1x", {"mgd": {}}),
+    expect=published("MGD's readme", 42.1, teacher=47.3, plain=38.4, rows=["mgd_faster_rcnn_cascade_r50"]),
+    **TWO_X_LR02_CLIPPED,
+)

@@ -1,0 +1,86 @@
+"""``pkdzoo compare``: seeds side by side, and a gain only over the plain student of the same recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.commands import fails, run
+
+from pkdzoo.evaluation import METRICS
+
+RECIPE: dict[str, Any] = {
+    "name": "plain", "model": "retina_r18", "model_args": {}, "init": None, "data": {"short": 64, "workers": 2},
+    "optim": {"lr": 0.01}, "schedule": {"epochs": 1}, "distill": None, "seed": 0,
+}  # fmt: skip
+
+
+def write(folder: Path, ap: float, sha256: str = "a", **changed: Any) -> Path:
+    """The files of a finished run."""
+    for name in (folder, folder / "best"):
+        name.mkdir(parents=True)
+        metrics = dict.fromkeys(METRICS, ap) | {"annotations_sha256": sha256}
+        (name / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "recipe.json").write_text(json.dumps({**RECIPE, "name": folder.name.rpartition("-")[0], **changed}))
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A teacher, and two seeds of a plain and of a distilled student: 30, 20 and 22, 24 and 27 AP."""
+    root = tmp_path / "runs"
+    write(root / "teacher-0", 30.0, model="gfl_r18")
+    distill = {"teacher": f"local-dir:{root / 'teacher-0' / 'best'}", "methods": {"pkd": {}}}
+    for seed, (plain, pkd) in enumerate(((20.0, 24.0), (22.0, 27.0))):
+        write(root / f"plain-{seed}", plain, seed=seed)
+        write(root / f"pkd-{seed}", pkd, seed=seed, distill=distill)
+    return root
+
+
+def rows_of(capsys: pytest.CaptureFixture[str], *folders: object) -> tuple[dict[str, Any], list[str]]:
+    code, out, _ = run(capsys, "compare", *folders, "--json")
+    assert code == 0
+    content = json.loads(out)
+    return {row["name"]: row for row in content["rows"]}, content["warnings"]
+
+
+def test_seeds_are_side_by_side_and_the_teacher_is_no_plain_student(runs, capsys) -> None:
+    rows, warnings = rows_of(capsys, *sorted(runs.iterdir()))
+    assert {name: row["role"] for name, row in rows.items()} == {
+        "teacher": "teacher", "plain": "plain", "pkd": "distilled",
+    }  # fmt: skip
+    assert rows["plain"]["AP"] == 21.0 and rows["pkd"]["AP_by_seed"] == {"0": 24.0, "1": 27.0}
+    assert rows["pkd"]["gain"] == 4.5 and rows["pkd"]["gap_closed"] == pytest.approx(4.5 / 9.0)
+    assert warnings == []
+    code, out, _ = run(capsys, "compare", runs)  # a folder of runs
+    assert code == 0 and "0: 24.0 1: 27.0" in out and "+4.5" in out and "50%" in out
+
+
+def test_a_gain_below_the_spread_of_the_plain_seeds_is_warned_about(runs, capsys) -> None:
+    write(runs / "plain-2", 30.0, seed=2)
+    _, warnings = rows_of(capsys, runs)
+    assert any("differ by 10.0 AP, more than the +4.5 AP of pkd" in line for line in warnings)
+
+
+def test_only_the_same_recipe_is_a_plain_student(runs, capsys) -> None:
+    for seed in (0, 1):
+        path = runs / f"plain-{seed}" / "recipe.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "schedule": {"epochs": 2}}))
+    rows, warnings = rows_of(capsys, runs)
+    assert rows["pkd"]["gain"] is None and any("has no plain student among these runs" in line for line in warnings)
+
+
+def test_other_data_and_other_seeds_are_said(runs, capsys) -> None:
+    write(runs / "more-9", 9.0, sha256="b", seed=9, model="fcos_r18")
+    _, warnings = rows_of(capsys, runs / "plain-0", runs / "pkd-1", runs / "more-9")
+    assert any("different annotations" in line for line in warnings)
+    assert any("share no seed" in line for line in warnings)
+
+
+def test_folders_without_a_run_are_named(runs, tmp_path, capsys) -> None:
+    (tmp_path / "notes").mkdir()
+    assert "no evaluated run to compare" in fails(capsys, "compare", tmp_path / "notes")
+    code, _, err = run(capsys, "compare", runs, tmp_path / "notes")
+    assert code == 0 and "notes holds no run" in err

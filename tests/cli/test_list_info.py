@@ -1,0 +1,79 @@
+"""``pkdzoo list`` and ``pkdzoo info``, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers.commands import fails, run
+
+import pkdzoo
+from pkdzoo.cli.models import model_facts
+
+
+class TestListAndInfo:
+    def test_list(self, capsys: pytest.CaptureFixture[str]) -> None:
+        code, out, err = run(capsys, "list", "*pkd*", "--family", "retina")
+        assert (code, err) == (0, "")
+        rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()[1:]}
+        assert rows["retina_r50_pkd_swin"] == ["41.5", "COCO", "2017", "mask_rcnn_swin_s.coco_3x"]
+        assert all(name.startswith("retina") and "pkd" in name for name in rows)
+
+    def test_data_sets_are_listed_one_after_another(self, capsys: pytest.CaptureFixture[str]) -> None:
+        rows = json.loads(run(capsys, "list", "--json")[1])
+        data = {row["name"]: (row["data"], row["AP"]) for row in rows}
+        lines = run(capsys, "list")[1].splitlines()[1:]
+        order = [data[line.split()[0]] for line in lines]
+        assert len(order) == len(rows)
+        named = [name for name, ap in order if ap is not None]
+        assert named == sorted(named, key=lambda name: (name != "COCO 2017", name))
+        assert {"COCO 2017", "generated shapes", "BCCD"} == set(named)
+        assert all(ap is None for _, ap in order[len(named) :])
+        assert all(name in line for line, (name, ap) in zip(lines, order) if ap is not None)
+
+    def test_list_for_machines(self, capsys: pytest.CaptureFixture[str]) -> None:
+        rows = json.loads(run(capsys, "list", "--pretrained", "--pairs", "--json")[1])
+        assert [row["name"] for row in rows] == [
+            name for name in pkdzoo.list_detectors(pretrained=True) if name.split(".")[0] in pkdzoo.list_pairs()
+        ]
+        assert {"name", "family", "AP", "data", "weights", "teacher", "methods"} == set(rows[0])
+        assert len(rows) < len(json.loads(run(capsys, "list", "--json")[1]))
+
+    def test_nothing_fits(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "no detector matches 'retina_r51'. Did you mean" in fails(capsys, "list", "retina_r51")
+        assert "no family 'yolo'." in fails(capsys, "list", "--family", "yolo")
+
+    def test_info(self, capsys: pytest.CaptureFixture[str]) -> None:
+        out = run(capsys, "info", "retina_r50_pkd_swin")[1]
+        assert "teacher 48.2, plain student 37.4, distilled 41.5" in out
+        assert "80: person, bicycle" in out
+        told = json.loads(run(capsys, "info", "retina_r50_pkd_swin.coco_2x", "--json")[1])
+        assert told["distilled"]["teacher"] == "mask_rcnn_swin_s.coco_3x"
+        assert [row["tag"] for row in told["weights"]] == ["coco_2x"]
+        assert told["resize"] == [800, 1333]
+
+    def test_info_counts_the_weights_classes(self, capsys: pytest.CaptureFixture[str]) -> None:
+        told = json.loads(run(capsys, "info", "fcos_r18w24", "--json")[1])
+        model = pkdzoo.create_detector("fcos_r18w24", pretrained=True)
+        assert told["label_names"] == list(model.label_names) and told["num_classes"] == 6
+        assert told["parameters"] == sum(p.numel() for p in model.parameters())
+
+    @pytest.mark.parametrize("name", ["retina_r10w16", "fcos_r18w24.shapes", "retina_r10w16_pkd_gfl_r18", "tood_r50"])
+    def test_info_from_the_index_is_that_of_the_detector(self, capsys: pytest.CaptureFixture[str], name: str) -> None:
+        content = json.loads(run(capsys, "info", name, "--json")[1])
+        weights = [row["labels"] for row in content["weights"]]
+        labels = weights[0] if weights else None
+        facts = model_facts(pkdzoo.create_detector(name, label_names=labels))
+        assert {key: content[key] for key in facts} == json.loads(json.dumps(facts))
+
+    def test_info_of_a_folder(self, capsys: pytest.CaptureFixture[str], folder: str, tmp_path: Path) -> None:
+        told = json.loads(run(capsys, "info", folder, "--json")[1])
+        model = pkdzoo.create_detector(f"local-dir:{folder}")
+        assert told["label_names"] == ["cat", "dog", "red fox"]
+        assert told["architecture"] == "retina_r10w16"
+        assert told["parameters"] == sum(p.numel() for p in model.parameters())
+        assert "classes      3: cat, dog, red fox" in run(capsys, "info", folder)[1]
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "best").symlink_to(folder)
+        assert "classes      3: cat, dog, red fox" in run(capsys, "info", tmp_path / "run")[1]
