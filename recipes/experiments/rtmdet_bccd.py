@@ -1,4 +1,4 @@
-"""A small RTMDet on BCCD: plain, with normalized CWD, and with PKD, on equal budgets, from a teacher of twice the width.
+"""A small RTMDet on BCCD, plain, with normalized CWD and with PKD: equal budgets, a teacher of twice the width.
 
     python recipes/train.py recipes/experiments/rtmdet_bccd.py --data bccd/ --only rtmdet_bccd_teacher
     python recipes/train.py recipes/experiments/rtmdet_bccd.py --data bccd/ --only rtmdet_bccd_plain
