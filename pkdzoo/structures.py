@@ -234,6 +234,7 @@ class FeaturePyramid(_Movable):
         before_norm: the L outputs of the neck's last convolutions, before their norm and activation, which some
             distillation methods compare; without a norm they are the levels themselves. Empty if the neck of another
             library gives none.
+        backbone: the maps of the backbone that the neck was given, finest first; empty if they are not known.
 
     Example:
         >>> import torch, pkdzoo
@@ -246,6 +247,7 @@ class FeaturePyramid(_Movable):
     levels: list[Tensor]
     strides: tuple[int, ...]
     before_norm: list[Tensor] = field(default_factory=list)
+    backbone: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if len(self.levels) != len(self.strides):

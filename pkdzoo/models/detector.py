@@ -119,7 +119,10 @@ class Detector(ZooModel):
 
     def extract_features(self, batch: Batch) -> FeaturePyramid:
         """The feature pyramid of a batch of raw images."""
-        return cast(FeaturePyramid, self.neck(self.backbone(self.normalize(batch))))
+        maps = self.backbone(self.normalize(batch))
+        pyramid = cast(FeaturePyramid, self.neck(maps))
+        pyramid.backbone = list(maps)
+        return pyramid
 
     @overload
     def trace(self, batch: Batch, upto: Literal["features"], tap: int | None = None) -> Trace[Self]: ...
