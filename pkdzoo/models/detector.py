@@ -26,6 +26,7 @@ from pkdzoo.models._checks import check_instances
 from pkdzoo.models._config import describe
 from pkdzoo.models._eval_mode import eval_mode
 from pkdzoo.models._interface import ZooModel
+from pkdzoo.models.backbones.timm import TimmBackbone
 from pkdzoo.models.trace import DEPTHS, Depth, HeadTrace, LossTrace, Trace
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, Letterbox, PixelNorm, PostProcess
 
@@ -248,6 +249,8 @@ class Detector(ZooModel):
 
     def fold(self) -> None:
         """Fold the norms, see :meth:`optimize`; detectors with layers of another library override it to do nothing."""
+        if isinstance(self.backbone, TimmBackbone):
+            self.backbone.fuse()
         fold_norms(self)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
