@@ -139,7 +139,8 @@ class Instances(_Movable):
         boxes: (G, 4) float, xyxy pixels.
         labels: (G,) int64 in ``0 .. C-1``.
         crowd: (G,) bool, True for a region of many objects (COCO's ``iscrowd``); None means no crowd regions. Crowd
-            regions are never targets, and the evaluator ignores detections inside them.
+            regions are never targets, and the evaluator ignores detections inside them. There is no flag for objects
+            marked ``ignore`` or ``difficult``: ``pkdzoo/data/filter.py`` leaves them out of training.
         masks: (G, height, width) bool, of the image without padding; or None.
 
     Example:
