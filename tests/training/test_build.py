@@ -146,8 +146,8 @@ def test_inherited_parts_are_the_teachers_and_frozen_ones_stay() -> None:
 
 
 def test_a_teacher_without_methods_only_hands_down_its_parts() -> None:
-    body = ("backbone", "neck")
-    distill = Distill("retina_r10w16", {}, teacher_args={"num_classes": 6}, inherit=body, freeze=body)
+    shared = ("backbone", "neck")
+    distill = Distill("retina_r10w16", {}, teacher_args={"num_classes": 6}, inherit=shared, freeze=shared)
     recipe = replace(RECIPE, distill=replace(distill, teacher_weights="random"))
     student, teacher = build.build_student(recipe, CLASSES), build.build_teacher(recipe.distill, CLASSES)
     task = build.build_task(recipe, student, teacher)
