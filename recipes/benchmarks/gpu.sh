@@ -24,9 +24,12 @@ cd "$(dirname "$0")/../.."
 checks=$output.checks.jsonl
 rm -f "$checks"
 
+# the tests share the GPU where pytest-xdist is installed: most of them wait for the processor, not for the GPU
+parallel=()
+python -c 'import xdist' 2>/dev/null && parallel=(-n "${PKDZOO_GPU_PROCESSES:-4}")
 failed=0
 limit=${PKDZOO_GPU_CHECK_SECONDS:-300}
-PKDZOO_GPU_DEVICE=$device PKDZOO_GPU_RESULTS=$checks timeout "$limit" python -m pytest -q -m gpu tests/gpu -p no:cacheprovider --durations=10 || failed=1
+PKDZOO_GPU_DEVICE=$device PKDZOO_GPU_RESULTS=$checks timeout "$limit" python -m pytest -q -m gpu tests/gpu -p no:cacheprovider "${parallel[@]}" --durations=10 || failed=1
 for rows in ${PKDZOO_GPU_ROWS:-loss train step predict}; do
     add=()
     [ -f "$output" ] && add=(--update)

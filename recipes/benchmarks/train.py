@@ -28,9 +28,7 @@ def rows(settings: Settings) -> Iterator[Row]:
     teacher = pkdzoo.create_detector("rtmdet_m_yolo", **small)
     tasks: dict[str, Any] = {
         "RTMDet-s": student,
-        "RTMDet-s from RTMDet-m, PKD": pkdzoo.Distiller(
-            copy.deepcopy(student), teacher, {"pkd": {"levels": 3, "adapter": True}}
-        ),
+        "RTMDet-s from RTMDet-m, norm_cwd": pkdzoo.Distiller(copy.deepcopy(student), teacher, {"norm_cwd": {}}),
     }
     batch = batch_of(size, count, settings.device)
     for name, task in tasks.items():

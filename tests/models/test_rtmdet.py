@@ -80,7 +80,7 @@ def test_boxes_reach_beyond_the_image_in_mmdetections_dialect_alone() -> None:
         model = tiny(name, resize=(128, 128))
         for layer in model.head.box:  # boxes of 60 pixels around every location
             torch.nn.init.constant_(layer.bias, 60.0 / 8)
-        boxes = model.predict(image).boxes
+        boxes = model.predict(image, threshold=None).boxes
         assert bool((boxes[:, 3] > 90).any()) == beyond
         assert (boxes[:, 2] <= 133.5).all() and (boxes >= 0).all()
 
@@ -159,14 +159,14 @@ def test_flipped_and_resized_views_agree_with_the_image() -> None:
         model = tiny(name, resize=(128, 128))
         for layer in model.head.box:
             torch.nn.init.constant_(layer.bias, 20.0 / 8)
-        everything: Any = {"flip": True, "nms_threshold": 1.0, "max_detections": 5000}
+        everything: Any = {"threshold": None, "flip": True, "nms_threshold": 1.0, "max_detections": 5000}
         one = model.predict(image, **everything)
         other = model.predict(image.flip(-1), **everything)
         assert len(one) == len(other) > 300
         mirrored = torch.stack([121 - one.boxes[:, 2], one.boxes[:, 1], 121 - one.boxes[:, 0], one.boxes[:, 3]], 1)
         overlaps = box_iou(mirrored, other.boxes)
         assert overlaps.amax(dim=1).min() > 0.95
-        assert len(model.predict(image, sizes=(96, 160))) > 0
+        assert len(model.predict(image, threshold=None, sizes=(96, 160))) > 0
 
 
 def test_a_saved_detector_keeps_dialect_and_letterbox(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_saved_detector_keeps_dialect_and_letterbox(tmp_path: Path) -> None:
         folder = model.save_pretrained(tmp_path / name)
         other = pkdzoo.from_pretrained(folder)
         assert other.letterbox == Letterbox(fill=7, place="center") and other.dialect == model.dialect
-        assert torch.equal(other.predict(image).boxes, model.predict(image).boxes)
+        assert torch.equal(other.predict(image, threshold=None).boxes, model.predict(image, threshold=None).boxes)
     config = json.loads((folder / "config.json").read_text())
     assert config["pkdzoo_cfg"]["letterbox"] == asdict(model.letterbox)
 
@@ -228,7 +228,7 @@ def test_detections_of_made_images_are_those_of_the_original() -> None:
     model = pkdzoo.load_checkpoint(pkdzoo.create_detector("rtmdet_tiny"), state)
     for expected in figures["detections"]:
         size = figures["sizes"][expected["picture"].partition("-")[2]]
-        found = model.predict(made_image(expected["picture"], tuple(size)))
+        found = model.predict(made_image(expected["picture"], tuple(size)), threshold=None)
         assert len(found) == len(expected["boxes"])
         boxes = torch.tensor(expected["boxes"])
         fits = (box_iou(boxes, found.boxes) > 0.99) & (torch.tensor(expected["labels"])[:, None] == found.labels)
