@@ -146,6 +146,7 @@ class TestDescriptions:
             ("train: images/train\nnames: {1: cat, 2: dog}", "write 0 to 1"),
             ("train: images/elsewhere\nnames: [cat]", "does not exist; looked for"),
             ("val: images/train\nnames: [cat]", "has no 'train'; it has val"),
+            ("names: [cat]", "and no other split; write e.g. 'train: images'"),
             ("train: images/train\nnames: [[cat]]", "the class name list is no text"),
             ("train: [[images/train]]\nnames: [cat]", "a path must be a text, not list"),
             ("!!python/object/apply:os.system ['exit 1']", "is not a YAML file"),
