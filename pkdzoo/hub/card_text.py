@@ -285,9 +285,9 @@ def distillation(card: Card) -> str:
         lines += ["", f"The distilled student has {gain:+.1f} AP. The teacher was not evaluated on these images."]
     elif isinstance(teacher_ap, (int, float)):
         source = card.provenance.get("teacher_AP_source")
-        told = f", source: {shown_source(source)}" if source else ""
+        origin = f", source: {shown_source(source)}" if source else ""
         alone = "The same student without distillation has not been evaluated."
-        lines += ["", f"AP of the teacher: {teacher_ap:.1f}{told}. {alone}"]
+        lines += ["", f"AP of the teacher: {teacher_ap:.1f}{origin}. {alone}"]
     return "\n".join(lines)
 
 
@@ -312,9 +312,9 @@ def shown_source(text: object) -> str:
 
 def escape_edges(text: str) -> str:
     """Text between two pieces of code: escaped, with its spaces at both ends."""
-    body = text.strip()
-    start, end = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :] if body else ""
-    return f"{' ' if start else ''}{escape_markdown(body)}{' ' if end else ''}"
+    inner = text.strip()
+    start, end = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :] if inner else ""
+    return f"{' ' if start else ''}{escape_markdown(inner)}{' ' if end else ''}"
 
 
 def numbers(card: Card) -> str:

@@ -117,8 +117,8 @@ class Sides:
     def double(self) -> Sides:
         """A copy in float64."""
         batch = replace(self.batch, images=self.batch.images.double())
-        bodies = copy.deepcopy(self.ours).double(), copy.deepcopy(self.theirs).double()
-        return Sides(*bodies, batch, [image.double() for image in self.images], self.targets)
+        copies = copy.deepcopy(self.ours).double(), copy.deepcopy(self.theirs).double()
+        return Sides(*copies, batch, [image.double() for image in self.images], self.targets)
 
 
 def sides_of(family: str, settings: Settings, size: tuple[int, int]) -> Sides:

@@ -32,10 +32,10 @@ def read_front(text: str) -> ModelCardData:
 
 
 def test_cards_on_disk_are_what_the_registry_says() -> None:
-    wanted = zoo_cards(ROOT / "recipes")
+    expected = zoo_cards(ROOT / "recipes")
     found = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "hub_cards").glob("*.md")}
-    assert sorted(found) == sorted(wanted)
-    stale = [name for name, text in wanted.items() if found[name] != text]
+    assert sorted(found) == sorted(expected)
+    stale = [name for name, text in expected.items() if found[name] != text]
     assert not stale, "write them again: python -m pkdzoo.maintain cards"
 
 
@@ -99,9 +99,9 @@ def test_all_unknown_licenses_are_named_at_once() -> None:
     words = r"licenses of the weights and of the data set \(pets\) and of the teacher \(big\) are unknown: "
     with pytest.raises(
         UnknownLicense, match=words + "write --license ID --data-license ID --teacher-license ID"
-    ) as told:
+    ) as raised:
         render(card)
-    assert told.value.card is card
+    assert raised.value.card is card
 
 
 def test_front_matter() -> None:

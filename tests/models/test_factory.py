@@ -27,7 +27,7 @@ from pkdzoo.models import _registry
 from pkdzoo.models._channels import adapt_stem, widen
 from pkdzoo.models._registry import Entry
 from pkdzoo.models.backbones import build_backbone
-from pkdzoo.models.backbones.weights import IMAGENET, completed, imagenet_weights, to_backbone
+from pkdzoo.models.backbones.weights import IMAGENET, add_missing_tensors, imagenet_weights, to_backbone
 from pkdzoo.structures import PixelNorm
 
 TINY = [name for name in pkdzoo.list_detectors() if name.endswith(("r10w16", "r18w24"))]  # not evaluated
@@ -203,8 +203,8 @@ def test_stems_of_transformers() -> None:
     state = adapt_stem(three.state_dict(), one, swap_channels=False)
     one.load_state_dict(state)
     images = torch.rand(1, 1, 64, 64)
-    wanted = three.eval()["backbone"](images.expand(-1, 3, -1, -1))
-    for found, level in zip(one.eval()["backbone"](images), wanted, strict=True):
+    expected = three.eval()["backbone"](images.expand(-1, 3, -1, -1))
+    for found, level in zip(one.eval()["backbone"](images), expected, strict=True):
         assert torch.allclose(found, level, atol=1e-5)
 
 
@@ -303,8 +303,8 @@ def test_features_only(name: str) -> None:
     with torch.no_grad():
         maps = net(images)
         batch = pkdzoo.Batch(images.float(), [(97, 203), (64, 128)])
-        for image_maps, wanted in ((net(batch), model.extract_features(batch).levels),):
-            assert all(torch.equal(a, b) for a, b in zip(image_maps, wanted, strict=True))
+        for image_maps, expected in ((net(batch), model.extract_features(batch).levels),):
+            assert all(torch.equal(a, b) for a, b in zip(image_maps, expected, strict=True))
     assert [m.shape[1] for m in maps] == net.channels
     assert [tuple(m.shape[2:]) for m in maps] == [(-(-97 // s), -(-203 // s)) for s in net.strides]
     assert not any("head" in key for key, _ in net.named_parameters())
@@ -362,7 +362,7 @@ def test_what_detection_adds_to_a_backbone_stays() -> None:
     plain = filled(build_backbone("r50", **small, norm="bn"))
     caffe = {key: value for key, value in plain.items() if "running" not in key and "tracked" not in key}
     caffe["fc.weight"] = torch.zeros(10, 4)
-    full = select_matching(backbone, completed(to_backbone({"state_dict": caffe}), backbone))
+    full = select_matching(backbone, add_missing_tensors(to_backbone({"state_dict": caffe}), backbone))
     assert torch.equal(full["layer1.0.conv2.weight"], plain["layer1.0.conv2.weight"])
     assert torch.equal(full["layer3.0.conv2.weight"], plain["layer3.0.conv2.weight"])
     assert not full["layer3.0.conv2.offset.weight"].any()
@@ -405,8 +405,8 @@ for name in sys.argv[1:]:
     before = status("VmRSS")
     model = pkdzoo.create_detector(name)
     peak = status("VmHWM")
-    held = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
-    print(name, peak - before, held)
+    size = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
+    print(name, peak - before, size)
     del model
 """
 
@@ -428,9 +428,9 @@ def test_building_takes_no_more_memory_than_the_detector() -> None:
     assert run.returncode == 0, run.stderr
     assert len(run.stdout.splitlines()) == len(names)
     for line in run.stdout.splitlines():
-        name, peak, held = line.split()
-        assert int(peak) >= 0.9 * int(held), f"{name}: only {int(peak) / 1e6:.0f} MB were seen"
-        assert int(peak) <= 1.2 * int(held), f"{name}: {int(peak) / 1e6:.0f} MB for {int(held) / 1e6:.0f} MB"
+        name, peak, size = line.split()
+        assert int(peak) >= 0.9 * int(size), f"{name}: only {int(peak) / 1e6:.0f} MB were seen"
+        assert int(peak) <= 1.2 * int(size), f"{name}: {int(peak) / 1e6:.0f} MB for {int(size) / 1e6:.0f} MB"
 
 
 def test_weights_are_loaded_without_drawing_numbers_first(row: Any) -> None:

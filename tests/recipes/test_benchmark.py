@@ -229,7 +229,7 @@ def test_notes_stand_below_the_table() -> None:
     table = markdown(found).splitlines()
     assert [row.split("|")[1] for row in table[4:7]] == [" x (1) ", " y ", " z (1) "]
     assert table[7:] == ["", "1. why"]
-    assert table[2].count("|") == table[4].count("|") == 8  # a GPU's times are told, a CPU's only as ratios
+    assert table[2].count("|") == table[4].count("|") == 8  # times of a GPU are shown, of a CPU only ratios
     on_a_cpu = {**found["about"], "gpu": None, "threads": 2, "machine": "a CPU", "vectors": "AVX2"}
     assert markdown({**found, "about": on_a_cpu}).splitlines()[4] == "| x (1) | b | 1.00 |  |  |"
 

@@ -175,7 +175,7 @@ class _Reader:
             self.labels.append(record["category_id"])
             self.ids.append(record.get("id", -1))
         except (TypeError, KeyError, ValueError, OverflowError, AttributeError):
-            self.add_carefully(record, f"annotations[{index}]")
+            self.add_with_checks(record, f"annotations[{index}]")
         area = record.get("area")
         self.areas.append(area if _is_float(area) and math.isfinite(area) else math.nan)
         crowd, ignore = record.get("iscrowd"), record.get("ignore") or record.get("difficult")
@@ -185,7 +185,7 @@ class _Reader:
         if self.segments is not None:
             self.segments.append(record.get("segmentation"))
 
-    def add_carefully(self, record: Any, where: str) -> None:
+    def add_with_checks(self, record: Any, where: str) -> None:
         """Add a record on which the fast way failed, or raise an error that names the problem."""
         self.require(record, where, "'image_id', 'category_id', 'bbox'")
         owner = self.integer(record, "image_id", where)

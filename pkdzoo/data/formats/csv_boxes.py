@@ -214,10 +214,10 @@ def image_dir(path: Path) -> Path:
     for candidate in candidates:
         if any((candidate / name).is_file() for name in images):
             return candidate
-    wanted = {PurePosixPath(name).name for name in images}
+    expected = {PurePosixPath(name).name for name in images}
     for candidate in candidates:  # the paths may be those of another machine, and an image_id has no suffix
         stored = [PurePosixPath(name) for name in list_images(candidate)]
-        if wanted & {text for path in stored for text in (path.name, path.stem)}:
+        if expected & {text for path in stored for text in (path.name, path.stem)}:
             return candidate
     looked = ", ".join(map(str, candidates))
     raise ValueError(f"{path}: none of its first {len(images)} images ({quote_some(images, 2)}) is in {looked}")

@@ -81,7 +81,9 @@ def image_dir(split_path: str | Path) -> Path:
 def _entries(description: Description, split: str) -> list[Path]:
     """Existing folders and lists of a split."""
     if split not in description.splits:
-        names = ", ".join(description.splits) or "no split"
+        if not description.splits:
+            raise ValueError(f"{description.file} has no {split!r} and no other split; write e.g. '{split}: images'")
+        names = ", ".join(description.splits)
         hint = ". 'pkdzoo data convert ... --hold-out 0.2' makes one from train" if split == "val" else ""
         raise ValueError(f"{description.file} has no {split!r}; it has {names}{hint}")
     entries = []

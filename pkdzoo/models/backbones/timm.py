@@ -87,7 +87,9 @@ def import_timm() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "timm":
             raise
-        raise ValueError(f"backbones of timm need the extra [timm]: {install_line('timm')}, or `pip install timm`") from error
+        raise ValueError(
+            f"backbones of timm need the extra [timm]: {install_line('timm')}, or `pip install timm`"
+        ) from error
 
 
 def full_name(backbone: str) -> str:
@@ -105,7 +107,9 @@ def full_name(backbone: str) -> str:
         raise ValueError(f"timm {timm.__version__} has no network {arch!r}. {did_you_mean(arch, timm.list_models())}")
     known = [full.partition(".")[2] for full in timm.models.get_arch_pretrained_cfgs(arch)]
     if tag is not None and tag not in known:
-        raise ValueError(f"timm's {arch} has no weights {tag!r}. {did_you_mean(tag, known) if known else 'It has none'}")
+        raise ValueError(
+            f"timm's {arch} has no weights {tag!r}. {did_you_mean(tag, known) if known else 'It has none'}"
+        )
     tag = tag or getattr(timm.get_pretrained_cfg(arch), "tag", None)
     return f"{PREFIX}{arch}.{tag}" if tag in known and tag else f"{PREFIX}{arch}"
 
@@ -132,8 +136,9 @@ def describe_network(backbone: str) -> Network:
     if len(used) != len(wanted):
         found = f"one map, of stride {strides[0]}" if single else f"maps of stride {', '.join(map(str, strides))}"
         raise ValueError(
-            f"backbone {backbone!r} gives {found}, and a pyramid needs maps of stride 4, 8, 16 and 32, or the one map of "
-            "a vision transformer with patches of 16 pixels: choose another network, e.g. one with 'patch16' in its name"
+            f"backbone {backbone!r} gives {found}, and a pyramid needs maps of stride 4, 8, 16 and 32, or the one map "
+            "of a vision transformer with patches of 16 pixels: choose another network, e.g. one with 'patch16' in its "
+            "name"
         )
     nhwc = str(getattr(network, "output_fmt", "NCHW")).rpartition(".")[2] == "NHWC"
     for k in used:
