@@ -156,6 +156,7 @@ def model_facts(model: Detector) -> dict[str, Any]:
         "resize": list(model.resize),
         "channel_order": model.channel_order,
         "postprocess": asdict(model.postprocess_config),
+        **({} if model.initial_weights is None else {"initial_weights": asdict(model.initial_weights)}),
     }
 
 
@@ -176,6 +177,9 @@ def info_lines(content: dict[str, Any]) -> list[str]:
     ]
     if content.get("family"):
         lines.insert(1, f"  family       {content['family']}")
+    start = content.get("initial_weights")
+    if start:
+        lines.append(f"  backbone     started from {start['name']}, license {start['license']}")
     pair = content.get("distilled")
     if pair:
         lines.append(f"  teacher      {pair['teacher']}, by {', '.join(pair['methods'])}; student {pair['student']}")

@@ -96,8 +96,8 @@ def method_options(name: str) -> dict[str, Any]:
 
     Example:
         >>> from pkdzoo.distill import method_options
-        >>> method_options("mse")
-        {'weight': None, 'levels': None, 'pair': 'index', 'resize': 'larger', 'normalize': False, 'sync': False}
+        >>> method_options("norm_kl")["temperature"], list(method_options("norm_kl"))[-2:]
+        (50.0, ['adapter', 'where'])
     """
     if name not in METHODS:
         raise ValueError(

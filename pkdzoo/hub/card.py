@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pkdzoo.data.labels import BCCD_NAMES, COCO_NAMES, SHAPES_NAMES, label_names
-from pkdzoo.hub.weights import Distilled
+from pkdzoo.hub.weights import Distilled, InitialWeights
 
 UNKNOWN = "unknown"
 
@@ -78,6 +78,7 @@ class Card:
         megabytes: size of the file of tensors; None if it is not written yet, float32 is assumed then.
         speed: time per image and the hardware, as text.
         base_model: repository of the backbone's initial weights.
+        initial: weights that the backbone started from, where their license is recorded.
         repository: ``org/name`` on the Hub, if it is known.
         origin: link of the file that another project published and that was converted.
         direct: False if the link can only be opened in a browser.
@@ -105,6 +106,7 @@ class Card:
     megabytes: float | None = None
     speed: str = ""
     base_model: str | None = None
+    initial: InitialWeights | None = None
     repository: str | None = None
     origin: str | None = None
     direct: bool = True

@@ -27,6 +27,8 @@ HUB_METRICS = {
     "AR1": "mar_1", "AR10": "mar_10", "AR100": "mar_100", "ARs": "mar_small", "ARm": "mar_medium", "ARl": "mar_large",
 }  # fmt: skip
 PAPER = "https://arxiv.org/abs/2207.02039"  # of PKD
+# Licenses of initial weights under which a detector may be published with any license of its own.
+PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0")
 HUB_LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc0-1.0", "gpl-3.0")
 
 
@@ -40,6 +42,10 @@ class UnknownLicense(ValueError):
     def __init__(self, message: str, card: Card) -> None:
         super().__init__(message)
         self.card = card
+
+
+class ForbiddenLicense(UnknownLicense):
+    """Raised where something would be published under a license that its initial weights do not allow."""
 
 
 def render(card: Card, publish: bool = True) -> str:
@@ -83,6 +89,7 @@ def check_licenses(card: Card) -> None:
 
     Raises:
         UnknownLicense: names the arguments of all unknown licenses at once.
+        ForbiddenLicense: for initial weights whose license does not allow that of the weights.
     """
     licenses = {
         "the weights": (card.license, "license"),
@@ -103,6 +110,31 @@ def check_licenses(card: Card) -> None:
             f"{card.name}: nothing is published, because the license{'s' if several else ''} of "
             f"{' and of '.join(missing)} {'are' if several else 'is'} unknown: write {options} (in Python {keywords}); "
             "an ID is, for example, Apache-2.0, CC-BY-4.0 or MIT",
+            card,
+        )
+    check_initial_weights(card)
+
+
+def check_initial_weights(card: Card) -> None:
+    """Check that the license of the weights that the backbone started from allows the license of these.
+
+    Raises:
+        ForbiddenLicense: for other terms than those of a permissive license, unless both licenses are the same.
+    """
+    start = card.initial
+    if start is None or start.license.lower() in PERMISSIVE:
+        return
+    if start.license.strip().lower() in ("", UNKNOWN):
+        raise ForbiddenLicense(
+            f"{card.name}: nothing is published, because the license of the weights that its backbone started from "
+            f"({start.name}) is unknown: train from weights that state one",
+            card,
+        )
+    if start.license.lower() != card.license.lower():
+        raise ForbiddenLicense(
+            f"{card.name}: nothing is published under {card.license}, because its backbone started from {start.name}, "
+            f"which is under {start.license}: write --license {start.license} (in Python license="
+            f"{start.license!r}) if its terms allow to share these weights, or train from other weights",
             card,
         )
 
@@ -360,6 +392,11 @@ def provenance(card: Card) -> str:
     if card.origin is not None:
         browser = "" if card.direct else " (a page that has to be opened in a browser)"
         lines.append(f"- converted from: <{card.origin}>{browser}")
+    if card.initial is not None:
+        start = card.initial
+        revision = f", commit {start.revision}" if start.revision else ""
+        digest = f", SHA-256 {start.sha256}" if start.sha256 else ""
+        lines.append(f"- the backbone started from: {escape_markdown(f'{start.name}{revision}{digest}')}")
     facts = ((key.replace("_", " "), format_fact(value)) for key, value in card.provenance.items())
     return "\n".join([*lines, *(f"- {escape_markdown(key)}: {shown_source(value)}" for key, value in facts)])
 
@@ -383,9 +420,20 @@ def limits(card: Card) -> str:
 def licenses(card: Card) -> list[str]:
     """Licenses of the weights, the data set and the teacher, one per line of plain text."""
     lines = [f"these weights: {card.license}", f"data set {card.data.name}: {card.data.license}"]
+    if card.initial is not None:
+        lines.append(f"weights that the backbone started from, {card.initial.name}: {limited(card.initial.license)}")
     if card.pair is not None:
         lines.append(f"teacher {card.pair.teacher}: {card.teacher_license or UNKNOWN}")
     return [printable(" ".join(line.split())) for line in lines]
+
+
+def limited(license: str) -> str:
+    """A license of initial weights, with what follows from it."""
+    if license.lower() in PERMISSIVE:
+        return license
+    if re.search(r"-nc\b|non-?commercial", license.lower()):
+        return f"{license}, no commercial use; it holds for these weights, too"
+    return f"{license}, which has terms of its own; they hold for these weights, too"
 
 
 def slug(text: str) -> str:

@@ -54,6 +54,23 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class InitialWeights:
+    """Weights of another project that a backbone started from, and whose license its detector inherits.
+
+    Attributes:
+        name: repository on the Hub.
+        license: of the weights; ``unknown`` if their source states none.
+        revision: commit of the repository.
+        sha256: of the file.
+    """
+
+    name: str
+    license: str
+    revision: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
 class Distilled:
     """A pair of student and teacher, with their published APs.
 

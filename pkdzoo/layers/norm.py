@@ -41,6 +41,11 @@ class FrozenBatchNorm2d(nn.Module):
         return f"{self.weight.numel()}, eps={self.eps}"
 
 
+def has_fixed_statistics(layer: nn.Module) -> bool:
+    """Whether a layer normalizes by running statistics that training does not change, of this package or another."""
+    return hasattr(layer, "running_mean") and not isinstance(layer, nn.modules.batchnorm._NormBase)
+
+
 def make_norm(kind: Norm, channels: int) -> nn.Module:
     """Create a norm by name.
 

@@ -60,7 +60,7 @@ def build_backbone_fpn(
         variant: of the feature pyramid.
         backbone: name of the backbone.
         num_classes: C.
-        norm: norm of a ResNet; None means the backbone's default.
+        norm: norm of a ResNet, or kind of a timm network's batch norms; None means the backbone's default.
         frozen_stages: number of frozen stages; None means the backbone's default.
         width: channels of the pyramid.
         neck_norm: norm in the pyramid, or None; None means ``bn`` in RTMDet's.

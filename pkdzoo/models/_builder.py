@@ -24,6 +24,7 @@ from pkdzoo.models._loading import adapt_state, to_our_layout
 from pkdzoo.models._registry import PREFIXES, Entry, find, folder_of, list_detectors
 from pkdzoo.models._saved_config import Saved, apply_settings, newer_version, read_saved
 from pkdzoo.models.backbones import backbone_arguments
+from pkdzoo.models.backbones.timm import describe_network, full_name, is_timm
 from pkdzoo.structures import PixelNorm
 from pkdzoo.utils.suggest import did_you_mean
 
@@ -52,9 +53,10 @@ def build(entry: Entry, overrides: Mapping[str, Any], num_classes: int | None, l
         if not isinstance(num_classes, int) or num_classes < 1:
             raise ValueError(f"num_classes={num_classes!r}: write a whole number of classes, at least 1")
         changes["num_classes"] = num_classes
-    channels = changes.get("in_chans", 3)
-    if channels != 3 and "pixel_norm" not in changes:
-        changes["pixel_norm"] = widen(entry.args.get("pixel_norm") or PixelNorm(), channels)
+    if is_timm(changes.get("backbone")):
+        changes["backbone"] = full_name(changes["backbone"])  # saved with its tag, whose default can change
+    if "pixel_norm" not in changes:
+        changes |= default_pixel_norm(entry, changes.get("backbone"), changes.get("in_chans", 3))
     defaults: dict[str, Any] = dict(entry.args)
     if "backbone" in changes:  # another backbone may not have all arguments of the entry's
         known = arguments_of(entry, changes["backbone"])
@@ -67,6 +69,22 @@ def build(entry: Entry, overrides: Mapping[str, Any], num_classes: int | None, l
     model.overrides = changes
     model.built_layers = layers_of(model)
     return model
+
+
+def default_pixel_norm(entry: Entry, backbone: str | None, channels: int) -> dict[str, PixelNorm]:
+    """``pixel_norm`` if it differs from the entry's, for a network of timm or another number of channels.
+
+    Args:
+        entry: of the registry.
+        backbone: that replaces the entry's; None means the entry's.
+        channels: of the images.
+    """
+    own = entry.args.get("pixel_norm") or PixelNorm()
+    backbone = backbone or entry.args.get("backbone")
+    pixel_norm = describe_network(backbone).pixel_norm if backbone is not None and is_timm(backbone) else own
+    if channels != 3:
+        pixel_norm = widen(pixel_norm, channels)
+    return {} if pixel_norm == own else {"pixel_norm": pixel_norm}
 
 
 def check_overrides(entry: Entry, overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pkdzoo.hub.card import UNKNOWN, Card, DataSet, known_data
 from pkdzoo.models._counting import count_costs
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.models._registry import Entry, find, is_detector, known_costs
+from pkdzoo.models.backbones.timm import PREFIX, is_timm
 
 # Repositories with the initial weights of backbones; those of Caffe's backbones are in no repository.
 BACKBONES = {
@@ -76,7 +77,8 @@ def backbone_of(entry: Entry) -> str | None:
     """Repository on the Hub with the backbone's initial weights; None if they are in no repository."""
     if getattr(entry.args.get("pixel_norm"), "channel_order", "rgb") != "rgb" or "caffe" in entry.name:
         return None
-    return BACKBONES.get(str(entry.args.get("backbone", "r50")))
+    name = str(entry.args.get("backbone", "r50"))
+    return f"timm/{name.removeprefix(PREFIX)}" if is_timm(name) else BACKBONES.get(name)
 
 
 def describe_card(
@@ -102,5 +104,8 @@ def describe_card(
     short, long = model.resize
     params, gflops = count_costs(model, (short, long))
     family = find(model.name)[0].family if is_detector(model.name) else ""
+    initial = model.initial_weights
+    if initial is not None:
+        more = {"initial": initial, "base_model": initial.name, **more}
     fields = {"name": model.name, "family": family, "params": params, "gflops": gflops, "size": (long, short), **more}
     return Card(architecture=model.name, license=license, labels=model.label_names, data=data, **fields)

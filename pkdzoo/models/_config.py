@@ -43,6 +43,7 @@ def describe(model: ZooModel) -> dict[str, Any]:
             "resize": list(model.resize),
             **({} if model.letterbox is None else {"letterbox": asdict(model.letterbox)}),
             "postprocess": asdict(model.postprocess_config),
+            **({} if model.initial_weights is None else {"initial_weights": asdict(model.initial_weights)}),
         },
     }
 

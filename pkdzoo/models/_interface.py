@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.structures import Letterbox, PostProcess
 
 
@@ -31,6 +32,7 @@ class ZooModel(nn.Module):
         postprocess_config: settings of the step from head outputs to detections.
         optimized: True after ``optimize()``, which changes the keys of the state dict.
         loaded_from: source of the weights; None for random weights.
+        initial_weights: weights of timm that the backbone started from; None for others.
         built_layers: layers at the time when the detector was built; None for one that the registry did not build.
     """
 
@@ -48,6 +50,7 @@ class ZooModel(nn.Module):
     postprocess_config: PostProcess
     optimized: bool
     loaded_from: str | None
+    initial_weights: InitialWeights | None = None
     built_layers: dict[str, tuple[Any, ...]] | None = None
     backbone: nn.Module
     neck: nn.Module

@@ -12,9 +12,11 @@ from pkdzoo.checkpoints import load_strictly, read_state_dict, select_matching, 
 from pkdzoo.checkpoints.wrappers import unwrap
 from pkdzoo.hub.fetch import find_weights
 from pkdzoo.hub.files import TENSORS
+from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.models._channels import adapt_stem
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.models._registry import find
+from pkdzoo.models.backbones.timm import TimmBackbone
 from pkdzoo.models.backbones.weights import add_missing_tensors, imagenet_weights, to_backbone
 from pkdzoo.structures import PixelNorm
 
@@ -54,7 +56,8 @@ def load_checkpoint(model: M, source: str | Path | Mapping[str, Any]) -> M:
 def load_backbone(model: M, source: str = "imagenet", cache_dir: str | Path | None = None) -> M:
     """Load ImageNet weights into the backbone of a detector, strictly.
 
-    Layers that the detector adds to the classification network keep their weights.
+    Layers that the detector adds to the classification network keep their weights. A network of timm gets the weights
+    of its tag; their origin and license are kept in ``model.initial_weights``, its config and its card.
 
     Args:
         model: a detector of a registered architecture.
@@ -75,6 +78,9 @@ def load_backbone(model: M, source: str = "imagenet", cache_dir: str | Path | No
         >>> model = pkdzoo.load_backbone(model)  # doctest: +SKIP
     """
     check_not_optimized(model)
+    if isinstance(model.backbone, TimmBackbone):
+        model.initial_weights = load_timm(model, model.backbone, source, cache_dir)
+        return model
     entry, _ = find(model.name)
     args = {**entry.args, **model.overrides}
     name, pixel_norm = args.get("backbone", "r50"), entry.args.get("pixel_norm") or PixelNorm()
@@ -96,6 +102,18 @@ def load_backbone(model: M, source: str = "imagenet", cache_dir: str | Path | No
     state, _ = find_weights(f"{name}.{row.tag}", row, convert, cache_dir)
     load_strictly(model.backbone, prepare(state))
     return model
+
+
+def load_timm(model: ZooModel, backbone: TimmBackbone, source: str, cache_dir: str | Path | None) -> InitialWeights:
+    """Load the weights of the backbone's tag, see :func:`load_backbone`."""
+    if source != "imagenet":
+        raise ValueError(
+            f"weights {source!r}: a network of timm has those of its tag: write 'imagenet', and the tag in the name of "
+            "the backbone, as in 'timm:NAME.TAG'"
+        )
+    if model.channel_order != "rgb":
+        raise ValueError("timm's weights take RGB, and pixel_norm says BGR: write channel_order='rgb' in it")
+    return backbone.load_imagenet(cache_dir)
 
 
 def file_of(source: str | Path) -> Path:

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 import torch
 
 from pkdzoo.hub.files import SETTINGS
+from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.models._channels import MAX_CHANNELS
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.structures import Letterbox, PixelNorm, PostProcess
@@ -31,7 +32,8 @@ class Saved:
         args: arguments of the build function, in JSON's types.
         classes: number of classes.
         labels: class names.
-        settings: ``pixel_norm``, ``resize``, ``letterbox`` and ``postprocess``, those that the config has.
+        settings: ``pixel_norm``, ``resize``, ``letterbox``, ``postprocess`` and ``initial_weights``, those that the
+            config has.
     """
 
     architecture: str
@@ -85,6 +87,8 @@ def read_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         settings["letterbox"] = None if config["letterbox"] is None else read_letterbox(config["letterbox"])
     if "postprocess" in config:
         settings["postprocess"] = read_postprocess(config["postprocess"])
+    if "initial_weights" in config:
+        settings["initial_weights"] = read_initial_weights(config["initial_weights"])
     return settings
 
 
@@ -125,6 +129,20 @@ def read_letterbox(values: Any) -> Letterbox:
     return Letterbox(**values)
 
 
+def read_initial_weights(values: Any) -> InitialWeights:
+    """Origin and license of the weights that a backbone started from; ValueError for a wrong value."""
+    check_keys("initial_weights", values, InitialWeights)
+    for key, value in values.items():
+        if not isinstance(value, str) or not value.isprintable() or len(value) > MAX_TEXT:
+            raise ValueError(
+                f"config.json: initial_weights.{key}={shorten(value)}: write one line of at most {MAX_TEXT} characters"
+            )
+    missing = [key for key in ("name", "license") if not values.get(key)]
+    if missing:
+        raise ValueError(f"config.json: initial_weights lacks {', '.join(missing)}")
+    return InitialWeights(**values)
+
+
 def apply_settings(model: ZooModel, settings: Mapping[str, Any]) -> None:
     """Set pixel statistics, image size and thresholds of a detector.
 
@@ -150,6 +168,7 @@ def apply_settings(model: ZooModel, settings: Mapping[str, Any]) -> None:
     model.resize = settings.get("resize", model.resize)
     model.letterbox = settings.get("letterbox", model.letterbox)
     model.postprocess_config = settings.get("postprocess", model.postprocess_config)
+    model.initial_weights = settings.get("initial_weights")
 
 
 def newer_version(config: Mapping[str, Any]) -> str:

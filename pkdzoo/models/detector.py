@@ -26,6 +26,8 @@ from pkdzoo.models._checks import check_instances
 from pkdzoo.models._config import describe
 from pkdzoo.models._eval_mode import eval_mode
 from pkdzoo.models._interface import ZooModel
+from pkdzoo.models._uncompiled import Uncompiled
+from pkdzoo.models.backbones.timm import TimmBackbone
 from pkdzoo.models.trace import DEPTHS, Depth, HeadTrace, LossTrace, Trace
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, Letterbox, PixelNorm, PostProcess
 
@@ -119,7 +121,10 @@ class Detector(ZooModel):
 
     def extract_features(self, batch: Batch) -> FeaturePyramid:
         """The feature pyramid of a batch of raw images."""
-        return cast(FeaturePyramid, self.neck(self.backbone(self.normalize(batch))))
+        maps = self.backbone(self.normalize(batch))
+        pyramid = cast(FeaturePyramid, self.neck(maps))
+        pyramid.backbone = list(maps)
+        return pyramid
 
     @overload
     def trace(self, batch: Batch, upto: Literal["features"], tap: int | None = None) -> Trace[Self]: ...
@@ -245,13 +250,15 @@ class Detector(ZooModel):
 
     def fold(self) -> None:
         """Fold the norms, see :meth:`optimize`; detectors with layers of another library override it to do nothing."""
+        if isinstance(self.backbone, TimmBackbone):
+            self.backbone.fuse()
         fold_norms(self)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile backbone, neck and heads in place by ``torch.compile``; the arguments are its own.
 
         ``predict`` and training use the compiled parts. ``torch.compile(model)`` returns a wrapper that compiles losses
-        only: its ``predict`` is that of the model inside, which is not compiled.
+        only: its ``predict`` is that of the model inside, which is not compiled, and gives a warning.
 
         Example:
             >>> import pkdzoo
@@ -399,3 +406,7 @@ class Detector(ZooModel):
 
     def extra_repr(self) -> str:
         return f"{self.name}, {self.num_classes} classes"
+
+
+for _name in ("detect", "predict", "predict_stream"):
+    setattr(Detector, _name, Uncompiled(getattr(Detector, _name)))

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch.utils.checkpoint import checkpoint
 
+from pkdzoo.models.backbones import TimmBackbone
 from pkdzoo.models.detector import Detector
 
 # Each process holds the whole model. Which of these exist depends on Accelerate's version.
@@ -67,7 +68,9 @@ def apply_options(
         student.to(memory_format=torch.channels_last)
     if teacher is not None:
         teacher.optimize(channels_last)
-    if checkpoint_activations:
+    if checkpoint_activations and isinstance(student.backbone, TimmBackbone):
+        student.backbone.set_grad_checkpointing()
+    elif checkpoint_activations:
         stages = getattr(student.backbone, "stages", None)
         if not stages:
             raise ValueError(
@@ -82,3 +85,15 @@ def compile_pyramid(student: Detector) -> None:
     """Compile backbone and neck in place; shapes in heads and losses change with every batch."""
     student.backbone.compile()
     student.neck.compile()
+
+
+def synchronize_norms(student: Detector) -> None:
+    """Make the batch norms use the images of all processes, in place.
+
+    Torch would replace timm's batch norms, which can hold an activation, by its own, which have none.
+    """
+    for name, part in student.named_children():
+        if isinstance(part, TimmBackbone):
+            part.sync_norms()
+        else:
+            setattr(student, name, torch.nn.SyncBatchNorm.convert_sync_batchnorm(part))  # type: ignore[no-untyped-call]

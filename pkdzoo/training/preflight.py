@@ -10,14 +10,14 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import Subset
 
-from pkdzoo.data import CocoDataset
+from pkdzoo.data import CocoDataset, check_headers
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.task import Task
-from pkdzoo.layers.norm import FrozenBatchNorm2d
+from pkdzoo.layers.norm import has_fixed_statistics
 from pkdzoo.models._registry import get_weights, is_detector
+from pkdzoo.models.backbones import TimmBackbone
 from pkdzoo.models.detector import Detector
 from pkdzoo.training.build import batch_per_process, val_loader
-from pkdzoo.training.check_images import find_unreadable
 from pkdzoo.training.cost_estimate import estimate_cost, estimate_memory, resident_memory
 from pkdzoo.training.evaluate import evaluate
 from pkdzoo.training.log import duration
@@ -136,7 +136,7 @@ def check_val_images(val: CocoDataset) -> None:
     Raises:
         ValueError: with the first files and reasons.
     """
-    unreadable = find_unreadable(val)
+    unreadable = check_headers(val)
     if unreadable:
         more = f"; and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
         raise ValueError(
@@ -169,12 +169,13 @@ def warn_of_frozen_random_layers(report: Report, student: Detector) -> None:
         return
     backbone = student.backbone
     frozen = [name for name, p in backbone.named_parameters() if not p.requires_grad]
-    fixed = any(isinstance(layer, FrozenBatchNorm2d) for layer in backbone.modules())
+    fixed = any(has_fixed_statistics(layer) for layer in backbone.modules())
+    norm = "bn" if isinstance(backbone, TimmBackbone) else "gn"
     if frozen or fixed:
         what = f"{len(frozen)} frozen tensors" if frozen else "the fixed batch norm statistics"
         report.warnings.append(
             f"{what} of the backbone were never loaded: random layers that are not trained. "
-            "Set init, or train from scratch with --set model_args.norm=gn --set model_args.frozen_stages=0"
+            f"Set init, or train from scratch with --set model_args.norm={norm} --set model_args.frozen_stages=0"
         )
 
 

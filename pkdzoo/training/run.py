@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import accelerate
-import torch
 from accelerate import DistributedDataParallelKwargs
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
@@ -151,7 +150,7 @@ def build_parts(recipe: Recipe, args: TrainArguments, accelerator: accelerate.Ac
     teacher = build.build_teacher(recipe.distill, train_set.label_names) if recipe.distill else None
     task = build.build_task(recipe, student, teacher)
     if recipe.sync_norms and accelerator.device.type == "cuda" and accelerator.num_processes > 1:
-        torch.nn.SyncBatchNorm.convert_sync_batchnorm(task.student)  # type: ignore[no-untyped-call]
+        compute.synchronize_norms(task.student)
     compute.apply_options(student, args.channels_last, args.checkpoint_activations, task.teacher)
     processes = accelerator.num_processes
     train_loader, sampler = build.train_loader(recipe, train_set, processes)

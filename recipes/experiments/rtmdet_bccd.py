@@ -3,7 +3,7 @@
     python recipes/train.py recipes/experiments/rtmdet_bccd.py --data bccd/ --only rtmdet_bccd_teacher
     python recipes/train.py recipes/experiments/rtmdet_bccd.py --data bccd/ --only rtmdet_bccd_plain
 
-The last one is repeated with rtmdet_bccd_norm_cwd and rtmdet_bccd_pkd. Everything is trained from scratch at 256 x 256
+The last one is repeated with rtmdet_bccd_norm_cwd and rtmdet_bccd_pkd. Everything is trained from scratch at 192 x 192
 with mosaic and mixup, which the last tenth of the epochs leaves out; one seed each.
 """
 
@@ -12,12 +12,12 @@ from typing import Any
 
 from pkdzoo.training import Data, Distill, Logging, Mix, Optim, Recipe, Schedule, Warmup
 
-TEACHER_EPOCHS, EPOCHS = 60, 40
+TEACHER_EPOCHS, EPOCHS = 30, 20
 TEACHER = Recipe(
     "rtmdet_bccd_teacher",
     "rtmdet_tiny_yolo",
-    {"width": 0.25, "depth": 0.33},
-    data=Data(short=256, long=256, batch_size=8, eval_batch_size=8, workers=0, mix=Mix((0.5, 2.0), last_epochs=6)),
+    {"width": 0.25, "depth": 0.167},
+    data=Data(short=192, long=192, batch_size=8, eval_batch_size=8, workers=0, mix=Mix((0.5, 2.0), last_epochs=3)),
     optim=Optim(
         "adamw", lr=0.002, base_batch_size=8, weight_decay=0.05, bias_decay_mult=0.0, norm_decay_mult=0.0,
         ema=0.998, ema_warmup=200,
@@ -29,7 +29,7 @@ PLAIN = replace(
     TEACHER,
     name="rtmdet_bccd_plain",
     model_args={"width": 0.125, "depth": 0.167},
-    data=replace(TEACHER.data, mix=Mix((0.5, 2.0), last_epochs=4)),
+    data=replace(TEACHER.data, mix=Mix((0.5, 2.0), last_epochs=2)),
     schedule=replace(TEACHER.schedule, epochs=EPOCHS),
 )
 
@@ -43,6 +43,6 @@ def distilled(name: str, methods: dict[str, Any]) -> Recipe:
 RECIPES = [
     TEACHER,
     PLAIN,
-    distilled("norm_cwd", {"norm_cwd": {"stop_epoch": EPOCHS - 4}}),
-    distilled("pkd", {"pkd": {"where": "before_norm", "adapter": True, "stop_epoch": EPOCHS - 4}}),
+    distilled("norm_cwd", {"norm_cwd": {"stop_epoch": EPOCHS - 2}}),
+    distilled("pkd", {"pkd": {"where": "before_norm", "adapter": True, "stop_epoch": EPOCHS - 2}}),
 ]

@@ -382,14 +382,14 @@ def test_a_box_the_loader_drops_still_counts_as_missed(tmp_path):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("field", ["ignore", "difficult"])
 def test_ignored_objects_count_neither_way(tmp_path, backend, field):
-    """Found or not, an ignored object changes nothing; it takes one detection, by IoU, and a second one is wrong."""
+    """Found or not, an ignored object changes nothing; it takes any number of detections, by IoU."""
     marked = {field: 1}
     file = write(tmp_path, truth([[(2, 10, 10, 40, 40), (2, 100, 100, 50, 50, marked)]]))
     real, hit, inside = (0, 0.5, 10, 10, 50, 50), (0, 0.9, 100, 100, 150, 150), (0, 0.8, 100, 100, 120, 120)
     assert evaluate(file, [detections(real)], backend)["AP"] == pytest.approx(100)
     assert evaluate(file, [detections(real, hit)], backend)["AP"] == pytest.approx(100)
     again = (0, 0.7, 100, 100, 150, 150)
-    assert evaluate(file, [detections(real, hit, again)], backend)["AP"] == pytest.approx(50)
+    assert evaluate(file, [detections(real, hit, again)], backend)["AP"] == pytest.approx(100)
     assert evaluate(file, [detections(real, inside)], backend)["AP"] == pytest.approx(50)  # no crowd: IoU is 0.16
     crowd = write(tmp_path, truth([[(2, 10, 10, 40, 40), (2, 100, 100, 50, 50, {"iscrowd": 1})]]))
     assert evaluate(crowd, [detections(real, hit, again, inside)], backend)["AP"] == pytest.approx(100)
@@ -398,9 +398,11 @@ def test_ignored_objects_count_neither_way(tmp_path, backend, field):
 @pytest.mark.parametrize("kinds", [("bbox",), ("bbox", "segm")])
 def test_ignored_masks_count_neither_way(tmp_path, kinds):
     file = write(tmp_path, truth([[(2, 10, 10, 40, 40), (2, 100, 100, 50, 50, {"ignore": "1"})]]))
-    masks = torch.zeros(2, 200, 300, dtype=torch.bool)
-    masks[0, 10:50, 10:50] = masks[1, 100:150, 100:150] = True
-    found = detections((0, 0.5, 10, 10, 50, 50), (0, 0.9, 100, 100, 150, 150), masks=masks)
+    masks = torch.zeros(3, 200, 300, dtype=torch.bool)
+    masks[0, 10:50, 10:50] = masks[1:, 100:150, 100:150] = True
+    found = detections(
+        (0, 0.5, 10, 10, 50, 50), (0, 0.9, 100, 100, 150, 150), (0, 0.8, 100, 100, 150, 150), masks=masks
+    )
     metrics = evaluate(file, [found], kinds=kinds)
     assert metrics["AP"] == pytest.approx(100)
     assert metrics.get("segm", metrics)["AP"] == pytest.approx(100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any
@@ -142,6 +143,17 @@ def test_half_precision(name: str, dtype: torch.dtype, pixels: np.ndarray) -> No
     assert result.boxes.dtype == result.scores.dtype == torch.float32
     assert len(result) == len(expected)
     assert torch.allclose(result.scores, expected.scores, atol=2e-3)
+
+
+def test_the_wrapper_of_torch_compile_warns(pixels: np.ndarray) -> None:
+    model = detector()
+    compiled = torch.compile(model, backend="eager")
+    for name in ("predict", "predict_stream"):
+        with pytest.warns(UserWarning, match=rf"torch.compile\(model\).{name} runs uncompiled.*model.compile\(\)"):
+            getattr(compiled, name)(pixels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(pixels)
 
 
 @pytest.mark.slow

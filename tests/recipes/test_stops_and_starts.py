@@ -72,18 +72,17 @@ def test_an_unreadable_validation_image_is_found_before_the_first_step(how, trai
 
 
 def test_a_large_validation_set_is_checked_by_headers_and_ends(shapes, tmp_path, monkeypatch) -> None:
-    from pkdzoo.data import CocoDataset, find_split
-    from pkdzoo.training import check_images
+    from pkdzoo.data import CocoDataset, check_headers, find_split, headers, image_files
 
-    monkeypatch.setattr(check_images, "DECODED", 0)
+    monkeypatch.setattr(headers, "DECODED", 0)
     data = Path(shutil.copytree(shapes, tmp_path / "data"))
     dataset = CocoDataset(*find_split(data, "val"))
     decoded = []
-    monkeypatch.setattr(check_images, "open_image", lambda path, size: decoded.append(path.name))
-    assert check_images.find_unreadable(dataset) == [] and decoded == []
+    monkeypatch.setattr(image_files, "open_image", lambda path, size: decoded.append(path.name))
+    assert check_headers(dataset) == [] and decoded == []
     victim = data / "val2017" / dataset.file_name(2)
     victim.write_bytes(victim.read_bytes()[:-40])
-    check_images.find_unreadable(dataset)
+    check_headers(dataset)
     assert decoded == [victim.name]
 
 

@@ -105,7 +105,9 @@ def test_weights_to_start_from(tmp_path) -> None:
         build.build_student(replace(RECIPE, model="fcos_r10w16", init=f"local-dir:{folder}"), CLASSES)
     with pytest.raises(ValueError, match="no weights"):
         build.build_student(replace(RECIPE, init="retina_r10w16"), CLASSES)
-    with pytest.raises(ValueError, match="write 'imagenet', a file, or .* leave it out for random weights; no detector"):
+    with pytest.raises(
+        ValueError, match="write 'imagenet', a file, or .* leave it out for random weights; no detector"
+    ):
         build.build_student(replace(RECIPE, init="random"), CLASSES)
 
 

@@ -12,8 +12,18 @@ from pkdzoo.models.backbones.resnet import VARIANTS as RESNETS
 from pkdzoo.models.backbones.resnet import ResNet
 from pkdzoo.models.backbones.swin import VARIANTS as SWINS
 from pkdzoo.models.backbones.swin import Swin
+from pkdzoo.models.backbones.timm import TimmBackbone, is_timm
 
-__all__ = ["Backbone", "CSPNeXt", "ResNet", "Swin", "backbone_arguments", "build_backbone", "list_backbones"]
+__all__ = [
+    "Backbone",
+    "CSPNeXt",
+    "ResNet",
+    "Swin",
+    "TimmBackbone",
+    "backbone_arguments",
+    "build_backbone",
+    "list_backbones",
+]
 
 
 KINDS: dict[str, type[Backbone]] = {
@@ -24,7 +34,7 @@ KINDS: dict[str, type[Backbone]] = {
 
 
 def list_backbones() -> list[str]:
-    """Names that :func:`build_backbone` accepts, sorted."""
+    """Names that :func:`build_backbone` accepts besides ``timm:NAME``, sorted."""
     return sorted(KINDS)
 
 
@@ -32,7 +42,7 @@ def build_backbone(name: str, **overrides: Any) -> Backbone:
     """Build a backbone with random weights.
 
     Args:
-        name: ``r18``, ``r50``, ``x101_64x4d``, ``swin_t``, ...
+        name: ``r18``, ``r50``, ``x101_64x4d``, ``swin_t``, ..., or ``timm:NAME.TAG`` (needs the extra ``timm``).
         overrides: arguments of the backbone's class, e.g. ``norm="gn"``; None means its default.
 
     Raises:
@@ -43,17 +53,22 @@ def build_backbone(name: str, **overrides: Any) -> Backbone:
     for key in changes:
         if key not in known:
             raise ValueError(f"backbone {name!r} has no argument {key!r}; its arguments are {', '.join(sorted(known))}")
-    return kind(**{**(RESNETS | SWINS | CSPNEXTS)[name], **changes})
+    variant = {"name": name} if is_timm(name) else (RESNETS | SWINS | CSPNEXTS)[name]
+    return kind(**{**variant, **changes})
 
 
 def backbone_arguments(name: str) -> set[str]:
     """Names of the arguments of the backbone with this name."""
     kind = type_of(name)
-    return set(inspect.signature(kind.__init__).parameters) - {"self"}
+    return set(inspect.signature(kind.__init__).parameters) - {"self", "name"}
 
 
 def type_of(name: str) -> type[Backbone]:
     """The class of the backbone with this name."""
+    if is_timm(name):
+        return TimmBackbone
     if name not in KINDS:
-        raise ValueError(f"unknown backbone {name!r}: write one of {', '.join(list_backbones())}")
+        raise ValueError(
+            f"unknown backbone {name!r}: write one of {', '.join(list_backbones())}, or 'timm:NAME' for a network of timm"
+        )
     return KINDS[name]
