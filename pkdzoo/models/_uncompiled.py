@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import update_wrapper
-from typing import Any
+from typing import Any, cast
 
 
 class Uncompiled:
@@ -21,7 +21,7 @@ class Uncompiled:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        update_wrapper(self, function)
+        update_wrapper(cast(Any, self), function)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         caller = sys._getframe(1)

@@ -106,7 +106,7 @@ def test_weights_to_start_from(tmp_path) -> None:
     with pytest.raises(ValueError, match="no weights"):
         build.build_student(replace(RECIPE, init="retina_r10w16"), CLASSES)
     with pytest.raises(
-        ValueError, match="write 'imagenet', a file, or .* leave it out for random weights; no detector"
+        ValueError, match=r"write 'imagenet', a file, or .* leave it out for random weights; no detector"
     ):
         build.build_student(replace(RECIPE, init="random"), CLASSES)
 
