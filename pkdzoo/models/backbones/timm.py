@@ -136,8 +136,9 @@ def describe_network(backbone: str) -> Network:
     if len(used) != len(wanted):
         found = f"one map, of stride {strides[0]}" if single else f"maps of stride {', '.join(map(str, strides))}"
         raise ValueError(
-            f"backbone {backbone!r} gives {found}, and a pyramid needs maps of stride 4, 8, 16 and 32, or the one map of "
-            "a vision transformer with patches of 16 pixels: choose another network, e.g. one with 'patch16' in its name"
+            f"backbone {backbone!r} gives {found}, and a pyramid needs maps of stride 4, 8, 16 and 32, or the one map "
+            "of a vision transformer with patches of 16 pixels: choose another network, e.g. one with 'patch16' in its "
+            "name"
         )
     nhwc = str(getattr(network, "output_fmt", "NCHW")).rpartition(".")[2] == "NHWC"
     for k in used:
