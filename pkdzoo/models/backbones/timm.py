@@ -150,7 +150,7 @@ def describe_network(backbone: str) -> Network:
             )
     if config.fixed_input_size and not options:
         _check_larger_images(timm, name, tuple(config.input_size))
-    own = [tuple(round(255 * value, 6) for value in part) for part in (config.mean, config.std)]
+    own: list[Any] = [tuple(round(255 * value, 6) for value in part) for part in (config.mean, config.std)]
     return Network(
         name,
         options,
@@ -159,7 +159,7 @@ def describe_network(backbone: str) -> Network:
         tuple(channels[k] for k in used),
         tuple(strides[k] for k in used),
         nhwc,
-        PixelNorm(*own),
+        PixelNorm(own[0], own[1]),
         config.hf_hub_id,
         config.license or "unknown",
     )
@@ -296,6 +296,7 @@ class TimmBackbone(Backbone):
         Raises:
             ValueError: for a network that cannot.
         """
+        network: Any
         for network in (self.network, getattr(self.network, "model", None)):
             if hasattr(network, "set_grad_checkpointing"):
                 network.set_grad_checkpointing(True)
