@@ -219,7 +219,7 @@ def eval_results(card: Card) -> tuple[str, str] | None:
 
 
 def summary(card: Card) -> str:
-    """Architecture, teacher and classes."""
+    """One paragraph on architecture, teacher and classes."""
     kind = "object detector" + ("" if card.pair is None else f" distilled from {markdown_code(card.pair.teacher)}")
     shown = ", ".join(map(escape_markdown, card.labels[:12])) + (" and others" if len(card.labels) > 12 else "")
     note = f"\n\n{escape_markdown(card.note[0].upper() + card.note[1:])}." if card.note else ""
@@ -336,7 +336,7 @@ def numbers(card: Card) -> str:
 
 
 def per_class(values: Mapping[str, float | None] | None) -> str:
-    """AP per class."""
+    """The AP of each class as a table, empty without numbers."""
     if not values:
         return ""
     lines = [
@@ -411,7 +411,7 @@ def format_fact(value: Any) -> str:
 
 
 def limits(card: Card) -> str:
-    """Limitations."""
+    """What the detector is limited to."""
     name = escape_markdown(card.data.name)
     limits = card.data.limits or f"It is trained on images of {name}; its accuracy on others is unknown."
     return f"{limits} Scores are not calibrated probabilities: choose a threshold on your own images."

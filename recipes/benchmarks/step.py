@@ -1,4 +1,4 @@
-"""Target 2: a training step of PKD, compared with the same step assembled from torchvision's parts.
+"""A training step of PKD, compared with the same step assembled from torchvision's parts.
 
 RetinaNet and FCOS on a ResNet-50 learn from the pyramid of a ResNet-101, with frozen norms, stem and first stage, and
 with SGD. Both sides have the same weights and the same two images. The images have the same objects, because

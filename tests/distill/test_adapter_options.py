@@ -85,9 +85,9 @@ def test_maps_of_the_backbone_are_those_that_the_neck_was_given() -> None:
 
 def test_detectors_without_maps_of_a_backbone_are_refused() -> None:
     net = nn.Conv2d(3, 64, 8, stride=8)
-    foreign = pkdzoo.Teacher(net, lambda net, images: [net(images)], [0.5] * 3, [0.5] * 3)
+    teacher = pkdzoo.Teacher(net, lambda net, images: [net(images)], [0.5] * 3, [0.5] * 3)
     with pytest.raises(ValueError, match='Conv2d does not give maps of its backbone; write where="neck"'):
-        pkdzoo.Distiller(tiny_detector(), foreign, {"pkd": {"where": "backbone"}})
+        pkdzoo.Distiller(tiny_detector(), teacher, {"pkd": {"where": "backbone"}})
     with pytest.raises(ValueError, match="'neck', 'backbone', 'before_norm'"):
         pkdzoo.Distiller(*pair(), {"pkd": {"where": "head"}})
 

@@ -258,7 +258,7 @@ def test_images_of_other_data_are_not_taken_for_generated_ones(run: Path, tmp_pa
     assert "predictions.png" not in names_in(folder) and "generated shapes" not in (folder / "README.md").read_text()
 
 
-def test_arms_that_differ_in_more_are_not_compared(run: Path, tmp_path: Path) -> None:
+def test_runs_that_differ_in_more_are_not_compared(run: Path, tmp_path: Path) -> None:
     other = Recipe("plain", "retina_r10w16", {"norm": "gn"}, data=Data(generate={"train": 9}), seed=3)
     (run.parent / "plain" / "recipe.json").write_text(json.dumps(other.to_dict()))
     folder = prepare(str(run / "last"), tmp_path / "out", license="MIT", teacher_license="MIT")
