@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch.utils.data import Subset
 
 from pkdzoo.data import CocoDataset, check_headers
+from pkdzoo.data.formats.read import findings_of
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.task import Task
 from pkdzoo.layers.norm import has_fixed_statistics
@@ -119,6 +120,9 @@ def _describe_data(report: Report, train: CocoDataset, val: CocoDataset) -> None
             report.warnings.append(
                 f"the {name} set has no box of {names}: add images that show them, or leave the classes out of the file"
             )
+        for what, cases, error in findings_of(dataset.json_path):
+            if error and cases:
+                report.warnings.append(f"the {name} set has {what}: {len(cases)}, e.g. {cases[0]}")
         missing = dataset.check_files()
         if not missing:
             continue

@@ -29,7 +29,7 @@ from pkdzoo.data.formats.base import (
     is_split_name,
     names_of,
     plain_path,
-    read_head,
+    read_beginning,
     read_text,
     split_folders,
     split_of,
@@ -102,7 +102,7 @@ def has_boxes(path: Path) -> bool:
     """Whether the first line of a csv names a file, a class and a box."""
     if not path.is_file():
         return False
-    line = read_head(path, 4096).decode("utf-8-sig", "replace").partition("\n")[0]
+    line = read_beginning(path, 4096).partition("\n")[0]
     names = {name.strip().strip('"').lower() for name in line.split(_delimiter(line))}
     boxes = any(set(box) <= names for box in (*CORNERS, *SIDES))
     return boxes and bool(names & set(FILE)) and bool(names & set(CLASS))

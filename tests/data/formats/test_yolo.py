@@ -291,6 +291,23 @@ class TestKeypoints:
         with pytest.raises(ValueError, match=r"11 numbers; kpt_shape in data\.yaml asks for 17"):
             read(write_yolo(tmp_path, {"a": self.LINE}, PLAIN + "kpt_shape: [4, 3]\n"))
 
+    @pytest.mark.parametrize(
+        ("line", "doubtful"),
+        [
+            ("1 0.5 0.5 0.5 0.5 0.4 0.4 2 0.6 0.6 1 0 0 0 0.3 0.3 2\n", 1),  # visibility in every third place
+            ("1 0.5 0.5 0.5 0.5 0.4 0.4 0.6 0.6 0.3 0.3\n", 1),
+            ("1 0.1 0.1 0.4 0.1 0.4 0.5 0.1 0.5\n", 0),  # four corners
+            ("1 0.1 0.1 0.4 0.1 0.4 0.5 0.3 0.6 0.1 0.5\n", 0),
+            ("1 0.5 0.5 0.5 0.5\n", 0),
+        ],
+    )
+    def test_keypoints_without_their_shape_are_reported(self, tmp_path: Path, line: str, doubtful: int) -> None:
+        root = write_yolo(tmp_path, {"a": line}, PLAIN)
+        found = {what: cases for what, cases, error in yolo.findings(root / "data.yaml/train") if error and cases}
+        assert [len(cases) for what, cases in found.items() if "kpt_shape" in what] == [1] * doubtful
+        write_yolo(tmp_path, {"a": line, "b": "1 0.5 0.5 0.5 0.5\n"}, PLAIN)  # boxes and polygons in one set
+        assert not any("kpt_shape" in what and cases for what, cases, _ in yolo.findings(root / "data.yaml/train"))
+
 
 class TestBounds:
     @pytest.mark.parametrize(
