@@ -16,7 +16,8 @@ from markdown_it import MarkdownIt
 
 import pkdzoo
 from pkdzoo.hub.card import COCO, Card, DataSet
-from pkdzoo.hub.card_text import HUB_METRICS, UnknownLicense, eval_results, front_matter, render
+from pkdzoo.hub.card_licenses import UnknownLicense
+from pkdzoo.hub.card_text import HUB_METRICS, eval_results, front_matter, render
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.maintain.cards import zoo_cards
 from pkdzoo.models._card import card_of

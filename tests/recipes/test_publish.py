@@ -105,7 +105,8 @@ def test_of_a_run(run: Path, tmp_path: Path) -> None:
     assert facts["teacher_AP_source"] == "`recipes/evaluate.py best --data shapes`"
     digest = hashlib.sha256((tmp_path / "annsmith" / "big" / "best" / "model.safetensors").read_bytes()).hexdigest()
     assert facts["teacher_sha256"] == digest
-    assert facts["methods"] == {"pkd": {"weight": 6.0, "levels": 4, "pair": "index", "resize": "larger", "sync": False}}
+    options = {"weight": 6.0, "levels": 4, "pair": "index", "resize": "larger", "sync": False, "adapter": False}
+    assert facts["methods"] == {"pkd": {**options, "where": "neck"}}
     assert facts["AP"] == {"teacher": 55.25, "plain": 20.0, "distilled": 31.5}
     assert facts["gap_closed"] == pytest.approx(11.5 / 35.25)
     assert (facts["recipe"], facts["seed"], facts["torch"]) == ("distilled", 3, "2.6")
