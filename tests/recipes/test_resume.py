@@ -169,7 +169,7 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_keeps_its_log(go_on,
     assert (run / "log.1.jsonl").read_text() == log
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "last", "best", "log.jsonl", ".lock"])
+@pytest.mark.parametrize("name", ["checkpoints", "last", "best", "data", "log.jsonl", ".lock"])
 def test_a_link_in_the_run_is_refused_and_nothing_is_deleted_behind_it(go_on, tmp_path, name) -> None:
     run, home = tmp_path / "run", tmp_path / "home"
     for folder in ("thesis", "step_00000001", ".old_step_00000001", ".building_00000009", ".config"):
