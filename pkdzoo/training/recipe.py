@@ -46,6 +46,7 @@ class Mix:
     last_epochs: int = 20
 
 
+@suggests_fields
 @dataclass(frozen=True)
 class Data:
     """Images of a run and their augmentation.

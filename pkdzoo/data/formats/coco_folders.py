@@ -76,8 +76,8 @@ def find_images(root: Path, split: str, original: str = "", prefer_original: boo
         ValueError: no such folder.
     """
     names = list(dict.fromkeys([split, split_of(split), *names_of(split)]))
-    name_of_file = original or f"{split_of(split)}2017"
-    own = [root / name_of_file, root / "images" / name_of_file]
+    usual = original or f"{split_of(split)}2017"
+    own = [root / usual, root / "images" / usual]
     others = [root / "images" / name for name in names] + [root / "images"] + [root / name for name in names]
     candidates = [*own, *others] if original or prefer_original else [*others, *own]
     for folder in candidates:
