@@ -15,6 +15,7 @@ from pkdzoo.utils.text import printable
 if TYPE_CHECKING:
     import torch
 
+    from pkdzoo.export import ExportedDetector
     from pkdzoo.models.detector import Detector
 
 Parser = argparse.ArgumentParser
@@ -95,6 +96,24 @@ def add_labels(parser: Parser, help: str) -> None:
     """Add ``--labels``; :func:`read_labels` reads it."""
     help += " separated by commas, a text file with one name per line, or coco (the default)"
     parser.add_argument("--labels", metavar="NAMES", help=help)
+
+
+def is_exported(model: str) -> bool:
+    """Whether the first argument is a file of ``pkdzoo export``."""
+    return model.endswith((".onnx", ".xml"))
+
+
+def exported_from_args(args: argparse.Namespace, threads: int | None = None) -> ExportedDetector:
+    """The exported file that the first argument names.
+
+    Raises:
+        ValueError: for arguments that belong to other detectors, and as :class:`pkdzoo.export.ExportedDetector`.
+    """
+    from pkdzoo.export import ExportedDetector
+
+    if args.checkpoint is not None or args.labels is not None:
+        raise ValueError(f"{args.model} has weights and class names of its own: leave --checkpoint and --labels out")
+    return ExportedDetector(args.model, threads)
 
 
 def detector_from_args(args: argparse.Namespace, device: torch.device | None = None) -> Detector:

@@ -6,7 +6,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pkdzoo.cli.common import Parser, Verb, add_detector, detector_from_args, note, positive_int, show
+from pkdzoo.cli.common import (
+    Parser,
+    Verb,
+    add_detector,
+    detector_from_args,
+    exported_from_args,
+    is_exported,
+    note,
+    positive_int,
+    show,
+)
 from pkdzoo.utils.text import printable
 
 if TYPE_CHECKING:
@@ -15,7 +25,10 @@ if TYPE_CHECKING:
 
 def eval_arguments(parser: Parser) -> None:
     """Add the arguments of ``eval``."""
-    files = "; or detections: a COCO results file (.json) of any program, or a file of 'predict --save'"
+    files = (
+        "; or a file of 'pkdzoo export' (.onnx, .xml); or detections: a COCO results file (.json) of any program, or "
+        "a file of 'predict --save'"
+    )
     add_detector(parser, files, device=False)
     default = "(default: %(default)s)"
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="data set in the layout of COCO, VOC or YOLO")
@@ -136,8 +149,11 @@ def evaluate_detector(
     from pkdzoo.training import build, run_folder
     from pkdzoo.training.evaluate import evaluate, time_images
 
-    model = detector_from_args(args, accelerator.device)
-    dataset = build.val_dataset(paths, model.resize, model.label_names, args.skip_other_classes, model.letterbox)
+    exported = is_exported(args.model)
+    model = exported_from_args(args, args.threads) if exported else detector_from_args(args, accelerator.device)
+    dataset = build.val_dataset(
+        paths, model.resize, model.label_names, args.skip_other_classes, model.letterbox, model.canvas
+    )
     if accelerator.is_main_process:
         note(str(dataset.report))
     loader = accelerator.prepare(build.val_loader(dataset, args.batch_size, args.workers))

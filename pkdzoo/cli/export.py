@@ -10,25 +10,43 @@ from pkdzoo.cli.common import NMS_HELP, Parser, Verb, add_detector, detector_fro
 
 if TYPE_CHECKING:
     from pkdzoo.export import What
+    from pkdzoo.models.detector import Detector
 
 # Suffix and default of --what by --format.
-FORMATS: dict[str, tuple[str, What]] = {"onnx": (".onnx", "detections"), "torch": (".pt2", "features")}
+FORMATS: dict[str, tuple[str, What]] = {
+    "onnx": (".onnx", "detections"),
+    "openvino": (".xml", "detections"),
+    "torch": (".pt2", "features"),
+}
+MAX_SIDE = 16384  # pixels
 WHAT = ("features", "dense", "detections")  # as pkdzoo.export.WHAT
 
 
 def export_arguments(parser: Parser) -> None:
     """Add the arguments of ``export``."""
     add_detector(parser)
-    parser.add_argument(
-        "--format", choices=FORMATS, default="onnx", help="torch: a program of torch.export, .pt2 (default: onnx)"
-    )
+    formats = "openvino: .xml and .bin; torch: a program of torch.export, .pt2 (default: onnx)"
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help=formats)
     parser.add_argument(
         "--what",
         choices=WHAT,
         help="output: features of the pyramid, dense boxes and scores before non-maximum suppression (one-stage "
-        "detectors only), or detections (default: detections for onnx, features for torch)",
+        "detectors only), or detections (default: detections, features for torch)",
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="(default: NAME.onnx or NAME.pt2)")
+    parser.add_argument(
+        "--no-nms", action="store_true", help="the same as --what dense, for runtimes with suppression of their own"
+    )
+    parser.add_argument(
+        "--size",
+        type=pixels,
+        metavar="PIXELS",
+        help="take images of one size only, 640 or WIDTHxHEIGHT, rounded up to multiples of 32 (default: any size)",
+    )
+    parser.add_argument("--batch", type=positive_int, metavar="N", help="with --size: number of images (default: 1)")
+    parser.add_argument(
+        "--half", action="store_true", help="store weights in float16: half the file, computed in float32 on a CPU"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="(default: NAME.onnx, NAME.xml or NAME.pt2)")
     parser.add_argument("--threshold", type=share, help="minimum score of a detection (default: the detector's)")
     parser.add_argument("--nms-threshold", type=share, help=NMS_HELP)
     parser.add_argument("--max-detections", type=positive_int, help="maximum number of detections per image")
@@ -36,27 +54,72 @@ def export_arguments(parser: Parser) -> None:
 
 def export_run(args: argparse.Namespace) -> int:
     """Write the file, and print its path and size."""
-    from pkdzoo.export import export_onnx, export_program
-    from pkdzoo.export.onnx_file import check_onnx
-
     suffix, default = FORMATS[args.format]
-    what: What = args.what or default
+    what: What = args.what or ("dense" if args.no_nms else default)
+    check_arguments(args, what)
+    model = detector_from_args(args)
+    path = args.output or Path(f"{Path(args.model).name}{suffix}")
+    note(f"exporting {what} of {args.model} to {path}, this takes about a minute")
+    write(args, model, path, what)
+    weights = path.with_suffix(".bin")
+    size = path.stat().st_size + (weights.stat().st_size if args.format == "openvino" else 0)
+    content = {"path": str(path), "format": args.format, "what": what, "bytes": size}
+    show(args, f"{path}  {size / 1e6:.1f} MB", content)
+    return 0
+
+
+def check_arguments(args: argparse.Namespace, what: What) -> None:
+    """Refuse arguments that exclude each other, before the detector is built.
+
+    Raises:
+        ValueError: naming them.
+        ImportError: without the packages that the format needs.
+    """
+    from pkdzoo.export.onnx_file import check_onnx
+    from pkdzoo.export.sessions import import_package
+
+    if args.no_nms and what != "dense":
+        raise ValueError(f"--no-nms gives dense boxes and scores: leave --what {what} out")
     if what != "detections" and not (args.threshold is args.nms_threshold is args.max_detections is None):
         raise ValueError(
             f"--threshold, --nms-threshold and --max-detections have no effect with --what {what}: add --what "
             "detections"
         )
-    if args.format == "onnx":
+    if args.batch is not None and args.size is None:
+        raise ValueError("--batch belongs to --size: a graph of any size takes any number of images")
+    if args.half and args.format == "torch":
+        raise ValueError("--half is for onnx and openvino: leave it out")
+    if args.format != "torch":
         check_onnx()
-    model = detector_from_args(args)
-    path = args.output or Path(f"{Path(args.model).name}{suffix}")
-    note(f"exporting {what} of {args.model} to {path}, this takes about a minute")
-    write = export_onnx if args.format == "onnx" else export_program
-    write(model, path, what, args.threshold, args.nms_threshold, args.max_detections)
-    size = path.stat().st_size
-    content = {"path": str(path), "format": args.format, "what": what, "bytes": size}
-    show(args, f"{path}  {size / 1e6:.1f} MB", content)
-    return 0
+    if args.format == "openvino":
+        import_package("openvino", "openvino")
+
+
+def write(args: argparse.Namespace, model: Detector, path: Path, what: What) -> None:
+    """Write the file in the format of the arguments."""
+    from pkdzoo.export import FixedSize, export_onnx, export_openvino, export_program
+    from pkdzoo.export.program import round_up
+
+    fixed = None
+    if args.size is not None:
+        width, height = (round_up(side) for side in args.size)
+        if (width, height) != args.size:
+            note(f"the size is rounded up to {width} x {height} pixels, multiples of 32")
+        fixed = FixedSize(height, width, args.batch or 1)
+    limits = (args.threshold, args.nms_threshold, args.max_detections)
+    if args.format == "torch":
+        export_program(model, path, what, *limits, fixed)
+    else:
+        export = export_onnx if args.format == "onnx" else export_openvino
+        export(model, path, what, *limits, fixed, args.half)
+
+
+def pixels(text: str) -> tuple[int, int]:
+    """Parse ``640`` or ``640x480`` as (width, height)."""
+    sides = [positive_int(part) for part in text.lower().split("x")]
+    if len(sides) > 2 or max(sides) > MAX_SIDE:
+        raise argparse.ArgumentTypeError(f"{text}: write one side or WIDTHxHEIGHT, of at most {MAX_SIDE} pixels")
+    return sides[0], sides[-1]
 
 
 EXPORT = Verb(
@@ -64,6 +127,7 @@ EXPORT = Verb(
     (
         "pkdzoo export retina_r50_pkd_swin --threshold 0.3",
         "pkdzoo export runs/mine/best --what dense --output mine.onnx",
+        "pkdzoo export rtmdet_tiny_kd_s --size 640 --format openvino --half",
         "pkdzoo export retina_r50 --format torch",
     ),
     export_arguments,

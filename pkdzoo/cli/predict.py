@@ -18,6 +18,8 @@ from pkdzoo.cli.common import (
     add_detector,
     comma_list,
     detector_from_args,
+    exported_from_args,
+    is_exported,
     note,
     positive_int,
     share,
@@ -39,12 +41,10 @@ def sides(text: str) -> tuple[int, ...]:
 
 def predict_arguments(parser: Parser) -> None:
     """Add the arguments of ``predict``."""
-    add_detector(parser)
+    add_detector(parser, "; or a file of 'pkdzoo export' (.onnx, .xml)")
     images = "image files, folders, videos, http(s) links, and wildcards in quotes ('**' includes subfolders)"
     parser.add_argument("images", nargs="+", help=images)
-    parser.add_argument(
-        "--threshold", type=share, default=DEFAULT_THRESHOLD, help="minimum score (default: %(default)s)"
-    )
+    parser.add_argument("--threshold", type=share, help=f"minimum score (default: {DEFAULT_THRESHOLD})")
     parser.add_argument("--nms-threshold", type=share, help=NMS_HELP)
     parser.add_argument("--max-detections", type=positive_int, help="maximum number of detections per image")
     parser.add_argument("--classes", type=comma_list, metavar="NAMES", help="these classes only, separated by commas")
@@ -71,8 +71,8 @@ def predict_run(args: argparse.Namespace) -> int:
     outputs = drawing_paths(paths, args.output) if args.output else {}
     if args.save is not None and args.save.suffix not in (".json", ".jsonl"):
         raise ValueError(f"--save {args.save}: write a name that ends in .jsonl or .json")
-    model = detector_from_args(args)
-    options = {name: getattr(args, name) for name in PREDICT_OPTIONS}
+    model = exported_from_args(args) if is_exported(args.model) else detector_from_args(args)
+    options = {name: getattr(args, name) for name in PREDICT_OPTIONS if getattr(args, name) is not None}
     total = None if any(map(is_video_file, paths)) else len(paths)
     done = failed = 0
     with ExitStack() as stack:

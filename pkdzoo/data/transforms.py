@@ -60,10 +60,17 @@ class Sample:
 Transform = Callable[[Sample, torch.Generator], Sample]
 
 
-def keep_ratio_size(size: tuple[int, int], short: int, long: int) -> tuple[int, int]:
-    """The largest (height, width) of this ratio with a short side up to ``short`` and a long side up to ``long``."""
+def keep_ratio_size(
+    size: tuple[int, int], short: int, long: int, canvas: tuple[int, int] | None = None
+) -> tuple[int, int]:
+    """The largest (height, width) of this ratio with a short side up to ``short`` and a long side up to ``long``.
+
+    With a ``canvas`` (height, width) it is the largest one that fits on it, and the two sides do not count.
+    """
     height, width = size
     scale = min(long / max(height, width), short / min(height, width))
+    if canvas is not None:
+        scale = min(canvas[0] / height, canvas[1] / width)
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
@@ -97,13 +104,16 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     return resized.to(torch.uint8)[0]  # no clamp needed: values are between 0.375 and 255.5
 
 
-def resize_keep_ratio(image: Tensor, short: int = 800, long: int = 1333) -> tuple[Tensor, tuple[float, float]]:
+def resize_keep_ratio(
+    image: Tensor, short: int = 800, long: int = 1333, canvas: tuple[int, int] | None = None
+) -> tuple[Tensor, tuple[float, float]]:
     """Resize as in the evaluation of every published detector.
 
     Args:
         image: uint8 (3, H, W).
         short: target length of the short side, in pixels.
         long: maximum length of the long side, in pixels.
+        canvas: (height, width) that the result fits on, in place of the two sides.
 
     Returns:
         The uint8 image and its (width, height) factors, which differ by rounding: boxes of the original times
@@ -117,7 +127,7 @@ def resize_keep_ratio(image: Tensor, short: int = 800, long: int = 1333) -> tupl
         ((3, 800, 1067), (1.6671875, 1.6666666666666667))
     """
     height, width = image.shape[-2:]
-    new = keep_ratio_size((height, width), short, long)
+    new = keep_ratio_size((height, width), short, long, canvas)
     return resize_image(image, new), (new[1] / width, new[0] / height)
 
 
@@ -184,6 +194,7 @@ class Resize:
         long: maximum length of the long side in pixels.
         mode: ``"choice"`` draws one of the numbers, ``"range"`` any integer from the smallest to the largest.
             ``"range"`` over (640, 800) is the published multi-scale training.
+        canvas: (height, width) that every image is scaled to fit, in place of the two sides.
 
     Raises:
         ValueError: a side below 1, or an unknown mode.
@@ -199,7 +210,14 @@ class Resize:
         ((80, 120), [[0.0, 0.0, 30.0, 40.0]], (2.0, 2.0))
     """
 
-    def __init__(self, short: int | Sequence[int] = 800, long: int = 1333, mode: str = "choice") -> None:
+    def __init__(
+        self,
+        short: int | Sequence[int] = 800,
+        long: int = 1333,
+        mode: str = "choice",
+        canvas: tuple[int, int] | None = None,
+    ) -> None:
+        self.canvas = canvas
         self.short = (short,) if isinstance(short, int) else tuple(short)
         self.long, self.mode = long, mode
         if not self.short or min(self.short) < 1 or long < 1:
@@ -213,7 +231,7 @@ class Resize:
             short = integer(min(self.short), max(self.short), rng)
         elif len(self.short) > 1:
             short = self.short[integer(0, len(self.short) - 1, rng)]
-        return resize_sample(sample, keep_ratio_size(sample.size, short, self.long))
+        return resize_sample(sample, keep_ratio_size(sample.size, short, self.long, self.canvas))
 
 
 class RandomFlip:
@@ -364,8 +382,8 @@ def train_transform(
     return Compose([Resize(short, long, mode), RandomFlip(flip)])
 
 
-def eval_transform(short: int = 800, long: int = 1333) -> Compose:
-    """The published test transform: only the keep-ratio resize.
+def eval_transform(short: int = 800, long: int = 1333, canvas: tuple[int, int] | None = None) -> Compose:
+    """The published test transform: only the keep-ratio resize, to two sides or to fit a canvas of (height, width).
 
     Example:
         >>> import torch
@@ -376,7 +394,7 @@ def eval_transform(short: int = 800, long: int = 1333) -> Compose:
         >>> eval_transform(short=800, long=1333)(sample, torch.Generator()).size
         (800, 1200)
     """
-    return Compose([Resize(short, long)])
+    return Compose([Resize(short, long, canvas=canvas)])
 
 
 eval_transform.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it because of its name

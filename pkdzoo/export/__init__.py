@@ -1,19 +1,26 @@
 """Detectors in files that run without pkdzoo: ONNX, and programs of ``torch.export``.
 
 pkdzoo.export.export_onnx(model, "detector.onnx")          # for onnxruntime and others
+pkdzoo.export.export_openvino(model, "detector.xml")       # for OpenVINO
 pkdzoo.export.export_program(model, "detector.pt2")        # for torch.export.load
+pkdzoo.export.ExportedDetector("detector.onnx").predict("street.jpg")
 """
 
+from pkdzoo.export.exported import ExportedDetector
 from pkdzoo.export.graphs import WHAT, What, build_graph
 from pkdzoo.export.nms import survivors
 from pkdzoo.export.onnx_file import export_onnx
-from pkdzoo.export.program import export_program, metadata_of, trace_graph
+from pkdzoo.export.openvino_file import export_openvino
+from pkdzoo.export.program import FixedSize, export_program, metadata_of, trace_graph
 
 __all__ = [
     "WHAT",
+    "ExportedDetector",
+    "FixedSize",
     "What",
     "build_graph",
     "export_onnx",
+    "export_openvino",
     "export_program",
     "metadata_of",
     "survivors",

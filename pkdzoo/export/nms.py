@@ -52,7 +52,9 @@ def onnx_translations() -> dict[Any, Any]:
         limit = op.Constant(value_ints=[EVERYTHING])
         overlap, lowest = op.Constant(value_floats=[iou]), op.Constant(value_floats=[INVALID / 2])
         index = op.NonMaxSuppression(boxes, scores, limit, overlap, lowest)  # (K, 3): group, class, box
-        marks = op.Expand(op.Constant(value_floats=[1.0]), op.Shape(index, start=0, end=1))
+        # K ones, without an operation on shapes: a graph of fixed size has none
+        column = op.Cast(op.ReduceMax(index, op.Constant(value_ints=[1]), keepdims=0), to=1)  # 1 is FLOAT
+        marks = op.Add(op.Mul(column, op.Constant(value_float=0.0)), op.Constant(value_float=1.0))
         return op.Cast(op.ScatterND(op.Mul(scores, op.Constant(value_float=0.0)), index, marks), to=9)  # 9 is BOOL
 
     return {torch.ops.pkdzoo.survivors.default: in_onnx}

@@ -1,8 +1,9 @@
-"""A detector as one ONNX file, for any number and size of images."""
+"""A detector as one ONNX file, for any number and size of images, or for one size without operations on shapes."""
 
 from __future__ import annotations
 
 import logging
+import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -10,11 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from pkdzoo.export.graphs import Graph, What
 from pkdzoo.export.nms import onnx_translations
-from pkdzoo.export.program import DIVISOR, graph_of, trace_graph
+from pkdzoo.export.program import DIVISOR, FixedSize, graph_of, trace_graph
 from pkdzoo.models.detector import Detector
 from pkdzoo.utils.files import atomic_path
 from pkdzoo.utils.text import install_line
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 20  # DeformConv needs 19
+LARGE = 1024  # elements; smaller tensors stay in float32
 
 
 def export_onnx(
@@ -32,6 +35,8 @@ def export_onnx(
     threshold: float | None = None,
     nms_threshold: float | None = None,
     max_detections: int | None = None,
+    fixed: FixedSize | None = None,
+    half: bool = False,
 ) -> Path:
     """Write a detector as an ONNX file; ``recipes/onnx_infer.py`` shows how to use it.
 
@@ -51,19 +56,24 @@ def export_onnx(
         threshold: lowest score, 0..1; None means the detector's own threshold.
         nms_threshold: IoU above which NMS drops the box with the lower score; None means the detector's own.
         max_detections: rows of detections per image; None means the detector's own.
+        fixed: the only shape of the images; None leaves number and size open. A graph of fixed size has no operations
+            on shapes, which compilers for small devices refuse.
+        half: store the weights in float16, which halves the file; a CPU computes in float32 all the same.
 
     Returns:
         The path.
 
     Raises:
         ImportError: without the extra ``export``, or with torch 2.6.
-        ValueError: this kind of detector does not have ``what``.
+        ValueError: this kind of detector does not have ``what``, or a weight is beyond float16.
     """
     check_onnx()
     import onnx
 
-    graph, metadata = graph_of(model, what, threshold, nms_threshold, max_detections)
-    file = _translate(graph)
+    graph, metadata = graph_of(model, what, threshold, nms_threshold, max_detections, fixed)
+    file = translate(graph, fixed)
+    if half:
+        halve(file)
     onnx.helper.set_model_props(file, metadata)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
@@ -84,8 +94,9 @@ def check_onnx() -> None:
         )
 
 
-def _translate(graph: Graph) -> onnx.ModelProto:
-    program = trace_graph(graph)
+def translate(graph: Graph, fixed: FixedSize | None = None) -> onnx.ModelProto:
+    """A graph in ONNX, without metadata; ``fixed`` as in :func:`pkdzoo.export.trace_graph`."""
+    program = trace_graph(graph, fixed)
     with _quiet():
         exported = torch.onnx.export(
             program,
@@ -102,6 +113,35 @@ def _translate(graph: Graph) -> onnx.ModelProto:
     return file
 
 
+def halve(file: onnx.ModelProto) -> None:
+    """Store the large float32 tensors of a file in float16, each followed by a conversion to float32.
+
+    Raises:
+        ValueError: for a weight that float16 cannot hold.
+    """
+    import onnx
+
+    casts = []
+    for tensor in file.graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or math.prod(tensor.dims) < LARGE:
+            continue
+        name, values = tensor.name, onnx.numpy_helper.to_array(tensor)
+        if abs(values).max() > np.finfo(np.float16).max:
+            raise ValueError(f"{name} has a weight beyond float16: export without half")
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
+        casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *file.graph.node]
+    del file.graph.node[:]
+    file.graph.node.extend(nodes)
+
+
+def read_properties(path: str | Path) -> dict[str, str]:
+    """The metadata of an ONNX file, without its tensors being parsed by a runtime."""
+    import onnx
+
+    return {row.key: row.value for row in onnx.load(path, load_external_data=False).metadata_props}
+
+
 def _clean(file: onnx.ModelProto) -> None:
     """Remove metadata about the exporting machine, and rename the dynamic sides to ``batch``, ``h`` and ``w``."""
     for part in (file.graph, *file.functions):
@@ -113,7 +153,8 @@ def _clean(file: onnx.ModelProto) -> None:
     names = {}
     for axis, name in ((0, "batch"), (2, "h"), (3, "w")):
         side = file.graph.input[0].type.tensor_type.shape.dim[axis].dim_param
-        names[side.removeprefix(f"{DIVISOR}*")] = name
+        if side:  # empty where the size is fixed
+            names[side.removeprefix(f"{DIVISOR}*")] = name
     for value in (*file.graph.input, *file.graph.output):
         del value.metadata_props[:]
         for side in value.type.tensor_type.shape.dim:

@@ -1,4 +1,4 @@
-"""A detector's graph as a program of ``torch.export``, for any number and size of images, and the file's metadata.
+"""A detector's graph as a program of ``torch.export``, for any images or for one size, and the file's metadata.
 
 A file has this metadata, each item a text of its own (``metadata_props`` of ONNX, ``extra_files`` of a .pt2):
 
@@ -8,6 +8,9 @@ A file has this metadata, each item a text of its own (``metadata_props`` of ONN
                    at the right and the bottom to multiples of the divisor. The pixels stay RGB, 0 to 255.
                    With a "letterbox" (fields of pkdzoo.structures.Letterbox) the image is put on a canvas of its gray
                    value instead, whose size is that of the image for the graph: see recipes/onnx_infer.py
+                   With a "canvas" [height, width] every side is scaled by min(height / own height, width / own width)
+                   and padded to exactly this size, with zeros (or the letterbox's gray).
+    batch          number of images of a graph of fixed size; missing where it is free
     outputs        "features", "dense" or "detections"
     config         JSON: the config.json of a saved detector, thresholds included
 """
@@ -17,7 +20,7 @@ from __future__ import annotations
 import copy
 import json
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,27 +42,59 @@ EXAMPLE = (2, 320, 448)
 LARGEST = 512  # largest side in units of the divisor: 16384 pixels
 
 
-def trace_graph(graph: Graph) -> ExportedProgram:
-    """Trace a graph to a program with dynamic batch, height and width.
+@dataclass(frozen=True)
+class FixedSize:
+    """Shape of the images of a graph that takes no others.
+
+    Attributes:
+        height: of the padded images in pixels, a multiple of 32.
+        width: likewise.
+        batch: number of images.
+    """
+
+    height: int
+    width: int
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        sides = (self.height, self.width)
+        if any(side % DIVISOR or not 0 < side <= DIVISOR * LARGEST for side in sides):
+            raise ValueError(
+                f"a graph of {self.width} x {self.height} pixels: sides are multiples of {DIVISOR} up to "
+                f"{DIVISOR * LARGEST}; write {' x '.join(str(round_up(side)) for side in reversed(sides))}"
+            )
+        if self.batch < 1:
+            raise ValueError(f"batch={self.batch}: write a whole number of images from 1 up")
+
+
+def round_up(side: int) -> int:
+    """The next multiple of 32 from ``side`` on, at least 32 and at most 16384."""
+    return min(max(1, -(-side // DIVISOR)), LARGEST) * DIVISOR
+
+
+def trace_graph(graph: Graph, fixed: FixedSize | None = None) -> ExportedProgram:
+    """Trace a graph to a program with dynamic batch, height and width, or for one size.
 
     Args:
         graph: in eval mode, on the CPU.
+        fixed: the only shape of the images; None leaves batch, height and width open.
 
     Returns:
         A program of ``images`` (B, 3, H, W) uint8, H and W multiples of 32, and ``sizes`` (B, 2) int64. Stack traces
         are removed from it, since they contain paths of this machine.
     """
-    count, height, width = EXAMPLE
+    count, height, width = EXAMPLE if fixed is None else (fixed.batch, fixed.height, fixed.width)
     channels = len(graph.model.pixel_mean)
     images = torch.zeros(count, channels, height, width, dtype=torch.uint8)
     sizes = torch.tensor([[height, width]] * count)
-    batch = Dim("batch", min=1, max=4096)
-    sides = {2: DIVISOR * Dim("h", min=1, max=LARGEST), 3: DIVISOR * Dim("w", min=1, max=LARGEST)}
+    shapes: Any = None
+    if fixed is None:
+        batch = Dim("batch", min=1, max=4096)
+        sides = {2: DIVISOR * Dim("h", min=1, max=LARGEST), 3: DIVISOR * Dim("w", min=1, max=LARGEST)}
+        shapes = ({0: batch, **sides}, {0: batch})
     # The ONNX translation fails on the memory layout that the other attention kernels return.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _dynamic_sizes():
-        program = torch.export.export(
-            graph, (images, sizes), dynamic_shapes=({0: batch, **sides}, {0: batch}), strict=False
-        )
+        program = torch.export.export(graph, (images, sizes), dynamic_shapes=shapes, strict=False)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     return program
@@ -76,17 +111,35 @@ def _dynamic_sizes() -> AbstractContextManager[None]:
 
 
 def graph_of(
-    model: Detector, what: What, threshold: float | None, nms_threshold: float | None, max_detections: int | None
+    model: Detector,
+    what: What,
+    threshold: float | None,
+    nms_threshold: float | None,
+    max_detections: int | None,
+    fixed: FixedSize | None = None,
 ) -> tuple[Graph, dict[str, str]]:
-    """Make the graph of a copy of the detector, on the CPU and in eval mode, and its metadata."""
+    """Make the graph of a copy of the detector, on the CPU and in eval mode, and its metadata.
+
+    Raises:
+        ValueError: as :func:`build_graph`; and for a letterbox on a canvas that is not square.
+    """
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    if fixed is not None and model.letterbox is not None:
+        if fixed.height != fixed.width:
+            raise ValueError(
+                f"{model.name} puts images on a square canvas: write one side, e.g. --size {fixed.width}, not "
+                f"{fixed.width}x{fixed.height}"
+            )
+        model.letterbox = replace(model.letterbox, canvas="square")
+    if fixed is not None:
+        model.resize = (min(fixed.height, fixed.width), max(fixed.height, fixed.width))
     thresholds = {"score_threshold": threshold, "nms_threshold": nms_threshold, "max_detections": max_detections}
     changes = {key: value for key, value in thresholds.items() if value is not None}
     model.postprocess_config = PostProcess(**{**vars(model.postprocess_config), **changes})
-    return build_graph(model, what, lowest=threshold).eval(), metadata_of(model, what)
+    return build_graph(model, what, lowest=threshold).eval(), metadata_of(model, what, fixed)
 
 
-def metadata_of(model: Detector, what: What) -> dict[str, str]:
+def metadata_of(model: Detector, what: What, fixed: FixedSize | None = None) -> dict[str, str]:
     """Metadata of an exported file; see the top of this module."""
     short, long = model.resize
     resize: dict[str, Any] = {
@@ -98,7 +151,10 @@ def metadata_of(model: Detector, what: What) -> dict[str, str]:
     }
     if model.letterbox is not None:
         resize["letterbox"] = asdict(model.letterbox)
+    if fixed is not None:
+        resize["canvas"] = [fixed.height, fixed.width]
     return {
+        **({} if fixed is None else {"batch": str(fixed.batch)}),
         "label_names": json.dumps(list(model.label_names), ensure_ascii=False),
         "resize": json.dumps(resize),
         "outputs": what,
@@ -113,6 +169,7 @@ def export_program(
     threshold: float | None = None,
     nms_threshold: float | None = None,
     max_detections: int | None = None,
+    fixed: FixedSize | None = None,
 ) -> Path:
     """Write a detector as a ``.pt2`` file, which ``torch.export.load(path).module()`` opens without pkdzoo.
 
@@ -128,6 +185,7 @@ def export_program(
         threshold: lowest score, 0..1; None means the detector's own threshold.
         nms_threshold: IoU above which NMS drops the box with the lower score; None means the detector's own.
         max_detections: rows of detections per image; None means the detector's own.
+        fixed: the only shape of the images; None leaves number and size open.
 
     Returns:
         The path.
@@ -145,8 +203,8 @@ def export_program(
         >>> [tuple(level.shape[1:]) for level in pyramid(images, sizes)]
         [(64, 8, 12), (64, 4, 6), (64, 2, 3), (64, 1, 2), (64, 1, 1)]
     """
-    graph, metadata = graph_of(model, what, threshold, nms_threshold, max_detections)
-    program = trace_graph(graph)
+    graph, metadata = graph_of(model, what, threshold, nms_threshold, max_detections, fixed)
+    program = trace_graph(graph, fixed)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         torch.export.save(program, temporary, extra_files=dict[str, Any](metadata))

@@ -32,6 +32,7 @@ class DetectorLike(Protocol):
     num_classes: int
     resize: tuple[int, int]
     letterbox: Letterbox | None
+    canvas: tuple[int, int] | None
     pixel_mean: Tensor
     postprocess_config: PostProcess
 
@@ -47,10 +48,12 @@ class View:
     Attributes:
         resize: (short, long) side in pixels.
         flip: whether the image is flipped horizontally.
+        canvas: (height, width) that the image is scaled to fit, instead of ``resize``; None for detectors of any size.
     """
 
     resize: tuple[int, int]
     flip: bool = False
+    canvas: tuple[int, int] | None = None
 
 
 def predict(model: DetectorLike, images: Any, options: PredictOptions) -> Result | list[Result]:
@@ -139,7 +142,7 @@ def make_views(model: DetectorLike, flip: bool, sizes: Sequence[int] | None) -> 
     if sizes is not None and model.letterbox is not None and any(size % DIVISOR for size in short_sides):
         raise ValueError(f"sizes={sizes!r}: the sides of a letterbox are multiples of {DIVISOR}, e.g. sizes=(576, 640)")
     return [
-        View((size, round(long * size / short)), flipped)
+        View((size, round(long * size / short)), flipped, model.canvas)
         for size in short_sides
         for flipped in ((False, True) if flip else (False,))
     ]
@@ -208,7 +211,7 @@ def view_of(image: Tensor, view: View, letterbox: Letterbox | None) -> Sample:
     height, width = image.shape[-2:]
     meta: dict[str, Any] = {"original_size": (height, width)}
     if letterbox is None:
-        small, scale = resize_keep_ratio(image, *view.resize)
+        small, scale = resize_keep_ratio(image, *view.resize, view.canvas)
         meta |= {"scale": scale, "width": small.shape[-1]}
         return Sample(small.flip(-1) if view.flip else small, no_objects, meta)
     source = Sample(image.flip(-1) if view.flip else image, no_objects, meta)
@@ -242,7 +245,7 @@ def predict_batch(
     if classes is not None:  # detections of other classes are dropped later, and must not take the place of these
         limit = max(config.max_detections, model.postprocess_config.max_detections)
         view_config = replace(config, max_detections=limit)
-    all_views = views or [View(model.resize)]
+    all_views = views or [View(model.resize, canvas=model.canvas)]
     per_view = [detect_view(model, images, view, view_config) for view in all_views] if images else []
     merged = iter([_merge_views(parts, config, classes) for parts in zip(*per_view)])
     results = []

@@ -59,6 +59,7 @@ class Detector(ZooModel):
     """
 
     two_stage: bool = False  # PKD's published loss weight depends on it
+    canvas: tuple[int, int] | None = None  # (height, width) of the only padded images that it takes: none here
 
     def __init__(
         self,

@@ -121,6 +121,7 @@ def val_dataset(
     label_names: Sequence[str],
     skip_other_classes: bool = False,
     letterbox: Letterbox | None = None,
+    canvas: tuple[int, int] | None = None,
 ) -> CocoDataset:
     """Images to evaluate on, resized to (short, long) pixels, with the classes in the model's order.
 
@@ -130,8 +131,9 @@ def val_dataset(
         label_names: the model's classes.
         skip_other_classes: leave out boxes of other classes instead of raising an error.
         letterbox: of the model; None means that images are only resized.
+        canvas: (height, width) that images are scaled to fit, for an exported graph of fixed size.
     """
-    transform = eval_transform(*size) if letterbox is None else LetterboxResize(size, letterbox)
+    transform = eval_transform(*size, canvas) if letterbox is None else LetterboxResize(size, letterbox)
     return CocoDataset(*paths, transform=transform, label_names=label_names, skip_other_classes=skip_other_classes)
 
 

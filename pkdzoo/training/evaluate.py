@@ -17,7 +17,7 @@ from pkdzoo.data import CocoDataset
 from pkdzoo.data.batching import collate
 from pkdzoo.evaluation import METRICS, CocoEvaluator
 from pkdzoo.hub.files import find_saved_folder
-from pkdzoo.inference.predictor import scale_back
+from pkdzoo.inference.predictor import DetectorLike, scale_back
 from pkdzoo.models._factory import create_detector
 from pkdzoo.models._registry import folder_of
 from pkdzoo.models.detector import Detector
@@ -44,7 +44,7 @@ def open_detector(source: str | Path, best: bool = True) -> Detector:
 
 @torch.inference_mode()
 def evaluate(
-    model: Detector,
+    model: DetectorLike,
     loader: DataLoader[Batch],
     dataset: CocoDataset,
     accelerator: Accelerator,
@@ -58,7 +58,7 @@ def evaluate(
     counted once. Every process returns the same metrics.
 
     Args:
-        model: not wrapped; evaluated in eval mode, its mode is restored.
+        model: not wrapped, or an exported file; evaluated in eval mode, its mode is restored.
         loader: prepared by Accelerate, in the order of ``dataset``.
         dataset: the data set of ``loader``.
         accelerator: of the run.
@@ -69,7 +69,8 @@ def evaluate(
     Returns:
         The twelve COCO metrics in percent and ``per_class``; see ``CocoEvaluator.compute``.
     """
-    for buffer in model.buffers() if accelerator.num_processes > 1 else ():
+    shared = isinstance(model, torch.nn.Module) and accelerator.num_processes > 1
+    for buffer in model.buffers() if shared else ():  # type: ignore[attr-defined]
         broadcast(buffer)  # running statistics differ between processes; those of the first one are saved and evaluated
     evaluator = CocoEvaluator(dataset, backend)
     main = accelerator.is_main_process
@@ -92,7 +93,7 @@ def evaluate(
 
 @torch.inference_mode()
 def time_images(
-    model: Detector, dataset: CocoDataset, accelerator: Accelerator, count: int = 10, budget: float = 2.0
+    model: DetectorLike, dataset: CocoDataset, accelerator: Accelerator, count: int = 10, budget: float = 2.0
 ) -> dict[str, float]:
     """Latency per image, one at a time, from the loaded image to its detections, after two warm-up passes.
 

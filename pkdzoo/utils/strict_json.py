@@ -27,6 +27,19 @@ def read_strict_json(path: str | Path) -> Any:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise ValueError(f"{path} is larger than {MAX_BYTES >> 20} MiB: write a smaller file")
+    return parse_strict_json(data, str(path))
+
+
+def parse_strict_json(data: bytes, place: str) -> Any:
+    """The content of JSON in UTF-8.
+
+    Args:
+        data: of at most a few MiB.
+        place: where it stands, for errors.
+
+    Raises:
+        ValueError: as :func:`read_strict_json`, naming the place.
+    """
     try:
         content = json.loads(
             data.decode("utf-8-sig"),
@@ -37,9 +50,9 @@ def read_strict_json(path: str | Path) -> Any:
         )
         check_depth(content)
     except RecursionError:
-        raise ValueError(f"{path} cannot be read: it is nested deeper than {MAX_DEPTH}") from None
+        raise ValueError(f"{place} cannot be read: it is nested deeper than {MAX_DEPTH}") from None
     except ValueError as error:  # also invalid UTF-8
-        raise ValueError(f"{path} is not JSON that can be read: {error}") from error
+        raise ValueError(f"{place} is not JSON that can be read: {error}") from error
     return content
 
 

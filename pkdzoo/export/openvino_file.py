@@ -1,0 +1,64 @@
+"""A detector as an OpenVINO IR, converted from its ONNX graph by OpenVINO's own converter."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pkdzoo.export.graphs import What
+from pkdzoo.export.onnx_file import export_onnx, read_properties
+from pkdzoo.export.program import FixedSize
+from pkdzoo.export.sessions import ROOM, import_package
+from pkdzoo.models.detector import Detector
+from pkdzoo.utils.files import copy_regular_file
+
+
+def export_openvino(
+    model: Detector,
+    path: str | Path,
+    what: What = "detections",
+    threshold: float | None = None,
+    nms_threshold: float | None = None,
+    max_detections: int | None = None,
+    fixed: FixedSize | None = None,
+    half: bool = False,
+) -> Path:
+    """Write a detector as ``.xml`` with its weights in a ``.bin`` beside it.
+
+    Inputs, outputs and arguments are those of :func:`pkdzoo.export.export_onnx`; the metadata stands in the file's
+    ``rt_info`` below ``pkdzoo``.
+
+    Args:
+        model: the detector, which is not changed.
+        path: the file to write; it ends in ``.xml``.
+        what: ``detections``, ``dense`` or ``features``.
+        threshold: lowest score, 0..1; None means the detector's own threshold.
+        nms_threshold: IoU above which NMS drops the box with the lower score; None means the detector's own.
+        max_detections: rows of detections per image; None means the detector's own.
+        fixed: the only shape of the images; None leaves number and size open.
+        half: store the weights in float16, which halves the file; OpenVINO computes on a CPU in float32 all the same.
+
+    Returns:
+        The path.
+
+    Raises:
+        ImportError: without the extra ``openvino``.
+        ValueError: for another suffix, or if this kind of detector does not have ``what``.
+    """
+    path = Path(path)
+    if path.suffix != ".xml":
+        raise ValueError(f"{path}: OpenVINO's files end in .xml, with a .bin of the same name beside: write one")
+    openvino: Any = import_package("openvino", "openvino")
+    limits = (threshold, nms_threshold, max_detections)
+    with tempfile.TemporaryDirectory() as folder:
+        graph = export_onnx(model, Path(folder) / "graph.onnx", what, *limits, fixed)
+        converted = openvino.convert_model(graph)
+        for key, value in read_properties(graph).items():
+            converted.set_rt_info(value, [ROOM, key])
+        new = Path(folder) / path.name
+        openvino.save_model(converted, new, compress_to_fp16=half)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in (".bin", ".xml"):  # the .xml last: it is the file that a reader opens
+            copy_regular_file(new.with_suffix(suffix), path.with_suffix(suffix))
+    return path

@@ -1,0 +1,183 @@
+"""Files of ``pkdzoo export`` as detectors: the same results as the detector that they were made of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import pkdzoo
+from pkdzoo.cli import main
+from pkdzoo.data import make_shapes
+from pkdzoo.export import ExportedDetector, FixedSize, export_onnx
+from pkdzoo.export.onnx_file import read_properties
+from pkdzoo.export.program import round_up
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.skipif(
+    torch.__version__.startswith("2.6."), reason="the ONNX exporter of torch 2.6 cannot leave sizes open"
+)
+NAME = "fcos_r18w24.shapes"  # its weights come with the package
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shapes(tmp_path_factory.mktemp("shapes") / "data", train=1, val=4, size=(110, 150))
+
+
+@pytest.fixture(scope="module")
+def images(shapes: Path) -> list[str]:
+    return sorted(map(str, (shapes / "val2017").iterdir()))
+
+
+@pytest.fixture(scope="module")
+def detector() -> Any:
+    return pkdzoo.create_detector(NAME, pretrained=True)
+
+
+@pytest.fixture(scope="module")
+def fixed(detector: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A graph of two images of 160 x 128 pixels."""
+    return export_onnx(detector, tmp_path_factory.mktemp("fixed") / "shapes.onnx", fixed=FixedSize(128, 160, 2))
+
+
+def assert_same(found: Any, expected: Any, pixels: float = 1e-3) -> None:
+    assert len(found) == len(expected) > 0
+    for one, other in zip(found, expected):
+        assert one.labels.tolist() == other.labels.tolist() and len(other) > 0
+        assert (one.boxes - other.boxes).abs().max() < pixels and (one.scores - other.scores).abs().max() < 1e-5
+
+
+def test_a_graph_of_one_size_detects_the_same_without_operations_on_shapes(fixed, detector, images) -> None:
+    file = onnx.load(fixed)
+    assert not {node.op_type for node in file.graph.node} & {"Shape", "Size", "If", "Loop"}
+    shape = [side.dim_value for side in file.graph.input[0].type.tensor_type.shape.dim]
+    assert shape == [2, 3, 128, 160]
+    exported = ExportedDetector(fixed, threads=1)
+    assert (exported.name, exported.label_names, exported.canvas) == ("fcos_r18w24", detector.label_names, (128, 160))
+    assert_same(exported.predict(images[:3]), detector.predict(images[:3]))  # a part of a batch is filled
+    assert_same(exported.predict(images, batch_size=4, threshold=0.5), detector.predict(images, threshold=0.5))
+    single = exported.predict(np.zeros((40, 300, 3), np.uint8))
+    assert single.size == (40, 300)
+
+
+def test_portrait_images_fit_a_landscape_graph(fixed) -> None:
+    image = np.full((300, 90, 3), 120, np.uint8)
+    assert ExportedDetector(fixed).predict(image, flip=True).size == (300, 90)
+
+
+def test_settings_that_the_graph_cannot_follow_are_refused(fixed, images) -> None:
+    exported = ExportedDetector(fixed)
+    with pytest.raises(ValueError, match=r"threshold 0.01 is below .* 0.05: export fcos_r18w24 again with --threshold"):
+        exported.predict(images[0], threshold=0.01)
+    with pytest.raises(ValueError, match="leave nms_threshold out"):
+        exported.predict(images[0], nms_threshold=0.9)
+    with pytest.raises(ValueError, match="at most 100 detections"):
+        exported.predict(images[0], max_detections=300)
+    with pytest.raises(ValueError, match="takes one size: leave sizes out"):
+        exported.predict(images[0], sizes=(96, 128))
+    assert len(exported.predict(images[0], max_detections=1)) == 1
+    with pytest.raises(ValueError, match="larger than the graph's 160 x 128"):
+        exported.detect(pkdzoo.Batch(torch.zeros(1, 3, 160, 160), [(160, 160)]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, "has no config, outputs, resize in its metadata"),
+        ({"outputs": "features"}, r"gives 'features': write the file again .* --what detections"),
+        ({"config": "{"}, "the config in the metadata of .* is not JSON"),
+        ({"config": "[]"}, "is no JSON object"),
+        ({"config": '{"architecture": "x"}'}, "lacks num_classes, label_names"),
+        ({"resize": '{"canvas": [0, 5]}'}, "canvas or batch"),
+        ({"batch": "1e9"}, "canvas or batch"),
+    ],
+)
+def test_metadata_of_strangers(fixed, tmp_path, change, message) -> None:
+    file = onnx.load(fixed)
+    metadata = {**read_properties(fixed), **change} if change else {}
+    del file.metadata_props[:]
+    onnx.helper.set_model_props(file, metadata)
+    onnx.save(file, tmp_path / "other.onnx")
+    with pytest.raises(ValueError, match=message):
+        ExportedDetector(tmp_path / "other.onnx")
+
+
+def test_files_that_are_none(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*none.onnx: write it with `pkdzoo export`"):
+        ExportedDetector(tmp_path / "none.onnx")
+    (tmp_path / "text.onnx").write_text("no graph")
+    with pytest.raises(ValueError, match="is no file that onnxruntime can run"):
+        ExportedDetector(tmp_path / "text.onnx")
+    with pytest.raises(ValueError, match=r"write a file that ends in .onnx or .xml"):
+        ExportedDetector(tmp_path / "model.pt")
+
+
+def test_sizes() -> None:
+    assert [round_up(side) for side in (1, 32, 33, 640, 99999)] == [32, 32, 64, 640, 16384]
+    with pytest.raises(ValueError, match="multiples of 32 up to 16384; write 64 x 640"):
+        FixedSize(640, 50)
+    with pytest.raises(ValueError, match="whole number of images"):
+        FixedSize(64, 64, 0)
+    with pytest.raises(ValueError, match=r"square canvas: write one side, e.g. --size 96, not 96x64"):
+        export_onnx(pkdzoo.create_detector("rtmdet_tiny"), "never.onnx", fixed=FixedSize(64, 96))
+
+
+def test_the_commands_take_exported_files(fixed, detector, shapes, images, tmp_path, capsys) -> None:
+    assert main(["predict", str(fixed), images[0], "--save", str(tmp_path / "found.json")]) == 0
+    rows = json.loads((tmp_path / "found.json").read_text())
+    assert len(rows.get("annotations", rows) if isinstance(rows, dict) else rows) == len(detector.predict(images[0]))
+    capsys.readouterr()
+    words = ["eval", str(fixed), "--data", str(shapes), "--cpu", "--threads", "1", "--workers", "0", "--json"]
+    assert main(words) == 0
+    exported = json.loads(capsys.readouterr().out)
+    assert main(["eval", NAME, *words[2:]]) == 0
+    assert json.loads(capsys.readouterr().out)["AP"] == pytest.approx(exported["AP"], abs=1e-6)
+    assert main(["predict", str(fixed), images[0], "--labels", "a,b"]) == 1
+    assert "leave --checkpoint and --labels out" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["--half"], ["--size", "150x100"], []], ids=["half", "fixed", "free"])
+def test_openvino_files_detect_the_same(words, detector, images, tmp_path, capsys) -> None:
+    pytest.importorskip("openvino")
+    path = tmp_path / "shapes.xml"
+    assert main(["export", NAME, "--format", "openvino", "--output", str(path), *words]) == 0
+    said = capsys.readouterr()
+    assert ("rounded up to 160 x 128 pixels" in said.err) == ("--size" in words)
+    found, expected = ExportedDetector(path, threads=1).predict(images), detector.predict(images)
+    if "--half" in words:
+        assert [one.labels.tolist() for one in found] == [one.labels.tolist() for one in expected]
+    else:
+        assert_same(found, expected)
+
+
+@pytest.mark.slow
+def test_half_of_the_file_for_the_same_detections(detector, fixed, images, tmp_path) -> None:
+    path = export_onnx(detector, tmp_path / "half.onnx", fixed=FixedSize(128, 160, 2), half=True)
+    assert path.stat().st_size < 0.55 * fixed.stat().st_size
+    for one, other in zip(ExportedDetector(path).predict(images), detector.predict(images), strict=True):
+        assert one.labels.tolist() == other.labels.tolist()
+        assert (one.boxes - other.boxes).abs().max() < 0.5 and (one.scores - other.scores).abs().max() < 0.01
+    heavy = pkdzoo.create_detector("retina_r10w16")
+    torch.nn.init.constant_(heavy.backbone.conv1.weight, 1e6)  # type: ignore[union-attr, arg-type]
+    with pytest.raises(ValueError, match="beyond float16: export without half"):
+        export_onnx(heavy, tmp_path / "heavy.onnx", fixed=FixedSize(64, 64), half=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--batch", "2"], "--batch belongs to --size"),
+        (["--no-nms", "--what", "features"], "leave --what features out"),
+        (["--half", "--format", "torch"], "--half is for onnx and openvino"),
+    ],
+)
+def test_arguments_that_exclude_each_other(words, message, capsys) -> None:
+    assert main(["export", "retina_r10w16", *words]) == 1
+    assert message in capsys.readouterr().err
