@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from pkdzoo.export.onnx_file import export_onnx, read_properties
 from pkdzoo.export.program import FixedSize
 from pkdzoo.export.sessions import ROOM, import_package
 from pkdzoo.models.detector import Detector
-from pkdzoo.utils.files import copy_regular_file
+from pkdzoo.utils.files import atomic_path
 
 
 def export_openvino(
@@ -60,5 +61,6 @@ def export_openvino(
         openvino.save_model(converted, new, compress_to_fp16=half)
         path.parent.mkdir(parents=True, exist_ok=True)
         for suffix in (".bin", ".xml"):  # the .xml last: it is the file that a reader opens
-            copy_regular_file(new.with_suffix(suffix), path.with_suffix(suffix))
+            with atomic_path(path.with_suffix(suffix)) as temporary:
+                shutil.copyfile(new.with_suffix(suffix), temporary)
     return path
