@@ -88,8 +88,9 @@ class FileNameIndex:
             self.by_last.setdefault(parts[-1], []).append(parts)
 
     def find(self, name: str) -> int:
-        """The id of an image: of the longest name in the data set that ``name`` ends with, or the only one that ends
-        with ``name``.
+        """The id of an image.
+
+        It is the image with the longest name that ``name`` ends with, or the only one whose name ends with ``name``.
 
         Raises:
             ValueError: no image or several images have this name.
