@@ -51,7 +51,7 @@ class AnnotationFile:
         self.file_names = [columns.file_name(k) for k in range(len(columns.image_ids))]
 
     def ground_truth(self, segmentations: bool = False) -> dict[str, Any]:
-        """See ``GroundTruth``."""
+        """The objects of all images; see :meth:`GroundTruth.ground_truth`."""
         columns = read_annotations(self.path, segmentations=True) if segmentations else self.columns
         return objects_of(columns, self.image_ids, self.sizes, self.label_to_coco_id, self.path)
 

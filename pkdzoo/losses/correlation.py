@@ -139,9 +139,9 @@ def center_channels(maps: Tensor, sync: bool = False) -> tuple[Tensor, Tensor, T
     if sync:
         squares = sum_over_ranks(squares)
     variance = squares / max(count - 1, 1)
-    alive = variance > 0
+    varies = variance > 0
     # the gradient of sqrt(0) is infinite: keep it out of the graph
-    std = torch.where(alive, variance, 1).sqrt() * alive
+    std = torch.where(varies, variance, 1).sqrt() * varies
     return centered, anchor + shift_mean, std
 
 
@@ -224,10 +224,10 @@ class _Pearson(torch.autograd.Function):
         std_s, std_t, cov = (square_s / free).sqrt(), (square_t / free).sqrt(), product / free
         a, b = std_s + EPS, std_t + EPS
         scale = float(world_size() if sync else 1) / (total * student.shape[1])
-        alive = std_s > 0
-        safe = torch.where(alive, std_s, 1.0)
-        p = torch.where(alive, EPS / a**3 + cov / (safe * a * a * b), 0.0) * scale
-        q = torch.where(alive, 1 / (a * b), 0.0) * scale
+        varies = std_s > 0
+        safe = torch.where(varies, std_s, 1.0)
+        p = torch.where(varies, EPS / a**3 + cov / (safe * a * a * b), 0.0) * scale
+        q = torch.where(varies, 1 / (a * b), 0.0) * scale
         dtype = anchor_s.dtype
         narrow = [x.to(dtype)[None, :, None, None] for x in (p, q, q * mean_t - p * mean_s)]
         ctx.save_for_backward(student, teacher, anchor_s, anchor_t, *narrow)
@@ -274,7 +274,7 @@ def _affine(
 def _center(
     moments: Tensor, anchor_s: Tensor, anchor_t: Tensor, count: int, sync: bool
 ) -> tuple[Tensor, Tensor, Tensor, float]:
-    """From sums relative to the anchors to means relative to them and central sums.
+    """Convert sums relative to the anchors to means relative to them and central sums.
 
     Returns:
         Means of student and teacher minus their anchors, (C,) each; central sums of s*s, t*t, s*t, (3, C); number of

@@ -108,7 +108,7 @@ class RTMDetHead(nn.Module):
 
 
 class RTMDet(DenseDetector):
-    """One-stage, one prior per location, targets by the cost of the predictions.
+    """A one-stage detector with one prior per location, and targets by the cost of the predictions.
 
     Args:
         dialect: ``mmdetection`` or ``mmyolo``.

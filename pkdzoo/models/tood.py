@@ -160,7 +160,7 @@ def corners(distances: Tensor) -> Tensor:
 
 
 class TOOD(DenseDetector):
-    """One-stage, with task-aligned assignment."""
+    """A one-stage detector with task-aligned assignment."""
 
     class_layers = ("head.cls",)
     class_logits = False

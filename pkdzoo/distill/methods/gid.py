@@ -47,7 +47,7 @@ NEAR = 0.5  # IoU from which a prior takes part in an instance's response loss
 def general_instances(
     student_scores: Tensor, teacher_scores: Tensor, student_boxes: Tensor, teacher_boxes: Tensor, count: int = 10
 ) -> Tensor:
-    """Where two detectors disagree most, in one image.
+    """The boxes of one image on which two detectors disagree most.
 
     Args:
         student_scores: (P,) best class score of each prior.
