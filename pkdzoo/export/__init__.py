@@ -1,9 +1,11 @@
-"""Detectors in files that run without pkdzoo: ONNX, and programs of ``torch.export``.
+"""Detectors in files that run without pkdzoo: ONNX, OpenVINO, and programs of ``torch.export``.
 
-pkdzoo.export.export_onnx(model, "detector.onnx")          # for onnxruntime and others
-pkdzoo.export.export_openvino(model, "detector.xml")       # for OpenVINO
-pkdzoo.export.export_program(model, "detector.pt2")        # for torch.export.load
-pkdzoo.export.ExportedDetector("detector.onnx").predict("street.jpg")
+Each format has one function:
+
+    pkdzoo.export.export_onnx(model, "detector.onnx")          # for onnxruntime and others
+    pkdzoo.export.export_openvino(model, "detector.xml")       # for OpenVINO
+    pkdzoo.export.export_program(model, "detector.pt2")        # for torch.export.load
+    pkdzoo.export.ExportedDetector("detector.onnx").predict("street.jpg")
 """
 
 from pkdzoo.export.exported import ExportedDetector
@@ -12,6 +14,7 @@ from pkdzoo.export.nms import survivors
 from pkdzoo.export.onnx_file import export_onnx
 from pkdzoo.export.openvino_file import export_openvino
 from pkdzoo.export.program import FixedSize, export_program, metadata_of, trace_graph
+from pkdzoo.export.quantize import quantize_onnx
 
 __all__ = [
     "WHAT",
@@ -23,6 +26,7 @@ __all__ = [
     "export_openvino",
     "export_program",
     "metadata_of",
+    "quantize_onnx",
     "survivors",
     "trace_graph",
 ]

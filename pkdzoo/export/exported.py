@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pkdzoo.export.sessions import open_session
@@ -84,15 +85,21 @@ class ExportedDetector:
         """
         config = config or self.postprocess_config
         self._check(config)
+        found = [one for inputs in self.inputs_of(batch) for one in self._run(inputs)]
+        return [self._select(one, config) for one in found[: len(batch.sizes)]]
+
+    def inputs_of(self, batch: Batch) -> Iterator[dict[str, NDArray[Any]]]:
+        """Inputs of the graph for a batch; of a graph of fixed size as often as needed, the last image repeated.
+
+        Raises:
+            ValueError: for images larger than a graph of fixed size takes.
+        """
         images = batch.images.round().clamp(0, 255).to(torch.uint8).cpu()
         images = images if self.canvas is None else _pad(images, self.canvas)
-        sizes = torch.tensor(batch.sizes, dtype=torch.int64)
-        step = self.batch or len(images)
-        found: list[Detections] = []
-        for start in range(0, len(images), step):
-            part = slice(start, start + step)
-            found += self._run(images[part], sizes[part], step)
-        return [self._select(one, config) for one in found]
+        sizes, step = torch.tensor(batch.sizes, dtype=torch.int64), self.batch or len(images)
+        index = torch.arange(-(-len(images) // step) * step).clamp(max=len(images) - 1)
+        for part in index.split(step):
+            yield {"images": np.ascontiguousarray(images[part].numpy()), "sizes": sizes[part].numpy()}
 
     def predict(self, images: Any, **options: Unpack[PredictOptions]) -> Result | list[Result]:
         """As :meth:`pkdzoo.Detector.predict`; thresholds below those in the file are refused."""
@@ -134,15 +141,12 @@ class ExportedDetector:
             detections = detections[detections.scores > config.score_threshold]
         return detections[: config.max_detections]
 
-    def _run(self, images: Tensor, sizes: Tensor, count: int) -> list[Detections]:
-        """Detections of at most ``count`` images; a graph of fixed size gets as many, the last one repeated."""
-        missing = count - len(images)
-        if missing:
-            images, sizes = (torch.cat([part, part[-1:].expand(missing, *part.shape[1:])]) for part in (images, sizes))
-        results = self.session.run(np.ascontiguousarray(images.numpy()), sizes.numpy())
+    def _run(self, inputs: dict[str, NDArray[Any]]) -> list[Detections]:
+        """Detections of the images of one call of the graph."""
+        results = self.session.run(inputs["images"], inputs["sizes"])
         rows = {name: torch.from_numpy(np.array(values)) for name, values in results.items()}
         found = []
-        for i in range(count - missing):
+        for i in range(len(inputs["images"])):
             own = slice(0, int(rows["counts"][i]))
             masks = rows["masks"][i, own] if "masks" in rows else None
             labels = rows["labels"][i, own].long()
