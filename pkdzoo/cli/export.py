@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pkdzoo.cli.common import NMS_HELP, Parser, Verb, add_detector, detector_from_args, note, positive_int, share, show
+from pkdzoo.cli.export_int8 import check_int8, int8_arguments, write_int8
 
 if TYPE_CHECKING:
     from pkdzoo.export import What
@@ -46,6 +48,7 @@ def export_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--half", action="store_true", help="store weights in float16: half the file, computed in float32 on a CPU"
     )
+    int8_arguments(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="(default: NAME.onnx, NAME.xml or NAME.pt2)")
     parser.add_argument("--threshold", type=share, help="minimum score of a detection (default: the detector's)")
     parser.add_argument("--nms-threshold", type=share, help=NMS_HELP)
@@ -60,10 +63,17 @@ def export_run(args: argparse.Namespace) -> int:
     model = detector_from_args(args)
     path = args.output or Path(f"{Path(args.model).name}{suffix}")
     note(f"exporting {what} of {args.model} to {path}, this takes about a minute")
-    write(args, model, path, what)
+    content: dict[str, Any] = {"path": str(path), "format": args.format, "what": what}
+    if args.int8:
+        with tempfile.TemporaryDirectory() as folder:
+            plain = Path(folder) / "float32.onnx"
+            write(args, model, plain, what)
+            content |= write_int8(args, plain, path)
+    else:
+        write(args, model, path, what)
     weights = path.with_suffix(".bin")
     size = path.stat().st_size + (weights.stat().st_size if args.format == "openvino" else 0)
-    content = {"path": str(path), "format": args.format, "what": what, "bytes": size}
+    content["bytes"] = size
     show(args, f"{path}  {size / 1e6:.1f} MB", content)
     return 0
 
@@ -78,6 +88,7 @@ def check_arguments(args: argparse.Namespace, what: What) -> None:
     from pkdzoo.export.onnx_file import check_onnx
     from pkdzoo.export.sessions import import_package
 
+    check_int8(args, what)
     if args.no_nms and what != "dense":
         raise ValueError(f"--no-nms gives dense boxes and scores: leave --what {what} out")
     if what != "detections" and not (args.threshold is args.nms_threshold is args.max_detections is None):
@@ -128,6 +139,7 @@ EXPORT = Verb(
         "pkdzoo export retina_r50_pkd_swin --threshold 0.3",
         "pkdzoo export runs/mine/best --what dense --output mine.onnx",
         "pkdzoo export rtmdet_tiny_kd_s --size 640 --format openvino --half",
+        "pkdzoo export runs/mine/best --size 640 --int8 --data cells",
         "pkdzoo export retina_r50 --format torch",
     ),
     export_arguments,

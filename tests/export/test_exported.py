@@ -181,3 +181,32 @@ def test_half_of_the_file_for_the_same_detections(detector, fixed, images, tmp_p
 def test_arguments_that_exclude_each_other(words, message, capsys) -> None:
     assert main(["export", "retina_r10w16", *words]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_int8_is_measured_before_it_is_written(tmp_path, capsys) -> None:
+    data = make_shapes(tmp_path / "data", train=24, val=24, size=(96, 128))
+    path = tmp_path / "int8.onnx"
+    words = ["export", NAME, "--size", "160x128", "--int8", "--data", str(data), "--output", str(path), "--json"]
+    assert main([*words, "--max-drop", "-100"]) == 1 and not path.exists()
+    assert "int8 loses more than -100 AP (all layers" in capsys.readouterr().err
+    assert main([*words, "--images", "10"]) == 0
+    printed = capsys.readouterr()
+    content = json.loads(printed.out)
+    assert "10 images measure the ranges of activations badly" in printed.err and content["layers"] == "all layers"
+    assert content["float32"]["ap"] > 30 and content["int8"]["ap"] > content["float32"]["ap"] - 1
+    assert path.stat().st_size < 0.35 * 1e6 * content["float32"]["megabytes"]
+    assert read_properties(path)["precision"] == "int8" and ExportedDetector(path).canvas == (128, 160)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--int8"], "--int8 needs --data"),
+        (["--images", "5"], "--images belongs to --int8"),
+        (["--int8", "--data", "x", "--half"], "leave --format, --what, --no-nms and --half out"),
+    ],
+)
+def test_arguments_of_int8(words, message, capsys) -> None:
+    assert main(["export", "retina_r10w16", *words]) == 1
+    assert message in capsys.readouterr().err
