@@ -21,7 +21,6 @@ from pkdzoo.cli.common import Verb
 from pkdzoo.data.formats.read import FORMATS
 from pkdzoo.export import WHAT
 from pkdzoo.inference import PredictOptions
-from pkdzoo.inference.options import DEFAULT_THRESHOLD
 
 ROOT = Path(__file__).parents[2]
 
@@ -126,7 +125,7 @@ class TestDoor:
         assert cli_export.WHAT == WHAT
         assert tuple(PredictOptions.__annotations__) == predict.PREDICT_OPTIONS
         args = vars(build_parser().parse_args(["predict", "retina_r50", "a.jpg"]))
-        changed = {"threshold": DEFAULT_THRESHOLD, "batch_size": 1, "flip": False}
+        changed = {"batch_size": 1, "flip": False}
         assert all(args[name] == changed.get(name) for name in predict.PREDICT_OPTIONS)
 
     def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
