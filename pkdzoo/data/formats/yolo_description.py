@@ -25,6 +25,7 @@ class Description:
         names: names of the classes.
         splits: paths of each split's images.
         keypoints: number of values per object that belong to keypoints.
+        other_count: ``nc``, where it is not the number of ``names``.
     """
 
     file: Path
@@ -32,6 +33,7 @@ class Description:
     names: list[str]
     splits: dict[str, list[str]]
     keypoints: int = 0
+    other_count: str = ""
 
 
 def find_yaml(folder: str | Path) -> Path | None:
@@ -60,7 +62,11 @@ def describe(file: str | Path) -> Description:
         value = next((data[key] for key in names_of(split) if data.get(key)), None)
         if value is not None:
             splits[split] = [_path(v, file) for v in (value if isinstance(value, list) else [value])]
-    return Description(file, tuple(bases), _names(data, file), splits, _keypoints(data, file))
+    names, count = _names(data, file), data.get("nc")
+    same = count is None or (type(count) is int and count == len(names))
+    return Description(
+        file, tuple(bases), names, splits, _keypoints(data, file), "" if same else f"{_shown(count):.60}"
+    )
 
 
 def load_yaml(file: Path) -> Any:
