@@ -19,8 +19,9 @@ def fold_norms(module: nn.Module) -> int:
     Fixed statistics are those of a :class:`FrozenBatchNorm2d` and of a batch norm in eval mode. A norm is folded into
     the convolution that directly precedes it among the children of its parent. Only modules of this package and
     ``nn.Sequential`` are known to run their children in that order, so norms inside other libraries' modules are kept.
-    So are norms of a convolution that is used in several places, and subclasses of convolutions and norms, which may do more than their base class: timm's ``BatchNormAct2d`` also
-    holds the activation. Factors are computed in float64; results differ by rounding, about 1e-6 of the largest value.
+    So are norms of a convolution that is used in several places, and subclasses of convolutions and norms, which may do
+    more than their base class: timm's ``BatchNormAct2d`` also holds the activation. Factors are computed in float64;
+    results differ by rounding, about 1e-6 of the largest value.
 
     Returns:
         Number of folded norms.
