@@ -104,7 +104,7 @@ def _names(data: Mapping[str, Any], file: Path) -> list[str]:
     names = data.get("names")
     number = data.get("nc")
     if names is None and type(number) is int and number > MAX_CLASSES:
-        raise ValueError(f"{file}: nc: {number:.6g} classes; at most {MAX_CLASSES} are read")
+        raise ValueError(f"{file}: nc: {_shown(number)} classes; at most {MAX_CLASSES} are read")
     if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
             raise ValueError(f"{file}: 'names' has the class numbers {quote_some(names)}; write 0 to {len(names) - 1}")
@@ -124,6 +124,8 @@ def _names(data: Mapping[str, Any], file: Path) -> list[str]:
 
 def _shown(value: Any) -> str:
     """A value for messages; of lists and mappings only the type, since YAML aliases can make them huge."""
+    if isinstance(value, int) and abs(value) >= 10**18:  # Python does not write numbers of over 4300 digits
+        return "a number of more than 18 digits"
     return type(value).__name__ if isinstance(value, (dict, list)) else repr(value)
 
 

@@ -323,7 +323,10 @@ class TestBounds:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("train: images/train\nnc: 1000000000", r"nc: 1e\+09 classes; at most 100000"),
+            ("train: images/train\nnc: 1000000000", r"nc: 1000000000 classes; at most 100000"),
+            (f"train: images/train\nnc: {'9' * 400}", "nc: a number of more than 18 digits classes; at most 100000"),
+            (f"train: images/train\nnc: 0x{'f' * 9000}", "nc: a number of more than 18 digits classes"),
+            (f"train: images/train\nnames: [a]\nkpt_shape: 0x{'f' * 9000}", "not a number of more than 18 digits"),
             ("train: images/train\nnc: true", "has no 'names'"),
             ("train: images/train\nnc: -3", "has no 'names'"),
             ("train: images/train\nnames: " + "[" * 200 + "]" * 200, "nested too deeply"),
