@@ -237,7 +237,7 @@ def describe_start(path: Path, epoch: int, step: int, steps: int) -> str:
     if step < steps:
         return f"resumed from {path}: epoch {epoch}, step {step} of {steps}"
     return (
-        f"{path} has {step} steps, and the schedule ends after {steps}: nothing is left to train. Raise "
+        f"resumed from {path}, which has {step} steps; the schedule ends after {steps}: nothing is left to train. Raise "
         "schedule.epochs or schedule.max_steps to train on"
     )
 

@@ -163,7 +163,7 @@ def test_another_accumulation_is_said(go_on, tmp_path) -> None:
 def test_a_schedule_that_is_shorter_than_the_steps_so_far(go_on, tmp_path, capsys) -> None:
     run = go_on(*sets("schedule.max_steps=2"))
     said = capsys.readouterr().out
-    assert "has 4 steps, and the schedule ends after 2: nothing is left to train. Raise schedule.epochs or" in said
+    assert "which has 4 steps; the schedule ends after 2: nothing is left to train. Raise schedule.epochs or" in said
     assert "4 of 2" not in said and checkpoint.find_checkpoint(run)[1].step == 4  # type: ignore[index]
 
 
