@@ -237,8 +237,8 @@ def describe_start(path: Path, epoch: int, step: int, steps: int) -> str:
     if step < steps:
         return f"resumed from {path}: epoch {epoch}, step {step} of {steps}"
     return (
-        f"resumed from {path}, which has {step} steps; the schedule ends after {steps}: nothing is left to train. Raise "
-        "schedule.epochs or schedule.max_steps to train on"
+        f"resumed from {path}, which has {step} steps; the schedule ends after {steps}: nothing is left to train. "
+        "Raise schedule.epochs or schedule.max_steps to train on"
     )
 
 
