@@ -20,6 +20,7 @@ import pkdzoo
 from pkdzoo.checkpoints import save_safetensors
 from pkdzoo.models._registry import Entry, find
 from pkdzoo.models.detector import Detector
+from pkdzoo.models.rtmdet import RTMDet
 from pkdzoo.structures import PostProcess
 
 SMALL: dict[str, Any] = {
@@ -311,11 +312,24 @@ def test_backbone_and_neck_compile(name: str) -> None:
             torch.testing.assert_close(level, other, rtol=1e-4, atol=1e-4)
 
 
+def give_boxes_an_area(model: Detector) -> None:
+    """Start RTMDet's linear distances at two strides instead of 0.
+
+    Both of its losses are weighted by the IoU with the object, which is 0 for boxes without area, and an object whose
+    single prior goes to another one is not learned at all: here one of three, with every seed. In a data set the other
+    images teach the head the size of boxes.
+    """
+    if isinstance(model, RTMDet) and not model.head.exponential:
+        for layer in model.head.box:
+            torch.nn.init.constant_(layer.bias, 2.0)
+
+
 @pytest.mark.slow
 @every
 def test_learns_one_image_by_heart(name: str) -> None:
     """Training must lead to detections: after 160 steps all three objects are detected with the right class."""
     model, batch = fresh(name).train(), batch_of([SIZES[0]], [3])
+    give_boxes_an_area(model)
     expected = batch.instances[0]
     for i, (x1, y1, x2, y2) in enumerate(expected.boxes.int().tolist()):
         batch.images[0, :, y1:y2, x1:x2] = 255.0 * (torch.arange(3) == i)[:, None, None]
