@@ -60,7 +60,22 @@ def distinct() -> list[str]:
 
 
 NAMES = distinct()
-every = pytest.mark.parametrize("name", NAMES)
+
+
+def kind(name: str) -> tuple[str, bool]:
+    """Family, and whether the backbone is a transformer."""
+    entry, _ = find(name)
+    return entry.family, entry.args["backbone"].startswith("swin")
+
+
+def others_slow(names: list[str], usual: set[str]) -> list[Any]:
+    return [name if name in usual else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+FIRST = {kind(name): name for name in sorted(NAMES, key=lambda name: ("r10w16" in name, name))}  # the last one stays
+USUAL = set(FIRST.values()) - {FIRST["mask_rcnn", True]}  # Swin is tested below RetinaNet
+every = pytest.mark.parametrize("name", others_slow(NAMES, USUAL))
+COMPILED = {FIRST["retina", False], FIRST["retina", True], FIRST["rtmdet", False]}  # backbones and necks
 
 
 @functools.cache
@@ -300,7 +315,7 @@ def test_channels_last_says_the_same(name: str) -> None:
             torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-4)
 
 
-@every
+@pytest.mark.parametrize("name", others_slow(NAMES, COMPILED))
 def test_backbone_and_neck_compile(name: str) -> None:
     """The model is traced as one graph; code generation is not tested."""
     model, images = model_of(name), batch_of([SIZES[0]], [0]).images
@@ -325,7 +340,7 @@ def give_boxes_an_area(model: Detector) -> None:
 
 
 @pytest.mark.slow
-@every
+@pytest.mark.parametrize("name", sorted({*USUAL, "rtmdet_l"}))  # whose distances are exponential
 def test_learns_one_image_by_heart(name: str) -> None:
     """Training must lead to detections: after 160 steps all three objects are detected with the right class."""
     model, batch = fresh(name).train(), batch_of([SIZES[0]], [3])
