@@ -68,10 +68,8 @@ def write_zoo_index(path: Path = INDEX_FILE) -> None:
 
 
 def _build(name: str, num_classes: int | None = None) -> Detector:
-    changes = {} if num_classes is None else {"num_classes": num_classes}
     with torch.device("meta"):
-        model: Detector = create_detector(name, **changes)
-    return model
+        return create_detector(name, num_classes=num_classes)
 
 
 def _parameters(model: Detector) -> int:
