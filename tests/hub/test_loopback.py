@@ -247,11 +247,12 @@ def test_downloads_that_break_once(client: Client, hub: Hub, kind: str, file: st
     assert client("answer = [str(p) for p in Path(place).rglob('*.incomplete')]") == []
 
 
+@pytest.mark.slow  # the client itself tries for five seconds each time
 def test_a_line_that_stays_broken(client: Client, hub: Hub) -> None:
     pushed(client, hub, "stays")
     load = "answer = seen(pkdzoo.create_detector('hf-hub:org/stays')) == seen(model)"
     hub.faults += [("GET /org/stays", half_a_file)] * 50
-    refused = client(f"pkdzoo.utils.retry.ATTEMPTS = 1; {load}")  # the client itself tries for five seconds each time
+    refused = client(f"pkdzoo.utils.retry.ATTEMPTS = 1; {load}")
     client("pkdzoo.utils.retry.ATTEMPTS = 3")
     hub.faults.clear()
     assert refused["error"] == "DownloadError"

@@ -31,7 +31,7 @@ def quickly(output: Path, rows: str, *options: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if "-" in n or n == "scaling" else n for n in PARTS]
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n not in ("loss", "load") else n for n in PARTS]
 )
 def test_a_part_runs_and_both_sides_compute_the_same(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     found = quickly(tmp_path / "results" / "quick.json", name)
