@@ -157,6 +157,25 @@ def test_redirects_stay_on_the_web(server: Served, tmp_path: Path, target: str) 
     assert len(server.requests) == 1
 
 
+PARTS = {
+    "part": (b"HTTP/1.1 206 Partial Content\r\nContent-Length: 3\r\n\r\nabc", "HTTP 206 is not an answer with a whole"),
+    "no content": (b"HTTP/1.1 204 No Content\r\n\r\n", "HTTP 204 is not an answer with a whole file"),
+    "two lengths": (OK + b"Content-Length: 3\r\nContent-Length: 9\r\n\r\nabcdefghi", "invalid Content-Length, '3, 9'"),
+    "no link": (b"HTTP/1.1 302 Found\r\nLocation: http://[::1/\r\n\r\n", "it redirects to 'http://.::1/', which is no"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_a_part_is_not_taken_for_a_file(server: Served, tmp_path: Path, kind: str) -> None:
+    """Where no hash is published, nothing else would show it."""
+    answer, reason = PARTS[kind]
+    url, _ = server.put(FILE, CONTENT)
+    server.faults[:] = [raw(answer, b"", 0.1)] * 3
+    with pytest.raises(DownloadError, match=reason), open_download(url, tmp_path):
+        pass
+    assert not [path for path in tmp_path.iterdir() if path.is_file()]
+
+
 @contextmanager
 def encrypted(folder: Path, answer: bytes) -> Iterator[str]:
     """A server with TLS and a certificate of its own, ``folder/cert.pem``, which answers each request in one way."""
