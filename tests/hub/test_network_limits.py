@@ -69,7 +69,11 @@ ENDLESS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ENDLESS)
+# Before the headers, within them, in a body of stated and of unstated length.
+USUAL = ("interim answers, dripped", "headers, dripped", "a body, dripped", "trailers")
+
+
+@pytest.mark.parametrize("kind", [k if k in USUAL else pytest.param(k, marks=pytest.mark.slow) for k in ENDLESS])
 def test_endless_answers_stop_in_time_and_release_the_lock(server: Served, tmp_path: Path, kind: str) -> None:
     start, part, pause, reason = ENDLESS[kind]
     url, digest = server.put(FILE, CONTENT)
@@ -220,7 +224,9 @@ def test_an_encrypted_link_does_not_lead_to_an_open_one(
     assert not server.requests
 
 
-@pytest.mark.parametrize("kind", ["interim answers, dripped", "headers, dripped", "trailers"])
+@pytest.mark.parametrize("kind", [
+    "headers, dripped", *(pytest.param(k, marks=pytest.mark.slow) for k in ("interim answers, dripped", "trailers")),
+])  # fmt: skip
 def test_images_behind_links_have_the_same_limits(server: Served, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     start, part, pause, _ = ENDLESS[kind]
     monkeypatch.setattr("pkdzoo.inference.web.TOTAL_TIMEOUT", 1.0)
