@@ -147,7 +147,6 @@ class FCOS(DenseDetector):
         return DenseTargets(stacked, torch.stack(boxes), torch.stack(quality), num_pos)
 
     def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
-        assert outputs.quality is not None and targets.quality is not None
         cls, distances = self.flat(outputs)
         quality = flatten_levels(outputs.quality, 1)[..., 0].float()
         image, prior = self.positives(targets)
