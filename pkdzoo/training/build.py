@@ -26,6 +26,7 @@ from pkdzoo.data import (
 )
 from pkdzoo.data.letterbox import LetterboxResize
 from pkdzoo.distill import Distiller
+from pkdzoo.distill.adapters import is_of_other_library, teacher_of_library
 from pkdzoo.distill.inherit import freeze, inherit
 from pkdzoo.distill.task import Task
 from pkdzoo.models._config import from_json
@@ -251,6 +252,9 @@ def build_teacher(distill: Distill, label_names: Sequence[str]) -> Detector:
         ValueError: if no weights are available and the recipe does not set ``teacher_weights="random"``.
     """
     args = dict(distill.teacher_args)
+    if is_of_other_library(distill.teacher):
+        file = None if distill.teacher_weights == "random" else distill.teacher_weights
+        return teacher_of_library(distill.teacher, distill.teacher_weights is None, file, args=args)
     if distill.teacher_weights == "random":
         return _detector(distill.teacher, **args)
     if distill.teacher_weights is not None:

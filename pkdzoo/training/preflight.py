@@ -14,6 +14,7 @@ from pkdzoo.data import CocoDataset, check_headers
 from pkdzoo.data.formats.read import findings_of
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.task import Task
+from pkdzoo.distill.teacher import Teacher
 from pkdzoo.layers.norm import has_fixed_statistics
 from pkdzoo.models._registry import get_weights, is_detector
 from pkdzoo.models.backbones import TimmBackbone
@@ -97,6 +98,8 @@ def _describe_models(report: Report, recipe: Recipe, task: Task) -> None:
             if pairs:
                 text = ", ".join(f"{i} with {j}" for i, j in pairs)
                 report.lines.append(f"levels    {name} compares {len(pairs)}, student's with teacher's: {text}")
+        if isinstance(teacher, Teacher):
+            report.lines.append(f"maps      teacher {teacher.pyramid_shape}")
     detectors = {"student": student, **({"teacher": teacher} if teacher is not None else {})}
     report.lines.append("pixels    " + "; ".join(f"{role} {_pixels(model)}" for role, model in detectors.items()))
     if recipe.expect:
@@ -108,7 +111,9 @@ def _describe_models(report: Report, recipe: Recipe, task: Task) -> None:
 def _pixels(model: Detector) -> str:
     """Channel order and pixel statistics of a detector, as text."""
     mean, std = (" ".join(f"{float(v):.4g}" for v in s) for s in (model.pixel_mean, model.pixel_std))
-    return f"{model.channel_order}, mean {mean}, std {std}"
+    size = model.input_size if isinstance(model, Teacher) else None
+    squashed = f", squashed to {size[1]} x {size[0]}" if size else ""
+    return f"{model.channel_order}, mean {mean}, std {std}{squashed}"
 
 
 def _describe_data(report: Report, train: CocoDataset, val: CocoDataset) -> None:

@@ -232,8 +232,8 @@ class Distill:
     """The teacher and the distillation methods.
 
     Attributes:
-        teacher: a registered name, with a tag to select particular weights, or the folder of a run or a
-            saved detector.
+        teacher: a registered name, with a tag to select particular weights, the folder of a run or a saved
+            detector, or a model of another library: ``torchvision:NAME``, ``transformers:ORG/NAME``, ``timm:NAME``.
         methods: options by name of a method, e.g. ``{"pkd": {}}``; an empty dict means the published settings. Without
             any method, the student only inherits the parts in ``inherit`` and trains without the teacher.
         teacher_args: overrides of the teacher's architecture.

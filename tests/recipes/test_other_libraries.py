@@ -1,0 +1,96 @@
+"""Teachers of other libraries through the training script: two steps, provenance, pre-flight, and the card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.scripts import log_lines
+from helpers.tiny_transformers import tiny_model
+
+import pkdzoo
+from pkdzoo.training.publish import prepare
+
+TORCHVISION = "torchvision:ssdlite320_mobilenet_v3_large"
+STUDENTS = ("retina_r10w16", "gfl_r10w16", "faster_rcnn_r10w16")
+
+
+def change(teacher: str, pkd: dict[str, Any], **more: Any) -> list[object]:
+    distill = {"teacher": teacher, "methods": {"pkd": {"adapter": True, **pkd}}, **more}
+    short = ("schedule.epochs=1", "schedule.max_steps=2", "logging.log_every=1")
+    return ["--set", f"distill={json.dumps(distill)}", *(word for value in short for word in ("--set", value))]
+
+
+def check(run: Path, teacher: str, printed: str, widths: str) -> dict[str, Any]:
+    steps = [line for line in log_lines(run) if "loss" in line]
+    assert [line["step"] for line in steps] == [1, 2] and all(line["loss_pkd"] > 0 for line in steps)
+    assert f"teacher   {teacher}" in printed and widths in printed and "levels    pkd compares" in printed
+    assert not any("backbone.network" in key for key in pkdzoo.create_detector(f"local-dir:{run / 'last'}").state_dict())
+    facts: dict[str, Any] = json.loads((run / "run.json").read_text())["teacher"]
+    return facts
+
+
+@pytest.fixture
+def dfine(tmp_path: Path) -> Path:
+    """A D-FINE as transformers saves it, of Apache-2.0."""
+    pytest.importorskip("transformers")
+    folder = tmp_path / "secret" / "dfine-tiny"
+    tiny_model("d_fine").save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    (folder / "preprocessor_config.json").write_text('{"size": {"height": 96, "width": 96}}')
+    return folder
+
+
+@pytest.mark.parametrize(
+    "student", [s if s == "gfl_r10w16" else pytest.param(s, marks=pytest.mark.slow) for s in STUDENTS]
+)
+def test_a_student_learns_from_transformers(student, dfine, recipe, train, shapes, tmp_path, capsys) -> None:
+    name = f"transformers:{dfine}"
+    train(recipe, "--data", shapes, "--output", tmp_path / "run", "--set", f"model={student}", *change(name, {}))
+    printed = capsys.readouterr().out
+    facts = check(tmp_path / "run", name, printed, "maps      teacher stride 8 x 32 channels")
+    assert "squashed to 96 x 96" in printed
+    assert facts["teacher"] == "transformers:dfine-tiny" and facts["teacher_license"] == "apache-2.0"
+    assert len(facts["teacher_sha256"]) == 64 and "secret" not in json.dumps(facts)
+    folder = prepare(str(tmp_path / "run"), tmp_path / "card", license="MIT", data_license="MIT")
+    card = (folder / "README.md").read_text()
+    assert "teacher transformers:dfine-tiny: apache-2.0" in card
+    published = "".join(path.read_text() for path in folder.iterdir() if path.suffix in (".md", ".json"))
+    assert "secret" not in published
+
+
+@pytest.mark.parametrize(
+    "student", [s if s == STUDENTS[0] else pytest.param(s, marks=pytest.mark.slow) for s in STUDENTS]
+)
+def test_a_student_learns_from_torchvision(student, recipe, train, shapes, tmp_path, capsys) -> None:
+    train(
+        recipe, "--data", shapes, "--output", tmp_path / "run", "--set", f"model={student}",
+        *change(TORCHVISION, {}, teacher_weights="random"),
+    )  # fmt: skip
+    facts = check(tmp_path / "run", TORCHVISION, capsys.readouterr().out, "squashed to 320 x 320")
+    assert facts["teacher"] == TORCHVISION and facts["teacher_weights"] == "random"
+
+
+@pytest.mark.parametrize(
+    "student", [s if s == STUDENTS[0] else pytest.param(s, marks=pytest.mark.slow) for s in STUDENTS]
+)
+def test_a_student_learns_from_timm(student, recipe, train, shapes, tmp_path, capsys) -> None:
+    pytest.importorskip("timm")
+    name = "timm:mobilenetv4_conv_small"
+    train(
+        recipe, "--data", shapes, "--output", tmp_path / "run", "--set", f"model={student}",
+        *change(name, {"where": "backbone"}, teacher_weights="random"),
+    )  # fmt: skip
+    facts = check(tmp_path / "run", name, capsys.readouterr().out, "stride 32 x 960 channels")
+    assert facts["teacher"] == name and facts["methods"]["pkd"]["where"] == "backbone"
+
+
+def test_widths_that_differ_are_refused_before_anything_is_written(recipe, train, shapes, tmp_path) -> None:
+    with pytest.raises(SystemExit, match="adapter=True"):
+        train(
+            recipe, "--data", shapes, "--output", tmp_path / "run",
+            *change(TORCHVISION, {"adapter": False}, teacher_weights="random"),
+        )  # fmt: skip
+    assert not (tmp_path / "run").exists()
