@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pkdzoo import structures as structures
     from pkdzoo import training as training
     from pkdzoo import utils as utils
-    from pkdzoo.distill import Distiller, Teacher, list_methods
+    from pkdzoo.distill import Distiller, Student, Teacher, list_methods
     from pkdzoo.distill.create import create_teacher
     from pkdzoo.inference.result import Result
     from pkdzoo.models._factory import (
@@ -50,6 +50,7 @@ __all__ = [
     "FeaturePyramid",
     "Instances",
     "Result",
+    "Student",
     "Teacher",
     "__version__",
     "create_detector",
@@ -75,6 +76,7 @@ _MODULES = {
     "FeaturePyramid": "pkdzoo.structures",
     "Instances": "pkdzoo.structures",
     "Result": "pkdzoo.inference.result",
+    "Student": "pkdzoo.distill",
     "Teacher": "pkdzoo.distill",
     "create_detector": "pkdzoo.models._factory",
     "create_pair": "pkdzoo.models._factory",

@@ -16,6 +16,7 @@ from PIL import Image
 
 from pkdzoo.data.labels import SHAPES_NAMES
 from pkdzoo.distill.adapters import is_of_other_library
+from pkdzoo.distill.student_base import ModuleStudent
 from pkdzoo.hub.card import SHAPES, UNKNOWN, Card
 from pkdzoo.hub.files import CONFIG, TENSORS
 from pkdzoo.hub.upload import IMAGE, METRICS_FILE, RECIPE, check_repository, write_repository
@@ -126,6 +127,8 @@ def from_folder(
 ) -> Publication:
     """The publication of a run, or of a saved detector; the arguments are those of :func:`prepare`."""
     model = open_detector(folder)
+    if isinstance(model, ModuleStudent):
+        raise ValueError(f"{folder} holds {model.name}: publish the model as its own library does")
     saved = Path(str(model.loaded_from).removeprefix("local-dir:"))
     run = next((path for path in (saved, saved.parent) if (path / RECIPE).is_file()), saved)
     of_run = (RECIPE, "run.json", IMAGE)

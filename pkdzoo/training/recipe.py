@@ -262,7 +262,8 @@ class Recipe:
 
     Attributes:
         name: of the run and of its folder.
-        model: registered name of the detector that is trained.
+        model: registered name of the detector that is trained, or a model of another library
+            (``torchvision:NAME``, ``transformers:ORG/NAME``).
         model_args: overrides of its architecture.
         init: initial weights: None (random), ``imagenet`` (of the backbone), a registered name with weights, or a file.
         data: see Data.

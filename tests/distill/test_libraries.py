@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +50,22 @@ def learn(teacher: pkdzoo.Detector, **options: Any) -> dict[str, float]:
     return {key: float(value.detach()) for key, value in losses.items()}
 
 
-@pytest.mark.parametrize("name", SHAPES)
+LARGE = ("fasterrcnn_resnet50_fpn_v2", "fcos_resnet50_fpn", "retinanet_resnet50_fpn_v2", "ssd300_vgg16")
+
+
+def marked(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in names]
+
+
+@pytest.mark.parametrize("name", marked(SHAPES))
 def test_detectors_of_torchvision_teach(name: str) -> None:
     teacher = pkdzoo.create_teacher(f"torchvision:{name}", pretrained=False)
     assert isinstance(teacher, pkdzoo.Teacher) and teacher.pyramid_shape.strides == SHAPES[name]
     assert teacher.two_stage == name.startswith("fasterrcnn") and teacher.loaded_from is None
-    if name != "ssd300_vgg16":  # slow, and of the same class as ssdlite
-        assert learn(teacher)["loss_pkd"] > 0
+    assert learn(teacher)["loss_pkd"] > 0
 
 
-@pytest.mark.parametrize("name", ["retinanet_resnet50_fpn", "ssdlite320_mobilenet_v3_large"])
+@pytest.mark.parametrize("name", marked(["retinanet_resnet50_fpn_v2", "ssdlite320_mobilenet_v3_large"]))
 def test_maps_of_torchvision_are_those_of_its_own_forward(name: str) -> None:
     teacher = pkdzoo.create_teacher(f"torchvision:{name}", pretrained=False)
     net: Any = teacher.backbone

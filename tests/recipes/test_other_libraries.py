@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers.scripts import log_lines
 from helpers.tiny_transformers import tiny_model
+from safetensors.torch import load_file
 
 import pkdzoo
+from pkdzoo.cli import main as cli
 from pkdzoo.training.publish import prepare
 
 TORCHVISION = "torchvision:ssdlite320_mobilenet_v3_large"
@@ -27,7 +30,9 @@ def check(run: Path, teacher: str, printed: str, widths: str) -> dict[str, Any]:
     steps = [line for line in log_lines(run) if "loss" in line]
     assert [line["step"] for line in steps] == [1, 2] and all(line["loss_pkd"] > 0 for line in steps)
     assert f"teacher   {teacher}" in printed and widths in printed and "levels    pkd compares" in printed
-    assert not any("backbone.network" in key for key in pkdzoo.create_detector(f"local-dir:{run / 'last'}").state_dict())
+    assert not any(
+        "backbone.network" in key for key in pkdzoo.create_detector(f"local-dir:{run / 'last'}").state_dict()
+    )
     facts: dict[str, Any] = json.loads((run / "run.json").read_text())["teacher"]
     return facts
 
@@ -85,6 +90,61 @@ def test_a_student_learns_from_timm(student, recipe, train, shapes, tmp_path, ca
     )  # fmt: skip
     facts = check(tmp_path / "run", name, capsys.readouterr().out, "stride 32 x 960 channels")
     assert facts["teacher"] == name and facts["methods"]["pkd"]["where"] == "backbone"
+
+
+def learn_and_evaluate(name, train, recipe, shapes, run, capsys, *more: object) -> dict[str, Any]:
+    """Two steps of PKD from a detector of this package, then `pkdzoo eval`; returns the saved config."""
+    train(
+        recipe, "--data", shapes, "--output", run, "--set", f"model={name}", *more,
+        *change("gfl_r10w16", {}, teacher_weights="random"),
+    )  # fmt: skip
+    steps = [line for line in log_lines(run) if "loss" in line]
+    assert [line["step"] for line in steps] == [1, 2] and all(line["loss_pkd"] > 0 for line in steps)
+    assert f"student   {name}" in capsys.readouterr().out
+    assert cli(["eval", str(run), "--data", str(shapes), "--output", str(run.parent / "again.json")]) in (0, None)
+    metrics, again = (json.loads(path.read_text()) for path in (run / "metrics.json", run.parent / "again.json"))
+    assert again["AP"] == metrics["AP"] and again["AR100"] == metrics["AR100"]
+    with pytest.raises(ValueError, match="as its own library does"):
+        prepare(str(run), run.parent / "card")
+    assert not (run.parent / "card").exists()
+    config: dict[str, Any] = json.loads((run / "last" / "config.json").read_text())
+    return config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["fasterrcnn_mobilenet_v3_large_320_fpn", "retinanet_resnet50_fpn_v2"])
+def test_a_student_of_torchvision_learns(arch, recipe, train, shapes, tmp_path, capsys) -> None:
+    name = f"torchvision:{arch}"
+    config = learn_and_evaluate(name, train, recipe, shapes, tmp_path / "run", capsys)
+    assert (config["library_name"], config["architecture"], config["num_classes"]) == ("torchvision", arch, 6)
+
+
+def test_a_student_of_transformers_learns(dfine, recipe, train, shapes, tmp_path, capsys) -> None:
+    pytest.importorskip("scipy")
+    config = learn_and_evaluate(f"transformers:{dfine}", train, recipe, shapes, tmp_path / "run", capsys)
+    assert config["model_type"] == "d_fine" and len(config["id2label"]) == 6
+
+
+@pytest.mark.slow
+def test_a_student_of_torchvision_resumes(recipe, train, shapes, tmp_path) -> None:
+    """Stopped after its first step, a run ends with the same weights as one that was not."""
+    words = ["--set", "model=torchvision:fasterrcnn_mobilenet_v3_large_320_fpn", "--set", "logging.save_every=1"]
+    words = [recipe, "--data", shapes, *words, "--set", "schedule.epochs=1"]
+    train(*words, "--output", tmp_path / "whole", "--set", "schedule.max_steps=2")
+    train(*words, "--output", tmp_path / "parts", "--set", "schedule.max_steps=1")
+    with pytest.warns(UserWarning, match="max_steps: 1 -> 2"):
+        train(*words, "--output", tmp_path / "parts", "--set", "schedule.max_steps=2", "--resume")
+    one, two = (load_file(tmp_path / name / "last" / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(value, two[key]) for key, value in one.items())
+
+
+def test_weights_to_start_from_are_refused(recipe, train, shapes, tmp_path) -> None:
+    with pytest.raises(SystemExit, match="leave init out"):
+        train(
+            recipe, "--data", shapes, "--output", tmp_path / "run", "--set", "init=imagenet",
+            "--set", "model=torchvision:retinanet_resnet50_fpn",
+        )  # fmt: skip
+    assert not (tmp_path / "run").exists()
 
 
 def test_widths_that_differ_are_refused_before_anything_is_written(recipe, train, shapes, tmp_path) -> None:

@@ -46,6 +46,11 @@ def teacher_of_library(
             gives no maps.
     """
     library, _, own = name.partition(":")
+    if weights is not None and library == "transformers":  # its own loader renames tensors
+        raise ValueError(
+            f"teacher_weights={str(weights)!r}: weights of transformers are read with their config, write "
+            "transformers:FOLDER as the teacher"
+        )
     module = import_module(f"pkdzoo.distill.adapters.{library}")
     made: Teacher = module.teacher(own, pretrained and weights is None, cache_dir, dict(args or {}))
     made.name = name

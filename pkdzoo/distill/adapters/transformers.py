@@ -71,16 +71,12 @@ class Files(NamedTuple):
 
 def teacher(name: str, pretrained: bool, cache_dir: str | Path | None, args: dict[str, Any]) -> Teacher:
     """A detector of transformers as a teacher, see :func:`pkdzoo.distill.adapters.teacher_of_library`."""
-    unknown = [key for key in args if key not in ARGS]
-    if unknown:
-        raise ValueError(f"transformers:{name} has no argument {unknown[0]!r}. {did_you_mean(unknown[0], ARGS)}")
+    check_arguments(name, args)
     library = import_library("transformers")
     files = find_files(name, pretrained, cache_dir)
     content = read_strict_json(files.folder / CONFIG)
     family = family_of(name, content)
-    config = getattr(library, family.config).from_dict(content)
-    if hasattr(config, "use_pretrained_backbone"):  # would download weights that the file replaces
-        config.use_pretrained_backbone = False
+    config = config_of(library, family, content)
     net = load(library, family, config, files) if pretrained else getattr(library, family.model)(config)
     size, mean, std = input_of(files.folder / PREPROCESSOR)
     size = tuple(args.get("input_size") or size)
@@ -93,6 +89,21 @@ def teacher(name: str, pretrained: bool, cache_dir: str | Path | None, args: dic
             sha256_of_file(files.folder / TENSORS),
         )
     return made
+
+
+def check_arguments(name: str, args: dict[str, Any]) -> None:
+    """Refuse arguments that the adapter does not have."""
+    for key in args:
+        if key not in ARGS:
+            raise ValueError(f"transformers:{name} has no argument {key!r}. {did_you_mean(key, ARGS)}")
+
+
+def config_of(library: Any, family: Family, content: dict[str, Any]) -> Any:
+    """The library's config of a model; building the model from it downloads nothing."""
+    config = getattr(library, family.config).from_dict(content)
+    if hasattr(config, "use_pretrained_backbone"):  # would download weights that the file replaces
+        config.use_pretrained_backbone = False
+    return config
 
 
 def find_files(name: str, pretrained: bool, cache_dir: str | Path | None) -> Files:
