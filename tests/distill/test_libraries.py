@@ -67,11 +67,11 @@ def test_detectors_of_torchvision_teach(name: str) -> None:
 
 @pytest.mark.parametrize("name", marked(["retinanet_resnet50_fpn_v2", "ssdlite320_mobilenet_v3_large"]))
 def test_maps_of_torchvision_are_those_of_its_own_forward(name: str) -> None:
-    teacher = pkdzoo.create_teacher(f"torchvision:{name}", pretrained=False)
+    teacher = pkdzoo.create_teacher(f"torchvision:{name}", pretrained=False).double()
     net: Any = teacher.backbone
     seen: list[Any] = []
     net.backbone.register_forward_hook(lambda *args: seen.append(args[2]))
-    image = (torch.rand(3, 320, 320) * 255).round()
+    image = (torch.rand(3, 320, 320, dtype=torch.float64) * 255).round()
     net.transform.min_size = (320,)  # so that the image keeps its size
     with torch.no_grad():
         net([image / 255])
