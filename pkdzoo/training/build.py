@@ -37,7 +37,7 @@ from pkdzoo.models._registry import find, folder_of
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch, Letterbox
 from pkdzoo.training.recipe import Data, Distill, Recipe
-from pkdzoo.training.signals import LoaderSignals
+from pkdzoo.training.signals import LoaderSignals, loader_context
 from pkdzoo.training.task import SupervisedTask
 
 
@@ -186,6 +186,7 @@ def _loader(dataset: CocoDataset, workers: int, **kwargs: Any) -> DataLoader[Bat
         num_workers=workers,
         persistent_workers=workers > 0,
         worker_init_fn=LoaderSignals() if workers else None,
+        multiprocessing_context=loader_context() if workers else None,
         generator=generator,
         pin_memory=torch.cuda.is_available(),
         **kwargs,

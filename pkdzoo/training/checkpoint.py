@@ -27,8 +27,9 @@ from pkdzoo.utils.files import read_json, sha256_of_file, sync_to_disk, write_js
 MODEL, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
 NAME = re.compile(r"step_\d{8,}(\.[1-9])?")  # of a checkpoint
 UNFINISHED = re.compile(r"\.(building_\d{8,}|old_step_\d{8,}(\.[1-9])?)")  # half written or half deleted
-FILES = re.compile(  # of a checkpoint, with the temporary files of atomic writes
-    r"(model|optimizer)\.safetensors|(state|manifest)\.json|\.(model|optimizer|state|manifest)\.\w+\.(safetensors|json)"
+FILES = re.compile(  # of a checkpoint, with the temporary files of atomic writes: ours, and those of safetensors
+    r"(model|optimizer)\.safetensors|(state|manifest)\.json"
+    r"|\.(model|optimizer|state|manifest)\.\w+\.(safetensors|json)|\.tmp\w{6}"
 )
 
 

@@ -44,9 +44,9 @@ LOCK = ".lock"
 LOCK_TIMEOUT = 8.0  # seconds: loader processes of a killed run share its lock, and check every 5 s whether it is gone
 # What a run writes to besides generated data, and the temporary files of its atomic writes.
 WRITTEN = ("checkpoints", "last", "best", "recipe.json", "run.json", "metrics.json", "log.jsonl", LOCK)
-TEMPORARY = re.compile(
-    r"\.(recipe|run|metrics|log|model|config)\.[a-z0-9_]{8}\.(json|jsonl|safetensors)"
-)  # atomic writes
+TEMPORARY = re.compile(  # atomic writes: ours, and those of safetensors
+    r"\.(recipe|run|metrics|log|model|config)\.[a-z0-9_]{8}\.(json|jsonl|safetensors)|\.tmp\w{6}"
+)
 
 
 # -- lock and checks --------------------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def open_output(output: Path, recipe: Recipe, about: Mapping[str, Any]) -> None:
     """Create the folder, write ``recipe.json`` and ``run.json``, and delete what interrupted saves have left."""
     (output / "checkpoints").mkdir(parents=True, exist_ok=True)
     checkpoint.clear_unfinished(output)
-    for file in (path for folder in (output, output / "last", output / "best") for path in folder.glob(".*.*")):
+    for file in (path for folder in (output, output / "last", output / "best") for path in folder.glob(".*")):
         if TEMPORARY.fullmatch(file.name):
             file.unlink(missing_ok=True)
     write_json(output / "recipe.json", recipe.to_dict())

@@ -7,19 +7,24 @@ directly, too, so they receive the signal twice. ``accelerate launch`` with a si
 
 from __future__ import annotations
 
+import copy
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.context import BaseContext
 from multiprocessing.util import Finalize
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SAME_REQUEST = 5.0  # seconds within which a second signal counts as the first one, forwarded by a launcher
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -72,25 +77,48 @@ class LoaderSignals:
 
     def __call__(self, worker: int) -> None:
         """Called in each loader process; ``worker`` is its number."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             signal.signal(number, self._end_if_asked)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def _end_if_asked(self, number: int, frame: FrameType | None) -> None:
         if self.ending[0]:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            os._exit(0)  # not by the signal, which torch would report as a failed loader of the ending process
+
+
+def loader_context() -> BaseContext | None:
+    """How a ``DataLoader`` forks its processes when they use :class:`LoaderSignals`; None where processes do not fork.
+
+    Stop signals are blocked from the fork until the loader's own handlers are set. In between, torch's handler of
+    SIGTERM would end the loader, and the run with it.
+    """
+    if multiprocessing.get_start_method() != "fork" or not hasattr(signal, "pthread_sigmask"):
+        return None
+    context = copy.copy(multiprocessing.get_context("fork"))
+
+    class BlockedProcess(context.Process):  # type: ignore[misc, name-defined]
+        def start(self) -> None:
+            previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+            try:
+                super().start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+    forking: Any = context
+    forking.Process = BlockedProcess
+    return context
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
     """Record SIGTERM and SIGINT inside the context instead of ending, so that the loop can save first."""
     request = StopRequest()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    previous_handlers = [signal.signal(number, request) for number in numbers]
+    previous_handlers = [signal.signal(number, request) for number in STOP_SIGNALS]
     try:
         yield request
     finally:
-        for number, handler in zip(numbers, previous_handlers):
+        for number, handler in zip(STOP_SIGNALS, previous_handlers):
             signal.signal(number, handler)
 
 

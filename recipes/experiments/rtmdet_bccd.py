@@ -1,7 +1,7 @@
 """A small RTMDet on BCCD, plain, with normalized CWD and with PKD: equal budgets, a teacher of twice the width.
 
-    python recipes/train.py recipes/experiments/rtmdet_bccd.py --data bccd/ --only rtmdet_bccd_teacher
-    python recipes/train.py recipes/experiments/rtmdet_bccd.py --data bccd/ --only rtmdet_bccd_plain
+accelerate launch recipes/train.py recipes/experiments/rtmdet_bccd.py --data bccd/ --only rtmdet_bccd_teacher
+accelerate launch recipes/train.py recipes/experiments/rtmdet_bccd.py --data bccd/ --only rtmdet_bccd_plain
 
 The last one is repeated with rtmdet_bccd_norm_cwd and rtmdet_bccd_pkd. Everything is trained from scratch at 256 x 256
 with random scales and colors, without mosaic and mixup, which runs this short do not gain from; one seed each.

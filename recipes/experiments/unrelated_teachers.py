@@ -2,8 +2,8 @@
 
 python recipes/experiments/run.py recipes/experiments/deeppcb.py --data deeppcb/ --runs fcos_r18-0     # a teacher
 python recipes/experiments/run.py recipes/experiments/unrelated_teachers.py --data bccd/
-accelerate launch recipes/train.py recipes/experiments/unrelated_teachers.py --data bccd/ --only \
-    unrelated_teachers_shapes
+accelerate launch recipes/train.py recipes/experiments/unrelated_teachers.py --data bccd/ \
+    --only unrelated_teachers_shapes
 
 Students, images and budget are those of bccd.py, where one seed of PKD from generated shapes was below the plain
 student. These runs look for the reason: a third of the weight, a weight of PKD that falls to 0 over the run, and a

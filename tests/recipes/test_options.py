@@ -333,9 +333,9 @@ def test_a_run_that_is_asked_to_stop_lets_its_trackers_write(train, recipe, shap
 
     ended = []
     monkeypatch.setattr(TensorBoardTracker, "finish", lambda self: ended.append(self.writer.close()))
-    with happening(2, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+    with happening(2, lambda: os.kill(os.getpid(), signal.SIGTERM)), pytest.raises(SystemExit) as stop:
         train(recipe, "--data", shapes, "--output", tmp_path / "run", "--tracker", "tensorboard")
-    assert len(ended) == 1
+    assert stop.value.code == 143 and len(ended) == 1
 
 
 @pytest.mark.filterwarnings("ignore:.log_with=")  # Accelerate warns and goes on

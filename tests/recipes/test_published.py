@@ -83,7 +83,7 @@ def test_a_file_is_short_and_says_how_to_launch_it(path) -> None:
     if len(recipes) == 1 and is_published(recipes[0]):
         (recipe,) = recipes
         assert recipe.name == path.stem and path.stem.startswith(recipe.model.removesuffix("_yolo"))
-    for name in re.findall(r"^accelerate launch .* --only (\S+)", head, re.MULTILINE):
+    for name in re.findall(r"^accelerate launch .*(?:\\\n +)?--only (\S+)", head, re.MULTILINE):
         assert name in [recipe.name for recipe in recipes]
 
 

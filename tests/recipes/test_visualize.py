@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 import pkdzoo
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.models import _registry
+from pkdzoo.utils.text import install_line
 
 ALL = ["activations", "channels", "convergence", "magnitudes", "pearson"]
 TEACHER = "fcos_r18w24.shapes"  # its weights come with the package
@@ -125,5 +127,5 @@ def test_without_matplotlib(main, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "pkdzoo.figures.draw", raising=False)
     monkeypatch.delattr("pkdzoo.figures.draw", raising=False)
-    with pytest.raises(SystemExit, match="pip install matplotlib"):
+    with pytest.raises(SystemExit, match=re.escape("figures need matplotlib: " + install_line("viz"))):
         main("fcos_r18w24.shapes")

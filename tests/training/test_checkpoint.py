@@ -198,7 +198,9 @@ def test_the_rest_of_a_killed_save_is_cleared_away(output) -> None:
     rest = output / "checkpoints" / ".building_00000002"
     rest.mkdir()
     (rest / "model.safetensors").write_bytes(b"half")
+    (rest / ".tmpJsQbjn").write_bytes(b"half")  # safetensors writes to a name like this and renames it
     (output / "best").mkdir()
+    (output / "best" / ".tmpJsQbjn").write_bytes(b"half")
     (output / "best" / ".model.ab12cd34.safetensors").write_bytes(b"half")
     run_folder.open_output(output, RECIPE, ABOUT)
     assert not list((output / "best").iterdir())

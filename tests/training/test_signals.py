@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+from torch.utils.data import DataLoader
 
 from pkdzoo.training import signals
 
@@ -54,3 +56,25 @@ def test_only_the_launcher_of_one_process_is_followed(tmp_path, monkeypatch) -> 
     assert answer("-c", follow) == "False\n"  # a shell, nohup, a scheduler
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     assert answer(launcher, "launch") == "False\n"  # torchrun passes signals on
+
+
+def stop_before_the_handlers(worker: int) -> None:
+    """A loader's start, with the signals of a scheduler in the middle of it."""
+    for number in signals.STOP_SIGNALS:
+        os.kill(os.getpid(), number)
+    signals.LoaderSignals()(worker)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
+def test_a_loader_outlives_signals_while_it_starts() -> None:
+    if (context := signals.loader_context()) is None:
+        pytest.skip("this Python starts processes without forking them")
+    data: Any = list(range(6))
+    with_context = DataLoader(
+        data, num_workers=2, worker_init_fn=stop_before_the_handlers, multiprocessing_context=context
+    )
+    assert [int(item) for item in with_context] == data
+    without = DataLoader(data, num_workers=1, worker_init_fn=stop_before_the_handlers)
+    with pytest.raises(RuntimeError, match=r"exited unexpectedly|killed by signal"):
+        list(without)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(signals.STOP_SIGNALS)

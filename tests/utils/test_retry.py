@@ -16,7 +16,7 @@ from pkdzoo.utils import retry
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     recorded: list[float] = []
-    monkeypatch.setattr("time.sleep", recorded.append)
+    monkeypatch.setattr(retry, "time", SimpleNamespace(sleep=recorded.append))  # time.sleep itself has other callers
     return recorded
 
 
