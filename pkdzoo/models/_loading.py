@@ -102,9 +102,7 @@ def load_backbone(model: M, source: str = "imagenet", cache_dir: str | Path | No
     return model
 
 
-def load_timm(
-    model: ZooModel, backbone: TimmBackbone, source: str, cache_dir: str | Path | None
-) -> InitialWeights:
+def load_timm(model: ZooModel, backbone: TimmBackbone, source: str, cache_dir: str | Path | None) -> InitialWeights:
     """Load the weights of the backbone's tag, see :func:`load_backbone`."""
     if source != "imagenet":
         raise ValueError(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import accelerate
-import torch
 from accelerate import DistributedDataParallelKwargs
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel

@@ -14,7 +14,16 @@ from pkdzoo.models.backbones.swin import VARIANTS as SWINS
 from pkdzoo.models.backbones.swin import Swin
 from pkdzoo.models.backbones.timm import TimmBackbone, is_timm
 
-__all__ = ["Backbone", "CSPNeXt", "ResNet", "Swin", "TimmBackbone", "backbone_arguments", "build_backbone", "list_backbones"]
+__all__ = [
+    "Backbone",
+    "CSPNeXt",
+    "ResNet",
+    "Swin",
+    "TimmBackbone",
+    "backbone_arguments",
+    "build_backbone",
+    "list_backbones",
+]
 
 
 KINDS: dict[str, type[Backbone]] = {
@@ -60,6 +69,6 @@ def type_of(name: str) -> type[Backbone]:
         return TimmBackbone
     if name not in KINDS:
         raise ValueError(
-            f"unknown backbone {name!r}: write one of {', '.join(list_backbones())}, or 'timm:NAME' for a network of timm"
+            f"unknown backbone {name!r}: write one of {', '.join(list_backbones())}, or 'timm:NAME' for one of timm"
         )
     return KINDS[name]

@@ -87,7 +87,9 @@ def import_timm() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "timm":
             raise
-        raise ValueError(f"backbones of timm need the extra [timm]: {install_line('timm')}, or `pip install timm`") from error
+        raise ValueError(
+            f"backbones of timm need the extra [timm]: {install_line('timm')}, or `pip install timm`"
+        ) from error
 
 
 def full_name(backbone: str) -> str:
@@ -105,7 +107,9 @@ def full_name(backbone: str) -> str:
         raise ValueError(f"timm {timm.__version__} has no network {arch!r}. {did_you_mean(arch, timm.list_models())}")
     known = [full.partition(".")[2] for full in timm.models.get_arch_pretrained_cfgs(arch)]
     if tag is not None and tag not in known:
-        raise ValueError(f"timm's {arch} has no weights {tag!r}. {did_you_mean(tag, known) if known else 'It has none'}")
+        raise ValueError(
+            f"timm's {arch} has no weights {tag!r}. {did_you_mean(tag, known) if known else 'It has none'}"
+        )
     tag = tag or getattr(timm.get_pretrained_cfg(arch), "tag", None)
     return f"{PREFIX}{arch}.{tag}" if tag in known and tag else f"{PREFIX}{arch}"
 
@@ -132,8 +136,8 @@ def describe_network(backbone: str) -> Network:
     if len(used) != len(wanted):
         found = f"one map, of stride {strides[0]}" if single else f"maps of stride {', '.join(map(str, strides))}"
         raise ValueError(
-            f"backbone {backbone!r} gives {found}, and a pyramid needs maps of stride 4, 8, 16 and 32, or the one map of "
-            "a vision transformer with patches of 16 pixels: choose another network, e.g. one with 'patch16' in its name"
+            f"backbone {backbone!r} gives {found}, and a pyramid needs maps of stride 4, 8, 16 and 32, or the one map "
+            "of a vision transformer with patches of 16 pixels: choose another network, e.g. one named 'patch16'"
         )
     nhwc = str(getattr(network, "output_fmt", "NCHW")).rpartition(".")[2] == "NHWC"
     for k in used:
@@ -145,7 +149,7 @@ def describe_network(backbone: str) -> Network:
             )
     if config.fixed_input_size and not options:
         _check_larger_images(timm, name, tuple(config.input_size))
-    own = [tuple(round(255 * value, 6) for value in part) for part in (config.mean, config.std)]
+    mean, std = (tuple(round(255 * value, 6) for value in part) for part in (config.mean, config.std))
     return Network(
         name,
         options,
@@ -154,7 +158,7 @@ def describe_network(backbone: str) -> Network:
         tuple(channels[k] for k in used),
         tuple(strides[k] for k in used),
         nhwc,
-        PixelNorm(*own),
+        PixelNorm(mean, std),
         config.hf_hub_id,
         config.license or "unknown",
     )
@@ -292,8 +296,9 @@ class TimmBackbone(Backbone):
             ValueError: for a network that cannot.
         """
         for network in (self.network, getattr(self.network, "model", None)):
-            if hasattr(network, "set_grad_checkpointing"):
-                network.set_grad_checkpointing(True)
+            switch: Any = getattr(network, "set_grad_checkpointing", None)
+            if switch is not None:
+                switch(True)
                 return
         raise ValueError(
             f"--checkpoint-activations: timm's {self.facts.name} has no recomputation; leave the option out"
@@ -305,7 +310,14 @@ class TimmBackbone(Backbone):
 
     def fuse(self) -> None:
         """Merge the branches of networks that are made for it (RepViT, MobileOne, FastViT, ...), for prediction."""
-        self.network = import_timm().utils.reparameterize_model(self.network)
+        timm, state = import_timm(), self.network.state_dict()
+        with torch.random.fork_rng(devices=[]):  # timm merges batch norms, no frozen ones
+            network = timm.create_model(self.facts.name, features_only=True, **self.arguments).eval()
+        own = network.state_dict()
+        load_strictly(network, {key: state.get(key, value) for key, value in own.items()})
+        like = next(self.network.parameters())
+        network = timm.utils.reparameterize_model(network.to(like.device, like.dtype), inplace=True)
+        self.network, self.norm = network.requires_grad_(False), "bn"
 
     def load_imagenet(self, cache_dir: str | Path | None = None) -> InitialWeights:
         """Load the weights of the tag, strictly.
