@@ -23,7 +23,7 @@ def test_a_ready_student_learns_from_its_teacher(student: str, train, shapes: Pa
     settings = {
         "model_args": json.dumps({"width": 64}), "init": "none", "distill.teacher": "gfl_r10w16",
         "distill.teacher_weights": "random", "data.short": 64, "data.long": 96, "data.batch_size": 4,
-        "data.workers": 0, "data.min_image_size": 0, "data.eval_size": "[64, 96]", "logging.log_every": 1,
+        "data.workers": 0, "data.min_image_size": 0, "logging.log_every": 1,
         "schedule.epochs": 1, "schedule.milestones": "[]",
     }  # fmt: skip
     assignments = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
