@@ -139,7 +139,8 @@ class Instances(_Movable):
         boxes: (G, 4) float, xyxy pixels.
         labels: (G,) int64 in ``0 .. C-1``.
         crowd: (G,) bool, True for a region of many objects (COCO's ``iscrowd``); None means no crowd regions. Crowd
-            regions are never targets, and the evaluator ignores detections inside them.
+            regions are never targets, and the evaluator ignores detections inside them. There is no flag for objects
+            marked ``ignore`` or ``difficult``: ``pkdzoo/data/filter.py`` leaves them out of training.
         masks: (G, height, width) bool, of the image without padding; or None.
 
     Example:
@@ -234,6 +235,7 @@ class FeaturePyramid(_Movable):
         before_norm: the L outputs of the neck's last convolutions, before their norm and activation, which some
             distillation methods compare; without a norm they are the levels themselves. Empty if the neck of another
             library gives none.
+        backbone: the maps of the backbone that the neck was given, finest first; empty if they are not known.
 
     Example:
         >>> import torch, pkdzoo
@@ -246,6 +248,7 @@ class FeaturePyramid(_Movable):
     levels: list[Tensor]
     strides: tuple[int, ...]
     before_norm: list[Tensor] = field(default_factory=list)
+    backbone: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if len(self.levels) != len(self.strides):

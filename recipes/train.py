@@ -11,8 +11,8 @@
 The program ends with 0 after the last step, 1 after an error, and 128 plus the signal's number (143 for SIGTERM, 130
 for Ctrl-C) if it was stopped, after a checkpoint; launchers report these as errors.
 
-DIR holds annotations/instances_{train,val}2017.json with train2017/ and val2017/ (COCO's own layout), or
-annotations/instances_{train,val}.json with images/. The loop is pkdzoo/training/loop.py; what a recipe holds is
+DIR holds annotations/instances_{train,val}2017.json with train2017/ and val2017/ (COCO's own layout), or one of the
+other layouts that docs/own_data.md lists. The loop is pkdzoo/training/loop.py; what a recipe holds is
 described in pkdzoo/training/recipe.py.
 """
 

@@ -40,6 +40,7 @@ from pkdzoo.training import Recipe, load_recipe
 from pkdzoo.training.build import build_teacher
 from pkdzoo.training.errors import describe_error
 from pkdzoo.training.evaluate import open_detector
+from pkdzoo.utils.text import install_line
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -150,7 +151,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         from pkdzoo.figures import draw
     except ImportError:
-        sys.exit("error: figures need matplotlib: pip install matplotlib")
+        sys.exit(f"error: figures need matplotlib: {install_line('viz')}")
     try:
         if args.count < 1 or args.levels < 1:
             raise ValueError(f"--count {args.count} --levels {args.levels}: both from 1 up")

@@ -33,7 +33,7 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
+        raise FileNotFoundError(f"no checkpoint at {path}: check the path")
     if is_safetensors(path):
         try:
             return dict(load_file(path))

@@ -37,6 +37,7 @@ def export_arguments(parser: Parser) -> None:
 def export_run(args: argparse.Namespace) -> int:
     """Write the file, and print its path and size."""
     from pkdzoo.export import export_onnx, export_program
+    from pkdzoo.export.onnx_file import check_onnx
 
     suffix, default = FORMATS[args.format]
     what: What = args.what or default
@@ -45,6 +46,8 @@ def export_run(args: argparse.Namespace) -> int:
             f"--threshold, --nms-threshold and --max-detections have no effect with --what {what}: add --what "
             "detections"
         )
+    if args.format == "onnx":
+        check_onnx()
     model = detector_from_args(args)
     path = args.output or Path(f"{Path(args.model).name}{suffix}")
     note(f"exporting {what} of {args.model} to {path}, this takes about a minute")

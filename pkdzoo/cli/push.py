@@ -46,7 +46,8 @@ def push_arguments(parser: Parser) -> None:
 
 def push_run(args: argparse.Namespace) -> int:
     """Write the folder, list its files and upload it."""
-    from pkdzoo.hub.card_text import UnknownLicense, render
+    from pkdzoo.hub.card_licenses import UnknownLicense
+    from pkdzoo.hub.card_text import render
     from pkdzoo.hub.upload import README, listing, push_folder
     from pkdzoo.training.publish import prepare
 

@@ -1,4 +1,4 @@
-"""Data sets (COCO, Pascal VOC, YOLO), transforms, batches, and a generated data set.
+"""Data sets in several formats, transforms, batches, and a generated data set.
 
 Names are imported at first use: the tools that only read annotations and image files run without importing torch.
 """

@@ -6,17 +6,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from pkdzoo.data.formats.common import UNKNOWN_SIZE
-from pkdzoo.data.image_files import UnreadableImage, check_whole
+from pkdzoo.data.image_files import UnreadableImage, check_whole, open_image
 
 if TYPE_CHECKING:
     from pkdzoo.data.dataset import CocoDataset
 
 
+DECODED = 500  # images of a data set that are decoded in a few seconds
+
+
 def check_headers(dataset: CocoDataset, threads: int = 8) -> list[str]:
-    """Open all images of a data set, mostly without decoding them.
+    """Open all images of a data set; those of more than 500 images mostly without decoding them.
 
     Finds files that are missing, no images, cut off, or of another size than annotated. ``pkdzoo data check`` decodes
-    all images and also finds pixels that are damaged in the middle of a file.
+    all images of any data set, and finds pixels that are damaged in the middle of a file.
 
     Args:
         dataset: its transform is not used.
@@ -36,11 +39,12 @@ def check_headers(dataset: CocoDataset, threads: int = 8) -> list[str]:
         >>> len(check_headers(dataset))
         1
     """
+    check = check_whole if len(dataset) > DECODED else open_image
 
     def problem(index: int) -> str:
         size = (int(dataset.sizes[index, 0]), int(dataset.sizes[index, 1]))
         try:
-            check_whole(dataset.image_dir / dataset.file_name(index), None if size == UNKNOWN_SIZE else size)
+            check(dataset.image_dir / dataset.file_name(index), size=None if size == UNKNOWN_SIZE else size)
         except UnreadableImage as error:
             return str(error)
         return ""

@@ -79,6 +79,8 @@ def _annotations(root: Path, split: str) -> tuple[Path, str]:
 
 
 def _nothing_found(root: Path, split: str, kind: str | None, splits: list[str]) -> str:
+    if not root.exists():
+        return f"no annotations for the {split} split: {root} does not exist; give the folder of the data set"
     if kind not in (None, "coco"):
         names = ", ".join(splits)
         hint = ". 'pkdzoo data convert ... --hold-out 0.2' makes one from train" if split == "val" else ""

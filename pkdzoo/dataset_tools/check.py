@@ -38,7 +38,7 @@ def check(
         finding as well.
 
     Raises:
-        ValueError: no data set is recognized, or a split is missing.
+        ValueError: no data set is recognized, no split of it can be found, or one of ``splits`` is missing.
 
     Example:
         >>> import tempfile
@@ -55,8 +55,13 @@ def check(
     report = CheckReport(str(folder), kind or "coco")
     files: list[tuple[str, str, str]] = []  # split, file name and digest of each image that could be read
     listed: dict[Path, set[str]] = {}  # paths that the annotations list, by image folder
-    for split in names:
-        part, annotations = _read_split(folder, split)
+    places, missing = _locate(folder, names)
+    if missing and (splits or not places):
+        raise next(iter(missing.values()))
+    for split, error in missing.items():  # often the test set, which was not downloaded
+        report.add(make_finding(f"the {split} set is missing", [str(error)], error=split != "test"))
+    for split, (path, directory) in places.items():
+        part, annotations = _read_split(split, path, directory)
         report.splits.append(part)
         if annotations is None:
             continue
@@ -71,9 +76,20 @@ def check(
     return report
 
 
-def _read_split(folder: str | Path, split: str) -> tuple[SplitReport, Annotations | None]:
+def _locate(folder: str | Path, names: Sequence[str]) -> tuple[dict[str, tuple[Path, Path]], dict[str, ValueError]]:
+    """Annotations and images of each split, and the errors of the splits that have none."""
+    places: dict[str, tuple[Path, Path]] = {}
+    missing: dict[str, ValueError] = {}
+    for split in names:
+        try:
+            places[split] = find_split(folder, split)
+        except ValueError as error:
+            missing[split] = error
+    return places, missing
+
+
+def _read_split(split: str, path: Path, images: Path) -> tuple[SplitReport, Annotations | None]:
     """Counts and findings of a split's annotations; None in place of annotations that cannot be read."""
-    path, images = find_split(folder, split)
     part = SplitReport(split, str(path), str(images))
     try:
         annotations = Annotations.of(read_annotations(path))

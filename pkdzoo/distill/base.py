@@ -57,6 +57,8 @@ class DistillMethod(nn.Module):
         default_schedule: schedule of the weight over training, see :func:`schedule_factor`.
         logs: values of the last pass to log, without gradient.
         progress: progress of the training run; the Distiller keeps it up to date.
+        stop_epoch: number of epochs, counted from the first, with this method; None means all. A method that has this
+            option asks ``has_ended`` and then returns ``zero_loss``.
 
     Example:
         >>> import pkdzoo
@@ -76,6 +78,7 @@ class DistillMethod(nn.Module):
     teacher_depth: Depth = "features"
     tap: int | None = None
     default_schedule: str = "constant"
+    stop_epoch: int | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,6 +89,19 @@ class DistillMethod(nn.Module):
     def paired_levels(self) -> list[tuple[int, int]]:
         """Level numbers (student's, teacher's) of the pairs that are compared; empty for a method without pairs."""
         return list(getattr(getattr(self, "pairs", None), "levels", ()))
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether training is past the last epoch with this method."""
+        return self.stop_epoch is not None and self.progress.epoch >= self.stop_epoch
+
+    def zero_loss(self, like: Tensor) -> Tensor:
+        """Zero, on the device of ``like``, with a gradient for every connector: DistributedDataParallel waits for it.
+
+        The connectors' values do not count: one that is infinite or NaN still gives zero.
+        """
+        zeros = [torch.zeros_like(p, dtype=torch.float32).mul(p).nan_to_num().sum() for p in self.parameters()]
+        return torch.stack([like.new_zeros((), dtype=torch.float32), *zeros]).sum()
 
     def on_epoch_start(self, epoch: int, student: Detector, teacher: Detector, loader: Iterable[Batch]) -> None:
         """Prepare an epoch; does nothing by default. ``loader`` gives the training batches."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pkdzoo.distill.base import DistillMethod
-from pkdzoo.distill.pairing import PairBy, Project, PyramidPairs, Resize
+from pkdzoo.distill.pairing import Adapter, PairBy, PyramidPairs, Resize, Where
 from pkdzoo.losses import normalize_channels
 from pkdzoo.models.detector import Detector
 from pkdzoo.ops.reduce import mean_over_ranks
@@ -64,7 +64,9 @@ class PyramidMethod(DistillMethod):
         levels: pairs of levels, counted from the finest; None means those that both have, at most ``most_levels``.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size, see :func:`pkdzoo.distill.pairing.pair_maps`.
-        project: where the student's maps are projected, see :class:`pkdzoo.distill.pairing.PyramidPairs`.
+        adapter: what to do where numbers of channels differ, see :class:`pkdzoo.distill.pairing.PyramidPairs`; None
+            means that they do not matter.
+        where: the maps that are compared, see :class:`pkdzoo.distill.pairing.PyramidPairs`.
         normalize: whether the method normalizes channels as PKD does.
         sync: statistics of that normalization over all processes.
 
@@ -82,12 +84,15 @@ class PyramidMethod(DistillMethod):
         levels: int | None,
         pair: PairBy,
         resize: Resize,
-        project: Project = "refuse",
+        adapter: Adapter | None = False,
+        where: Where = "neck",
         normalize: bool = False,
         sync: bool = False,
     ) -> None:
         super().__init__()
-        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, project, most=self.most_levels)
+        self.pairs = PyramidPairs(
+            student, teacher, levels, pair, resize, "never", most=self.most_levels, adapter=adapter, where=where
+        )
         self.weight = default_weight(weight, normalize, teacher)
         self.normalize, self.sync = normalize, sync
 

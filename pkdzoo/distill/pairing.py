@@ -15,15 +15,24 @@ from typing import Any, Literal, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pkdzoo.layers.norm import make_norm
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import FeaturePyramid
 
 PairBy = Literal["index", "stride"]
 Resize = Literal["larger", "student", "teacher"]
 Project = Literal["refuse", "where_needed", "always", "never"]
+Adapter = bool | Literal["conv", "conv_norm"]
+Where = Literal["neck", "backbone", "before_norm"]
 PAIR_BY: tuple[PairBy, ...] = ("index", "stride")
 RESIZE: tuple[Resize, ...] = ("larger", "student", "teacher")
 PROJECT: tuple[Project, ...] = ("refuse", "where_needed", "always", "never")
+ADAPTER: tuple[Adapter, ...] = (False, True, "conv", "conv_norm")
+WHERE: tuple[Where, ...] = ("neck", "backbone", "before_norm")
+# what the option ``adapter`` of the methods means for PyramidPairs
+PROJECT_BY_ADAPTER: dict[Adapter, Project] = {
+    False: "refuse", True: "where_needed", "conv": "always", "conv_norm": "always",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,12 +46,22 @@ class PyramidShape:
         return ", ".join(f"stride {s} x {c} channels" for s, c in zip(self.strides, self.channels))
 
 
-def shape_of(model: Detector) -> PyramidShape:
-    """The shape of a detector's pyramid, known without running the detector.
+def shape_of(model: Detector, where: Where = "neck") -> PyramidShape:
+    """The shape of a detector's maps, known without running the detector.
+
+    Args:
+        model: the detector.
+        where: ``neck`` (the pyramid), ``before_norm`` (the pyramid before its last norm, of the same shape) or
+            ``backbone`` (the backbone's maps).
 
     Raises:
-        ValueError: when neither the detector nor its neck states it.
+        ValueError: when the detector does not give these maps, or does not state their shape.
     """
+    check_choice("where", where, WHERE)
+    if where == "backbone":
+        return _backbone_shape(model)
+    if where == "before_norm":
+        _require_before_norm(model)
     shape = getattr(model, "pyramid_shape", None)
     if isinstance(shape, PyramidShape):
         return shape
@@ -53,6 +72,36 @@ def shape_of(model: Detector) -> PyramidShape:
             "`strides`, or wrap the detector in pkdzoo.Teacher"
         )
     return PyramidShape((int(width),) * len(strides), tuple(int(s) for s in strides))
+
+
+def _backbone_shape(model: Detector) -> PyramidShape:
+    shape = getattr(model, "backbone_shape", None)
+    if isinstance(shape, PyramidShape):
+        return shape
+    channels, strides = getattr(model.backbone, "channels", None), getattr(model.backbone, "strides", None)
+    if channels is None or strides is None:
+        raise ValueError(
+            f'where="backbone": {model.name} does not give maps of its backbone; write where="neck", or take a '
+            "detector of this package or a bare backbone"
+        )
+    return PyramidShape(tuple(map(int, channels)), tuple(map(int, strides)))
+
+
+def _require_before_norm(model: Detector) -> None:
+    if not getattr(model.neck, "gives_before_norm", False):
+        raise ValueError(
+            f'where="before_norm" compares maps before the last norm of the neck, which {model.name} does not give: '
+            'take a detector of this package, or pkd with where="neck"'
+        )
+    if model.optimized:
+        raise ValueError(f'where="before_norm": the norms of {model.name} are folded: leave out optimize()')
+
+
+def maps_at(features: FeaturePyramid, where: Where, strides: tuple[int, ...]) -> FeaturePyramid:
+    """The maps that ``where`` chooses, as a pyramid; ``strides`` are those of the maps, see :func:`shape_of`."""
+    if where == "neck":
+        return features
+    return FeaturePyramid(features.before_norm if where == "before_norm" else features.backbone, strides)
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
@@ -101,8 +150,8 @@ def match_levels(
         if same_channels and student.channels[i] != teacher.channels[j]:
             raise ValueError(
                 f"this method compares channel by channel, and level {i} of the student has {student.channels[i]} of "
-                f"them, level {j} of the teacher {teacher.channels[j]}: build the student with width="
-                f"{teacher.channels[j]}, or choose a teacher as wide as the student. {both}"
+                f"them, level {j} of the teacher {teacher.channels[j]}: write adapter=True, a trained 1x1 convolution "
+                f"that is dropped at export, or build the student with width={teacher.channels[j]}. {both}"
             )
     return matched
 
@@ -172,6 +221,11 @@ class PyramidPairs(nn.Module):
             default.
         bias: whether the convolutions have biases.
         most: largest number of pairs where ``levels`` is None.
+        adapter: the option of the methods, in place of ``project``. ``False``: different numbers of channels are an
+            error; ``True``: a 1x1 convolution where they differ; ``"conv"``: one at every level; ``"conv_norm"``: one
+            with a group norm after it at every level. None: ``project`` decides.
+        where: the maps that are paired: ``neck`` (the pyramids), ``backbone`` (the backbones' maps) or ``before_norm``
+            (the pyramids before the neck's last norm and activation).
 
     Attributes:
         levels: level numbers (student's, teacher's) of each pair.
@@ -203,11 +257,17 @@ class PyramidPairs(nn.Module):
         std: float | None = None,
         bias: bool = True,
         most: int | None = None,
+        adapter: Adapter | None = None,
+        where: Where = "neck",
     ) -> None:
         super().__init__()
         check_choice("resize", resize, RESIZE)
+        if adapter is not None:
+            check_choice("adapter", adapter, ADAPTER)
+            project = PROJECT_BY_ADAPTER[adapter]
         check_choice("project", project, PROJECT)
-        shapes = shape_of(student), shape_of(teacher)
+        shapes = shape_of(student, where), shape_of(teacher, where)
+        self.where, self.strides = where, (shapes[0].strides, shapes[1].strides)
         self.levels = (
             match_levels(*shapes, levels, pair, project == "refuse", most)
             if levels is None or isinstance(levels, int)
@@ -219,18 +279,21 @@ class PyramidPairs(nn.Module):
         self.projections = nn.ModuleList()
         for inputs, outputs in zip(self.student_channels, self.teacher_channels):
             needed = project == "always" or (project == "where_needed" and inputs != outputs)
-            self.projections.append(_projection(inputs, outputs, kernel, std, bias) if needed else nn.Identity())
+            layer: nn.Module = _projection(inputs, outputs, kernel, std, bias) if needed else nn.Identity()
+            self.projections.append(nn.Sequential(layer, make_norm("gn", outputs)) if adapter == "conv_norm" else layer)
 
     def __len__(self) -> int:
         return len(self.levels)
 
     def forward(self, student: FeaturePyramid, teacher: FeaturePyramid) -> list[MapPair]:
         """One pair of maps for each pair of levels, finest first; the student's is projected after resizing."""
-        maps = pair_maps(student, teacher, self.levels, self.resize)
+        pyramids = [maps_at(f, self.where, s) for f, s in zip((student, teacher), self.strides)]
+        maps = pair_maps(pyramids[0], pyramids[1], self.levels, self.resize)
         return [pair._replace(student=project(pair.student)) for project, pair in zip(self.projections, maps)]
 
     def extra_repr(self) -> str:
-        return f"levels={self.levels}, resize={self.resize}"
+        where = "" if self.where == "neck" else f", where={self.where}"
+        return f"levels={self.levels}, resize={self.resize}{where}"
 
 
 def _projection(inputs: int, outputs: int, kernel: int, std: float | None, bias: bool) -> nn.Conv2d:

@@ -82,7 +82,7 @@ def register_method(name: str, cls: Callable[..., DistillMethod]) -> None:
         >>> _ = METHODS.pop("louder")  # so that the other examples see the table unchanged
     """
     if name in METHODS:
-        raise ValueError(f"there is a method {name!r} already")
+        raise ValueError(f"there is a method {name!r} already: choose another name")
     if not name.isidentifier():
         raise ValueError(f"{name!r} can't be a method's name: letters, digits and underscores only")
     METHODS[name] = cls
@@ -96,8 +96,8 @@ def method_options(name: str) -> dict[str, Any]:
 
     Example:
         >>> from pkdzoo.distill import method_options
-        >>> method_options("mse")
-        {'weight': None, 'levels': None, 'pair': 'index', 'resize': 'larger', 'normalize': False, 'sync': False}
+        >>> method_options("norm_kl")["temperature"], list(method_options("norm_kl"))[-2:]
+        (50.0, ['adapter', 'where'])
     """
     if name not in METHODS:
         raise ValueError(

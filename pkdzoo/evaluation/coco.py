@@ -7,8 +7,8 @@ plain pycocotools run on the same files; those of faster-coco-eval equal them to
 Four problems of pycocotools are avoided: it prints, it fails on an empty list of results, it treats annotation id 0 as
 "not matched", so files that count from 0 score too low (here every annotation gets a new id from 1 up), and it takes
 objects that the file marks as ``ignore`` or ``difficult`` for ordinary ones. Here they count neither as found nor as
-missed, and a detection that matches one counts neither as right nor as wrong, as in Pascal VOC's evaluation. One such
-object takes one detection, by IoU, while a crowd region takes any number, by the share of the detection inside it.
+missed, and a detection that matches one counts neither as right nor as wrong, as in Pascal VOC's evaluation. Such an
+object takes any number of detections by IoU; a crowd region by the share of the detection inside it.
 
 Numbers are percent, 0..100, unrounded, as APs are published. Where there is no ground truth of a size or class, the
 number is None instead of pycocotools' -1.
@@ -31,8 +31,8 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from pkdzoo.evaluation.ground_truth import AnnotationFile, GroundTruth
-from pkdzoo.evaluation.packed import State, join, pack, result_rows, select
-from pkdzoo.evaluation.thresholds import best_thresholds
+from pkdzoo.evaluation.packed import State, columns_of_rows, join, pack, result_rows, select
+from pkdzoo.evaluation.thresholds import best_thresholds, count_near
 from pkdzoo.structures import Detections
 from pkdzoo.utils.text import install_line
 
@@ -40,6 +40,7 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "A
 BACKENDS = ("auto", "pycocotools", "faster")
 # Both backends ignore objects whose area is outside the range that is evaluated, and all ranges end below this.
 IGNORED_AREA = 1e12
+LOWEST_IOU, TOUCHING = 0.5, 1e-9  # lowest IoU of COCO's metrics, and of boxes whose masks may have it
 
 
 class CocoEvaluator:
@@ -166,13 +167,7 @@ class CocoEvaluator:
     def _best_thresholds(self, state: State, image_ids: NDArray[np.int64]) -> dict[str, Any]:
         truth = self.truth.ground_truth()
         kept = np.isin(truth["image_id"], image_ids)
-        rows = list(result_rows(state, self.truth.label_to_coco_id, with_masks=False))
-        found: dict[str, NDArray[Any]] = {
-            "image_id": np.array([row["image_id"] for row in rows], np.int64),
-            "category_id": np.array([row["category_id"] for row in rows], np.int64),
-            "bbox": np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4),
-            "score": np.array([row["score"] for row in rows], np.float64),
-        }
+        found = columns_of_rows(list(result_rows(state, self.truth.label_to_coco_id, with_masks=False)))
         objects = {name: column[kept] for name, column in truth.items()}
         return best_thresholds(objects, found, self.truth.label_names, self.truth.label_to_coco_id)
 
@@ -184,10 +179,11 @@ class CocoEvaluator:
             for n, (h, w) in zip(self.truth.image_ids, np.asarray(self.truth.sizes))
         ]
         common = {"images": images, "categories": [{"id": number, "name": str(number)} for number in ids]}
+        found = self._detection_rows(kind, state)
         with contextlib.redirect_stdout(io.StringIO()):
             truth, detections = coco_class(), coco_class()
-            truth.dataset = {**common, "annotations": self._truth_rows(kind)}
-            detections.dataset = {**common, "annotations": self._detection_rows(kind, state)}
+            truth.dataset = {**common, "annotations": self._truth_rows(kind, found)}
+            detections.dataset = {**common, "annotations": found}
             truth.createIndex()
             detections.createIndex()
             run = eval_class(truth, detections, kind)
@@ -204,8 +200,14 @@ class CocoEvaluator:
         }
         return metrics
 
-    def _truth_rows(self, kind: str) -> list[dict[str, Any]]:
+    def _truth_rows(self, kind: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Rows of all objects. Both backends let an ignored object take one detection, so it is repeated for others."""
         truth = self.truth.ground_truth(segmentations=kind == "segm")
+        ignored = truth["ignore"] & ~truth["iscrowd"]
+        if ignored.any():
+            near = count_near(truth, columns_of_rows(found), LOWEST_IOU if kind == "bbox" else TOUCHING)
+            copies = np.where(ignored, near.clip(min=1), 1)
+            truth = {name: _repeat(column, copies) for name, column in truth.items()}
         box = truth["bbox"]
         area = np.where(np.isnan(truth["area"]), box[:, 2] * box[:, 3], truth["area"])
         area = np.where(truth["ignore"] & ~truth["iscrowd"], IGNORED_AREA, area)
@@ -282,6 +284,12 @@ def _percent(value: float) -> float | None:
 def _mean(values: NDArray[np.float64]) -> float | None:
     known = values[values > -1]
     return 100.0 * float(known.mean()) if known.size else None
+
+
+def _repeat(column: Any, counts: NDArray[np.int64]) -> Any:
+    if isinstance(column, np.ndarray):
+        return np.repeat(column, counts, axis=0)
+    return [value for value, count in zip(column, counts.tolist()) for _ in range(count)]
 
 
 def _no_pixels(size: list[int]) -> dict[str, Any]:

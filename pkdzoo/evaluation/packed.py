@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
@@ -99,3 +100,13 @@ def result_rows(state: State, category_ids: list[int], with_masks: bool) -> Iter
             counts = state["runs"][ends[k - 1] if k else 0 : ends[k]].numpy().tobytes()
             row["segmentation"] = {"size": state["run_sizes"][k].tolist(), "counts": counts}
         yield row
+
+
+def columns_of_rows(rows: Sequence[dict[str, Any]]) -> dict[str, NDArray[Any]]:
+    """Columns ``image_id``, ``category_id``, ``bbox`` (N, 4) and ``score`` of the rows of :func:`result_rows`."""
+    return {
+        "image_id": np.array([row["image_id"] for row in rows], np.int64),
+        "category_id": np.array([row["category_id"] for row in rows], np.int64),
+        "bbox": np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4),
+        "score": np.array([row["score"] for row in rows], np.float64),
+    }

@@ -2,8 +2,8 @@
 
 AP describes a detector at all thresholds. Who uses one needs a single threshold, and wants to know what it finds there.
 Detections are matched to objects as in COCO's evaluation at one IoU: those of an image and class in the order of their
-scores, each with the free object of the highest IoU. Matches with crowd regions and ignored objects count neither as
-right nor as wrong.
+scores, each with the free object of the highest IoU. Crowd regions and ignored objects take any number of detections,
+which count neither as right nor as wrong.
 """
 
 from __future__ import annotations
@@ -91,8 +91,7 @@ def match(truth: dict[str, Any], found: dict[str, NDArray[Any]], iou: float = IO
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
     status[rank >= MAX_DETECTIONS] = IGNORED  # COCO's evaluation does not see them
-    crowd = np.asarray(truth["iscrowd"], bool)
-    optional = crowd | np.asarray(truth["ignore"], bool)
+    optional = np.asarray(truth["iscrowd"], bool) | np.asarray(truth["ignore"], bool)
     rows, objects, overlaps = _pairs(truth, found, group_of_found, group_of_truth, iou)
     keep = rank[rows] < MAX_DETECTIONS
     rows, objects, overlaps = rows[keep], objects[keep], overlaps[keep]
@@ -100,14 +99,28 @@ def match(truth: dict[str, Any], found: dict[str, NDArray[Any]], iou: float = IO
     pairs = np.lexsort((-objects, -overlaps, optional[objects], rank[rows], group_of_found[rows]))
     taken: set[int] = set()
     matched: set[int] = set()
-    for row, other, is_crowd, is_optional in zip(
-        rows[pairs].tolist(), objects[pairs].tolist(), crowd[objects[pairs]].tolist(), optional[objects[pairs]].tolist()
-    ):
-        if row not in matched and (is_crowd or other not in taken):
+    columns = (rows[pairs], objects[pairs], optional[objects[pairs]])
+    for row, other, is_optional in zip(*(column.tolist() for column in columns)):
+        if row not in matched and (is_optional or other not in taken):
             status[row] = IGNORED if is_optional else RIGHT
             matched.add(row)
             taken.add(other)
     return status
+
+
+def count_near(truth: dict[str, Any], found: dict[str, NDArray[Any]], iou: float) -> NDArray[np.int64]:
+    """Number of detections of the same image and class that overlap each object.
+
+    Args:
+        truth: see :func:`best_thresholds`.
+        found: see :func:`best_thresholds`.
+        iou: lowest overlap, above 0.
+    """
+    objects = len(truth["image_id"])
+    if not len(found["score"]) or not objects:
+        return np.zeros(objects, np.int64)
+    _, near, _ = _pairs(truth, found, *_groups(truth, found), iou)
+    return np.bincount(near, minlength=objects)
 
 
 def _groups(truth: dict[str, Any], found: dict[str, NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

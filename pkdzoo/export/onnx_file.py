@@ -59,16 +59,9 @@ def export_onnx(
         ImportError: without the extra ``export``, or with torch 2.6.
         ValueError: this kind of detector does not have ``what``.
     """
-    try:
-        import onnx
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"ONNX files need {error.name}: {install_line('export')}") from None
+    check_onnx()
+    import onnx
 
-    if torch.__version__.startswith("2.6."):  # its exporter fails on the pyramid's interpolation to a dynamic size
-        raise ImportError(
-            "the ONNX exporter of torch 2.6 does not support dynamic sizes: pip install -U torch torchvision"
-        )
     graph, metadata = graph_of(model, what, threshold, nms_threshold, max_detections)
     file = _translate(graph)
     onnx.helper.set_model_props(file, metadata)
@@ -76,6 +69,19 @@ def export_onnx(
     with atomic_path(path) as temporary:
         onnx.save(file, temporary)
     return Path(path)
+
+
+def check_onnx() -> None:
+    """Raise ImportError, with the line that installs what is missing, if this environment cannot write ONNX files."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"ONNX files need {error.name}: {install_line('export')}") from None
+    if torch.__version__.startswith("2.6."):  # its exporter fails on the pyramid's interpolation to a dynamic size
+        raise ImportError(
+            "the ONNX exporter of torch 2.6 does not support dynamic sizes: pip install -U torch torchvision"
+        )
 
 
 def _translate(graph: Graph) -> onnx.ModelProto:

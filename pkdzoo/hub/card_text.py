@@ -18,6 +18,7 @@ from typing import Any
 
 from pkdzoo.data.labels import COCO_NAMES
 from pkdzoo.hub.card import SHAPES, UNKNOWN, Card
+from pkdzoo.hub.card_licenses import check_licenses, licenses
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.utils.text import escape_markdown, install_line, markdown_code, printable
 
@@ -27,25 +28,7 @@ HUB_METRICS = {
     "AR1": "mar_1", "AR10": "mar_10", "AR100": "mar_100", "ARs": "mar_small", "ARm": "mar_medium", "ARl": "mar_large",
 }  # fmt: skip
 PAPER = "https://arxiv.org/abs/2207.02039"  # of PKD
-# Licenses of initial weights under which a detector may be published with any license of its own.
-PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0")
 HUB_LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc0-1.0", "gpl-3.0")
-
-
-class UnknownLicense(ValueError):
-    """Raised where something would be published whose license is unknown.
-
-    Attributes:
-        card: the facts that were to be published.
-    """
-
-    def __init__(self, message: str, card: Card) -> None:
-        super().__init__(message)
-        self.card = card
-
-
-class ForbiddenLicense(UnknownLicense):
-    """Raised where something would be published under a license that its initial weights do not allow."""
 
 
 def render(card: Card, publish: bool = True) -> str:
@@ -82,61 +65,6 @@ def render(card: Card, publish: bool = True) -> str:
 def title(card: Card) -> str:
     """The name of the repository without its organization, or the name of the weights."""
     return card.repository.rpartition("/")[2] if card.repository else card.name
-
-
-def check_licenses(card: Card) -> None:
-    """Check that all licenses are known.
-
-    Raises:
-        UnknownLicense: names the arguments of all unknown licenses at once.
-        ForbiddenLicense: for initial weights whose license does not allow that of the weights.
-    """
-    licenses = {
-        "the weights": (card.license, "license"),
-        f"the data set ({card.data.name})": (card.data.license, "data_license"),
-    }
-    if card.pair is not None:
-        licenses[f"the teacher ({card.pair.teacher})"] = (card.teacher_license or UNKNOWN, "teacher_license")
-    missing = {
-        subject: argument
-        for subject, (license, argument) in licenses.items()
-        if license.strip().lower() in ("", UNKNOWN)
-    }
-    if missing:
-        options = " ".join(f"--{argument.replace('_', '-')} ID" for argument in missing.values())
-        keywords = ", ".join(f'{argument}="ID"' for argument in missing.values())
-        several = len(missing) > 1
-        raise UnknownLicense(
-            f"{card.name}: nothing is published, because the license{'s' if several else ''} of "
-            f"{' and of '.join(missing)} {'are' if several else 'is'} unknown: write {options} (in Python {keywords}); "
-            "an ID is, for example, Apache-2.0, CC-BY-4.0 or MIT",
-            card,
-        )
-    check_initial_weights(card)
-
-
-def check_initial_weights(card: Card) -> None:
-    """Check that the license of the weights that the backbone started from allows the license of these.
-
-    Raises:
-        ForbiddenLicense: for other terms than those of a permissive license, unless both licenses are the same.
-    """
-    start = card.initial
-    if start is None or start.license.lower() in PERMISSIVE:
-        return
-    if start.license.strip().lower() in ("", UNKNOWN):
-        raise ForbiddenLicense(
-            f"{card.name}: nothing is published, because the license of the weights that its backbone started from "
-            f"({start.name}) is unknown: train from weights that state one",
-            card,
-        )
-    if start.license.lower() != card.license.lower():
-        raise ForbiddenLicense(
-            f"{card.name}: nothing is published under {card.license}, because its backbone started from {start.name}, "
-            f"which is under {start.license}: write --license {start.license} (in Python license="
-            f"{start.license!r}) if its terms allow to share these weights, or train from other weights",
-            card,
-        )
 
 
 def check_numbers(card: Card) -> None:
@@ -219,7 +147,7 @@ def eval_results(card: Card) -> tuple[str, str] | None:
 
 
 def summary(card: Card) -> str:
-    """Architecture, teacher and classes."""
+    """One paragraph on architecture, teacher and classes."""
     kind = "object detector" + ("" if card.pair is None else f" distilled from {markdown_code(card.pair.teacher)}")
     shown = ", ".join(map(escape_markdown, card.labels[:12])) + (" and others" if len(card.labels) > 12 else "")
     note = f"\n\n{escape_markdown(card.note[0].upper() + card.note[1:])}." if card.note else ""
@@ -285,9 +213,9 @@ def distillation(card: Card) -> str:
         lines += ["", f"The distilled student has {gain:+.1f} AP. The teacher was not evaluated on these images."]
     elif isinstance(teacher_ap, (int, float)):
         source = card.provenance.get("teacher_AP_source")
-        told = f", source: {shown_source(source)}" if source else ""
+        origin = f", source: {shown_source(source)}" if source else ""
         alone = "The same student without distillation has not been evaluated."
-        lines += ["", f"AP of the teacher: {teacher_ap:.1f}{told}. {alone}"]
+        lines += ["", f"AP of the teacher: {teacher_ap:.1f}{origin}. {alone}"]
     return "\n".join(lines)
 
 
@@ -312,9 +240,9 @@ def shown_source(text: object) -> str:
 
 def escape_edges(text: str) -> str:
     """Text between two pieces of code: escaped, with its spaces at both ends."""
-    body = text.strip()
-    start, end = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :] if body else ""
-    return f"{' ' if start else ''}{escape_markdown(body)}{' ' if end else ''}"
+    inner = text.strip()
+    start, end = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :] if inner else ""
+    return f"{' ' if start else ''}{escape_markdown(inner)}{' ' if end else ''}"
 
 
 def numbers(card: Card) -> str:
@@ -336,7 +264,7 @@ def numbers(card: Card) -> str:
 
 
 def per_class(values: Mapping[str, float | None] | None) -> str:
-    """AP per class."""
+    """The AP of each class as a table, empty without numbers."""
     if not values:
         return ""
     lines = [
@@ -411,29 +339,10 @@ def format_fact(value: Any) -> str:
 
 
 def limits(card: Card) -> str:
-    """Limitations."""
+    """What the detector is limited to."""
     name = escape_markdown(card.data.name)
     limits = card.data.limits or f"It is trained on images of {name}; its accuracy on others is unknown."
     return f"{limits} Scores are not calibrated probabilities: choose a threshold on your own images."
-
-
-def licenses(card: Card) -> list[str]:
-    """Licenses of the weights, the data set and the teacher, one per line of plain text."""
-    lines = [f"these weights: {card.license}", f"data set {card.data.name}: {card.data.license}"]
-    if card.initial is not None:
-        lines.append(f"weights that the backbone started from, {card.initial.name}: {limited(card.initial.license)}")
-    if card.pair is not None:
-        lines.append(f"teacher {card.pair.teacher}: {card.teacher_license or UNKNOWN}")
-    return [printable(" ".join(line.split())) for line in lines]
-
-
-def limited(license: str) -> str:
-    """A license of initial weights, with what follows from it."""
-    if license.lower() in PERMISSIVE:
-        return license
-    if re.search(r"-nc\b|non-?commercial", license.lower()):
-        return f"{license}, no commercial use; it holds for these weights, too"
-    return f"{license}, which has terms of its own; they hold for these weights, too"
 
 
 def slug(text: str) -> str:

@@ -27,7 +27,8 @@ from torch import Tensor
 
 from pkdzoo.data.image_files import open_image
 from pkdzoo.hub.card import Card
-from pkdzoo.hub.card_text import check_licenses, check_numbers, eval_results, licenses, render
+from pkdzoo.hub.card_licenses import check_licenses, licenses
+from pkdzoo.hub.card_text import check_numbers, eval_results, render
 from pkdzoo.hub.errors import UploadError, first_line, is_transient, lacks_xet, status_of, unwrap
 from pkdzoo.hub.files import CONFIG, PREPROCESSOR, SETTINGS, TENSORS, preprocessor, save_folder
 from pkdzoo.utils.files import open_regular_file, refuse_links, sha256_of_file, write_json, write_text

@@ -98,7 +98,7 @@ def files_like(pattern: str | Path) -> list[Path]:
     """
     paths = sorted(Path(match) for match in glob.glob(str(pattern), recursive=True) if Path(match).is_file())
     if not paths:
-        raise ValueError(f"no file matches {str(pattern)!r}")
+        raise ValueError(f"no file matches {str(pattern)!r}: check the folder and the pattern")
     return paths
 
 

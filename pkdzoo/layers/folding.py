@@ -30,8 +30,8 @@ def fold_norms(module: nn.Module) -> int:
     Example:
         >>> from torch import nn
         >>> from pkdzoo.layers.folding import fold_norms
-        >>> body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
-        >>> fold_norms(body), body
+        >>> layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
+        >>> fold_norms(layers), layers
         (1, Sequential(
           (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1))
           (1): Identity()

@@ -162,7 +162,7 @@ def row(path: Path, recipe: Recipe, several: bool, equal: Collection[str]) -> st
         number(expect.get("plain")),
         number(expect.get("AP")),
         str(expect["source"]),
-        checked(recipe, equal),
+        checked_parts(recipe, equal),
         number(expect.get("measured")),
     ]
     return "| " + " | ".join(cells) + " |"
@@ -175,7 +175,7 @@ def reference_detectors(root: Path) -> set[str]:
     return {path.stem for path in (golden / "mmdet").glob("*.json")} | yolo
 
 
-def checked(recipe: Recipe, equal: Collection[str]) -> str:
+def checked_parts(recipe: Recipe, equal: Collection[str]) -> str:
     """What of a recipe equals the numbers of the original programs; ``equal`` are the detectors that do."""
     parts = ["student"] if recipe.model in equal and not recipe.model_args else []
     if recipe.distill is not None:

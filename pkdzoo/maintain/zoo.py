@@ -64,9 +64,9 @@ def can_build(entry: Entry) -> bool:
     return not is_timm(entry.args.get("backbone")) or find_spec("timm") is not None
 
 
-def old_row(path: Path, entry: Entry) -> dict[str, Any]:
-    """The row that an index has already, of a detector that cannot be built here."""
-    row: dict[str, Any] | None = read_json(path).get(entry.name)
+def old_row(entry: Entry) -> dict[str, Any]:
+    """The row that the index has already, of a detector that cannot be built here."""
+    row: dict[str, Any] | None = read_json(INDEX_FILE).get(entry.name)
     if row is None:
         raise ValueError(f"{entry.name} needs timm to be counted: pip install timm")
     return row
@@ -74,7 +74,7 @@ def old_row(path: Path, entry: Entry) -> dict[str, Any]:
 
 def write_zoo_index(path: Path = INDEX_FILE) -> None:
     """Write the index of everything that is registered."""
-    rows = {entry.name: index_row(entry) if can_build(entry) else old_row(path, entry) for entry in registered()}
+    rows = {entry.name: index_row(entry) if can_build(entry) else old_row(entry) for entry in registered()}
     lines = [f"{json.dumps(name)}: {json.dumps(row, ensure_ascii=False)}" for name, row in rows.items()]
     write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
     INDEX.clear()  # for generators that run next in this process

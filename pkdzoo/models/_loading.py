@@ -17,7 +17,7 @@ from pkdzoo.models._channels import adapt_stem
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.models._registry import find
 from pkdzoo.models.backbones.timm import TimmBackbone
-from pkdzoo.models.backbones.weights import completed, imagenet_weights, to_backbone
+from pkdzoo.models.backbones.weights import add_missing_tensors, imagenet_weights, to_backbone
 from pkdzoo.structures import PixelNorm
 
 M = TypeVar("M", bound=ZooModel)
@@ -90,7 +90,9 @@ def load_backbone(model: M, source: str = "imagenet", cache_dir: str | Path | No
     def prepare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         prefixed = {f"backbone.{key}": value for key, value in state.items()}
         fitted = adapt_stem(prefixed, model, swap_channels)
-        return completed({key.removeprefix("backbone."): value for key, value in fitted.items()}, model.backbone)
+        return add_missing_tensors(
+            {key.removeprefix("backbone."): value for key, value in fitted.items()}, model.backbone
+        )
 
     def convert(content: dict[str, Any]) -> dict[str, Tensor]:
         state = to_backbone(content)

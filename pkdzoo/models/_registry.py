@@ -265,7 +265,7 @@ def get_weights(name: str) -> Weights:
     entry, weights = find(name)
     weights = weights or entry.default
     if weights is None:
-        raise ValueError(f"there are no weights for {name!r}")
+        raise ValueError(f"there are no weights for {name!r}: see pkdzoo.list_detectors(pretrained=True)")
     return weights
 
 

@@ -26,6 +26,7 @@ from pkdzoo.models._checks import check_instances
 from pkdzoo.models._config import describe
 from pkdzoo.models._eval_mode import eval_mode
 from pkdzoo.models._interface import ZooModel
+from pkdzoo.models._uncompiled import Uncompiled
 from pkdzoo.models.backbones.timm import TimmBackbone
 from pkdzoo.models.trace import DEPTHS, Depth, HeadTrace, LossTrace, Trace
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, Letterbox, PixelNorm, PostProcess
@@ -120,7 +121,10 @@ class Detector(ZooModel):
 
     def extract_features(self, batch: Batch) -> FeaturePyramid:
         """The feature pyramid of a batch of raw images."""
-        return cast(FeaturePyramid, self.neck(self.backbone(self.normalize(batch))))
+        maps = self.backbone(self.normalize(batch))
+        pyramid = cast(FeaturePyramid, self.neck(maps))
+        pyramid.backbone = list(maps)
+        return pyramid
 
     @overload
     def trace(self, batch: Batch, upto: Literal["features"], tap: int | None = None) -> Trace[Self]: ...
@@ -254,7 +258,7 @@ class Detector(ZooModel):
         """Compile backbone, neck and heads in place by ``torch.compile``; the arguments are its own.
 
         ``predict`` and training use the compiled parts. ``torch.compile(model)`` returns a wrapper that compiles losses
-        only: its ``predict`` is that of the model inside, which is not compiled.
+        only: its ``predict`` is that of the model inside, which is not compiled, and gives a warning.
 
         Example:
             >>> import pkdzoo
@@ -402,3 +406,7 @@ class Detector(ZooModel):
 
     def extra_repr(self) -> str:
         return f"{self.name}, {self.num_classes} classes"
+
+
+for _name in ("detect", "predict", "predict_stream"):
+    setattr(Detector, _name, Uncompiled(getattr(Detector, _name)))

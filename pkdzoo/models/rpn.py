@@ -50,9 +50,9 @@ class RPN(nn.Module):
         return HeadOutputs([self.cls(x) for x in maps], [self.box(x) for x in maps])
 
 
-def smooth_l1(found: Tensor, wanted: Tensor, beta: float) -> Tensor:
+def smooth_l1(found: Tensor, target: Tensor, beta: float) -> Tensor:
     """The sum of the smooth L1 differences; ``beta`` 0 is L1."""
-    return F.smooth_l1_loss(found, wanted, reduction="sum", beta=beta) if beta else (found - wanted).abs().sum()
+    return F.smooth_l1_loss(found, target, reduction="sum", beta=beta) if beta else (found - target).abs().sum()
 
 
 def lie_inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:

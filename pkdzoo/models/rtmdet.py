@@ -201,6 +201,14 @@ class RTMDet(DenseDetector):
         return decode_distances(distances, priors.centers)
 
 
+def check_factors(dialect: str, width: float, depth: float) -> None:
+    """Raise ValueError for an unknown dialect and for numbers that are no factors."""
+    if dialect not in DIALECTS:
+        raise ValueError(f"dialect={dialect!r}: write one of {', '.join(map(repr, DIALECTS))}")
+    if width <= 0 or depth <= 0 or width > 8:
+        raise ValueError(f"width={width}, depth={depth}: these are factors, e.g. width=0.5 for 128 channels")
+
+
 def build(
     backbone: str = "cspnext_s",
     num_classes: int = 80,
@@ -234,19 +242,14 @@ def build(
         resize: two times the side of the canvas in pixels, a multiple of 32.
         backbone_args: further arguments of the backbone.
     """
-    if dialect not in DIALECTS:
-        raise ValueError(f"dialect={dialect!r}: write one of {', '.join(map(repr, DIALECTS))}")
-    if width <= 0 or depth <= 0 or width > 8:
-        raise ValueError(f"width={width}, depth={depth}: these are factors, e.g. width=0.5 for 128 channels")
+    check_factors(dialect, width, depth)
     if backbone.startswith("cspnext"):
         backbone_args = {"widen_factor": width, "deepen_factor": depth, **backbone_args}
     network = build_backbone(backbone, norm=norm, frozen_stages=frozen_stages, **backbone_args)
     channels, norm = int(256 * width), norm or "bn"
     neck = CSPNeXtPAFPN(network.channels, network.strides, channels, 1, scaled_depth(3, depth), norm)
-    in_mmdetection = dialect == "mmdetection"
-    head = RTMDetHead(
-        channels, num_classes, neck.strides, channels, 2, norm, exponential and in_mmdetection, in_mmdetection
-    )
+    theirs = dialect == "mmdetection"
+    head = RTMDetHead(channels, num_classes, neck.strides, channels, 2, norm, exponential and theirs, theirs)
     return RTMDet(
         backbone=network,
         neck=neck,

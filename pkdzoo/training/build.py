@@ -31,7 +31,7 @@ from pkdzoo.distill.task import Task
 from pkdzoo.models._config import from_json
 from pkdzoo.models._factory import create_detector
 from pkdzoo.models._loading import load_backbone, load_checkpoint
-from pkdzoo.models._registry import folder_of
+from pkdzoo.models._registry import find, folder_of
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch, Letterbox
 from pkdzoo.training.recipe import Data, Distill, Recipe
@@ -227,6 +227,14 @@ def _with_weights(model: Detector, init: str, args: dict[str, Any]) -> Detector:
         return model
     if Path(init).is_file():
         return load_checkpoint(model, init)
+    if ":" not in init and folder_of(init) is None:
+        try:
+            find(init)
+        except ValueError as error:
+            raise ValueError(
+                f"init={init!r}: write 'imagenet', a file, or the name of published weights, or leave it out for "
+                f"random weights; {error}"
+            ) from error
     loaded = _detector(init, pretrained=True, **args)
     if loaded.name != model.name:
         raise ValueError(f"init={init!r} are weights of {loaded.name}, but the model is {model.name}")

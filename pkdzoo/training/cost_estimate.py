@@ -129,7 +129,7 @@ def dry_pass(
     trainable = [p for p in task.parameters() if p.requires_grad]
     handles = [p.register_post_accumulate_grad_hook(_drop_gradient) for p in trainable]  # type: ignore[no-untyped-call]
     start = time.perf_counter()
-    counter = Counter(tensors_of(task))
+    counter = Counter(weights_and_buffers(task))
     try:
         with torch.enable_grad(), counter:
             with autocast or nullcontext():
@@ -161,7 +161,7 @@ def _drop_gradient(parameter: Tensor) -> None:
     parameter.grad = None
 
 
-def tensors_of(task: nn.Module) -> list[Tensor]:
+def weights_and_buffers(task: nn.Module) -> list[Tensor]:
     """Weights and buffers of a task, including its teacher's."""
     teacher = getattr(task, "teacher", None)
     modules = [task, teacher] if isinstance(teacher, nn.Module) else [task]
@@ -241,9 +241,9 @@ def estimate_memory(
     own = size_of((*task.parameters(), *task.buffers()))
     trainable = size_of(p for p in task.parameters() if p.requires_grad)
     return Memory(
-        framework=max(0, resident - size_of(tensors_of(task))),
+        framework=max(0, resident - size_of(weights_and_buffers(task))),
         weights=own,
-        teacher=size_of(tensors_of(task)) - own,
+        teacher=size_of(weights_and_buffers(task)) - own,
         gradients=trainable * (2 if processes > 1 else 1),
         optimizer=trainable * (2 if kind == "adamw" else 1),
         average=size_of((*student.parameters(), *student.buffers())) if ema else 0,

@@ -58,7 +58,7 @@ def dotted_fields(owner: Any, where: str = "") -> list[str]:
     return names
 
 
-def typed(value: Any, hint: Any, where: str) -> Any:
+def convert_value(value: Any, hint: Any, where: str) -> Any:
     """Convert a JSON value to the type ``hint``: lists to tuples, dicts to dataclasses, int to float; nothing else.
 
     Args:
@@ -82,11 +82,11 @@ def typed(value: Any, hint: Any, where: str) -> Any:
         kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
         if len(kinds) != len(value):
             raise ValueError(f"{where}={list(value)}: write {len(kinds)} values")
-        return tuple(typed(item, kind, where) for item, kind in zip(value, kinds))
+        return tuple(convert_value(item, kind, where) for item, kind in zip(value, kinds))
     if is_dataclass(hint) and isinstance(value, Mapping):
         return _build(cast(type[Any], hint), value, where)
     if origin is not None and issubclass(origin, Mapping) and isinstance(value, Mapping):
-        return {str(key): typed(item, inner[1], f"{where}.{key}") for key, item in value.items()}
+        return {str(key): convert_value(item, inner[1], f"{where}.{key}") for key, item in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     plain = origin is None and isinstance(hint, type)  # Python 3.10 calls list[int] a type too
@@ -103,7 +103,7 @@ def _first_match(value: Any, kinds: Sequence[Any], where: str) -> Any:
                 return None
             continue
         try:
-            return typed(value, kind, where)
+            return convert_value(value, kind, where)
         except ValueError as error:
             reasons.append(error)
     raise reasons[-1]
@@ -116,7 +116,9 @@ def _build(kind: type[Any], content: Mapping[str, Any], where: str) -> Any:
         if key not in known:
             dotted = f"{where}.{key}" if where else key
             raise ValueError(f"a recipe has no field {dotted!r}. {suggest_fields(key, known)}")
-    values = {key: typed(value, hints[key], f"{where}.{key}" if where else key) for key, value in content.items()}
+    values = {
+        key: convert_value(value, hints[key], f"{where}.{key}" if where else key) for key, value in content.items()
+    }
     try:
         return kind(**values)
     except TypeError as error:
@@ -172,7 +174,7 @@ def with_field(owner: Any, path: list[str], text: str, where: str = "") -> Any:
             raise ValueError(f"a recipe has no field {dotted!r}. {hint}")
         kind, old = get_type_hints(type(owner))[key], getattr(owner, key)
         new = with_field(old, rest, text, dotted) if rest else parse_text(text, kind)
-        return replace(owner, **{key: typed(new, kind, dotted)})
+        return replace(owner, **{key: convert_value(new, kind, dotted)})
     if isinstance(owner, Mapping):
         new = with_field(owner.get(key, {}), rest, text, dotted) if rest else parse_text(text, Any)
         return {**owner, key: new}

@@ -10,7 +10,8 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import Subset
 
-from pkdzoo.data import CocoDataset
+from pkdzoo.data import CocoDataset, check_headers
+from pkdzoo.data.formats.read import findings_of
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.task import Task
 from pkdzoo.layers.norm import has_fixed_statistics
@@ -18,7 +19,6 @@ from pkdzoo.models._registry import get_weights, is_detector
 from pkdzoo.models.backbones import TimmBackbone
 from pkdzoo.models.detector import Detector
 from pkdzoo.training.build import batch_per_process, val_loader
-from pkdzoo.training.check_images import find_unreadable
 from pkdzoo.training.cost_estimate import estimate_cost, estimate_memory, resident_memory
 from pkdzoo.training.evaluate import evaluate
 from pkdzoo.training.log import duration
@@ -120,6 +120,9 @@ def _describe_data(report: Report, train: CocoDataset, val: CocoDataset) -> None
             report.warnings.append(
                 f"the {name} set has no box of {names}: add images that show them, or leave the classes out of the file"
             )
+        for what, cases, error in findings_of(dataset.json_path):
+            if error and cases:
+                report.warnings.append(f"the {name} set has {what}: {len(cases)}, e.g. {cases[0]}")
         missing = dataset.check_files()
         if not missing:
             continue
@@ -137,7 +140,7 @@ def check_val_images(val: CocoDataset) -> None:
     Raises:
         ValueError: with the first files and reasons.
     """
-    unreadable = find_unreadable(val)
+    unreadable = check_headers(val)
     if unreadable:
         more = f"; and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
         raise ValueError(

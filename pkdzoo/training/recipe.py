@@ -10,10 +10,11 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from operator import attrgetter
 from typing import Any, Literal, cast
 
 from pkdzoo.evaluation import METRICS
-from pkdzoo.training.fields import suggests_fields, typed, with_field
+from pkdzoo.training.fields import convert_value, suggests_fields, with_field
 
 
 @suggests_fields
@@ -45,6 +46,7 @@ class Mix:
     last_epochs: int = 20
 
 
+@suggests_fields
 @dataclass(frozen=True)
 class Data:
     """Images of a run and their augmentation.
@@ -309,7 +311,49 @@ class Recipe:
         Raises:
             ValueError: for an unknown field, with the closest known ones, or a value of the wrong type.
         """
-        return cast(Recipe, typed(content, cls, ""))
+        return cast(Recipe, convert_value(content, cls, ""))
+
+
+def range_rules(recipe: Recipe) -> list[tuple[str, bool, str]]:
+    """Dotted name of each field that has a range, whether its value lies in it, and what to write otherwise."""
+    data, optim, schedule, logging = recipe.data, recipe.optim, recipe.schedule, recipe.logging
+    shorts = data.short if isinstance(data.short, tuple) else (data.short,)
+    warmup, save_every, patience = optim.ema_warmup, logging.save_every, logging.patience
+    return [
+        ("data.batch_size", data.batch_size >= 1, "1 or more images per step"),
+        ("data.eval_batch_size", data.eval_batch_size >= 1, "1 or more images per pass"),
+        ("data.short", min(shorts, default=0) >= 1, "the length of the short side in pixels, 1 or more"),
+        ("data.long", data.long >= 1, "the largest length of the long side in pixels, 1 or more"),
+        ("data.flip", 0 <= data.flip <= 1, "a probability between 0 and 1"),
+        ("data.zoom", 0 <= data.zoom <= 1, "a probability between 0 and 1"),
+        ("data.workers", data.workers >= 0, "0 (loads in the training process itself) or more"),
+        ("optim.lr", 0 < optim.lr < math.inf, "a learning rate above 0"),
+        ("optim.momentum", 0 <= optim.momentum < 1, "0 or more, below 1"),
+        ("optim.weight_decay", 0 <= optim.weight_decay < math.inf, "0 or more"),
+        ("optim.base_batch_size", optim.base_batch_size >= 1, "the total batch that lr was published for, 1 or more"),
+        ("optim.accumulate", optim.accumulate >= 1, "1 (does not accumulate) or more"),
+        ("optim.clip", optim.clip is None or optim.clip > 0, "a norm above 0, or none"),
+        ("optim.ema", optim.ema is None or 0 < optim.ema < 1, "a decay between 0 and 1, or none"),
+        (
+            "optim.ema_warmup",
+            warmup is None or (optim.ema is not None and warmup >= 1),
+            "1 or more steps, beside optim.ema, or none",
+        ),
+        ("schedule.final", 0 <= schedule.final <= 1, "a factor between 0 and 1"),
+        ("schedule.epochs", schedule.epochs >= 1, "1 or more"),
+        ("schedule.max_steps", schedule.max_steps is None or schedule.max_steps >= 1, "1 or more"),
+        ("logging.log_every", logging.log_every >= 1, "1 (logs every step) or more"),
+        ("logging.eval_every", logging.eval_every >= 1, "1 (evaluates after every epoch) or more"),
+        ("logging.best", logging.best in METRICS, f"one of {', '.join(METRICS)}"),
+        ("logging.save_every", save_every is None or save_every >= 1, "1 or more, or none"),
+        ("logging.patience", patience is None or patience >= 1, "1 or more, or none"),
+        ("logging.keep", logging.keep >= 1, "1 or more checkpoints"),
+        (
+            "name",
+            bool(recipe.name) and not set(recipe.name) & set("/\\"),
+            "a name for the run's folder, without slashes",
+        ),
+    ]
 
 
 def check_ranges(recipe: Recipe) -> None:
@@ -318,58 +362,9 @@ def check_ranges(recipe: Recipe) -> None:
     Raises:
         ValueError: naming the field, its value and what to write instead.
     """
-    data, optim, schedule, logging = recipe.data, recipe.optim, recipe.schedule, recipe.logging
-    shorts = data.short if isinstance(data.short, tuple) else (data.short,)
-    rules = (
-        (data.batch_size >= 1, "data.batch_size", data.batch_size, "1 or more images per step"),
-        (data.eval_batch_size >= 1, "data.eval_batch_size", data.eval_batch_size, "1 or more images per pass"),
-        (min(shorts, default=0) >= 1, "data.short", data.short, "the length of the short side in pixels, 1 or more"),
-        (data.long >= 1, "data.long", data.long, "the largest length of the long side in pixels, 1 or more"),
-        (0 <= data.flip <= 1, "data.flip", data.flip, "a probability between 0 and 1"),
-        (0 <= data.zoom <= 1, "data.zoom", data.zoom, "a probability between 0 and 1"),
-        (data.workers >= 0, "data.workers", data.workers, "0 (loads in the training process itself) or more"),
-        (0 < optim.lr < math.inf, "optim.lr", optim.lr, "a learning rate above 0"),
-        (0 <= optim.momentum < 1, "optim.momentum", optim.momentum, "0 or more, below 1"),
-        (0 <= optim.weight_decay < math.inf, "optim.weight_decay", optim.weight_decay, "0 or more"),
-        (
-            optim.base_batch_size >= 1,
-            "optim.base_batch_size",
-            optim.base_batch_size,
-            "the total batch that lr was published for, 1 or more",
-        ),
-        (optim.accumulate >= 1, "optim.accumulate", optim.accumulate, "1 (does not accumulate) or more"),
-        (optim.clip is None or optim.clip > 0, "optim.clip", optim.clip, "a norm above 0, or none"),
-        (optim.ema is None or 0 < optim.ema < 1, "optim.ema", optim.ema, "a decay between 0 and 1, or none"),
-        (
-            optim.ema_warmup is None or (optim.ema is not None and optim.ema_warmup >= 1),
-            "optim.ema_warmup",
-            optim.ema_warmup,
-            "1 or more steps, beside optim.ema, or none",
-        ),
-        (0 <= schedule.final <= 1, "schedule.final", schedule.final, "a factor between 0 and 1"),
-        (schedule.epochs >= 1, "schedule.epochs", schedule.epochs, "1 or more"),
-        (schedule.max_steps is None or schedule.max_steps >= 1, "schedule.max_steps", schedule.max_steps, "1 or more"),
-        (logging.log_every >= 1, "logging.log_every", logging.log_every, "1 (logs every step) or more"),
-        (logging.eval_every >= 1, "logging.eval_every", logging.eval_every, "1 (evaluates after every epoch) or more"),
-        (logging.best in METRICS, "logging.best", logging.best, f"one of {', '.join(METRICS)}"),
-        (
-            logging.save_every is None or logging.save_every >= 1,
-            "logging.save_every",
-            logging.save_every,
-            "1 or more, or none",
-        ),
-        (logging.patience is None or logging.patience >= 1, "logging.patience", logging.patience, "1 or more, or none"),
-        (logging.keep >= 1, "logging.keep", logging.keep, "1 or more checkpoints"),
-        (
-            bool(recipe.name) and not set(recipe.name) & set("/\\"),
-            "name",
-            recipe.name,
-            "a name for the run's folder, without slashes",
-        ),
-    )
-    for valid, where, value, meaning in rules:
+    for where, valid, meaning in range_rules(recipe):
         if not valid:
-            raise ValueError(f"recipe {recipe.name!r}: {where}={value!r}: write {meaning}")
+            raise ValueError(f"recipe {recipe.name!r}: {where}={attrgetter(where)(recipe)!r}: write {meaning}")
 
 
 def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:

@@ -144,7 +144,7 @@ def refuse_links(output: Path) -> None:
     Raises:
         ValueError: naming the link.
     """
-    for name in WRITTEN:
+    for name in (*WRITTEN, "data"):
         if (output / name).is_symlink():
             raise ValueError(
                 f"{output / name} is a symbolic link, and a run would write or delete where it leads: put the folder "

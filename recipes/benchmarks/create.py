@@ -1,4 +1,4 @@
-"""Target 7: how long it takes to create a detector."""
+"""How long it takes to create a detector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Target 5: COCO's twelve metrics of many detections, with our evaluator and with pycocotools as it is commonly used.
+"""COCO's twelve metrics of many detections, with our evaluator and with pycocotools as it is commonly used.
 
 Both start from the detections of each image as tensors; the annotations are already loaded.
 """

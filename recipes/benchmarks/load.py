@@ -1,4 +1,4 @@
-"""Target 4: images per second and core from files to a batch, compared with the reference pipeline of torchvision.
+"""Images per second and core from files to a batch, compared with the reference pipeline of torchvision.
 
 Both decode with PIL, resize to a short side of 800, flip and pad. The pixels differ by definition: ours resizes as for
 the published numbers (uint8, rounded), torchvision resizes floats inside its model. They must agree within two gray

@@ -1,4 +1,4 @@
-"""Target 1: PKD's loss compared with its usual form, on the pyramid of images of 2 x 3 x 800 x 1344."""
+"""PKD's loss compared with its usual form, on the pyramid of images of 2 x 3 x 800 x 1344."""
 
 from __future__ import annotations
 

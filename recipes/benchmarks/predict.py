@@ -1,4 +1,4 @@
-"""Target 3: prediction on images of the final size, compared with torchvision's detectors with the same weights."""
+"""Prediction on images of the final size, compared with torchvision's detectors with the same weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Target 6: how time and memory of a training step grow with pixels, images, boxes and classes, each varied alone.
+"""How time and memory of a training step grow with pixels, images, boxes and classes, each varied alone.
 
 The detector is narrow, so that assignment and losses are not hidden by convolutions. Growth is the slope between the
 last two points on logarithmic axes: 1 is linear. A fixed cost lowers it.

@@ -1,4 +1,4 @@
-"""Target 2: a training step of PKD, compared with the same step assembled from torchvision's parts.
+"""A training step of PKD, compared with the same step assembled from torchvision's parts.
 
 RetinaNet and FCOS on a ResNet-50 learn from the pyramid of a ResNet-101, with frozen norms, stem and first stage, and
 with SGD. Both sides have the same weights and the same two images. The images have the same objects, because
@@ -117,8 +117,8 @@ class Sides:
     def double(self) -> Sides:
         """A copy in float64."""
         batch = replace(self.batch, images=self.batch.images.double())
-        bodies = copy.deepcopy(self.ours).double(), copy.deepcopy(self.theirs).double()
-        return Sides(*bodies, batch, [image.double() for image in self.images], self.targets)
+        copies = copy.deepcopy(self.ours).double(), copy.deepcopy(self.theirs).double()
+        return Sides(*copies, batch, [image.double() for image in self.images], self.targets)
 
 
 def sides_of(family: str, settings: Settings, size: tuple[int, int]) -> Sides:

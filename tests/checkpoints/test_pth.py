@@ -107,9 +107,9 @@ def test_same_as_torch_load(tmp_path: Path, zipped: bool) -> None:
     path = tmp_path / "file.pth"
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(4, 4))
     torch.save(model.state_dict(), path, _use_new_zipfile_serialization=zipped)
-    wanted, found = torch.load(path, weights_only=True), read_state_dict(path)
-    assert list(wanted) == list(found)
-    assert all(torch.equal(wanted[key], found[key]) for key in wanted)
+    expected, found = torch.load(path, weights_only=True), read_state_dict(path)
+    assert list(expected) == list(found)
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
 def test_small_floats_and_unsigned(tmp_path: Path) -> None:
@@ -264,14 +264,14 @@ def test_placeholders_keep_nothing(tmp_path: Path) -> None:
 # -- damaged files ---------------------------------------------------------------------------------------------------
 
 
-def legacy(size: str = "I4\n", stored: int = 4, held: int = 16, elements: str = "I4\n") -> bytes:
+def legacy(size: str = "I4\n", stored: int = 4, present: int = 16, elements: str = "I4\n") -> bytes:
     """A file from before torch 1.6 with one tensor, with sizes that can be wrong."""
     payload = (
         "}S'a'\nctorch._utils\n_rebuild_tensor_v2\n((S'storage'\nctorch\nFloatStorage\nS'0'\nS'cpu'\n"
         f"{elements}NtQI0\n({size}t(I1\ntI00\nNtRs."
     )
     head = wrapped(payload.encode(), False)[: -len(pickle.dumps([], 2))]
-    return head + pickle.dumps(["0"], 2) + struct.pack("<q", stored) + b"\0" * held
+    return head + pickle.dumps(["0"], 2) + struct.pack("<q", stored) + b"\0" * present
 
 
 def test_wrong_sizes_are_refused(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_wrong_sizes_are_refused(tmp_path: Path) -> None:
         legacy(size="S'4'\n"),
         legacy(stored=5),
         legacy(stored=-1),
-        legacy(held=15),
+        legacy(present=15),
         legacy(elements=huge, stored=2**40),
         legacy(elements="I-1\n"),
         legacy(elements="S'x'\n"),

@@ -208,8 +208,8 @@ def test_tensors_that_repeat_their_elements(tmp_path: Path, zipped: bool) -> Non
         "windows": torch.arange(10.0).unfold(0, 4, 1),
     }  # fmt: skip
     torch.save(state, path, _use_new_zipfile_serialization=zipped)
-    found, wanted = read_state_dict(path), torch.load(path, weights_only=True)
-    assert all(torch.equal(found[key], wanted[key]) for key in state)
+    found, expected = read_state_dict(path), torch.load(path, weights_only=True)
+    assert all(torch.equal(found[key], expected[key]) for key in state)
     assert found["expanded"].stride() == (0, 1)
 
 
@@ -257,7 +257,7 @@ def test_the_optimizer_is_read_on_demand(tmp_path: Path) -> None:
     optimizer.step()
     torch.save({"optimizer": optimizer.state_dict(), "model": layer.state_dict()}, path)
     assert list(read_pth(path)) == ["model"]
-    wanted = torch.load(path, weights_only=True)["optimizer"]
+    expected = torch.load(path, weights_only=True)["optimizer"]
     found = read_pth(path, optimizer=True)["optimizer"]
-    assert found["param_groups"] == wanted["param_groups"]
-    assert torch.equal(found["state"][0]["momentum_buffer"], wanted["state"][0]["momentum_buffer"])
+    assert found["param_groups"] == expected["param_groups"]
+    assert torch.equal(found["state"][0]["momentum_buffer"], expected["state"][0]["momentum_buffer"])

@@ -1,4 +1,4 @@
-"""``pkdzoo convert`` and ``pkdzoo push``: foreign files in, folders and repositories out."""
+"""``pkdzoo convert`` and ``pkdzoo push``: files of other programs in, folders and repositories out."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class TestConvert:
     ) -> None:
         start = ("convert", file, tmp_path / "new" / "a.safetensors")
         words = (*start, "--arch", "retina_r10w16", "--labels", "cat,red fox")
-        told = json.loads(run(capsys, *words, "--json")[1])
-        assert told["tensors"] == len(model.state_dict()) and told["label_names"] == ["cat", "red fox"]
+        parsed = json.loads(run(capsys, *words, "--json")[1])
+        assert parsed["tensors"] == len(model.state_dict()) and parsed["label_names"] == ["cat", "red fox"]
         assert load_file(tmp_path / "new" / "a.safetensors").keys() == model.state_dict().keys()
         assert "exists already: choose another name" in fails(capsys, *words)
 
@@ -96,9 +96,9 @@ class TestPush:
                 [*command, *self.LICENSED], capture_output=True, text=True, env=around, timeout=300, cwd=tmp_path
             )
             assert done.returncode == 0, done.stderr
-            told = json.loads(done.stdout)
-            assert told["repository"] == "org/pets" and "model.safetensors" in told["files"]
-            assert told["address"].startswith(hub.url)
+            parsed = json.loads(done.stdout)
+            assert parsed["repository"] == "org/pets" and "model.safetensors" in parsed["files"]
+            assert parsed["address"].startswith(hub.url)
             assert "model.safetensors" in done.stderr and "%|" not in done.stderr  # no bar where there is no terminal
             assert {"config.json", "model.safetensors", "README.md"} <= set(hub.files("org/pets"))
 

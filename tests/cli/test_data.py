@@ -17,8 +17,8 @@ class TestData:
         code, out, err = run(capsys, "data", "check", shapes)
         assert (code, err) == (0, "")
         assert "train: 3 images" in out
-        told = json.loads(run(capsys, "data", "check", shapes, "--split", "val", "--json", "--headers")[1])
-        assert [part["split"] for part in told["splits"]] == ["val"]
+        parsed = json.loads(run(capsys, "data", "check", shapes, "--split", "val", "--json", "--headers")[1])
+        assert [part["split"] for part in parsed["splits"]] == ["val"]
 
     def test_a_finding_that_breaks_training_is_code_1(
         self, capsys: pytest.CaptureFixture[str], shapes: Path, tmp_path: Path
@@ -31,8 +31,8 @@ class TestData:
 
     def test_convert(self, capsys: pytest.CaptureFixture[str], shapes: Path, tmp_path: Path) -> None:
         start = ("data", "convert", shapes, tmp_path / "voc", "--to", "voc")
-        told = json.loads(run(capsys, *start, "--link", "--split", "train", "--json")[1])
-        assert told["images"] == {"train": 3}
+        parsed = json.loads(run(capsys, *start, "--link", "--split", "train", "--json")[1])
+        assert parsed["images"] == {"train": 3}
         assert len(open_dataset(tmp_path / "voc", "train")) == 3
         assert "is not empty" in fails(capsys, *start)
         out = run(capsys, "data", "convert", tmp_path / "voc", tmp_path / "yolo", "--to", "yolo")[1]

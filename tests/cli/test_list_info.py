@@ -48,16 +48,16 @@ class TestListAndInfo:
         out = run(capsys, "info", "retina_r50_pkd_swin")[1]
         assert "teacher 48.2, plain student 37.4, distilled 41.5" in out
         assert "80: person, bicycle" in out
-        told = json.loads(run(capsys, "info", "retina_r50_pkd_swin.coco_2x", "--json")[1])
-        assert told["distilled"]["teacher"] == "mask_rcnn_swin_s.coco_3x"
-        assert [row["tag"] for row in told["weights"]] == ["coco_2x"]
-        assert told["resize"] == [800, 1333]
+        parsed = json.loads(run(capsys, "info", "retina_r50_pkd_swin.coco_2x", "--json")[1])
+        assert parsed["distilled"]["teacher"] == "mask_rcnn_swin_s.coco_3x"
+        assert [row["tag"] for row in parsed["weights"]] == ["coco_2x"]
+        assert parsed["resize"] == [800, 1333]
 
     def test_info_counts_the_weights_classes(self, capsys: pytest.CaptureFixture[str]) -> None:
-        told = json.loads(run(capsys, "info", "fcos_r18w24", "--json")[1])
+        parsed = json.loads(run(capsys, "info", "fcos_r18w24", "--json")[1])
         model = pkdzoo.create_detector("fcos_r18w24", pretrained=True)
-        assert told["label_names"] == list(model.label_names) and told["num_classes"] == 6
-        assert told["parameters"] == sum(p.numel() for p in model.parameters())
+        assert parsed["label_names"] == list(model.label_names) and parsed["num_classes"] == 6
+        assert parsed["parameters"] == sum(p.numel() for p in model.parameters())
 
     @pytest.mark.parametrize("name", ["retina_r10w16", "fcos_r18w24.shapes", "retina_r10w16_pkd_gfl_r18", "tood_r50"])
     def test_info_from_the_index_is_that_of_the_detector(self, capsys: pytest.CaptureFixture[str], name: str) -> None:
@@ -68,11 +68,11 @@ class TestListAndInfo:
         assert {key: content[key] for key in facts} == json.loads(json.dumps(facts))
 
     def test_info_of_a_folder(self, capsys: pytest.CaptureFixture[str], folder: str, tmp_path: Path) -> None:
-        told = json.loads(run(capsys, "info", folder, "--json")[1])
+        parsed = json.loads(run(capsys, "info", folder, "--json")[1])
         model = pkdzoo.create_detector(f"local-dir:{folder}")
-        assert told["label_names"] == ["cat", "dog", "red fox"]
-        assert told["architecture"] == "retina_r10w16"
-        assert told["parameters"] == sum(p.numel() for p in model.parameters())
+        assert parsed["label_names"] == ["cat", "dog", "red fox"]
+        assert parsed["architecture"] == "retina_r10w16"
+        assert parsed["parameters"] == sum(p.numel() for p in model.parameters())
         assert "classes      3: cat, dog, red fox" in run(capsys, "info", folder)[1]
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "best").symlink_to(folder)

@@ -85,8 +85,8 @@ class TestPredict:
             "1",
         ]
         command += ["--json", "--save", str(photos / save)]
-        told = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **around}
-        done = subprocess.run(command, capture_output=True, env=told, timeout=300)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **around}
+        done = subprocess.run(command, capture_output=True, env=environment, timeout=300)
         assert (done.returncode, done.stderr) == (0, b"")
         printed = [json.loads(line)["path"] for line in done.stdout.decode().splitlines()]
         saved = (photos / save).read_text(encoding="utf-8")
@@ -169,10 +169,14 @@ class TestPredict:
             "--batch-size",
             2,
         )
-        told: dict[str, Any] = json.loads(Path("found.json").read_text())
-        assert told["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}, {"id": 3, "name": "red fox"}]
-        assert [row["id"] for row in told["annotations"]] == list(range(1, 61))
-        assert all(0 <= row["score"] <= 1 for row in told["annotations"])
+        parsed: dict[str, Any] = json.loads(Path("found.json").read_text())
+        assert parsed["categories"] == [
+            {"id": 1, "name": "cat"},
+            {"id": 2, "name": "dog"},
+            {"id": 3, "name": "red fox"},
+        ]
+        assert [row["id"] for row in parsed["annotations"]] == list(range(1, 61))
+        assert all(0 <= row["score"] <= 1 for row in parsed["annotations"])
         dataset = CocoDataset("found.json", ".")
         assert dataset.label_names == ["cat", "dog", "red fox"]
         assert len(dataset) == 2
@@ -182,8 +186,8 @@ class TestPredict:
     def test_no_detection_at_all(self, capsys: pytest.CaptureFixture[str], folder: str, photos: Path) -> None:
         save = photos.parent / "found.json"
         run(capsys, "predict", folder, photos, "--threshold", 1, "--save", save)
-        told = json.loads(save.read_text())
-        assert (told["annotations"], len(told["images"])) == ([], 2)
+        parsed = json.loads(save.read_text())
+        assert (parsed["annotations"], len(parsed["images"])) == ([], 2)
 
     def test_half_a_coco_file_is_never_there(self, tmp_path: Path) -> None:
         (tmp_path / "found.json").write_text("earlier")
@@ -194,8 +198,8 @@ class TestPredict:
     def test_cocos_own_numbers(self, tmp_path: Path) -> None:
         with writers.open_detection_writer(tmp_path / "found.json", COCO_NAMES):
             pass
-        told = json.loads((tmp_path / "found.json").read_text())
-        assert tuple(c["id"] for c in told["categories"]) == COCO_IDS
+        parsed = json.loads((tmp_path / "found.json").read_text())
+        assert tuple(c["id"] for c in parsed["categories"]) == COCO_IDS
 
     def test_a_checkpoint_of_ones_own(self, capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path) -> None:
         torch.manual_seed(1)

@@ -49,9 +49,9 @@ def test_names_of_classes_and_files_are_printed_as_escapes(
         assert is_clean(out) and is_clean(err), words
         assert "\\u001b" in out + err or "\\x1b" in err, words
     _, out, _ = run(capsys, "predict", folder, image, "--threshold", 0, "--json")
-    told = json.loads(out.splitlines()[0])  # JSON keeps their meaning
-    assert told["path"] == str(image)
-    assert {row["name"] for row in told["detections"]} & {RED, TITLE, BACKWARDS}
+    parsed = json.loads(out.splitlines()[0])  # JSON keeps their meaning
+    assert parsed["path"] == str(image)
+    assert {row["name"] for row in parsed["detections"]} & {RED, TITLE, BACKWARDS}
     result = pkdzoo.create_detector(str(folder)).predict(image, threshold=0.0)
     assert is_clean(str(result)) and is_clean(repr(result))
 

@@ -42,13 +42,13 @@ def test_equals_the_originals(part: str, case: dict[str, Any]) -> None:
     canvas = place_image(made_image(case["picture"], size), place, PARTS[part])
     mean, std = torch.tensor(BGR.mean)[:, None, None], torch.tensor(BGR.std)[:, None, None]
     tensor = (canvas.flip(0) - mean) / std
-    wanted = case["tensor"]
-    assert [1, *tensor.shape] == wanted["shape"]
+    expected = case["tensor"]
+    assert [1, *tensor.shape] == expected["shape"]
     assert tensor[:, -1, -1].tolist() == pytest.approx(case["corner_bottom_right"], abs=1e-5)
-    difference = (tensor.flatten()[torch.tensor(wanted["index"])] - torch.tensor(wanted["value"])).abs()
+    difference = (tensor.flatten()[torch.tensor(expected["index"])] - torch.tensor(expected["value"])).abs()
     assert float(difference.max()) < TOLERANCE
-    assert float(tensor.double().mean()) == pytest.approx(wanted["mean"], abs=1e-6)
-    assert float(tensor.double().std(correction=0)) == pytest.approx(wanted["std"], abs=1e-6)
+    assert float(tensor.double().mean()) == pytest.approx(expected["mean"], abs=1e-6)
+    assert float(tensor.double().std(correction=0)) == pytest.approx(expected["std"], abs=1e-6)
 
 
 def test_area_is_the_mean_of_what_a_pixel_covers() -> None:

@@ -43,7 +43,7 @@ def test_given_places_win(tmp_path):
 
 
 def test_what_is_missing_is_said(tmp_path):
-    with pytest.raises(ValueError, match="nowhere does not exist"):
+    with pytest.raises(ValueError, match=r"nowhere does not exist; give the folder of the data set$"):
         find_split(tmp_path / "nowhere", "train")
     with pytest.raises(ValueError, match="is empty"):
         find_split(tmp_path, "train")

@@ -315,6 +315,21 @@ class TestWhatTrainingRefuses:
         assert check_headers(open_dataset(root, "train")) == []
 
 
+class TestMissingSplits:
+    @pytest.mark.parametrize(("split", "errors"), [("test", 0), ("val", 1)])
+    def test_a_split_that_is_named_and_not_there_is_a_finding(self, tmp_path: Path, split: str, errors: int) -> None:
+        root = tmp_path / "yolo"
+        convert(write(tmp_path / "coco", train=clean(), val=clean()), root, "yolo")
+        text = (root / "data.yaml").read_text()
+        gone = text.replace("images/val", "images/gone") if split == "val" else f"{text}test: images/gone\n"
+        (root / "data.yaml").write_text(gone)
+        report = check(root)
+        prefix = "E " if errors else ""
+        assert words(report) == {f"{prefix}the {split} set is missing": 1} and report.errors == errors
+        with pytest.raises(ValueError, match="images/gone"):
+            check(root, splits=[split])
+
+
 class TestPreview:
     def test_boxes_names_and_order(self, tmp_path: Path) -> None:
         data = clean()

@@ -47,7 +47,7 @@ def test_pixels_arrive_as_the_module_expects_them(order: str) -> None:
     batch = tiny_batch()
     mean, std = (torch.tensor(row).view(3, 1, 1) for row in UNIT)
     first = batch.images[:1] if order == "rgb" else batch.images[:1].flip(1)
-    wanted = (first / 255 - mean) / std
+    expected = (first / 255 - mean) / std
     seen: list[Tensor] = []
 
     def look(net: nn.Module, images: Tensor) -> list[Tensor]:
@@ -57,7 +57,7 @@ def test_pixels_arrive_as_the_module_expects_them(order: str) -> None:
     for mean_std in (UNIT, RAW):
         teacher = pkdzoo.Teacher(Stack(), look, *mean_std, channel_order=order)  # type: ignore[arg-type]
         teacher.trace(batch, "features")
-        assert torch.allclose(seen[-1][:1], wanted, atol=1e-5)
+        assert torch.allclose(seen[-1][:1], expected, atol=1e-5)
         height, width = batch.sizes[1]
         assert (seen[-1][1, :, height:] == 0).all()
         assert (seen[-1][1, :, :, width:] == 0).all()

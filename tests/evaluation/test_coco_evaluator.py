@@ -11,6 +11,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers.coco_truth import BACKENDS, detections, evaluate, truth, write
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -18,43 +19,6 @@ from pkdzoo.data import CocoDataset
 from pkdzoo.evaluation import METRICS, CocoEvaluator
 from pkdzoo.evaluation import coco as module
 from pkdzoo.structures import Detections
-
-BACKENDS = ["pycocotools", pytest.param("faster", marks=pytest.mark.skipif(
-    module.importlib.util.find_spec("faster_coco_eval") is None, reason="faster-coco-eval is not installed"
-))]  # fmt: skip
-
-
-def truth(boxes, **more):
-    """A data set of one image a list; boxes are (category, x, y, w, h) with optional changes as a dict."""
-    images = [{"id": 5 + k, "file_name": f"{k}.png", "height": 200, "width": 300} for k in range(len(boxes))]
-    rows = []
-    for k, image in enumerate(boxes):
-        for category, x, y, w, h, *change in image:
-            corners = [x, y, x + w, y, x + w, y + h, x, y + h]
-            row = {"id": len(rows) + 1, "image_id": 5 + k, "category_id": category, "bbox": [x, y, w, h]}
-            rows.append(
-                {**row, "area": w * h, "iscrowd": 0, "segmentation": [corners], **(change[0] if change else {})}
-            )
-    categories = [{"id": number, "name": name} for number, name in ((2, "cat"), (9, "dog"), (4, "cow"))]
-    return {"images": images, "annotations": rows, "categories": categories, **more}
-
-
-def write(folder, data):
-    file = folder / "truth.json"
-    file.write_text(json.dumps(data))
-    return file
-
-
-def detections(*rows, masks=None):
-    """Rows of (label, score, x1, y1, x2, y2)."""
-    table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
-    return Detections(table[:, 2:], table[:, 1], table[:, 0].long(), masks)
-
-
-def evaluate(file, found, backend="pycocotools", **options):
-    evaluator = CocoEvaluator(file, backend=backend, **options)
-    evaluator.update(list(range(5, 5 + len(found))), found)
-    return evaluator.compute()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -377,72 +341,3 @@ def test_a_box_the_loader_drops_still_counts_as_missed(tmp_path):
     metrics = evaluate(dataset, [detections((0, 0.9, 10, 10, 60, 60))])
     assert metrics["AR100"] == pytest.approx(50)
     assert not math.isnan(metrics["AP"])
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("field", ["ignore", "difficult"])
-def test_ignored_objects_count_neither_way(tmp_path, backend, field):
-    """Found or not, an ignored object changes nothing; it takes one detection, by IoU, and a second one is wrong."""
-    marked = {field: 1}
-    file = write(tmp_path, truth([[(2, 10, 10, 40, 40), (2, 100, 100, 50, 50, marked)]]))
-    real, hit, inside = (0, 0.5, 10, 10, 50, 50), (0, 0.9, 100, 100, 150, 150), (0, 0.8, 100, 100, 120, 120)
-    assert evaluate(file, [detections(real)], backend)["AP"] == pytest.approx(100)
-    assert evaluate(file, [detections(real, hit)], backend)["AP"] == pytest.approx(100)
-    again = (0, 0.7, 100, 100, 150, 150)
-    assert evaluate(file, [detections(real, hit, again)], backend)["AP"] == pytest.approx(50)
-    assert evaluate(file, [detections(real, inside)], backend)["AP"] == pytest.approx(50)  # no crowd: IoU is 0.16
-    crowd = write(tmp_path, truth([[(2, 10, 10, 40, 40), (2, 100, 100, 50, 50, {"iscrowd": 1})]]))
-    assert evaluate(crowd, [detections(real, hit, again, inside)], backend)["AP"] == pytest.approx(100)
-
-
-@pytest.mark.parametrize("kinds", [("bbox",), ("bbox", "segm")])
-def test_ignored_masks_count_neither_way(tmp_path, kinds):
-    file = write(tmp_path, truth([[(2, 10, 10, 40, 40), (2, 100, 100, 50, 50, {"ignore": "1"})]]))
-    masks = torch.zeros(2, 200, 300, dtype=torch.bool)
-    masks[0, 10:50, 10:50] = masks[1, 100:150, 100:150] = True
-    found = detections((0, 0.5, 10, 10, 50, 50), (0, 0.9, 100, 100, 150, 150), masks=masks)
-    metrics = evaluate(file, [found], kinds=kinds)
-    assert metrics["AP"] == pytest.approx(100)
-    assert metrics.get("segm", metrics)["AP"] == pytest.approx(100)
-
-
-def test_classes_of_one_name_keep_their_own_numbers(tmp_path):
-    data = truth([[(2, 10, 10, 40, 40), (9, 100, 100, 50, 40)]])
-    for row in data["categories"]:
-        row["name"] = "cat"
-    metrics = evaluate(write(tmp_path, data), [detections((0, 0.9, 10, 10, 50, 50))])
-    assert metrics["per_class"] == {"cat (2)": pytest.approx(100), "cat (4)": None, "cat (9)": 0.0}
-
-
-def test_names_and_sizes_may_be_missing_and_a_byte_order_mark_may_be_there(tmp_path):
-    data = truth([[(2, 10, 10, 40, 40)]])
-    for row in data["categories"]:
-        del row["name"]
-    for row in data["images"]:
-        del row["height"], row["width"]
-    file = tmp_path / "truth.json"
-    file.write_text(json.dumps(data), encoding="utf-8-sig")
-    metrics = evaluate(file, [detections((0, 0.9, 10, 10, 50, 50))])
-    assert metrics["per_class"] == {"2": pytest.approx(100), "4": None, "9": None}
-    with pytest.raises(ValueError, match=r"images\[0\] has no 'height'"):  # masks are drawn at it
-        evaluate(file, [detections(masks=torch.zeros(0, 200, 300))], kinds=("segm",))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"bbox": None}, r"annotations\[0\] has bbox = None"),
-        ({"iscrowd": "no idea"}, r"annotations\[0\] has 'iscrowd' = 'no idea'; write 0 or 1"),
-        ({"category_id": None}, r"annotations\[0\] has 'category_id' = None"),
-    ],
-)
-def test_the_broken_record_is_named(tmp_path, change, message):
-    with pytest.raises(ValueError, match=message):
-        CocoEvaluator(write(tmp_path, truth([[(2, 10, 10, 40, 40, change)]])))
-
-
-def test_two_images_of_one_id_are_refused(tmp_path):
-    data = truth([[(2, 10, 10, 40, 40)], []])
-    data["images"][1]["id"] = 5
-    with pytest.raises(ValueError, match=r"image id 5 belongs to '0\.png', '1\.png'"):
-        CocoEvaluator(write(tmp_path, data))

@@ -75,10 +75,10 @@ def test_no_object_has_no_threshold() -> None:
     assert best_thresholds(truth(), found((1, 5, C, 0.9)), ["cat"], [5])["all"] is None
 
 
-def test_ignored_objects_take_one_detection_and_crowds_any_number() -> None:
+def test_ignored_objects_and_crowds_take_any_number_of_detections() -> None:
     detections = found((1, 5, A, 0.9), (1, 5, A, 0.8), (1, 5, (0, 0, 5, 5), 0.7))
     assert match(truth((1, 5, A)), detections).tolist() == [RIGHT, WRONG, WRONG]
-    assert match(truth((1, 5, A, False, True)), detections).tolist() == [IGNORED, WRONG, WRONG]
+    assert match(truth((1, 5, A, False, True)), detections).tolist() == [IGNORED, IGNORED, WRONG]
     assert match(truth((1, 5, A, True, False)), detections).tolist() == [IGNORED, IGNORED, IGNORED]
     both = truth((1, 5, A), (1, 5, A, True, False))
     assert match(both, detections).tolist() == [RIGHT, IGNORED, IGNORED]

@@ -244,8 +244,8 @@ def test_detections_are_the_detectors(family: str, tmp_path: Path) -> None:
         if "masks" in got:
             assert isinstance(model, (MaskRCNN, CascadeMaskRCNN))
             with torch.no_grad():
-                wanted = model.predict_masks(model.extract_features(pkdzoo.Batch(images.float(), sizes)), found)
-            for i, (masks, want) in enumerate(zip(wanted, found)):
+                expected = model.predict_masks(model.extract_features(pkdzoo.Batch(images.float(), sizes)), found)
+            for i, (masks, want) in enumerate(zip(expected, found)):
                 order = (got["boxes"][i, : len(want), None] - want.boxes).abs().amax(dim=-1).argmin(dim=0)
                 assert float((got["masks"][i, order] - masks).abs().max()) < 1e-3
 
@@ -260,12 +260,12 @@ def test_openvino_agrees(family: str, tmp_path: Path) -> None:
     compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     images, sizes = make_images(BATCHES[0])
     results = compiled({"images": images.numpy(), "sizes": sizes.numpy()})
-    wanted = run(open_session(path), images, sizes)
-    got = {name: torch.from_numpy(results[name]) for name in wanted}
-    assert wanted["counts"].min() >= 5, "the comparison would say nothing"
+    expected = run(open_session(path), images, sizes)
+    got = {name: torch.from_numpy(results[name]) for name in expected}
+    assert expected["counts"].min() >= 5, "the comparison would say nothing"
     assert all(value.isfinite().all() for value in got.values())
-    for i, count in enumerate(wanted["counts"].tolist()):
-        rows = pkdzoo.Detections(*(wanted[name][i, :count] for name in ("boxes", "scores", "labels")))
+    for i, count in enumerate(expected["counts"].tolist()):
+        rows = pkdzoo.Detections(*(expected[name][i, :count] for name in ("boxes", "scores", "labels")))
         same_detections(got, i, rows, (images.shape[2], images.shape[3]))
 
 
@@ -286,11 +286,11 @@ def test_no_region_of_a_graph_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         features = model.extract_features(pkdzoo.Batch(torch.rand(1, 3, 224, 256) * 255, [(224, 256)]))
         result = graph.pool(features, boxes, 7)
-        wanted = model.pool(features, [boxes[0]], 7)
+        expected = model.pool(features, [boxes[0]], 7)
     assert len(seen) == model.roi_levels
     assert all((rois[:, 3:] > rois[:, 1:3]).all() for rois in seen)
     full = torch.tensor([True, True, False, False, True])
-    torch.testing.assert_close(result[full], wanted[full])
+    torch.testing.assert_close(result[full], expected[full])
     assert not result[~full].any()
 
 
@@ -384,6 +384,6 @@ def test_programs_of_torch_export(what: What, tmp_path: Path) -> None:
     assert names == [f"class_{i}" for i in range(5)] and rule["divisor"] == 32
     model = tiny("atss")
     with torch.no_grad():
-        wanted = build_graph(model, what)(images, sizes)
-    for got, want in zip(torch.load(tmp_path / "outputs.pt"), wanted, strict=True):
+        expected = build_graph(model, what)(images, sizes)
+    for got, want in zip(torch.load(tmp_path / "outputs.pt"), expected, strict=True):
         assert torch.equal(got, want)

@@ -104,7 +104,7 @@ def images() -> dict[str, bytes]:
     exif = Image.Exif()
     exif[0x0112] = 6
     found = {}
-    picture = Image.radial_gradient("L").resize((24, 16)).convert("RGB")
+    image = Image.radial_gradient("L").resize((24, 16)).convert("RGB")
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
     for name, options in {
         "a.jpg": {"exif": exif, "xmp": xmp},
@@ -121,10 +121,10 @@ def images() -> dict[str, bytes]:
     }.items():
         buffer = io.BytesIO()
         buffer.name = name
-        picture.save(buffer, **options)
+        image.save(buffer, **options)
         found[name] = buffer.getvalue()
     buffer = io.BytesIO()
-    picture.quantize(16).save(buffer, "PNG", transparency=bytes(range(16)))
+    image.quantize(16).save(buffer, "PNG", transparency=bytes(range(16)))
     return {**found, "palette.png": buffer.getvalue()}
 
 

@@ -16,8 +16,18 @@ FAMILIES = ("retina", "fcos", "gfl", "atss", "tood", "reppoints", "faster_rcnn")
 
 
 def apart(one: pkdzoo.Detections, other: pkdzoo.Detections) -> float:
+    """Largest distance in pixels of a box to the nearest one of its class and score on the other side.
+
+    The lists may be in another order where scores are equal to the last digits.
+    """
     assert len(one) == len(other)
-    return float((one.boxes.cpu() - other.boxes.cpu()).abs().max()) if len(one) else 0.0
+    one, other = one.to("cpu"), other.to("cpu")
+    if not len(one):
+        return 0.0
+    far = (one.boxes[:, None] - other.boxes).abs().amax(dim=-1)
+    unlike = (one.labels[:, None] != other.labels) | ((one.scores[:, None] - other.scores).abs() > 1e-4)
+    far[unlike] = float("inf")
+    return float(torch.cat([far.amin(dim=0), far.amin(dim=1)]).max())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

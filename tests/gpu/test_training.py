@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.kd_reference import tiny_batch, tiny_detector
-from helpers.published import every_recipe, family, is_published
+from helpers.published import every_recipe, is_published, narrowest
 
 import pkdzoo
 from pkdzoo.training import Optim
@@ -17,12 +17,22 @@ from pkdzoo.training.optim import build_optimizer
 
 STEPS = 20
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-FAMILIES = ("retina", "fcos", "gfl", "atss", "tood", "reppoints", "faster_rcnn")
-TINY = {"mask_rcnn": "faster_rcnn_r10w16"}  # there is no narrow Mask R-CNN; its pyramid is the same
+FAMILIES = (
+    "retina_r50",
+    "fcos_r50_caffe",
+    "gfl_r50",
+    "atss_r50",
+    "tood_r50",
+    "reppoints_r50",
+    "faster_rcnn_r50",
+    "rtmdet_s",
+)
 
 
-def narrow(family_name: str) -> str:
-    return TINY.get(family_name, f"{family_name}_r10w16")
+def narrow(name: str, seed: int = 0) -> pkdzoo.Detector:
+    """The narrowest detector of a name's family, with random weights of a seed."""
+    model, arguments = narrowest(name)
+    return tiny_detector(model, seed, **arguments)
 
 
 def train(distiller: pkdzoo.Distiller, device: torch.device, dtype: torch.dtype | None) -> list[dict[str, float]]:
@@ -55,7 +65,7 @@ def check(history: list[dict[str, float]]) -> None:
 def test_each_family_learns(name: str, precision: str, compiled: bool, device: torch.device, record: Any) -> None:
     if compiled and device.type == "cuda":
         torch.compiler.reset()
-    student, teacher = tiny_detector(narrow(name)), tiny_detector(narrow(name), seed=1)
+    student, teacher = narrow(name), narrow(name, seed=1)
     if compiled:
         student.to(memory_format=torch.channels_last)
         student.backbone.compile()
@@ -73,8 +83,7 @@ def test_each_method_stays_finite(method: str, precision: str, device: torch.dev
     published = (recipe for _, recipe in every_recipe() if is_published(recipe) and recipe.distill is not None)
     recipe = next(recipe for recipe in published if method in recipe.distill.methods)
     assert recipe.distill is not None
-    student = tiny_detector(narrow(family(recipe.model)))
-    teacher = tiny_detector(narrow(family(recipe.distill.teacher)), seed=1)
+    student, teacher = narrow(recipe.model), narrow(recipe.distill.teacher, seed=1)
     options = dict(recipe.distill.methods[method])
     history = train(pkdzoo.Distiller(student, teacher, {method: options}), device, HALF[precision])
     check(history)

@@ -32,8 +32,8 @@ def sampled_error(found: Tensor | None, figures: dict[str, Any]) -> float:
     """Largest difference at the sampled places, relative to the reference's largest value."""
     assert found is not None
     assert list(found.shape) == figures["shape"]
-    wanted = torch.tensor(figures["value"])
-    return float((found.flatten()[torch.tensor(figures["index"])] - wanted).abs().max() / figures["abs_max"])
+    expected = torch.tensor(figures["value"])
+    return float((found.flatten()[torch.tensor(figures["index"])] - expected).abs().max() / figures["abs_max"])
 
 
 def mgd_draws(name: str, seed: int = 0) -> Callable[[int, tuple[int, ...]], Tensor]:
@@ -69,19 +69,19 @@ def tiny_batch(size: tuple[int, int] = (96, 128), seed: int = 0) -> pkdzoo.Batch
 
 def depths_of(table: dict[str, list[int]], other: dict[str, list[int]]) -> dict[str, list[int]]:
     """A table of shapes with backbone and laterals of another."""
-    body = ("backbone.", "neck.lateral_convs.")
-    rest = {key: shape for key, shape in table.items() if not key.startswith(body)}
-    return {**{key: shape for key, shape in other.items() if key.startswith(body)}, **rest}
+    shared = ("backbone.", "neck.lateral_convs.")
+    rest = {key: shape for key, shape in table.items() if not key.startswith(shared)}
+    return {**{key: shape for key, shape in other.items() if key.startswith(shared)}, **rest}
 
 
-def gradient_error(model: pkdzoo.Detector, wanted: dict[str, float]) -> float:
+def gradient_error(model: pkdzoo.Detector, expected: dict[str, float]) -> float:
     """Largest relative difference of a parameter's gradient norm; tiny norms count relative to the largest."""
     parameters = dict(model.named_parameters())
-    ours = {key: next(iter(to_our_keys({key: torch.zeros(())}, model.key_rules))) for key in wanted}
+    ours = {key: next(iter(to_our_keys({key: torch.zeros(())}, model.key_rules))) for key in expected}
     assert {key for key, p in parameters.items() if p.requires_grad} == set(ours.values())
-    floor = 1e-6 * max(wanted.values())
+    floor = 1e-6 * max(expected.values())
     errors = []
-    for key, norm in wanted.items():
+    for key, norm in expected.items():
         grad = parameters[ours[key]].grad
         assert grad is not None, key
         errors.append(max(abs(float(grad.norm()) - norm) - floor, 0) / max(norm, floor))

@@ -15,6 +15,7 @@ from pkdzoo.models._registry import find
 from pkdzoo.training import Recipe, load_recipes
 
 RECIPES = ROOT / "recipes"
+INSTEAD = {"mask_rcnn": "faster_rcnn", "cascade_rcnn": "faster_rcnn"}  # there is no narrow one of these families
 GOLDEN: dict[str, Any] = reference.load("recipes")
 
 
@@ -50,22 +51,32 @@ def family(name: str) -> str:
     return find(name)[0].family
 
 
+def narrowest(name: str) -> tuple[str, dict[str, Any]]:
+    """The narrowest detector of a family, and its arguments; of an RTMDet in the same dialect."""
+    kind = family(name)
+    if kind == "rtmdet":
+        dialect = "_yolo" if "_yolo" in name else ""
+        return f"rtmdet_tiny{dialect}", {"width": 0.0625, "depth": 0.167}
+    return f"{INSTEAD.get(kind, kind)}_r10w16", {}
+
+
 def shrunken(recipe: Recipe) -> list[str]:
     """Assignments for --set that leave of a recipe its method and its losses, for two steps on small images.
 
-    Student and teacher become the narrowest detectors of their families, without weights; Mask and Cascade R-CNN, of
-    which there is no narrow one, become Faster R-CNN. Optimizer, clipping, sizes drawn and what is inherited or frozen
-    stay.
+    Student and teacher become the narrowest detectors of their families, without weights. Optimizer, clipping, sizes
+    drawn and what is inherited or frozen stay.
     """
-    tiny = {"mask_rcnn": "faster_rcnn", "cascade_rcnn": "faster_rcnn"}
     neck = {key: value for key, value in recipe.model_args.items() if key in ("extra", "relu_before_extra")}
-    short = "[64,80]" if isinstance(recipe.data.short, tuple) else "64"
+    model, arguments = narrowest(recipe.model)
+    short, long = "[64,80]" if isinstance(recipe.data.short, tuple) else "64", 120
+    if recipe.data.mix is not None:
+        short, long = "96", 96  # squares
     words = [
-        f"model={tiny.get(family(recipe.model), family(recipe.model))}_r10w16",
-        f"model_args={json.dumps(neck)}",
+        f"model={model}",
+        f"model_args={json.dumps({**arguments, **neck})}",
         "init=none",
         f"data.short={short}",
-        "data.long=120",
+        f"data.long={long}",
         "data.batch_size=2",
         "data.workers=0",
         "data.min_image_size=0",
@@ -75,10 +86,10 @@ def shrunken(recipe: Recipe) -> list[str]:
         "logging.log_every=1",
     ]
     if recipe.distill is not None:
-        teacher = family(recipe.distill.teacher)
+        teacher, arguments = narrowest(recipe.distill.teacher)
         words += [
-            f"distill.teacher={tiny.get(teacher, teacher)}_r10w16",
-            'distill.teacher_args={"num_classes": 6}',
+            f"distill.teacher={teacher}",
+            f"distill.teacher_args={json.dumps({**arguments, 'num_classes': 6})}",
             "distill.teacher_weights=random",
         ]
     return [word for assignment in words for word in ("--set", assignment)]

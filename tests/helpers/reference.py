@@ -144,13 +144,13 @@ def matched_share(found: pkdzoo.Detections, figures: dict[str, Any], scale: floa
     Both are clipped to the original image of ``size`` (height, width), because TOOD's reference boxes are not; of a
     box that nothing is left of, the corners are compared.
     """
-    wanted = clip_boxes(torch.tensor(figures["boxes"]).reshape(-1, 4), (size[0], size[1]))
-    if not len(wanted):
+    expected = clip_boxes(torch.tensor(figures["boxes"]).reshape(-1, 4), (size[0], size[1]))
+    if not len(expected):
         return 1.0
     boxes = clip_boxes(found.boxes * scale, (size[0], size[1]))
-    empty = (wanted[:, 2:] <= wanted[:, :2]).any(dim=1)
-    near = (wanted[:, None] - boxes).abs().amax(dim=-1) < 0.01
-    fits = torch.where(empty[:, None], near, box_iou(wanted, boxes) > 0.99)
+    empty = (expected[:, 2:] <= expected[:, :2]).any(dim=1)
+    near = (expected[:, None] - boxes).abs().amax(dim=-1) < 0.01
+    fits = torch.where(empty[:, None], near, box_iou(expected, boxes) > 0.99)
     fits &= torch.tensor(figures["labels"])[:, None] == found.labels
     fits &= (torch.tensor(figures["scores"])[:, None] - found.scores).abs() < 1e-3
     return float(fits.any(dim=1).float().mean())
@@ -177,24 +177,24 @@ def positives_of(trace: Any, image: int) -> dict[str, Any]:
 def overlap_error(trace: Any, assignment: list[dict[str, Any]]) -> float:
     """Largest difference of an IoU of a positive prior; the positives themselves must be those of the reference."""
     errors = []
-    for image, wanted in enumerate(assignment):
+    for image, expected in enumerate(assignment):
         found = positives_of(trace, image)
         for what in ("positive", "box", "label"):
-            assert what not in wanted or found[what] == wanted[what], f"image {image}: {what}"
-        errors.append(float((found["overlap"] - torch.tensor(wanted["overlap"])).abs().max()))
+            assert what not in expected or found[what] == expected[what], f"image {image}: {what}"
+        errors.append(float((found["overlap"] - torch.tensor(expected["overlap"])).abs().max()))
     return max(errors)
 
 
-def gradient_error(model: pkdzoo.Detector, wanted: dict[str, float]) -> float:
+def gradient_error(model: pkdzoo.Detector, expected: dict[str, float]) -> float:
     """Largest relative difference of a parameter's gradient norm; exactly the reference's parameters are trained.
 
     Norms below a millionth of the largest are zero in float32 and are compared with that millionth.
     """
-    ours = {key: next(iter(to_our_keys({key: torch.zeros(())}, model.key_rules))) for key in wanted}
+    ours = {key: next(iter(to_our_keys({key: torch.zeros(())}, model.key_rules))) for key in expected}
     parameters = dict(model.named_parameters())
     assert {key for key, p in parameters.items() if p.requires_grad} == set(ours.values())
-    floor = 1e-6 * max(wanted.values())
-    errors = [abs(float(parameters[ours[key]].grad.norm()) - norm) / max(norm, floor) for key, norm in wanted.items()]
+    floor = 1e-6 * max(expected.values())
+    errors = [abs(float(parameters[ours[key]].grad.norm()) - norm) / max(norm, floor) for key, norm in expected.items()]
     return max(errors)
 
 
@@ -226,11 +226,11 @@ def our_losses(losses: dict[str, float]) -> dict[str, float]:
     return sums
 
 
-def loss_error(found: dict[str, Tensor], wanted: dict[str, float]) -> float:
+def loss_error(found: dict[str, Tensor], expected: dict[str, float]) -> float:
     """Largest relative difference of a kind of loss; a millionth of the total counts as zero."""
-    assert set(found) == set(wanted), f"{sorted(found)} for {sorted(wanted)}"
-    floor = 1e-6 * sum(wanted.values())
-    return max(abs(float(found[key].detach()) - value) / max(value, floor) for key, value in wanted.items())
+    assert set(found) == set(expected), f"{sorted(found)} for {sorted(expected)}"
+    floor = 1e-6 * sum(expected.values())
+    return max(abs(float(found[key].detach()) - value) / max(value, floor) for key, value in expected.items())
 
 
 def print_row(name: str, errors: dict[str, float]) -> None:

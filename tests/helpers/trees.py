@@ -128,6 +128,7 @@ TREES: dict[str, tuple[str, Callable[[Path], None]]] = {  # format, and a functi
     "yolo": ("yolo", yolo),
     "xml_apart": ("xml", lambda r: per_image(r, xml, ".xml", "images/{split}", "annotations/{split}", "validation")),
     "xml_beside": ("xml", lambda r: per_image(r, xml, ".xml", "{split}", "{split}", "valid")),
+    "xml_in_splits": ("xml", lambda r: per_image(r, xml, ".xml", "{split}/images", "{split}/annotations", "valid")),
     "xml_with_csv": ("xml", lambda root: tensorflow(root, True)),
     "labelme": ("labelme", lambda r: per_image(r, labelme_json, ".json", "{split}", "{split}", "dev")),
     "labelme_apart": ("labelme", labelme_apart),

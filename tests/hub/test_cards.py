@@ -16,7 +16,8 @@ from markdown_it import MarkdownIt
 
 import pkdzoo
 from pkdzoo.hub.card import COCO, Card, DataSet
-from pkdzoo.hub.card_text import HUB_METRICS, UnknownLicense, eval_results, front_matter, render
+from pkdzoo.hub.card_licenses import UnknownLicense
+from pkdzoo.hub.card_text import HUB_METRICS, eval_results, front_matter, render
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.maintain.cards import zoo_cards
 from pkdzoo.models._card import card_of
@@ -32,10 +33,10 @@ def read_front(text: str) -> ModelCardData:
 
 
 def test_cards_on_disk_are_what_the_registry_says() -> None:
-    wanted = zoo_cards(ROOT / "recipes")
+    expected = zoo_cards(ROOT / "recipes")
     found = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "hub_cards").glob("*.md")}
-    assert sorted(found) == sorted(wanted)
-    stale = [name for name, text in wanted.items() if found[name] != text]
+    assert sorted(found) == sorted(expected)
+    stale = [name for name, text in expected.items() if found[name] != text]
     assert not stale, "write them again: python -m pkdzoo.maintain cards"
 
 
@@ -99,9 +100,9 @@ def test_all_unknown_licenses_are_named_at_once() -> None:
     words = r"licenses of the weights and of the data set \(pets\) and of the teacher \(big\) are unknown: "
     with pytest.raises(
         UnknownLicense, match=words + "write --license ID --data-license ID --teacher-license ID"
-    ) as told:
+    ) as raised:
         render(card)
-    assert told.value.card is card
+    assert raised.value.card is card
 
 
 def test_front_matter() -> None:

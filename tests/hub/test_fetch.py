@@ -75,10 +75,10 @@ def test_published_names_from_a_mirror(
     monkeypatch.setattr(_registry, "_ENTRIES", {**_registry._ENTRIES, entry.name: ours})
     monkeypatch.setenv("PKDZOO_MIRROR", server.url)
     model = pkdzoo.create_detector(name, pretrained=True, cache_dir=tmp_path)
-    wanted = pkdzoo.load_checkpoint(pkdzoo.create_detector(FULL[name]), theirs)
-    assert same(model, dict(wanted.state_dict()))
+    expected = pkdzoo.load_checkpoint(pkdzoo.create_detector(FULL[name]), theirs)
+    assert same(model, dict(expected.state_dict()))
     server.files.clear()
-    assert same(pkdzoo.create_detector(name, pretrained=True, cache_dir=tmp_path), dict(wanted.state_dict()))
+    assert same(pkdzoo.create_detector(name, pretrained=True, cache_dir=tmp_path), dict(expected.state_dict()))
 
 
 def test_the_cache_is_where_the_environment_says(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any
@@ -126,8 +127,8 @@ def test_threads_share_a_model_in_train_mode(pixels: np.ndarray) -> None:
 
     for _ in range(3):
         with ThreadPoolExecutor(4) as pool:
-            for result, wanted in zip(pool.map(predict, range(4)), expected):
-                assert torch.allclose(result.scores, wanted.scores, atol=1e-5)
+            for result, own in zip(pool.map(predict, range(4)), expected):
+                assert torch.allclose(result.scores, own.scores, atol=1e-5)
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
@@ -137,11 +138,22 @@ def test_threads_share_a_model_in_train_mode(pixels: np.ndarray) -> None:
 def test_half_precision(name: str, dtype: torch.dtype, pixels: np.ndarray) -> None:
     torch.manual_seed(0)
     model = pkdzoo.create_detector(name, num_classes=3, resize=(64, 96))
-    wanted = found(model.predict(pixels, threshold=0.0, max_detections=10))
+    expected = found(model.predict(pixels, threshold=0.0, max_detections=10))
     result = found(model.to(dtype).predict(pixels, threshold=0.0, max_detections=10))
     assert result.boxes.dtype == result.scores.dtype == torch.float32
-    assert len(result) == len(wanted)
-    assert torch.allclose(result.scores, wanted.scores, atol=2e-3)
+    assert len(result) == len(expected)
+    assert torch.allclose(result.scores, expected.scores, atol=2e-3)
+
+
+def test_the_wrapper_of_torch_compile_warns(pixels: np.ndarray) -> None:
+    model = detector()
+    compiled = torch.compile(model, backend="eager")
+    for name in ("predict", "predict_stream"):
+        with pytest.warns(UserWarning, match=rf"torch.compile\(model\).{name} runs uncompiled.*model.compile\(\)"):
+            getattr(compiled, name)(pixels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(pixels)
 
 
 @pytest.mark.slow
@@ -154,8 +166,8 @@ def test_compiled_parts_predict(pixels: np.ndarray) -> None:
         return graph.forward
 
     model = detector()
-    wanted = found(model.predict(pixels, threshold=0.0))
+    expected = found(model.predict(pixels, threshold=0.0))
     model.compile(backend=backend)
     result = found(model.predict(pixels, threshold=0.0))
     assert graphs >= 3  # backbone, neck and head
-    assert torch.allclose(result.scores, wanted.scores, atol=1e-6)
+    assert torch.allclose(result.scores, expected.scores, atol=1e-6)

@@ -16,8 +16,8 @@ from pkdzoo.models.backbones import build_backbone
 def test_starts_as_an_ordinary_convolution(stride: int, groups: int) -> None:
     layer = DeformConv(8, 12, stride=stride, groups=groups)
     x = torch.randn(2, 8, 7, 10)
-    wanted = F.conv2d(x, layer.weight, stride=stride, padding=1, groups=groups)
-    torch.testing.assert_close(layer(x), wanted, rtol=1e-5, atol=1e-5)
+    expected = F.conv2d(x, layer.weight, stride=stride, padding=1, groups=groups)
+    torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_shift_of_whole_cells_moves_the_image() -> None:
@@ -27,8 +27,8 @@ def test_a_shift_of_whole_cells_moves_the_image() -> None:
     shift = torch.zeros(1, 18, 9, 9)
     shift[:, 0::2] = 1.0
     down = torch.cat([x[:, :, 1:], torch.zeros(1, 3, 1, 9)], dim=2)
-    wanted = F.conv2d(down, layer.weight, padding=1)
-    torch.testing.assert_close(layer(x, shift)[:, :, 1:-1], wanted[:, :, 1:-1], rtol=1e-5, atol=1e-5)
+    expected = F.conv2d(down, layer.weight, padding=1)
+    torch.testing.assert_close(layer(x, shift)[:, :, 1:-1], expected[:, :, 1:-1], rtol=1e-5, atol=1e-5)
 
 
 def test_maps_smaller_than_the_kernel() -> None:

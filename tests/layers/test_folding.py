@@ -96,7 +96,7 @@ class Reversed(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "foreign",
+    "layers",
     [
         nn.Sequential(nn.Conv2d(3, 8, 3), NormAct(8)),
         nn.Sequential(nn.Conv2d(3, 8, 3), Reversed()),
@@ -105,27 +105,27 @@ class Reversed(nn.Module):
     ],
     ids=["norm with activation", "other order", "parametrized", "no statistics"],
 )
-def test_what_is_more_than_a_plain_pair_is_kept(foreign: nn.Module) -> None:
+def test_what_is_more_than_a_plain_pair_is_kept(layers: nn.Module) -> None:
     model = detector()
-    model.backbone.foreign = foreign
-    for layer in foreign.modules():
+    model.backbone.layers = layers
+    for layer in layers.modules():
         if isinstance(layer, nn.BatchNorm2d) and layer.track_running_stats:
             layer.running_mean.normal_()
             layer.running_var.uniform_(0.5, 1.5)
     x = torch.randn(2, 3, 16, 16)
-    foreign.eval()
-    before, norms = foreign(x), sum(isinstance(layer, nn.BatchNorm2d) for layer in foreign.modules())
+    layers.eval()
+    before, norms = layers(x), sum(isinstance(layer, nn.BatchNorm2d) for layer in layers.modules())
     model.optimize()
-    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in foreign.modules()) == norms
-    assert torch.allclose(foreign(x), before, atol=1e-5)
+    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in layers.modules()) == norms
+    assert torch.allclose(layers(x), before, atol=1e-5)
 
 
 def test_a_norm_without_weights_is_folded() -> None:
-    body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False)).eval()
-    body[1].running_mean.normal_()
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False)).eval()
+    layers[1].running_mean.normal_()
     x = torch.randn(2, 3, 16, 16)
-    before = body(x)
-    assert fold_norms(body) == 1 and torch.allclose(body(x), before, atol=1e-6)
+    before = layers(x)
+    assert fold_norms(layers) == 1 and torch.allclose(layers(x), before, atol=1e-6)
 
 
 def test_of_a_foreign_module_nothing_is_folded() -> None:

@@ -61,9 +61,9 @@ def test_equals_mmdetection(name: str) -> None:
     errors["head"] = max(error_of(parts[int(o)][int(at)], case["head"][key]) for key, (o, at) in places.items())
     scale = case["original_shapes"][0][0] / case["image_shapes"][0][0]
     shares = []
-    for found, wanted, size in zip(detections, case["detections"], case["original_shapes"], strict=True):
-        assert len(found) == len(wanted["boxes"])
-        shares.append(matched_share(found, wanted, scale, size))
+    for found, expected, size in zip(detections, case["detections"], case["original_shapes"], strict=True):
+        assert len(found) == len(expected["boxes"])
+        shares.append(matched_share(found, expected, scale, size))
     errors["unmatched"] = 1 - min(shares)
 
     for phase, epoch in PHASES.items():
@@ -76,9 +76,9 @@ def test_equals_mmdetection(name: str) -> None:
         if "assignment" in case:
             errors["overlaps"] = overlap_error(trained, case["assignment"])
         total = sum(trained.losses.values())
-        wanted = our_losses(case[f"losses{phase}"])
-        errors[f"loss{phase}"] = abs(float(total.detach()) / sum(wanted.values()) - 1)
-        errors[f"kind{phase}"] = loss_error(trained.losses, wanted)
+        expected = our_losses(case[f"losses{phase}"])
+        errors[f"loss{phase}"] = abs(float(total.detach()) / sum(expected.values()) - 1)
+        errors[f"kind{phase}"] = loss_error(trained.losses, expected)
         total.backward()
         errors[f"gradients{phase}"] = gradient_error(model, case[f"grad_norms{phase}"])
     print_row(name, errors)
@@ -89,8 +89,10 @@ def test_equals_mmdetection(name: str) -> None:
 def check_masks(drawn: list[torch.Tensor], detections: list[pkdzoo.Detections], case: dict[str, Any]) -> None:
     """Areas of the masks pasted into the original image, as in the reference; two border pixels of tolerance."""
     scale = case["original_shapes"][0][0] / case["image_shapes"][0][0]
-    for masks, found, wanted, size in zip(drawn, detections, case["detections"], case["original_shapes"], strict=True):
+    for masks, found, expected, size in zip(
+        drawn, detections, case["detections"], case["original_shapes"], strict=True
+    ):
         areas = paste_masks(masks, found.boxes * scale, tuple(size)).flatten(1).sum(dim=1)
-        overlaps = box_iou(torch.tensor(wanted["boxes"]), found.boxes * scale)
-        match = torch.where(torch.tensor(wanted["labels"])[:, None] == found.labels, overlaps, 0.0).argmax(dim=1)
-        assert (areas[match] - torch.tensor(wanted["mask_areas"])).abs().max() <= 2
+        overlaps = box_iou(torch.tensor(expected["boxes"]), found.boxes * scale)
+        match = torch.where(torch.tensor(expected["labels"])[:, None] == found.labels, overlaps, 0.0).argmax(dim=1)
+        assert (areas[match] - torch.tensor(expected["mask_areas"])).abs().max() <= 2

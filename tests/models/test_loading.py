@@ -61,7 +61,7 @@ def test_the_student_of_a_distiller(model: pkdzoo.Detector, tmp_path: Path) -> N
 @pytest.mark.parametrize("kind", ["student", "distiller", "part", "parallel", "average"])
 def test_compiled_and_wrapped_students(model: pkdzoo.Detector, kind: str) -> None:
     student = pkdzoo.create_detector("retina_r10w16")
-    wanted = dict(student.state_dict())
+    expected = dict(student.state_dict())
     wrapped: torch.nn.Module
     if kind == "student":
         wrapped = torch.compile(student)  # type: ignore[assignment]
@@ -75,8 +75,8 @@ def test_compiled_and_wrapped_students(model: pkdzoo.Detector, kind: str) -> Non
     else:
         wrapped = torch.optim.swa_utils.AveragedModel(student)  # type: ignore[no-untyped-call]
     state = wrapped.state_dict()
-    assert set(state) != set(wanted)
-    assert equal(pkdzoo.load_checkpoint(model, state), wanted)
+    assert set(state) != set(expected)
+    assert equal(pkdzoo.load_checkpoint(model, state), expected)
 
 
 @pytest.mark.parametrize("averaged", [False, True])
@@ -86,15 +86,15 @@ def test_the_student_of_a_checkpoint_of_the_training(model: pkdzoo.Detector, tmp
     average = build_average(student, 0.9 if averaged else None)
     optimizer = torch.optim.SGD(task.parameters(), 0.1)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    wanted = {key: value.clone() for key, value in student.state_dict().items()}
+    expected = {key: value.clone() for key, value in student.state_dict().items()}
     if averaged:  # the student trains on; its average is what is evaluated and published
         with torch.no_grad():
             next(student.parameters()).add_(1.0)
     (tmp_path / "checkpoints").mkdir()
     tensors, rest = snapshot(task, optimizer, scheduler, None, average)
     folder = save_checkpoint(tmp_path, Progress(step=3), tensors, rest, keep=1)
-    assert equal(pkdzoo.load_checkpoint(model, folder), wanted)
-    assert equal(pkdzoo.load_checkpoint(model, folder / "model.safetensors"), wanted)
+    assert equal(pkdzoo.load_checkpoint(model, folder), expected)
+    assert equal(pkdzoo.load_checkpoint(model, folder / "model.safetensors"), expected)
     with pytest.raises(FileNotFoundError, match=r"is a folder without model\.safetensors: write the path of a file"):
         pkdzoo.load_checkpoint(model, tmp_path)
 

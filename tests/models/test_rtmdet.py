@@ -60,9 +60,9 @@ def test_equals_mmyolo(name: str) -> None:
     errors["head"] = max(error_of(parts[int(o)][int(at)], case["head"][key]) for key, (o, at) in places.items())
     scale = case["original_shapes"][0][0] / case["image_shapes"][0][0]
     shares = []
-    for found, wanted, size in zip(model.detect(batch), case["detections"], case["original_shapes"], strict=True):
-        assert len(found) == len(wanted["boxes"])
-        shares.append(matched_share(found, wanted, scale, size))
+    for found, expected, size in zip(model.detect(batch), case["detections"], case["original_shapes"], strict=True):
+        assert len(found) == len(expected["boxes"])
+        shares.append(matched_share(found, expected, scale, size))
     errors["unmatched"] = 1 - min(shares)
     errors["overlaps"] = overlap_error(trace, case["assignment"])
     total = sum(trace.losses.values())
@@ -99,11 +99,11 @@ def test_checkpoints_of_every_layout(tmp_path: Path) -> None:
     wrapped |= {f"teacher.{key}": torch.zeros(1) for key in as_mmyolo(state)}
     wrapped["distiller.connectors.fpn0_s.conv_module.conv.weight"] = torch.zeros(1)
     torch.save({"state_dict": wrapped, "meta": {"epoch": 300}}, tmp_path / "razor.pth")
-    wanted = pkdzoo.load_checkpoint(pkdzoo.create_detector("rtmdet_tiny_kd_s"), state).state_dict()
-    for source in (once, as_mmyolo(state), as_mmyolo(once), wrapped, tmp_path / "razor.pth", wanted):
+    expected = pkdzoo.load_checkpoint(pkdzoo.create_detector("rtmdet_tiny_kd_s"), state).state_dict()
+    for source in (once, as_mmyolo(state), as_mmyolo(once), wrapped, tmp_path / "razor.pth", expected):
         found = pkdzoo.load_checkpoint(pkdzoo.create_detector("rtmdet_tiny_kd_s"), source).state_dict()
-        assert found.keys() == wanted.keys()
-        assert all(torch.equal(value, wanted[key]) for key, value in found.items())
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(value, expected[key]) for key, value in found.items())
 
 
 def test_levels_whose_shared_tensors_differ_are_refused() -> None:
@@ -226,13 +226,13 @@ def test_detections_of_made_images_are_those_of_the_original() -> None:
     figures, table = load("preprocess_rtmdet"), load("mmdet/rtmdet_tiny")
     state = checkpoint(table["state_dict"], figures["seed"], {**table["rules"], **figures["rules"]})
     model = pkdzoo.load_checkpoint(pkdzoo.create_detector("rtmdet_tiny"), state)
-    for wanted in figures["detections"]:
-        size = figures["sizes"][wanted["picture"].partition("-")[2]]
-        found = model.predict(made_image(wanted["picture"], tuple(size)), threshold=None)
-        assert len(found) == len(wanted["boxes"])
-        boxes = torch.tensor(wanted["boxes"])
-        fits = (box_iou(boxes, found.boxes) > 0.99) & (torch.tensor(wanted["labels"])[:, None] == found.labels)
-        fits &= (torch.tensor(wanted["scores"])[:, None] - found.scores).abs() < 1e-3
+    for expected in figures["detections"]:
+        size = figures["sizes"][expected["picture"].partition("-")[2]]
+        found = model.predict(made_image(expected["picture"], tuple(size)), threshold=None)
+        assert len(found) == len(expected["boxes"])
+        boxes = torch.tensor(expected["boxes"])
+        fits = (box_iou(boxes, found.boxes) > 0.99) & (torch.tensor(expected["labels"])[:, None] == found.labels)
+        fits &= (torch.tensor(expected["scores"])[:, None] - found.scores).abs() < 1e-3
         assert float(fits.any(dim=1).float().mean()) > 0.98
-        if wanted["picture"] == "blocks-large":
+        if expected["picture"] == "blocks-large":
             assert boxes[:, 3].max() > size[0] + 20 and found.boxes[:, 3].max() > size[0] + 20

@@ -72,6 +72,6 @@ def test_one_line_with_nothing_at_hand(tmp_path) -> None:
     assert rows[0]["AP"] == pytest.approx(get_weights("fcos_r18w24.shapes").metrics["AP"], abs=0.3)
     assert "gap closed" in said and "predictions.png" in said
     assert (tmp_path / "demo" / "predictions.png").is_file()
-    for arm in ("plain", "distilled"):
-        assert (tmp_path / "demo" / arm / "best" / "model.safetensors").is_file()
+    for name in ("plain", "distilled"):
+        assert (tmp_path / "demo" / name / "best" / "model.safetensors").is_file()
     assert peak < 3_000_000  # kilobytes

@@ -73,11 +73,11 @@ def test_evaluate_writes_into_the_run(capsys, folder, shapes, tmp_path, monkeypa
 def test_saved_predictions_are_evaluated(capsys, folder, shapes, tmp_path) -> None:
     """What ``predict --save`` writes has the numbers of ``eval``, with image ids of its own."""
     words = ("--max-detections", 100, "--threshold", 0.05, "--device", "cpu")
-    wanted = json.loads(run(capsys, "eval", folder, "--data", shapes, "--json", *HERE)[1])
+    expected = json.loads(run(capsys, "eval", folder, "--data", shapes, "--json", *HERE)[1])
     for name in ("found.json", "found.jsonl"):
         assert run(capsys, "predict", folder, shapes / "val2017", "--save", tmp_path / name, *words)[0] == 0
-        told = json.loads(run(capsys, "eval", tmp_path / name, "--data", shapes, "--json", *HERE)[1])
-        assert {key: told[key] for key in METRICS} == pytest.approx({key: wanted[key] for key in METRICS}, abs=1e-3)
+        parsed = json.loads(run(capsys, "eval", tmp_path / name, "--data", shapes, "--json", *HERE)[1])
+        assert {key: parsed[key] for key in METRICS} == pytest.approx({key: expected[key] for key in METRICS}, abs=1e-3)
 
 
 def test_evaluate_reads_the_results_of_others(shapes, tmp_path) -> None:

@@ -132,10 +132,10 @@ def test_a_head_learns_on_the_frozen_pyramids_pyramid_of_another(shapes, tmp_pat
     small = ["data.short=64", "data.long=96", "data.min_image_size=0", "schedule.epochs=1"]
     words = ["--data", str(shapes), "--results", "numbers", "--runs", "fcos_on_gfl-0", "retina_on_fcos-0", "--"]
     runner.main([str(FOLDER / "frozen_pyramids.py"), *words, *(word for each in small for word in ("--set", each))])
-    for variant, body in (("fcos_on_gfl", "gfl"), ("retina_on_fcos", "fcos")):
-        places = [tmp_path / "runs" / "experiments" / "frozen_pyramids" / f"{name}-0" for name in (variant, body)]
+    for variant, pyramid in (("fcos_on_gfl", "gfl"), ("retina_on_fcos", "fcos")):
+        places = [tmp_path / "runs" / "experiments" / "frozen_pyramids" / f"{name}-0" for name in (variant, pyramid)]
         student, other = (create_detector(f"local-dir:{place}/best") for place in places)
-        assert student.name == f"{variant.partition('_')[0]}_r10w16" and other.name == f"{body}_r10w16"
+        assert student.name == f"{variant.partition('_')[0]}_r10w16" and other.name == f"{pyramid}_r10w16"
         for part in ("backbone", "neck"):
             ours, theirs = (model.get_submodule(part).state_dict() for model in (student, other))
             assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -143,7 +143,7 @@ def test_a_head_learns_on_the_frozen_pyramids_pyramid_of_another(shapes, tmp_pat
         maps_of = (model.extract_features(batch).levels for model in (student, other))
         assert all(torch.equal(one, two) for one, two in zip(*maps_of, strict=True))
         found = json.loads((tmp_path / "numbers" / "frozen_pyramids" / f"{variant}-0.json").read_text())
-        assert found["role"] == "student" and found["pearson"] == {"teacher": f"{body}-0", "r": [1.0] * 4}
+        assert found["role"] == "student" and found["pearson"] == {"teacher": f"{pyramid}-0", "r": [1.0] * 4}
 
 
 # -- shipping --------------------------------------------------------------------------------------------------------
@@ -164,12 +164,12 @@ def trained(shapes, tmp_path) -> Path:
 def test_what_is_shipped_is_half_as_large_and_as_good(trained, shapes, tmp_path, capsys) -> None:
     words = [str(trained), "--data", str(shapes), "--output", str(tmp_path), "--name"]
     package_weights.main([*words, "fcos_r18w24.again"])
-    path, told = tmp_path / "fcos_r18w24_again.safetensors", capsys.readouterr().out
+    path, printed = tmp_path / "fcos_r18w24_again.safetensors", capsys.readouterr().out
     state = read_state_dict(path)
     assert {value.dtype for value in state.values()} == {torch.float16}
     assert path.stat().st_size < 0.52 * (trained / "model.safetensors").stat().st_size
     noted = json.loads((trained / "metrics.json").read_text())
-    assert noted["AP"] > 30 and f"'AP': {noted['AP']:.1f}" in told and f'sha256="{sha256_of_file(path)}"' in told
+    assert noted["AP"] > 30 and f"'AP': {noted['AP']:.1f}" in printed and f'sha256="{sha256_of_file(path)}"' in printed
     model = load_checkpoint(create_detector("fcos_r18w24", label_names="shapes"), path)
     assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
     before = path.read_bytes()

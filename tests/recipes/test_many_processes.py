@@ -80,8 +80,8 @@ def test_two_processes_learn_what_one_learns(case, recipe, even, tmp_path) -> No
 
 
 def test_arms_follow_each_other_and_are_compared(recipe, shapes, tmp_path) -> None:
-    arms = 'RECIPES = [replace(RECIPE, name="plain", distill=None), replace(RECIPE, name="taught")]\n'
-    recipe.write_text(recipe.read_text() + taught_by(pkd={}) + arms)
+    recipes = 'RECIPES = [replace(RECIPE, name="plain", distill=None), replace(RECIPE, name="taught")]\n'
+    recipe.write_text(recipe.read_text() + taught_by(pkd={}) + recipes)
     run(2, recipe, shapes, tmp_path / "run", *sets("schedule.epochs=1")).finish()
     rows = json.loads((tmp_path / "run" / "comparison.json").read_text())
     assert [row["name"] for row in rows] == ["plain", "taught"]
@@ -90,8 +90,8 @@ def test_arms_follow_each_other_and_are_compared(recipe, shapes, tmp_path) -> No
 
 
 def test_every_process_ends_when_the_folder_is_another_runs(recipe, shapes, tmp_path) -> None:
-    arms = 'RECIPES = [RECIPE, replace(RECIPE, name="other")]\n'
-    recipe.write_text(recipe.read_text() + "from dataclasses import replace\n" + arms)
+    recipes = 'RECIPES = [RECIPE, replace(RECIPE, name="other")]\n'
+    recipe.write_text(recipe.read_text() + "from dataclasses import replace\n" + recipes)
     (tmp_path / "run" / "tiny").mkdir(parents=True)
     with FileLock(tmp_path / "run" / "tiny" / run_folder.LOCK):
         refused = run(2, recipe, shapes, tmp_path / "run")

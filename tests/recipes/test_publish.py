@@ -46,7 +46,7 @@ def saved(folder: Path, arch: str, metrics: dict[str, Any] | None = None, **abou
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A finished run as training leaves it, one arm of two, with everything that is nobody's business."""
+    """A finished run as training leaves it, one of two, with everything that must not be published."""
     demo = tmp_path / "home" / "annsmith" / "runs" / "demo"
     command = f"{tmp_path}/annsmith/pkdzoo/recipes/train.py recipes/mine.py --output {demo} --set optim.lr=0.1"
     big = tmp_path / "annsmith" / "big"
@@ -105,7 +105,8 @@ def test_of_a_run(run: Path, tmp_path: Path) -> None:
     assert facts["teacher_AP_source"] == "`recipes/evaluate.py best --data shapes`"
     digest = hashlib.sha256((tmp_path / "annsmith" / "big" / "best" / "model.safetensors").read_bytes()).hexdigest()
     assert facts["teacher_sha256"] == digest
-    assert facts["methods"] == {"pkd": {"weight": 6.0, "levels": 4, "pair": "index", "resize": "larger", "sync": False}}
+    options = {"weight": 6.0, "levels": 4, "pair": "index", "resize": "larger", "sync": False, "adapter": False}
+    assert facts["methods"] == {"pkd": {**options, "where": "neck"}}
     assert facts["AP"] == {"teacher": 55.25, "plain": 20.0, "distilled": 31.5}
     assert facts["gap_closed"] == pytest.approx(11.5 / 35.25)
     assert (facts["recipe"], facts["seed"], facts["torch"]) == ("distilled", 3, "2.6")
@@ -150,18 +151,18 @@ def test_the_published_recipe_runs_again(run: Path, tmp_path: Path) -> None:
 
 def test_of_folders_with_spaces_and_weights_on_the_hub(run: Path, tmp_path: Path) -> None:
     """Whose disk it was must not show in half a path; what others can fetch stays."""
-    about, held = (json.loads((run / name).read_text()) for name in ("run.json", "recipe.json"))
+    about, content = (json.loads((run / name).read_text()) for name in ("run.json", "recipe.json"))
     place = "'/home/Jane Doe/my images'"
     about["command"] = (
         f"'/home/Jane Doe/recipes/train.py' mine.py --data {place} --set 'data.generate={{\"train\": 9}}'"
     )
-    held["init"] = "hf-hub:org/pets@v1"
+    content["init"] = "hf-hub:org/pets@v1"
     (run / "run.json").write_text(json.dumps(about))
-    (run / "recipe.json").write_text(json.dumps(held))
+    (run / "recipe.json").write_text(json.dumps(content))
     folder = prepare(str(run), tmp_path / "out", license="MIT", teacher_license="MIT")
     card = (folder / "README.md").read_text()
-    told = "launch recipes/train.py mine.py --data 'my images' --set 'data.generate={\"train\": 9}'\n"
-    assert told in card and "Jane" not in card
+    launch = "launch recipes/train.py mine.py --data 'my images' --set 'data.generate={\"train\": 9}'\n"
+    assert launch in card and "Jane" not in card
     assert load_recipe(folder / "recipe.json").init == "hf-hub:org/pets@v1"
 
 
@@ -192,7 +193,7 @@ def test_numbers_of_other_weights_are_not_published(run: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("metrics.json", [1], "holds no JSON object but a list"),
         ("recipe.json", [1], "holds no JSON object but a list"),
@@ -204,25 +205,25 @@ def test_numbers_of_other_weights_are_not_published(run: Path, tmp_path: Path) -
         ("metrics.json", {"per_class": [1.0]}, "per_class is a list in its metrics"),
     ],
 )
-def test_files_that_no_run_wrote(run: Path, tmp_path: Path, name: str, content: Any, told: str) -> None:
+def test_files_that_no_run_wrote(run: Path, tmp_path: Path, name: str, content: Any, message: str) -> None:
     (run / ("best" if name == "metrics.json" else "") / name).write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         prepare(str(run), tmp_path / "out", license="MIT", teacher_license="MIT")
     assert not (tmp_path / "out").exists()
 
 
 def test_class_names_stay_in_their_cells(run: Path, tmp_path: Path) -> None:
-    held = json.loads((run / "best" / "metrics.json").read_text())
-    held["per_class"] = {"cup | glass": 40.0, "two\nlines": 23.0}
-    (run / "best" / "metrics.json").write_text(json.dumps(held))
+    content = json.loads((run / "best" / "metrics.json").read_text())
+    content["per_class"] = {"cup | glass": 40.0, "two\nlines": 23.0}
+    (run / "best" / "metrics.json").write_text(json.dumps(content))
     folder = prepare(str(run), tmp_path / "out", license="MIT", teacher_license="MIT")
     assert "| cup \\| glass | 40.0 |\n| two lines | 23.0 |" in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("numbers", [{"AP": float("nan")}, {"AR100": "high"}, {"per_class": {"star": float("inf")}}])
 def test_numbers_that_are_none(run: Path, tmp_path: Path, numbers: dict[str, Any]) -> None:
-    held = json.loads((run / "best" / "metrics.json").read_text())
-    (run / "best" / "metrics.json").write_text(json.dumps({**held, **numbers}))
+    content = json.loads((run / "best" / "metrics.json").read_text())
+    (run / "best" / "metrics.json").write_text(json.dumps({**content, **numbers}))
     with pytest.raises(ValueError, match=r"(AP|AR100|per_class star) is .* in its metrics and should be a number"):
         prepare(str(run), tmp_path / "out", license="MIT", teacher_license="MIT")
     assert not (tmp_path / "out").exists()
@@ -232,9 +233,9 @@ def test_numbers_that_are_none(run: Path, tmp_path: Path, numbers: dict[str, Any
 
 
 def test_images_of_others_are_published_only_when_asked(run: Path, tmp_path: Path) -> None:
-    held = json.loads((run / "recipe.json").read_text())
-    held["data"]["generate"] = None
-    (run / "recipe.json").write_text(json.dumps(held))
+    content = json.loads((run / "recipe.json").read_text())
+    content["data"]["generate"] = None
+    (run / "recipe.json").write_text(json.dumps(content))
     facts = {"license": "MIT", "teacher_license": "MIT", "data": "pets", "data_license": "CC0-1.0"}
     folder = prepare(str(run), tmp_path / "a", **facts)
     assert names_in(folder) == [name for name in OF_A_RUN if name != "predictions.png"]
@@ -258,7 +259,7 @@ def test_images_of_other_data_are_not_taken_for_generated_ones(run: Path, tmp_pa
     assert "predictions.png" not in names_in(folder) and "generated shapes" not in (folder / "README.md").read_text()
 
 
-def test_arms_that_differ_in_more_are_not_compared(run: Path, tmp_path: Path) -> None:
+def test_runs_that_differ_in_more_are_not_compared(run: Path, tmp_path: Path) -> None:
     other = Recipe("plain", "retina_r10w16", {"norm": "gn"}, data=Data(generate={"train": 9}), seed=3)
     (run.parent / "plain" / "recipe.json").write_text(json.dumps(other.to_dict()))
     folder = prepare(str(run / "last"), tmp_path / "out", license="MIT", teacher_license="MIT")
@@ -331,8 +332,8 @@ def test_a_baseline_from_another_folder(run: Path, tmp_path: Path) -> None:
     (run.parent / "comparison.json").unlink()
     plain = tmp_path / "elsewhere"
     (run.parent / "plain").rename(plain)
-    held = json.loads((plain / "best" / "metrics.json").read_text())
-    (plain / "best" / "metrics.json").write_text(json.dumps({**held, "AP": 21.25}))
+    content = json.loads((plain / "best" / "metrics.json").read_text())
+    (plain / "best" / "metrics.json").write_text(json.dumps({**content, "AP": 21.25}))
     facts = {"license": "MIT", "teacher_license": "MIT"}
     card = (prepare(str(run), tmp_path / "a", **facts, baseline=plain) / "README.md").read_text()
     assert "| plain student | 21.2 |\n| distilled student | 31.5 |\n\nThe distilled student has +10.2 AP." in card
@@ -343,7 +344,7 @@ def test_a_baseline_from_another_folder(run: Path, tmp_path: Path) -> None:
     card = (prepare(str(run), tmp_path / "b", **facts, baseline=plain) / "README.md").read_text()
     assert "| plain student `retina_r10w16` | 21.2 |\n| distilled student | 31.5 |" in card
     assert "closes 30% of the gap" in card and "seeds 3 and 3 (plain)" in card
-    (plain / "best" / "metrics.json").write_text(json.dumps({**held, "annotations_sha256": "cd34"}))
+    (plain / "best" / "metrics.json").write_text(json.dumps({**content, "annotations_sha256": "cd34"}))
     with pytest.raises(ValueError, match=r"cannot be compared .* other validation images"):
         prepare(str(run), tmp_path / "c", **facts, baseline=plain)
     with pytest.raises(ValueError, match="it has a teacher"):

@@ -186,17 +186,17 @@ def imagenet_file(entry: Entry, recipe: Recipe) -> str:
 
 def check_schedule(recipe: Recipe, key: str) -> None:
     """Every number of a published schedule."""
-    wanted, optim, data, schedule = GOLDEN["schedules"][key], recipe.optim, recipe.data, recipe.schedule
+    expected, optim, data, schedule = GOLDEN["schedules"][key], recipe.optim, recipe.data, recipe.schedule
     assert (schedule.epochs, list(schedule.milestones), schedule.gamma, schedule.decay) == (
-        wanted["epochs"], wanted["milestones"], wanted["gamma"], "step"
+        expected["epochs"], expected["milestones"], expected["gamma"], "step"
     )  # fmt: skip
     assert schedule.max_steps is None and schedule.warmup is not None
     assert {
         "type": schedule.warmup.kind,
         "start_factor": schedule.warmup.factor,
         "iters": schedule.warmup.steps,
-    } == wanted["warmup"]
-    optimizer = dict(wanted["optimizer"])
+    } == expected["warmup"]
+    optimizer = dict(expected["optimizer"])
     assert (optim.kind, optim.lr, optim.weight_decay) == (
         optimizer.pop("type").lower(), optimizer.pop("lr"), optimizer.pop("weight_decay")
     )  # fmt: skip
@@ -206,22 +206,24 @@ def check_schedule(recipe: Recipe, key: str) -> None:
         assert list(optim.betas) == optimizer["betas"]
         # norms by their factor; relative_position_bias_table by our name; absolute positions do not exist here
         assert (optim.norm_decay_mult, optim.no_decay) == (0.0, ("bias_table",))
-    assert optim.clip == (wanted["grad_clip"] or {}).get("max_norm") if "grad_clip" in wanted else optim.clip is None
-    biases = wanted.get("paramwise") or {"bias_lr_mult": 1.0, "bias_decay_mult": 1.0}
+    assert (
+        optim.clip == (expected["grad_clip"] or {}).get("max_norm") if "grad_clip" in expected else optim.clip is None
+    )
+    biases = expected.get("paramwise") or {"bias_lr_mult": 1.0, "bias_decay_mult": 1.0}
     assert {"bias_lr_mult": optim.bias_lr_mult, "bias_decay_mult": optim.bias_decay_mult} == biases
     assert (
-        data.batch_size == optim.base_batch_size == wanted["batch_size_total"]
+        data.batch_size == optim.base_batch_size == expected["batch_size_total"]
         and optim.accumulate == 1
         and not optim.scale_lr
     )
     assert data.eval_size == (800, 1333) and data.flip == 0.5 and data.crop is None
     assert data.drop_empty and data.min_image_size == 32
-    if "ms_crop" in wanted["train"]:
+    if "ms_crop" in expected["train"]:
         assert data.short == tuple(range(480, 801, 32)) and data.mode == "choice" and data.zoom == 0.5
         return
-    shorts = [scale[1] for scale in wanted["train"]["scales"]]
+    shorts = [scale[1] for scale in expected["train"]["scales"]]
     assert (data.short if isinstance(data.short, tuple) else (data.short,)) == tuple(shorts) and data.zoom == 0
-    assert data.long == 1333 and (len(shorts) == 1 or data.mode == wanted["train"]["mode"])
+    assert data.long == 1333 and (len(shorts) == 1 or data.mode == expected["train"]["mode"])
 
 
 def check_numbers(expect: Any, row: Any) -> None:
@@ -234,37 +236,37 @@ def check_numbers(expect: Any, row: Any) -> None:
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_published_result_has_its_recipe(row) -> None:
-    wanted, recipe = ROWS[row], recipe_for(row)
-    assert recipe.model == our_name(wanted["student"]) and not recipe.model_args
+    expected, recipe = ROWS[row], recipe_for(row)
+    assert recipe.model == our_name(expected["student"]) and not recipe.model_args
     assert recipe.distill is not None
     teacher, weights = find(recipe.distill.teacher)
-    assert teacher.name == our_name(wanted["teacher"])
-    if wanted["teacher_weights"]:
-        published = GOLDEN["checkpoints"][wanted["teacher_weights"]]
+    assert teacher.name == our_name(expected["teacher"])
+    if expected["teacher_weights"]:
+        published = GOLDEN["checkpoints"][expected["teacher_weights"]]
         assert weights is not None and weights.sha256 == (published["sha256"] or "")
         assert weights.metrics["AP"] == published["AP"]
     else:
         assert weights is None
-    check_schedule(recipe, wanted["schedule"])
-    check_numbers(recipe.expect, wanted)
-    check_start(recipe, wanted)
-    check_methods(recipe, wanted)
+    check_schedule(recipe, expected["schedule"])
+    check_numbers(recipe.expect, expected)
+    check_start(recipe, expected)
+    check_methods(recipe, expected)
 
 
-def check_start(recipe: Recipe, wanted: Any) -> None:
+def check_start(recipe: Recipe, expected: Any) -> None:
     """Trained weights, ImageNet's of the right file, and what is inherited."""
     assert recipe.distill is not None and recipe.distill.freeze == ()
-    if wanted.get("trained_start"):
+    if expected.get("trained_start"):
         _, row = find(recipe.init or "")
-        published = GOLDEN["checkpoints"][wanted["plain_weights"]]
+        published = GOLDEN["checkpoints"][expected["plain_weights"]]
         assert row is not None and row.sha256 == published["sha256"]
     else:
-        check_imagenet(recipe, wanted["student"])
-    student, teacher = (family_of(wanted[who]) for who in ("student", "teacher"))
+        check_imagenet(recipe, expected["student"])
+    student, teacher = (family_of(expected[who]) for who in ("student", "teacher"))
     # The paper's appendix A.2: equal heads are inherited; what mmrazor and CrossKD trained inherits nothing.
-    by_paper = wanted["id"].startswith("pkd_t") and student == teacher
-    inherits = wanted.get("inherits", by_paper)
-    assert inherits == by_paper or wanted["method"] == "MGD"
+    by_paper = expected["id"].startswith("pkd_t") and student == teacher
+    inherits = expected.get("inherits", by_paper)
+    assert inherits == by_paper or expected["method"] == "MGD"
     assert recipe.distill.inherit == (("neck", "head") if inherits else ())
 
 
@@ -285,11 +287,11 @@ def check_imagenet(recipe: Recipe, arch: str) -> None:
     assert files[prefix].format(init.removeprefix(prefix)) in link, (init, link)
 
 
-def check_methods(recipe: Recipe, wanted: Any) -> None:
+def check_methods(recipe: Recipe, expected: Any) -> None:
     """The settings that the built methods ended up with, whether the recipe or a default says them."""
-    method = wanted["method"].removesuffix("+pkd_norm")
+    method = expected["method"].removesuffix("+pkd_norm")
     assert recipe.distill is not None and set(recipe.distill.methods) == METHODS[method]
-    task, settings = task_of(recipe), wanted["settings"]
+    task, settings = task_of(recipe), expected["settings"]
     assert isinstance(task, Distiller)
     made: Any = dict(task.methods.items())
     assert all(schedule == "constant" for name, schedule in task.schedules.items() if name != "frs")
@@ -407,14 +409,14 @@ def test_methods_are_trained_as_their_repositories_train_them() -> None:
 
 @pytest.mark.parametrize("checkpoint", GOLDEN["checkpoints"])
 def test_published_weights_have_a_recipe_that_trains_them(checkpoint) -> None:
-    wanted = GOLDEN["checkpoints"][checkpoint]
-    entry = find(our_name(wanted["arch"]))[0]
-    (row,) = [w for w in entry.weights if w.sha256 == (wanted["sha256"] or "")]
+    expected = GOLDEN["checkpoints"][checkpoint]
+    entry = find(our_name(expected["arch"]))[0]
+    (row,) = [w for w in entry.weights if w.sha256 == (expected["sha256"] or "")]
     (recipe,) = recipes_of(RECIPES / "supervised" / f"{entry.name}_{row.tag.removeprefix('coco_')}.py")
     assert recipe.model == entry.name and recipe.distill is None
-    assert recipe.expect["AP"] == row.metrics["AP"] == wanted["AP"] and recipe.expect["source"] in row.source
-    check_schedule(recipe, wanted["schedule"])
-    check_imagenet(recipe, wanted["arch"])
+    assert recipe.expect["AP"] == row.metrics["AP"] == expected["AP"] and recipe.expect["source"] in row.source
+    check_schedule(recipe, expected["schedule"])
+    check_imagenet(recipe, expected["arch"])
     assert recipe.data.masks == (entry.family in ("mask_rcnn", "cascade_rcnn"))
 
 

@@ -169,7 +169,7 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_keeps_its_log(go_on,
     assert (run / "log.1.jsonl").read_text() == log
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "last", "best", "log.jsonl", ".lock"])
+@pytest.mark.parametrize("name", ["checkpoints", "last", "best", "data", "log.jsonl", ".lock"])
 def test_a_link_in_the_run_is_refused_and_nothing_is_deleted_behind_it(go_on, tmp_path, name) -> None:
     run, home = tmp_path / "run", tmp_path / "home"
     for folder in ("thesis", "step_00000001", ".old_step_00000001", ".building_00000009", ".config"):
@@ -188,22 +188,22 @@ def test_a_link_in_the_run_is_refused_and_nothing_is_deleted_behind_it(go_on, tm
 
 def test_only_its_own_folders_are_deleted(go_on, tmp_path) -> None:
     checkpoints = tmp_path / "run" / "checkpoints"
-    foreign = []
+    others = []
     for name in ("step_notes", "step_00000001", "step_00000002", ".old_step_00000003", ".building_00000004", ".git"):
         (checkpoints / name).mkdir()
         if name != "step_00000002":
-            foreign.append(checkpoints / name / "mine.txt")
+            others.append(checkpoints / name / "mine.txt")
         else:  # nothing but our names, but behind a link
             (checkpoints / name).rmdir()
             (tmp_path / "elsewhere").mkdir()
-            foreign.append(tmp_path / "elsewhere" / "model.safetensors")
+            others.append(tmp_path / "elsewhere" / "model.safetensors")
             (tmp_path / "elsewhere" / "manifest.json").write_text("{}")
             (checkpoints / name).symlink_to(tmp_path / "elsewhere")
-        foreign[-1].write_text("")
-        (foreign[-1].parent / "manifest.json").write_text('{"progress": {}}')
+        others[-1].write_text("")
+        (others[-1].parent / "manifest.json").write_text('{"progress": {}}')
     go_on()
     assert "cannot be read" in (tmp_path / "warned").read_text()
-    assert all(path.is_file() for path in foreign)
+    assert all(path.is_file() for path in others)
 
 
 # -- starts that fail --------------------------------------------------------------------------------------------------

@@ -36,13 +36,13 @@ def test_rows_say_what_their_runs_measured() -> None:
     assert row is not None and entry.distilled is not None
     pair, teacher = entry.distilled, pkdzoo.models._registry.find("gfl_r18w64.bccd")[1]
     assert teacher is not None and not teacher.has_source
-    for told, key in ((row, "pkd-0"), (teacher, "gfl_r18w64-0")):
+    for published, key in ((row, "pkd-0"), (teacher, "gfl_r18w64-0")):
         numbers = result(key)["metrics"]
-        assert set(told.metrics) <= {*METRICS, "per_class"} and told.source.endswith(f"bccd/{key}.json")
-        for name, value in told.metrics.items():
+        assert set(published.metrics) <= {*METRICS, "per_class"} and published.source.endswith(f"bccd/{key}.json")
+        for name, value in published.metrics.items():
             if name != "per_class":
                 assert value == round(numbers[name], 1), name
-        assert f" --runs {'plain-0 ' if told is row else ''}{key} " in told.launch
+        assert f" --runs {'plain-0 ' if published is row else ''}{key} " in published.launch
     assert row.metrics["per_class"] == {k: round(v, 1) for k, v in result("pkd-0")["metrics"]["per_class"].items()}
     assert set(METRICS) <= set(row.metrics)
     aps = tuple(round(result(key)["metrics"]["AP"], 1) for key in ("gfl_r18w64-0", "plain-0", "pkd-0"))

@@ -72,18 +72,17 @@ def test_an_unreadable_validation_image_is_found_before_the_first_step(how, trai
 
 
 def test_a_large_validation_set_is_checked_by_headers_and_ends(shapes, tmp_path, monkeypatch) -> None:
-    from pkdzoo.data import CocoDataset, find_split
-    from pkdzoo.training import check_images
+    from pkdzoo.data import CocoDataset, check_headers, find_split, headers, image_files
 
-    monkeypatch.setattr(check_images, "DECODED", 0)
+    monkeypatch.setattr(headers, "DECODED", 0)
     data = Path(shutil.copytree(shapes, tmp_path / "data"))
     dataset = CocoDataset(*find_split(data, "val"))
     decoded = []
-    monkeypatch.setattr(check_images, "open_image", lambda path, size: decoded.append(path.name))
-    assert check_images.find_unreadable(dataset) == [] and decoded == []
+    monkeypatch.setattr(image_files, "open_image", lambda path, size: decoded.append(path.name))
+    assert check_headers(dataset) == [] and decoded == []
     victim = data / "val2017" / dataset.file_name(2)
     victim.write_bytes(victim.read_bytes()[:-40])
-    check_images.find_unreadable(dataset)
+    check_headers(dataset)
     assert decoded == [victim.name]
 
 
@@ -93,10 +92,10 @@ def test_the_memory_that_is_told_is_what_the_process_takes(recipe, shapes, tmp_p
     words += sets("schedule.max_steps=3", "logging.log_every=1", "data.workers=1")
     run = Run("train", *words, said=tmp_path / "said")
     run.finish()
-    told = re.search(r"memory +about ([\d.]+) (MB|GB) per process: framework .*1 loader processes", run.text())
-    assert told is not None, run.text()
+    stated = re.search(r"memory +about ([\d.]+) (MB|GB) per process: framework .*1 loader processes", run.text())
+    assert stated is not None, run.text()
     seen = max(line["memory_gb"] for line in read_lines(out / "log.jsonl") if "memory_gb" in line) * 2**30
-    assert float(told[1]) * {"MB": 1e6, "GB": 1e9}[told[2]] == pytest.approx(seen, rel=0.2)
+    assert float(stated[1]) * {"MB": 1e6, "GB": 1e9}[stated[2]] == pytest.approx(seen, rel=0.2)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

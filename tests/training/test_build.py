@@ -105,6 +105,10 @@ def test_weights_to_start_from(tmp_path) -> None:
         build.build_student(replace(RECIPE, model="fcos_r10w16", init=f"local-dir:{folder}"), CLASSES)
     with pytest.raises(ValueError, match="no weights"):
         build.build_student(replace(RECIPE, init="retina_r10w16"), CLASSES)
+    with pytest.raises(
+        ValueError, match=r"write 'imagenet', a file, or .* leave it out for random weights; no detector"
+    ):
+        build.build_student(replace(RECIPE, init="random"), CLASSES)
 
 
 def test_teachers(tmp_path) -> None:
@@ -146,8 +150,8 @@ def test_inherited_parts_are_the_teachers_and_frozen_ones_stay() -> None:
 
 
 def test_a_teacher_without_methods_only_hands_down_its_parts() -> None:
-    body = ("backbone", "neck")
-    distill = Distill("retina_r10w16", {}, teacher_args={"num_classes": 6}, inherit=body, freeze=body)
+    shared = ("backbone", "neck")
+    distill = Distill("retina_r10w16", {}, teacher_args={"num_classes": 6}, inherit=shared, freeze=shared)
     recipe = replace(RECIPE, distill=replace(distill, teacher_weights="random"))
     student, teacher = build.build_student(recipe, CLASSES), build.build_teacher(recipe.distill, CLASSES)
     task = build.build_task(recipe, student, teacher)

@@ -55,7 +55,7 @@ def test_factors_that_regroup_the_parameters_keep_each_ones_momentum(output) -> 
     for parameter in task.parameters():
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()
-    wanted = {name: optimizer.state[p]["momentum_buffer"].clone() for name, p in task.named_parameters()}
+    expected = {name: optimizer.state[p]["momentum_buffer"].clone() for name, p in task.named_parameters()}
     tensors, rest = checkpoint.snapshot(task, optimizer, build_schedule(optimizer, schedule, 1), None, None)
     path = save_checkpoint(output, Progress(step=5), tensors, rest, 2)
     optimizer = build_optimizer(task, after, 16)
@@ -64,7 +64,7 @@ def test_factors_that_regroup_the_parameters_keep_each_ones_momentum(output) -> 
     assert [round(group["lr"], 9) for group in optimizer.param_groups] == [0.02, 0.04]
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.5}
     for name, parameter in task.named_parameters():
-        assert torch.equal(optimizer.state[parameter]["momentum_buffer"], wanted[name]), name
+        assert torch.equal(optimizer.state[parameter]["momentum_buffer"], expected[name]), name
     scheduler.step()
     assert scheduler.last_epoch == 6 and scheduler.get_last_lr() == pytest.approx([0.02, 0.04])
 

@@ -44,7 +44,7 @@ def test_nothing_is_left_of_a_pass_that_fails() -> None:
 
 @pytest.mark.parametrize("name", ["retina_r10w16", "reppoints_r10w16"])
 def test_multiply_adds_are_those_of_the_zoo(name) -> None:
-    """Of an image of 1333 x 800, told from images of 128 and 256 pixels: within a hundredth."""
+    """Of an image of 1333 x 800, extrapolated from images of 128 and 256 pixels: within a hundredth."""
     cost = estimate_cost(pkdzoo.create_detector(name), (800, 1344), 1)
     assert cost.forward / 1e9 == pytest.approx(INDEX[name].gflops, rel=0.01)
     assert cost.total == pytest.approx(3 * cost.forward, rel=0.1)  # backward: once for weights, once for maps
@@ -103,7 +103,7 @@ def recomputed() -> nn.Module:
     (recomputed, None),
 ], ids=["plain", "two-stage", "bf16", "distilled", "recomputed"])  # fmt: skip
 def test_memory_is_what_the_allocator_says(make: Callable[[], nn.Module], precision) -> None:
-    """A pass over two images of 480 x 320, told from smaller ones, against a real step: a tenth off at most.
+    """A pass over two images of 480 x 320, extrapolated from smaller ones, against a real step: a tenth off at most.
 
     Gradients may come when maps have gone already: the peak lies between maps alone and both.
     """
@@ -111,14 +111,13 @@ def test_memory_is_what_the_allocator_says(make: Callable[[], nn.Module], precis
     task = make()
     autocast = None if precision is None else torch.autocast("cpu", precision)
     cost = estimate_cost(task, (320, 480), 2, autocast)
-    told = estimate_memory(task, task, cost.memory, "sgd", False, processes=1)
+    estimate = estimate_memory(task, task, cost.memory, "sgd", False, processes=1)
     objects = gray(2, 320, torch.device("cpu")).instances
     batch = Batch(torch.rand(2, 3, 320, 480) * 255, [(320, 480)] * 2, objects)
     peak = peak_of_a_step(task, batch, precision)
-    print(
-        f"maps {told.maps / 1e6:.1f} MB and gradients {told.gradients / 1e6:.1f} MB told, {peak / 1e6:.1f} MB measured"
-    )
-    assert 0.9 * told.maps <= peak <= 1.1 * (told.maps + told.gradients)
+    megabytes = [round(value / 1e6, 1) for value in (estimate.maps, estimate.gradients, peak)]
+    print("estimated maps, estimated gradients, measured peak in MB:", *megabytes)
+    assert 0.9 * estimate.maps <= peak <= 1.1 * (estimate.maps + estimate.gradients)
 
 
 def test_what_has_to_be_in_memory_at_once() -> None:

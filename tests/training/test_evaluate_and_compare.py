@@ -1,4 +1,4 @@
-"""Measuring over a loader equals measuring by hand; the table of arms; sheets of predictions."""
+"""Measuring over a loader equals measuring by hand; the table of runs; sheets of predictions."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Oracle(pkdzoo.Detector):
     """Returns the truth, in the pixels of the batch."""
 
     def __init__(self) -> None:
-        body = pkdzoo.create_detector("retina_r10w16", num_classes=6)
-        super().__init__(body.backbone, body.neck, 6)
+        detector = pkdzoo.create_detector("retina_r10w16", num_classes=6)
+        super().__init__(detector.backbone, detector.neck, 6)
 
     def detect(self, batch, inference=None):
         assert not torch.is_grad_enabled()

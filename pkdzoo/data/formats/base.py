@@ -21,6 +21,7 @@ SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 TEXT_LIMIT = 64 << 20  # bytes of a text file that is read at once
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 Finding = tuple[str, list[str], bool]  # what, examples, whether training or evaluation would be wrong
 Writer = Callable[[Mapping[str, Any], Path, str], Counter[str]]
@@ -129,15 +130,22 @@ def read_head(path: Path, count: int) -> bytes:
 
 
 def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
-    """The text of a UTF-8 file; a byte order mark, which editors on Windows write, is dropped.
+    """The text of a UTF-8 file, or of a UTF-16 file with a byte order mark, as programs on Windows write them.
 
     Raises:
-        ValueError: the file is not UTF-8, no ordinary file, or too long.
+        ValueError: the file is neither, no ordinary file, or too long.
     """
+    content = read_bytes(path, limit)
     try:
-        return read_bytes(path, limit).decode("utf-8-sig")
+        return content.decode("utf-16" if content.startswith(UTF16_MARKS) else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error.reason})") from None
+
+
+def read_beginning(path: Path, count: int) -> str:
+    """The first bytes of a text file as text, with anything in place of what is no text."""
+    content = read_head(path, count)
+    return content.decode("utf-16" if content.startswith(UTF16_MARKS) else "utf-8-sig", "replace")
 
 
 def read_lines(path: Path, limit: int = TEXT_LIMIT) -> list[str]:
@@ -147,6 +155,11 @@ def read_lines(path: Path, limit: int = TEXT_LIMIT) -> list[str]:
         ValueError: the file is not UTF-8, no ordinary file, or too long.
     """
     return [line.strip() for line in read_text(path, limit).splitlines() if line.strip()]
+
+
+def with_slashes(path: str) -> str:
+    """A path as programs on Windows write it, with ``/``."""
+    return path.replace("\\", "/")
 
 
 def plain_path(text: str, source: Path) -> str:

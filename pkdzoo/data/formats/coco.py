@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pkdzoo.data.formats.base import with_slashes
 from pkdzoo.data.formats.json_stream import JsonStream
 from pkdzoo.data.segmentations import Segments
 from pkdzoo.utils.text import quote_some
@@ -153,7 +154,7 @@ class _Reader:
         if not isinstance(name, str) or not name:
             raise self.error(where, f"has file_name = {name!r:.60}; it is the image's path inside the image folder")
         try:
-            self.names += name.encode("utf-8", "surrogateescape")  # names on disk need not be valid UTF-8
+            self.names += with_slashes(name).encode("utf-8", "surrogateescape")  # names on disk need not be valid UTF-8
         except UnicodeEncodeError:
             raise self.error(where, f"has file_name = {name!r:.60}, which is not a text") from None
         self.name_ends.append(len(self.names))
@@ -175,7 +176,7 @@ class _Reader:
             self.labels.append(record["category_id"])
             self.ids.append(record.get("id", -1))
         except (TypeError, KeyError, ValueError, OverflowError, AttributeError):
-            self.add_carefully(record, f"annotations[{index}]")
+            self.add_with_checks(record, f"annotations[{index}]")
         area = record.get("area")
         self.areas.append(area if _is_float(area) and math.isfinite(area) else math.nan)
         crowd, ignore = record.get("iscrowd"), record.get("ignore") or record.get("difficult")
@@ -185,7 +186,7 @@ class _Reader:
         if self.segments is not None:
             self.segments.append(record.get("segmentation"))
 
-    def add_carefully(self, record: Any, where: str) -> None:
+    def add_with_checks(self, record: Any, where: str) -> None:
         """Add a record on which the fast way failed, or raise an error that names the problem."""
         self.require(record, where, "'image_id', 'category_id', 'bbox'")
         owner = self.integer(record, "image_id", where)

@@ -16,7 +16,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pkdzoo.data.formats.base import Finding, Format, by_split, is_split_name, names_of, split_folders, split_of
+from pkdzoo.data.formats.base import (
+    Finding,
+    Format,
+    by_split,
+    is_split_name,
+    names_of,
+    split_folders,
+    split_of,
+    with_slashes,
+)
 from pkdzoo.data.formats.coco import SECTIONS, read_columns
 from pkdzoo.data.formats.common import NOT_READ
 from pkdzoo.data.formats.json_stream import JsonStream
@@ -67,7 +76,8 @@ def find_images(root: Path, split: str, original: str = "", prefer_original: boo
         ValueError: no such folder.
     """
     names = list(dict.fromkeys([split, split_of(split), *names_of(split)]))
-    own = [root / (original or f"{split_of(split)}2017")]
+    usual = original or f"{split_of(split)}2017"
+    own = [root / usual, root / "images" / usual]
     others = [root / "images" / name for name in names] + [root / "images"] + [root / name for name in names]
     candidates = [*own, *others] if original or prefer_original else [*others, *own]
     for folder in candidates:
@@ -100,7 +110,7 @@ def read(path: Path, strict: bool = True) -> dict[str, Any]:
         stream = JsonStream(file, str(path))
         for key in stream.members():
             if key in SECTIONS:
-                content[key] = [_without_segmentation(record) for record in stream.elements()]
+                content[key] = [_cleaned(record) for record in stream.elements()]
             else:
                 stream.skip()
     return content
@@ -115,10 +125,16 @@ def read_whole(path: Path) -> dict[str, Any]:
     read_columns(path)
     with path.open("rb") as file:
         stream = JsonStream(file, str(path))
-        return {key: list(stream.elements()) if key in SECTIONS else stream.value() for key in stream.members()}
+        content = {key: list(stream.elements()) if key in SECTIONS else stream.value() for key in stream.members()}
+    for record in content["images"]:
+        record["file_name"] = with_slashes(record["file_name"])
+    return content
 
 
-def _without_segmentation(record: dict[str, Any]) -> dict[str, Any]:
+def _cleaned(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without its segmentation, and with the name of its file as it is read."""
+    if "file_name" in record:
+        record["file_name"] = with_slashes(record["file_name"])
     return {**record, "segmentation": True} if record.pop("segmentation", None) else record
 
 

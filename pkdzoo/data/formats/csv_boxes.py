@@ -29,7 +29,7 @@ from pkdzoo.data.formats.base import (
     is_split_name,
     names_of,
     plain_path,
-    read_head,
+    read_beginning,
     read_text,
     split_folders,
     split_of,
@@ -102,7 +102,7 @@ def has_boxes(path: Path) -> bool:
     """Whether the first line of a csv names a file, a class and a box."""
     if not path.is_file():
         return False
-    line = read_head(path, 4096).decode("utf-8-sig", "replace").partition("\n")[0]
+    line = read_beginning(path, 4096).partition("\n")[0]
     names = {name.strip().strip('"').lower() for name in line.split(_delimiter(line))}
     boxes = any(set(box) <= names for box in (*CORNERS, *SIDES))
     return boxes and bool(names & set(FILE)) and bool(names & set(CLASS))
@@ -214,10 +214,10 @@ def image_dir(path: Path) -> Path:
     for candidate in candidates:
         if any((candidate / name).is_file() for name in images):
             return candidate
-    wanted = {PurePosixPath(name).name for name in images}
+    expected = {PurePosixPath(name).name for name in images}
     for candidate in candidates:  # the paths may be those of another machine, and an image_id has no suffix
         stored = [PurePosixPath(name) for name in list_images(candidate)]
-        if wanted & {text for path in stored for text in (path.name, path.stem)}:
+        if expected & {text for path in stored for text in (path.name, path.stem)}:
             return candidate
     looked = ", ".join(map(str, candidates))
     raise ValueError(f"{path}: none of its first {len(images)} images ({quote_some(images, 2)}) is in {looked}")

@@ -3,6 +3,7 @@
     images/*, annotations/*.xml              one split
     images/SPLIT/*, annotations/SPLIT/*.xml
     SPLIT/* with the annotations beside      also images/SPLIT/*
+    SPLIT/images/*, SPLIT/annotations/*.xml
     images/* with the annotations beside     one split; also without images/
 
 An undivided set is called ``train``. A split's annotations are the path ``FOLDER/*.xml``.
@@ -29,7 +30,8 @@ def find_splits(root: Path, suffix: str, is_annotation: Callable[[Path], bool]) 
         suffix: of the annotation files, e.g. ``.xml``.
         is_annotation: whether a file with this suffix is an annotation.
     """
-    beside = {split: folder for split, folder in split_folders(root).items() if _holds(folder, suffix, is_annotation)}
+    beside = {split: _inside(folder) for split, folder in split_folders(root).items()}
+    beside = {split: folder for split, folder in beside.items() if _holds(folder, suffix, is_annotation)}
     if beside:
         return {split: folder / f"*{suffix}" for split, folder in beside.items()}
     apart = subfolder(root, ANNOTATION_FOLDERS)
@@ -42,6 +44,12 @@ def find_splits(root: Path, suffix: str, is_annotation: Callable[[Path], bool]) 
         if folder is not None and _holds(folder, suffix, is_annotation, deep=folder != root):
             return {"train": folder / f"*{suffix}"}
     return {}
+
+
+def _inside(split: Path) -> Path:
+    """Where the annotations of a split's folder are: beside its images, or in a folder next to one of images."""
+    apart = subfolder(split, ANNOTATION_FOLDERS)
+    return split if apart is None or subfolder(split, IMAGE_FOLDERS) is None else apart
 
 
 def _holds(folder: Path, suffix: str, is_annotation: Callable[[Path], bool], deep: bool = True) -> bool:

@@ -122,9 +122,9 @@ def _class_of(shape: dict[str, Any], where: str) -> str:
 
 def _image_of(name: str, path: Path, content: dict[str, Any], by_stem: dict[str, str]) -> str:
     """The image file of an annotation, by the annotation's name: ``imagePath`` may be an older name of the image."""
-    told = PureWindowsPath(str(content.get("imagePath") or f"{name}.jpg")).name  # also splits at "/"
-    stem = plain_path(told, path).rpartition(".")[0]
-    return by_stem.get(name) or by_stem.get(Path(name).name) or by_stem.get(stem) or told or f"{name}.jpg"
+    stated = PureWindowsPath(str(content.get("imagePath") or f"{name}.jpg")).name  # also splits at "/"
+    stem = plain_path(stated, path).rpartition(".")[0]
+    return by_stem.get(name) or by_stem.get(Path(name).name) or by_stem.get(stem) or stated or f"{name}.jpg"
 
 
 def _side(value: Any) -> int:

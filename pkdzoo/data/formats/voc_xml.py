@@ -13,7 +13,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pkdzoo.data.formats.base import read_bytes, read_head
+from pkdzoo.data.formats.base import read_beginning, read_bytes
 from pkdzoo.data.formats.common import int_if_whole, make_annotation, make_content, read_sizes
 from pkdzoo.utils.text import quote_some
 
@@ -63,7 +63,7 @@ def parse(path: Path) -> ET.Element:
 
 def is_annotation(path: Path) -> bool:
     """Whether a file begins as an annotation, from its first bytes."""
-    return re.search(rb"<annotation[\s>]", read_head(path, 4096)) is not None
+    return re.search(r"<annotation[\s>]", read_beginning(path, 4096)) is not None
 
 
 def class_names_in(files: Iterable[Path]) -> Iterator[str]:

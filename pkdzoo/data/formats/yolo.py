@@ -24,11 +24,11 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pkdzoo.data.formats.base import Finding, Format, by_split, plain_path, read_lines
+from pkdzoo.data.formats.base import Finding, Format, by_split, plain_path, read_lines, with_slashes
 from pkdzoo.data.formats.common import (
     UNKNOWN_SIZE,
     class_names,
@@ -81,13 +81,18 @@ def image_dir(split_path: str | Path) -> Path:
 def _entries(description: Description, split: str) -> list[Path]:
     """Existing folders and lists of a split."""
     if split not in description.splits:
-        names = ", ".join(description.splits) or "no split"
+        if not description.splits:
+            raise ValueError(f"{description.file} has no {split!r} and no other split; write e.g. '{split}: images'")
+        names = ", ".join(description.splits)
         hint = ". 'pkdzoo data convert ... --hold-out 0.2' makes one from train" if split == "val" else ""
         raise ValueError(f"{description.file} has no {split!r}; it has {names}{hint}")
     entries = []
     for entry in description.splits[split]:
         # Roboflow writes ../train/images for a folder beside the file.
-        candidates = [base / text for base in description.bases for text in (entry, entry.removeprefix("../"))]
+        texts = dict.fromkeys(
+            (entry, entry.removeprefix("../"), with_slashes(entry), with_slashes(entry).removeprefix("../"))
+        )
+        candidates = [base / text for base in description.bases for text in texts]
         path = next((path for path in candidates if path.exists()), None)
         if path is None:
             raise ValueError(
@@ -110,8 +115,9 @@ def _listed(description: Description, list_file: Path) -> list[Path]:
     """The images that a list names, relative to the list or to the data set."""
     bases, paths = (list_file.parent, *description.bases), []
     for line in read_lines(list_file):
-        line = plain_path(line, list_file)
-        paths.append(next((base / line for base in bases if os.path.isfile(base / line)), list_file.parent / line))
+        texts = dict.fromkeys((plain_path(line, list_file), with_slashes(line)))
+        candidates = [base / text for text in texts for base in bases]
+        paths.append(next((path for path in candidates if os.path.isfile(path)), candidates[0]))
     return [Path(os.path.normpath(path)) for path in paths]
 
 
@@ -178,7 +184,7 @@ def _object(
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         raise ValueError(
             f"{where}: {len(fields)} numbers; a box has 5 (class, center x, center y, width, height), a polygon 7 or "
-            "more (class, then x and y of each corner)"
+            "more (class, then x and y of each corner); keypoints need kpt_shape in data.yaml"
         )
     if not 0 <= first < classes or first != int(first):
         raise ValueError(f"{where}: class {fields[0]:.60}; 'names' has the classes 0 to {classes - 1}")
@@ -210,7 +216,13 @@ def findings(split_path: Path) -> list[Finding]:
     unread = [path for path in _label_files(paths) if os.path.abspath(path) not in all_labels]
     unread += [path.with_suffix(".txt") for path in without if path.with_suffix(".txt").is_file()]
     lost = sorted({str(path) for path in unread if path.stem.lower() in stems})
+    keypoints = [] if description.keypoints else _look_like_keypoints(map(label_file, paths))
     return [
+        (
+            "objects that look like a box with keypoints, read as polygons: write kpt_shape in data.yaml",
+            keypoints,
+            True,
+        ),
         (
             "label files that are not where, or not written as, their images ask for (labels/ beside images/)",
             lost,
@@ -223,6 +235,33 @@ def findings(split_path: Path) -> list[Finding]:
             False,
         ),
     ]
+
+
+def _look_like_keypoints(labels: Iterable[Path]) -> list[str]:
+    """All objects, if each has a box and the same number of keypoints, as far as numbers can show it; else none."""
+    found: list[str] = []
+    lengths: set[int] = set()
+    for label in (path for path in labels if path.is_file()):
+        for position, line in enumerate(read_lines(label, LABELS_LIMIT), 1):
+            values = [float(field) for field in line.split()[1:]]
+            lengths.add(len(values))
+            if len(lengths) > 1 or not _is_pose(values):
+                return []
+            found.append(f"{label}, object {position}")
+    return found
+
+
+def _is_pose(values: list[float]) -> bool:
+    """Whether numbers are center, width and height of a box, then at least two keypoints in it or with visibility."""
+    (x, y, width, height), points = values[:4], values[4:]
+    if len(points) < 6:  # four corners have eight numbers as well
+        return False
+    if len(points) % 3 == 0 and all(flag in (0, 1, 2) for flag in points[2::3]):
+        return True
+    return len(points) % 2 == 0 and all(
+        (abs(px - x) <= width / 2 and abs(py - y) <= height / 2) or px == py == 0
+        for px, py in zip(points[::2], points[1::2])
+    )
 
 
 def _all_images(description: Description) -> list[Path]:

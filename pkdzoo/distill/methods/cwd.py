@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pkdzoo.distill.base import require_same_heads
 from pkdzoo.distill.imitation import PyramidMethod
-from pkdzoo.distill.pairing import PairBy, Resize, check_choice
+from pkdzoo.distill.pairing import Adapter, PairBy, Resize, Where, check_choice
 from pkdzoo.losses import cwd
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import HeadTrace, Trace
@@ -26,13 +26,16 @@ class CWD(PyramidMethod):
 
     Args:
         student: detector that learns.
-        teacher: of equally many channels; for ``where="cls"`` of the same kind, classes, strides and priors.
+        teacher: any detector; with other numbers of channels write ``adapter=True``. For ``where="cls"`` of the same
+            kind, classes, strides and priors.
         weight: None: 10 for the pyramid, 5 for class logits.
         temperature: of the softmax over locations.
-        where: ``neck`` (the pyramid) or ``cls`` (the class logits).
+        where: ``neck`` (the pyramid), ``backbone`` (the backbone's maps) or ``cls`` (the class logits).
         levels: pairs of levels, counted from the finest; None means those that both have, at most five.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size.
+        adapter: where numbers of channels differ: ``False`` refuses them, ``True`` projects the student's map by a
+            trained 1x1 convolution; ``"conv"`` does so at every level, ``"conv_norm"`` with a norm after it.
     """
 
     most_levels = 5
@@ -43,17 +46,21 @@ class CWD(PyramidMethod):
         teacher: Detector,
         weight: float | None = None,
         temperature: float = 1.0,
-        where: Literal["neck", "cls"] = "neck",
+        where: Literal["neck", "backbone", "cls"] = "neck",
         levels: int | None = None,
         pair: PairBy = "index",
         resize: Resize = "larger",
+        adapter: Adapter = False,
     ) -> None:
-        check_choice("where", where, ("neck", "cls"))
+        check_choice("where", where, ("neck", "backbone", "cls"))
         on_logits = where == "cls"
         if on_logits:
             require_same_heads(student, teacher, "cwd of class logits")
             weight = 5.0 if weight is None else weight
-        super().__init__(student, teacher, weight, levels, pair, resize, "never" if on_logits else "refuse")
+        if where == "cls" and adapter:
+            raise ValueError('adapter projects feature maps: leave it out beside where="cls"')
+        at: Where = "neck" if where == "cls" else where
+        super().__init__(student, teacher, weight, levels, pair, resize, None if on_logits else adapter, at)
         self.temperature, self.on_logits = float(temperature), on_logits
         if on_logits:
             self.teacher_depth = "head"

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from pkdzoo.distill.base import DistillMethod, by_family
 from pkdzoo.distill.imitation import published_pkd_weight
 from pkdzoo.distill.masks import channel_attention, objects_of, rectangles, spatial_attention
-from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize, check_choice
+from pkdzoo.distill.pairing import Adapter, PairBy, PyramidPairs, Resize, Where, check_choice
 from pkdzoo.layers.non_local import GlobalContext
 from pkdzoo.losses import normalize_channels
 from pkdzoo.models.detector import Detector
@@ -88,7 +88,7 @@ class FGD(DistillMethod):
 
     Args:
         student: detector that learns.
-        teacher: any detector; where numbers of channels differ, a 1x1 convolution projects the student's map.
+        teacher: any detector.
         alpha: weight of objects. None: as published for the family; likewise the next four.
         beta: weight of the background.
         gamma: weight of the attention's own difference.
@@ -101,6 +101,9 @@ class FGD(DistillMethod):
             combined the weights is not printed). ``lambda_`` overrides that weight.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size.
+        adapter: where numbers of channels differ: ``False`` refuses them, ``True`` projects the student's map by a
+            trained 1x1 convolution; ``"conv"`` does so at every level, ``"conv_norm"`` with a norm after it.
+        where: the maps that are compared: ``neck`` (the pyramids) or ``backbone`` (the backbones' maps).
     """
 
     def __init__(
@@ -118,6 +121,8 @@ class FGD(DistillMethod):
         normalize: bool = False,
         pair: PairBy = "index",
         resize: Resize = "larger",
+        adapter: Adapter = True,
+        where: Where = "neck",
     ) -> None:
         super().__init__()
         for name, value, choices in (
@@ -134,7 +139,7 @@ class FGD(DistillMethod):
         defaults = (base.alpha, base.beta, base.gamma, base.lambda_, base.temperature)
         self.settings = Settings(*(float(d if o is None else o) for o, d in zip(options, defaults)))
         most = 4 if student.two_stage else 5
-        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, "where_needed", most=most)
+        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, most=most, adapter=adapter, where=where)
         self.parts, self.boxes_on, self.normalize = parts, boxes_on, normalize
         widths = self.pairs.teacher_channels if parts != "focal" else []
         self.student_context = nn.ModuleList(GlobalContext(width) for width in widths)

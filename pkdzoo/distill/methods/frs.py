@@ -13,15 +13,13 @@ over channels and no projection; how weights were combined there is not printed,
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pkdzoo.distill.base import DistillMethod, by_family, require_same_heads
 from pkdzoo.distill.imitation import published_pkd_weight, squared_difference
-from pkdzoo.distill.pairing import PyramidPairs
+from pkdzoo.distill.pairing import Adapter, PyramidPairs
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Depth, HeadTrace
 from pkdzoo.ops.reduce import mean_over_ranks
@@ -41,6 +39,8 @@ class FRS(DistillMethod):
         cls_weight: None: as published for the family, or 0 with ``normalize``.
         levels: pairs of levels, counted from the finest; None means those that both have, at most five.
         normalize: PKD's normalization first.
+        adapter: with ``normalize``, where numbers of channels differ: see ``pkd``. Without it every level has a 3x3
+            convolution, as published.
     """
 
     teacher_depth: Depth = "head"
@@ -54,11 +54,16 @@ class FRS(DistillMethod):
         cls_weight: float | None = None,
         levels: int | None = None,
         normalize: bool = False,
+        adapter: Adapter = False,
     ) -> None:
         super().__init__()
         require_same_heads(student, teacher, "frs")
-        project: Literal["refuse", "always"] = "refuse" if normalize else "always"
-        self.pairs = PyramidPairs(student, teacher, levels, project=project, kernel=3, most=5)
+        if normalize:
+            self.pairs = PyramidPairs(student, teacher, levels, most=5, adapter=adapter)
+        elif adapter:
+            raise ValueError("frs has a 3x3 convolution at every level already: write adapter with normalize=True only")
+        else:
+            self.pairs = PyramidPairs(student, teacher, levels, project="always", kernel=3, most=5)
         feat, cls = by_family(PUBLISHED, student, PUBLISHED["GFL"])
         if normalize:
             feat, cls = published_pkd_weight(teacher), 0.0

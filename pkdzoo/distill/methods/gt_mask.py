@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pkdzoo.distill.imitation import PyramidMethod, masked_mean, squared_difference
 from pkdzoo.distill.masks import object_mask, objects_of, select_level
-from pkdzoo.distill.pairing import PairBy, Resize, check_choice
+from pkdzoo.distill.pairing import Adapter, PairBy, Resize, Where, check_choice
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
 from pkdzoo.structures import Batch
@@ -24,7 +24,7 @@ class GTMask(PyramidMethod):
 
     Args:
         student: detector that learns.
-        teacher: any detector; where numbers of channels differ, a 1x1 convolution projects the student's map.
+        teacher: any detector.
         weight: None: 10, or PKD's with ``normalize``.
         levels: pairs of levels, counted from the finest; None means those that both have, at most four.
         boxes: ``all``: an object counts at every level; ``size``: only at the level that fits its size.
@@ -32,6 +32,9 @@ class GTMask(PyramidMethod):
         resize: what to do with maps of different size.
         normalize: normalize channels first, as PKD does.
         sync: statistics of that normalization over all processes.
+        adapter: where numbers of channels differ: ``False`` refuses them, ``True`` projects the student's map by a
+            trained 1x1 convolution; ``"conv"`` does so at every level, ``"conv_norm"`` with a norm after it.
+        where: the maps that are compared: ``neck`` (the pyramids) or ``backbone`` (the backbones' maps).
     """
 
     def __init__(
@@ -45,9 +48,11 @@ class GTMask(PyramidMethod):
         resize: Resize = "larger",
         normalize: bool = False,
         sync: bool = False,
+        adapter: Adapter = True,
+        where: Where = "neck",
     ) -> None:
         check_choice("boxes", boxes, ("all", "size"))
-        super().__init__(student, teacher, weight, levels, pair, resize, "where_needed", normalize, sync)
+        super().__init__(student, teacher, weight, levels, pair, resize, adapter, where, normalize, sync)
         self.by_size = boxes == "size"
 
     def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ from torchvision.ops import box_iou, nms
 
 from pkdzoo.distill.base import DistillMethod, priors_per_location, require_same_classes
 from pkdzoo.distill.masks import objects_of
-from pkdzoo.distill.pairing import PyramidPairs, check_choice, shape_of
+from pkdzoo.distill.pairing import Adapter, PyramidPairs, check_choice, shape_of
 from pkdzoo.losses import kl_divergence
 from pkdzoo.models.assigners.atss import nearest_anchors, overlap_thresholds
 from pkdzoo.models.dense import DenseDetector
@@ -111,6 +111,7 @@ class LD(DistillMethod):
             the ten most ``disputed`` priors of a level: class scores differ most, boxes do not overlap. The ten are
             of the whole batch of a process, as released, and boxes of different images suppress each other.
         anchor_area: the region's DIoU as released, see the module's text; published APs were trained with it.
+        adapter: of the feature term, where numbers of channels differ: see ``pkd``.
 
     Raises:
         ValueError: for heads without distributions, and for pairs whose heads don't fit.
@@ -130,13 +131,16 @@ class LD(DistillMethod):
         feat_weight: float = 0.0,
         feat_region: FeatRegion = "near",
         anchor_area: bool = False,
+        adapter: Adapter = False,
     ) -> None:
         super().__init__()
         check_choice("feat_region", feat_region, ("near", "disputed"))
         self.bins = require_same_distributions(student, teacher)
         if cls_weight or (feat_weight and feat_region == "disputed"):
             require_same_classes(student, teacher, "ld with cls_weight or disputed priors")
-        self.pairs = PyramidPairs(student, teacher, len(shape_of(student).strides)) if feat_weight else None
+        self.pairs = (
+            PyramidPairs(student, teacher, len(shape_of(student).strides), adapter=adapter) if feat_weight else None
+        )
         self.weight, self.temperature = float(weight), float(temperature)
         self.cls_weight, self.cls_temperature = float(cls_weight), float(cls_temperature)
         self.region_weight, self.anchor_area = float(region_weight), anchor_area

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from pkdzoo.distill.base import DistillMethod, by_family
-from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize
+from pkdzoo.distill.pairing import Adapter, PairBy, PyramidPairs, Resize
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
 from pkdzoo.structures import Batch, FeaturePyramid
@@ -48,7 +48,7 @@ class MGD(DistillMethod):
 
     Args:
         student: detector that learns.
-        teacher: any detector; where numbers of channels differ, a 1x1 convolution projects the student's map.
+        teacher: any detector.
         weight: None: as published, 5e-7 for a two-stage student, 2e-5 for others.
         masked: share of the locations that is set to 0, 0..1. None: 0.45 for a two-stage student, 0.65 for others.
         levels: pairs of levels, counted from the finest. None: 4 for a two-stage student, 5 for others.
@@ -58,6 +58,8 @@ class MGD(DistillMethod):
             which is (B, 1, h, w), with ``mask_channels`` (B, channels, 1, 1). None: torch's global generator.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size.
+        adapter: where numbers of channels differ: ``False`` refuses them, ``True`` projects the student's map by a
+            trained 1x1 convolution; ``"conv"`` does so at every level, ``"conv_norm"`` with a norm after it.
 
     Example:
         >>> import pkdzoo, torch
@@ -80,6 +82,7 @@ class MGD(DistillMethod):
         draws: Draws | None = None,
         pair: PairBy = "index",
         resize: Resize = "larger",
+        adapter: Adapter = True,
     ) -> None:
         super().__init__()
         of_family = by_family(PUBLISHED, student, ONE_STAGE)
@@ -88,7 +91,7 @@ class MGD(DistillMethod):
         levels = of_family[2] if levels is None else levels
         if not 0 <= masked <= 1:
             raise ValueError(f"masked={masked}: write the share of the locations that is set to 0, between 0 and 1")
-        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, "where_needed")
+        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, adapter=adapter)
         if draws is not None and not callable(draws) and len(draws) != len(self.pairs):
             raise ValueError(f"draws holds {len(draws)} tensors: write one for each of the {len(self.pairs)} levels")
         self.restorations = nn.ModuleList(Restoration(width) for width in self.pairs.teacher_channels)

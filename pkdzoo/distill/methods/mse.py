@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pkdzoo.distill.imitation import PyramidMethod, squared_difference
-from pkdzoo.distill.pairing import PairBy, Resize
+from pkdzoo.distill.pairing import Adapter, PairBy, Resize, Where
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
 from pkdzoo.structures import Batch
@@ -25,13 +25,16 @@ class MSE(PyramidMethod):
 
     Args:
         student: detector that learns.
-        teacher: any detector; where numbers of channels differ, a 1x1 convolution projects the student's map.
+        teacher: any detector.
         weight: None: 10, or PKD's with ``normalize``.
         levels: pairs of levels, counted from the finest; None means those that both have, at most four.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size.
         normalize: normalize channels first, as PKD does.
         sync: statistics of that normalization over all processes.
+        adapter: where numbers of channels differ: ``False`` refuses them, ``True`` projects the student's map by a
+            trained 1x1 convolution; ``"conv"`` does so at every level, ``"conv_norm"`` with a norm after it.
+        where: the maps that are compared: ``neck`` (the pyramids) or ``backbone`` (the backbones' maps).
     """
 
     def __init__(
@@ -44,8 +47,10 @@ class MSE(PyramidMethod):
         resize: Resize = "larger",
         normalize: bool = False,
         sync: bool = False,
+        adapter: Adapter = True,
+        where: Where = "neck",
     ) -> None:
-        super().__init__(student, teacher, weight, levels, pair, resize, "where_needed", normalize, sync)
+        super().__init__(student, teacher, weight, levels, pair, resize, adapter, where, normalize, sync)
 
     def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:
         total = student.features.levels[0].new_zeros((), dtype=torch.float32)

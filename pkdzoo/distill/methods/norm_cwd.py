@@ -19,7 +19,7 @@ from pkdzoo.losses import cwd
 from pkdzoo.losses.correlation import float32_or_wider
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
-from pkdzoo.structures import Batch, FeaturePyramid
+from pkdzoo.structures import Batch
 
 EPS = 1e-5  # is added to the variance, as in batch norm
 
@@ -53,22 +53,13 @@ class NormCWD(DistillMethod):
         stop_epoch: int | None = 280,
     ) -> None:
         super().__init__()
-        for role, model in (("student", student), ("teacher", teacher)):
-            if not getattr(model.neck, "gives_before_norm", False):
-                raise ValueError(
-                    f"norm_cwd compares maps before the last norm of the neck, which the {role} {model.name} does not "
-                    "give: take a detector of this package, or pkd, which needs the features alone"
-                )
-            if model.optimized:
-                raise ValueError(f"norm_cwd: the {role} is optimized, its norms are folded: leave out optimize()")
-        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, "always", bias=False)
+        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, "always", bias=False, where="before_norm")
         self.weight, self.temperature, self.stop_epoch = float(weight), float(temperature), stop_epoch
 
     def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:
-        if self.stop_epoch is not None and self.progress.epoch >= self.stop_epoch:
-            # zero, but with a gradient for every connector: DistributedDataParallel waits for one
-            return {"loss_norm_cwd": torch.stack([p.float().sum() for p in self.parameters()]).sum() * 0.0}
-        maps = self.pairs(*(FeaturePyramid(t.features.before_norm, t.features.strides) for t in (student, teacher)))
+        if self.has_ended:
+            return {"loss_norm_cwd": self.zero_loss(student.features.levels[0])}
+        maps = self.pairs(student.features, teacher.features)
         losses = [cwd(normalize_by_batch(s), normalize_by_batch(t), self.temperature) for s, t, _ in maps]
         return {"loss_norm_cwd": self.weight * torch.stack(losses).sum()}
 

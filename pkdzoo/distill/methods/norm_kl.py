@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pkdzoo.distill.imitation import PyramidMethod
-from pkdzoo.distill.pairing import PairBy, Resize
+from pkdzoo.distill.pairing import Adapter, PairBy, Resize, Where
 from pkdzoo.losses import norm_kl
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
@@ -23,12 +23,15 @@ class NormKL(PyramidMethod):
 
     Args:
         student: detector that learns.
-        teacher: of equally many channels.
+        teacher: any detector; with other numbers of channels write ``adapter=True``.
         weight: 10, as published for one-stage teachers.
         temperature: T.
         levels: pairs of levels, counted from the finest; None means those that both have, at most four.
         pair: ``index`` or ``stride``.
         resize: what to do with maps of different size.
+        adapter: where numbers of channels differ: ``False`` refuses them, ``True`` projects the student's map by a
+            trained 1x1 convolution; ``"conv"`` does so at every level, ``"conv_norm"`` with a norm after it.
+        where: the maps that are compared: ``neck`` (the pyramids) or ``backbone`` (the backbones' maps).
     """
 
     def __init__(
@@ -40,8 +43,10 @@ class NormKL(PyramidMethod):
         levels: int | None = None,
         pair: PairBy = "index",
         resize: Resize = "larger",
+        adapter: Adapter = False,
+        where: Where = "neck",
     ) -> None:
-        super().__init__(student, teacher, weight, levels, pair, resize, normalize=True)
+        super().__init__(student, teacher, weight, levels, pair, resize, adapter, where, normalize=True)
         self.temperature = float(temperature)
 
     def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:

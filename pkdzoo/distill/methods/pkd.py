@@ -15,7 +15,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pkdzoo.distill.imitation import PyramidMethod
-from pkdzoo.distill.pairing import PairBy, Resize
+from pkdzoo.distill.pairing import Adapter, PairBy, Resize, Where
 from pkdzoo.losses import pearson_correlation
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
@@ -30,12 +30,17 @@ class PKD(PyramidMethod):
 
     Args:
         student: detector that learns.
-        teacher: any detector whose pyramid has equally many channels.
+        teacher: any detector; with other numbers of channels write ``adapter=True``.
         weight: None for the published one: 6 with a two-stage teacher, 10 with a one-stage teacher.
         levels: pairs of levels, counted from the finest; None means those that both have, at most four.
         pair: ``index`` as published, or ``stride``.
         resize: what to do with maps of different size, see :func:`pkdzoo.distill.pairing.pair_maps`.
         sync: statistics over all processes; in published runs each process used its own two images.
+        adapter: where numbers of channels differ: ``False`` refuses them, ``True`` projects the student's map by a
+            trained 1x1 convolution; ``"conv"`` does so at every level, ``"conv_norm"`` with a norm after it.
+        where: the maps that are compared: ``neck`` (the pyramids, as published), ``backbone`` (the backbones' maps) or
+            ``before_norm`` (the pyramids before the neck's last norm and activation, as ``norm_cwd`` takes them).
+        stop_epoch: number of epochs, counted from the first, with this loss; after them it is zero. None means all.
     """
 
     def __init__(
@@ -47,10 +52,17 @@ class PKD(PyramidMethod):
         pair: PairBy = "index",
         resize: Resize = "larger",
         sync: bool = False,
+        adapter: Adapter = False,
+        where: Where = "neck",
+        stop_epoch: int | None = None,
     ) -> None:
-        super().__init__(student, teacher, weight, levels, pair, resize, normalize=True, sync=sync)
+        super().__init__(student, teacher, weight, levels, pair, resize, adapter, where, normalize=True, sync=sync)
+        self.stop_epoch = stop_epoch
 
     def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:
+        if self.has_ended:
+            self.logs = {}
+            return {"loss_pkd": self.zero_loss(student.features.levels[0])}
         maps = self.pairs(student.features, teacher.features)
         results = [pearson_correlation(pair.student, pair.teacher, self.sync) for pair in maps]
         self.logs = {f"r{i}": r for i, (_, r) in enumerate(results)}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pkdzoo.distill.base import DistillMethod, require_same_heads
-from pkdzoo.distill.pairing import PyramidPairs
+from pkdzoo.distill.pairing import Adapter, PyramidPairs
 from pkdzoo.models.dense import DenseDetector
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Depth, HeadTrace, LossTrace
@@ -29,10 +29,12 @@ class RankMimic(DistillMethod):
 
     Args:
         student: one-stage detector.
-        teacher: of the same classes, strides, priors and channels.
+        teacher: of the same classes, strides and priors.
         rank_weight: of rank mimicking; 0 leaves it out.
         feat_weight: of feature imitation; 0 leaves it out.
         levels: of feature imitation, counted from the finest.
+        adapter: where numbers of channels differ: ``False`` refuses them, ``True`` projects the student's map by a
+            trained 1x1 convolution; ``"conv"`` does so at every level, ``"conv_norm"`` with a norm after it.
     """
 
     teacher_depth: Depth = "head"
@@ -44,12 +46,13 @@ class RankMimic(DistillMethod):
         rank_weight: float = 4.0,
         feat_weight: float = 1.5,
         levels: int = 5,
+        adapter: Adapter = False,
     ) -> None:
         super().__init__()
         require_same_heads(student, teacher, "rank_mimic")
         if student.two_stage:
             raise ValueError(f"rank_mimic ranks the priors of one-stage detectors, {student.name} has two stages")
-        self.pairs = PyramidPairs(student, teacher, levels)
+        self.pairs = PyramidPairs(student, teacher, levels, adapter=adapter)
         self.rank_weight, self.feat_weight = float(rank_weight), float(feat_weight)
 
     def forward(

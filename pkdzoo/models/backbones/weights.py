@@ -128,7 +128,7 @@ def to_backbone(content: Mapping[str, Any]) -> dict[str, Tensor]:
     return from_original(state) if swin else to_our_keys(state, RESNET_RULES)
 
 
-def completed(state: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
+def add_missing_tensors(state: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
     """Complete ImageNet weights with tensors of the backbone that the file does not have.
 
     These are the parameters that only detectors have, and the running statistics of files without any: caffe's files

@@ -88,6 +88,30 @@ def test_an_undivided_set_is_train(tmp_path: Path, kind: str) -> None:
         find_split(tmp_path, "val")
 
 
+@pytest.mark.parametrize(("name", "suffix"), [("xml_apart", ".xml"), ("csv_beside", ".csv"), ("yolo", ".txt")])
+def test_utf_16_is_read(tmp_path: Path, name: str, suffix: str) -> None:
+    root = trees.write(name, tmp_path)
+    for path in root.rglob(f"*{suffix}"):
+        path.write_bytes(path.read_text(encoding="utf-8").encode("utf-16"))
+    assert meaning(root, "val") == expected("val")
+
+
+def test_names_with_backslashes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = trees.write("coco", tmp_path / "coco")
+    (root / "images/val").rename(root / "images/sub")
+    (root / "images/val").mkdir()
+    (root / "images/sub").rename(root / "images/val/sub")
+    file = root / "annotations/instances_val.json"
+    file.write_text(file.read_text().replace('"file_name": "', '"file_name": "sub\\\\'))
+    assert meaning(root, "val") == expected("val")
+    assert run(capsys, "data", "convert", root, tmp_path / "out", "--to", "yolo")[0] == 0
+    assert meaning(tmp_path / "out", "val") == expected("val")
+    yolo = trees.write("yolo", tmp_path / "yolo")
+    trees.text(yolo / "train.txt", "".join(f".\\images\\train\\{name}.png\r\n" for name in trees.NAMES["train"]))
+    trees.text(yolo / "data.yaml", "train: train.txt\nval: images\\val\nnames: [green, red]\n")
+    assert meaning(yolo, "train") == expected("train") and meaning(yolo, "val") == expected("val")
+
+
 def test_names_of_splits() -> None:
     assert [split_of(name) for name in ("Train", "valid", "VALIDATION", "dev", "testing", "minival")] == [
         "train", "val", "val", "val", "test", "minival",

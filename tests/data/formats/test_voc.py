@@ -39,9 +39,9 @@ def write_voc(root: Path, documents: dict[str, str], split: str = "train", suffi
 class TestReading:
     def test_corners_count_from_one_and_belong_to_the_box(self, tmp_path: Path) -> None:
         root = write_voc(tmp_path, {"a": f"<filename>old.jpg</filename>{SIZE}{CAT}{DOG}"})
-        told = voc.to_coco(root, "train")
-        assert told["images"] == [{"id": 1, "file_name": "a.jpg", "width": 60, "height": 40}]
-        cat, dog = told["annotations"]
+        content = voc.to_coco(root, "train")
+        assert content["images"] == [{"id": 1, "file_name": "a.jpg", "width": 60, "height": 40}]
+        cat, dog = content["annotations"]
         assert cat["bbox"] == [0, 2, 20, 10]  # the whole 20 x 10 pixels, not 19 x 9
         assert cat["area"] == 200
         assert dog["bbox"] == [9.5, 0, 50.5, 40]
@@ -187,11 +187,11 @@ class TestWriting:
         rng = np.random.default_rng(0)
         boxes = [[float(v) for v in row] for row in rng.uniform(0, 5000, (300, 4))]
         boxes += [[0.1, 0.2, 0.3, 1 / 3], [-3, -0.5, 70, 1e-7], [473.07, 395.93, 38.65, 28.67]]
-        told = self.back(tmp_path, self.coco(boxes))
-        assert [a["bbox"] for a in told["annotations"]] == boxes
-        assert told["images"] == [{"id": 1, "file_name": "deep/a.v2.png", "width": 60, "height": 40}]
-        assert [c["name"] for c in told["categories"]] == ["猫", "zebra & co <1>"]  # by id, not by alphabet
-        assert {a["category_id"] for a in told["annotations"]} == {2}
+        content = self.back(tmp_path, self.coco(boxes))
+        assert [a["bbox"] for a in content["annotations"]] == boxes
+        assert content["images"] == [{"id": 1, "file_name": "deep/a.v2.png", "width": 60, "height": 40}]
+        assert [c["name"] for c in content["categories"]] == ["猫", "zebra & co <1>"]  # by id, not by alphabet
+        assert {a["category_id"] for a in content["annotations"]} == {2}
 
     @pytest.mark.parametrize("flags", [{"iscrowd": 1}, {"ignore": 1}, {"truncated": 1, "occluded": 1}, {}])
     def test_flags_survive(self, tmp_path: Path, flags: dict[str, int]) -> None:

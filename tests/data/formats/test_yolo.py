@@ -39,14 +39,14 @@ def read(root: Path, split: str = "train") -> dict:
 
 class TestReading:
     def test_shares_become_pixels(self, tmp_path: Path) -> None:
-        told = read(write_yolo(tmp_path, {"a": "1 0.5 0.5 0.25 0.5\n\n0 0.1 0.1 0.2 0.2\n", "b": None, "c": ""}))
-        assert [i["file_name"] for i in told["images"]] == ["a.png", "b.png", "c.png"]
-        assert told["images"][0] == {"id": 1, "file_name": "a.png", "width": 80, "height": 40}
-        assert [(a["category_id"], a["bbox"], a["image_id"]) for a in told["annotations"]] == [
+        content = read(write_yolo(tmp_path, {"a": "1 0.5 0.5 0.25 0.5\n\n0 0.1 0.1 0.2 0.2\n", "b": None, "c": ""}))
+        assert [i["file_name"] for i in content["images"]] == ["a.png", "b.png", "c.png"]
+        assert content["images"][0] == {"id": 1, "file_name": "a.png", "width": 80, "height": 40}
+        assert [(a["category_id"], a["bbox"], a["image_id"]) for a in content["annotations"]] == [
             (2, [30, 10, 20, 20], 1),
             (1, [0, 0, 16, 8], 1),
         ]
-        assert told["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+        assert content["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
 
     def test_six_decimals_give_whole_pixels_within_a_thousandth(self, tmp_path: Path) -> None:
         Image.new("RGB", (640, 480)).save(write_yolo(tmp_path, {"a": ""}) / "images/train/a.png")
@@ -146,6 +146,7 @@ class TestDescriptions:
             ("train: images/train\nnames: {1: cat, 2: dog}", "write 0 to 1"),
             ("train: images/elsewhere\nnames: [cat]", "does not exist; looked for"),
             ("val: images/train\nnames: [cat]", "has no 'train'; it has val"),
+            ("names: [cat]", "and no other split; write e.g. 'train: images'"),
             ("train: images/train\nnames: [[cat]]", "the class name list is no text"),
             ("train: [[images/train]]\nnames: [cat]", "a path must be a text, not list"),
             ("!!python/object/apply:os.system ['exit 1']", "is not a YAML file"),
@@ -211,11 +212,11 @@ class TestWriting:
         scale = np.array([*size, *size]) * 0.5
         boxes = [[round(float(v), k % 7) for v in rng.uniform(0.01, 1, 4) * scale] for k in range(500)]
         boxes = [box for box in boxes if min(box[2:]) > 0]
-        told = self.back(tmp_path, self.coco(boxes, *size))
+        content = self.back(tmp_path, self.coco(boxes, *size))
         assert len(boxes) > 300
-        assert [a["bbox"] for a in told["annotations"]] == boxes
-        assert told["images"][0]["file_name"] == "deep/a.v2.png"
-        assert [c["name"] for c in told["categories"]] == ["猫: a", "no"]  # by id; and no is a text
+        assert [a["bbox"] for a in content["annotations"]] == boxes
+        assert content["images"][0]["file_name"] == "deep/a.v2.png"
+        assert [c["name"] for c in content["categories"]] == ["猫: a", "no"]  # by id; and no is a text
 
     def test_finer_floats_survive_to_a_millionth_of_a_pixel(self, tmp_path: Path) -> None:
         boxes = np.random.default_rng(1).uniform(1, 300, (200, 4))
@@ -227,8 +228,8 @@ class TestWriting:
         rows = [[f"{v:.6f}" for v in (*rng.uniform(0.3, 0.7, 2), *rng.uniform(0.01, 0.3, 2))] for _ in range(300)]
         lines = "".join(f"1 {' '.join(row)}\n" for row in rows)
         text = "train: images/train\nnames: ['猫: a', 'no']"
-        told = read(write_yolo(tmp_path / "a", {"deep/a.v2": lines}, text))
-        yolo.from_coco(told, tmp_path / "b", "train")
+        content = read(write_yolo(tmp_path / "a", {"deep/a.v2": lines}, text))
+        yolo.from_coco(content, tmp_path / "b", "train")
         assert (tmp_path / "b/labels/train/deep/a.v2.txt").read_text() == lines
 
     def test_what_is_lost_is_counted(self, tmp_path: Path) -> None:
@@ -251,8 +252,8 @@ class TestWriting:
     def test_the_description_names_every_split(self, tmp_path: Path) -> None:
         for split in ("train", "val"):
             yolo.from_coco(self.coco([]), tmp_path, split)
-        told = yaml.safe_load((tmp_path / "data.yaml").read_text())
-        assert told == {"train": "images/train", "val": "images/val", "names": {0: "猫: a", 1: "no"}}
+        content = yaml.safe_load((tmp_path / "data.yaml").read_text())
+        assert content == {"train": "images/train", "val": "images/val", "names": {0: "猫: a", 1: "no"}}
         other = self.coco([])
         other["categories"].pop()
         with pytest.raises(ValueError, match="the splits have different classes"):
@@ -277,9 +278,9 @@ class TestKeypoints:
     LINE = "1 0.5 0.5 0.25 0.5 0.1 0.1 2 0.2 0.2 1\n"
 
     def test_the_box_is_read_and_the_keypoints_are_counted(self, tmp_path: Path) -> None:
-        told = read(write_yolo(tmp_path, {"a": self.LINE}, PLAIN + "kpt_shape: [2, 3]\n"))
-        assert [(a["bbox"], "segmentation" in a) for a in told["annotations"]] == [([30, 10, 20, 20], False)]
-        assert told["not_read"] == {"sets of keypoints": 1}
+        content = read(write_yolo(tmp_path, {"a": self.LINE}, PLAIN + "kpt_shape: [2, 3]\n"))
+        assert [(a["bbox"], "segmentation" in a) for a in content["annotations"]] == [([30, 10, 20, 20], False)]
+        assert content["not_read"] == {"sets of keypoints": 1}
 
     @pytest.mark.parametrize("shape", ["[2, 4]", "[0, 3]", "3", "[1000000000000, 3]", "[a, b]"])
     def test_shapes_that_are_none(self, tmp_path: Path, shape: str) -> None:
@@ -289,6 +290,23 @@ class TestKeypoints:
     def test_another_number_of_keypoints(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"11 numbers; kpt_shape in data\.yaml asks for 17"):
             read(write_yolo(tmp_path, {"a": self.LINE}, PLAIN + "kpt_shape: [4, 3]\n"))
+
+    @pytest.mark.parametrize(
+        ("line", "doubtful"),
+        [
+            ("1 0.5 0.5 0.5 0.5 0.4 0.4 2 0.6 0.6 1 0 0 0 0.3 0.3 2\n", 1),  # visibility in every third place
+            ("1 0.5 0.5 0.5 0.5 0.4 0.4 0.6 0.6 0.3 0.3\n", 1),
+            ("1 0.1 0.1 0.4 0.1 0.4 0.5 0.1 0.5\n", 0),  # four corners
+            ("1 0.1 0.1 0.4 0.1 0.4 0.5 0.3 0.6 0.1 0.5\n", 0),
+            ("1 0.5 0.5 0.5 0.5\n", 0),
+        ],
+    )
+    def test_keypoints_without_their_shape_are_reported(self, tmp_path: Path, line: str, doubtful: int) -> None:
+        root = write_yolo(tmp_path, {"a": line}, PLAIN)
+        found = {what: cases for what, cases, error in yolo.findings(root / "data.yaml/train") if error and cases}
+        assert [len(cases) for what, cases in found.items() if "kpt_shape" in what] == [1] * doubtful
+        write_yolo(tmp_path, {"a": line, "b": "1 0.5 0.5 0.5 0.5\n"}, PLAIN)  # boxes and polygons in one set
+        assert not any("kpt_shape" in what and cases for what, cases, _ in yolo.findings(root / "data.yaml/train"))
 
 
 class TestBounds:

@@ -40,10 +40,10 @@ def added_by(distiller: Distiller, losses: dict[str, torch.Tensor]) -> list[str]
 
 
 def test_the_methods_of_the_zoo() -> None:
-    wanted = (
+    expected = (
         "crosskd cwd defeat fbkd fgd fgfi frs gid global_knowledge gt_mask ld mgd mse norm_cwd norm_kl pkd rank_mimic"
     )
-    assert wanted.split() == NAMES
+    assert expected.split() == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -73,8 +73,8 @@ def test_non_local_block_is_attention_over_pooled_cells() -> None:
     )  # (3, 6)
     queries = block.query(x).flatten(2)[0]  # (3, 24)
     mixed = (queries.T @ keys / 6) @ values.T  # (24, 3)
-    wanted = x + block.norm(block.out(mixed.T.reshape(1, 3, 4, 6)))
-    assert torch.allclose(block(x), wanted)
+    expected = x + block.norm(block.out(mixed.T.reshape(1, 3, 4, 6)))
+    assert torch.allclose(block(x), expected)
 
 
 def test_defaults_and_options() -> None:

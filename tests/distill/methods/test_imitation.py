@@ -27,9 +27,9 @@ def levels_of(batch: pkdzoo.Batch) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def test_mse_is_the_sum_over_levels_of_the_mean() -> None:
-    wanted = sum(float((s - t).square().mean()) for s, t in levels_of(tiny_batch())[:4])
-    assert losses_of({"mse": {"weight": 70.0}})["loss_mse"] == pytest.approx(70 * wanted, rel=1e-5)
-    assert losses_of({"mse": {}})["loss_mse"] == pytest.approx(10 * wanted, rel=1e-5)
+    expected = sum(float((s - t).square().mean()) for s, t in levels_of(tiny_batch())[:4])
+    assert losses_of({"mse": {"weight": 70.0}})["loss_mse"] == pytest.approx(70 * expected, rel=1e-5)
+    assert losses_of({"mse": {}})["loss_mse"] == pytest.approx(10 * expected, rel=1e-5)
 
 
 def test_normalized_mse_is_pkd() -> None:
@@ -68,11 +68,11 @@ def test_gt_mask_by_size_uses_one_level() -> None:
     box = torch.tensor([[8.0, 8.0, 24.0, 24.0]])
     batch.instances = [pkdzoo.Instances(box, torch.tensor([0]))] * 2
     student, teacher = levels_of(batch)[0]
-    wanted = 10 * float((student - teacher).square()[:, :, 1:3, 1:3].mean())
-    assert losses_of({"gt_mask": {"boxes": "size"}}, batch)["loss_gt_mask"] == pytest.approx(wanted, rel=1e-5)
-    assert losses_of({"gt_mask": {}}, batch)["loss_gt_mask"] > wanted
+    expected = 10 * float((student - teacher).square()[:, :, 1:3, 1:3].mean())
+    assert losses_of({"gt_mask": {"boxes": "size"}}, batch)["loss_gt_mask"] == pytest.approx(expected, rel=1e-5)
+    assert losses_of({"gt_mask": {}}, batch)["loss_gt_mask"] > expected
     normalized = losses_of({"gt_mask": {"normalize": True, "weight": 1.0}}, batch)["loss_gt_mask"]
-    assert 0 < normalized != pytest.approx(wanted)
+    assert 0 < normalized != pytest.approx(expected)
 
 
 def test_kl_methods() -> None:
@@ -88,8 +88,8 @@ def test_cwd_of_class_logits() -> None:
     losses = pkdzoo.Distiller(student, teacher, {"cwd": {"where": "cls"}})(batch)
     with torch.no_grad():
         outputs = [model.trace(batch, "head").outputs for model in (student, teacher)]
-    wanted = 5 * sum(float(cwd(s, t)) for s, t in zip(outputs[0].cls, outputs[1].cls))
-    assert float(losses["loss_cwd"].detach()) == pytest.approx(wanted, rel=1e-4)
+    expected = 5 * sum(float(cwd(s, t)) for s, t in zip(outputs[0].cls, outputs[1].cls))
+    assert float(losses["loss_cwd"].detach()) == pytest.approx(expected, rel=1e-4)
     teacher = pkdzoo.create_detector("gfl_r10w16", num_classes=5)
     with pytest.raises(ValueError, match="3 classes and the teacher 5"):
         pkdzoo.Distiller(student, teacher, {"cwd": {"where": "cls"}})

@@ -37,12 +37,12 @@ def sides_kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 
 def test_ld_by_hand() -> None:
     losses, student, teacher = losses_and_traces(weight=3.0, temperature=4.0)
     (cls, box), (_, teacher_box) = (t.model.flat(t.outputs) for t in (student, teacher))
-    wanted = 0.0
+    expected = 0.0
     for image, prior in zip(*student.model.positives(student.targets)):
         score = float(cls[image, prior].sigmoid().max())
-        wanted += 3.0 * score * sides_kl(box[image, prior], teacher_box[image, prior], 4.0)
-    assert wanted > 0
-    assert float(losses["loss_ld"]) == pytest.approx(wanted, rel=1e-4)
+        expected += 3.0 * score * sides_kl(box[image, prior], teacher_box[image, prior], 4.0)
+    assert expected > 0
+    assert float(losses["loss_ld"]) == pytest.approx(expected, rel=1e-4)
     assert [key for key in losses if key.startswith("loss_ld")] == ["loss_ld"]  # the authors' terms are off
 
 
@@ -50,31 +50,31 @@ def test_class_logits_are_a_mean_over_the_positives_of_a_level() -> None:
     losses, student, teacher = losses_and_traces(cls_weight=10.0)
     (cls, _), (teacher_cls, _) = (t.model.flat(t.outputs) for t in (student, teacher))
     image, prior = student.model.positives(student.targets)
-    wanted, start = 0.0, 0
+    expected, start = 0.0, 0
     for count in student.priors.counts:
         at = (prior >= start) & (prior < start + count)
         if at.any():
             rows = (x[image[at], prior[at]] / 2 for x in (cls, teacher_cls))
             s, t = next(rows), next(rows)
-            wanted += 10 * 4 * float(F.kl_div(s.log_softmax(1), t.softmax(1), reduction="none").mean())
+            expected += 10 * 4 * float(F.kl_div(s.log_softmax(1), t.softmax(1), reduction="none").mean())
         start += count
-    assert float(losses["loss_ld_cls"]) == pytest.approx(wanted, rel=1e-4)
+    assert float(losses["loss_ld_cls"]) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("anchor_area", [False, True])
 def test_the_region_is_weighted_by_overlap(anchor_area: bool) -> None:
     losses, student, teacher = losses_and_traces(region_weight=0.25, anchor_area=anchor_area)
     (_, box), (_, teacher_box) = (t.model.flat(t.outputs) for t in (student, teacher))
-    batch, wanted = tiny_batch(), 0.0
+    batch, expected = tiny_batch(), 0.0
     for image, objects in enumerate(batch.instances):
         valid = student.targets.labels[image] != IGNORE
         counts = [int(part.sum()) for part in torch.split(valid, student.priors.counts)]
         weights = valuable_region(student.priors.boxes[valid], counts, objects.boxes, anchor_area)
         for weight, prior in zip(weights, valid.nonzero().flatten()):
             if weight > 0:
-                wanted += 0.25 / 4 * float(weight) * sides_kl(box[image, prior], teacher_box[image, prior])
-    assert wanted > 0
-    assert float(losses["loss_ld_region"]) == pytest.approx(wanted, rel=1e-4)
+                expected += 0.25 / 4 * float(weight) * sides_kl(box[image, prior], teacher_box[image, prior])
+    assert expected > 0
+    assert float(losses["loss_ld_region"]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_region_equals_the_authors() -> None:
@@ -103,7 +103,7 @@ def test_distance_iou_by_hand() -> None:
 
 def test_maps_near_objects_by_hand() -> None:
     losses, student, teacher = losses_and_traces(feat_weight=2.0)
-    batch, start, wanted = tiny_batch(), 0, 0.0
+    batch, start, expected = tiny_batch(), 0, 0.0
     _, positive = student.model.positives(student.targets)
     highest = []
     for image, objects in enumerate(batch.instances):
@@ -113,9 +113,9 @@ def test_maps_near_objects_by_hand() -> None:
     for count, s, t in zip(student.priors.counts, student.features.levels, teacher.features.levels):
         if ((positive >= start) & (positive < start + count)).any():
             rows = [x.flatten(2).transpose(1, 2)[near[:, start : start + count]] for x in (s, t)]
-            wanted += 2 * float(F.mse_loss(*rows))
+            expected += 2 * float(F.mse_loss(*rows))
         start += count
-    assert float(losses["loss_ld_feat"]) == pytest.approx(wanted, rel=1e-4)
+    assert float(losses["loss_ld_feat"]) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("feat_region", ["near", "disputed"])

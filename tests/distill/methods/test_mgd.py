@@ -84,8 +84,8 @@ def test_maps_are_those_before_the_necks_norm() -> None:
         for features, conv in zip([t.features for t in traces], convs):
             assert torch.equal(conv.norm(features.before_norm[0]), features.levels[0])
         raw = [t.features.before_norm[0] for t in traces]
-        wanted = 2e-5 * float((found.restorations[0](raw[0]) - raw[1]).square().sum()) / 2
-    assert losses[0] == pytest.approx(wanted, rel=1e-4) and losses[1] != pytest.approx(wanted, rel=1e-2)
+        expected = 2e-5 * float((found.restorations[0](raw[0]) - raw[1]).square().sum()) / 2
+    assert losses[0] == pytest.approx(expected, rel=1e-4) and losses[1] != pytest.approx(expected, rel=1e-2)
 
 
 def test_bad_options_are_refused() -> None:

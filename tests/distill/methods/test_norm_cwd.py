@@ -36,12 +36,12 @@ def test_equals_mmrazor(name: str) -> None:
         for key, own in zip(connectors, distiller.connectors(), strict=True):
             own.copy_(torch.from_numpy(weight(f"distiller.{key}", case["distiller_state_dict"][key], 0)))
     losses = distiller(batch_for(student, case))
-    wanted = {
+    expected = {
         "loss_cls": case["losses"]["student.loss_cls"],
         "loss_box": case["losses"]["student.loss_bbox"],
         "loss_norm_cwd": sum(case["losses"][f"distill.loss_fpn{i}"] for i in range(3)),
     }
-    errors = {key: abs(float(losses[key].detach()) - value) / value for key, value in wanted.items()}
+    errors = {key: abs(float(losses[key].detach()) - value) / value for key, value in expected.items()}
     total = sum(losses.values())
     errors["total"] = abs(float(total.detach()) - case["total"]) / case["total"]
     total.backward()
@@ -72,8 +72,8 @@ def test_gain_and_offset_of_a_channel_do_not_matter() -> None:
 
 def test_normalization_is_batch_norm_without_memory() -> None:
     maps = torch.randn(3, 4, 5, 6) * 3 + 2
-    wanted = torch.nn.BatchNorm2d(4, affine=False, track_running_stats=False)(maps)
-    torch.testing.assert_close(normalize_by_batch(maps), wanted)
+    expected = torch.nn.BatchNorm2d(4, affine=False, track_running_stats=False)(maps)
+    torch.testing.assert_close(normalize_by_batch(maps), expected)
     assert normalize_by_batch(torch.full((1, 4, 1, 1), 3.0)).eq(0).all()
 
 
@@ -105,8 +105,8 @@ def test_a_pyramid_of_three_levels_meets_one_of_five() -> None:
 def test_necks_without_these_maps_and_folded_norms_are_refused() -> None:
     student = tiny_detector("gfl_r10w16")
     net = torch.nn.Conv2d(3, 64, 8, stride=8)
-    foreign = pkdzoo.Teacher(net, lambda net, images: [net(images)], [0.5] * 3, [0.5] * 3)
-    with pytest.raises(ValueError, match="the teacher Conv2d does not give"):
-        NormCWD(student, foreign)
+    teacher = pkdzoo.Teacher(net, lambda net, images: [net(images)], [0.5] * 3, [0.5] * 3)
+    with pytest.raises(ValueError, match="which Conv2d does not give"):
+        NormCWD(student, teacher)
     with pytest.raises(ValueError, match="leave out optimize"):
         NormCWD(student, tiny_detector("rtmdet_tiny", width=0.125).optimize())

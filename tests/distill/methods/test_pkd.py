@@ -37,13 +37,13 @@ class Maps(Detector):
 @pytest.mark.parametrize("name", list(CASES))
 def test_equals_reference(name: str) -> None:
     case = CASES[name]
-    maps, wanted = pkd_pyramids(case)
+    maps, expected = pkd_pyramids(case)
     for level in maps:
         level.requires_grad_()
     count = len(maps)
     finer = case["teacher_shapes"][0][-1] > case["student_shapes"][0][-1]
     student = Maps(maps, ONE_STAGE.strides[:count])
-    teacher = Maps(wanted, (TWO_STAGE if finer else ONE_STAGE).strides[:count])
+    teacher = Maps(expected, (TWO_STAGE if finer else ONE_STAGE).strides[:count])
     resize = "student" if case["resize_student"] else "teacher"
     method = PKD(student, teacher, case["weight"], levels=count, resize=resize)
     batch = pkdzoo.Batch(torch.zeros(1, 3, 8, 8), [(8, 8)])
@@ -111,7 +111,7 @@ def test_options_are_checked_before_training() -> None:
 
 
 @pytest.mark.parametrize(
-    ("resize", "ours", "theirs", "wanted"),
+    ("resize", "ours", "theirs", "expected"),
     [
         ("larger", (7, 13), (13, 25), (13, 25)),
         ("larger", (13, 25), (7, 13), (13, 25)),
@@ -123,10 +123,10 @@ def test_options_are_checked_before_training() -> None:
     ],
 )
 def test_sizes_after_resizing(
-    resize: Any, ours: tuple[int, int], theirs: tuple[int, int], wanted: tuple[int, int]
+    resize: Any, ours: tuple[int, int], theirs: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     student, teacher = to_one_size(torch.zeros(1, 2, *ours), torch.zeros(1, 2, *theirs), resize)
-    assert tuple(student.shape[-2:]) == tuple(teacher.shape[-2:]) == wanted
+    assert tuple(student.shape[-2:]) == tuple(teacher.shape[-2:]) == expected
 
 
 def test_a_map_of_the_right_size_is_not_touched() -> None:

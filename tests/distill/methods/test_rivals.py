@@ -215,16 +215,16 @@ def test_gid_of_two_stage_detectors_is_on_the_rpns_anchors() -> None:
     found = method(student, teacher, batch)
     boxes = method.find_instances(student, teacher, batch)
     assert all(0 < len(b) <= 10 for b in boxes)
-    logits, wanted = (
+    logits, teacher_logits = (
         torch.cat([x.permute(0, 2, 3, 1).flatten(1) for x in t.outputs.cls], dim=1) for t in (student, teacher)
     )  # (B, P) objectness
     near = torch.stack([(box_iou(student.priors.boxes, b) >= 0.5).any(dim=1) for b in boxes])
-    entropy = F.binary_cross_entropy_with_logits(logits[near], wanted[near].sigmoid())
+    entropy = F.binary_cross_entropy_with_logits(logits[near], teacher_logits[near].sigmoid())
     assert float(found["loss_gid_cls"]) == pytest.approx(0.1 * float(entropy), rel=1e-4)
     image = int(near.sum(dim=1).argmax())
-    disputed = (wanted.sigmoid() - logits.sigmoid()).abs()[image]
+    disputed = (teacher_logits.sigmoid() - logits.sigmoid()).abs()[image]
     top = int(disputed.argmax())
-    surer = teacher if wanted[image, top] > logits[image, top] else student
+    surer = teacher if teacher_logits[image, top] > logits[image, top] else student
     decoded = surer.model.decode(surer.model.flat(surer.outputs)[1][image], surer.priors)[top]
     decoded = clip_boxes(decoded, batch.sizes[image])
     if bool(((decoded[2:] - decoded[:2]) >= 10).all()):

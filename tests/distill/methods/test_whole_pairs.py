@@ -68,13 +68,13 @@ def test_equals_the_original(name: str) -> None:
     losses = distiller(batch)
     sum(losses.values()).backward()
 
-    wanted = our_losses(case["losses"])
+    expected = our_losses(case["losses"])
     if name == "ld_authors__r18_r101":
-        assert wanted.pop("loss_ld_feat") == 0  # its configuration has this term with weight 0
+        assert expected.pop("loss_ld_feat") == 0  # its configuration has this term with weight 0
     norms = {
         k.removeprefix("architecture."): v for k, v in case["grad_norms"].items() if not k.startswith("distiller.")
     }
-    errors = {"losses": loss_error(losses, wanted), "gradients": gradient_error(student, norms)}
+    errors = {"losses": loss_error(losses, expected), "gradients": gradient_error(student, norms)}
     for level, restoration in enumerate(restorations):
         for key, parameter in restoration.named_parameters():
             norm = case["grad_norms"][f"distiller.connectors.s_fpn{level}_connector.generation.{key}"]

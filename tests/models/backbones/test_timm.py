@@ -12,7 +12,8 @@ from torch import Tensor, nn
 import pkdzoo
 from pkdzoo.checkpoints import save_safetensors
 from pkdzoo.cli import main
-from pkdzoo.hub.card_text import ForbiddenLicense, render
+from pkdzoo.hub.card_licenses import ForbiddenLicense
+from pkdzoo.hub.card_text import render
 from pkdzoo.hub.errors import DownloadError
 from pkdzoo.models._card import describe_card
 from pkdzoo.models._counting import count_costs

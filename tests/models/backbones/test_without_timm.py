@@ -12,7 +12,7 @@ import pkdzoo
 from pkdzoo.cli import main
 from pkdzoo.maintain import zoo
 from pkdzoo.models._registry import find
-from pkdzoo.models._zoo_index import INDEX, INDEX_FILE
+from pkdzoo.models._zoo_index import INDEX
 
 READY = ("fcos_repvit_m0_9", "gfl_mnv4_small", "retina_convnext_atto")
 
@@ -34,7 +34,7 @@ def test_ready_students_are_listed_and_shown(name: str, capsys: pytest.CaptureFi
     assert main(["list", name]) == 0 and main(["info", name]) == 0
     assert f"{INDEX[name].parameters[80] / 1e6:.1f} million" in capsys.readouterr().out
     assert INDEX[name].gflops > 0
-    assert not zoo.can_build(find(name)[0]) and zoo.old_row(INDEX_FILE, find(name)[0])["params"] == INDEX[name].params
+    assert not zoo.can_build(find(name)[0]) and zoo.old_row(find(name)[0])["params"] == INDEX[name].params
 
 
 def test_nothing_else_imports_it() -> None:
