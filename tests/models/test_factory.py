@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from helpers.extras import skip_without_library
 from helpers.foreign_checkpoints import checkpoint, register, tensors
 from helpers.reference import uniform
 from helpers.serving import serving
@@ -155,6 +156,7 @@ def test_other_classes_stay_strict(row: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in pkdzoo.list_detectors() if name not in pkdzoo.list_pairs()])
 def test_every_class_dependent_tensor_is_named(name: str) -> None:
+    skip_without_library(name)
     with torch.device("meta"):
         few, many = (pkdzoo.create_detector(name, num_classes=n) for n in (3, 5))
     other = many.state_dict()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.extras import skip_without_library
 from helpers.published import GOLDEN, RECIPES, every_recipe, files, is_published, named, recipes_of
 
 import pkdzoo
@@ -135,6 +136,7 @@ def task_of(recipe: Recipe) -> torch.nn.Module:
 
 @pytest.mark.parametrize(("path", "recipe"), ALL, ids=[named(*pair) for pair in ALL])
 def test_a_recipe_builds_and_survives_json(path, recipe) -> None:
+    skip_without_library(recipe.model)
     content = recipe.to_dict()
     again = Recipe.from_dict(json.loads(json.dumps(content)))
     assert again.to_dict() == content and (again == recipe or recipe.data.generate)  # there a tuple became a list

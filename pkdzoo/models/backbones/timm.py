@@ -137,8 +137,7 @@ def describe_network(backbone: str) -> Network:
         found = f"one map, of stride {strides[0]}" if single else f"maps of stride {', '.join(map(str, strides))}"
         raise ValueError(
             f"backbone {backbone!r} gives {found}, and a pyramid needs maps of stride 4, 8, 16 and 32, or the one map "
-            "of a vision transformer with patches of 16 pixels: choose another network, e.g. one with 'patch16' in its "
-            "name"
+            "of a vision transformer with patches of 16 pixels: choose another network, e.g. one named 'patch16'"
         )
     nhwc = str(getattr(network, "output_fmt", "NCHW")).rpartition(".")[2] == "NHWC"
     for k in used:
@@ -150,7 +149,7 @@ def describe_network(backbone: str) -> Network:
             )
     if config.fixed_input_size and not options:
         _check_larger_images(timm, name, tuple(config.input_size))
-    own: list[Any] = [tuple(round(255 * value, 6) for value in part) for part in (config.mean, config.std)]
+    mean, std = (tuple(round(255 * value, 6) for value in part) for part in (config.mean, config.std))
     return Network(
         name,
         options,
@@ -159,7 +158,7 @@ def describe_network(backbone: str) -> Network:
         tuple(channels[k] for k in used),
         tuple(strides[k] for k in used),
         nhwc,
-        PixelNorm(own[0], own[1]),
+        PixelNorm(mean, std),
         config.hf_hub_id,
         config.license or "unknown",
     )
@@ -296,10 +295,10 @@ class TimmBackbone(Backbone):
         Raises:
             ValueError: for a network that cannot.
         """
-        network: Any
         for network in (self.network, getattr(self.network, "model", None)):
-            if hasattr(network, "set_grad_checkpointing"):
-                network.set_grad_checkpointing(True)
+            switch: Any = getattr(network, "set_grad_checkpointing", None)
+            if switch is not None:
+                switch(True)
                 return
         raise ValueError(
             f"--checkpoint-activations: timm's {self.facts.name} has no recomputation; leave the option out"
@@ -311,7 +310,14 @@ class TimmBackbone(Backbone):
 
     def fuse(self) -> None:
         """Merge the branches of networks that are made for it (RepViT, MobileOne, FastViT, ...), for prediction."""
-        self.network = import_timm().utils.reparameterize_model(self.network)
+        timm, state = import_timm(), self.network.state_dict()
+        with torch.random.fork_rng(devices=[]):  # timm merges batch norms, no frozen ones
+            network = timm.create_model(self.facts.name, features_only=True, **self.arguments).eval()
+        own = network.state_dict()
+        load_strictly(network, {key: state.get(key, value) for key, value in own.items()})
+        like = next(self.network.parameters())
+        network = timm.utils.reparameterize_model(network.to(like.device, like.dtype), inplace=True)
+        self.network, self.norm = network.requires_grad_(False), "bn"
 
     def load_imagenet(self, cache_dir: str | Path | None = None) -> InitialWeights:
         """Load the weights of the tag, strictly.
