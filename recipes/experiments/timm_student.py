@@ -3,8 +3,8 @@
 python recipes/experiments/run.py recipes/experiments/timm_student.py --data deeppcb/
 accelerate launch recipes/train.py recipes/experiments/timm_student.py --data deeppcb/ --only timm_student_plain
 
-The backbone starts from random weights, so this says nothing about a pretrained one. Images are those of deeppcb.py. The
-teacher is its FCOS, trained for half as long; a student takes 2 epochs (2,000 images).
+The backbone starts from random weights, so this says nothing about a pretrained one. Images are those of deeppcb.py.
+The teacher is its FCOS, trained for half as long; a student takes 2 epochs (2,000 images).
 """
 
 from dataclasses import replace

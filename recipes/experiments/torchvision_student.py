@@ -1,11 +1,12 @@
 """BCCD: does torchvision's RetinaNet learn more with a teacher of this package?
 
 python recipes/experiments/run.py recipes/experiments/torchvision_student.py --data bccd/
-accelerate launch recipes/train.py recipes/experiments/torchvision_student.py --data bccd/ --only torchvision_student_plain
+accelerate launch recipes/train.py recipes/experiments/torchvision_student.py --data bccd/ \
+    --only torchvision_student_plain
 
 The student has a ResNet-50 and random weights, and trains by torchvision's own losses. Images are small, 120 x 160, so
-that it trains on one core. Its pyramid is 256 wide and the teacher's 64, so PKD has an adapter. A student takes 6 epochs
-(1,230 images).
+that it trains on one core. Its pyramid is 256 wide and the teacher's 64, so PKD has an adapter. A student takes 6
+epochs (1,230 images).
 """
 
 from dataclasses import replace
