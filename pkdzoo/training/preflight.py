@@ -100,6 +100,10 @@ def _describe_models(report: Report, recipe: Recipe, task: Task) -> None:
                 report.lines.append(f"levels    {name} compares {len(pairs)}, student's with teacher's: {text}")
         if isinstance(teacher, Teacher):
             report.lines.append(f"maps      teacher {teacher.pyramid_shape}")
+    starts = {"student": student.initial_weights, "teacher": getattr(teacher, "origin", None)}
+    for role, start in starts.items():
+        if start is not None and start.resize_note:
+            report.lines.append(f"resize    {role}'s {start.name}: {start.resize_note}")
     detectors = {"student": student, **({"teacher": teacher} if teacher is not None else {})}
     report.lines.append("pixels    " + "; ".join(f"{role} {_pixels(model)}" for role, model in detectors.items()))
     if recipe.expect:

@@ -37,7 +37,10 @@ def pooled(net: nn.Module, images: Tensor) -> list[Tensor]:
     return [F.avg_pool2d(images, stride) for stride in (8, 16)]
 
 
-@pytest.mark.parametrize("size", [(640, 640), (384, 384), (320, 512)])
+@pytest.mark.parametrize(
+    "size",
+    [pytest.param((640, 640), marks=pytest.mark.slow), pytest.param((384, 384), marks=pytest.mark.slow), (320, 512)],
+)
 def test_an_identity_in_another_geometry_correlates_with_itself(size: tuple[int, int]) -> None:
     batch = natural_batch()
     plain = pkdzoo.Teacher(nn.Identity(), pooled, [0.5] * 3, [0.5] * 3)

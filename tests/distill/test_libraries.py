@@ -83,6 +83,7 @@ def test_maps_of_torchvision_are_those_of_its_own_forward(name: str) -> None:
         torch.testing.assert_close(level, own, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_published_weights_are_built_as_torchvision_builds_them(tmp_path: Path, monkeypatch: Any) -> None:
     """With weights, torchvision takes other norms and another eps than without."""
     monkeypatch.setenv("PKDZOO_CACHE", str(tmp_path))
@@ -112,7 +113,7 @@ def test_weights_in_a_file(tmp_path: Path) -> None:
     assert all(torch.equal(v, net.state_dict()[k]) for k, v in teacher.backbone.state_dict().items())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [k if k == "d_fine" else pytest.param(k, marks=pytest.mark.slow) for k in KINDS])
 def test_detectors_of_transformers_teach(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     net = tiny_model(kind)
@@ -147,7 +148,11 @@ def test_the_input_is_that_of_the_preprocessor(saved: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "strides"),
-    [("mobilenetv4_conv_small", (4, 8, 16, 32)), ("vit_tiny_patch16_224", (16,)), ("mambaout_femto", (4, 8, 16, 32))],
+    [
+        ("mobilenetv4_conv_small", (4, 8, 16, 32)),
+        ("vit_tiny_patch16_224", (16,)),
+        pytest.param("mambaout_femto", (4, 8, 16, 32), marks=pytest.mark.slow),
+    ],
 )
 def test_backbones_of_timm_teach(name: str, strides: tuple[int, ...]) -> None:
     timm = pytest.importorskip("timm")

@@ -119,6 +119,7 @@ def test_a_student_of_torchvision_learns(arch, recipe, train, shapes, tmp_path, 
     assert (config["library_name"], config["architecture"], config["num_classes"]) == ("torchvision", arch, 6)
 
 
+@pytest.mark.slow
 def test_a_student_of_transformers_learns(dfine, recipe, train, shapes, tmp_path, capsys) -> None:
     pytest.importorskip("scipy")
     config = learn_and_evaluate(f"transformers:{dfine}", train, recipe, shapes, tmp_path / "run", capsys)

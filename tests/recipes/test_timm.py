@@ -16,7 +16,9 @@ pytest.importorskip("timm")
 READY = ("fcos_repvit_m0_9", "gfl_mnv4_small", "retina_convnext_atto")
 
 
-@pytest.mark.parametrize("student", READY)
+@pytest.mark.parametrize(
+    "student", [s if s == "gfl_mnv4_small" else pytest.param(s, marks=pytest.mark.slow) for s in READY]
+)
 def test_a_ready_student_learns_from_its_teacher(student: str, train, shapes: Path, tmp_path: Path) -> None:
     recipe = load_recipe(f"{student}_pkd_gfl_r101")
     assert (recipe.model, recipe.init, recipe.distill.teacher) == (student, "imagenet", "gfl_r101.coco_ms2x")

@@ -25,12 +25,20 @@ timm = pytest.importorskip("timm")
 
 MOBILENET = "timm:mobilenetv4_conv_small.e2400_r224_in1k"  # five maps, from stride 2
 VIT = "timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k"  # one map, statistics of 0.5
+RESIZED = "trained on images that were resized by bicubic interpolation; detectors resize bilinearly"
 STARTERS = {"num_classes": 3, "width": 32}
 FAMILIES = {
     "retina_r50": {}, "fcos_r50_caffe": {}, "gfl_r50": {}, "atss_r50": {}, "tood_r50": {}, "reppoints_x101_dcn": {},
     "faster_rcnn_r50": {"box_width": 32}, "mask_rcnn_r50": {"box_width": 32, "mask_width": 16},
     "cascade_mask_rcnn_x101_32x4d_dcn": {"box_width": 32, "mask_width": 16}, "rtmdet_tiny": {"width": 0.125},
 }  # fmt: skip
+
+QUICK = ("gfl_r50", "faster_rcnn_r50", "rtmdet_tiny")
+
+
+def slow(*args: Any) -> Any:
+    """Parameters of a case that the default run leaves out."""
+    return pytest.param(*args, marks=pytest.mark.slow)
 
 
 def made(name: str = "gfl_r50", backbone: str = MOBILENET, **args: Any) -> Any:
@@ -57,7 +65,7 @@ def randomize_norms(model: nn.Module) -> None:
 # -- families and maps -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [n if n in QUICK else slow(n) for n in FAMILIES])
 def test_every_family_learns_on_it(name: str) -> None:
     model = made(name, **FAMILIES[name]).train()
     losses = model(batch_of())
@@ -69,7 +77,9 @@ def test_every_family_learns_on_it(name: str) -> None:
     assert (model.channel_order, model.pixel_mean.tolist()) == ("rgb", pytest.approx([123.675, 116.28, 103.53]))
 
 
-@pytest.mark.parametrize("backbone", [MOBILENET, "timm:convnext_atto", "timm:mambaout_femto", "timm:resnet10t"])
+@pytest.mark.parametrize(
+    "backbone", [MOBILENET, slow("timm:convnext_atto"), "timm:mambaout_femto", slow("timm:resnet10t")]
+)
 @torch.no_grad()
 def test_its_maps_are_those_of_the_network(backbone: str) -> None:
     model = made(backbone=backbone)
@@ -88,7 +98,9 @@ def test_its_maps_are_those_of_the_network(backbone: str) -> None:
         torch.testing.assert_close(level, maps[stride])
 
 
-@pytest.mark.parametrize("backbone", [MOBILENET, "timm:convnext_atto", "timm:swin_tiny_patch4_window7_224", VIT])
+@pytest.mark.parametrize(
+    "backbone", [MOBILENET, slow("timm:convnext_atto"), slow("timm:swin_tiny_patch4_window7_224"), VIT]
+)
 @torch.no_grad()
 def test_images_of_any_size(backbone: str) -> None:
     network = made(backbone=backbone).backbone
@@ -104,7 +116,11 @@ def test_one_map_becomes_a_simple_pyramid() -> None:
     network = made(backbone=VIT).backbone
     image = torch.randn(1, 3, 64, 96)
     maps = network(image)
-    (own,) = network.network(image)
+    (tokens,) = network.network(image)
+    own = tokens.transpose(1, 2).reshape(1, 192, 4, 6)
+    plain = timm.create_model(VIT.removeprefix("timm:"), features_only=True, dynamic_img_size=True, out_indices=(11,))
+    plain.load_state_dict(network.network.state_dict())
+    assert torch.equal(own, plain.eval()(image)[0])  # what timm makes of its tokens
     assert torch.equal(maps[2], own) and torch.equal(maps[3], nn.functional.max_pool2d(own, 2))
     assert network.channels == [48, 96, 192, 192]
     assert made("retina_swin_t", VIT).backbone.channels == [96, 192, 192]  # the entry leaves stride 4 out
@@ -135,7 +151,8 @@ def test_batch_norms_are_frozen_or_train() -> None:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "stage"), [(MOBILENET, "blocks.0"), ("timm:resnet10t", "layer1"), ("timm:hgnetv2_b0", "stages_0")]
+    ("backbone", "stage"),
+    [(MOBILENET, "blocks.0"), slow("timm:resnet10t", "layer1"), slow("timm:hgnetv2_b0", "stages_0")],
 )
 def test_frozen_stages_stay_as_they_are(backbone: str, stage: str) -> None:
     model = made(backbone=backbone, norm="bn", frozen_stages=1).train()
@@ -160,7 +177,7 @@ def test_synchronized_norms_keep_their_activations() -> None:
     assert not any(type(m).__name__.startswith("BatchNorm") for m in student.backbone.modules())
 
 
-@pytest.mark.parametrize("backbone", ["timm:convnext_atto", VIT])
+@pytest.mark.parametrize("backbone", ["timm:convnext_atto", slow(VIT)])
 def test_recomputed_activations_give_the_same_gradients(backbone: str) -> None:
     gradients = []
     for recompute in (False, True):
@@ -187,8 +204,13 @@ def test_it_is_saved_counted_and_shown(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["info", str(tmp_path)]) == 0 and "classes      3" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("backbone", ["timm:repvit_m0_9", "timm:mobileone_s0", MOBILENET])
-@pytest.mark.parametrize("norm", ["frozen_bn", "bn"])
+@pytest.mark.parametrize(
+    ("backbone", "norm"),
+    [
+        ("timm:repvit_m0_9", "frozen_bn"), slow("timm:repvit_m0_9", "bn"), slow("timm:mobileone_s0", "frozen_bn"),
+        slow("timm:mobileone_s0", "bn"), slow(MOBILENET, "frozen_bn"), (MOBILENET, "bn"),
+    ],
+)  # fmt: skip
 @torch.no_grad()
 def test_optimized_it_gives_the_same_maps(backbone: str, norm: str) -> None:
     model = made(backbone=backbone, norm=norm)
@@ -205,7 +227,7 @@ def test_optimized_it_gives_the_same_maps(backbone: str, norm: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", [MOBILENET, "timm:mambaout_femto"])
+@pytest.mark.parametrize("backbone", [MOBILENET, "timm:mambaout_femto", VIT])
 @torch.no_grad()
 def test_as_onnx_it_gives_the_same_maps(backbone: str, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -215,11 +237,15 @@ def test_as_onnx_it_gives_the_same_maps(backbone: str, tmp_path: Path) -> None:
     model = made(backbone=backbone)
     randomize_norms(model)
     path = export_onnx(model, tmp_path / "model.onnx", what="features")
-    images = (batch_of(160, 192).images).to(torch.uint8)
-    inputs = {"images": images.numpy(), "sizes": torch.tensor([[160, 192]]).numpy()}
-    maps = onnxruntime.InferenceSession(str(path)).run(None, inputs)
-    expected = model.extract_features(pkdzoo.Batch(images.float(), [(160, 192)])).levels
-    for found, level in zip(maps, expected):
+    images = batch_of(160, 192).images.to(torch.uint8)
+    two = torch.cat([images, images.flip(3)])[..., :96, :]
+    session = onnxruntime.InferenceSession(str(path))
+    pairs = []
+    for part in (images, two):
+        sizes = [tuple(part.shape[-2:])] * len(part)
+        maps = session.run(None, {"images": part.numpy(), "sizes": torch.tensor(sizes).numpy()})
+        pairs += list(zip(maps, model.extract_features(pkdzoo.Batch(part.float(), sizes)).levels, strict=True))
+    for found, level in pairs:
         torch.testing.assert_close(torch.from_numpy(found), level, rtol=1e-3, atol=1e-4 * float(level.abs().max()))
 
 
@@ -252,7 +278,7 @@ def classifier(name: str) -> dict[str, Tensor]:
     return {key: value.clone() for key, value in whole.state_dict().items()}
 
 
-@pytest.mark.parametrize("backbone", [MOBILENET, "timm:convnext_atto.d2_in1k", VIT])
+@pytest.mark.parametrize("backbone", [MOBILENET, slow("timm:convnext_atto.d2_in1k"), slow(VIT)])
 def test_weights_of_the_tag_are_loaded(backbone: str, cached: Any, tmp_path: Path) -> None:
     name = backbone.removeprefix("timm:")
     cache = cached(name, classifier(name))
@@ -270,6 +296,8 @@ def test_weights_of_the_tag_are_loaded(backbone: str, cached: Any, tmp_path: Pat
         for found, expected in zip(
             model.backbone.network.eval().double()(image), features.double()(image), strict=True
         ):
+            if backbone == VIT:  # tokens
+                found = found.transpose(1, 2).reshape(expected.shape)
             torch.testing.assert_close(found, expected)
     start = model.initial_weights
     assert (start.name, start.license, start.revision) == (f"timm/{name}", "apache-2.0", "a" * 40)
@@ -307,13 +335,15 @@ def test_licenses_of_the_weights_are_on_the_card_and_decide(
     model = pkdzoo.load_backbone(made("retina_r50", f"timm:{name}"), cache_dir=cache)
     saved = model.save_pretrained(tmp_path / "saved")
     assert main(["info", str(saved)]) == 0
-    assert f"started from timm/{name}, license cc-by-nc-4.0" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"started from timm/{name}, license cc-by-nc-4.0" in shown and RESIZED in shown
     about = {"data": "pets", "data_license": "CC0-1.0"}
     with pytest.raises(ForbiddenLicense, match=r"nothing is published under MIT.*--license cc-by-nc-4\.0"):
         prepare(str(saved), tmp_path / "out", license="MIT", **about)
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
     folder = prepare(str(saved), tmp_path / "out", license="CC-BY-NC-4.0", **about)
     text = (folder / "README.md").read_text()
+    assert RESIZED in text
     assert f"base_model: timm/{name}" in text and "license: cc-by-nc-4.0" in text
     assert "no commercial use; it holds for these weights, too" in text
     assert f"timm/{name}: cc-by-nc-4.0, no commercial use" in (folder / "LICENSE").read_text()
@@ -334,8 +364,8 @@ def test_licenses_of_the_weights_are_on_the_card_and_decide(
         ("timm:vit_tiny_patch16_224", {"frozen_stages": 1}, "has no stages"),
         ("timm:vit_small_patch14_dinov2", {}, r"should be divisible by patch size \(14\)"),
         ("timm:maxvit_rmlp_pico_rw_256", {}, "must be divisible by window"),
-        ("timm:mvitv2_tiny", {}, "does not take images of any size"),
-        ("timm:inception_v3", {}, "maps of other sizes"),
+        slow("timm:mvitv2_tiny", {}, "does not take images of any size"),
+        slow("timm:inception_v3", {}, "maps of other sizes"),
         (MOBILENET, {"norm": "gn"}, "write 'frozen_bn' or 'bn'"),
         (MOBILENET, {"frozen_stages": 5}, "4 freezes all four stages"),
         (MOBILENET, {"outputs": (3, 1)}, "in ascending order"),
