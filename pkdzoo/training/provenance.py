@@ -74,7 +74,8 @@ def _of_library(distill: Distill, task: Task | None) -> dict[str, Any]:
 def public_name(teacher: str) -> str:
     """The name of a model of another library without the path of a local folder."""
     library, _, name = teacher.partition(":")
-    return f"{library}:{Path(name).resolve().name}" if Path(name).is_dir() or name.count("/") > 1 else teacher
+    is_path = Path(name).is_dir() or name.partition("@")[0].count("/") > 1  # a revision may be refs/pr/1
+    return f"{library}:{Path(name).resolve().name}" if is_path else teacher
 
 
 def _of_folder(folder: Path) -> dict[str, Any]:

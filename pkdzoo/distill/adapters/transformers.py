@@ -121,7 +121,7 @@ def find_files(name: str, pretrained: bool, cache_dir: str | Path | None) -> Fil
                 note = "; pickled weights beside it are never loaded" if file == TENSORS else ""
                 raise FileNotFoundError(f"transformers:{name} has no {file}{note}")
         return Files(folder, folder.resolve().name, "")
-    if name.count("/") != 1 or name.startswith(("/", ".", "~")):
+    if name.partition("@")[0].count("/") != 1 or name.startswith(("/", ".", "~")):
         raise FileNotFoundError(
             f"there is no such folder: {name}; on the Hub a name is ORGANIZATION/NAME, as in "
             "transformers:ustc-community/dfine-xlarge-coco"
