@@ -133,6 +133,35 @@ def test_detectors_of_transformers_teach(kind: str, tmp_path: Path) -> None:
     assert learn(teacher)["loss_pkd"] > 0
 
 
+@pytest.mark.parametrize(
+    ("kind", "size"), [pytest.param("deimv2", (128, 160), marks=pytest.mark.slow), ("rf_detr", (112, 140))]
+)
+def test_maps_of_other_transformers_are_those_of_its_own_forward(
+    kind: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers")
+    net, seen = tiny_model(kind), []
+    net.save_pretrained(tmp_path / kind)
+    teacher = pkdzoo.create_teacher(f"transformers:{tmp_path / kind}", input_size=size)
+    assert isinstance(teacher, pkdzoo.Teacher)
+    part = net.model.encoder if kind == "deimv2" else net.model.backbone
+    part.register_forward_hook(lambda *args: seen.append(args[2]))
+    images = torch.rand(2, 3, *size)
+    with torch.no_grad():
+        net(images)
+        found = teacher.extract_features(pkdzoo.Batch(images * 255, [size] * 2)).levels
+    own = seen[0].feature_maps if kind == "deimv2" else [seen[0][0]]
+    assert teacher.pyramid_shape.strides == ((8, 16, 32) if kind == "deimv2" else (14,))
+    for one, other in zip(own, found, strict=True):
+        torch.testing.assert_close(one / one.abs().max(), other / one.abs().max(), rtol=1e-3, atol=1e-4)
+    assert learn(teacher)["loss_pkd"] > 0
+    with pytest.raises(ValueError, match="cannot be a student"):
+        pkdzoo.Student.transformers(net)
+    divisor = 32 if kind == "deimv2" else 28
+    with pytest.raises(ValueError, match=f"multiples of {divisor}, and input_size is .*write teacher_args="):
+        pkdzoo.create_teacher(f"transformers:{tmp_path / kind}", input_size=[100, 160])
+
+
 def test_the_input_is_that_of_the_preprocessor(saved: Path) -> None:
     teacher = pkdzoo.create_teacher(f"transformers:{saved}", pretrained=False)
     assert isinstance(teacher, pkdzoo.Teacher) and teacher.input_size == (640, 640)
@@ -194,7 +223,9 @@ def test_a_missing_library_names_its_extra(library: str, monkeypatch: pytest.Mon
 def test_pickled_weights_and_remote_code_are_refused(saved: Path) -> None:
     config = (saved / "config.json").read_text()
     (saved / "config.json").write_text(config.replace('"model_type": "d_fine"', '"model_type": "detr"'))
-    with pytest.raises(ValueError, match="is a 'detr', and pkdzoo knows the maps of rt_detr, rt_detr_v2, d_fine"):
+    with pytest.raises(
+        ValueError, match="is a 'detr', and pkdzoo knows the maps of rt_detr, rt_detr_v2, d_fine, deimv2"
+    ):
         pkdzoo.create_teacher(f"transformers:{saved}")
     (saved / "config.json").write_text(config.replace("{", '{"auto_map": {"AutoModel": "evil.Model"},', 1))
     (saved / "evil.py").write_text("raise SystemExit('it was run')")

@@ -70,9 +70,10 @@ def is_saved_student(folder: Path) -> bool:
     if not (folder / CONFIG).is_file():
         return False
     content = read_strict_json(folder / CONFIG)
-    return isinstance(content, dict) and (
-        content.get("library_name") == "torchvision" or content.get("model_type") in transformers.FAMILIES
-    )
+    if not isinstance(content, dict):
+        return False
+    row = transformers.FAMILIES.get(str(content.get("model_type")))
+    return content.get("library_name") == "torchvision" or (row is not None and row.learns)
 
 
 def saved_student(folder: Path) -> ModuleStudent:

@@ -1,9 +1,10 @@
 """Detectors of transformers as teachers: ``transformers:ORG/NAME``, ``transformers:ORG/NAME@REVISION`` or
 ``transformers:FOLDER``.
 
-``FAMILIES`` has one row for each type of model, with the call that gives its maps. RT-DETR, RT-DETRv2 and D-FINE: the
-maps of the hybrid encoder, of stride 8, 16 and 32. Images are squashed to the size in ``preprocessor_config.json``
-(without the file: 640 x 640, pixels 0..1 without mean and std). Checked with transformers 5.24.
+``FAMILIES`` has one row for each type of model, with the call that gives its maps. RT-DETR, RT-DETRv2, D-FINE and
+DEIMv2: the maps of the encoder, mostly of stride 8, 16 and 32. RF-DETR: one map, whose stride is the size of a patch.
+Images are squashed to the size in ``preprocessor_config.json`` (without the file: 640 x 640, pixels 0..1 without mean
+and std). Checked with transformers 5.24.
 
 Weights are read from ``model.safetensors`` alone, by the library's own loader; pickled weights and remote code never.
 """
@@ -11,7 +12,7 @@ Weights are read from ``model.safetensors`` alone, by the library's own loader; 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,11 +40,17 @@ class Family(NamedTuple):
         model: name of the class in transformers.
         config: name of its config's class.
         maps: the call that gives the maps: (model, images (B, 3, H, W)) -> a list of (B, C, h, w), finest first.
+        divisor: of the sides of its images, by its config.
+        strides: of the maps, by its config; None: measured.
+        learns: it can be a student.
     """
 
     model: str
     config: str
     maps: Callable[[nn.Module, Tensor], list[Tensor]]
+    divisor: Callable[[Any], int] = lambda config: 32
+    strides: Callable[[Any], Sequence[int] | None] = lambda config: None
+    learns: bool = False
 
 
 def hybrid_encoder_maps(net: Any, images: Tensor) -> list[Tensor]:
@@ -54,11 +61,34 @@ def hybrid_encoder_maps(net: Any, images: Tensor) -> list[Tensor]:
     return list(model.encoder(features).last_hidden_state)
 
 
+def deimv2_maps(net: Any, images: Tensor) -> list[Tensor]:
+    """The maps that the decoder of a DEIMv2 is given."""
+    return list(net.model.encoder(net.model.conv_encoder(images)).feature_maps)
+
+
+def rf_detr_maps(net: Any, images: Tensor) -> list[Tensor]:
+    """The one map that the decoder of an RF-DETR is given."""
+    mask = torch.ones((len(images), *images.shape[-2:]), dtype=torch.long, device=images.device)
+    return [net.model.backbone(images, mask)[0]]
+
+
+def patch_of(config: Any) -> int:
+    """Side of a patch of a vision transformer in pixels."""
+    size = config.backbone_config.patch_size
+    return int(size if isinstance(size, int) else size[0])
+
+
 FAMILIES = {
-    "rt_detr": Family("RTDetrForObjectDetection", "RTDetrConfig", hybrid_encoder_maps),
-    "rt_detr_v2": Family("RTDetrV2ForObjectDetection", "RTDetrV2Config", hybrid_encoder_maps),
-    "d_fine": Family("DFineForObjectDetection", "DFineConfig", hybrid_encoder_maps),
-}
+    "rt_detr": Family("RTDetrForObjectDetection", "RTDetrConfig", hybrid_encoder_maps, learns=True),
+    "rt_detr_v2": Family("RTDetrV2ForObjectDetection", "RTDetrV2Config", hybrid_encoder_maps, learns=True),
+    "d_fine": Family("DFineForObjectDetection", "DFineConfig", hybrid_encoder_maps, learns=True),
+    "deimv2": Family("Deimv2ForObjectDetection", "Deimv2Config", deimv2_maps),
+    "rf_detr": Family(
+        "RfDetrForObjectDetection", "RfDetrConfig", rf_detr_maps,
+        divisor=lambda config: patch_of(config) * int(config.backbone_config.num_windows),
+        strides=lambda config: [patch_of(config)],
+    ),
+}  # fmt: skip
 
 
 class Files(NamedTuple):
@@ -79,8 +109,8 @@ def teacher(name: str, pretrained: bool, cache_dir: str | Path | None, args: dic
     config = config_of(library, family, content)
     net = load(library, family, config, files) if pretrained else getattr(library, family.model)(config)
     size, mean, std = input_of(files.folder / PREPROCESSOR)
-    size = tuple(args.get("input_size") or size)
-    made = Teacher(net.eval(), family.maps, mean, std, input_size=size)
+    size = checked_size(name, args.get("input_size") or size, family.divisor(config))
+    made = Teacher(net.eval(), family.maps, mean, std, input_size=size, strides=family.strides(config))
     if pretrained:
         made.origin = InitialWeights(
             f"transformers:{files.repository}",
@@ -98,8 +128,30 @@ def check_arguments(name: str, args: dict[str, Any]) -> None:
             raise ValueError(f"transformers:{name} has no argument {key!r}. {did_you_mean(key, ARGS)}")
 
 
+def checked_size(name: str, size: Any, divisor: int) -> tuple[int, int]:
+    """(height, width) of the images that a model takes.
+
+    Raises:
+        ValueError: for what is not two positive multiples of the divisor.
+    """
+    sides = list(size) if isinstance(size, (list, tuple)) else []
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 and side % divisor == 0 for side in sides):
+        near = [max(1, round(side / divisor)) * divisor if isinstance(side, int) else 640 for side in sides]
+        raise ValueError(
+            f"transformers:{name} takes images whose sides are multiples of {divisor}, and input_size is {size}: write "
+            f"teacher_args={{'input_size': {near if len(near) == 2 else [20 * divisor] * 2}}}"
+        )
+    return sides[0], sides[1]
+
+
 def config_of(library: Any, family: Family, content: dict[str, Any]) -> Any:
-    """The library's config of a model; building the model from it downloads nothing."""
+    """The library's config of a model; building the model from it downloads nothing.
+
+    Raises:
+        ValueError: for a type of model that the installed version does not have.
+    """
+    if not hasattr(library, family.model):
+        raise ValueError(f"transformers {library.__version__} has no {family.model}: pip install -U transformers")
     config = getattr(library, family.config).from_dict(content)
     if hasattr(config, "use_pretrained_backbone"):  # would download weights that the file replaces
         config.use_pretrained_backbone = False

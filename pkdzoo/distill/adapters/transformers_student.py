@@ -34,10 +34,11 @@ class TransformersStudent(ModuleStudent):
 
     def __init__(self, net: Any, input_size: tuple[int, int]) -> None:
         kind = str(getattr(getattr(net, "config", None), "model_type", type(net).__name__))
-        if kind not in FAMILIES or type(net).__name__ != FAMILIES[kind].model:
+        known = {key: row for key, row in FAMILIES.items() if row.learns}
+        if kind not in known or type(net).__name__ != known[kind].model:
             raise ValueError(
                 f"transformers' {type(net).__name__} cannot be a student: an "
-                f"{', '.join(row.model for row in FAMILIES.values())} can"
+                f"{', '.join(row.model for row in known.values())} can"
             )
         if any(side % 32 for side in input_size):
             raise ValueError(f"input_size={tuple(input_size)}: write multiples of 32")
