@@ -4,8 +4,8 @@ python recipes/experiments/run.py recipes/experiments/timm_student.py --data dee
 accelerate launch recipes/train.py recipes/experiments/timm_student.py --data deeppcb/ --only timm_student_plain
 
 The backbone starts from random weights, so this says nothing about a pretrained one. So that it trains on one core,
-images are smaller than those of deeppcb.py (256 x 256, crops of 192 x 192), and the teacher, its FCOS, takes 2 epochs. A
-student takes 4 epochs (4,000 images).
+images are smaller than those of deeppcb.py (256 x 256, crops of 192 x 192), and the teacher, its FCOS, takes 2 epochs.
+A student takes 4 epochs (4,000 images).
 """
 
 from dataclasses import replace
