@@ -13,6 +13,8 @@ from torch.utils.data import Subset
 from pkdzoo.data import CocoDataset, check_headers
 from pkdzoo.data.formats.read import findings_of
 from pkdzoo.distill.base import DistillMethod
+from pkdzoo.distill.pairing import shape_of
+from pkdzoo.distill.student_base import ModuleStudent
 from pkdzoo.distill.task import Task
 from pkdzoo.distill.teacher import Teacher
 from pkdzoo.layers.norm import has_fixed_statistics
@@ -98,8 +100,10 @@ def _describe_models(report: Report, recipe: Recipe, task: Task) -> None:
             if pairs:
                 text = ", ".join(f"{i} with {j}" for i, j in pairs)
                 report.lines.append(f"levels    {name} compares {len(pairs)}, student's with teacher's: {text}")
-        if isinstance(teacher, Teacher):
-            report.lines.append(f"maps      teacher {teacher.pyramid_shape}")
+        of_other_library = isinstance(student, ModuleStudent) or isinstance(student.backbone, TimmBackbone)
+        if of_other_library or isinstance(teacher, Teacher):
+            report.lines.append(f"maps      student {shape_of(student)}")
+            report.lines.append(f"maps      teacher {shape_of(teacher)}")
     starts = {"student": student.initial_weights, "teacher": getattr(teacher, "origin", None)}
     for role, start in starts.items():
         if start is not None and start.resize_note:
