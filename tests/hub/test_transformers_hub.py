@@ -113,6 +113,17 @@ def test_pickles_and_code_are_never_fetched(client: Client, hub: Hub, saved: lis
     assert not any("safetensors" in line for line in hub.requests if "pickled" not in line)
 
 
+def test_pickles_of_timm_are_never_fetched(client: Client, hub: Hub) -> None:
+    pytest.importorskip("timm")
+    hub.put("timm/mobilenetv4_conv_small.e2400_r224_in1k", {"config.json": b"{}", "pytorch_model.bin": PICKLE})
+    hub.requests.clear()
+    model = "m = pkdzoo.create_detector('retina_r10w16', backbone='timm:mobilenetv4_conv_small', norm='bn')"
+    answer = client(f"{model}; pkdzoo.load_backbone(m)")
+    assert answer["error"] == "FileNotFoundError"
+    assert "has no model.safetensors: pickled weights in it are never loaded" in answer["text"]
+    assert not any(line.endswith(".bin") for line in hub.requests)
+
+
 def test_what_does_not_exist_is_said(client: Client, hub: Hub, saved: list[dict[str, bytes]]) -> None:
     hub.put("org/known", saved[0])
     assert "could not be downloaded from the Hub" in refused(client, "org/unknown")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 
 import pkdzoo
 from pkdzoo.cli import main as cli
+from pkdzoo.hub.card_licenses import UnknownLicense
 from pkdzoo.training.publish import prepare
 
 TORCHVISION = "torchvision:ssdlite320_mobilenet_v3_large"
@@ -76,6 +78,9 @@ def test_a_student_learns_from_torchvision(student, recipe, train, shapes, tmp_p
     )  # fmt: skip
     facts = check(tmp_path / "run", TORCHVISION, capsys.readouterr().out, "squashed to 320 x 320")
     assert facts["teacher"] == TORCHVISION and facts["teacher_weights"] == "random"
+    with pytest.raises(UnknownLicense, match="--teacher-license"):
+        prepare(str(tmp_path / "run"), tmp_path / "card", license="MIT", data_license="MIT")
+    assert not (tmp_path / "card").exists()
 
 
 @pytest.mark.parametrize(
@@ -144,6 +149,71 @@ def test_weights_to_start_from_are_refused(recipe, train, shapes, tmp_path) -> N
             recipe, "--data", shapes, "--output", tmp_path / "run", "--set", "init=imagenet",
             "--set", "model=torchvision:retinanet_resnet50_fpn",
         )  # fmt: skip
+    assert not (tmp_path / "run").exists()
+
+
+BACKBONES = {
+    "timm:mobilenetv4_conv_smal": "Did you mean mobilenetv4_conv_small",
+    "timm:efficientvit_m0": "a pyramid needs maps of stride 4, 8, 16 and 32",
+    "timm:vit_small_patch14_dinov2": r"should be divisible by patch size \(14\)",
+}
+TEACHERS = {
+    "torchvision:retinanet_resnet50_fpn_v3": "Did you mean retinanet_resnet50_fpn_v2",
+    "timm:convnext_bass": "Did you mean convnext_base",
+    "timm:vit_small_patch14_dinov2": r"should be divisible by patch size \(14\)",
+    "transformers:no/such/folder": "there is no such folder",
+}
+STUDENTS_REFUSED = {
+    "torchvision:ssdlite320_mobilenet_v3_large": "a RetinaNet, FCOS or Faster R-CNN can",
+    "torchvision:retinanet_resnet50_fpm": "Did you mean retinanet_resnet50_fpn",
+    "timm:resnet18": "is a bare backbone, which has no losses",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "says"),
+    [("backbone", *row) for row in BACKBONES.items()]
+    + [("teacher", *row) for row in TEACHERS.items()]
+    + [("student", *row) for row in STUDENTS_REFUSED.items()],
+)
+def test_what_cannot_be_used_is_refused_before_anything_is_written(
+    kind, name, says, recipe, train, shapes, tmp_path
+) -> None:
+    if "timm" in name:
+        pytest.importorskip("timm")
+    if "transformers" in name:
+        pytest.importorskip("transformers")
+    words = {
+        "backbone": ["--set", f"model_args={json.dumps({'backbone': name})}"],
+        "teacher": change(name, {}, **({} if "transformers" in name else {"teacher_weights": "random"})),
+        "student": ["--set", f"model={name}"],
+    }
+    with pytest.raises(SystemExit, match=says):
+        train(recipe, "--data", shapes, "--output", tmp_path / "run", *words[kind])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("library", ["transformers", "timm"])
+def test_a_missing_library_is_named_before_anything_is_written(
+    library, recipe, train, shapes, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    name = {"transformers": "transformers:org/name", "timm": "timm:resnet18"}[library]
+    with pytest.raises(SystemExit, match=rf"extra \[{library}\]"):
+        train(recipe, "--data", shapes, "--output", tmp_path / "run", *change(name, {}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_pickles_and_code_are_refused_before_anything_is_written(dfine, recipe, train, shapes, tmp_path) -> None:
+    words = [recipe, "--data", shapes, "--output", tmp_path / "run", *change(f"transformers:{dfine}", {})]
+    config = (dfine / "config.json").read_text()
+    (dfine / "config.json").write_text(config.replace("{", '{"auto_map": {"AutoModel": "evil.Model"},', 1))
+    with pytest.raises(SystemExit, match="runs code of its own repository"):
+        train(*words)
+    (dfine / "config.json").write_text(config)
+    (dfine / "model.safetensors").rename(dfine / "pytorch_model.bin")
+    with pytest.raises(SystemExit, match="pickled weights beside it are never loaded"):
+        train(*words)
     assert not (tmp_path / "run").exists()
 
 
