@@ -4,8 +4,8 @@ python recipes/experiments/run.py recipes/experiments/timm_student.py --data dee
 accelerate launch recipes/train.py recipes/experiments/timm_student.py --data deeppcb/ --only timm_student_plain
 
 The backbone starts from random weights, so this says nothing about a pretrained one. So that it trains on one core,
-images are smaller than those of deeppcb.py (256 x 256, crops of 192 x 192), and the teacher, its FCOS, takes 2 epochs.
-A student takes 4 epochs (4,000 images).
+images are smaller than those of deeppcb.py (256 x 256, crops of 192 x 192), and each run takes 2 epochs (2,000 images),
+the teacher, its FCOS, as well. That is too short for a useful detector.
 """
 
 from dataclasses import replace
@@ -23,7 +23,7 @@ PLAIN = replace(
     model="retina_r10w16",
     model_args={"backbone": "timm:mobilenetv4_conv_small.e2400_r224_in1k", "norm": "bn", "width": 64},
     data=DATA,
-    schedule=Schedule(epochs=4, milestones=(3, 3.75), warmup=Warmup(steps=100)),
+    schedule=SCHEDULE,
 )
 PKD = replace(
     PLAIN,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 import pkdzoo
 from pkdzoo.distill.geometry import place_maps, squash_images
 from pkdzoo.losses import pearson_correlation
+from recipes.benchmarks.geometry import correlations
 
 CANVAS = (192, 256)
 SIZES = [(192, 256), (150, 200), (192, 111)]
@@ -53,6 +57,14 @@ def test_an_identity_in_another_geometry_correlates_with_itself(size: tuple[int,
             a, b = (maps[index : index + 1, :, rows, columns] for maps in (one, other))
             _, r = pearson_correlation(a, b)
             assert float(r) > 0.99, (size, stride, index)
+
+
+def test_files_of_images_are_measured(tmp_path: Path) -> None:
+    """recipes/benchmarks/geometry.py, which docs/measured.md quotes."""
+    for index, image in enumerate(natural_batch().images[:2]):
+        Image.fromarray(image.permute(1, 2, 0).byte().numpy()).save(tmp_path / f"{index}.png")
+    found = correlations(sorted(tmp_path.glob("*.png")), (640, 640))
+    assert found.shape == (2, 3) and float(found[:, 0].min()) > 0.99 and float(found.max()) < 1
 
 
 def test_squashed_images_hold_no_padding() -> None:
