@@ -2,9 +2,9 @@
 
     python recipes/benchmarks/geometry.py bccd/images --size 640 640
 
-Images are resized to at most 480 x 640, short and long side. The maps of the identity are the image, averaged to strides
-8, 16 and 32. One teacher sees the image as it is, the other squashed to ``--size``; the maps of the latter are brought
-back.
+Images are resized to at most 480 x 640, short and long side. The maps of the identity are the image, averaged to
+strides 8, 16 and 32. One teacher sees the image as it is, the other squashed to ``--size``; the maps of the latter are
+brought back.
 """
 
 from __future__ import annotations
