@@ -140,7 +140,8 @@ def test_losses_of_torchvision_are_its_own(kind: str) -> None:
         torch.testing.assert_close(found[f"loss_{key.removeprefix('loss_')}"], value, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS_OF_TORCHVISION)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["retinanet", "fcos", "fasterrcnn"])
 def test_detections_of_torchvision_are_its_own(kind: str) -> None:
     net = small(kind, min_size=96, max_size=128).eval()
     student = pkdzoo.Student.torchvision(net, CLASSES)
@@ -208,6 +209,7 @@ def test_detections_of_transformers_are_its_own(tmp_path: Any) -> None:
     torch.testing.assert_close(found.boxes[:count], own["boxes"][:count], rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["torchvision", "transformers"])
 def test_a_saved_student_is_the_librarys_own_and_loads_again(library: str, tmp_path: Any) -> None:
     if library == "transformers":

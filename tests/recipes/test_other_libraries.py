@@ -68,9 +68,8 @@ def test_a_student_learns_from_transformers(student, dfine, recipe, train, shape
     assert "secret" not in published
 
 
-@pytest.mark.parametrize(
-    "student", [s if s == STUDENTS[0] else pytest.param(s, marks=pytest.mark.slow) for s in STUDENTS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("student", STUDENTS)
 def test_a_student_learns_from_torchvision(student, recipe, train, shapes, tmp_path, capsys) -> None:
     train(
         recipe, "--data", shapes, "--output", tmp_path / "run", "--set", f"model={student}",
@@ -83,9 +82,8 @@ def test_a_student_learns_from_torchvision(student, recipe, train, shapes, tmp_p
     assert not (tmp_path / "card").exists()
 
 
-@pytest.mark.parametrize(
-    "student", [s if s == STUDENTS[0] else pytest.param(s, marks=pytest.mark.slow) for s in STUDENTS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("student", STUDENTS)
 def test_a_student_learns_from_timm(student, recipe, train, shapes, tmp_path, capsys) -> None:
     pytest.importorskip("timm")
     name = "timm:mobilenetv4_conv_small"

@@ -37,6 +37,7 @@ def test_ready_students_are_listed_and_shown(name: str, capsys: pytest.CaptureFi
     assert not zoo.can_build(find(name)[0]) and zoo.old_row(find(name)[0])["params"] == INDEX[name].params
 
 
+@pytest.mark.slow  # a process of its own; the job without extras shows it, too
 def test_nothing_else_imports_it() -> None:
     program = (
         "import sys, pkdzoo; pkdzoo.list_detectors(); pkdzoo.get_weights('gfl_r50')\n"
