@@ -16,8 +16,11 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from pkdzoo.utils.text import printable
+
 MAX_DIMENSIONS = 64  # as torch's own limit for most operations
 MAX_NAMES = 10_000  # classes and functions of one pickle
+MAX_NAME = 100  # characters of one name that messages contain
 MAX_TENSORS = 100_000
 MAX_REPEATED = 1 << 24  # elements of all tensors that repeat the elements of their storages, e.g. by expand()
 
@@ -186,7 +189,8 @@ class SafeUnpickler(pickle.Unpickler):
         if key not in self._names:
             if len(self._names) >= MAX_NAMES:
                 raise ValueError(f"it names more than {MAX_NAMES} classes and functions: save only the state_dict()")
-            self._names[key] = self._replacement(printable(SAME_MODULE.get(module, module)), printable(name))
+            shown = (printable(text[:MAX_NAME]) for text in (SAME_MODULE.get(module, module), name))
+            self._names[key] = self._replacement(*shown)
         return self._names[key]
 
     def _replacement(self, module: str, name: str) -> Any:
@@ -260,8 +264,8 @@ def torch_name(module: str, name: str, tensor_spec: Callable[..., TensorSpec]) -
     """
     functions: dict[str, Callable[..., Any]] = {
         "torch._utils._rebuild_tensor": lambda *args: tensor_spec(*args[:4]),
-        "torch._utils._rebuild_tensor_v2": lambda *args: tensor_spec(*args[:4]),
-        "torch._utils._rebuild_tensor_v3": lambda *args: tensor_spec(args[0], args[1], args[2], args[3], args[6]),
+        "torch._utils._rebuild_tensor_v2": lambda *args: tensor_spec(*stored_values(args, 6)[:4]),
+        "torch._utils._rebuild_tensor_v3": lambda *args: tensor_spec(*stored_values(args, 7)[:4], args[6]),
         "torch._utils._rebuild_parameter": lambda data, *rest: data,
         "torch._utils._rebuild_parameter_with_state": lambda data, *rest: data,
         "torch._tensor._rebuild_from_type_v2": lambda function, kind, args, state: function(*args),
@@ -283,6 +287,18 @@ def torch_name(module: str, name: str, tensor_spec: Callable[..., TensorSpec]) -
     return None
 
 
+def stored_values(args: tuple[Any, ...], place: int) -> tuple[Any, ...]:
+    """The arguments of a tensor, after a check of its metadata at ``place``.
+
+    Raises:
+        ValueError: the tensor's values are the negatives or conjugates of those that are stored.
+    """
+    metadata = args[place] if len(args) > place else None
+    if isinstance(metadata, dict) and any(metadata.get(key) for key in ("neg", "conj")):
+        raise ValueError("it has a tensor that is negated or conjugated on reading: save tensor.resolve_neg()")
+    return args
+
+
 def torch_size(sizes: Any = ()) -> tuple[Any, ...]:
     """Replaces ``torch.Size``."""
     if not isinstance(sizes, (tuple, list)) or len(sizes) > MAX_DIMENSIONS:
@@ -298,8 +314,3 @@ def unknown_class(module: str, name: str) -> type[UnknownObject]:
 def refuse(name: str) -> None:
     """Raise ValueError for a call that is not allowed."""
     raise ValueError(f"it calls {name}, which could run code: do not trust this file")
-
-
-def printable(text: str, limit: int = 100) -> str:
-    """A text of a file for a message: control characters are escaped, and it is at most ``limit`` characters long."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:limit])

@@ -143,7 +143,10 @@ def _describe_data(report: Report, train: CocoDataset, val: CocoDataset) -> None
         names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         line = f"{len(missing)} of {len(dataset)} {name} images are not in {dataset.image_dir} ({names})"
         if len(missing) > allowed:
-            raise ValueError(f"{line}: copy them there, or name the right folder with --images")
+            raise ValueError(
+                f"{line}: copy them there, name the right folder with --images, or write each file_name as a path "
+                "inside this folder"
+            )
         report.warnings.append(f"{line}; they are skipped")
 
 
@@ -167,7 +170,7 @@ def _describe_steps(report: Report, recipe: Recipe, processes: int, steps_per_ep
     images = batch_per_process(recipe, processes)
     lr = optim.lr * batch / optim.base_batch_size if optim.scale_lr else optim.lr
     report.lines.append(
-        f"batch     {batch} = {processes} processes x {optim.accumulate} passes x {images} images; "
+        f"batch     {batch} = processes {processes} x passes {optim.accumulate} x images {images}; "
         f"{optim.kind} at {lr:g}" + (f" ({optim.lr:g} x {batch}/{optim.base_batch_size})" if optim.scale_lr else "")
     )
     steps = planned_steps(recipe.schedule, steps_per_epoch)

@@ -1,4 +1,4 @@
-"""Public names of a package that are imported at first use (PEP 562), so that importing the package stays cheap."""
+"""Public names of a package that are imported at first use (PEP 562), so that importing the package is fast."""
 
 from __future__ import annotations
 
