@@ -266,6 +266,7 @@ register_family(
         "fcos_r50_tricks": {"backbone": "r50", **TRICKS},
         "fcos_r101_tricks": {"backbone": "r101", **TRICKS},
         "fcos_r50_caffe_tricks": {"backbone": "r50", **TRICKS, "centerness_from": "reg"},
+        "fcos_repvit_m0_9": {"backbone": "timm:repvit_m0_9.dist_450e_in1k", "tricks": True, "depth": 2},
         "fcos_r10w16": TINY_DENSE,
         "fcos_r18w24": {**TINY_DENSE, "backbone": "r18w24", "tricks": True, "resize": (128, 160)},
     },
