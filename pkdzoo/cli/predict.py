@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pkdzoo.cli.common import (
     NMS_HELP,
@@ -39,12 +39,22 @@ def sides(text: str) -> tuple[int, ...]:
     return tuple(positive_int(part) for part in comma_list(text))
 
 
+def threshold(text: str) -> float | Literal["none"]:
+    """Parse a number from 0 to 1, or ``none`` for the detector's own threshold."""
+    return "none" if text.lower() == "none" else share(text)
+
+
 def predict_arguments(parser: Parser) -> None:
     """Add the arguments of ``predict``."""
     add_detector(parser, "; or a file of 'pkdzoo export' (.onnx, .xml)")
     images = "image files, folders, videos, http(s) links, and wildcards in quotes ('**' includes subfolders)"
     parser.add_argument("images", nargs="+", help=images)
-    parser.add_argument("--threshold", type=share, help=f"minimum score (default: {DEFAULT_THRESHOLD})")
+    parser.add_argument(
+        "--threshold",
+        type=threshold,
+        metavar="SCORE",
+        help=f"minimum score; 'none' is the detector's own, which eval uses (default: {DEFAULT_THRESHOLD})",
+    )
     parser.add_argument("--nms-threshold", type=share, help=NMS_HELP)
     parser.add_argument("--max-detections", type=positive_int, help="maximum number of detections per image")
     parser.add_argument("--classes", type=comma_list, metavar="NAMES", help="these classes only, separated by commas")
@@ -72,7 +82,8 @@ def predict_run(args: argparse.Namespace) -> int:
     if args.save is not None and args.save.suffix not in (".json", ".jsonl"):
         raise ValueError(f"--save {args.save}: write a name that ends in .jsonl or .json")
     model = exported_from_args(args) if is_exported(args.model) else detector_from_args(args)
-    options = {name: getattr(args, name) for name in PREDICT_OPTIONS if getattr(args, name) is not None}
+    given = {name: getattr(args, name) for name in PREDICT_OPTIONS if getattr(args, name) is not None}
+    options: dict[str, Any] = {name: None if value == "none" else value for name, value in given.items()}
     total = None if any(map(is_video_file, paths)) else len(paths)
     done = failed = 0
     with ExitStack() as stack:

@@ -6,6 +6,7 @@ from pkdzoo.distill.inherit import freeze, inherit
 from pkdzoo.distill.pairing import PyramidPairs
 from pkdzoo.distill.prototypes import match_prototypes
 from pkdzoo.distill.registry import METHODS, list_methods, method_options, register_method
+from pkdzoo.distill.student import Student
 from pkdzoo.distill.teacher import Teacher
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "FrozenTeacher",
     "Progress",
     "PyramidPairs",
+    "Student",
     "Teacher",
     "freeze",
     "inherit",

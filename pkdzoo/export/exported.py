@@ -98,7 +98,7 @@ class ExportedDetector:
         images = images if self.canvas is None else _pad(images, self.canvas)
         sizes, step = torch.tensor(batch.sizes, dtype=torch.int64), self.batch or len(images)
         index = torch.arange(-(-len(images) // step) * step).clamp(max=len(images) - 1)
-        for part in torch.split(index, step):  # type: ignore[no-untyped-call]
+        for part in torch.split(index, step):
             yield {"images": np.ascontiguousarray(images[part].numpy()), "sizes": sizes[part].numpy()}
 
     def predict(self, images: Any, **options: Unpack[PredictOptions]) -> Result | list[Result]:

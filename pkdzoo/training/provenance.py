@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from pkdzoo.distill.adapters import is_of_other_library
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.registry import method_options
 from pkdzoo.distill.task import Task
@@ -16,6 +17,7 @@ from pkdzoo.hub.files import CONFIG, SETTINGS, TENSORS, fetch_repository, find_s
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.models._registry import find, folder_of
 from pkdzoo.training.recipe import Distill, Recipe
+from pkdzoo.training.run_table import FinishedRun, teacher_row
 from pkdzoo.utils.files import sha256_of_file
 from pkdzoo.utils.private_text import strip_local_paths
 
@@ -34,7 +36,8 @@ def about_teacher(distill: Distill, task: Task | None = None) -> dict[str, Any]:
         ``teacher_AP`` with ``teacher_AP_source`` and ``teacher_annotations_sha256``, ``teacher_license``; and
         ``methods`` with all their settings.
     """
-    facts = {f"teacher_{key}" if key != "teacher" else key: value for key, value in _facts(distill).items() if value}
+    found = _of_library(distill, task) if is_of_other_library(distill.teacher) else _facts(distill)
+    facts = {f"teacher_{key}" if key != "teacher" else key: value for key, value in found.items() if value}
     return {**facts, "methods": method_settings(distill, task)}
 
 
@@ -57,6 +60,23 @@ def _facts(distill: Distill) -> dict[str, Any]:
         return {"teacher": entry.name}
     known = {"sha256": row.sha256, "AP": row.metrics.get("AP"), "AP_source": row.source, "license": row.license}
     return {"teacher": f"{entry.name}.{row.tag}", **known}
+
+
+def _of_library(distill: Distill, task: Task | None) -> dict[str, Any]:
+    """Facts of a model of another library: what it was loaded from; a folder is given by its name alone."""
+    origin = getattr(task.teacher, "origin", None) if task is not None else None
+    name = public_name(distill.teacher)
+    if origin is None:
+        return {"teacher": name, "weights": "random" if distill.teacher_weights == "random" else None}
+    known = {"revision": origin.revision, "sha256": origin.sha256, "license": origin.license}
+    return {"teacher": name if distill.teacher_weights else public_name(origin.name), **known}
+
+
+def public_name(teacher: str) -> str:
+    """The name of a model of another library without the path of a local folder."""
+    library, _, name = teacher.partition(":")
+    is_path = Path(name).is_dir() or name.partition("@")[0].count("/") > 1  # a revision may be refs/pr/1
+    return f"{library}:{Path(name).resolve().name}" if is_path else teacher
 
 
 def _of_folder(folder: Path) -> dict[str, Any]:
@@ -108,23 +128,27 @@ def launch_command(metrics: Mapping[str, Any]) -> str:
 def compared(run: Path, recipe: Recipe, teacher: str) -> Distilled | None:
     """AP of teacher, plain and distilled student of a comparison that a run was part of, from its ``comparison.json``.
 
-    None unless a plain run trained the same detector and the teacher was evaluated on the same images.
+    None unless a plain run trained by the same recipe and the teacher was evaluated on the same images.
     """
     rows = read_json(run.parent / "comparison.json")
-    by_role: dict[str, dict[str, Any]] = {}
-    for row in rows if isinstance(rows, list) else ():
-        own = read_json_object(run.parent / row["name"] / "recipe.json")
-        same = own.get("model") == recipe.model and own.get("model_args") == recipe.to_dict()["model_args"]
-        if (row["role"] == "distilled" and row["name"] != recipe.name) or (row["role"] == "plain" and not same):
-            continue
-        by_role.setdefault(row["role"], row)
-    aps = [by_role[role]["AP"] for role in ("teacher", "plain", "distilled") if role in by_role]
-    if recipe.distill is None or len(aps) < 3 or None in aps:
+    rows = rows if isinstance(rows, list) else []
+    own: dict[str, Any] = next((row for row in rows if row["role"] == "distilled" and row["name"] == recipe.name), {})
+    key = FinishedRun(run, recipe.to_dict(), {}).key(with_teacher=False)
+    plain_row: dict[str, Any] = next(
+        (row for row in rows if row["role"] == "plain" and _key(run.parent / row["name"]) == key), {}
+    )
+    aps = [row.get("AP") for row in (teacher_row(rows, own), plain_row, own)]
+    if recipe.distill is None or not own or None in aps:
         return None
-    first, plain, distilled = (round(float(part), 3) for part in aps)
+    first, plain, distilled = (round(float(part or 0), 3) for part in aps)
     launch = launch_command(read_json_object(run / "run.json"))
     source = f"measured after the last epoch of one run each, seed {recipe.seed}" + (f", `{launch}`" if launch else "")
     return Distilled(recipe.model, teacher, tuple(recipe.distill.methods), (first, plain, distilled), source)
+
+
+def _key(run: Path) -> str:
+    """See ``FinishedRun.key``."""
+    return FinishedRun(run, read_json_object(run / "recipe.json"), {}).key(with_teacher=False)
 
 
 def read_json(path: Path) -> Any:

@@ -30,6 +30,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
+from pkdzoo.checkpoints.io import TEMPORARY as SAFETENSORS_TEMPORARY
 from pkdzoo.evaluation import write_metrics
 from pkdzoo.hub.files import TENSORS
 from pkdzoo.models.detector import Detector
@@ -45,7 +46,7 @@ LOCK_TIMEOUT = 8.0  # seconds: loader processes of a killed run share its lock, 
 # What a run writes to besides generated data, and the temporary files of its atomic writes.
 WRITTEN = ("checkpoints", "last", "best", "recipe.json", "run.json", "metrics.json", "log.jsonl", LOCK)
 TEMPORARY = re.compile(  # atomic writes: ours, and those of safetensors
-    r"\.(recipe|run|metrics|log|model|config)\.[a-z0-9_]{8}\.(json|jsonl|safetensors)|\.tmp\w{6}"
+    r"\.(recipe|run|metrics|log|model|config)\.[a-z0-9_]{8}\.(json|jsonl|safetensors)|" + SAFETENSORS_TEMPORARY
 )
 
 

@@ -45,7 +45,8 @@ with signals["stop_on_signals"]() as request:
 
 
 def test_only_the_launcher_of_one_process_is_followed(tmp_path, monkeypatch) -> None:
-    follow = f"import runpy; print(runpy.run_path({signals.__file__!r})['follow_launcher']())"
+    without_torch = "import runpy, sys, types; sys.modules['torch'] = types.ModuleType('torch'); "  # it takes seconds
+    follow = without_torch + f"print(runpy.run_path({signals.__file__!r})['follow_launcher']())"
     launcher = tmp_path / "accelerate"
     launcher.write_text(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {follow!r}], check=True)")
 
@@ -65,7 +66,6 @@ def stop_before_the_handlers(worker: int) -> None:
     signals.LoaderSignals()(worker)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
 def test_a_loader_outlives_signals_while_it_starts() -> None:
     if (context := signals.loader_context()) is None:
         pytest.skip("this Python starts processes without forking them")
