@@ -24,14 +24,25 @@ from pkdzoo.cli.common import (
     positive_int,
     share,
 )
-from pkdzoo.inference.options import DEFAULT_THRESHOLD
+from pkdzoo.inference.options import DEFAULT_THRESHOLD, OVERLAP
 from pkdzoo.utils.text import printable
 
 if TYPE_CHECKING:
     from pkdzoo.inference.result import Result
 
 # Fields of pkdzoo.inference.PredictOptions, each an argument of the same name.
-PREDICT_OPTIONS = ("threshold", "nms_threshold", "max_detections", "classes", "batch_size", "flip", "sizes")
+PREDICT_OPTIONS = (
+    "threshold",
+    "nms_threshold",
+    "max_detections",
+    "classes",
+    "batch_size",
+    "flip",
+    "sizes",
+    "tiles",
+    "overlap",
+    "workers",
+)
 
 
 def sides(text: str) -> tuple[int, ...]:
@@ -63,6 +74,12 @@ def predict_arguments(parser: Parser) -> None:
         "--flip", action="store_true", help="detect in the mirrored image as well and merge the results"
     )
     parser.add_argument("--sizes", type=sides, metavar="PIXELS", help="detect at several short sides: 640,800,960")
+    tiles = "detect large images in tiles of this side, e.g. 640 (default: the whole image at once)"
+    parser.add_argument("--tiles", type=positive_int, metavar="PIXELS", help=tiles)
+    overlap = f"with --tiles: overlap of neighbors, as a share of a tile (default: {OVERLAP})"
+    parser.add_argument("--overlap", type=share, metavar="SHARE", help=overlap)
+    workers = "threads that decode the next images during the forward pass (default: 1)"
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help=workers)
     parser.add_argument("--every", type=positive_int, default=1, metavar="N", help="use every N-th frame of a video")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write annotated images and videos here")
     parser.add_argument(
@@ -168,6 +185,7 @@ PREDICT = Verb(
         "pkdzoo predict retina_r50_pkd_swin street.jpg --output annotated",
         "pkdzoo predict retina_r50_pkd_swin photos 'more/**/*.png' --classes person,dog --save detections.json",
         "pkdzoo predict runs/mine/best street.mp4 --every 5 --flip --output annotated --save detections.jsonl",
+        "pkdzoo predict rtmdet_s aerial.png --tiles 640 --output annotated",
         "pkdzoo predict gfl_r50 photos --checkpoint my.safetensors --labels cat,dog --json > detections.jsonl",
     ),
     predict_arguments,

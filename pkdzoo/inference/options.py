@@ -11,6 +11,8 @@ from pkdzoo.utils.suggest import did_you_mean
 # Lowest score of a reported detection, for looking at detections: in Python, on the command line, and in
 # recipes/onnx_infer.py. AP is evaluated with the detector's own threshold, usually 0.05.
 DEFAULT_THRESHOLD = 0.3
+OVERLAP, MAX_OVERLAP = 0.2, 0.9  # of neighboring tiles; with a larger one the number of tiles explodes
+WHOLE = {"max_detections": 1, "batch_size": 1, "tiles": 32, "workers": 0}  # lowest values of whole numbers
 
 
 class PredictOptions(TypedDict, total=False):
@@ -29,6 +31,13 @@ class PredictOptions(TypedDict, total=False):
             Default False.
         sizes: short sides in pixels at which to detect, e.g. ``(640, 800, 960)``; the detections are merged by NMS.
             None means the detector's own size.
+        tiles: side in pixels of the tiles in which larger images are detected, so that small objects keep their pixels;
+            None, the default, means the whole image at once. Detections of one object in several tiles are merged.
+            ``max_detections`` counts per image, the detector's own number per tile.
+        overlap: of neighboring tiles, as a share of their side, from 0 to 0.9, default 0.2. An object larger than the
+            overlap may be found in parts only.
+        workers: threads that decode the next images during the forward pass. Default 1 for folders and wildcards,
+            otherwise 0. As many decoded images, and at least a batch, are in memory besides the current ones.
 
     Example:
         >>> from pkdzoo.inference import PredictOptions
@@ -43,6 +52,9 @@ class PredictOptions(TypedDict, total=False):
     batch_size: int
     flip: bool
     sizes: Sequence[int] | None
+    tiles: int | None
+    overlap: float
+    workers: int
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -50,7 +62,8 @@ def check_options(options: Mapping[str, Any]) -> None:
 
     Raises:
         TypeError: for an unknown name, with the closest option names.
-        ValueError: for a threshold outside 0..1 (50 instead of 0.5), or a number below 1.
+        ValueError: for a threshold outside 0..1 (50 instead of 0.5), or a whole number below its
+            limit, or an overlap without tiles.
     """
     for name in options:
         if name not in PredictOptions.__annotations__:
@@ -59,12 +72,16 @@ def check_options(options: Mapping[str, Any]) -> None:
         value = options.get(name)
         if value is not None and not 0 <= value <= 1:  # False for NaN as well
             raise ValueError(f"{name}={value!r}: write a number from 0 to 1")
-    for name in ("max_detections", "batch_size"):
-        value = options.get(name, 1)
-        if name == "max_detections" and value is None:
+    for name, lowest in WHOLE.items():
+        value = options.get(name, lowest)
+        if name in ("max_detections", "tiles") and value is None:
             continue
-        if isinstance(value, bool) or not is_whole(value) or value < 1:
-            raise ValueError(f"{name}={value!r}: write a whole number of at least 1")
+        if isinstance(value, bool) or not is_whole(value) or value < lowest:
+            raise ValueError(f"{name}={value!r}: write a whole number of at least {lowest}")
+    if "overlap" in options and options.get("tiles") is None:
+        raise ValueError(f"overlap={options['overlap']!r} belongs to tiles: write tiles=640 as well, or leave it out")
+    if not 0 <= options.get("overlap", 0) <= MAX_OVERLAP:
+        raise ValueError(f"overlap={options['overlap']!r}: write a share of a tile from 0 to {MAX_OVERLAP}")
 
 
 def is_whole(value: Any) -> bool:

@@ -15,9 +15,10 @@ from pkdzoo.data.batching import collate
 from pkdzoo.data.image_files import UnreadableImage
 from pkdzoo.data.letterbox import DIVISOR, LetterboxResize
 from pkdzoo.data.transforms import Sample, resize_keep_ratio
-from pkdzoo.inference.options import DEFAULT_THRESHOLD, PredictOptions, check_options, is_whole
+from pkdzoo.inference.options import DEFAULT_THRESHOLD, OVERLAP, PredictOptions, check_options, is_whole
 from pkdzoo.inference.result import Result
-from pkdzoo.inference.sources import DecodedImage, decode, is_single, iterate_images
+from pkdzoo.inference.sources import DecodedImage, decode_ahead, is_several_files, is_single, iterate_images
+from pkdzoo.inference.tiles import make_tiles, merge_tiles
 from pkdzoo.ops.boxes import clip_boxes
 from pkdzoo.ops.nms import concatenate, suppress
 from pkdzoo.structures import Batch, Detections, Instances, Letterbox, PostProcess
@@ -57,6 +58,23 @@ class View:
     canvas: tuple[int, int] | None = None
 
 
+@dataclass(frozen=True)
+class Tiling:
+    """How an image is cut into tiles.
+
+    Attributes:
+        side: of a tile in pixels.
+        overlap: of neighbors, as a share of the side.
+        batch_size: tiles per forward pass.
+        max_detections: of an image; None means no limit but the detector's own per tile.
+    """
+
+    side: int
+    overlap: float
+    batch_size: int
+    max_detections: int | None
+
+
 def predict(model: DetectorLike, images: Any, options: PredictOptions) -> Result | list[Result]:
     """See :meth:`pkdzoo.Detector.predict`."""
     results = predict_stream(model, images, options)
@@ -84,9 +102,15 @@ def predict_stream(model: DetectorLike, images: Any, options: PredictOptions) ->
     config = changed_config(model.postprocess_config, options)
     labels = None if classes is None else class_indices(model, classes)
     views = make_views(model, options.get("flip", False), options.get("sizes"))
-    decoded = (decode(image) for image in iterate_images(images))
+    side, workers = options.get("tiles"), options.get("workers", 1 if is_several_files(images) else 0)
+    decoded = decode_ahead(iterate_images(images), workers, batch_size if side is None else 1)
     # Invalid arguments have raised by now; the generator below starts only with its first result.
-    results = _predict_batches(model, decoded, config, labels, batch_size, views)
+    if side is None:
+        results = _predict_batches(model, decoded, config, labels, batch_size, views)
+    else:
+        tiling = Tiling(side, options.get("overlap", OVERLAP), batch_size, options.get("max_detections"))
+        config = replace(config, max_detections=max(config.max_detections, model.postprocess_config.max_detections))
+        results = (_predict_in_tiles(model, item, config, labels, views, tiling) for item in decoded)
     if threshold is None:
         return results
     # The detector's own threshold applies to class scores, which centerness lowers afterward. A threshold that the
@@ -242,23 +266,57 @@ def predict_batch(
         views: versions of each image; none means one, of the detector's own size.
     """
     images = [item.pixels for item in decoded if item.pixels is not None]
+    found = iter(detect_images(model, images, config, classes, views))
+    return [_result_of(item, None if item.pixels is None else next(found), model.label_names) for item in decoded]
+
+
+def detect_images(
+    model: DetectorLike,
+    images: Sequence[Tensor],
+    config: PostProcess,
+    classes: Tensor | None = None,
+    views: Sequence[View] = (),
+) -> list[Detections]:
+    """Detections of images (uint8 (3, H, W)) in their own pixels; the arguments are those of :func:`predict_batch`."""
     view_config = config
     if classes is not None:  # detections of other classes are dropped later, and must not take the place of these
         limit = max(config.max_detections, model.postprocess_config.max_detections)
         view_config = replace(config, max_detections=limit)
     all_views = views or [View(model.resize, canvas=model.canvas)]
     per_view = [detect_view(model, images, view, view_config) for view in all_views] if images else []
-    merged = iter([_merge_views(parts, config, classes) for parts in zip(*per_view)])
-    results = []
-    for item in decoded:
-        if item.pixels is None:
-            results.append(Result.failed(item.path, item.error or "unreadable", model.label_names))
-            continue
-        size = (item.pixels.shape[-2], item.pixels.shape[-1])
-        kept_image = None if item.reopens else Image.fromarray(item.pixels.permute(1, 2, 0).numpy())
-        source = {"path": item.path, "frame": item.frame, "time": item.time}
-        results.append(Result.of(next(merged), model.label_names, size, image=kept_image, **source))
-    return results
+    return [_merge_views(parts, config, classes) for parts in zip(*per_view)]
+
+
+def _result_of(item: DecodedImage, detections: Detections | None, label_names: tuple[str, ...]) -> Result:
+    """The result of one image; ``detections`` are None for one that could not be read."""
+    if item.pixels is None or detections is None:
+        return Result.failed(item.path, item.error or "unreadable", label_names)
+    size = (item.pixels.shape[-2], item.pixels.shape[-1])
+    kept_image = None if item.reopens else Image.fromarray(item.pixels.permute(1, 2, 0).numpy())
+    source = {"path": item.path, "frame": item.frame, "time": item.time}
+    return Result.of(detections, label_names, size, image=kept_image, **source)
+
+
+@torch.inference_mode()
+def _predict_in_tiles(
+    model: DetectorLike,
+    item: DecodedImage,
+    config: PostProcess,
+    classes: Tensor | None,
+    views: Sequence[View],
+    tiling: Tiling,
+) -> Result:
+    """The result of one image that is cut into tiles; one batch of tiles is scaled at a time."""
+    if item.pixels is None:
+        return _result_of(item, None, model.label_names)
+    size = (item.pixels.shape[-2], item.pixels.shape[-1])
+    tiles, parts = make_tiles(size, tiling.side, tiling.overlap), []
+    for start in range(0, len(tiles), tiling.batch_size):
+        group = tiles[start : start + tiling.batch_size]
+        images = [item.pixels[:, tile.top : tile.bottom, tile.left : tile.right] for tile in group]
+        parts += detect_images(model, images, config, classes, views)
+    merged = merge_tiles(parts, tiles, size, config.nms_threshold, tiling.max_detections)
+    return _result_of(item, merged, model.label_names)
 
 
 def _predict_batches(

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import glob
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,11 @@ def is_single(images: Any) -> bool:
     if isinstance(images, (np.ndarray, Tensor)):
         return images.ndim <= 3
     return isinstance(images, (Image.Image, Frame))
+
+
+def is_several_files(images: Any) -> bool:
+    """Whether the input is a folder or a wildcard, whose images are files that nothing else waits for."""
+    return isinstance(images, (str, Path)) and not is_link(images) and (Path(images).is_dir() or is_wildcard(images))
 
 
 def images_in(folder: str | Path) -> list[Path]:
@@ -182,7 +189,7 @@ def decode(image: Any) -> DecodedImage:
             image = np.repeat(image[:, :, None], 3, axis=2)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise ValueError(f"a numpy image is uint8 RGB (H, W, 3), got {image.dtype} {image.shape}")
-        return DecodedImage(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))
+        return DecodedImage(torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1))
     if isinstance(image, Tensor):
         if image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8 or image.numel() == 0:
             raise ValueError(
@@ -191,3 +198,27 @@ def decode(image: Any) -> DecodedImage:
             )
         return DecodedImage(image.cpu())
     raise TypeError(f"predict takes {KINDS}, not {type(image).__name__}")
+
+
+def decode_ahead(images: Iterator[Any], workers: int, ahead: int = 1) -> Iterator[DecodedImage]:
+    """Decode images in their order.
+
+    Args:
+        images: of :func:`iterate_images`.
+        workers: threads that decode the images after the current one; 0 decodes each image when it is asked for.
+        ahead: number of images that are taken from ``images`` in advance, at least one per thread.
+    """
+    if workers == 0:
+        yield from map(decode, images)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        waiting: deque[Future[DecodedImage]] = deque()
+        try:
+            for image in images:
+                waiting.append(pool.submit(decode, image))
+                if len(waiting) > max(workers, ahead):
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # also where the caller takes no further results
+            pool.shutdown(wait=True, cancel_futures=True)

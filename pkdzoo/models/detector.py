@@ -283,8 +283,8 @@ class Detector(ZooModel):
                 uint8 RGB or a tensor (3, H, W) uint8 RGB. A list is returned for a folder, a wildcard
                 (``"photos/*.jpg"``), a video (one result per frame; needs the extra ``video``), and a list or
                 any iterable of these.
-            options: ``threshold``, ``nms_threshold``, ``max_detections``, ``classes``, ``batch_size``, ``flip`` and
-                ``sizes``; :class:`pkdzoo.inference.PredictOptions` documents them.
+            options: ``threshold``, ``nms_threshold``, ``max_detections``, ``classes``, ``batch_size``, ``flip``,
+                ``sizes``, ``tiles``, ``overlap`` and ``workers``; :class:`pkdzoo.inference.PredictOptions` documents them.
 
         Returns:
             A Result with boxes in pixels of the original image, or a list of results. In a list, an image that cannot
@@ -312,8 +312,8 @@ class Detector(ZooModel):
         Args:
             images: as for :meth:`predict`; a generator may be endless. Every fifth frame of a video is
                 ``pkdzoo.inference.read_video("street.mp4", every=5)``.
-            options: ``threshold``, ``nms_threshold``, ``max_detections``, ``classes``, ``batch_size``, ``flip`` and
-                ``sizes``; :class:`pkdzoo.inference.PredictOptions` documents them.
+            options: ``threshold``, ``nms_threshold``, ``max_detections``, ``classes``, ``batch_size``, ``flip``,
+                ``sizes``, ``tiles``, ``overlap`` and ``workers``; :class:`pkdzoo.inference.PredictOptions` documents them.
 
         Returns:
             An iterator of results. An image that cannot be read, even a single one, gives a Result whose ``error``

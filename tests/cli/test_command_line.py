@@ -125,7 +125,7 @@ class TestDoor:
         assert cli_export.WHAT == WHAT
         assert tuple(PredictOptions.__annotations__) == predict.PREDICT_OPTIONS
         args = vars(build_parser().parse_args(["predict", "retina_r50", "a.jpg"]))
-        changed = {"batch_size": 1, "flip": False}
+        changed = {"batch_size": 1, "flip": False, "workers": 1}
         assert all(args[name] == changed.get(name) for name in predict.PREDICT_OPTIONS)
 
     def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:

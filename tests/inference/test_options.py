@@ -48,7 +48,8 @@ def test_one_default_threshold() -> None:
     everything = found(shapes.predict(image, threshold=None))
     plain = found(shapes.predict(image))
     assert len(plain) == int((everything.scores > DEFAULT_THRESHOLD).sum()) < len(everything)
-    assert build_parser().parse_args(["predict", "retina_r50", "a.jpg"]).threshold == DEFAULT_THRESHOLD
+    # the command leaves the default to the library: an exported file may have a higher one of its own
+    assert build_parser().parse_args(["predict", "retina_r50", "a.jpg"]).threshold is None
 
 
 @pytest.mark.parametrize(
