@@ -284,7 +284,8 @@ class Detector(ZooModel):
                 (``"photos/*.jpg"``), a video (one result per frame; needs the extra ``video``), and a list or
                 any iterable of these.
             options: ``threshold``, ``nms_threshold``, ``max_detections``, ``classes``, ``batch_size``, ``flip``,
-                ``sizes``, ``tiles``, ``overlap`` and ``workers``; :class:`pkdzoo.inference.PredictOptions` documents them.
+                ``sizes``, ``tiles``, ``overlap`` and ``workers``; :class:`pkdzoo.inference.PredictOptions` documents
+                them.
 
         Returns:
             A Result with boxes in pixels of the original image, or a list of results. In a list, an image that cannot
@@ -313,7 +314,8 @@ class Detector(ZooModel):
             images: as for :meth:`predict`; a generator may be endless. Every fifth frame of a video is
                 ``pkdzoo.inference.read_video("street.mp4", every=5)``.
             options: ``threshold``, ``nms_threshold``, ``max_detections``, ``classes``, ``batch_size``, ``flip``,
-                ``sizes``, ``tiles``, ``overlap`` and ``workers``; :class:`pkdzoo.inference.PredictOptions` documents them.
+                ``sizes``, ``tiles``, ``overlap`` and ``workers``; :class:`pkdzoo.inference.PredictOptions` documents
+                them.
 
         Returns:
             An iterator of results. An image that cannot be read, even a single one, gives a Result whose ``error``

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -11,12 +12,13 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.serving import Served, cut, serving, status
 from PIL import Image
 
 from pkdzoo.data import UnreadableImage, read_image
 from pkdzoo.inference import web as module
-from pkdzoo.inference.sources import decode, is_single, iterate_images
+from pkdzoo.inference.sources import decode, decode_ahead, is_single, iterate_images
 from pkdzoo.inference.video import Frame, frame_rate, read_video, writing_video
 from pkdzoo.inference.web import fetch_image
 
@@ -146,6 +148,38 @@ class TestWildcards:
         assert is_single("odd [1].png") and not is_single("*.png")
         with pytest.raises(ValueError, match=r"no file matches '\*\.webp'"):
             iterate_images("*.webp")
+
+
+class TestDecodedAhead:
+    @pytest.mark.parametrize("workers", [0, 1, 3])
+    def test_order_and_errors_are_those_of_a_plain_loop(self, tmp_path: Path, workers: int) -> None:
+        for number in range(8):
+            (tmp_path / f"{number}.png").write_bytes(png(shade=number) if number != 5 else b"no image")
+        paths = sorted(tmp_path.iterdir())
+        found = list(decode_ahead(iter(paths), workers))
+        assert [item.path for item in found] == list(map(str, paths))
+        assert [item.error is None for item in found] == [number != 5 for number in range(8)]
+        assert all(int(item.pixels[0, 0, 0]) == i for i, item in enumerate(found) if item.pixels is not None)
+
+    def test_no_more_is_taken_than_it_says_and_its_threads_end(self) -> None:
+        taken: list[int] = []
+
+        def source() -> Iterator[Frame]:
+            for number in range(100):
+                taken.append(number)
+                yield Frame(torch.zeros(3, 4, 4, dtype=torch.uint8), "a.mp4", number, 0.0)
+
+        results = decode_ahead(source(), 2, ahead=3)
+        assert next(results).frame == 0 and taken == [0, 1, 2, 3]
+        assert next(results).frame == 1 and len(taken) == 5
+        before = threading.active_count()
+        results.close()  # type: ignore[attr-defined]
+        assert threading.active_count() < before
+
+    def test_a_mistake_is_raised_where_its_result_would_be(self) -> None:
+        results = decode_ahead(iter([png, "b"]), 1)
+        with pytest.raises(TypeError, match="predict takes paths"):
+            next(results)
 
 
 @pytest.fixture(scope="module")
