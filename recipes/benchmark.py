@@ -4,6 +4,7 @@
     python recipes/benchmark.py --rows loss,predict --threads 2
     python recipes/benchmark.py --quick --no-compile              # does it run? about a minute
     python recipes/benchmark.py --output recipes/benchmark_results/two_cores.json
+    python recipes/benchmark.py --rows deploy --files FOLDER      # docs/deploy.md: exported files, alone on the machine
 
 recipes/benchmark_results/README.md is generated from the files in that folder (python -m pkdzoo.maintain pages).
 The exit status is 1 when two implementations that should compute the same do not.
@@ -24,7 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the folder that holds recipes/
 
 from pkdzoo.utils.files import write_json
-from recipes.benchmarks import PARTS, parts_of
+from recipes.benchmarks import PARTS, deploy, deploy_page, parts_of
 from recipes.benchmarks.measure import LOAD, Row, Settings, about, commit, load
 from recipes.benchmarks.scaling import plot
 from recipes.benchmarks.table import markdown
@@ -39,9 +40,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-compile", action="store_true", help="leave out the rows of torch.compile")
     parser.add_argument("--images", type=Path, help="folder of JPEG files for the loading part")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
+    parser.add_argument(
+        "--files", type=Path, default=Path("deploy"), help="with --rows deploy: folder of its ONNX files"
+    )
     parser.add_argument("--checks", type=Path, help="figures of the checks of tests/gpu, a file of JSON lines")
     parser.add_argument("--update", action="store_true", help="replace only --rows in the file of an earlier run")
     args = parser.parse_args(argv)
+    if args.rows == "deploy":
+        return args
     try:
         args.rows = parts_of(args.rows.split(","))
     except ValueError as error:
@@ -68,6 +74,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     settings = Settings(torch.device(args.device), args.quick, not args.no_compile, args.images)
+    if args.rows == "deploy":
+        return deploy.main(args.files, args.output or deploy_page.FILE, args.quick)
     results: dict[str, Any] = {"about": about(settings), "quick": args.quick, "parts": {}}
     if args.update:
         results = read_earlier(args, settings)

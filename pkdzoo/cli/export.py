@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FORMATS: dict[str, tuple[str, What]] = {
     "onnx": (".onnx", "detections"),
     "openvino": (".xml", "detections"),
+    "litert": (".tflite", "dense"),
     "torch": (".pt2", "features"),
 }
 MAX_SIDE = 16384  # pixels
@@ -27,13 +28,16 @@ WHAT = ("features", "dense", "detections")  # as pkdzoo.export.WHAT
 def export_arguments(parser: Parser) -> None:
     """Add the arguments of ``export``."""
     add_detector(parser)
-    formats = "openvino: .xml and .bin; torch: a program of torch.export, .pt2 (default: onnx)"
+    formats = (
+        "openvino: .xml and .bin; litert: .tflite, of one size and without NMS; torch: a program of torch.export, .pt2 "
+        "(default: onnx)"
+    )
     parser.add_argument("--format", choices=FORMATS, default="onnx", help=formats)
     parser.add_argument(
         "--what",
         choices=WHAT,
         help="output: features of the pyramid, dense boxes and scores before non-maximum suppression (one-stage "
-        "detectors only), or detections (default: detections, features for torch)",
+        "detectors only), or detections (default: detections; dense for litert, features for torch)",
     )
     parser.add_argument(
         "--no-nms", action="store_true", help="the same as --what dense, for runtimes with suppression of their own"
@@ -49,7 +53,9 @@ def export_arguments(parser: Parser) -> None:
         "--half", action="store_true", help="store weights in float16: half the file, computed in float32 on a CPU"
     )
     int8_arguments(parser)
-    parser.add_argument("--output", type=Path, metavar="FILE", help="(default: NAME.onnx, NAME.xml or NAME.pt2)")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="(default: NAME.onnx, NAME.xml, NAME.tflite, NAME.pt2)"
+    )
     parser.add_argument("--threshold", type=share, help="minimum score of a detection (default: the detector's)")
     parser.add_argument("--nms-threshold", type=share, help=NMS_HELP)
     parser.add_argument("--max-detections", type=positive_int, help="maximum number of detections per image")
@@ -85,6 +91,7 @@ def check_arguments(args: argparse.Namespace, what: What) -> None:
         ValueError: naming them.
         ImportError: without the packages that the format needs.
     """
+    from pkdzoo.export.litert_file import check_litert
     from pkdzoo.export.onnx_file import check_onnx
     from pkdzoo.export.sessions import import_package
 
@@ -98,9 +105,14 @@ def check_arguments(args: argparse.Namespace, what: What) -> None:
         )
     if args.batch is not None and args.size is None:
         raise ValueError("--batch belongs to --size: a graph of any size takes any number of images")
-    if args.half and args.format == "torch":
+    if args.half and args.format in ("torch", "litert"):
         raise ValueError("--half is for onnx and openvino: leave it out")
-    if args.format != "torch":
+    if args.format == "litert":
+        check_litert(what)
+        if args.size is None:
+            raise ValueError("--format litert needs --size: the format has no open sizes; write e.g. --size 640")
+        import_package("litert_torch", "litert")
+    if args.format in ("onnx", "openvino"):
         check_onnx()
     if args.format == "openvino":
         import_package("openvino", "openvino")
@@ -108,7 +120,7 @@ def check_arguments(args: argparse.Namespace, what: What) -> None:
 
 def write(args: argparse.Namespace, model: Detector, path: Path, what: What) -> None:
     """Write the file in the format of the arguments."""
-    from pkdzoo.export import FixedSize, export_onnx, export_openvino, export_program
+    from pkdzoo.export import FixedSize, export_litert, export_onnx, export_openvino, export_program
     from pkdzoo.export.program import round_up
 
     fixed = None
@@ -120,6 +132,9 @@ def write(args: argparse.Namespace, model: Detector, path: Path, what: What) -> 
     limits = (args.threshold, args.nms_threshold, args.max_detections)
     if args.format == "torch":
         export_program(model, path, what, *limits, fixed)
+    elif args.format == "litert":
+        assert fixed is not None  # see check_arguments
+        export_litert(model, path, fixed, what)
     else:
         export = export_onnx if args.format == "onnx" else export_openvino
         export(model, path, what, *limits, fixed, args.half)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, cast
 
 from pkdzoo.cli.common import MODEL_HELP, Parser, Verb, show
 from pkdzoo.data.labels import label_names
@@ -26,6 +28,8 @@ def list_arguments(parser: Parser) -> None:
     parser.add_argument("--pretrained", action="store_true", help="list weights as NAME.TAG")
     parser.add_argument("--pairs", action="store_true", help="list distilled detectors only")
     parser.add_argument("--family", default="", help="list this family only, e.g. retina")
+    orders = "AP on a data set, or measured latency of the exported file, where there is one (default: AP)"
+    parser.add_argument("--sort", choices=("AP", "latency"), default="AP", help=orders)
 
 
 def list_run(args: argparse.Namespace) -> int:
@@ -39,8 +43,29 @@ def list_run(args: argparse.Namespace) -> int:
         word = args.pattern[0].strip("*") if args.pattern else query
         raise ValueError(f"no detector matches {query!r}. {did_you_mean(word, list_detectors())}")
     rows = [list_row(name) for name in names]
+    if args.sort == "latency":
+        latency = read_latency()
+        rows = [{**row, "ms": latency["ms"].get(row["name"].partition(".")[0])} for row in rows]
+        rows.sort(key=lambda row: (row["ms"] is None, row["ms"], row["name"]))
+        show(args, latency_text(rows, latency["about"]), rows)
+        return 0
     show(args, list_text(rows), rows)
     return 0
+
+
+def read_latency() -> dict[str, Any]:
+    """Milliseconds by name, and how they were measured: docs/deploy.md."""
+    return cast(dict[str, Any], json.loads((files("pkdzoo.models") / "_latency.json").read_text(encoding="utf-8")))
+
+
+def latency_text(rows: list[dict[str, Any]], about: str) -> str:
+    """A table, fastest first; detectors whose latency was not measured come last."""
+    width = max(len(row["name"]) for row in rows)
+    lines = [f"{'name':<{width}}  {'ms':>7}  {'AP':>5}  teacher"]
+    for row in rows:
+        time, score = ("" if row[key] is None else f"{row[key]:.1f}" for key in ("ms", "AP"))
+        lines.append(f"{row['name']:<{width}}  {time:>7}  {score:>5}  {row['teacher'] or ''}".rstrip())
+    return "\n".join([*lines, *([f"ms: {about}"] if about else [])])
 
 
 def list_row(name: str) -> dict[str, Any]:
@@ -74,7 +99,7 @@ def list_text(rows: list[dict[str, Any]]) -> str:
 
 LIST = Verb(
     "list detectors",
-    ("pkdzoo list '*pkd*' --pretrained", "pkdzoo list --family gfl --json"),
+    ("pkdzoo list '*pkd*' --pretrained", "pkdzoo list --family gfl --json", "pkdzoo list --sort latency"),
     list_arguments,
     list_run,
 )

@@ -1,15 +1,17 @@
-"""Detectors in files that run without pkdzoo: ONNX, OpenVINO, and programs of ``torch.export``.
+"""Detectors in files that run without pkdzoo: ONNX, OpenVINO, LiteRT, and programs of ``torch.export``.
 
 Each format has one function:
 
     pkdzoo.export.export_onnx(model, "detector.onnx")          # for onnxruntime and others
     pkdzoo.export.export_openvino(model, "detector.xml")       # for OpenVINO
+    pkdzoo.export.export_litert(model, "detector.tflite", FixedSize(640, 640))
     pkdzoo.export.export_program(model, "detector.pt2")        # for torch.export.load
     pkdzoo.export.ExportedDetector("detector.onnx").predict("street.jpg")
 """
 
 from pkdzoo.export.exported import ExportedDetector
 from pkdzoo.export.graphs import WHAT, What, build_graph
+from pkdzoo.export.litert_file import export_litert
 from pkdzoo.export.nms import survivors
 from pkdzoo.export.onnx_file import export_onnx
 from pkdzoo.export.openvino_file import export_openvino
@@ -22,6 +24,7 @@ __all__ = [
     "FixedSize",
     "What",
     "build_graph",
+    "export_litert",
     "export_onnx",
     "export_openvino",
     "export_program",

@@ -50,10 +50,30 @@ def export_openvino(
     path = Path(path)
     if path.suffix != ".xml":
         raise ValueError(f"{path}: OpenVINO's files end in .xml, with a .bin of the same name beside: write one")
-    openvino: Any = import_package("openvino", "openvino")
+    import_package("openvino", "openvino")
     limits = (threshold, nms_threshold, max_detections)
     with tempfile.TemporaryDirectory() as folder:
         graph = export_onnx(model, Path(folder) / "graph.onnx", what, *limits, fixed)
+        return convert_onnx(graph, path, half)
+
+
+def convert_onnx(graph: str | Path, path: str | Path, half: bool = False) -> Path:
+    """Write an ONNX file as OpenVINO IR, with its metadata.
+
+    Args:
+        graph: the ONNX file.
+        path: the file to write; it ends in ``.xml``.
+        half: store the weights in float16.
+
+    Returns:
+        The path.
+
+    Raises:
+        ImportError: without the extra ``openvino``.
+    """
+    path = Path(path)
+    openvino: Any = import_package("openvino", "openvino")
+    with tempfile.TemporaryDirectory() as folder:
         converted = openvino.convert_model(graph)
         for key, value in read_properties(graph).items():
             converted.set_rt_info(value, [ROOM, key])

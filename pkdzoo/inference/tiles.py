@@ -129,7 +129,7 @@ def _is_part(detections: Detections, cut: Tensor, tile: Tensor) -> Tensor:
     boxes, scores, labels = detections.boxes, detections.scores, detections.labels
     areas = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1)
     dropped = torch.zeros_like(cut)
-    for rows in cut.nonzero().squeeze(1).split(ROWS):
+    for rows in torch.split(cut.nonzero().squeeze(1), ROWS):
         # No two matrices over all boxes: a large image may have tens of thousands
         sides = torch.minimum(boxes[rows, None, 2:], boxes[:, 2:]) - torch.maximum(boxes[rows, None, :2], boxes[:, :2])
         inside = sides.clamp(min=0).prod(dim=2) >= CONTAINED * areas[rows, None]

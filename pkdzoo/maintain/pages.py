@@ -17,7 +17,7 @@ from pkdzoo.maintain.recipes_page import EQUAL_METHODS, experiments, reference_d
 from pkdzoo.models._registry import find
 from pkdzoo.models._zoo_index import INDEX
 from pkdzoo.models._zoo_table import METRICS, Line, format_number, results
-from pkdzoo.utils.files import write_text
+from pkdzoo.utils.files import write_json, write_text
 
 # The rows of README.md: one student for each of five families.
 CHOSEN = (
@@ -27,6 +27,7 @@ CHOSEN = (
     "atss_r50_crosskd_r101",
     "fcos_r50_caffe_crosskd_pkd_r101",
 )
+LATENCY = "pkdzoo/models/_latency.json"  # for `pkdzoo list`, which has no recipes beside it
 # Data set by the beginning of a tag. An AP on one data set says nothing about an AP on another.
 DATA_SETS = {"coco": "COCO", "bccd": "BCCD", "shapes": "generated shapes"}
 
@@ -80,6 +81,12 @@ def speed_tables(root: Path) -> str:
     return text
 
 
+def deploy_table(root: Path) -> str:
+    """Latency of exported detectors, ours and others'."""
+    text: str = importlib.import_module("recipes.benchmarks.deploy_page").table()
+    return text
+
+
 def references(root: Path) -> str:
     """How many detectors have a reference file of the original program, and which have none."""
     equal = reference_detectors(root)
@@ -96,6 +103,7 @@ def references(root: Path) -> str:
 
 PAGES: Mapping[str, Mapping[str, Callable[[Path], str]]] = {
     "README.md": {"results": chosen_table},
+    "docs/deploy.md": {"latency": deploy_table},
     "docs/methods.md": {"methods": methods_table},
     "docs/zoo.md": {"coco": coco_table, "package": package_table, "notes": notes_list},
     "docs/measured.md": {"experiments": experiments_table, "references": references},
@@ -161,3 +169,4 @@ def write_pages(root: Path = Path()) -> None:
     """Write the generated parts of all pages below a clone's folder."""
     for path in PAGES:
         write_text(root / path, page(path, root))
+    write_json(root / LATENCY, importlib.import_module("recipes.benchmarks.deploy_page").latencies())

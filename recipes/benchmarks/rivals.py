@@ -209,13 +209,13 @@ def facts_of(model: nn.Module, side: int) -> dict[str, Any]:
     return {"side": side, "parameters": parameters, "operations": count_operations(model, side)}
 
 
-def count_operations(model: nn.Module, side: int) -> int:
-    """Multiply-adds of one image in convolutions, linear layers and attention."""
+def count_operations(model: nn.Module, size: int | tuple[int, int]) -> int:
+    """Multiply-adds of one image in convolutions, linear layers and attention; ``size`` is (height, width)."""
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        model.eval()(torch.rand(1, 3, side, side))
+        model.eval()(torch.rand(1, 3, *((size, size) if isinstance(size, int) else size)))
     return int(counter.get_total_flops()) // 2
 
 
