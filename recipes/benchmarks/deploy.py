@@ -32,7 +32,7 @@ from pkdzoo.export import ExportedDetector, FixedSize, export_onnx
 from pkdzoo.export.openvino_file import convert_onnx
 from pkdzoo.models._registry import find
 from pkdzoo.utils.files import write_json
-from recipes.benchmarks import deploy_page
+from recipes.benchmarks import deploy_page, deploy_predict
 from recipes.benchmarks.measure import Settings, about, commit
 from recipes.benchmarks.rivals import count_operations
 
@@ -96,10 +96,15 @@ def main(folder: Path, output: Path, quick: bool = False) -> int:
     """Write what is missing of the files, time all of them, and write the results and their plot."""
     names = ["rtmdet_tiny"] if quick else [*OURS, *RIVALS]
     prepare(folder, names)
+    if not quick:
+        deploy_predict.eager_files(folder)
     start, settings = time.perf_counter(), Settings()
     packages = {name: version(name) for name in ("torch", "onnxruntime", "openvino")}
     results: dict[str, Any] = {"about": {**about(settings), "packages": packages}, "commit": commit()}
     results["rows"] = list(measure(folder, 0.1 if quick else SECONDS, names))
+    if not quick:
+        results["eager"] = deploy_predict.eager(folder, rounds=5)
+        results["folder"] = deploy_predict.folders(rounds=3)
     results["seconds"] = round(time.perf_counter() - start)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_json(output, results)

@@ -49,8 +49,28 @@ def table(path: Path = FILE) -> str:
     return (
         f"Median and (90th percentile) of the time of one image, batch 1, on {machine}\n\n{text}\n"
         f"Bold: no other row has both a lower latency and a higher AP, by the faster runtime with one thread.\n\n"
-        f"{verdict(rows)}\n{sources(rows)}"
+        f"{verdict(rows)}\n{sources(rows)}{prediction(results)}"
     )
+
+
+def prediction(results: Mapping[str, Any]) -> str:
+    """Prediction in PyTorch against the exported file, and folders."""
+    if "eager" not in results:
+        return ""
+    lines = ["\nPrediction in PyTorch (`model.optimize()`) and by the ONNX file, one thread:\n\n"]
+    lines.append(
+        "| detector | PyTorch (ms) | onnxruntime (ms) | ratio | of processor time |\n|---|---:|---:|---:|---:|\n"
+    )
+    for row in results["eager"]:
+        times = " | ".join(f"{row['ms'][key]:.0f}" for key in ("PyTorch", "onnxruntime"))
+        lines.append(f"| {row['name']} | {times} | {row['ratio']:.2f} | {row['cpu_ratio']:.2f} |\n")
+    folder = results["folder"]
+    plain, ahead = (folder["images per second"][key] for key in ("0", "1"))
+    lines.append(
+        f"\nA folder ({folder['images']}, `{folder['name']}`, one thread for the network): {plain:.2f} images per "
+        f"second in a plain loop (`workers=0`), {ahead:.2f} with images decoded ahead (`workers=1`, the default).\n"
+    )
+    return "".join(lines)
 
 
 def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
