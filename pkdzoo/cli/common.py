@@ -100,7 +100,7 @@ def add_labels(parser: Parser, help: str) -> None:
 
 def is_exported(model: str) -> bool:
     """Whether the first argument is a file of ``pkdzoo export``."""
-    return model.endswith((".onnx", ".xml"))
+    return model.endswith((".onnx", ".xml", ".tflite", ".pt2"))  # pkdzoo.export.ExportedDetector refuses the last two
 
 
 def exported_from_args(args: argparse.Namespace, threads: int | None = None) -> ExportedDetector:

@@ -55,7 +55,7 @@ def check_int8(args: argparse.Namespace, what: str) -> None:
     """Refuse arguments that do not go with ``--int8``.
 
     Raises:
-        ValueError: naming them.
+        ValueError: naming them, and for data without training or validation images.
     """
     if not args.int8:
         for name in ("data", "images", "max_drop"):
@@ -66,6 +66,10 @@ def check_int8(args: argparse.Namespace, what: str) -> None:
         raise ValueError("--int8 needs --data: a folder with training and validation images of the detector's classes")
     if args.format != "onnx" or what != "detections" or args.half:
         raise ValueError("--int8 is for ONNX files of detections: leave --format, --what, --no-nms and --half out")
+    from pkdzoo.data import find_split
+
+    for split in ("train", "val"):
+        find_split(args.data, split)
 
 
 def write_int8(args: argparse.Namespace, plain: Path, path: Path) -> dict[str, Any]:

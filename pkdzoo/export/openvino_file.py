@@ -10,7 +10,7 @@ from typing import Any
 from pkdzoo.export.graphs import What
 from pkdzoo.export.onnx_file import export_onnx, read_properties
 from pkdzoo.export.program import FixedSize
-from pkdzoo.export.sessions import ROOM, import_package
+from pkdzoo.export.sessions import ROOM, first_line, import_package
 from pkdzoo.models.detector import Detector
 from pkdzoo.utils.files import atomic_path
 
@@ -70,11 +70,15 @@ def convert_onnx(graph: str | Path, path: str | Path, half: bool = False) -> Pat
 
     Raises:
         ImportError: without the extra ``openvino``.
+        ValueError: for an operation that the converter does not know; its message names it.
     """
     path = Path(path)
     openvino: Any = import_package("openvino", "openvino")
     with tempfile.TemporaryDirectory() as folder:
-        converted = openvino.convert_model(graph)
+        try:
+            converted = openvino.convert_model(graph)
+        except Exception as error:  # it has several classes of its own, not all of them RuntimeErrors
+            raise ValueError(f"OpenVINO's converter refuses {graph}: {first_line(error)}. Export it as onnx") from error
         for key, value in read_properties(graph).items():
             converted.set_rt_info(value, [ROOM, key])
         new = Path(folder) / path.name

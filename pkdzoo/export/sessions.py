@@ -44,7 +44,7 @@ class OnnxSession:
         try:
             self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has an exception of its own for every status
-            raise ValueError(f"{path} is no file that onnxruntime can run: {_first_line(error)}") from error
+            raise ValueError(f"{path} is no file that onnxruntime can run: {first_line(error)}") from error
         self.metadata = dict(self.session.get_modelmeta().custom_metadata_map)
         self.outputs = tuple(output.name for output in self.session.get_outputs())
 
@@ -68,7 +68,7 @@ class OpenVinoSession:
                 settings["INFERENCE_NUM_THREADS"] = threads
             self.compiled = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
-            raise ValueError(f"{path} is no file that OpenVINO can run: {_first_line(error)}") from error
+            raise ValueError(f"{path} is no file that OpenVINO can run: {first_line(error)}") from error
         present = [key for key in KEYS if model.has_rt_info([ROOM, key])]
         self.metadata = {key: str(model.get_rt_info([ROOM, key]).value) for key in present}
         self.outputs = tuple(output.get_any_name() for output in self.compiled.outputs)
@@ -96,7 +96,12 @@ def open_session(path: str | Path, threads: int | None = None) -> Session:
         raise ValueError(f"{path}: write a file that ends in {' or '.join(SUFFIXES)}")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: write it with `pkdzoo export`")
-    return OnnxSession(path, threads) if path.suffix == ".onnx" else OpenVinoSession(path, threads)
+    if path.suffix == ".onnx":
+        return OnnxSession(path, threads)
+    with path.open("rb") as file:  # OpenVINO itself would run an ONNX file of this name
+        if not file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+            raise ValueError(f"{path} is no file that OpenVINO can run: it is no XML, whatever its name says")
+    return OpenVinoSession(path, threads)
 
 
 def import_package(name: str, extra: str) -> Any:
@@ -111,5 +116,6 @@ def import_package(name: str, extra: str) -> Any:
         raise ImportError(f"this needs {name}: {install_line(extra)}") from None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's message that is not empty, shortened."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

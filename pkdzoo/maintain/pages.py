@@ -87,6 +87,12 @@ def deploy_table(root: Path) -> str:
     return text
 
 
+def parity_table(root: Path) -> str:
+    """Differences between exported files and ``predict``."""
+    text: str = importlib.import_module("recipes.benchmarks.deploy_page").parity()
+    return text
+
+
 def references(root: Path) -> str:
     """How many detectors have a reference file of the original program, and which have none."""
     equal = reference_detectors(root)
@@ -103,7 +109,7 @@ def references(root: Path) -> str:
 
 PAGES: Mapping[str, Mapping[str, Callable[[Path], str]]] = {
     "README.md": {"results": chosen_table},
-    "docs/deploy.md": {"latency": deploy_table},
+    "docs/deploy.md": {"latency": deploy_table, "parity": parity_table},
     "docs/methods.md": {"methods": methods_table},
     "docs/zoo.md": {"coco": coco_table, "package": package_table, "notes": notes_list},
     "docs/measured.md": {"experiments": experiments_table, "references": references},

@@ -105,6 +105,21 @@ def sources(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def parity(path: Path = RESULTS / "parity.json") -> str:
+    """The rows of :mod:`recipes.benchmarks.parity` as a table."""
+    if not path.is_file():
+        return "Not measured yet.\n"
+    results = json.loads(path.read_text())
+    heads = ["detector", "format", "weights", "boxes (pixels)", "scores", "without counterpart", "AP difference"]
+    lines = [heads, ["---", "---", "---", "---:", "---:", "---:", "---:"]]
+    for row in results["rows"]:
+        share = f"{row['alone']} of {2 * row['detections']}"
+        difference = f"{row['AP difference']:+.2f}" if "AP difference" in row else ""
+        numbers = [f"{row['pixels']:.1e}", f"{row['score']:.1e}", share, difference]
+        lines.append([row["detector"], row["format"], row["precision"].replace(" weights", ""), *numbers])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def latencies(path: Path = FILE) -> dict[str, Any]:
     """Latency by name of our detectors, for ``pkdzoo list``."""
     if not path.is_file():

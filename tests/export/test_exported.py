@@ -15,6 +15,7 @@ from pkdzoo.cli import main
 from pkdzoo.data import make_shapes
 from pkdzoo.export import ExportedDetector, FixedSize, export_onnx
 from pkdzoo.export.onnx_file import read_properties
+from pkdzoo.export.openvino_file import convert_onnx
 from pkdzoo.export.program import round_up
 
 onnx = pytest.importorskip("onnx")
@@ -116,6 +117,31 @@ def test_files_that_are_none(tmp_path) -> None:
         ExportedDetector(tmp_path / "text.onnx")
     with pytest.raises(ValueError, match=r"write a file that ends in .onnx or .xml"):
         ExportedDetector(tmp_path / "model.pt")
+    assert main(["predict", str(tmp_path / "model.tflite"), str(tmp_path)]) == 1
+
+
+def test_openvino_files_that_are_none(fixed, tmp_path) -> None:
+    pytest.importorskip("openvino")
+    for name, content in (("text.xml", b"<net"), ("graph.xml", fixed.read_bytes())):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name} is no file that OpenVINO can run: "):
+            ExportedDetector(tmp_path / name)
+    (tmp_path / "text.onnx").write_text("no graph")
+    with pytest.raises(ValueError, match=r"OpenVINO's converter refuses .*text.onnx: .* Export it as onnx"):
+        convert_onnx(tmp_path / "text.onnx", tmp_path / "new.xml")
+    assert not (tmp_path / "new.xml").exists()
+
+
+def test_a_size_that_the_stride_does_not_divide_is_rounded_up_and_said(tmp_path, capsys) -> None:
+    path = tmp_path / "pyramid.pt2"
+    words = ["--format", "torch", "--size", "150x100", "--output", str(path)]
+    assert main(["export", "retina_r10w16", "--checkpoint", "none.safetensors", *words]) == 1
+    capsys.readouterr()
+    saved = pkdzoo.create_detector("retina_r10w16").save_pretrained(tmp_path / "saved")
+    assert main(["export", str(saved), *words]) == 0
+    assert "the size is rounded up to 160 x 128 pixels, multiples of 32" in capsys.readouterr().err
+    images, sizes = torch.zeros(1, 3, 128, 160, dtype=torch.uint8), torch.tensor([[100, 150]])
+    assert torch.export.load(path).module()(images, sizes)[0].shape[-2:] == (16, 20)
 
 
 def test_sizes() -> None:
@@ -203,6 +229,7 @@ def test_int8_is_measured_before_it_is_written(tmp_path, capsys) -> None:
     ("words", "message"),
     [
         (["--int8"], "--int8 needs --data"),
+        (["--int8", "--data", "no_such_folder"], "no_such_folder"),
         (["--images", "5"], "--images belongs to --int8"),
         (["--int8", "--data", "x", "--half"], "leave --format, --what, --no-nms and --half out"),
     ],
