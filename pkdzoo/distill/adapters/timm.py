@@ -8,11 +8,12 @@ network, its weights and what is refused are those of pkdzoo's timm backbones.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from pkdzoo.distill.teacher import Teacher
+from pkdzoo.models._channels import widen
 from pkdzoo.models.backbones.timm import PREFIX, TimmBackbone, full_name
 
 
@@ -26,7 +27,9 @@ def teacher(name: str, pretrained: bool, cache_dir: str | Path | None, args: dic
     if network.pyramid is not None:  # its layers are of pkdzoo and have no weights
         network.pyramid, network.outputs = None, (0,)
         network.channels, network.strides = list(network.facts.channels), network.facts.strides
-    norm = network.facts.pixel_norm
+    norm, channels = network.facts.pixel_norm, args.get("in_chans", 3)
+    if channels != 3:
+        norm = widen(norm, channels)
     made = Teacher(network, maps, norm.mean, norm.std, norm.channel_order, strides=network.strides, is_backbone=True)
     made.origin = origin
     return made
@@ -35,3 +38,8 @@ def teacher(name: str, pretrained: bool, cache_dir: str | Path | None, args: dic
 def maps(network: nn.Module, images: Tensor) -> list[Tensor]:
     """The maps of a network, finest first."""
     return list(network(images))
+
+
+def load_file(made: Teacher, path: str | Path) -> None:
+    """Load a file of weights in timm's layout."""
+    cast(TimmBackbone, made.backbone).load_file(path)

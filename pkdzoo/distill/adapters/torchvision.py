@@ -19,6 +19,8 @@ import torchvision
 from torch import Tensor
 from torchvision.models import detection
 
+from pkdzoo.checkpoints import load_strictly
+from pkdzoo.checkpoints.io import read_state_dict
 from pkdzoo.distill.teacher import Teacher
 from pkdzoo.hub.fetch import cache_folder, check_hash_is_full, from_link, read_cached
 from pkdzoo.hub.weights import InitialWeights, Weights
@@ -107,3 +109,8 @@ def download(arch: str, row: Any, cache_dir: str | Path | None) -> dict[str, Ten
     path = cache_folder(cache_dir) / f"{name}-{sha256[:8] or 'unhashed'}.safetensors"
     state = read_cached(path)
     return state if state is not None else from_link(name, row.url, sha256, dict, path)[0]
+
+
+def load_file(made: Teacher, path: str | Path) -> None:
+    """Load a file of weights in torchvision's layout, strictly."""
+    load_strictly(made.backbone, read_state_dict(path))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pkdzoo.distill.adapters.preprocessor import Preprocessor, checked_size, preprocessor_config
 from pkdzoo.distill.adapters.transformers import FAMILIES
 from pkdzoo.distill.geometry import place_maps, squash_images
 from pkdzoo.distill.student_base import ModuleStudent
@@ -30,9 +31,17 @@ class TransformersStudent(ModuleStudent):
     Args:
         net: the detector.
         input_size: (height, width) in pixels that every image is squashed to.
+        mean: mean of each channel, of raw pixels 0-255.
+        std: standard deviation of each channel, likewise.
     """
 
-    def __init__(self, net: Any, input_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        net: Any,
+        input_size: tuple[int, int],
+        mean: Sequence[float] = (0.0,) * 3,
+        std: Sequence[float] = (255.0,) * 3,
+    ) -> None:
         kind = str(getattr(getattr(net, "config", None), "model_type", type(net).__name__))
         known = {key: row for key, row in FAMILIES.items() if row.learns}
         if kind not in known or type(net).__name__ != known[kind].model:
@@ -40,10 +49,8 @@ class TransformersStudent(ModuleStudent):
                 f"transformers' {type(net).__name__} cannot be a student: an "
                 f"{', '.join(row.model for row in known.values())} can"
             )
-        if any(side % 32 for side in input_size):
-            raise ValueError(f"input_size={tuple(input_size)}: write multiples of 32")
-        self.input_size = (int(input_size[0]), int(input_size[1]))
-        super().__init__(net, net.config.num_labels, (0.0,) * 3, (255.0,) * 3, strides=strides_of(net))
+        self.input_size = checked_size(input_size, 32, "model_args")
+        super().__init__(net, net.config.num_labels, mean, std, strides=strides_of(net))
         self.name = f"transformers:{kind}"
         self.postprocess_config = PostProcess(0.0, net.config.num_queries, 1.0, 100)
 
@@ -83,14 +90,13 @@ class TransformersStudent(ModuleStudent):
         return found
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write the model by its own ``save_pretrained``, with class names in its config and the size it takes."""
+        """Write the model by its own ``save_pretrained``, with class names in its config and how it takes images."""
         net: Any = self.backbone
         net.config.id2label = dict(enumerate(self.label_names))
         net.config.label2id = {name: i for i, name in enumerate(self.label_names)}
         net.save_pretrained(folder)
-        size = {"height": self.input_size[0], "width": self.input_size[1]}
-        content = {"image_processor_type": "RTDetrImageProcessor", "do_resize": True, "size": size}
-        content |= {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": False}
+        mean, std = (tuple(map(float, part)) for part in (self.pixel_mean, self.pixel_std))
+        content = preprocessor_config(Preprocessor(self.input_size, mean, std, self.resize))
         write_json(Path(folder) / PREPROCESSOR, content)
         return Path(folder)
 
