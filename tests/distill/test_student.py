@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -234,3 +235,26 @@ def test_a_saved_student_is_the_librarys_own_and_loads_again(library: str, tmp_p
     batch = pkdzoo.Batch(torch.rand(1, 3, 64, 96) * 255, [(64, 96)])
     one, two = student.detect(batch)[0], loaded.detect(batch)[0]
     assert torch.equal(one.boxes, two.boxes) and torch.equal(one.scores, two.scores)
+
+
+@pytest.mark.parametrize("size", [640, [96.0, 96], [100, 96], [0, 0]])
+def test_sizes_that_a_student_does_not_take_are_refused(size: Any, tmp_path: Any) -> None:
+    pytest.importorskip("transformers")
+    tiny_model("d_fine").config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"multiples of 32 up to 4096: write model_args=\{'input_size'"):
+        student_of_library(f"transformers:{tmp_path}", CLASSES, {"input_size": size})
+
+
+def test_a_saved_student_takes_images_as_before(tmp_path: Any) -> None:
+    """Sizes and statistics are kept, and class names that transformers does not write: they are its defaults."""
+    pytest.importorskip("transformers")
+    tiny_model("d_fine").config.save_pretrained(tmp_path / "config")
+    statistics = {"do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.2] * 3}
+    (tmp_path / "config" / "preprocessor_config.json").write_text(json.dumps({"size": 96, **statistics}))
+    names = ("LABEL_0", "LABEL_1")
+    student = student_of_library(f"transformers:{tmp_path / 'config'}", names, {}, (64, 80))
+    loaded = saved_student(student.save_pretrained(tmp_path / "saved"))
+    assert (loaded.resize, loaded.label_names, loaded.num_classes) == ((64, 80), names, 2)
+    assert loaded.input_size == (96, 96)  # type: ignore[attr-defined]
+    torch.testing.assert_close(loaded.pixel_mean, torch.tensor([127.5] * 3))
+    torch.testing.assert_close(loaded.pixel_std, torch.tensor([51.0] * 3))

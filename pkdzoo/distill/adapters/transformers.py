@@ -270,16 +270,18 @@ def load(library: Any, family: Family, config: Any, files: Files) -> nn.Module:
         with errors_only("transformers"):  # it prints a table of all tensors that do not fit
             net, facts = getattr(library, family.model).from_pretrained(
                 str(files.folder), config=config, local_files_only=True, use_safetensors=True, trust_remote_code=False,
-                output_loading_info=True, dtype=torch.float32,
+                output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32,
             )  # fmt: skip
     except Exception as error:  # every damaged file fails in its own way
         first = str(error).strip().partition("\n")[0]
         raise ValueError(f"the weights of transformers:{files.repository} do not fit its config: {first}") from error
-    wrong = [*facts["missing_keys"], *facts["mismatched_keys"]]
+    wrong = {str(key): "is missing" for key in facts["missing_keys"]}
+    wrong |= {str(key): f"has shape {tuple(own)}, not {tuple(shape)}" for key, own, shape in facts["mismatched_keys"]}
     if wrong:
+        key = min(wrong)
         raise ValueError(
-            f"the weights of transformers:{files.repository} lack {len(wrong)} of its tensors, "
-            f"e.g. {min(map(str, wrong))}"
+            f"the weights of transformers:{files.repository} lack {len(wrong)} of its tensors, e.g. {key}, which "
+            f"{wrong[key]}"
         )
     loaded: nn.Module = net
     return loaded
