@@ -137,6 +137,13 @@ def test_each_network_has_its_own_statistics(tmp_path: Path) -> None:
     assert again.pixel_std.tolist() == [127.5] * 3
     gray = made(backbone=VIT, in_chans=1)
     assert gray.pixel_mean.tolist() == [127.5] and gray(batch_of(channels=1))["loss_cls"].isfinite()
+    again, gray = again.eval(), pkdzoo.from_pretrained(tmp_path, in_chans=1)
+    one = torch.rand(1, 1, 64, 96) * 255  # a gray image gives what its copy in three channels gives
+    maps = [
+        m.extract_features(pkdzoo.Batch(x, [(64, 96)])).levels[0]
+        for m, x in ((gray, one), (again, one.repeat(1, 3, 1, 1)))
+    ]
+    torch.testing.assert_close(*maps, rtol=1e-3, atol=1e-4)
     own = PixelNorm((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
     assert made(backbone=VIT, pixel_norm=own).pixel_mean.tolist() == [1.0, 2.0, 3.0]
 
