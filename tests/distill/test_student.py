@@ -193,6 +193,24 @@ def test_students_of_transformers_learn_from_a_detector(kind: str) -> None:
     assert losses["loss_pkd"] > 0 and any(p.grad.abs().sum() > 0 for p in student.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow) if k != "d_fine" else k for k in KINDS])
+def test_batches_without_objects_have_the_same_losses_and_gradients(kind: str) -> None:
+    """Processes add up their losses by name and wait for every gradient, whatever their images show."""
+    pytest.importorskip("transformers")
+    pytest.importorskip("scipy")
+    student, batch = pkdzoo.Student.transformers(tiny_model(kind), (96, 128), CLASSES).train(), tiny_batch()
+    nothing = pkdzoo.Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    names = []
+    for objects in (batch.instances, [nothing] * 2):
+        student.zero_grad()
+        losses = student(pkdzoo.Batch(batch.images, batch.sizes, objects))
+        sum(losses.values()).backward()
+        assert not [name for name, p in student.named_parameters() if p.requires_grad and p.grad is None]
+        assert all(value.isfinite() for value in losses.values())
+        names.append(list(losses))
+    assert names[0] == names[1] and "loss_vfl_dn" in names[0]
+
+
 def test_detections_of_transformers_are_its_own(tmp_path: Any) -> None:
     transformers = pytest.importorskip("transformers")
     net = tiny_model("d_fine")

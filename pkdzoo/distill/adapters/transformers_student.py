@@ -6,6 +6,7 @@ where the batch has the image, with gradient. The losses need scipy. Checked wit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class TransformersStudent(ModuleStudent):
     def losses_and_maps(
         self, batch: Batch, instances: list[Instances]
     ) -> tuple[Mapping[str, Tensor], Sequence[Tensor]]:
-        """The library's losses, and the maps of its encoder in the geometry of the batch."""
+        """The library's losses, those of denoising summed, and the maps of its encoder in the geometry of the batch."""
         net: Any = self.backbone
         targets = []
         for objects, (height, width) in zip(instances, batch.sizes):
@@ -70,7 +71,25 @@ class TransformersStudent(ModuleStudent):
         canvas = (batch.images.shape[-2], batch.images.shape[-1])
         strides = strides_of(net)
         maps = [place_maps(m, batch.sizes, canvas, s) for m, s in zip(outputs.encoder_last_hidden_state, strides)]
-        return {f"loss_{name.removeprefix('loss_')}": value for name, value in outputs.loss_dict.items()}, maps
+        return self._losses_of_any_batch(outputs.loss_dict), maps
+
+    def _losses_of_any_batch(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Losses by names that are the same for every batch, because processes add up theirs.
+
+        Those of denoising are summed over layers. A batch without objects has none; they are then zero, with a gradient
+        for their parameters, for which DistributedDataParallel waits.
+        """
+        net: Any = self.backbone
+        named: dict[str, Tensor] = {}
+        for key, value in losses.items():
+            name = f"loss_{re.sub(r'_dn_[0-9]+$', '_dn', key.removeprefix('loss_'))}"
+            named[name] = named[name] + value if name in named else value
+        if not (net.training and net.config.num_denoising):
+            return named
+        zero = torch.stack([p.float().sum() for p in net.model.denoising_class_embed.parameters()]).sum() * 0
+        for kind in {re.sub(r"_(aux_[0-9]+|dn)$", "", name) for name in named}:
+            named.setdefault(f"{kind}_dn", zero)
+        return dict(sorted(named.items()))
 
     @torch.inference_mode()
     def detect(self, batch: Batch, config: PostProcess | None = None) -> list[Detections]:
