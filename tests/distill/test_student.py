@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 import pkdzoo
 from pkdzoo.distill.adapters.students import saved_student, student_of_library
+from pkdzoo.export import export_onnx
 
 BUILD = torchvision.models.detection
 CLASSES = ("a", "b", "c")
@@ -107,6 +109,12 @@ def test_what_a_student_lacks_is_said() -> None:
         student.detect(tiny_batch())
     with pytest.raises(ValueError, match="is saved by you"):
         student.save_pretrained("anywhere")
+    with pytest.raises(ValueError, match="export it as that library does"):
+        student.extract_features(tiny_batch())
+    for what in ("features", "detections"):
+        with pytest.raises(ValueError, match="Net belongs to another library: export it as that library does"):
+            export_onnx(student, "anywhere.onnx", what=what)
+    assert not Path("anywhere.onnx").exists()
     with torch.device("meta"):
         ssd = BUILD.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)
     for net in (ssd, Net()):
