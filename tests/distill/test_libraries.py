@@ -241,6 +241,7 @@ def test_backbones_of_timm_teach(name: str, strides: tuple[int, ...]) -> None:
     [
         ("torchvision:retinanet_resnet50_fpn_v3", "retinanet_resnet50_fpn_v2"),
         ("torchvision:fcos_resnet50_fpn.coco_v2", "coco_v1"),
+        ("torchvision:fcos_resnet50_fpn.", "has no weights ''"),
         ("torchvision:resnet50", "has no detector 'resnet50'"),
         ("transformers:no/such/folder", "there is no such folder"),
         ("transformers:dfine-xlarge-coco", "ORGANIZATION/NAME"),

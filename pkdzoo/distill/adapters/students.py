@@ -46,7 +46,7 @@ def student_of_library(
 
 def _of_torchvision(arch: str, classes: int, args: Mapping[str, Any]) -> ModuleStudent:
     background = int("rcnn" in arch)  # their class 0
-    net, _ = torchvision.build(arch, "", False, None, {**args, "num_classes": classes + background})
+    net, _ = torchvision.build(arch, None, False, None, {**args, "num_classes": classes + background})
     return TorchvisionStudent(net, arch, args)
 
 

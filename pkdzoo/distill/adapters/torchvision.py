@@ -34,8 +34,8 @@ OWN = {"self", "kwargs", "weights", "weights_backbone", "progress", "backbone"}
 
 def teacher(name: str, pretrained: bool, cache_dir: str | Path | None, args: dict[str, Any]) -> Teacher:
     """A detector of torchvision as a teacher, see :func:`pkdzoo.distill.adapters.teacher_of_library`."""
-    arch, _, tag = name.partition(".")
-    net, origin = build(arch, tag, pretrained, cache_dir, args)
+    arch, dot, tag = name.partition(".")
+    net, origin = build(arch, tag if dot else None, pretrained, cache_dir, args)
     transform = net.transform
     size = getattr(transform, "fixed_size", None)
     made = Teacher(
@@ -58,7 +58,7 @@ def maps(net: Any, images: Tensor) -> list[Tensor]:
 
 
 def build(
-    arch: str, tag: str, pretrained: bool, cache_dir: str | Path | None, args: dict[str, Any]
+    arch: str, tag: str | None, pretrained: bool, cache_dir: str | Path | None, args: dict[str, Any]
 ) -> tuple[Any, InitialWeights | None]:
     """The detector, and the origin of its weights.
 
@@ -71,10 +71,10 @@ def build(
             f"torchvision {torchvision.__version__} has no detector {arch[:100]!r}. {did_you_mean(arch, known)}"
         )
     table = torchvision.models.get_model_weights(arch)
-    if tag and tag.upper() not in table.__members__:
+    if tag is not None and tag.upper() not in table.__members__:
         tags = [member.lower() for member in table.__members__]
         raise ValueError(f"torchvision's {arch} has no weights {tag!r}. {did_you_mean(tag, tags)}")
-    row = table[tag.upper()] if tag else table.DEFAULT
+    row = table.DEFAULT if tag is None else table[tag.upper()]
     check_arguments(arch, args)
     try:
         if not pretrained:
