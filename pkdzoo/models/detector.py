@@ -60,6 +60,7 @@ class Detector(ZooModel):
 
     two_stage: bool = False  # PKD's published loss weight depends on it
     canvas: tuple[int, int] | None = None  # (height, width) of the only padded images that it takes: none here
+    has_graph: bool = True  # False for models of other libraries, which export them
 
     def __init__(
         self,

@@ -102,8 +102,14 @@ def train_transform(data: Data, epochs: int) -> Compose | MixTransform:
     return Compose([*steps, RandomCrop(data.crop)] if data.crop else steps)
 
 
-def build_datasets(recipe: Recipe, paths: DataPaths) -> tuple[CocoDataset, CocoDataset]:
-    """Training and validation images: unreadable training images are skipped and counted, others raise an error."""
+def build_datasets(recipe: Recipe, paths: DataPaths, cache: int = 0) -> tuple[CocoDataset, CocoDataset]:
+    """Training and validation images: unreadable training images are skipped and counted, others raise an error.
+
+    Args:
+        recipe: of the run.
+        paths: of the data.
+        cache: bytes of shared memory for training images that were read, and what is left for validation images.
+    """
     data = recipe.data
     train = CocoDataset(
         *paths.train,
@@ -113,8 +119,11 @@ def build_datasets(recipe: Recipe, paths: DataPaths) -> tuple[CocoDataset, CocoD
         min_image_size=data.min_image_size,
         seed=recipe.seed,
         on_error="skip",
+        decode=data.decode,
+        cache=cache,
     )
-    return train, val_dataset(paths.val, data.eval_size, train.label_names)
+    left = cache - train.reader.cache.nbytes
+    return train, val_dataset(paths.val, data.eval_size, train.label_names, cache=left)
 
 
 def val_dataset(
@@ -124,6 +133,7 @@ def val_dataset(
     skip_other_classes: bool = False,
     letterbox: Letterbox | None = None,
     canvas: tuple[int, int] | None = None,
+    cache: int = 0,
 ) -> CocoDataset:
     """Images to evaluate on, resized to (short, long) pixels, with the classes in the model's order.
 
@@ -134,9 +144,12 @@ def val_dataset(
         skip_other_classes: leave out boxes of other classes instead of raising an error.
         letterbox: of the model; None means that images are only resized.
         canvas: (height, width) that images are scaled to fit, for an exported graph of fixed size.
+        cache: bytes of shared memory for images that were read.
     """
     transform = eval_transform(*size, canvas) if letterbox is None else LetterboxResize(size, letterbox)
-    return CocoDataset(*paths, transform=transform, label_names=label_names, skip_other_classes=skip_other_classes)
+    return CocoDataset(
+        *paths, transform=transform, label_names=label_names, skip_other_classes=skip_other_classes, cache=cache
+    )
 
 
 def batch_per_process(recipe: Recipe, processes: int) -> int:
@@ -298,8 +311,11 @@ def build_task(recipe: Recipe, student: Detector, teacher: Detector | None) -> T
     if inherited and (student.loaded_from or "backbone" in inherited):
         sources = [student.loaded_from] if student.loaded_from else []
         student.loaded_from = " and ".join([*sources, f"{', '.join(inherited)} of {teacher.name}"])
-    if "backbone" in inherited and teacher.initial_weights is not None:
-        student.initial_weights = teacher.initial_weights
+    origin = (
+        getattr(teacher, "origin", None) or teacher.initial_weights
+    )  # of a teacher of another library, or its start
+    if "backbone" in inherited and origin is not None:
+        student.initial_weights = origin
     freeze(student, recipe.distill.freeze)
     return Distiller(student, teacher, recipe.distill.methods) if recipe.distill.methods else SupervisedTask(student)
 
