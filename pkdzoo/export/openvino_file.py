@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -78,7 +79,9 @@ def convert_onnx(graph: str | Path, path: str | Path, half: bool = False) -> Pat
         try:
             converted = openvino.convert_model(graph)
         except Exception as error:  # it has several classes of its own, not all of them RuntimeErrors
-            raise ValueError(f"OpenVINO's converter refuses {graph}: {first_line(error)}. Export it as onnx") from error
+            unknown = re.search(r"No conversion rule found for operations: (.+)", str(error))
+            reason = f"it does not know {unknown[1].strip()}" if unknown else first_line(error)
+            raise ValueError(f"OpenVINO's converter refuses the graph: {reason}; export it as onnx") from error
         for key, value in read_properties(graph).items():
             converted.set_rt_info(value, [ROOM, key])
         new = Path(folder) / path.name

@@ -33,7 +33,7 @@ from pkdzoo.training import build
 from pkdzoo.training.evaluate import evaluate
 from pkdzoo.utils.files import write_json
 from recipes.benchmarks import deploy_page
-from recipes.benchmarks.predict import imitate_training
+from recipes.benchmarks.predict import CANDIDATES
 
 TRAINED = "retina_r10w16_pkd_gfl_r18"
 RANDOM = (
@@ -72,8 +72,8 @@ def compare(found: list[Result], expected: list[Result]) -> dict[str, Any]:
     return {"pixels": boxes, "score": scores, "alone": alone, "detections": total // 2}
 
 
-def files_of(model: pkdzoo.Detector, folder: Path, train: CocoDataset | None) -> Iterator[tuple[str, str, Path]]:
-    """Format, precision and path of each file of a detector."""
+def files_of(model: pkdzoo.Detector, folder: Path, train: CocoDataset | None) -> Iterator[tuple[str, str, Path | None]]:
+    """Format, precision and path of each file of a detector; None for a format that refuses it."""
     height, width = CANVAS.get(model.name, (256, 320))
     plain = export_onnx(model, folder / "plain.onnx", fixed=FixedSize(height, width))
     yield "onnx", "float32", plain
@@ -81,11 +81,43 @@ def files_of(model: pkdzoo.Detector, folder: Path, train: CocoDataset | None) ->
     halve(file)
     onnx.save(file, folder / "half.onnx")
     yield "onnx", "float16 weights", folder / "half.onnx"
-    yield "openvino", "float32", convert_onnx(plain, folder / "plain.xml")
-    yield "openvino", "float16 weights", convert_onnx(plain, folder / "half.xml", half=True)
+    try:
+        yield "openvino", "float32", convert_onnx(plain, folder / "plain.xml")
+        yield "openvino", "float16 weights", convert_onnx(plain, folder / "half.xml", half=True)
+    except ValueError as error:  # deformable convolutions
+        yield "openvino", f"refused: {error}", None
     if train is not None:
         batches = (collate([train[number * len(train) // IMAGES]]) for number in range(IMAGES))
         yield "onnx", "int8", quantize_onnx(plain, folder / "int8.onnx", batches)
+
+
+@torch.no_grad()
+def spread_scores(model: pkdzoo.Detector, batch: pkdzoo.Batch) -> None:
+    """Scale the last class layer of a one-stage detector: about ``CANDIDATES`` scores pass the threshold.
+
+    The scores of a two-stage detector with random weights pass it anyway.
+    """
+    for part in model.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):  # random weights with the initial statistics give hardly a signal
+            part.momentum = 1.0
+    model.train().trace(batch, upto="head")
+    outputs = model.eval().trace(batch, upto="head").outputs
+    if model.two_stage or outputs is None:
+        return
+    head: Any = model.head
+    if hasattr(head, "agreement"):  # TOOD's scores are the root of a product with it
+        torch.nn.init.zeros_(head.agreement[-1].bias)
+    if isinstance(
+        getattr(head, "box", None), torch.nn.ModuleList
+    ):  # RTMDet's boxes have an area where its distances are positive
+        for layer in head.box:
+            torch.nn.init.constant_(layer.bias, 3.0)
+    logits = torch.cat([level.flatten() for level in outputs.cls])
+    gain, best = 1.5 / logits.std(), logits.topk(CANDIDATES).values[-1]
+    layers = [part for part in head.cls.modules() if isinstance(part, torch.nn.Conv2d)]
+    for layer in layers:
+        layer.weight *= gain
+        layer.bias.copy_(layer.bias * gain - 2.9 - best * gain)  # 0.05 is the sigmoid of -2.9
 
 
 def rows(data: Path, names: list[str], limit: int) -> Iterator[dict[str, Any]]:
@@ -104,9 +136,11 @@ def rows(data: Path, names: list[str], limit: int) -> Iterator[dict[str, Any]]:
         paths = [str(split[1] / image["file_name"]) for image in listed]
         if not trained:
             first = pkdzoo.data.read_image(paths[0])[:, : canvas[0], : canvas[1]].float()[None]
-            imitate_training(model, pkdzoo.Batch(first, [(first.shape[-2], first.shape[-1])]), name.split("_r")[0])
+            spread_scores(model, pkdzoo.Batch(first, [(first.shape[-2], first.shape[-1])]))
         model.resize = (min(canvas), max(canvas))
         expected = model.predict(paths, threshold=None)
+        if not any(len(result) for result in expected):
+            raise ValueError(f"{name} detects nothing in {len(paths)} images: there is nothing to compare")
         AP = None if val is None else average_precision(model, val, accelerator)
         with tempfile.TemporaryDirectory() as folder:
             train = None
@@ -114,8 +148,11 @@ def rows(data: Path, names: list[str], limit: int) -> Iterator[dict[str, Any]]:
                 found = find_split(data, "train")
                 train = build.val_dataset(found, model.resize, model.label_names, False, model.letterbox, canvas)
             for kind, precision, path in files_of(model, Path(folder), train):
-                exported = ExportedDetector(path, 1)
                 row: dict[str, Any] = {"detector": name, "format": kind, "precision": precision}
+                if path is None:
+                    yield row
+                    continue
+                exported = ExportedDetector(path, 1)
                 row |= compare(exported.predict(paths, threshold=None), expected)  # type: ignore[arg-type]
                 row["bytes"] = path.stat().st_size
                 if val is not None and AP is not None:
@@ -132,14 +169,17 @@ def average_precision(model: Any, dataset: CocoDataset, accelerator: Accelerator
     return float(AP)
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="data set with train and val")
     parser.add_argument("--names", nargs="+", default=[TRAINED, *RANDOM])
     parser.add_argument("--limit", type=int, default=20, help="validation images that are compared (default: 20)")
     parser.add_argument("--output", type=Path, required=True)
-    args = parser.parse_args()
+    parser.add_argument("--update", action="store_true", help="keep the rows of other detectors in --output")
+    args = parser.parse_args(argv)
     start, found = time.perf_counter(), []
+    if args.update:
+        found = [row for row in json.loads(args.output.read_text())["rows"] if row["detector"] not in args.names]
     for row in rows(args.data, args.names, args.limit):
         found.append(row)
         print(row, flush=True)

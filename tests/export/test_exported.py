@@ -13,7 +13,7 @@ import torch
 import pkdzoo
 from pkdzoo.cli import main
 from pkdzoo.data import make_shapes
-from pkdzoo.export import ExportedDetector, FixedSize, export_onnx
+from pkdzoo.export import ExportedDetector, FixedSize, export_onnx, export_openvino
 from pkdzoo.export.onnx_file import read_properties
 from pkdzoo.export.openvino_file import convert_onnx
 from pkdzoo.export.program import round_up
@@ -127,7 +127,7 @@ def test_openvino_files_that_are_none(fixed, tmp_path) -> None:
         with pytest.raises(ValueError, match=rf"{name} is no file that OpenVINO can run: "):
             ExportedDetector(tmp_path / name)
     (tmp_path / "text.onnx").write_text("no graph")
-    with pytest.raises(ValueError, match=r"OpenVINO's converter refuses .*text.onnx: .* Export it as onnx"):
+    with pytest.raises(ValueError, match=r"OpenVINO's converter refuses the graph: .*; export it as onnx"):
         convert_onnx(tmp_path / "text.onnx", tmp_path / "new.xml")
     assert not (tmp_path / "new.xml").exists()
 
@@ -181,6 +181,15 @@ def test_openvino_files_detect_the_same(words, detector, images, tmp_path, capsy
         assert [one.labels.tolist() for one in found] == [one.labels.tolist() for one in expected]
     else:
         assert_same(found, expected)
+
+
+@pytest.mark.slow
+def test_an_operation_that_openvino_does_not_know(tmp_path) -> None:
+    pytest.importorskip("openvino")
+    model = pkdzoo.create_detector("tood_r10w16")
+    with pytest.raises(ValueError, match=r"it does not know DeformConv-\d+; export it as onnx"):
+        export_openvino(model, tmp_path / "never.xml", fixed=FixedSize(64, 64))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from helpers.commands import run
 from helpers.scripts import script
 
 import pkdzoo
+from pkdzoo.data import make_shapes
 from pkdzoo.maintain import pages
 from recipes.benchmarks import deploy, deploy_page
 
@@ -74,6 +75,24 @@ def test_images_of_other_libraries_are_scaled() -> None:
     boxed = deploy.resized(image, 320, letterbox=True)
     assert boxed.shape == (1, 3, 320, 320) and boxed[0, 0, :, 0].tolist() == [114] * 40 + [200] * 240 + [114] * 40
     assert torch.equal(deploy.resized(image, 96, letterbox=False), torch.full((1, 3, 96, 96), 200, dtype=torch.uint8))
+
+
+@pytest.mark.slow
+def test_parity_of_one_detector(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    parity = pytest.importorskip("recipes.benchmarks.parity")
+    data = make_shapes(tmp_path / "data", train=1, val=3, size=(96, 128))
+    output = tmp_path / "parity.json"
+    assert parity.main(["--data", str(data), "--names", "fcos_r10w16", "--output", str(output)]) == 0
+    rows = json.loads(output.read_text())["rows"]
+    assert [(each["format"], each["precision"].split()[0]) for each in rows] == [
+        (kind, precision) for kind in ("onnx", "openvino") for precision in ("float32", "float16")
+    ]
+    for each in rows:
+        assert each["detections"] > 0
+        if each["precision"] == "float32":
+            assert each["alone"] == 0 and each["pixels"] < 0.05 and each["score"] < 1e-4
+    assert "| fcos_r10w16 | openvino | float32 |" in deploy_page.parity(output)
 
 
 @pytest.mark.slow
