@@ -28,6 +28,7 @@ from pkdzoo.data import CocoDataset, collate, find_split
 from pkdzoo.export import ExportedDetector, FixedSize, export_onnx, quantize_onnx
 from pkdzoo.export.onnx_file import halve
 from pkdzoo.export.openvino_file import convert_onnx
+from pkdzoo.inference.predictor import View, view_of
 from pkdzoo.inference.result import Result
 from pkdzoo.training import build
 from pkdzoo.training.evaluate import evaluate
@@ -45,6 +46,7 @@ RANDOM = (
     "rtmdet_tiny",
     "faster_rcnn_r10w16",
 )
+HIGHEST = 5.0  # range of the logits of the best scores, none of which is then rounded to 1
 CANVAS = {"rtmdet_tiny": (320, 320), TRAINED: (192, 256)}  # (height, width); others: (256, 320)
 PIXELS, SCORE = 2.0, 0.02  # differences from which on two detections are different ones
 IMAGES = 12  # for calibration
@@ -105,19 +107,20 @@ def spread_scores(model: pkdzoo.Detector, batch: pkdzoo.Batch) -> None:
     if model.two_stage or outputs is None:
         return
     head: Any = model.head
-    if hasattr(head, "agreement"):  # TOOD's scores are the root of a product with it
-        torch.nn.init.zeros_(head.agreement[-1].bias)
-    if isinstance(
-        getattr(head, "box", None), torch.nn.ModuleList
-    ):  # RTMDet's boxes have an area where its distances are positive
-        for layer in head.box:
+    if isinstance(getattr(head, "box", None), torch.nn.ModuleList):
+        for layer in head.box:  # RTMDet's boxes have an area where its distances are positive
             torch.nn.init.constant_(layer.bias, 3.0)
     logits = torch.cat([level.flatten() for level in outputs.cls])
-    gain, best = 1.5 / logits.std(), logits.topk(CANDIDATES).values[-1]
-    layers = [part for part in head.cls.modules() if isinstance(part, torch.nn.Conv2d)]
-    for layer in layers:
-        layer.weight *= gain
-        layer.bias.copy_(layer.bias * gain - 2.9 - best * gain)  # 0.05 is the sigmoid of -2.9
+    best = logits.topk(CANDIDATES).values
+    gain = min(1.5 / float(logits.std()), HIGHEST / float(best[0] - best[-1]))
+    shift = -2.9 - float(best[-1]) * gain  # 0.05 is the sigmoid of -2.9
+    for layer in head.cls.modules():
+        if isinstance(layer, torch.nn.Conv2d) and layer.bias is not None:
+            layer.weight *= gain
+            layer.bias.copy_(layer.bias * gain + shift)
+    if hasattr(head, "agreement"):  # TOOD's logits are not those of its class layer but of a product
+        torch.nn.init.constant_(head.cls.bias, -3.0)
+        torch.nn.init.constant_(head.agreement[-1].bias, -1.0)
 
 
 def rows(data: Path, names: list[str], limit: int) -> Iterator[dict[str, Any]]:
@@ -134,10 +137,10 @@ def rows(data: Path, names: list[str], limit: int) -> Iterator[dict[str, Any]]:
         val = build.val_dataset(split, (min(canvas), max(canvas)), *shape[1:]) if trained else None
         listed = json.loads(split[0].read_text())["images"][:limit]
         paths = [str(split[1] / image["file_name"]) for image in listed]
-        if not trained:
-            first = pkdzoo.data.read_image(paths[0])[:, : canvas[0], : canvas[1]].float()[None]
-            spread_scores(model, pkdzoo.Batch(first, [(first.shape[-2], first.shape[-1])]))
         model.resize = (min(canvas), max(canvas))
+        if not trained:
+            sample = view_of(pkdzoo.data.read_image(paths[0]), View(model.resize), model.letterbox)
+            spread_scores(model, collate([sample]))
         expected = model.predict(paths, threshold=None)
         if not any(len(result) for result in expected):
             raise ValueError(f"{name} detects nothing in {len(paths)} images: there is nothing to compare")
