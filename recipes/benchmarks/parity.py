@@ -95,7 +95,7 @@ def files_of(model: pkdzoo.Detector, folder: Path, train: CocoDataset | None) ->
 
 @torch.no_grad()
 def spread_scores(model: pkdzoo.Detector, batch: pkdzoo.Batch) -> None:
-    """Scale the last class layer of a one-stage detector: about ``CANDIDATES`` scores pass the threshold.
+    """Scale the last class layer of a one-stage detector: about ``CANDIDATES`` scores of an image pass 0.05.
 
     The scores of a two-stage detector with random weights pass it anyway.
     """
@@ -111,7 +111,7 @@ def spread_scores(model: pkdzoo.Detector, batch: pkdzoo.Batch) -> None:
         for layer in head.box:  # RTMDet's boxes have an area where its distances are positive
             torch.nn.init.constant_(layer.bias, 3.0)
     logits = torch.cat([level.flatten() for level in outputs.cls])
-    best = logits.topk(CANDIDATES).values
+    best = logits.topk(CANDIDATES * len(batch.sizes)).values
     gain = min(1.5 / float(logits.std()), HIGHEST / float(best[0] - best[-1]))
     shift = -2.9 - float(best[-1]) * gain  # 0.05 is the sigmoid of -2.9
     for layer in head.cls.modules():
@@ -139,8 +139,8 @@ def rows(data: Path, names: list[str], limit: int) -> Iterator[dict[str, Any]]:
         paths = [str(split[1] / image["file_name"]) for image in listed]
         model.resize = (min(canvas), max(canvas))
         if not trained:
-            sample = view_of(pkdzoo.data.read_image(paths[0]), View(model.resize), model.letterbox)
-            spread_scores(model, collate([sample]))
+            images = map(pkdzoo.data.read_image, paths)
+            spread_scores(model, collate([view_of(image, View(model.resize), model.letterbox) for image in images]))
         expected = model.predict(paths, threshold=None)
         if not any(len(result) for result in expected):
             raise ValueError(f"{name} detects nothing in {len(paths)} images: there is nothing to compare")
