@@ -80,7 +80,9 @@ def published_rows(name: str, recipes: list[tuple[str, object]]) -> str:
         entry, _ = find(found)
         if entry.distilled is not None and name in entry.distilled.methods:
             triple = [format_number(number) for number in entry.distilled.triple or (None,) * 3]
-            rows.append([linked_up(found), linked_up(entry.distilled.teacher), *triple, ", ".join(entry.distilled.methods)])
+            rows.append(
+                [linked_up(found), linked_up(entry.distilled.teacher), *triple, ", ".join(entry.distilled.methods)]
+            )
     text = markdown(rows) if len(rows) > 2 else "No weights that this method trained are in the zoo.\n"
     text += "\nAPs are those that the source of each row prints; its page names the source.\n" if len(rows) > 2 else ""
     if not recipes:

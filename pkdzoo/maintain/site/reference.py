@@ -33,7 +33,10 @@ def module_page(module: str) -> str:
 
 def index_page() -> str:
     """A list of everything that is public."""
-    lines = ["# Reference\n", "Everything public, from its docstrings. What is not listed here may move between versions.\n"]
+    lines = [
+        "# Reference\n",
+        "Everything public, from its docstrings. What is not listed here may move between versions.\n",
+    ]
     for module in PUBLIC_MODULES:
         names = ", ".join(f"[`{name}`][{module}.{name}]" for name in public_members(module))
         lines.append(f"- [{module}]({module}.md): {names}")
@@ -44,7 +47,9 @@ def index_page() -> str:
 def cli_page() -> str:
     """The help of every verb."""
     with mock.patch.dict(os.environ, {"COLUMNS": str(WIDTH), "NO_COLOR": "1"}):
-        parts = [f"## {parser.prog}\n\n```text\n{parser.format_help().rstrip()}\n```\n" for parser in parsers(build_parser())]
+        parts = [
+            f"## {parser.prog}\n\n```text\n{parser.format_help().rstrip()}\n```\n" for parser in parsers(build_parser())
+        ]
     head = "# The command line\n\nWhat `pkdzoo VERB --help` prints. Programs read the output with `--json`.\n"
     return "\n".join([head, *parts])
 
