@@ -1,7 +1,7 @@
 """Prepares a release and writes its notes.
 
-    python -m pkdzoo.maintain.release prepare 0.2.0     # version.py, CITATION.cff and CHANGELOG.md; prints what to do next
-    python -m pkdzoo.maintain.release notes v0.2.0      # checks that these agree with a tag, and prints the release notes
+    python -m pkdzoo.maintain.release prepare 0.2.0     # the version in all files; prints what to do next
+    python -m pkdzoo.maintain.release notes v0.2.0      # compares these files with a tag, and prints the release notes
 
 The workflow ``release.yml`` runs the second for every tag before it builds and publishes.
 """
@@ -28,8 +28,9 @@ def notes(changelog: str, version: str) -> str:
 
     Example:
         >>> from pkdzoo.maintain.release import notes
-        >>> notes("# Changelog\\n\\n## [0.2.0] - 2026-01-31\\n\\n### Added\\n- Tiles.\\n\\n## [0.1.0] - 2026-01-01\\n", "0.2.0")
-        '### Added\\n- Tiles.\\n'
+        >>> text = ["# Changelog", "## [0.2.0] - 2026-01-31", "- Tiles.", "## [0.1.0] - 2026-01-01", "- All."]
+        >>> print(notes(chr(10).join(text), "0.2.0"), end="")
+        - Tiles.
     """
     head = re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d\n", changelog, flags=re.MULTILINE)
     if head is None:
@@ -100,8 +101,9 @@ def main(argv: list[str] | None = None) -> None:
     except ValueError as error:
         sys.exit(f"error: {error}")
     print(
-        f"Next: review, then\n  git commit -am 'Release {args.version}' && git tag v{args.version} && git push origin main "
-        f"v{args.version}\nThe workflow release.yml builds, checks and publishes what the tag holds."
+        f"Next: review, then\n  git commit -am 'Release {args.version}' && git tag v{args.version} && "
+        f"git push origin main v{args.version}\n"
+        "The workflow release.yml builds, checks and publishes what the tag holds."
     )
 
 

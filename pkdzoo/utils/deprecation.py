@@ -1,7 +1,7 @@
 """Old names that keep working for a while, with a ``FutureWarning`` that names the new one.
 
-CONTRIBUTING.md, "Public API", says how long. Every use is listed in ``DEPRECATIONS``, and a test fails when a version is
-reached in which one of them should be gone.
+CONTRIBUTING.md, "Public API", says how long. Every use is listed in ``DEPRECATIONS``, and a test fails in the version
+that should no longer have it.
 """
 
 from __future__ import annotations

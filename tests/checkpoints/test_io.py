@@ -72,6 +72,6 @@ def test_a_full_disk_is_an_error_of_the_system(text: str, tmp_path: Path, monkey
         raise SafetensorError(text)
 
     monkeypatch.setattr(io, "save_file", fail)
-    with pytest.raises(OSError) as raised:
+    with pytest.raises(OSError, match="No space left") as raised:
         save_safetensors({"a": torch.ones(2)}, tmp_path / "a.safetensors")
     assert raised.value.errno == errno.ENOSPC and list(tmp_path.iterdir()) == []

@@ -1,7 +1,7 @@
 """Docstrings as the site shows them: references become links, examples become sections.
 
-Docstrings name other objects in the form of Sphinx, ``:func:`pkdzoo.losses.pearson```. The site links a public name to its place
-in the reference, and shows any other name as code.
+Docstrings name other objects in the form of Sphinx, ``:func:`pkdzoo.losses.pearson```. The site links a public name to
+its place in the reference, and shows any other name as code.
 """
 
 from __future__ import annotations

@@ -48,7 +48,6 @@ def implementation(name: str) -> str:
     method = METHODS[name]
     text = (sys.modules[method.__module__].__doc__ or "").partition("\n\n")[2].strip()
     text = with_links(text, public_names(), method.__module__)
-    text = re.sub(r"^( {4}\S.*)$", r"\1", text, flags=re.MULTILINE)
     equal = EQUAL_METHODS.get(name)
     what = "loss equals" if equal == name else f"{equal} equal"
     tested = (
@@ -77,12 +76,10 @@ def published_rows(name: str, recipes: list[tuple[str, object]]) -> str:
     rows = [["student", "teacher", "teacher AP", "plain", "distilled", "methods"]]
     rows.append(["---", "---", "---:", "---:", "---:", "---"])
     for found in list_detectors(pretrained=True):
-        entry, _ = find(found)
-        if entry.distilled is not None and name in entry.distilled.methods:
-            triple = [format_number(number) for number in entry.distilled.triple or (None,) * 3]
-            rows.append(
-                [linked_up(found), linked_up(entry.distilled.teacher), *triple, ", ".join(entry.distilled.methods)]
-            )
+        pair = find(found)[0].distilled
+        if pair is not None and name in pair.methods:
+            triple = [format_number(number) for number in pair.triple or (None,) * 3]
+            rows.append([linked_up(found), linked_up(pair.teacher), *triple, ", ".join(pair.methods)])
     text = markdown(rows) if len(rows) > 2 else "No weights that this method trained are in the zoo.\n"
     text += "\nAPs are those that the source of each row prints; its page names the source.\n" if len(rows) > 2 else ""
     if not recipes:

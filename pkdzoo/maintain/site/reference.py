@@ -33,10 +33,7 @@ def module_page(module: str) -> str:
 
 def index_page() -> str:
     """A list of everything that is public."""
-    lines = [
-        "# Reference\n",
-        "Everything public, from its docstrings. What is not listed here may move between versions.\n",
-    ]
+    lines = ["# Reference\n", "Everything public, from its docstrings. Other names may move between versions.\n"]
     for module in PUBLIC_MODULES:
         names = ", ".join(f"[`{name}`][{module}.{name}]" for name in public_members(module))
         lines.append(f"- [{module}]({module}.md): {names}")
@@ -47,9 +44,8 @@ def index_page() -> str:
 def cli_page() -> str:
     """The help of every verb."""
     with mock.patch.dict(os.environ, {"COLUMNS": str(WIDTH), "NO_COLOR": "1"}):
-        parts = [
-            f"## {parser.prog}\n\n```text\n{parser.format_help().rstrip()}\n```\n" for parser in parsers(build_parser())
-        ]
+        helps = [(parser.prog, parser.format_help().rstrip()) for parser in parsers(build_parser())]
+    parts = [f"## {name}\n\n```text\n{text}\n```\n" for name, text in helps]
     head = "# The command line\n\nWhat `pkdzoo VERB --help` prints. Programs read the output with `--json`.\n"
     return "\n".join([head, *parts])
 
