@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import pkdzoo
 from pkdzoo.distill.registry import method_options
 from pkdzoo.maintain.site import write_site
 from pkdzoo.maintain.site.assemble import TARGET
-from pkdzoo.maintain.site.docstrings import PUBLIC_MODULES, argument_texts, public_members, with_links
+from pkdzoo.maintain.site.docstrings import PUBLIC_MODULES, argument_texts, place_of, public_members, with_links
 from pkdzoo.maintain.site.links import SitePages, as_python_markdown, with_site_links
 from pkdzoo.maintain.site.notebooks import NAMES, colab_links, repository_url
 
@@ -85,7 +86,7 @@ def test_measured_rows_are_those_of_the_experiments(site: Path) -> None:
 def test_the_reference_lists_everything_public_and_nothing_private(site: Path) -> None:
     for module in PUBLIC_MODULES:
         entries = re.findall(r"^::: (\S+)$", (site / "reference" / f"{module}.md").read_text(), flags=re.MULTILINE)
-        assert {f"{module}.{name}" for name in public_members(module)} <= set(entries)
+        assert {place_of(module, name) for name in public_members(module)} <= set(entries)
         assert not [name for name in entries if any(part.startswith("_") for part in name.split("."))]
     cli = (site / "reference" / "cli.md").read_text()
     assert "## pkdzoo data convert\n" in cli and "--hold-out" in cli
@@ -93,12 +94,13 @@ def test_the_reference_lists_everything_public_and_nothing_private(site: Path) -
 
 def test_links_are_rewritten_and_broken_ones_refused(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
-    (tmp_path / "code.py").write_text("x = 1\n")
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / ".ci" / "code.py").write_text("x = 1\n")
     site = SitePages(tmp_path, {"docs/a.md": "a.md", "recipes/README.md": "recipes/index.md"})
-    text = "[code](../code.py), [all\nrecipes](../recipes/README.md#x), [web](https://a.b)\n```\n[no](link.md)\n```"
+    text = "[code](../.ci/code.py), [all\nrecipes](../recipes/README.md#x), [web](https://a.b)\n```\n[no](link.md)\n```"
     found = with_site_links(text, "docs/a.md", "deep/a.md", site)
     assert found == (
-        "[code](../source/code.py.md), [all\nrecipes](../recipes/index.md#x), [web](https://a.b)\n```\n[no](link.md)\n```"
+        "[code](../source/ci/code.py.md), [all\nrecipes](../recipes/index.md#x), [web](https://a.b)\n```\n[no](link.md)\n```"
     )
     with pytest.raises(ValueError, match=r"docs/a\.md links to gone\.md, and docs/gone\.md does not exist"):
         with_site_links("[x](gone.md)", "docs/a.md", "a.md", site)
@@ -111,7 +113,7 @@ def test_lists_and_tables_get_an_empty_line() -> None:
 
 def test_docstrings_link_what_is_public() -> None:
     text = "See :func:`pkdzoo.losses.pearson`, :class:`~pkdzoo.hidden.Thing` and ``x``."
-    assert with_links(text, {"pkdzoo.losses.pearson"}) == (
+    assert with_links(text, {"pkdzoo.losses.pearson": "pkdzoo.losses.pearson"}) == (
         "See [`pkdzoo.losses.pearson`][pkdzoo.losses.pearson], `pkdzoo.hidden.Thing` and `x`."
     )
     assert argument_texts("A.\n\nArgs:\n    a: one\n        two.\n    b: three.\n\nRaises:\n    ValueError: x.") == {
@@ -149,3 +151,30 @@ def test_the_generator_builds_it_strictly() -> None:
     loads = re.compile(r'<(?:script|link|img)[^>]+(?:src|href)="https?://(?!example)[^"]+')
     from_outside = [match for page in built.rglob("*.html") for match in loads.findall(page.read_text())]
     assert from_outside == []
+
+
+@pytest.mark.slow
+def test_search_and_the_zoo_work_in_a_browser_without_a_network(tmp_path: Path) -> None:
+    """The built pages are opened as files; needs the extra ``docs``, playwright and Chromium."""
+    pytest.importorskip("zensical")
+    api = pytest.importorskip("playwright.sync_api")
+    browser_path = shutil.which("chromium") or shutil.which("google-chrome")
+    built = (ROOT / TARGET).parent / "html"
+    if browser_path is None or not built.is_dir():
+        pytest.skip("needs Chromium, and the site that the test above builds")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        page = browser.new_context(offline=True, viewport={"width": 1280, "height": 900}).new_page()
+        requests: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto((built / "zoo" / "index.html").as_uri())
+        box = page.locator(".zoo").first
+        box.locator("input[type=search]").fill("retina_r50_pkd")
+        assert box.locator("tbody tr:visible").count() == 3
+        box.locator("th button", has_text="GFLOPs").click()
+        assert box.locator("th[aria-sort=ascending]").count() == 1
+        page.keyboard.press("Control+k")
+        page.keyboard.type("SLURM")
+        page.get_by_text("Launching").first.wait_for(timeout=30_000)
+        assert [url for url in requests if url.startswith("http")] == []
+        browser.close()

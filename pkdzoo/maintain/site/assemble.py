@@ -32,9 +32,14 @@ PLACES = {
     "recipes/experiments/README.md": "experiments.md",
     "recipes/benchmark_results/README.md": "benchmark.md",
 }
-ASSETS = ("docs/assets/site.css", "docs/assets/zoo.js")
-# Pages with tables that need the whole width.
-WIDE = ("zoo/index.md", "experiments.md", "benchmark.md", "recipes/index.md")
+ASSETS = ("docs/assets/site.css", "docs/assets/zoo.js", "docs/assets/iframe-worker.js")
+# Pages with wide tables, and what gives its place to them.
+WIDE = {
+    "zoo/index.md": ("navigation", "toc"),
+    "experiments.md": ("navigation",),
+    "benchmark.md": ("navigation",),
+    "recipes/index.md": ("navigation",),
+}
 PICTURE = "files/architecture.svg"
 
 
@@ -60,8 +65,8 @@ def write_site(root: Path = Path(), target: Path | None = None) -> list[str]:
     pages = {path: as_python_markdown(text) for path, text in pages.items()} | reference_pages()
     for path, page in site.sources.items():
         pages[page] = source_page(path, (root / path).read_text(encoding="utf-8"))
-    for path in WIDE:
-        pages[path] = f"---\nhide:\n  - navigation\n---\n{pages[path]}"
+    for path, hidden in WIDE.items():
+        pages[path] = f"---\nhide: [{', '.join(hidden)}]\n---\n{pages[path]}"
     for path, text in pages.items():
         write(target / path, text)
     for path, copy in {**site.copies, **{path: path.removeprefix("docs/") for path in ASSETS}}.items():

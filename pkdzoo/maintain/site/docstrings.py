@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Collection
+from collections.abc import Mapping
 from functools import cache
+from importlib.util import find_spec
 
 # Modules with a page in the reference, and what a method is given besides the names of pkdzoo.distill.
 PUBLIC_MODULES = (
@@ -27,10 +28,23 @@ LITERAL = re.compile(r"``([^`\n]+)``")
 
 
 @cache
-def public_names() -> frozenset[str]:
-    """Full names of everything that has a place in the reference; methods of classes are not listed."""
-    names = {f"{name}.{member}" for name in PUBLIC_MODULES for member in public_members(name)}
-    return frozenset(names | set(PUBLIC_MODULES) | set(TRACES))
+def public_names() -> Mapping[str, str]:
+    """The place in the reference of everything public, by its full name; methods of classes are not listed."""
+    members = {f"{name}.{member}": place_of(name, member) for name in PUBLIC_MODULES for member in public_members(name)}
+    return {**members, **{name: name for name in TRACES}}
+
+
+def place_of(module: str, name: str) -> str:
+    """The name by which mkdocstrings finds a member; a file of the same name would be found first.
+
+    Example:
+        >>> from pkdzoo.maintain.site.docstrings import place_of
+        >>> place_of("pkdzoo.losses", "pearson"), place_of("pkdzoo.distill", "inherit")
+        ('pkdzoo.losses.pearson', 'pkdzoo.distill.inherit.inherit')
+    """
+    member = getattr(importlib.import_module(module), name)
+    is_file = find_spec(f"{module}.{name}") is not None
+    return f"{member.__module__}.{member.__qualname__}" if is_file else f"{module}.{name}"
 
 
 def public_members(module: str) -> list[str]:
@@ -39,12 +53,12 @@ def public_members(module: str) -> list[str]:
     return sorted((name for name in names if not name.startswith("__")), key=str.lower)
 
 
-def with_links(docstring: str, public: Collection[str], module: str = "") -> str:
+def with_links(docstring: str, public: Mapping[str, str], module: str = "") -> str:
     """A docstring with references as the site's links.
 
     Args:
         docstring: the text.
-        public: full names that have a place in the reference.
+        public: places in the reference by full name.
         module: of the object, in which short names are looked up.
     """
 
@@ -52,7 +66,7 @@ def with_links(docstring: str, public: Collection[str], module: str = "") -> str
         name = match[1]
         for full in (name, f"{module}.{name}", *(f"{package}.{name}" for package in PUBLIC_MODULES)):
             if full in public:
-                return f"[`{name}`][{full}]"
+                return f"[`{name}`][{public[full]}]"
         return f"`{name}`"
 
     return LITERAL.sub(r"`\1`", ROLE.sub(replace, docstring))

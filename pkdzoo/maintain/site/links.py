@@ -55,7 +55,8 @@ class SitePages:
             raise ValueError(f"{path} does not exist")
         if file.suffix in (*IMAGES, ".ipynb"):
             return self.copies.setdefault(path, f"files/{path}")
-        return self.sources.setdefault(path, f"source/{path}.md")
+        shown = "/".join(part.removeprefix(".") for part in path.split("/"))  # hidden folders are not built
+        return self.sources.setdefault(path, f"source/{shown}.md")
 
 
 def outside_fences(text: str, change: Callable[[str], str]) -> str:

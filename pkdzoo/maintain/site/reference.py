@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from unittest import mock
 
 from pkdzoo.cli import build_parser
-from pkdzoo.maintain.site.docstrings import PUBLIC_MODULES, TRACES, public_members
+from pkdzoo.maintain.site.docstrings import PUBLIC_MODULES, TRACES, place_of, public_members
 
 WIDTH = 100  # columns of help texts
 
@@ -25,7 +25,7 @@ def reference_pages() -> dict[str, str]:
 def module_page(module: str) -> str:
     """The members of a module, each to be filled from its docstring."""
     about = (importlib.import_module(module).__doc__ or "").partition("\n\n")[0]
-    names = [f"{module}.{name}" for name in public_members(module)]
+    names = [place_of(module, name) for name in public_members(module)]
     if module == "pkdzoo.distill":
         names += TRACES
     return f"# {module}\n\n{' '.join(about.split())}\n\n" + "\n".join(f"::: {name}\n" for name in names)
@@ -35,7 +35,7 @@ def index_page() -> str:
     """A list of everything that is public."""
     lines = ["# Reference\n", "Everything public, from its docstrings. Other names may move between versions.\n"]
     for module in PUBLIC_MODULES:
-        names = ", ".join(f"[`{name}`][{module}.{name}]" for name in public_members(module))
+        names = ", ".join(f"[`{name}`][{place_of(module, name)}]" for name in public_members(module))
         lines.append(f"- [{module}]({module}.md): {names}")
     lines.append("- [The command line](cli.md): every verb of `pkdzoo` with its options")
     return "\n".join(lines) + "\n"
