@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pkdzoo.distill.registry import METHODS, list_methods, method_options
@@ -14,6 +15,7 @@ from pkdzoo.maintain.site.docstrings import argument_texts, public_names, with_l
 from pkdzoo.maintain.site.zoo import linked
 from pkdzoo.models._registry import find, list_detectors
 from pkdzoo.models._zoo_table import format_number
+from pkdzoo.training import Recipe
 
 
 def method_pages(root: Path) -> dict[str, str]:
@@ -71,7 +73,7 @@ def options_table(name: str) -> str:
     return markdown(rows) + f'\nIn a recipe: `Distill(TEACHER, {{"{name}": {{...}}}})`.'
 
 
-def published_rows(name: str, recipes: list[tuple[str, object]]) -> str:
+def published_rows(name: str, recipes: Sequence[tuple[str, Recipe]]) -> str:
     """Weights in the zoo that the method trained, and the recipes that reproduce published results with it."""
     rows = [["student", "teacher", "teacher AP", "plain", "distilled", "methods"]]
     rows.append(["---", "---", "---:", "---:", "---:", "---"])
@@ -86,10 +88,8 @@ def published_rows(name: str, recipes: list[tuple[str, object]]) -> str:
         return f"{text}\nNo published result names it, so it has no recipe."
     lines = []
     for path, recipe in recipes:
-        expect = getattr(recipe, "expect", {})
-        ap = format_number(expect.get("AP"))
-        number = f": {ap} AP, as in {expect['source']}" if ap else f": {expect['source']}"
-        lines.append(f"- [`{getattr(recipe, 'name', '')}`](../../{path}){number}")
+        ap, source = format_number(recipe.expect.get("AP")), recipe.expect["source"]
+        lines.append(f"- [`{recipe.name}`](../../{path}): " + (f"{ap} AP, as in {source}" if ap else str(source)))
     return f"{text}\nRecipes:\n\n" + "\n".join(lines)
 
 
