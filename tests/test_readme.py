@@ -28,7 +28,7 @@ README, OWN_DATA, DETECT = ROOT / "README.md", ROOT / "docs" / "own_data.md", RO
 OTHER_LIBRARIES = ROOT / "docs" / "other_libraries.md"
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "recipes" / "benchmark_results" / "README.md",
 ]
 SECTIONS = (

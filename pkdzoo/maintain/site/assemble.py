@@ -23,11 +23,11 @@ PLACES = {
     "docs/README.md": "contents.md",
     "docs/methods.md": "methods/index.md",
     "docs/zoo.md": "zoo/index.md",
-    "docs/notebooks/README.md": "notebooks/index.md",
+    "docs/notebooks/README.md": "notebooks.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "security.md",
-    "recipes/README.md": "recipes/index.md",
+    "recipes/README.md": "recipes.md",
     "recipes/MIGRATING.md": "migrating.md",
     "recipes/experiments/README.md": "experiments.md",
     "recipes/benchmark_results/README.md": "benchmark.md",
@@ -38,7 +38,7 @@ WIDE = {
     "zoo/index.md": ("navigation", "toc"),
     "experiments.md": ("navigation",),
     "benchmark.md": ("navigation",),
-    "recipes/index.md": ("navigation",),
+    "recipes.md": ("navigation",),
 }
 PICTURE = "files/architecture.svg"
 
