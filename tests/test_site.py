@@ -19,6 +19,7 @@ from pkdzoo.maintain.site.assemble import TARGET
 from pkdzoo.maintain.site.docstrings import PUBLIC_MODULES, argument_texts, place_of, public_members, with_links
 from pkdzoo.maintain.site.links import SitePages, as_python_markdown, with_site_links
 from pkdzoo.maintain.site.notebooks import NAMES, colab_links, repository_url
+from pkdzoo.maintain.site.zoo import site_table
 
 CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
 LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]+)(?:#[^)]*)?\)")
@@ -90,6 +91,17 @@ def test_the_reference_lists_everything_public_and_nothing_private(site: Path) -
         assert not [name for name in entries if any(part.startswith("_") for part in name.split("."))]
     cli = (site / "reference" / "cli.md").read_text()
     assert "## pkdzoo data convert\n" in cli and "--hold-out" in cli
+
+
+def test_the_zoo_shows_measured_latencies_where_there_are_any() -> None:
+    lines = pkdzoo.results("retina_r50*")
+    table = site_table(lines, {"ms": {"retina_r50": 12.34}, "about": "one thread of a CPU"})
+    assert re.search(
+        r"^\| \[retina_r50\.coco_1x\]\S+ \| COCO \| 38\.0 \| 250\.5 \| 36\.5 \| 12\.3 \|", table, re.MULTILINE
+    )
+    assert "\n**ms**: one thread of a CPU\n" in table
+    without = site_table(lines, {"ms": {"gfl_r18": 1.0}, "about": "x"})
+    assert "| ms |" not in without and "**ms**" not in without
 
 
 def test_links_are_rewritten_and_broken_ones_refused(tmp_path: Path) -> None:

@@ -2,39 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pkdzoo.maintain.cards import zoo_cards
 from pkdzoo.maintain.pages import PAGES, data_set, markdown, with_parts
 from pkdzoo.models._registry import find, list_detectors
 from pkdzoo.models._zoo_table import Line, format_number, results
 
-NUMBERS = ("params (M)", "GFLOPs", "AP", "teacher AP", "baseline", "gap closed")
+LATENCY = "pkdzoo/models/_latency.json"
+NUMBERS = ("params (M)", "GFLOPs", "AP", "teacher AP", "baseline", "gap closed", "ms")
 
 
 def zoo_page(root: Path) -> str:
     """``docs/zoo.md`` with the site's tables instead of the repository's, which are wider."""
     text = (root / "docs" / "zoo.md").read_text(encoding="utf-8")
     parts = {name: make(root) for name, make in PAGES["docs/zoo.md"].items()}
-    parts["coco"] = site_table(results("*.coco*"))
-    parts["package"] = site_table(results(["*.bccd", "*.shapes"]))
+    times = latencies(root)
+    parts["coco"] = site_table(results("*.coco*"), times)
+    parts["package"] = site_table(results(["*.bccd", "*.shapes"]), times)
     return with_parts(text, parts)
 
 
-def site_table(lines: Sequence[Line]) -> str:
+def latencies(root: Path) -> Mapping[str, Any]:
+    """Measured milliseconds by architecture (``ms``), and how they were measured (``about``); empty without a file."""
+    path = root / LATENCY
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}  # type: ignore[no-any-return]
+
+
+def site_table(lines: Sequence[Line], times: Mapping[str, Any]) -> str:
     """One row for each set of weights, which is linked, in a box that the script of the page can filter.
 
     Links are those of the repository: ``hub_cards/NAME.md`` is the page of a set of weights.
+
+    Args:
+        lines: of the table.
+        times: see :func:`latencies`; the column is left out where none of the lines has a time.
     """
-    head = ["weights", "data", *NUMBERS[:3], "teacher", *NUMBERS[3:], "license", "source"]
+    shown = [times.get("ms", {}).get(line.name.partition(".")[0]) for line in lines]
+    timed = any(time is not None for time in shown)
+    head = ["weights", "data", *NUMBERS[:3], *(["ms"] if timed else []), "teacher", *NUMBERS[3:-1], "license", "source"]
     rows = [head, [("---:" if name in NUMBERS else "---") for name in head]]
-    for line in lines:
+    for line, time in zip(lines, shown):
         gap = "" if line.gap_closed is None else f"{line.gap_closed:.0%}"
-        sizes = [format_number(line.params), format_number(line.gflops), format_number(line.AP)]
+        numbers = [format_number(value) for value in (line.params, line.gflops, line.AP, *([time] if timed else []))]
         pair = [linked(line.teacher), format_number(line.teacher_AP), format_number(line.baseline), gap]
-        rows.append([linked(line.name), data_set(line.name), *sizes, *pair, line.license, line.source])
-    return f'<div class="zoo" markdown>\n\n{markdown(rows)}\n</div>\n'
+        rows.append([linked(line.name), data_set(line.name), *numbers, *pair, line.license, line.source])
+    about = f"\n**ms**: {times.get('about', '')}\n" if timed else ""
+    return f'<div class="zoo" markdown>\n\n{markdown(rows)}\n</div>\n{about}'
 
 
 def linked(name: str | None) -> str:
