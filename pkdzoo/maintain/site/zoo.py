@@ -29,7 +29,7 @@ def zoo_page(root: Path) -> str:
 def latencies(root: Path) -> Mapping[str, Any]:
     """Measured milliseconds by architecture (``ms``), and how they were measured (``about``); empty without a file."""
     path = root / LATENCY
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}  # type: ignore[no-any-return]
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def site_table(lines: Sequence[Line], times: Mapping[str, Any]) -> str:
