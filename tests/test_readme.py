@@ -167,7 +167,7 @@ def test_the_recipe_loads(tmp_path: Path) -> None:
 
 
 def test_commands_are_understood() -> None:
-    for words in [*commands(DETECT), *commands(OWN_DATA)]:
+    for words in [*commands(DETECT), *commands(OWN_DATA), *commands(ROOT / "docs" / "hub.md")]:
         if words[0] == "pkdzoo":
             build_parser().parse_args(words[1:])
 
