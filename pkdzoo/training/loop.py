@@ -150,7 +150,10 @@ def start_epoch(run: TrainingRun) -> Iterable[Batch]:
     trained = run.progress.step_in_epoch * recipe.optim.accumulate
     if trained >= len(loader):
         return []  # not every version of Accelerate can skip a whole epoch
-    batches: Iterable[Batch] = skip_first_batches(loader, trained) if trained else loader
+    if trained:
+        loader = skip_first_batches(loader, trained)
+        loader.set_epoch(epoch)  # the oldest versions of Accelerate begin a new loader with epoch 0
+    batches: Iterable[Batch] = loader
     return batches
 
 
