@@ -20,7 +20,7 @@ LAYERS: dict[str, int] = {
     "models": 4,
     "distill": 5, "export": 5,
     "training": 6, "dataset_tools": 6, "figures": 6,
-    "cli": 7, "maintain": 7, "__init__": 8, "__main__": 8,
+    "cli": 7, "maintain": 8, "__init__": 9, "__main__": 9,
 }  # fmt: skip
 MAX_ROOT_FILES = 5
 

@@ -28,7 +28,7 @@ README, OWN_DATA, DETECT = ROOT / "README.md", ROOT / "docs" / "own_data.md", RO
 OTHER_LIBRARIES = ROOT / "docs" / "other_libraries.md"
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "recipes" / "benchmark_results" / "README.md",
 ]
 SECTIONS = (
@@ -167,7 +167,7 @@ def test_the_recipe_loads(tmp_path: Path) -> None:
 
 
 def test_commands_are_understood() -> None:
-    for words in [*commands(DETECT), *commands(OWN_DATA)]:
+    for words in [*commands(DETECT), *commands(OWN_DATA), *commands(ROOT / "docs" / "hub.md")]:
         if words[0] == "pkdzoo":
             build_parser().parse_args(words[1:])
 

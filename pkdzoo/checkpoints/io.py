@@ -80,7 +80,7 @@ def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Ma
         try:
             save_file(tensors, temporary, metadata={"format": "pt", **(metadata or {})})
         except SafetensorError as error:  # also raised for a full disk, with the error number only in the text
-            number = re.search(r"os error (\d+)", str(error))
+            number = re.search(r"(?:os error |Os \{ code: )(\d+)", str(error))  # the second in 0.4
             if number is None:
                 raise
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error

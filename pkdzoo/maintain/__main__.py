@@ -9,6 +9,7 @@ from pathlib import Path
 from pkdzoo.maintain.cards import write_cards
 from pkdzoo.maintain.pages import write_pages
 from pkdzoo.maintain.recipes_page import write_recipes_page
+from pkdzoo.maintain.site import write_site
 from pkdzoo.maintain.zoo import write_zoo_index
 
 VERBS: dict[str, tuple[str, Callable[[], object]]] = {
@@ -16,6 +17,7 @@ VERBS: dict[str, tuple[str, Callable[[], object]]] = {
     "cards": ("hub_cards/: a card for every set of weights", lambda: write_cards(Path("hub_cards"), Path("recipes"))),
     "recipes": ("recipes/README.md: the table of recipes", write_recipes_page),
     "pages": ("the generated tables of README.md, docs/ and recipes/benchmark_results/README.md", write_pages),
+    "site": ("build/site/pages/: the pages of the documentation site", write_site),
 }
 
 

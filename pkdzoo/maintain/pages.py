@@ -69,7 +69,7 @@ def methods_table(root: Path) -> str:
         method = METHODS[name]
         idea = " ".join((sys.modules[method.__module__].__doc__ or "").partition("\n\n")[0].split())
         depth = getattr(method, "teacher_depth", "features")
-        link = f"[{name}](../{method.__module__.replace('.', '/')}.py)"
+        link = f"[{name}](methods/{name}.md)"
         equal = EQUAL_METHODS.get(name, "")
         rows.append([link, idea, depth, "losses" if equal == name else equal])
     return markdown(rows)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from pkdzoo.checkpoints import io, read_state_dict, save_safetensors
 
@@ -56,3 +57,21 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         save_safetensors({"a": torch.zeros(2)}, path)
     assert torch.equal(read_state_dict(path)["a"], torch.ones(2))
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Error while serializing: IoError(Os { code: 28, kind: StorageFull, message: "No space left on device" })',
+        "Error while serializing: I/O error: No space left on device (os error 28)",
+    ],
+    ids=["safetensors 0.4", "safetensors 0.8"],
+)
+def test_a_full_disk_is_an_error_of_the_system(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise SafetensorError(text)
+
+    monkeypatch.setattr(io, "save_file", fail)
+    with pytest.raises(OSError, match="No space left") as raised:
+        save_safetensors({"a": torch.ones(2)}, tmp_path / "a.safetensors")
+    assert raised.value.errno == errno.ENOSPC and list(tmp_path.iterdir()) == []

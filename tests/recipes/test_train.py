@@ -16,7 +16,7 @@ from unittest import mock
 
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, skip_first_batches
 from helpers.processes import Run, happening
 from helpers.scripts import assert_same_run, log_lines
 from safetensors.torch import load_file
@@ -219,6 +219,24 @@ def test_asked_to_stop_it_saves_and_ends(
     assert found is not None
     assert (found[1].step, found[1].epoch, found[1].step_in_epoch, found[1].done) == (*stands, False)
     train(*command, "--output", tmp_path / "cut", "--resume")
+    assert_same_run(whole, tmp_path / "cut")
+
+
+def test_resumes_within_a_later_epoch_with_the_oldest_accelerate(
+    train, recipe, shapes, whole, tmp_path, monkeypatch
+) -> None:
+    """There a loader that skips batches begins with epoch 0, and so with other images."""
+
+    def skip(loader, batches):
+        skipping = skip_first_batches(loader, batches)
+        skipping.iteration = 0
+        return skipping
+
+    command = [recipe, "--data", shapes, "--output", tmp_path / "cut"]
+    with happening(5, lambda: os.kill(os.getpid(), signal.SIGTERM)), pytest.raises(SystemExit):
+        train(*command)
+    monkeypatch.setattr("pkdzoo.training.loop.skip_first_batches", skip)
+    train(*command, "--resume")
     assert_same_run(whole, tmp_path / "cut")
 
 

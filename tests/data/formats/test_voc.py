@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.coco_truth import BACKENDS
 from PIL import Image
 
 from pkdzoo import Detections
@@ -63,7 +64,7 @@ class TestReading:
         assert sample.image.shape == (3, 40, 60)
         assert len(dataset.ground_truth()["bbox"]) == 3
 
-    @pytest.mark.parametrize("backend", ["pycocotools", "faster"])
+    @pytest.mark.parametrize("backend", BACKENDS)
     @pytest.mark.parametrize("layout", ["voc", "labelImg"])
     def test_difficult_objects_are_ignored_in_evaluation(self, tmp_path: Path, layout: str, backend: str) -> None:
         """As in VOC: they are not missed, and a detection of one is no mistake."""
