@@ -29,6 +29,7 @@ SIMPLE = {
             ["info", "retina_r50"],
             ["info", "retina_r50_pkd_swin.coco_2x", "--json"],
             ["info", "retina_r5O"],
+            ["train", "--help"],
             ["predict", "--help"],
             ["eval", "--help"],
             ["data", "check", "--help"],

@@ -25,11 +25,13 @@ from pkdzoo.cli.export import EXPORT
 from pkdzoo.cli.models import INFO, LIST
 from pkdzoo.cli.predict import PREDICT
 from pkdzoo.cli.push import PUSH
+from pkdzoo.cli.train import TRAIN
 from pkdzoo.hub.errors import DownloadError, UploadError
 from pkdzoo.utils.text import printable
 from pkdzoo.version import __version__
 
 VERBS: dict[str, Verb | dict[str, Verb]] = {
+    "train": TRAIN,
     "list": LIST,
     "info": INFO,
     "predict": PREDICT,

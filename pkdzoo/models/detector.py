@@ -216,7 +216,7 @@ class Detector(ZooModel):
         if options or not isinstance(mode, bool):
             raise TypeError(
                 "model.train() only switches to training mode and takes no data: to train, write "
-                "`accelerate launch recipes/train.py RECIPE.py --data DIR` in a clone of pkdzoo"
+                "`pkdzoo train RECIPE.py --data DIR`"
             )
         return super().train(mode)
 
