@@ -20,6 +20,7 @@ from pkdzoo.cli.compare import COMPARE
 from pkdzoo.cli.convert import CONVERT
 from pkdzoo.cli.data import CHECK, PREVIEW
 from pkdzoo.cli.data import CONVERT as CONVERT_DATA
+from pkdzoo.cli.distill import DISTILL
 from pkdzoo.cli.evaluate import EVAL
 from pkdzoo.cli.export import EXPORT
 from pkdzoo.cli.models import INFO, LIST
@@ -31,6 +32,7 @@ from pkdzoo.utils.text import printable
 from pkdzoo.version import __version__
 
 VERBS: dict[str, Verb | dict[str, Verb]] = {
+    "distill": DISTILL,
     "train": TRAIN,
     "list": LIST,
     "info": INFO,

@@ -10,6 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+# Fields of TrainArguments that say how a machine is used, and not what is trained; see add_machine_arguments.
+MACHINE_OPTIONS = (
+    "cpu",
+    "threads",
+    "mixed_precision",
+    "channels_last",
+    "compile",
+    "checkpoint_activations",
+    "find_unused",
+    "tracker",
+)
+
 
 @dataclass
 class TrainArguments(argparse.Namespace):
