@@ -79,12 +79,20 @@ def look_at(folder: Path, target: Path, say: Say) -> OwnData:
     sizes = sum(len(read_annotations(find_split(folder, split)[0]).image_ids) for split in known[:1])
     report = check(folder, decode=sizes <= DECODED, progress=True)
     describe(report, decoded=sizes <= DECODED, say=say)
-    if report.errors:
-        raise ValueError(f"{report.errors} errors in the data, see above: correct them; 'pkdzoo data check {folder}'")
     parts = {part.split: part for part in report.splits}
     train = parts.get("train") or parts["trainval"]
-    if not train.boxes:
+    if train.images and not train.boxes:
         raise ValueError(f"no image of the {train.split} split has a box: {train.annotations}. Label some images first")
+    if "val" in parts and parts["val"].images and not parts["val"].boxes:
+        raise ValueError(
+            f"no image of the val split has a box, so nothing can be evaluated: {parts['val'].annotations}. Label some "
+            "of its images first"
+        )
+    if report.errors:
+        raise ValueError(
+            f"errors in the data: {report.errors}, see above. Correct them, 'pkdzoo data check {folder}' tells when "
+            "there are none"
+        )
     if train.empty > MANY_EMPTY * train.images:
         say(
             f"data      {train.empty} of {train.images} {train.split} images have no box: they are left out of the "
@@ -116,8 +124,6 @@ def describe(report: CheckReport, decoded: bool, say: Say) -> None:
 
 
 def _with_splits(folder: Path, train: SplitReport, val: SplitReport) -> OwnData:
-    if not val.boxes:
-        raise ValueError(f"no image of the val split has a box, so nothing can be evaluated: {val.annotations}")
     digest = digest_of(Path(train.annotations), Path(val.annotations))
     return _own_data(folder, train, None, (train.images - train.empty, val.images), digest)
 

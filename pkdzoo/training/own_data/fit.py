@@ -10,7 +10,6 @@ from typing import Any
 from accelerate import Accelerator, PartialState
 
 from pkdzoo.data import find_split
-from pkdzoo.models._config import to_json
 from pkdzoo.models._registry import find
 from pkdzoo.models.detector import Detector
 from pkdzoo.training import build, run_folder
@@ -23,7 +22,7 @@ from pkdzoo.training.own_data.data import look_at
 from pkdzoo.training.own_data.distill import machine_of, say
 from pkdzoo.training.own_data.plan import Job, data_places, fit_time, training_images
 from pkdzoo.training.own_data.timing import measure
-from pkdzoo.training.own_data.weights import Start
+from pkdzoo.training.own_data.weights import Start, overrides_of
 from pkdzoo.training.recipe import override
 from pkdzoo.training.task import SupervisedTask
 
@@ -47,7 +46,7 @@ def fit(
         run_folder.check_folder(folder)
         own = look_at(Path(data), folder / "data", say)
         start_folder = model.save_pretrained(folder.with_name(f"{folder.name}-start"))
-        start = Start(model.name, to_json(model.overrides), f"local-dir:{start_folder}", find(model.name)[0].family)
+        start = Start(model.name, overrides_of(model), f"local-dir:{start_folder}", find(model.name)[0].family)
         machine = machine_of(state, threads)
         job = Job(folder.name, start, choices.choose(own, start, machine))
         student = build.build_student(job.recipe(), own.classes)

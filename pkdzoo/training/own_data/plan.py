@@ -102,7 +102,7 @@ def check_request(args: DistillArguments) -> float | None:
     """Check what can be checked without the data; returns the seconds of ``--time``.
 
     Raises:
-        ValueError: for an unknown student, teacher or method, or a time that is none.
+        ValueError: for an unknown student, teacher, method or recipe field, or a time that is none.
     """
     for name in (args.student, args.teacher):
         folder = None if name is None else folder_of(name)
@@ -112,7 +112,13 @@ def check_request(args: DistillArguments) -> float | None:
             find(name)
     if args.method not in list_methods():
         raise ValueError(f"no distillation method {args.method!r}. {did_you_mean(args.method, list_methods())}")
+    override(Recipe(DISTILLED, "retina_r50", distill=Distill("retina_r101", {args.method: {}})), args.set)
     return None if args.time is None else parse_time(args.time)
+
+
+def assignments_for(name: str, assignments: Sequence[str]) -> list[str]:
+    """The ``--set`` options of one recipe: only the distilled student has fields of ``distill``."""
+    return [text for text in assignments if name == DISTILLED or not text.strip().startswith("distill.")]
 
 
 def make_plan(args: DistillArguments, machine: Machine, device: torch.device, say: Say, autocast: Any = None) -> Plan:
@@ -149,8 +155,8 @@ def make_plan(args: DistillArguments, machine: Machine, device: torch.device, sa
     recipes = {}
     for job in jobs:
         distill = Distill(taught_by, {args.method: methods}) if job.name == DISTILLED else None
-        recipes[job.name] = override(job.recipe(distill), args.set)
-    for line in choices.describe(jobs[-1].settings, data, machine):
+        recipes[job.name] = override(job.recipe(distill), assignments_for(job.name, args.set))
+    for line in choices.describe(recipes[DISTILLED], data, machine):
         say(line)
     return Plan(data, None if place is None else str(place), recipes)
 

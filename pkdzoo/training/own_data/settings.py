@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from pkdzoo.training.own_data.data import OwnData
 from pkdzoo.training.own_data.weights import Start
-from pkdzoo.training.recipe import Data, Logging, Mix, Optim, Schedule, Warmup
+from pkdzoo.training.recipe import Data, Logging, Mix, Optim, Recipe, Schedule, Warmup
 
 OBJECT_SIDE = 16  # pixels that half of the objects should have after the resize
 CPU_SIDES, GPU_SIDES = (256, 320, 448, 640), (640, 960, 1333)  # candidates for the long side
@@ -157,11 +157,12 @@ def with_epochs(
     return Settings(replace(settings.data, mix=mix), optim, schedule, logging)
 
 
-def describe(settings: Settings, data: OwnData, machine: Machine) -> list[str]:
-    """The choices and their reasons, one line each."""
-    fields, optim, schedule = settings.data, settings.optim, settings.schedule
+def describe(recipe: Recipe, data: OwnData, machine: Machine) -> list[str]:
+    """What a recipe does with the data, one line each."""
+    fields, optim, schedule = recipe.data, recipe.optim, recipe.schedule
     width, height = data.size
-    after = data.box_side * fields.long / max(width, height)
+    short = fields.short if isinstance(fields.short, int) else max(fields.short)
+    after = data.box_side * min(fields.long / max(width, height), short / min(width, height))
     mosaic = fields.mix is not None and fields.mix.mosaic > 0
     augmentation = "flips" if fields.mix is None else "flips, random scales and colors" + ", mosaic, mixup" * mosaic
     devices = f"{machine.processes} processes" if machine.processes > 1 else f"one {machine.kind.upper()}"
@@ -169,10 +170,10 @@ def describe(settings: Settings, data: OwnData, machine: Machine) -> list[str]:
     if schedule.max_steps is not None:
         length = f"{schedule.max_steps} steps, less than an epoch"
     return [
-        f"images    {fields.short} x {fields.long} pixels of {height} x {width}: the median object has {after:.0f} "
+        f"images    {short} x {fields.long} pixels of {height} x {width}: the median object has {after:.0f} "
         f"pixels; {augmentation}",
         f"batch     {fields.batch_size} images on {devices}; "
         f"{optim.kind} with learning rate {optim.lr:g}, {schedule.decay}",
-        f"schedule  {length} of {data.train_images} images, evaluated after every {settings.logging.eval_every} of "
+        f"schedule  {length} of {data.train_images} images, evaluated after every {recipe.logging.eval_every} of "
         "them and at the end",
     ]

@@ -136,7 +136,7 @@ class WeightsFinder:
         what = "has the classes of the data" if ready else f"has {model.num_classes} other classes"
         self.say(f"{role:<9} {model.name} in {name}, {what}")
         place = name if ":" in name else f"local-dir:{name}"
-        return Start(model.name, to_json(model.overrides), place, find(model.name)[0].family, ready)
+        return Start(model.name, overrides_of(model), place, find(model.name)[0].family, ready)
 
     def _published(self, arch: str) -> list[str]:
         row = find(arch)[0].default
@@ -160,6 +160,11 @@ class WeightsFinder:
 
     def _from_scratch(self, arch: str, family: str) -> Start:
         return Start(arch, trainable_args(arch), None, family)
+
+
+def overrides_of(model: Detector) -> dict[str, Any]:
+    """The overrides of a detector's architecture as a recipe takes them; the data decides the number of classes."""
+    return {key: to_json(value) for key, value in model.overrides.items() if key not in ("num_classes", "resize")}
 
 
 def trainable_args(arch: str) -> dict[str, Any]:

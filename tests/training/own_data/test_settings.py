@@ -1,0 +1,138 @@
+"""What is chosen for data, machine and time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from pkdzoo.training.own_data import settings as choices
+from pkdzoo.training.own_data.data import OwnData
+from pkdzoo.training.own_data.plan import Job, fit_time, halve, planned_seconds
+from pkdzoo.training.own_data.settings import Machine, choose, parse_time
+from pkdzoo.training.own_data.timing import Seconds
+from pkdzoo.training.own_data.weights import Start, default_teacher, trainable_args
+from pkdzoo.training.recipe import override
+
+DATA = OwnData("photos", None, None, None, ("cat", "dog"), 400, 100, (640, 480), 80.0, "0" * 16)
+CPU, GPU = Machine("cpu", 2), Machine("gpu", 16)
+SCRATCH, PRETRAINED = Start("retina_r18", {"norm": "gn"}, None, "retina"), Start("retina_r18", {}, "imagenet", "retina")
+RTMDET = Start("rtmdet_tiny", {}, None, "rtmdet")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("90s", 90), ("5min", 300)]
+)
+def test_times(text: str, seconds: float) -> None:
+    assert parse_time(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "m", "-5m", "0s", "soon", "1d"])
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(ValueError, match=r"write e\.g\. 30m"):
+        parse_time(text)
+
+
+def test_images_are_as_large_as_their_objects_need() -> None:
+    assert choices.choose_sides(DATA, "cpu", False) == (192, 256)
+    assert choices.choose_sides(replace(DATA, box_side=20.0), "cpu", False) == (480, 640)
+    assert choices.choose_sides(DATA, "cpu", True) == (256, 256)
+    assert choices.choose_sides(DATA, "gpu", False) == (480, 640)
+    assert choices.choose_sides(replace(DATA, size=(4000, 3000)), "gpu", False) == (1024, 1333)
+    assert choices.choose_sides(replace(DATA, size=(100, 60)), "cpu", False) == (96, 128)
+
+
+def test_a_batch_is_shared_evenly_and_leaves_several_steps_per_epoch() -> None:
+    assert choices.choose_batch(400, CPU) == 4
+    assert choices.choose_batch(400, GPU) == 16
+    assert choices.choose_batch(1, CPU) == 1
+    assert choices.choose_batch(400, Machine("gpu", 16, 3)) == 15
+    assert choices.choose_batch(10, Machine("cpu", 2, 2)) == 2
+
+
+def test_pretrained_weights_get_published_rates_and_fewer_epochs() -> None:
+    scratch, pretrained = choose(DATA, SCRATCH, CPU), choose(DATA, PRETRAINED, CPU)
+    assert pretrained.optim.lr == 0.01 * 4 / 16 and scratch.optim.lr == 0.01
+    assert scratch.schedule.epochs > pretrained.schedule.epochs >= choices.EPOCHS[0]
+    assert choose(DATA, PRETRAINED, GPU).optim.lr == 0.01
+
+
+def test_rtmdet_gets_squares_adamw_an_average_and_mosaic_in_long_runs() -> None:
+    short = choose(replace(DATA, train_images=4000), RTMDET, CPU)
+    assert short.data.short == short.data.long and short.optim.kind == "adamw" and short.optim.ema is not None
+    assert short.data.mix is not None and short.data.mix.mosaic == 0
+    long = choose(replace(DATA, train_images=50), RTMDET, CPU)
+    assert long.data.mix is not None and long.data.mix.mosaic == 1 and long.schedule.epochs >= choices.MOSAIC_EPOCHS
+
+
+@pytest.mark.parametrize("images", [1, 2, 13, 400, 100_000])
+@pytest.mark.parametrize("start", [SCRATCH, PRETRAINED, RTMDET], ids=["scratch", "pretrained", "rtmdet"])
+def test_every_choice_is_a_valid_recipe(images: int, start: Start) -> None:
+    for machine in (CPU, GPU, Machine("gpu", 4, 8)):
+        settings = choose(replace(DATA, train_images=images), start, machine)
+        recipe = Job("a", start, settings).recipe()
+        assert override(recipe, []) == recipe
+        warmup = recipe.schedule.warmup
+        steps = recipe.schedule.epochs * math.ceil(images / recipe.data.batch_size)
+        assert warmup is not None and warmup.steps <= max(1, steps // 8)
+
+
+def timed(names: tuple[str, ...] = ("plain", "distilled"), step: float = 0.5) -> list[Job]:
+    return [Job(name, SCRATCH, choose(DATA, SCRATCH, CPU), Seconds(step, 0.05, 0.01), 5.0) for name in names]
+
+
+@pytest.mark.parametrize("minutes", [5, 20, 120])
+def test_a_time_is_kept_by_equal_budgets(minutes: float) -> None:
+    said: list[str] = []
+    jobs = timed()
+    fit_time(jobs, DATA, CPU, 60 * minutes, 10.0, said.append)
+    seconds = sum(planned_seconds(job, DATA, CPU) for job in jobs)
+    assert seconds <= 0.9 * 60 * minutes
+    assert jobs[0].settings == jobs[1].settings and jobs[0].settings.schedule.max_steps is None
+    epoch = sum(planned_seconds(job, DATA, CPU) for job in timed()) / timed()[0].settings.schedule.epochs
+    assert seconds > 0.9 * 60 * minutes - 2 * epoch - 20
+    assert "about" in said[-1] and "plain" in said[-1]
+
+
+def test_a_time_too_short_for_an_epoch_trains_fewer_steps_and_says_so() -> None:
+    said: list[str] = []
+    jobs = timed()
+    fit_time(jobs, DATA, CPU, 90.0, 0.0, said.append)
+    schedule = jobs[0].settings.schedule
+    assert schedule.epochs == 1 and schedule.max_steps is not None and 1 <= schedule.max_steps < 100
+    assert (
+        f"too short for an epoch of everything, which takes 2 min: {schedule.max_steps} steps each instead" in said[0]
+    )
+    fit_time(jobs, DATA, CPU, 1.0, 0.0, said.append)
+    assert jobs[0].settings.schedule.max_steps == 1
+
+
+def test_loaders_where_loading_takes_long() -> None:
+    job = timed()[0]
+    fit_time([job], DATA, CPU, None, 0.0, print)
+    assert job.settings.data.workers == 0
+    job.seconds = Seconds(0.1, 0.01, 0.1)
+    fit_time([job], DATA, GPU, None, 0.0, print)
+    assert job.settings.data.workers == 8
+
+
+def test_a_smaller_batch_has_a_smaller_rate() -> None:
+    jobs = timed()
+    halve(jobs, CPU)
+    assert jobs[1].settings.data.batch_size == 2 and jobs[1].settings.optim.lr == 0.005
+    halve(jobs, CPU)
+    with pytest.raises(ValueError, match="one image per step does not fit"):
+        halve(jobs, CPU)
+
+
+def test_teachers_are_larger_detectors_of_the_family() -> None:
+    assert default_teacher("rtmdet_tiny_yolo") == "rtmdet_s_yolo"
+    assert default_teacher("retina_r50_pkd_swin") == default_teacher("retina_r50.coco_2x") == "retina_r101"
+    with pytest.raises(ValueError, match="write --teacher NAME"):
+        default_teacher("rtmdet_x")
+
+
+def test_norms_learn_from_scratch() -> None:
+    assert trainable_args("faster_rcnn_r18") == {"norm": "gn", "frozen_stages": 0}
+    assert trainable_args("retina_r10w16") == {}
