@@ -73,13 +73,25 @@ def compare(runs: Sequence[TrainedRun], output: Path) -> list[dict[str, Any]]:
         write_json(output / "comparison.json", rows)
         columns = list(zip(map(_title, rows), models))
         prediction_sheet(columns, runs[0].val_set).save(output / "predictions.png")
-        best = runs[-1].output / "best"
-        print(
-            f"\n{printable(text, keep=chr(10))}\n\nweights and metrics   {output.resolve()}\nimages                "
-            f"{output.resolve() / 'predictions.png'}\ndetect with one       pkdzoo predict {best} IMAGE --output out",
-            flush=True,
-        )
+        print(f"\n{printable(text, keep=chr(10))}")
+        print_where(output, runs[-1].output, images=output / "predictions.png")
     return rows
+
+
+def print_where(output: Path, run: Path, images: Path | None = None) -> None:
+    """Print where the results of finished runs are, and how to detect with them.
+
+    Args:
+        output: folder of the run, or of the comparison.
+        run: folder of the run whose student the line that detects names.
+        images: the sheet of predictions, if there is one.
+    """
+    print(f"\nweights and metrics   {output.resolve()}")
+    if images is not None:
+        print(f"images                {images.resolve()}")
+    student = run / ("best" if (run / "best").is_dir() else "last")  # without a metric there is no best
+    detect = "detect with them" if images is None else "detect with one "
+    print(f"{detect}      pkdzoo predict {student} IMAGE --output out", flush=True)
 
 
 def _same_classes(teacher: Detector, dataset: CocoDataset) -> bool:

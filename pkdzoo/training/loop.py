@@ -21,7 +21,7 @@ from torch import Tensor
 from pkdzoo.structures import Batch
 from pkdzoo.training import build, checkpoint, run_folder
 from pkdzoo.training.arguments import TrainArguments
-from pkdzoo.training.compare import TrainedRun, compare
+from pkdzoo.training.compare import TrainedRun, compare, print_where
 from pkdzoo.training.evaluate import evaluate, table, time_images
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.training.run import TrainingRun, build_parts, open_run, preflight, restore
@@ -50,6 +50,8 @@ def train_recipes(recipes: Sequence[Recipe], args: TrainArguments) -> list[Train
                 runs.append(train(recipe, args, output if single else output / recipe.name, output / "data", locks))
             if not single:
                 compare(runs, output)
+            elif runs[0].accelerator.is_main_process:
+                print_where(output, output)
     except RunStopped:
         PartialState().destroy_process_group()
         raise

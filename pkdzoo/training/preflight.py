@@ -154,7 +154,7 @@ def _describe_steps(report: Report, recipe: Recipe, processes: int, steps_per_ep
     images = batch_per_process(recipe, processes)
     lr = optim.lr * batch / optim.base_batch_size if optim.scale_lr else optim.lr
     report.lines.append(
-        f"batch     {batch} = {processes} processes x {optim.accumulate} passes x {images} images; "
+        f"batch     {batch} = processes {processes} x passes {optim.accumulate} x images {images}; "
         f"{optim.kind} at {lr:g}" + (f" ({optim.lr:g} x {batch}/{optim.base_batch_size})" if optim.scale_lr else "")
     )
     steps = planned_steps(recipe.schedule, steps_per_epoch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from recipes.benchmarks import create, evaluate, load, loss, predict, scaling, step, train
+from recipes.benchmarks import create, evaluate, load, loss, predict, scaling, step, students, train
 from recipes.benchmarks.measure import Row, Settings
 from recipes.benchmarks.scaling import Curve
 
@@ -14,6 +14,7 @@ PARTS: dict[str, Callable[[Settings], Iterator[Row | Curve]]] = {
     **{f"step-{family}": partial(step.rows, family) for family in step.TITLES},
     "train": train.rows,
     **{f"predict-{family}": partial(predict.rows, family) for family in predict.TITLES},
+    "students": students.rows,
     "load": load.rows,
     "evaluate": evaluate.rows,
     "scaling": scaling.curves,

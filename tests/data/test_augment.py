@@ -80,6 +80,17 @@ def test_images_without_objects_pass_through() -> None:
         assert done.size == (64, 64) and len(done.instances) == 0
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 40), (8, 8)])
+def test_images_that_are_smaller_than_the_mosaic(size: tuple[int, int]) -> None:
+    height, width = size
+    objects = Instances(torch.tensor([[0.0, 0.0, width, height]]), torch.tensor([2]))
+    tiny = [Sample(torch.full((3, *size), 200, dtype=torch.uint8), objects) for _ in range(3)]
+    for done in MixTransform(96, scale=(0.1, 2.0))(tiny, rng(), epoch=0, count=3):
+        assert done.size == (96, 96) and set(done.instances.labels.tolist()) <= {2}
+        boxes = done.instances.boxes
+        assert (boxes[:, 2:] > boxes[:, :2]).all() and torch.equal(boxes, boxes.clamp(0, 96))
+
+
 def test_colors_survive_the_way_to_hsv_and_back() -> None:
     image = torch.randint(0, 256, (3, 17, 23), generator=rng(), dtype=torch.uint8)
     h, s, v = rgb_to_hsv(image.float())

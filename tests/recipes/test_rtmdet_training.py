@@ -47,6 +47,26 @@ def test_a_small_rtmdet_trains_and_resumes(train, squares, tmp_path) -> None:
     assert all(torch.isfinite(torch.tensor(line["loss"])) for line in lines)
 
 
+@pytest.mark.parametrize(
+    "step", [pytest.param(2, id="while it distills", marks=pytest.mark.slow), pytest.param(4, id="after the stop")]
+)
+def test_a_method_that_ends_before_the_run_resumes(step, train, squares, tmp_path) -> None:
+    """Stopped before and after the epoch from which ``stop_epoch`` ends the distillation."""
+    changes = {
+        "distill.teacher": "rtmdet_tiny_yolo", "distill.teacher_weights": "random", "distill.teacher_args":
+        json.dumps({**SMALL, "num_classes": 6}), "distill.methods": json.dumps({"norm_cwd": {"stop_epoch": 1}}),
+        "schedule.epochs": 2,
+    }  # fmt: skip
+    parts = words(squares, tmp_path / "parts", "rtmdet_tiny_kd_s", **changes)
+    with happening(step, lambda: os.kill(os.getpid(), signal.SIGTERM)), suppress(SystemExit):
+        train(*parts)
+    train(*parts, "--resume")
+    lines = [line for line in log_lines(tmp_path / "parts") if "loss" in line]
+    assert [line["loss_norm_cwd"] > 0 for line in lines] == [line["epoch"] == 0 for line in lines]
+    train(*words(squares, tmp_path / "whole", "rtmdet_tiny_kd_s", **changes))
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
 @pytest.mark.parametrize("size", ["tiny", "s", "m", "l", "x"])
 def test_the_published_settings(size: str) -> None:
     recipe = load_recipe(f"rtmdet_{size}_300e")

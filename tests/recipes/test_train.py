@@ -61,9 +61,14 @@ def crash(train):
     return run
 
 
-def test_a_run_leaves_what_people_need(train, recipe, shapes, tmp_path) -> None:
+def test_a_run_leaves_what_people_need(train, recipe, shapes, tmp_path, capsys) -> None:
     out = tmp_path / "run"
     train(recipe, "--data", shapes, "--output", out)
+    last_lines = capsys.readouterr().out.splitlines()[-2:]
+    assert [line.split("   ")[-1].strip() for line in last_lines] == [
+        str(out),
+        f"pkdzoo predict {out}/best IMAGE --output out",
+    ]
     metrics = json.loads((out / "metrics.json").read_text())
     assert set(METRICS) <= set(metrics) and set(metrics["per_class"]) == set(CLASSES)
     assert metrics["step"] == 8 and metrics["processes"] == 1 and metrics["command"]
