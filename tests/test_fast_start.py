@@ -30,6 +30,8 @@ SIMPLE = {
             ["info", "retina_r50_pkd_swin.coco_2x", "--json"],
             ["info", "retina_r5O"],
             ["train", "--help"],
+            ["distill", "--help"],
+            ["doctor", "--help"],
             ["predict", "--help"],
             ["eval", "--help"],
             ["data", "check", "--help"],

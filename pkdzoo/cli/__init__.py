@@ -21,6 +21,7 @@ from pkdzoo.cli.convert import CONVERT
 from pkdzoo.cli.data import CHECK, PREVIEW
 from pkdzoo.cli.data import CONVERT as CONVERT_DATA
 from pkdzoo.cli.distill import DISTILL
+from pkdzoo.cli.doctor import DOCTOR
 from pkdzoo.cli.evaluate import EVAL
 from pkdzoo.cli.export import EXPORT
 from pkdzoo.cli.models import INFO, LIST
@@ -42,6 +43,7 @@ VERBS: dict[str, Verb | dict[str, Verb]] = {
     "convert": CONVERT,
     "export": EXPORT,
     "push": PUSH,
+    "doctor": DOCTOR,
     "data": {"check": CHECK, "convert": CONVERT_DATA, "preview": PREVIEW},
 }
 EXPECTED = (ValueError, OSError, ImportError, DownloadError, UploadError)  # their messages need no traceback
