@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from pkdzoo.data import CocoDataset
+from pkdzoo.evaluation.saved_detections import DETECTIONS
 from pkdzoo.models._registry import folder_of
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
@@ -21,6 +22,8 @@ from pkdzoo.training.run_table import COLUMNS, is_teacher
 from pkdzoo.training.sheet import prediction_sheet
 from pkdzoo.utils.files import write_json
 from pkdzoo.utils.text import printable
+
+TEACHER_DETECTIONS = f"teacher_{DETECTIONS}"
 
 
 @dataclass
@@ -64,7 +67,8 @@ def compare(runs: Sequence[TrainedRun], output: Path) -> list[dict[str, Any]]:
     distilled = next((run for run in runs if run.teacher is not None), None)
     if distilled is not None and distilled.teacher is not None and _same_classes(distilled.teacher, distilled.val_set):
         teacher = distilled.teacher.to(distilled.accelerator.device)
-        metrics = evaluate(teacher, distilled.val_loader, distilled.val_set, distilled.accelerator)
+        saved = output / TEACHER_DETECTIONS
+        metrics = evaluate(teacher, distilled.val_loader, distilled.val_set, distilled.accelerator, save=saved)
         rows.insert(0, _row(teacher.name, "teacher", metrics))
         models.insert(0, teacher)
     add_gap(rows)

@@ -18,6 +18,7 @@ import torch
 from accelerate import PartialState, skip_first_batches
 from torch import Tensor
 
+from pkdzoo.evaluation.saved_detections import DETECTIONS
 from pkdzoo.structures import Batch
 from pkdzoo.training import build, checkpoint, run_folder
 from pkdzoo.training.arguments import TrainArguments
@@ -175,7 +176,8 @@ def evaluate_and_export(run: TrainingRun) -> None:
     recipe, progress, monitor, val_set = run.recipe, run.progress, run.monitor, run.parts.val_set
     model, epoch = run.evaluated_model, progress.epoch + 1
     with monitor.paused():
-        run.metrics = metrics = evaluate(model, run.val_loader, val_set, run.accelerator)
+        saved = run.output / DETECTIONS
+        run.metrics = metrics = evaluate(model, run.val_loader, val_set, run.accelerator, save=saved)
     better = checkpoint.record_metric(progress, metrics[recipe.logging.best])
     monitor.write_line({"step": progress.step, "epoch": epoch, **metrics})
     monitor.print(f"epoch {epoch} of {recipe.schedule.epochs}\n{table(metrics, per_class=False)}")

@@ -5,6 +5,7 @@ OUTPUT/run.json           command, versions, hardware, teacher
 OUTPUT/data               generated images, if the recipe generates its data
 OUTPUT/log.jsonl          one line every few steps, and one per evaluation
 OUTPUT/metrics.json       metrics of the last evaluation; best/metrics.json has those of the best
+OUTPUT/detections.safetensors  detections of the last evaluation, and OUTPUT/report.html, which is made from them
 OUTPUT/checkpoints/step_N everything that a resumed run needs, see checkpoint.py
 OUTPUT/last, OUTPUT/best  the student: model.safetensors and config.json
 OUTPUT/.lock              locked while the run is active
@@ -31,6 +32,7 @@ from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
 from pkdzoo.evaluation import write_metrics
+from pkdzoo.evaluation.saved_detections import DETECTIONS
 from pkdzoo.hub.files import TENSORS
 from pkdzoo.models.detector import Detector
 from pkdzoo.training import checkpoint
@@ -43,9 +45,12 @@ from pkdzoo.version import __version__
 LOCK = ".lock"
 LOCK_TIMEOUT = 8.0  # seconds: loader processes of a killed run share its lock, and check every 5 s whether it is gone
 # What a run writes to besides generated data, and the temporary files of its atomic writes.
-WRITTEN = ("checkpoints", "last", "best", "recipe.json", "run.json", "metrics.json", "log.jsonl", LOCK)
+WRITTEN = (
+    "checkpoints", "last", "best", "recipe.json", "run.json", "metrics.json", "log.jsonl", DETECTIONS, "report.html",
+    LOCK,
+)  # fmt: skip
 TEMPORARY = re.compile(  # atomic writes: ours, and those of safetensors
-    r"\.(recipe|run|metrics|log|model|config)\.[a-z0-9_]{8}\.(json|jsonl|safetensors)|\.tmp\w{6}"
+    r"\.(recipe|run|metrics|log|model|config|detections|report)\.[a-z0-9_]{8}\.(json|jsonl|safetensors|html)|\.tmp\w{6}"
 )
 
 
