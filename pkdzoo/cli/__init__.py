@@ -27,6 +27,7 @@ from pkdzoo.cli.export import EXPORT
 from pkdzoo.cli.models import INFO, LIST
 from pkdzoo.cli.predict import PREDICT
 from pkdzoo.cli.push import PUSH
+from pkdzoo.cli.report import REPORT_VERB
 from pkdzoo.cli.train import TRAIN
 from pkdzoo.hub.errors import DownloadError, UploadError
 from pkdzoo.utils.text import printable
@@ -40,6 +41,7 @@ VERBS: dict[str, Verb | dict[str, Verb]] = {
     "predict": PREDICT,
     "eval": EVAL,
     "compare": COMPARE,
+    "report": REPORT_VERB,
     "convert": CONVERT,
     "export": EXPORT,
     "push": PUSH,

@@ -65,35 +65,54 @@ class Matches:
             result.append((rows, image[rows], owner[own]))
         return result
 
-    def precision(self, weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        """(10, 101, C) precision at each IoU, recall and class; NaN for a class without objects.
-
-        Args:
-            weights: (n,) how often each image counts; None counts each once.
-        """
-        weights = np.ones(len(self.image_ids)) if weights is None else weights
+    @cached_property
+    def precision(self) -> NDArray[np.float64]:
+        """(10, 101, C) precision at each IoU, recall and class; NaN for a class without objects."""
         result = np.full((len(IOUS), len(RECALLS), len(self.category_ids)), np.nan)
-        for number, (rows, images, owners) in enumerate(self.classes):
-            objects = float(weights[owners].sum())
-            if objects:
-                result[:, :, number] = _interpolated(self.status[:, rows], weights[images], objects)
+        for number, (rows, _, owners) in enumerate(self.classes):
+            if len(owners):
+                hits, precision = _enveloped(self.status[:, rows], np.ones(len(rows)))
+                result[:, :, number] = _interpolated(hits / len(owners), precision)
         return result
 
-    def ap(self, weights: NDArray[np.float64] | None = None) -> float | None:
+    def ap(self) -> float | None:
         """AP in percent; None without an object."""
-        precision = self.precision(weights)
-        return None if np.isnan(precision).all() else 100 * float(np.nanmean(precision))
+        return None if np.isnan(self.precision).all() else 100 * float(np.nanmean(self.precision))
+
+    def weighted_ap(self, weights: NDArray[np.float64]) -> float | None:
+        """AP in percent with another number of each image; None without an object.
+
+        It equals :meth:`ap` for weights of 1 up to rounding: a recall that is a whole percent up to rounding may be
+        counted on the other side.
+
+        Args:
+            weights: (n,) how often each image counts.
+        """
+        aps = []
+        for rows, images, owners in self.classes:
+            objects = float(weights[owners].sum())
+            if objects:
+                hits, precision = _enveloped(self.status[:, rows], weights[images])
+                reached = np.floor(hits * (100 / objects) + 1e-9) + 1
+                new = np.diff(reached, axis=1, prepend=0.0)  # of the 101 recalls, those that a detection reaches first
+                aps.append(float((precision * new).sum()) / (len(IOUS) * len(RECALLS)))
+        return 100 * sum(aps) / len(aps) if aps else None
 
 
-def _interpolated(status: NDArray[np.int8], weights: NDArray[np.float64], objects: float) -> NDArray[np.float64]:
-    """(10, 101) precision of the detections of a class by recall, as pycocotools interpolates it."""
+def _enveloped(
+    status: NDArray[np.int8], weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(10, D) right detections up to each one, and the highest precision from there on."""
     hits = np.cumsum((status == RIGHT) * weights, axis=1)
-    misses = np.cumsum((status == WRONG) * weights, axis=1)
-    total = hits + misses
+    total = hits + np.cumsum((status == WRONG) * weights, axis=1)
     precision = np.divide(hits, total, out=np.zeros_like(hits), where=total > 0)
-    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    result = np.zeros((len(status), len(RECALLS)))
-    for iou, recall in enumerate(hits / objects):
+    return hits, np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+
+
+def _interpolated(recalls: NDArray[np.float64], precision: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(10, 101) precision by recall, as pycocotools interpolates it."""
+    result = np.zeros((len(recalls), len(RECALLS)))
+    for iou, recall in enumerate(recalls):
         places = np.searchsorted(recall, RECALLS, side="left")
         inside = places < len(recall)
         result[iou, inside] = precision[iou, places[inside]]
@@ -134,7 +153,7 @@ def paired_difference(one: Matches, other: Matches, seed: int = 0) -> Difference
     values = []
     for _ in range(int(min(SAMPLES, max(LEAST_SAMPLES, WORK / max(work, 1))))):
         weights = np.bincount(rng.integers(0, images, images), minlength=images).astype(np.float64)
-        drawn = one.ap(weights), other.ap(weights)
+        drawn = one.weighted_ap(weights), other.weighted_ap(weights)
         if drawn[0] is not None and drawn[1] is not None:
             values.append(drawn[0] - drawn[1])
     low, high = np.percentile(values, [2.5, 97.5]) if values else (np.nan, np.nan)

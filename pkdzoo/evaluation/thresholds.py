@@ -136,8 +136,10 @@ def pairs_of_images(truth: dict[str, Any], found: dict[str, NDArray[Any]], iou: 
     """
     if not len(found["score"]) or not len(truth["image_id"]):
         return []
-    one_class = [{**part, "category_id": np.zeros(len(part["image_id"]), np.int64)} for part in (truth, found)]
-    rows, objects, overlaps = _pairs(*one_class, *_groups(*one_class), iou)
+    objects_of_one = {**truth, "category_id": np.zeros(len(truth["image_id"]), np.int64)}
+    found_of_one = {**found, "category_id": np.zeros(len(found["image_id"]), np.int64)}
+    groups = _groups(objects_of_one, found_of_one)
+    rows, objects, overlaps = _pairs(objects_of_one, found_of_one, *groups, iou)
     order = np.lexsort((-overlaps, rows))
     return list(zip(rows[order].tolist(), objects[order].tolist()))
 

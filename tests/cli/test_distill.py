@@ -71,6 +71,9 @@ def test_a_run_leaves_three_detectors_and_a_comparison(finished: tuple[Path, str
     differing = {key for key in plain if plain[key] != distilled[key]}
     assert differing == {"name", "distill"}  # equal budgets
     assert "gap closed" in said and (folder / "predictions.png").is_file()
+    page = (folder / "report.html").read_text()
+    assert "Validation images" in page and page.count("data:image/jpeg") == 3
+    assert f"report    {folder / 'report.html'}" in said
 
 
 def test_the_recipe_file_says_how_it_is_trained_and_holds_what_was_trained(capsys, finished, tmp_path) -> None:
@@ -100,6 +103,7 @@ def test_a_folder_of_the_right_classes_teaches_as_it_is(finished, photos, tmp_pa
     assert list(result.plan.recipes) == ["distilled"] and not (tmp_path / "runs" / "teachers").exists()
     assert result.teacher.name == "fcos_r10w16" and result.plain is None
     assert result.student.label_names == CLASSES
+    assert result.report(tmp_path / "again.html", pictures=False).stat().st_size > 10_000
     assert result.metrics["AP"] == json.loads((result.folder / "distilled" / "metrics.json").read_text())["AP"]
 
 

@@ -80,10 +80,10 @@ def test_ap_is_that_of_pycocotools(root: Path, noise: float) -> None:
     metrics = saved(root, 3, noise)[1]
     matches = matches_of(root, 3, noise)
     assert matches.ap() == pytest.approx(metrics["AP"], abs=1e-9)
-    by_class = 100 * np.nanmean(matches.precision(), axis=(0, 1))
+    by_class = 100 * np.nanmean(matches.precision, axis=(0, 1))
     expected = [metrics["per_class"][name] for name in saved(root, 3, noise)[0].label_names]
     assert by_class.tolist() == pytest.approx(expected, abs=1e-9)
-    assert 100 * np.nanmean(matches.precision()[0]) == pytest.approx(metrics["AP50"], abs=1e-9)
+    assert 100 * np.nanmean(matches.precision[0]) == pytest.approx(metrics["AP50"], abs=1e-9)
 
 
 def test_an_image_that_counts_twice_is_an_image_that_is_there_twice(root: Path) -> None:
@@ -99,8 +99,9 @@ def test_an_image_that_counts_twice_is_an_image_that_is_there_twice(root: Path) 
             more = [matches.image_ids[2] if name == "image_id" else column[k] for k in again]
             columns[name] = np.array([column[k] for k in kept] + more)
     twice = Matches(content, found, matches.image_ids, matches.category_ids)
-    assert matches.ap(weights) == pytest.approx(twice.ap(), abs=1.0)  # ties between the two copies have another order
-    assert matches.ap(np.ones(12)) == matches.ap()
+    assert matches.weighted_ap(weights) == pytest.approx(twice.ap(), abs=1.0)  # ties of the copies have another order
+    assert matches.weighted_ap(np.ones(12)) == pytest.approx(matches.ap(), abs=0.2)
+    assert matches.weighted_ap(np.zeros(12)) is None
 
 
 def test_a_difference_has_an_interval(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

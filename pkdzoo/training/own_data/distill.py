@@ -28,6 +28,7 @@ from pkdzoo.training.own_data.result import Run
 from pkdzoo.training.own_data.settings import Machine
 from pkdzoo.training.provenance import read_json_object
 from pkdzoo.training.recipe import Recipe
+from pkdzoo.training.report.page import REPORT, update_report
 from pkdzoo.training.signals import RunStopped
 from pkdzoo.utils.files import write_json
 from pkdzoo.utils.text import printable
@@ -166,7 +167,11 @@ def train_all(plan: Plan, args: DistillArguments) -> list[TrainedRun]:
             run = train(with_same_teacher(recipe, place), train_arguments(args, plan, place), place, folder, locks)
             if name != TEACHER:
                 runs.append(run)
+                if run.accelerator.is_main_process:
+                    update_report(folder, light=True)
         compare(runs, folder)
+        if runs[0].accelerator.is_main_process:
+            update_report(folder, light=False)
     return runs
 
 
@@ -213,5 +218,5 @@ def finish(plan: Plan, args: DistillArguments, runs: list[TrainedRun], seconds: 
     if state.is_main_process:
         command = shlex.join(["pkdzoo", *sys.argv[1:]])
         write_json(args.folder / "run.json", {**run_folder.about(state.num_processes), "command": command})
-        say(f"took      {duration(seconds)}")
+        say(f"report    {(args.folder / REPORT).resolve()}\ntook      {duration(seconds)}")
     state.destroy_process_group()

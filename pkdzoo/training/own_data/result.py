@@ -10,6 +10,7 @@ from pkdzoo.models.detector import Detector
 from pkdzoo.training.evaluate import open_detector
 from pkdzoo.training.own_data.plan import DISTILLED, PLAIN, Plan
 from pkdzoo.training.provenance import read_json_object
+from pkdzoo.training.report.page import write_report
 
 
 class Run:
@@ -45,6 +46,10 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """Metrics of the distilled student after its last epoch, in percent."""
         return read_json_object(self.folder / DISTILLED / "metrics.json")
+
+    def report(self, target: str | Path | None = None, pictures: bool = True) -> Path:
+        """Write the report again, as :func:`pkdzoo.training.report.page.write_report`, and return its file."""
+        return write_report([self.folder], target, pictures)
 
     def __repr__(self) -> str:
         ap = self.metrics.get("AP")
