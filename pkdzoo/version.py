@@ -1,3 +1,3 @@
-"""The one place that knows the version."""
+"""The version of pkdzoo; the packaging reads it from here."""
 
 __version__ = "0.1.0"

@@ -1,7 +1,9 @@
 """Detect objects with an ONNX file of ``pkdzoo export``; needs only onnxruntime, numpy and PIL.
 
-python recipes/onnx_infer.py retina_r50.onnx street.jpg             # one JSON line per detection, xyxy in pixels
-python recipes/onnx_infer.py retina_r50.onnx street.jpg 0.5         # with scores above 0.5 (default: 0.3)
+It is launched with a file and an image:
+
+    python recipes/onnx_infer.py retina_r50.onnx street.jpg             # one JSON line per detection, xyxy in pixels
+    python recipes/onnx_infer.py retina_r50.onnx street.jpg 0.5         # with scores above 0.5 (default: 0.3)
 """
 
 import json

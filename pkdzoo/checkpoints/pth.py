@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from pkdzoo.checkpoints.opcodes import check_opcodes
-from pkdzoo.checkpoints.unpickler import SafeUnpickler, Storage, TensorSpec, UnknownObject, printable
+from pkdzoo.checkpoints.unpickler import SafeUnpickler, Storage, TensorSpec, UnknownObject
+from pkdzoo.utils.text import printable
 
 __all__ = ["UnknownObject", "read_pth"]
 
@@ -69,7 +70,7 @@ def read_pth(path: Path, optimizer: bool = False) -> Any:
 
 def short_message(error: Exception) -> str:
     """The message of an error, which can contain parts of the file."""
-    return printable(str(error) or type(error).__name__, 300)
+    return printable((str(error) or type(error).__name__)[:300])
 
 
 # -- the two containers ----------------------------------------------------------------------------------------------

@@ -16,8 +16,11 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from pkdzoo.utils.text import printable
+
 MAX_DIMENSIONS = 64  # as torch's own limit for most operations
 MAX_NAMES = 10_000  # classes and functions of one pickle
+MAX_NAME = 100  # characters of one name that messages contain
 MAX_TENSORS = 100_000
 MAX_REPEATED = 1 << 24  # elements of all tensors that repeat the elements of their storages, e.g. by expand()
 
@@ -186,7 +189,8 @@ class SafeUnpickler(pickle.Unpickler):
         if key not in self._names:
             if len(self._names) >= MAX_NAMES:
                 raise ValueError(f"it names more than {MAX_NAMES} classes and functions: save only the state_dict()")
-            self._names[key] = self._replacement(printable(SAME_MODULE.get(module, module)), printable(name))
+            shown = (printable(text[:MAX_NAME]) for text in (SAME_MODULE.get(module, module), name))
+            self._names[key] = self._replacement(*shown)
         return self._names[key]
 
     def _replacement(self, module: str, name: str) -> Any:
@@ -298,8 +302,3 @@ def unknown_class(module: str, name: str) -> type[UnknownObject]:
 def refuse(name: str) -> None:
     """Raise ValueError for a call that is not allowed."""
     raise ValueError(f"it calls {name}, which could run code: do not trust this file")
-
-
-def printable(text: str, limit: int = 100) -> str:
-    """A text of a file for a message: control characters are escaped, and it is at most ``limit`` characters long."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:limit])

@@ -18,7 +18,7 @@ def eval_arguments(parser: Parser) -> None:
     files = "; or detections: a COCO results file (.json) of any program, or a file of 'predict --save'"
     add_detector(parser, files, device=False)
     default = "(default: %(default)s)"
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="data set in the layout of COCO, VOC or YOLO")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="data set in a layout of docs/own_data.md")
     parser.add_argument("--split", default="val", metavar="NAME", help=f"split of the data set {default}")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="annotation file, if it is elsewhere")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="image folder, if it is elsewhere")

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pkdzoo.data.transforms import RandomFlip, Sample, integer, random_window, resize_sample, uniform
+from pkdzoo.ops.boxes import clip_boxes
 from pkdzoo.structures import Instances
 
 GRAY = 114  # the gray level of RTMDet's padding
@@ -169,8 +170,7 @@ def paste(canvas: Tensor, part: Sample, left: int, top: int) -> Instances:
 
 def visible(instances: Instances, size: tuple[int, int]) -> Instances:
     """Objects clipped to an image of ``size`` (height, width); those of which nothing is left are dropped."""
-    boxes = instances.boxes
-    clipped = torch.stack((boxes[:, 0::2].clamp(0, size[1]), boxes[:, 1::2].clamp(0, size[0])), 2).flatten(1)
+    clipped = clip_boxes(instances.boxes, size)
     return replace(instances, boxes=clipped)[(clipped[:, 2:] > clipped[:, :2]).all(1)]
 
 

@@ -1,4 +1,4 @@
-"""A quick look at all images of a data set before a run, so that a damaged one does not end the run hours later."""
+"""A quick check of all images of a data set before a run, so that a damaged one does not end the run hours later."""
 
 from __future__ import annotations
 

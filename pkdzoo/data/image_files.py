@@ -116,7 +116,7 @@ def upright(image: Image.Image, size: tuple[int, int] | None = None) -> Image.Im
 
 
 def exif_transpose_of(image: Image.Image) -> Image.Transpose | None:
-    """What the EXIF tag of an image asks for; None for an upright image, and for a tag that cannot be read."""
+    """How to turn an image as its EXIF tag says; None for an upright image, and for a tag that cannot be read."""
     with _without_xmp(image):
         try:
             return TRANSPOSES.get(image.getexif().get(ORIENTATION, 1))

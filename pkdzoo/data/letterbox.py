@@ -22,7 +22,7 @@ DIVISOR = 32  # sides of a canvas are multiples of the coarsest stride
 
 
 class Placement(NamedTuple):
-    """Where an image comes to lie.
+    """Size and position of an image on a canvas.
 
     Attributes:
         size: (height, width) of the scaled image in pixels.

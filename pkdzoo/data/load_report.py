@@ -64,7 +64,7 @@ class LoadReport:
     def reasons(self) -> str:
         """What was left out or looks wrong, one clause each; empty where there is nothing to report."""
         left_out = "left out" if self.dropped_empty else "kept"
-        # a few areas differ in any large data set; of more the numbers of an evaluation are others
+        # a few areas differ in any large data set; more of them change the numbers of an evaluation
         other_areas = self.other_areas if self.other_areas > 0.01 * self.boxes else 0
         crowd_only = quote_some(self.crowd_only)
         clauses = (

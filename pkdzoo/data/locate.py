@@ -9,7 +9,7 @@ from pkdzoo.data.formats.base import split_of
 from pkdzoo.data.formats.coco_folders import find_images, list_folder
 from pkdzoo.data.formats.read import TABLE, accepted_trees, annotations_of, find_format, format_of
 
-ONE_FOLDER = ("coco", "roboflow")  # formats whose image folder may be given apart
+ONE_FOLDER = ("coco", "roboflow")  # formats whose image folder may be given separately
 
 
 def find_split(

@@ -181,7 +181,7 @@ def draw_image(height: int, width: int, rng: Rng) -> tuple[ImageArray, list[tupl
         owner[window][shape.mask] = len(shapes)
         first, second = _colors(shape.label, image[window][shape.mask].mean(0), rng)
         paint = _texture(shape.mask.shape[0], shape.mask.shape[1], first, second, rng)
-        strength = np.float32(rng.uniform(0.8, 1.0))  # the background shines through
+        strength = np.float32(rng.uniform(0.8, 1.0))  # the background stays visible through the shape
         patch = image[window]
         patch[shape.mask] += strength * (paint - patch)[shape.mask]
         shapes.append(shape)

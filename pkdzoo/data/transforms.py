@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as F
 
+from pkdzoo.ops.boxes import clip_boxes
 from pkdzoo.structures import Instances
 
 FLOAT_LIMIT = 32_000_000  # pixels of source or result; above it the resize stays in uint8
@@ -133,7 +134,7 @@ def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
     height, width = sample.size
     factors = (size[1] / width, size[0] / height)
     boxes = sample.instances.boxes * torch.tensor(factors * 2)
-    boxes = torch.stack((boxes[:, 0::2].clamp(0, size[1]), boxes[:, 1::2].clamp(0, size[0])), 2).flatten(1)
+    boxes = clip_boxes(boxes, size)
     masks = sample.instances.masks
     if masks is not None and masks.shape[-2:] != size:
         masks = _resize_masks(masks, size)
@@ -144,6 +145,7 @@ def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
 
 
 def uniform(rng: torch.Generator) -> float:
+    """A random number in 0..1, drawn uniformly."""
     return float(torch.rand((), generator=rng))
 
 
@@ -335,7 +337,7 @@ def random_window(sample: Sample, height: int, width: int, keep: float, rng: tor
     left = integer(0, sample.size[1] - width, rng)
     old = sample.instances.boxes
     boxes = old - torch.tensor([left, top, left, top])
-    boxes = torch.stack((boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)), 2).flatten(1)
+    boxes = clip_boxes(boxes, (height, width))
     sides = boxes[:, 2:] - boxes[:, :2]
     whole = (old[:, 2:] - old[:, :2]).prod(1)
     inside = (sides >= 1).all(1) & (sides.prod(1) >= keep * whole)
@@ -377,6 +379,3 @@ def eval_transform(short: int = 800, long: int = 1333) -> Compose:
         (800, 1200)
     """
     return Compose([Resize(short, long)])
-
-
-eval_transform.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it because of its name

@@ -104,7 +104,7 @@ def _read_split(split: str, path: Path, images: Path) -> tuple[SplitReport, Anno
 
 
 def check_use(part: SplitReport, annotations: Annotations, classes: list[str] | None) -> None:
-    """Ask the reader of training and evaluation whether it refuses annotations in which no other error was found.
+    """Read annotations without other errors as training and evaluation do; what is refused there becomes an error.
 
     Args:
         part: report of the split.

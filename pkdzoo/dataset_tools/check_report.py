@@ -12,7 +12,7 @@ CLASSES_SHOWN = 30  # rows of the class table
 
 @dataclass
 class Finding:
-    """One kind of problem, or of what may be one.
+    """A kind of problem that was found: an error, or a warning.
 
     Attributes:
         what: description.

@@ -2,7 +2,7 @@
 
 Images of one source are copies (Roboflow names them ``NAME_jpg.rf.HASH.jpg``), files with equal bytes, and frames of
 one video (``street_0001.jpg``, ``street_0002.jpg``, or numbers in a folder of their own). A detector that was trained
-on one of them knows the others, and its validation score is too high.
+on one of them has seen the others, and its validation score is too high.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pkdzoo.data.image_files import UnreadableImage, open_image
 from pkdzoo.data.locate import find_split
 from pkdzoo.inference.draw import draw_detections
 
-GROUND, INK = (40, 40, 40), (235, 235, 235)
+BACKGROUND, TEXT = (40, 40, 40), (235, 235, 235)
 MARGIN, LINE = 6, 18  # pixels: space around a tile, height of the text line below it
 
 
@@ -84,7 +84,7 @@ def _tile(
     try:
         image = open_image(path, size=size)
     except UnreadableImage as error:
-        drawn = Image.new("RGB", (tile, tile // 2), GROUND)
+        drawn = Image.new("RGB", (tile, tile // 2), BACKGROUND)
         reason = _wrapped(error.reason, font, tile)
         ImageDraw.Draw(drawn).multiline_text((MARGIN, MARGIN), reason, fill=(255, 120, 120), font=font)
     else:
@@ -96,11 +96,11 @@ def _tile(
         drawn = draw_detections(
             small, xyxy[kept].astype(np.float32), [labels[k] for k in kept], [captions[k] for k in kept]
         )
-    sheet = Image.new("RGB", (tile, drawn.height + LINE), GROUND)
+    sheet = Image.new("RGB", (tile, drawn.height + LINE), BACKGROUND)
     sheet.paste(drawn, ((tile - drawn.width) // 2, 0))
     while font.getlength(name) > tile and len(name) > 1:
         name = name[1:]  # the end of the path differs between images
-    ImageDraw.Draw(sheet).text((2, drawn.height + 2), name, fill=INK, font=font)
+    ImageDraw.Draw(sheet).text((2, drawn.height + 2), name, fill=TEXT, font=font)
     return sheet
 
 
@@ -118,7 +118,7 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
 def _sheet(tiles: list[Image.Image], columns: int, tile: int) -> Image.Image:
     rows = [tiles[k : k + columns] for k in range(0, len(tiles), columns)]
     heights = [max(image.height for image in row) + MARGIN for row in rows]
-    sheet = Image.new("RGB", (len(rows[0]) * (tile + MARGIN) + MARGIN, sum(heights) + MARGIN), GROUND)
+    sheet = Image.new("RGB", (len(rows[0]) * (tile + MARGIN) + MARGIN, sum(heights) + MARGIN), BACKGROUND)
     for k, row in enumerate(rows):
         for j, image in enumerate(row):
             sheet.paste(image, (MARGIN + j * (tile + MARGIN), MARGIN + sum(heights[:k])))

@@ -48,7 +48,7 @@ class DistillMethod(nn.Module):
     """Base class of distillation methods.
 
     The constructor of a subclass takes ``(student, teacher, **options)``, reads the properties of both detectors that
-    it needs, and refuses pairs that it can't work with. It must not store either of them. Its options are the keywords
+    it needs, and refuses pairs that it cannot work with. It must not store either of them. Its options are the keywords
     of a recipe, so they are plain values with published defaults.
 
     Attributes:
@@ -58,7 +58,7 @@ class DistillMethod(nn.Module):
         logs: values of the last pass to log, without gradient.
         progress: progress of the training run; the Distiller keeps it up to date.
         stop_epoch: number of epochs, counted from the first, with this method; None means all. A method that has this
-            option asks ``has_ended`` and then returns ``zero_loss``.
+            option checks ``has_ended`` and then returns ``zero_loss``.
 
     Example:
         >>> import pkdzoo
@@ -213,7 +213,7 @@ def by_family(table: Mapping[str, T], detector: Detector, otherwise: T) -> T:
     """The entry of a table of published settings for a detector.
 
     Args:
-        table: keys are names of detector classes (``RetinaNet``), or ``two_stage``; methods don't import families.
+        table: keys are names of detector classes (``RetinaNet``), or ``two_stage``; methods do not import families.
         detector: its class and the classes it derives from are looked up.
         otherwise: the result for families that are not in the table.
     """
@@ -233,7 +233,7 @@ def require_logits(model: Detector, method: str) -> None:
 
 
 def require_same_heads(student: Detector, teacher: Detector, method: str) -> None:
-    """Refuse pairs whose class logits can't be compared one by one: other kinds, strides, priors or classes."""
+    """Refuse pairs whose class logits cannot be compared one by one: other kinds, strides, priors or classes."""
     for model in (student, teacher):
         require_logits(model, method)
     if student.two_stage != teacher.two_stage:

@@ -27,11 +27,11 @@ class Distiller(Task):
         student: detector that learns.
         teacher: detector or :class:`pkdzoo.Teacher`; it is frozen and stays in eval mode.
         methods: options by name of a method (an empty dict means the published settings), or a method that is built
-            already. Every method has the option ``schedule``: ``constant``, ``warmup:N``, ``decay`` or
-            ``epoch_decay`` (see :func:`pkdzoo.distill.base.schedule_factor`).
+            already. Every method has the option ``schedule``: ``constant``, ``warmup:N``, ``delay:N``, ``decay``
+            or ``epoch_decay`` (see :func:`pkdzoo.distill.base.schedule_factor`).
 
     Raises:
-        ValueError: for an unknown method or option, and for pairs that a method can't work with.
+        ValueError: for an unknown method or option, and for pairs that a method cannot work with.
 
     Example:
         >>> import torch, pkdzoo

@@ -1,7 +1,7 @@
 """Start a student with copies of its teacher's parts, and freeze parts.
 
 The PKD paper (A.2) copies the teacher's neck and head into students with the same head structure; its released
-configurations don't, so it is an option here. It also expresses the paper's table 1: a head that is trained
+configurations do not, so it is an option here. It also expresses the paper's table 1: a head that is trained
 on another detector's frozen backbone and neck, ``inherit=("backbone", "neck")`` with ``freeze`` of the same.
 """
 

@@ -54,7 +54,7 @@ def rectangles(corners: Tensor, size: tuple[int, int]) -> Tensor:
 def object_mask(objects: Sequence[Instances], size: tuple[int, int], stride: float) -> Tensor:
     """1 where a location overlaps a box: (B, 1, h, w) float.
 
-    A box covers ``floor(x1 / stride) .. ceil(x2 / stride)``. The papers that use such a mask don't state the rounding.
+    A box covers ``floor(x1 / stride) .. ceil(x2 / stride)``. The papers that use such a mask do not state the rounding.
     """
     masks = [rectangles(covered_locations(o.boxes, stride), size).any(dim=0) for o in objects]
     return torch.stack(masks)[:, None].float()

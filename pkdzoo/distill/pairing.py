@@ -129,7 +129,7 @@ def match_levels(
         most: largest number of pairs where ``levels`` is None; None means no limit.
 
     Raises:
-        ValueError: when the pyramids can't be paired; the message has both shapes.
+        ValueError: when the pyramids cannot be paired; the message has both shapes.
     """
     check_choice("pair", pair, PAIR_BY)
     if levels is not None and levels < 1:
@@ -232,7 +232,7 @@ class PyramidPairs(nn.Module):
         projections: one module per pair; ``nn.Identity`` where nothing is projected.
 
     Raises:
-        ValueError: for an unknown choice, or pyramids that can't be paired.
+        ValueError: for an unknown choice, or pyramids that cannot be paired.
 
     Example:
         >>> import pkdzoo, torch

@@ -84,7 +84,7 @@ def register_method(name: str, cls: Callable[..., DistillMethod]) -> None:
     if name in METHODS:
         raise ValueError(f"there is a method {name!r} already: choose another name")
     if not name.isidentifier():
-        raise ValueError(f"{name!r} can't be a method's name: letters, digits and underscores only")
+        raise ValueError(f"{name!r} cannot be a method's name: letters, digits and underscores only")
     METHODS[name] = cls
 
 

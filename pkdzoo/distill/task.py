@@ -44,24 +44,24 @@ class Task(nn.Module):
         return {}
 
     def set_progress(self, step: int = 0, total: int = 1, epoch: int = 0, epochs: int = 1) -> None:
-        """Sets the progress of training; nothing depends on it by default.
+        """Set the progress of training; nothing depends on it by default.
 
         Args:
             step: optimizer steps done.
             total: optimizer steps of the whole run.
             epoch: epochs done.
-            epochs: of the whole run.
+            epochs: epochs of the whole run.
         """
 
     def set_epoch(self, epoch: int) -> None:
-        """Passes the epoch, counted from 0, to the student, whose targets may depend on it."""
+        """Pass the epoch, counted from 0, to the student, whose targets may depend on it."""
         self.student.set_epoch(epoch)
 
     def on_epoch_start(self, epoch: int, loader: Iterable[Batch]) -> None:
-        """Prepares an epoch, e.g. collects prototypes; does nothing by default.
+        """Prepare an epoch, e.g. collect prototypes. Nothing is done by default.
 
         Args:
-            epoch: counted from 0.
+            epoch: number of the epoch, counted from 0.
             loader: the training batches; it may be iterated over.
         """
 

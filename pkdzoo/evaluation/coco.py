@@ -264,9 +264,10 @@ def _backend(name: str) -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def _garbage_collector_off() -> Iterator[None]:
-    """Turn the garbage collector off: the dict and list of each detection would start it again and again, and each time
-    it walks over all of them and all of torch, which takes as long as the evaluation. Nothing here has reference
-    cycles.
+    """Turn the garbage collector off; nothing here has reference cycles.
+
+    The dict and list of each detection would start it again and again, and each time it walks over all of them and all
+    of torch, which takes as long as the evaluation.
     """
     was_enabled = gc.isenabled()
     gc.disable()

@@ -51,7 +51,7 @@ class AnnotationFile:
         self.file_names = [columns.file_name(k) for k in range(len(columns.image_ids))]
 
     def ground_truth(self, segmentations: bool = False) -> dict[str, Any]:
-        """See ``GroundTruth``."""
+        """The objects of all images; see :meth:`GroundTruth.ground_truth`."""
         columns = read_annotations(self.path, segmentations=True) if segmentations else self.columns
         return objects_of(columns, self.image_ids, self.sizes, self.label_to_coco_id, self.path)
 
@@ -88,8 +88,9 @@ class FileNameIndex:
             self.by_last.setdefault(parts[-1], []).append(parts)
 
     def find(self, name: str) -> int:
-        """The id of an image: of the longest name in the data set that ``name`` ends with, or the only one that ends
-        with ``name``.
+        """The id of an image.
+
+        It is the image with the longest name that ``name`` ends with, or the only one whose name ends with ``name``.
 
         Raises:
             ValueError: no image or several images have this name.

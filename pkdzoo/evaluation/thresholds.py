@@ -1,6 +1,6 @@
 """Precision, recall and F1 of the detections above a threshold, and the threshold at which F1 is highest.
 
-AP describes a detector at all thresholds. Who uses one needs a single threshold, and wants to know what it finds there.
+AP describes a detector at all thresholds. A user needs a single one, and has to know what it finds there.
 Detections are matched to objects as in COCO's evaluation at one IoU: those of an image and class in the order of their
 scores, each with the free object of the highest IoU. Crowd regions and ignored objects take any number of detections,
 which count neither as right nor as wrong.

@@ -1,7 +1,9 @@
 """Detectors in files that run without pkdzoo: ONNX, and programs of ``torch.export``.
 
-pkdzoo.export.export_onnx(model, "detector.onnx")          # for onnxruntime and others
-pkdzoo.export.export_program(model, "detector.pt2")        # for torch.export.load
+Each format has one function:
+
+    pkdzoo.export.export_onnx(model, "detector.onnx")          # for onnxruntime and others
+    pkdzoo.export.export_program(model, "detector.pt2")        # for torch.export.load
 """
 
 from pkdzoo.export.graphs import WHAT, What, build_graph

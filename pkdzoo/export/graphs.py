@@ -93,7 +93,7 @@ class DenseGraph(Graph):
         self.dense = model
 
     def levels(self, images: Tensor, sizes: Tensor) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-        """For each level boxes (B, p, 4), class scores (B, p, C) and quality (B, p), or None for heads without."""
+        """Boxes (B, p, 4), class scores (B, p, C) and quality (B, p) of each level; None where a head has none."""
         model, features = self.dense, self.pyramid(images, sizes)
         outputs, _ = cast(tuple[HeadOutputs, None], model.head(features.levels, None))
         priors, start, rows = model.make_priors(features), 0, []

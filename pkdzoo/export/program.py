@@ -66,7 +66,7 @@ def trace_graph(graph: Graph) -> ExportedProgram:
 
 
 def _dynamic_sizes() -> AbstractContextManager[None]:
-    """From torch 2.7 on: do not assume that every level has more than one location, as the example's levels have.
+    """Do not assume (from torch 2.7 on) that every level has more than one location, as the example's levels have.
 
     ``torch.onnx.export`` traces with the same setting.
     """

@@ -69,9 +69,8 @@ def activations(detectors: Sequence[PyramidMaps], image: NDArray[np.uint8], inde
             row[0].imshow(image, aspect="auto")
             row[0].set_box_aspect(height / width)
             title = f"{detector.name}, {TITLES[stage]} maps: {low:.2g} (dark) to {high:.2g}"
-            row[0].text(0, 1.05, title, transform=row[0].transAxes).set_in_layout(
-                False
-            )  # it extends over the next axes
+            text = row[0].text(0, 1.05, title, transform=row[0].transAxes)
+            text.set_in_layout(False)  # it extends over the next axes
             for axes, name, values in zip(row[1:], detector.level_names, maps):
                 axes.imshow(values, cmap="cividis", vmin=low, vmax=high, aspect="auto")
                 axes.set_box_aspect(height / width)

@@ -116,7 +116,7 @@ def fetch_file(
     except Exception as error:
         if is_connection_error(error):
             cached = try_to_load_from_cache(repo, name, cache, revision)
-            if isinstance(cached, str):  # without the Hub, an older cached file will do
+            if isinstance(cached, str):  # without the Hub, an older cached file is used
                 return Path(cached)
             raise DownloadError(
                 f"{repository}: the connection was lost while {name} was downloaded: {error!r}; try again"
@@ -181,7 +181,7 @@ def preprocessor(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class NoSavedDetector(FileNotFoundError, ValueError):
-    """Raised for a folder that does not exist or holds no detector: a missing file, and a wrong argument."""
+    """Raised for a folder that does not exist or holds no detector. It can be caught as either of its base classes."""
 
 
 def find_saved_folder(folder: str | Path, best: bool = True) -> Path:

@@ -48,7 +48,7 @@ class Weights:
 
     @property
     def hash_digits(self) -> str:
-        """How much of the SHA-256 of the file is known, in words: fewer than 64 digits detect damage, no forgery."""
+        """How much of the SHA-256 of the file is known, in words: fewer than 64 digits detect damage but no forgery."""
         known = len(self.sha256)
         return "no digits" if not known else f"{known} digits" if known < 64 else "all 64 digits"
 

@@ -18,6 +18,7 @@ from pkdzoo.data.transforms import Sample, resize_keep_ratio
 from pkdzoo.inference.options import DEFAULT_THRESHOLD, PredictOptions, check_options, is_whole
 from pkdzoo.inference.result import Result
 from pkdzoo.inference.sources import DecodedImage, decode, is_single, iterate_images
+from pkdzoo.ops.boxes import clip_boxes
 from pkdzoo.ops.nms import concatenate, suppress
 from pkdzoo.structures import Batch, Detections, Instances, Letterbox, PostProcess
 from pkdzoo.utils.suggest import did_you_mean
@@ -165,7 +166,7 @@ def scale_to_original(
     boxes = (detections.boxes - detections.boxes.new_tensor([*offset, *offset])) if any(offset) else detections.boxes
     boxes = boxes / boxes.new_tensor([*scale, *scale])
     if clip:
-        boxes = torch.stack([boxes[:, i].clamp(0, size[1 - i % 2]) for i in range(4)], dim=1)
+        boxes = clip_boxes(boxes, size)
     return replace(detections, boxes=boxes, masks=None)  # masks of the resized image have another size
 
 

@@ -58,9 +58,8 @@ def fetch_image(link: str, limit: int | None = None, timeout: float | None = Non
             content = b"".join(answer.blocks())
     except urllib.error.HTTPError as error:
         error.close()
-        raise UnreadableImage(
-            link, " ".join(f"HTTP {error.code} {error.reason}".split())
-        ) from None  # may have several lines
+        reason = " ".join(f"HTTP {error.code} {error.reason}".split())  # the host's reason may have several lines
+        raise UnreadableImage(link, reason) from None
     except (OSError, ValueError, http.client.HTTPException, LimitExceeded) as error:
         raise UnreadableImage(link, str(getattr(error, "reason", error)) or type(error).__name__) from None
     return open_image(link, io.BytesIO(content))

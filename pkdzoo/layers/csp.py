@@ -57,7 +57,7 @@ class DepthwiseSeparable(nn.Module):
 
 
 class CSPNeXtBlock(nn.Module):
-    """3x3, then depthwise 5x5 and pointwise; with ``identity`` the input is added."""
+    """A 3x3 convolution and a depthwise separable 5x5 one; with ``identity`` the input is added to their output."""
 
     def __init__(self, width: int, identity: bool, norm: Norm = "bn") -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class ChannelAttention(nn.Module):
 
 
 class CSPLayer(nn.Module):
-    """Two 1x1 branches of half the width, blocks on the main one, their concatenation, and a last 1x1.
+    """Two 1x1 convolutions to half the width, blocks after one of them, and a 1x1 convolution of both branches.
 
     Args:
         inputs: input channels.
@@ -115,7 +115,7 @@ class CSPLayer(nn.Module):
 
 
 class SPP(nn.Module):
-    """Spatial pyramid pooling: 1x1 to half the width, beside it its max pools, and a 1x1 back."""
+    """Spatial pyramid pooling: a 1x1 convolution to half the width, and one of its output and of its max pools."""
 
     def __init__(self, width: int, kernels: Sequence[int] = (5, 9, 13), norm: Norm = "bn") -> None:
         super().__init__()

@@ -20,7 +20,7 @@ def refuse_second_derivative(loss: str) -> None:
         RuntimeError: under ``create_graph=True``.
     """
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        raise RuntimeError(f"the gradient of {loss} can't be differentiated again: leave create_graph=True out")
+        raise RuntimeError(f"the gradient of {loss} cannot be differentiated again: leave create_graph=True out")
 
 
 def is_traced(x: Tensor) -> bool:

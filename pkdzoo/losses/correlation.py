@@ -5,8 +5,8 @@ and takes half the mean squared difference, which is 1 minus the Pearson correla
 deviation, ``EPS`` added to it, mean over channels (the paper's equation 2 writes one channel only).
 
 The formula is implemented twice. ``normalize_channels`` is the plain form, which autograd differentiates and which
-other methods share.
-``pearson`` never stores a normalized map: per channel the gradient is an affine function of the two raw maps,
+other methods share. ``pearson`` never stores a normalized map: per channel the gradient is an affine function of the
+two raw maps,
 
     dL/ds = (P * (s - mean_s) - Q * (t - mean_t)) / (C * M),   Q = 1 / (a * b),   a = std_s + EPS,   b = std_t + EPS,
     P = EPS / a**3 + cov(s, t) / (std_s * a**2 * b),           M = N * H * W
@@ -44,7 +44,7 @@ def pearson(student: Tensor, teacher: Tensor, sync: bool = False) -> Tensor:
         student: (N, C, H, W).
         teacher: (N, C, H, W); gets no gradient.
         sync: take the statistics over all processes. The mean of the processes' losses is then the loss of their
-            joint batch, and averaged gradients are its gradients. The published recipes don't.
+            joint batch, and averaged gradients are its gradients. The published recipes do not.
 
     Returns:
         () in 0..2, unweighted.
@@ -57,7 +57,7 @@ def pearson(student: Tensor, teacher: Tensor, sync: bool = False) -> Tensor:
         >>> import torch
         >>> from pkdzoo.losses import pearson
         >>> student = torch.randn(2, 8, 16, 16)
-        >>> print(f"{pearson(student, 3 * student + 5).abs():.3f}")  # gain and offset of a channel don't matter
+        >>> print(f"{pearson(student, 3 * student + 5).abs():.3f}")  # gain and offset of a channel do not matter
         0.000
     """
     return pearson_correlation(student, teacher, sync)[0]
@@ -87,7 +87,7 @@ def pearson_correlation(student: Tensor, teacher: Tensor, sync: bool = False) ->
 
 
 def normalize_channels(maps: Tensor, sync: bool = False) -> Tensor:
-    """Every channel to mean 0 and deviation 1 over N, H and W, with gradient through both; in float32.
+    """Shift and scale each channel to mean 0 and deviation 1 over N, H and W, in float32; gradient passes both steps.
 
     Args:
         maps: (N, C, H, W).
@@ -139,10 +139,9 @@ def center_channels(maps: Tensor, sync: bool = False) -> tuple[Tensor, Tensor, T
     if sync:
         squares = sum_over_ranks(squares)
     variance = squares / max(count - 1, 1)
-    alive = variance > 0
-    std = (
-        torch.where(alive, variance, 1).sqrt() * alive
-    )  # the gradient of sqrt(0) is infinite: keep it out of the graph
+    varies = variance > 0
+    # the gradient of sqrt(0) is infinite: keep it out of the graph
+    std = torch.where(varies, variance, 1).sqrt() * varies
     return centered, anchor + shift_mean, std
 
 
@@ -163,7 +162,7 @@ def float32_or_wider(x: Tensor) -> Tensor:
 def _anchor(x: Tensor) -> Tensor:
     """A value of each channel that is near its mean, (1, C, 1, 1).
 
-    Moments relative to it don't cancel when the mean is large, and a channel without variation becomes exactly 0,
+    Moments relative to it do not cancel when the mean is large, and a channel without variation becomes exactly 0,
     which a computed mean does not guarantee. It is the median at a few locations, so that it is no outlier.
     """
     x = x.detach()
@@ -200,7 +199,7 @@ def _blocks(x: Tensor) -> Iterator[Block]:
 
 
 def _moments(student: Tensor, teacher: Tensor) -> Tensor:
-    """Of two maps relative to their anchors: sums of s, t, s*s, t*t and s*t, (5, C)."""
+    """Sums of s, t, s*s, t*t and s*t per channel, (5, C), where s and t are maps relative to their anchors."""
     products = (student, teacher, student * student, teacher * teacher, student * teacher)
     return torch.stack([p.sum(_DIMS) for p in products])
 
@@ -225,10 +224,10 @@ class _Pearson(torch.autograd.Function):
         std_s, std_t, cov = (square_s / free).sqrt(), (square_t / free).sqrt(), product / free
         a, b = std_s + EPS, std_t + EPS
         scale = float(world_size() if sync else 1) / (total * student.shape[1])
-        alive = std_s > 0
-        safe = torch.where(alive, std_s, 1.0)
-        p = torch.where(alive, EPS / a**3 + cov / (safe * a * a * b), 0.0) * scale
-        q = torch.where(alive, 1 / (a * b), 0.0) * scale
+        varies = std_s > 0
+        safe = torch.where(varies, std_s, 1.0)
+        p = torch.where(varies, EPS / a**3 + cov / (safe * a * a * b), 0.0) * scale
+        q = torch.where(varies, 1 / (a * b), 0.0) * scale
         dtype = anchor_s.dtype
         narrow = [x.to(dtype)[None, :, None, None] for x in (p, q, q * mean_t - p * mean_s)]
         ctx.save_for_backward(student, teacher, anchor_s, anchor_t, *narrow)
@@ -275,7 +274,7 @@ def _affine(
 def _center(
     moments: Tensor, anchor_s: Tensor, anchor_t: Tensor, count: int, sync: bool
 ) -> tuple[Tensor, Tensor, Tensor, float]:
-    """From sums relative to the anchors to means relative to them and central sums.
+    """Convert sums relative to the anchors to means relative to them and central sums.
 
     Returns:
         Means of student and teacher minus their anchors, (C,) each; central sums of s*s, t*t, s*t, (3, C); number of

@@ -26,7 +26,7 @@ _BLOCK = 1 << 18  # logits that a CPU processes at a time
 
 
 def sigmoid_focal(logits: Tensor, labels: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Sum of the focal loss over priors and classes; its gradient can't be differentiated again.
+    """Sum of the focal loss over priors and classes; its gradient cannot be differentiated again.
 
     Args:
         logits: (..., C).

@@ -57,7 +57,7 @@ def norm_kl(student: Tensor, teacher: Tensor, temperature: float = 50.0) -> Tens
         >>> import torch
         >>> from pkdzoo.losses import norm_kl
         >>> student = torch.randn(2, 8, 16, 16)
-        >>> print(f"{norm_kl(student, 3 * student + 5).abs():.2f}")  # gain and offset of a channel don't matter
+        >>> print(f"{norm_kl(student, 3 * student + 5).abs():.2f}")  # gain and offset of a channel do not matter
         0.00
     """
     check_maps(student, teacher)

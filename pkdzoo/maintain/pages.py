@@ -16,7 +16,7 @@ from pkdzoo.distill.registry import METHODS, list_methods
 from pkdzoo.maintain.recipes_page import EQUAL_METHODS, experiments, reference_detectors
 from pkdzoo.models._registry import find
 from pkdzoo.models._zoo_index import INDEX
-from pkdzoo.models._zoo_table import METRICS, Line, results
+from pkdzoo.models._zoo_table import METRICS, Line, format_number, results
 from pkdzoo.utils.files import write_text
 
 # The rows of README.md: one student for each of five families.
@@ -36,7 +36,7 @@ def chosen_table(root: Path) -> str:
     rows = [["student", "teacher", "teacher AP", "plain student", "distilled", "source"]]
     rows.append(["---", "---", "---:", "---:", "---:", "---"])
     for line in results(CHOSEN):
-        numbers = [number(line.teacher_AP), number(line.baseline), f"**{number(line.distilled)}**"]
+        numbers = [format_number(line.teacher_AP), format_number(line.baseline), f"**{format_number(line.distilled)}**"]
         rows.append([f"`{line.name}`", f"`{line.teacher}`", *numbers, line.triple_source])
     return markdown(rows)
 
@@ -109,9 +109,9 @@ def zoo_table(lines: Sequence[Line]) -> str:
     rows = [["name", "data", "params (M)", "GFLOPs", *METRICS, *pair, "source"]]
     rows.append(["---", "---", *["---:"] * 8, "---", *["---:"] * 3, "---"])
     for line in lines:
-        sizes = [number(value) for value in (line.params, line.gflops)]
-        metrics = [number(getattr(line, key)) for key in METRICS]
-        pair = [line.teacher or "", number(line.teacher_AP), number(line.baseline)]
+        sizes = [format_number(value) for value in (line.params, line.gflops)]
+        metrics = [format_number(getattr(line, key)) for key in METRICS]
+        pair = [line.teacher or "", format_number(line.teacher_AP), format_number(line.baseline)]
         gap = "" if line.gap_closed is None else f"{line.gap_closed:.0%}"
         rows.append([line.name, data_set(line.name), *sizes, *metrics, *pair, gap, line.source])
     return markdown(rows)
@@ -128,11 +128,6 @@ def data_set(name: str) -> str:
     if key not in DATA_SETS:
         raise ValueError(f"{name}: add the data set of tag {tag!r} to DATA_SETS in pkdzoo/maintain/pages.py")
     return DATA_SETS[key]
-
-
-def number(value: float | None) -> str:
-    """A number with one digit after the point; nothing for an unknown one."""
-    return "" if value is None else f"{value:.1f}"
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from pkdzoo.models._zoo_table import format_number
 from pkdzoo.training import Recipe, load_recipes
 from pkdzoo.utils.files import write_text
 
@@ -155,15 +156,15 @@ def row(path: Path, recipe: Recipe, several: bool, equal: Collection[str]) -> st
     link = f"[{path.stem}]({path.parent.name}/{path.name})"
     expect, teacher = recipe.expect, ""
     if recipe.distill is not None:
-        teacher = f"{recipe.distill.teacher} {number(expect.get('teacher'))}".strip()
+        teacher = f"{recipe.distill.teacher} {format_number(expect.get('teacher'))}".strip()
     cells = [
         f"{link}: {recipe.name}" if several else link,
         teacher,
-        number(expect.get("plain")),
-        number(expect.get("AP")),
+        format_number(expect.get("plain")),
+        format_number(expect.get("AP")),
         str(expect["source"]),
         checked_parts(recipe, equal),
-        number(expect.get("measured")),
+        format_number(expect.get("measured")),
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -185,11 +186,6 @@ def checked_parts(recipe: Recipe, equal: Collection[str]) -> str:
             changed = options.get("normalize") or options.get("where", "neck") != "neck"
             parts += [EQUAL_METHODS[method]] if method in EQUAL_METHODS and not changed else []
     return ", ".join(parts)
-
-
-def number(value: float | None) -> str:
-    """An AP with one digit after the point; an empty text for an unknown one."""
-    return "" if value is None else f"{value:.1f}"
 
 
 def write_recipes_page(folder: Path = Path("recipes")) -> None:

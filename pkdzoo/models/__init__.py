@@ -1,1 +1,1 @@
-"""Detectors: one file a family, in the order docstring, key rules, head, detector, variants."""
+"""Detectors: one file per family, in the order docstring, key rules, head, detector, variants."""

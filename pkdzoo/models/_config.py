@@ -49,7 +49,7 @@ def describe(model: ZooModel) -> dict[str, Any]:
 
 
 def layers_of(model: ZooModel) -> dict[str, tuple[Any, ...]]:
-    """What the layers of a detector have to have in common with those of the saved one: shapes, and geometry.
+    """Shapes and geometry of a detector's layers, which have to equal those of the saved one.
 
     Two ResNets can have the same tensors and other strides, so the shapes alone do not describe a detector.
     """

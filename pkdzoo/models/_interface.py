@@ -56,7 +56,10 @@ class ZooModel(nn.Module):
     neck: nn.Module
 
     def check_layout(self, state: Mapping[str, Tensor]) -> None:
-        """Refuse tensors that fit, but whose names show that they mean something else here; by default none do."""
+        """Refuse weights whose tensors fit but whose names show that they mean something else.
+
+        Nothing is checked by default.
+        """
 
     def class_parameters(self) -> set[str]:
         """Names of the tensors whose shape depends on the number of classes."""

@@ -73,7 +73,7 @@ class ATSSHead(TowerHead):
 
 
 class ATSS(DenseDetector):
-    """One-stage, with one anchor per location and centerness."""
+    """A one-stage detector with one anchor per location and centerness."""
 
     class_layers = ("head.cls",)
     key_rules = KEY_RULES

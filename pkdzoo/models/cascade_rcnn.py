@@ -52,7 +52,7 @@ STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.06
 
 
 class CascadeMaskRCNN(RegionDetector):
-    """Two-stage with a cascade of three box heads, anchor-based, with masks.
+    """A two-stage, anchor-based detector with a cascade of three box heads, and with masks.
 
     Args:
         box_head: a :class:`BoxHead` for each stage, in order.
@@ -81,7 +81,7 @@ class CascadeMaskRCNN(RegionDetector):
     def run_losses(
         self, features: FeaturePyramid, batch: Batch, instances: list[Instances], tap: int | None = None
     ) -> LossTrace[Self]:
-        """As Mask R-CNN's, for each stage; ``regions`` are the first stage's."""
+        """The losses of Mask R-CNN for each stage; ``regions`` are the first stage's."""
         check_target_masks(self.name, batch, instances)
         return super().run_losses(features, batch, instances, tap)
 

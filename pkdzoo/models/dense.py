@@ -159,7 +159,7 @@ class DenseDetector(Detector):
         return torch.stack([masks[size] for size in batch.sizes])
 
     def postprocess(self, trace: Trace[Self], batch: Batch, config: PostProcess | None = None) -> list[Detections]:
-        """For each level: score threshold, top k, decoding; then clipping, NMS and the best of all levels."""
+        """Apply score threshold, top k and decoding to each level; then clip, run NMS, and keep the best."""
         if not isinstance(trace, HeadTrace):
             raise ValueError('this trace stops at the features: write model.trace(batch, upto="head")')
         outputs, priors = trace.outputs, trace.priors

@@ -42,7 +42,7 @@ KEY_RULES: list[Rule] = [
 
 
 class FasterRCNN(TwoStageDetector):
-    """Two-stage, anchor-based, without masks."""
+    """A two-stage, anchor-based detector without masks."""
 
     class_layers = ("box_head.cls", "box_head.box")
     key_rules = KEY_RULES

@@ -110,7 +110,7 @@ class FCOSHead(TowerHead):
 
 
 class FCOS(DenseDetector):
-    """One-stage, anchor-free, with centerness.
+    """A one-stage, anchor-free detector with centerness.
 
     Args:
         box_loss: loss of pairs of boxes (K, 4), (K, 4) -> (K,).
@@ -129,7 +129,7 @@ class FCOS(DenseDetector):
         self.center_radius = center_radius
 
     def assign(self, outputs: HeadOutputs, priors: Priors, instances: list[Instances], valid: Tensor) -> DenseTargets:
-        """By position and size; points on the padding are background, so ``valid`` is not used."""
+        """Match points by position and size; points on the padding are background, so ``valid`` is not used."""
         points = priors.centers
         ranges = torch.tensor(RANGES, device=points.device).repeat_interleave(
             torch.tensor(priors.counts, device=points.device), dim=0

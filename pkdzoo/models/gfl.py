@@ -70,7 +70,7 @@ class GFLHead(TowerHead):
 
 
 class GFL(DenseDetector):
-    """One-stage, with quality focal loss and a distribution for each side of a box."""
+    """A one-stage detector with quality focal loss and a distribution for each side of a box."""
 
     class_layers = ("head.cls",)
     key_rules = KEY_RULES

@@ -73,7 +73,7 @@ class MaskHead(nn.Module):
 
 
 class MaskRCNN(TwoStageDetector):
-    """Two-stage, anchor-based, with masks.
+    """A two-stage, anchor-based detector with masks.
 
     Args:
         mask_head: predicts the masks.
@@ -90,7 +90,7 @@ class MaskRCNN(TwoStageDetector):
     def run_losses(
         self, features: FeaturePyramid, batch: Batch, instances: list[Instances], tap: int | None = None
     ) -> LossTrace[Self]:
-        """As Faster R-CNN, after a check of the target masks."""
+        """The losses of Faster R-CNN, after a check of the target masks."""
         check_target_masks(self.name, batch, instances)
         return super().run_losses(features, batch, instances, tap)
 

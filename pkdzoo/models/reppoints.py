@@ -127,7 +127,7 @@ class RepPointsTargets(DenseTargets):
 
 
 class RepPoints(DenseDetector):
-    """One-stage, with point sets."""
+    """A one-stage detector with point sets."""
 
     class_layers = ("head.cls",)
     key_rules = KEY_RULES

@@ -74,7 +74,7 @@ class RetinaHead(TowerHead):
 
 
 class RetinaNet(DenseDetector):
-    """One-stage, anchor-based, with focal loss."""
+    """A one-stage, anchor-based detector with focal loss."""
 
     class_layers = ("head.cls",)
     key_rules = KEY_RULES

@@ -1,9 +1,9 @@
 """RTMDet: an empirical study of designing real-time object detectors (Lyu et al. 2022, arXiv:2212.07784).
 
 CSPNeXt, a path aggregation pyramid of three levels, and two towers of two convolutions whose weights all levels share
-while each level has its own norms. Priors are the top left corners of the cells. A location predicts its distances to
-the four sides of a box; the class score is trained to be the IoU of the predicted box. Targets depend on predictions,
-see :mod:`pkdzoo.models.assigners.dynamic_soft_label`. Batch norms train.
+while each level has its own norms. The prior of a location is its top left corner. A location predicts its distances
+to the four sides of a box; the class score is trained to be the IoU of the predicted box. Targets depend on
+predictions, see :mod:`pkdzoo.models.assigners.dynamic_soft_label`. Batch norms train.
 
 There are two dialects of one network, and the same weights give other boxes in each; see "RTMDet's two dialects" in
 docs/zoo.md. mmdetection's: exponential distances in m, l and x, and priors in the padding do not count. MMYOLO's: never
@@ -108,7 +108,7 @@ class RTMDetHead(nn.Module):
 
 
 class RTMDet(DenseDetector):
-    """One-stage, one location per cell, targets by the cost of the predictions.
+    """A one-stage detector with one prior per location, and targets by the cost of the predictions.
 
     Args:
         dialect: ``mmdetection`` or ``mmyolo``.

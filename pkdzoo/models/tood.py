@@ -145,9 +145,8 @@ class TOODHead(nn.Module):
         cls = ((F.logsigmoid(logits) + F.logsigmoid(agreement)) / 2).exp()
         undeformed = corners(scale(self.box(self.reg_mix(maps, mean)).float().exp()))
         box = sampled_conv(undeformed, self.aside(maps), undeformed.new_ones(4, 1, 1, 1))
-        crossed = (box[:, :2] > box[:, 2:]).any(
-            dim=1, keepdim=True
-        )  # corners in the wrong order: the offsets are ignored
+        # where the corners are in the wrong order the offsets are ignored
+        crossed = (box[:, :2] > box[:, 2:]).any(dim=1, keepdim=True)
         return cls, torch.where(crossed, undeformed, box)
 
 
@@ -161,7 +160,7 @@ def corners(distances: Tensor) -> Tensor:
 
 
 class TOOD(DenseDetector):
-    """One-stage, with task-aligned assignment."""
+    """A one-stage detector with task-aligned assignment."""
 
     class_layers = ("head.cls",)
     class_logits = False

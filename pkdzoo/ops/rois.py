@@ -42,7 +42,14 @@ def roi_levels(boxes: Tensor, levels: int, finest: float = FINEST) -> Tensor:
     return (side / finest + 1e-6).log2().floor().clamp(0, levels - 1).long()
 
 
-def pool_rois(levels: Sequence[Tensor], strides: Sequence[int], rois: Tensor, size: int) -> Tensor:
+def pool_rois(
+    levels: Sequence[Tensor],
+    strides: Sequence[int],
+    rois: Tensor,
+    size: int,
+    finest: float = FINEST,
+    sampling_ratio: int = 0,
+) -> Tensor:
     """RoIAlign of each region on the level that fits its size, see :func:`roi_levels`.
 
     Args:
@@ -50,16 +57,18 @@ def pool_rois(levels: Sequence[Tensor], strides: Sequence[int], rois: Tensor, si
         strides: stride of each level in pixels.
         rois: (N, 5) as returned by :func:`to_rois`.
         size: height and width of the result.
+        finest: as in :func:`roi_levels`.
+        sampling_ratio: samples per side of a bin of the result; 0 adapts it to the size of the region.
 
     Returns:
         (N, channels, size, size) in float32, in the order of ``rois``. Levels without regions get a gradient of zero.
     """
-    level_of_roi = roi_levels(rois[:, 1:], len(levels))
+    level_of_roi = roi_levels(rois[:, 1:], len(levels), finest)
     parts, indices = [], []
     for i, (level, stride) in enumerate(zip(levels, strides)):
         index = (level_of_roi == i).nonzero().squeeze(1)
         # float32 also under autocast: half precision moves large coordinates by whole pixels
-        parts.append(roi_align(level.float(), rois[index].float(), size, 1.0 / stride, sampling_ratio=0, aligned=True))
+        pooled = roi_align(level.float(), rois[index].float(), size, 1.0 / stride, sampling_ratio, aligned=True)
+        parts.append(pooled)
         indices.append(index)
-    pooled: Tensor = torch.cat(parts)[torch.cat(indices).argsort()]
-    return pooled
+    return torch.cat(parts)[torch.cat(indices).argsort()]

@@ -220,7 +220,7 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """The sum of all."""
+        """The sum of all purposes."""
         return self.framework + self.weights + self.teacher + self.gradients + self.optimizer + self.average + self.maps
 
 

@@ -108,7 +108,7 @@ class Monitor:
     def check_step(self, grad_norm: Tensor, stop: bool, last_checkpoint: str) -> bool:
         """Between the backward passes and the optimizer's step: check that the step is finite, and share stop requests.
 
-        All processes call it and get the same answer; processes that disagreed would wait for each other for ever. All
+        All processes call it and get the same answer; processes that disagreed would wait for each other forever. All
         passes since the last step are checked. Under fp16 an overflowing gradient is not an error, because the scaler
         skips that step; only more than ``MAX_OVERFLOWS`` in a row are.
 

@@ -22,7 +22,7 @@ STUDENT = ("model", "model_args", "init", "data", "optim", "schedule")  # what a
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What the files of a run say.
+    """The content of a run's files.
 
     Attributes:
         folder: of the run.

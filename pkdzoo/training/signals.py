@@ -65,7 +65,7 @@ class RunStopped(Exception):
 
 
 class LoaderSignals:
-    """A ``worker_init_fn`` that lets a loader process outlive a signal to everything: the training process ends it.
+    """A ``worker_init_fn`` that keeps a loader process running after a stop signal, until the training process ends it.
 
     Otherwise SIGTERM to the process group, or Ctrl-C, would end the loader first, and the run could not finish its step
     and save. When the training process exits it raises a flag that it shares with its loaders; they then end at once.

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -149,19 +148,6 @@ def refuse_links(path: str | Path, within: str | Path | None = None) -> None:
 
 def _link_message(path: Path) -> str:
     return f"{path} is a symbolic link, which is not followed here: put a copy of the file or folder in its place"
-
-
-def copy_regular_file(source: str | Path, target: str | Path, within: str | Path | None = None) -> None:
-    """Copy the content of a file; ``source`` and ``within`` are as in :func:`open_regular_file`.
-
-    The target is written atomically. If it is a symbolic link, the link is replaced and not what it points to.
-
-    Raises:
-        FileNotFoundError: when there is no source.
-        ValueError: for a source that is a symbolic link or no regular file.
-    """
-    with open_regular_file(source, within) as file, atomic_path(target) as temporary, temporary.open("wb") as copy:
-        shutil.copyfileobj(file, copy)
 
 
 def sha256_of_file(path: str | Path) -> str:

@@ -1,7 +1,7 @@
-"""Opening of links with limits of size and time that hold for everything a server can send.
+"""Opening of links with limits of size and time that hold foreverything a server can send.
 
 Time-outs of a socket start again with every byte, and ``urllib`` reads the bodies of redirects, interim answers (1xx)
-and trailers without a limit. A server that sends a byte now and then could therefore hold a caller for ever. Here every
+and trailers without a limit. A server that sends a byte now and then could therefore hold a caller forever. Here every
 byte is counted where it leaves the socket: status lines and headers, bodies and trailers.
 """
 
@@ -128,7 +128,7 @@ def _follow(link: str, clock: _Clock, agent: str) -> Any:
                 raise
             error.close()
             visited.append(redirect_target(visited[-1], target))
-    raise LimitExceeded("its redirects lead to an infinite loop, or there are more than 10")
+    raise LimitExceeded(f"its redirects lead to an infinite loop, or there are more than {MAX_REDIRECTS}")
 
 
 def redirect_target(link: str, target: str) -> str:

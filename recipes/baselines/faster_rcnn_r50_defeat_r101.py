@@ -12,7 +12,7 @@ RECIPE = Recipe(
     init="imagenet",
     distill=Distill("faster_rcnn_r101.coco_2x", {"defeat": {}}),
     expect=published(
-        "the readme of Global Knowledge, of a rival",
+        "the readme of Global Knowledge, not by the method's authors",
         40.3,
         teacher=39.8,
         plain=38.4,

@@ -13,7 +13,7 @@ RECIPE = Recipe(
     init="imagenet_caffe",
     distill=Distill("fcos_r101_tricks", {"frs": {}}),
     expect=published(
-        "table 2 of the PKD paper, of a rival",
+        "table 2 of the PKD paper, not by the method's authors",
         42.2,
         teacher=41.2,
         plain=39.1,

@@ -34,11 +34,7 @@ from recipes.benchmarks.measure import Settings, Times, about, difference, in_tu
 from recipes.benchmarks.step import batch_of
 
 FOLDER = Path(__file__).parent
-PAIRS = (
-    "bccd_pkd",
-    "deeppcb_pkd",
-    "deeppcb_pkd_faster",
-)  # recipes, which begin with the name of their experiment
+PAIRS = ("bccd_pkd", "deeppcb_pkd", "deeppcb_pkd_faster")  # recipes; each begins with the name of its experiment
 CLASSES = {"bccd": 3, "deeppcb": 6}
 
 

@@ -12,7 +12,7 @@ RECIPE = Recipe(
     init="imagenet",
     distill=Distill("faster_rcnn_r101.coco_2x", {"fbkd": {}}),
     expect=published(
-        "the readme of Global Knowledge, of a rival",
+        "the readme of Global Knowledge, not by the method's authors",
         40.2,
         teacher=39.8,
         plain=38.4,

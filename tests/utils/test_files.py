@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pkdzoo.utils.files import copy_regular_file, open_regular_file
+from pkdzoo.utils.files import open_regular_file
 
 
 @pytest.fixture
@@ -43,18 +43,3 @@ def test_a_missing_file_is_named_and_a_pipe_neither_blocks_nor_opens(tmp_path):
         open_regular_file(tmp_path / "pipe")
     with pytest.raises(ValueError, match="is not a file"):
         open_regular_file(tmp_path)
-
-
-def test_a_copy_neither_reads_nor_writes_through_a_link(tmp_path, secret):
-    source, target = tmp_path / "a.txt", tmp_path / "b.txt"
-    source.write_bytes(b"public")
-    target.symlink_to(secret)
-    copy_regular_file(source, target)
-    assert target.read_bytes() == b"public"
-    assert not target.is_symlink()
-    assert secret.read_bytes() == b"private"
-    source.unlink()
-    source.symlink_to(secret)
-    with pytest.raises(ValueError, match="symbolic link"):
-        copy_regular_file(source, target)
-    assert target.read_bytes() == b"public"

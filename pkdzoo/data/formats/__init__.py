@@ -1,1 +1,1 @@
-"""Annotation formats, one file each: COCO, Pascal VOC, YOLO. ``read`` reads any of them."""
+"""Annotation formats, one file each; the table in ``read`` lists them, and ``read`` reads any of them."""

@@ -21,7 +21,7 @@ from pkdzoo.data.formats.base import Finding, Format
 from pkdzoo.data.formats.coco import Columns, columns_of, read_columns
 
 # In the order of precedence. In a folder that was converted in place, the converted COCO annotations are used, and a
-# csv that lies beside other annotations was mostly made from them. All between are equal: two of them are an error.
+# csv that lies beside other annotations was mostly made from them. The others have no order: two of them are an error.
 TABLE: dict[str, Format] = {
     row.name: row
     for row in (

@@ -1,7 +1,7 @@
 """CrossKD: cross-head knowledge distillation for object detection (Wang et al. 2023, arXiv:2306.11369).
 
 The student's tower maps are sent, from the middle on, through the teacher's remaining blocks and predictors; these
-"re-used" predictions learn from the teacher's own. The student's own predictions see the ground truth alone, so the
+"reused" predictions learn from the teacher's own. The student's own predictions see the ground truth alone, so the
 two targets do not compete for one output. Gradient passes the teacher's frozen convolutions and reaches the student's
 first blocks, its pyramid and its backbone.
 
@@ -72,7 +72,7 @@ PUBLISHED: dict[str, Settings] = {
     "ATSS": Settings(quality=1.0),
     "FCOS": Settings(block=2, cls=0.4, box=0.75, box_loss="iou_log", by_quality=True),
 }
-UNSUPPORTED = {"RepPoints": "its class branch depends on its box branch, so the towers can't be continued separately"}
+UNSUPPORTED = {"RepPoints": "its class branch depends on its box branch, so the towers cannot be continued separately"}
 
 
 class CrossKD(DistillMethod):
@@ -90,7 +90,7 @@ class CrossKD(DistillMethod):
         sync: statistics of the alignment over all processes; in published runs they are local to each process.
 
     Raises:
-        ValueError: for detectors without towers, and for pairs whose heads don't fit.
+        ValueError: for detectors without towers, and for pairs whose heads do not fit.
     """
 
     teacher_depth: Depth = "head"
@@ -172,7 +172,7 @@ class CrossKD(DistillMethod):
         weights: Tensor,
         total: Tensor,
     ) -> Tensor:
-        """Loss between re-used and own box outputs of the teacher's head.
+        """Loss between reused and own box outputs of the teacher's head.
 
         Args:
             student: the student's pass; boxes are decoded with its priors.
@@ -195,7 +195,7 @@ class CrossKD(DistillMethod):
 
 
 def _quality_loss(student: LossTrace[DenseDetector], reused: HeadOutputs, teacher: HeadTrace[DenseDetector]) -> Tensor:
-    """Cross entropy of the re-used centerness with the teacher's own, summed over the positives."""
+    """Cross entropy of the reused centerness with the teacher's own, summed over the positives."""
     at = student.model.positives(student.targets)
     maps = _present(reused.quality), _present(teacher.outputs.quality)
     logits, teacher_logits = (flatten_levels(x, 1)[..., 0].float()[at] for x in maps)
@@ -225,12 +225,12 @@ def tower_head(model: Detector, role: str) -> TowerHead:
         )
     reason = by_family(UNSUPPORTED, model, "")
     if reason:
-        raise ValueError(f"crosskd can't continue maps inside {model.name}: {reason}")
+        raise ValueError(f"crosskd cannot continue maps inside {model.name}: {reason}")
     return model.head
 
 
 def check_heads(student: Detector, teacher: Detector) -> TowerHead:
-    """The student's head, after refusing heads that can't continue each other's maps."""
+    """The student's head, after refusing heads that cannot continue each other's maps."""
     head, teacher_head = tower_head(student, "student"), tower_head(teacher, "teacher")
     require_same_classes(student, teacher, "crosskd")
     facts = (

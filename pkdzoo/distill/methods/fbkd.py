@@ -160,14 +160,14 @@ class FBKD(DistillMethod):
             raise ValueError("pooling and reduction need a number for the finest level at least")
         given = (feat_weight, channel_weight, spatial_weight, non_local_weight, temperature)
         base = SETTINGS[version]
-        *weights, heat = (float(b if g is None else g) for g, b in zip(given, base))
+        *weights, softmax_temperature = (float(b if g is None else g) for g, b in zip(given, base))
         self.weights = dict(zip(TERMS, weights))
         # Level has its own projections
         self.pairs = PyramidPairs(student, teacher, levels, pair, resize, "never", most=base.levels)
         self.levels = nn.ModuleList()
         for number, channels in enumerate(zip(self.pairs.student_channels, self.pairs.teacher_channels)):
             divide, pool = (row[min(number, len(row) - 1)] for row in (reduction, pooling))
-            self.levels.append(Level(*channels, divide, pool, heat, version == "one_stage"))
+            self.levels.append(Level(*channels, divide, pool, softmax_temperature, version == "one_stage"))
 
     def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:
         maps = self.pairs(student.features, teacher.features)

@@ -1,5 +1,5 @@
-"""FRS: feature richness score (Du et al. 2021, arXiv:2111.00674): imitate where the
-teacher has high class scores, inside and outside of objects.
+"""FRS: feature richness score (Du et al. 2021, arXiv:2111.00674): imitate where the teacher has
+high class scores, inside and outside of objects.
 
 The mask is the teacher's best class score at each location (of the RPN in two-stage detectors). Under it the student's
 pyramid, through a 3x3 convolution per level, imitates the teacher's, and its class logits the teacher's scores. As the

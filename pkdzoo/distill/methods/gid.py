@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import box_iou, nms, roi_align
+from torchvision.ops import box_iou, nms
 
 from pkdzoo.distill.base import DistillMethod, require_same_heads
 from pkdzoo.distill.pairing import PyramidPairs
@@ -33,7 +33,7 @@ from pkdzoo.models.trace import Depth, HeadTrace
 from pkdzoo.models.two_stage import RegionDetector
 from pkdzoo.ops.boxes import clip_boxes
 from pkdzoo.ops.reduce import mean_over_ranks
-from pkdzoo.ops.rois import roi_levels, to_rois
+from pkdzoo.ops.rois import pool_rois, to_rois
 from pkdzoo.structures import Batch
 
 Predicting = DenseDetector | RegionDetector  # what predicts classes and boxes at priors
@@ -47,7 +47,7 @@ NEAR = 0.5  # IoU from which a prior takes part in an instance's response loss
 def general_instances(
     student_scores: Tensor, teacher_scores: Tensor, student_boxes: Tensor, teacher_boxes: Tensor, count: int = 10
 ) -> Tensor:
-    """Where two detectors disagree most, in one image.
+    """The boxes of one image on which two detectors disagree most.
 
     Args:
         student_scores: (P,) best class score of each prior.
@@ -157,16 +157,8 @@ class GID(DistillMethod):
 
 def pool_instances(levels: Sequence[Tensor], strides: Sequence[int], boxes: Sequence[Tensor]) -> Tensor:
     """RoIAlign of each box at the level of its size: (N, channels, 10, 10) in float32."""
-    rois = to_rois(boxes)
-    chosen = roi_levels(rois[:, 1:], len(levels), finest=14.0 * strides[0])  # stride 16 at a side of 224
-    parts, order = [], []
-    for i, (level, stride) in enumerate(zip(levels, strides)):
-        index = (chosen == i).nonzero().squeeze(1)
-        scale = 1.0 / stride
-        parts.append(roi_align(level.float(), rois[index].float(), POOLED_SIZE, scale, sampling_ratio=2, aligned=True))
-        order.append(index)
-    pooled: Tensor = torch.cat(parts)[torch.cat(order).argsort()]
-    return pooled
+    finest = 14.0 * strides[0]  # stride 16 at a side of 224
+    return pool_rois(levels, strides, to_rois(boxes), POOLED_SIZE, finest, sampling_ratio=2)
 
 
 def relations(features: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ weighted with it:
   level of its size) and, with weight 4, outside;
 - soft labels: class logits of positive regions at temperature 2;
 - relations, off as released: similarities to all prototypes. The paper describes this term; in the released code it
-  can't be reached. ``relation=True`` turns it on.
+  cannot be reached. ``relation=True`` turns it on.
 
 The feature and relation terms fall by ``1 - epoch / epochs``, in steps of an epoch.
 

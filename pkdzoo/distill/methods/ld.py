@@ -114,7 +114,7 @@ class LD(DistillMethod):
         adapter: of the feature term, where numbers of channels differ: see ``pkd``.
 
     Raises:
-        ValueError: for heads without distributions, and for pairs whose heads don't fit.
+        ValueError: for heads without distributions, and for pairs whose heads do not fit.
     """
 
     teacher_depth: Depth = "head"
@@ -246,7 +246,7 @@ def disputed_priors(student: LossTrace[DenseDetector], teacher: HeadTrace[DenseD
 
 
 def require_same_distributions(student: Detector, teacher: Detector) -> int:
-    """The number of bins of both heads, after refusing heads without distributions and heads that don't fit."""
+    """The number of bins of both heads, after refusing heads without distributions and heads that do not fit."""
     for model in (student, teacher):
         if not isinstance(model, DenseDetector) or not model.bins:
             raise ValueError(

@@ -7,7 +7,7 @@
   squared difference of its class logits.
 
 After an unmerged draft in mmrazor; the paper's text was not available. From memory (unverified) the paper takes scores
-where the draft takes logits, and squares the product. Gradient passes both factors here; the draft doesn't say
+where the draft takes logits, and squares the product. Gradient passes both factors here; the draft does not say
 otherwise. An object's positives are the student's; both detectors share priors and assigner.
 """
 

@@ -93,9 +93,8 @@ def atss_targets(
     priors: Priors, instances: list[Instances], valid: Tensor, background: int, k: int = 9
 ) -> DenseTargets:
     """Targets of a batch by :func:`match_atss`; arguments as in :func:`pkdzoo.models.assigners.dense.targets_from`."""
-    counts = torch.stack(
-        [part.sum(dim=1) for part in torch.split(valid, priors.counts, dim=1)], dim=1
-    ).tolist()  # (B, L)
+    per_level = [part.sum(dim=1) for part in torch.split(valid, priors.counts, dim=1)]
+    counts = torch.stack(per_level, dim=1).tolist()  # (B, L)
 
     def match(image: int, valid_index: Tensor, objects: Instances) -> Tensor:
         return match_atss(priors.boxes[valid_index], counts[image], objects.boxes, k)

@@ -24,22 +24,26 @@ DETECTRON, DETECTRON2 = (102.9801, 115.9465, 122.7717), (103.53, 116.28, 123.675
 
 
 def torchvision(file: str) -> Weights:
+    """A file of torchvision's model zoo."""
     return Weights(
         "imagenet", f"https://download.pytorch.org/models/{file}", sha256=hash_of(file), license="BSD-3-Clause"
     )
 
 
 def openmmlab(file: str, tag: str = "imagenet") -> Weights:
+    """A file that OpenMMLab copied from another project, such as Detectron's."""
     url = f"https://download.openmmlab.com/pretrain/third_party/{file}"
     return Weights(tag, url, sha256=hash_of(file), note="the source states no license for this file")
 
 
 def microsoft(file: str) -> Weights:
+    """A file of the Swin Transformer's authors."""
     url = f"https://github.com/SwinTransformer/storage/releases/download/v1.0.0/{file}"
     return Weights("imagenet", url, license="MIT", note="no hash is published for this file")
 
 
 def cspnext(size: str) -> Weights:
+    """The file of mmdetection's CSPNeXt of a size, e.g. ``s``."""
     url = (
         f"https://download.openmmlab.com/mmdetection/v3.0/rtmdet/cspnext_rsb_pretrain/cspnext-{size}_imagenet_600e.pth"
     )
