@@ -215,7 +215,7 @@ def test_two_processes_through_the_launcher(photos, tmp_path) -> None:
     words = ("-m", "pkdzoo", "distill", "--data", photos, *TINY, "--baseline", "--output", tmp_path / "a" / "b")
     done = launch(*words, "--threads", 1, "--set", "schedule.max_steps=2", processes=2)
     assert done.stdout.count("data      train: 8 images") == 1
-    assert "batch     2 = 2 processes x 1 passes x 1 images" in done.stdout
+    assert "batch     2 = processes 2 x passes 1 x images 1" in done.stdout
     assert json.loads((tmp_path / "a" / "b" / "distilled" / "metrics.json").read_text())["processes"] == 2
     failed = launch(*words, processes=2, check=False)
     assert failed.returncode and "continue it with --resume" in failed.stderr

@@ -108,5 +108,5 @@ def test_no_recipe_is_a_mistake_of_usage(capsys) -> None:
 def test_two_processes_through_the_launcher(recipe, shapes, tmp_path) -> None:
     words = ("-m", "pkdzoo", "train", recipe, "--data", shapes, "--output", tmp_path / "run", "--threads", 1)
     done = launch(*words, processes=2)
-    assert "batch     2 = 2 processes x 1 passes x 1 images" in done.stdout
+    assert "batch     2 = processes 2 x passes 1 x images 1" in done.stdout
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["processes"] == 2

@@ -151,8 +151,8 @@ class WeightsFinder:
                     return ()
                 return tuple(create_detector(init, pretrained=True).label_names)
         except DownloadError as error:
+            failures.append(_short(init, error, self.offline))
             self.offline = True
-            failures.append(_short(init, error))
         except ValueError as error:
             if init != "imagenet":
                 failures.append(_short(init, error))
@@ -202,9 +202,10 @@ def pkd_options(student: Detector, teacher: Detector) -> dict[str, Any]:
     return options
 
 
-def _short(init: str, error: Exception) -> str:
-    """The first sentence of an error."""
-    return f"{init}: {str(error).split('. ')[0]}"
+def _short(init: str, error: Exception, offline: bool = False) -> str:
+    """The first sentence of an error; when only the cache was looked at, without the order not to download."""
+    text = str(error).split(", and HF_HUB_OFFLINE")[0] if offline else str(error)
+    return f"{init}: {text.split('. ')[0]}"
 
 
 @contextmanager
