@@ -16,6 +16,7 @@ PREPARE_OPTIONS = (
     "data_license",
     "image",
     "baseline",
+    "images_allowed",
 )  # arguments of prepare()
 
 
@@ -41,6 +42,9 @@ def push_arguments(parser: Parser) -> None:
     parser.add_argument("--data-license", metavar="ID", help="license of the data set")
     parser.add_argument("--image", metavar="FILE", help="image that the card shows with predictions")
     parser.add_argument("--baseline", metavar="RUN", help="run of the plain student, which the card compares with")
+    parser.add_argument(
+        "--images-allowed", action="store_true", help="show validation images, because they may be published"
+    )
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
 
 

@@ -181,13 +181,20 @@ def open_output(output: Path, recipe: Recipe, about: Mapping[str, Any]) -> None:
 def about(processes: int) -> dict[str, Any]:
     """Command, versions, hardware and time of this run, which are written beside its metrics."""
     return {
-        "command": shlex.join(sys.argv),
+        "command": command_line(),
         "pkdzoo": __version__,
         "torch": torch.__version__,
         "processes": processes,
         "hardware": hardware(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def command_line() -> str:
+    """The command of this process; ``pkdzoo`` for its command line, from wherever it is started."""
+    program = Path(sys.argv[0])
+    own = program.name == "pkdzoo" or program.parts[-2:] == ("pkdzoo", "__main__.py")
+    return shlex.join(["pkdzoo" if own else sys.argv[0], *sys.argv[1:]])
 
 
 def hardware() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -216,7 +215,6 @@ def finish(plan: Plan, args: DistillArguments, runs: list[TrainedRun], seconds: 
     """Write what was run, and end the process group."""
     state = PartialState()
     if state.is_main_process:
-        command = shlex.join(["pkdzoo", *sys.argv[1:]])
-        write_json(args.folder / "run.json", {**run_folder.about(state.num_processes), "command": command})
+        write_json(args.folder / "run.json", run_folder.about(state.num_processes))
         say(f"report    {(args.folder / REPORT).resolve()}\ntook      {duration(seconds)}")
     state.destroy_process_group()

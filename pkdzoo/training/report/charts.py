@@ -9,6 +9,10 @@ from html import escape
 
 WIDTH, HEIGHT = 400, 230
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 34
+STYLE = (  # of a file of its own; the colors of page.css, readable on white and on black
+    "text{fill:#7a7d87;font:12px sans-serif}.grid{stroke:#8884}.line{fill:none;stroke:currentColor;stroke-width:2}"
+    ".dot{fill:currentColor}.teacher{color:#7a7d87}.plain{color:#d97706}.distilled{color:#3b82f6}"
+)
 POINTS = 200  # of a line; longer ones are thinned
 
 Points = Sequence[tuple[float, float]]
@@ -68,6 +72,21 @@ def line_chart(
     titles = list(dict.fromkeys((line.title, line.style) for line in lines if line.points and not line.data_class))
     legend = "".join(f'<span class="key {style}">{escape(title)}</span>' for title, style in titles)
     return _svg("".join(parts), f"{y_title} over {x_title}") + f'<div class="legend">{legend}</div>'
+
+
+def standalone(
+    lines: Sequence[Line],
+    x_title: str,
+    y_title: str,
+    x_range: tuple[float, float] | None = None,
+    y_range: tuple[float, float] | None = None,
+) -> str:
+    """:func:`line_chart` as an SVG file of its own, without a legend; an empty text without a point."""
+    drawing = line_chart(lines, x_title, y_title, x_range, y_range).partition("<div")[0]
+    if not drawing:
+        return ""
+    head = '<svg xmlns="http://www.w3.org/2000/svg" width="600" '
+    return drawing.replace("<svg ", head, 1).replace(">", f"><style>{STYLE}</style>", 1) + "\n"
 
 
 def histogram(right: Sequence[int], wrong: Sequence[int], mark: float | None) -> str:
