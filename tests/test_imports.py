@@ -20,7 +20,7 @@ LAYERS: dict[str, int] = {
     "evaluation": 3, "hub": 3, "inference": 3,
     "models": 4,
     "distill": 5, "export": 5,
-    "training": 6, "dataset_tools": 5, "figures": 6,
+    "training": 6, "app": 6, "dataset_tools": 5, "figures": 6,
     "cli": 7, "maintain": 7, "__init__": 8, "__main__": 8,
 }  # fmt: skip
 MAX_ROOT_FILES = 5

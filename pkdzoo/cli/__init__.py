@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from pkdzoo.cli.app import APP
 from pkdzoo.cli.common import ESCAPED, Verb
 from pkdzoo.cli.compare import COMPARE
 from pkdzoo.cli.convert import CONVERT
@@ -45,6 +46,7 @@ VERBS: dict[str, Verb | dict[str, Verb]] = {
     "convert": CONVERT,
     "export": EXPORT,
     "push": PUSH,
+    "app": APP,
     "doctor": DOCTOR,
     "data": {"check": CHECK, "convert": CONVERT_DATA, "preview": PREVIEW},
 }
