@@ -264,8 +264,8 @@ def torch_name(module: str, name: str, tensor_spec: Callable[..., TensorSpec]) -
     """
     functions: dict[str, Callable[..., Any]] = {
         "torch._utils._rebuild_tensor": lambda *args: tensor_spec(*args[:4]),
-        "torch._utils._rebuild_tensor_v2": lambda *args: tensor_spec(*args[:4]),
-        "torch._utils._rebuild_tensor_v3": lambda *args: tensor_spec(args[0], args[1], args[2], args[3], args[6]),
+        "torch._utils._rebuild_tensor_v2": lambda *args: tensor_spec(*stored_values(args, 6)[:4]),
+        "torch._utils._rebuild_tensor_v3": lambda *args: tensor_spec(*stored_values(args, 7)[:4], args[6]),
         "torch._utils._rebuild_parameter": lambda data, *rest: data,
         "torch._utils._rebuild_parameter_with_state": lambda data, *rest: data,
         "torch._tensor._rebuild_from_type_v2": lambda function, kind, args, state: function(*args),
@@ -285,6 +285,18 @@ def torch_name(module: str, name: str, tensor_spec: Callable[..., TensorSpec]) -
             "{name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}"
         )
     return None
+
+
+def stored_values(args: tuple[Any, ...], place: int) -> tuple[Any, ...]:
+    """The arguments of a tensor, after a check of its metadata at ``place``.
+
+    Raises:
+        ValueError: the tensor's values are the negatives or conjugates of those that are stored.
+    """
+    metadata = args[place] if len(args) > place else None
+    if isinstance(metadata, dict) and any(metadata.get(key) for key in ("neg", "conj")):
+        raise ValueError("it has a tensor that is negated or conjugated on reading: save tensor.resolve_neg()")
+    return args
 
 
 def torch_size(sizes: Any = ()) -> tuple[Any, ...]:

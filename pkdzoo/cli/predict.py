@@ -37,13 +37,22 @@ def sides(text: str) -> tuple[int, ...]:
     return tuple(positive_int(part) for part in comma_list(text))
 
 
+def threshold(text: str) -> float | None:
+    """Parse a number from 0 to 1, or ``none`` for the detector's own threshold."""
+    return None if text.lower() == "none" else share(text)
+
+
 def predict_arguments(parser: Parser) -> None:
     """Add the arguments of ``predict``."""
     add_detector(parser)
     images = "image files, folders, videos, http(s) links, and wildcards in quotes ('**' includes subfolders)"
     parser.add_argument("images", nargs="+", help=images)
     parser.add_argument(
-        "--threshold", type=share, default=DEFAULT_THRESHOLD, help="minimum score (default: %(default)s)"
+        "--threshold",
+        type=threshold,
+        default=DEFAULT_THRESHOLD,
+        metavar="SCORE",
+        help="minimum score; 'none' is the detector's own, which eval uses (default: %(default)s)",
     )
     parser.add_argument("--nms-threshold", type=share, help=NMS_HELP)
     parser.add_argument("--max-detections", type=positive_int, help="maximum number of detections per image")

@@ -30,6 +30,7 @@ from pkdzoo.data.formats.coco import CROWD, IGNORE, Columns, decode_name
 from pkdzoo.data.formats.read import read_annotations
 from pkdzoo.data.image_files import UnreadableImage
 from pkdzoo.data.image_io import read_image
+from pkdzoo.data.image_names import match_columns
 from pkdzoo.data.labels import match_labels
 from pkdzoo.data.load_report import LoadReport
 from pkdzoo.data.locate import find_split
@@ -75,7 +76,8 @@ class CocoDataset(Dataset[Sample]):
     Args:
         json_path: the annotation file (for VOC the list of images, for YOLO ``data.yaml/SPLIT``: see
             ``formats/read.py``).
-        image_dir: folder of the images; file names in the JSON are relative to it.
+        image_dir: folder of the images; file names in the JSON are relative to it. Names that are written from another
+            folder are found by their last parts, see ``image_names.py``.
         transform: applied to each sample with a generator seeded by (seed, epoch, image id); a :class:`MixTransform` to
             each batch, with a generator of its first image.
         label_names: the model's classes; None means the file's. Every class of the file must be among them; classes
@@ -127,14 +129,14 @@ class CocoDataset(Dataset[Sample]):
         self.json_path, self.image_dir = Path(json_path), Path(image_dir)
         self.transform, self.seed = transform, seed
         self.on_error, self.max_unreadable = on_error, max_unreadable
-        columns = read_annotations(self.json_path, segmentations=with_masks)
+        columns, found_names = match_columns(read_annotations(self.json_path, segmentations=with_masks), self.image_dir)
         self.segments = columns.segments
         self.label_names, self._label_of = match_labels(
             columns.categories, label_names, skip_other_classes, self.json_path
         )
         ids = {label: number for number, label in self._label_of.items()}
         self.label_to_coco_id = [ids.get(label, -1) for label in range(len(self.label_names))]
-        self.report = LoadReport(str(self.json_path))
+        self.report = LoadReport(str(self.json_path), found_names=found_names)
         self.table = select(columns, self._label_of, self.label_names, self.report, drop_empty, min_image_size)
         self.image_ids, self.sizes = self.table.image_ids, self.table.sizes
         self._frozen = False  # becomes True only in a worker's own copy

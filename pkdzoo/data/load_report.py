@@ -30,6 +30,7 @@ class LoadReport:
         duplicate_images, duplicate_annotations: records that repeat an id.
         empty_images: images without a box, left out if ``dropped_empty``.
         small_images: images left out because of their size.
+        found_names: image names that were found by their last parts, with the paths inside the image folder.
 
     Example:
         >>> from pkdzoo.data import LoadReport
@@ -58,6 +59,7 @@ class LoadReport:
     empty_images: int = 0
     dropped_empty: bool = False
     small_images: int = 0
+    found_names: dict[str, str] = field(default_factory=dict)
     per_class: dict[str, int] = field(default_factory=dict)
     crowd_only: list[str] = field(default_factory=list)
 
@@ -67,6 +69,7 @@ class LoadReport:
         # a few areas differ in any large data set; more of them change the numbers of an evaluation
         other_areas = self.other_areas if self.other_areas > 0.01 * self.boxes else 0
         crowd_only = quote_some(self.crowd_only)
+        moved = next((f"{name!r:.80} as {path!r:.80}" for name, path in self.found_names.items()), "")
         clauses = (
             (self.no_size, "boxes left out: width or height is not above zero"),
             (self.outside, "boxes left out: outside their image"),
@@ -83,6 +86,7 @@ class LoadReport:
             (self.duplicate_images, "image records are repeated"),
             (self.duplicate_annotations, "annotations repeat an id"),
             (self.small_images, "images left out: too small"),
+            (len(self.found_names), f"image names are found by their last parts, e.g. {moved}"),
             (self.empty_images, f"images have no box ({left_out})"),
         )
         return "; ".join(f"{count} {what}" for count, what in clauses if count)

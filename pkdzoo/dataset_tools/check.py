@@ -13,6 +13,7 @@ from pkdzoo.data.filter import select
 from pkdzoo.data.formats.base import split_of, walk_files
 from pkdzoo.data.formats.read import find_format, findings_of, read_annotations, splits_of
 from pkdzoo.data.image_files import is_image_name, is_other_image
+from pkdzoo.data.image_names import match_columns
 from pkdzoo.data.labels import match_labels
 from pkdzoo.data.load_report import LoadReport
 from pkdzoo.data.locate import find_split
@@ -92,8 +93,11 @@ def _read_split(split: str, path: Path, images: Path) -> tuple[SplitReport, Anno
     """Counts and findings of a split's annotations; None in place of annotations that cannot be read."""
     part = SplitReport(split, str(path), str(images))
     try:
-        annotations = Annotations.of(read_annotations(path))
+        columns, found_names = match_columns(read_annotations(path), images)
+        annotations = Annotations.of(columns)
         part.add(*(make_finding(*finding) for finding in findings_of(path)))
+        names = [f"{name} -> {inside}" for name, inside in found_names.items()]
+        part.add(make_finding(f"image names that are found by their last parts inside {images}", names, error=False))
     except ValueError as error:
         part.add(make_finding("invalid annotations", [str(error)], error=True))
         return part, None

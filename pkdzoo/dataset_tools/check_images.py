@@ -87,8 +87,13 @@ def check_images(
                 checks.append((name, result))
                 bar.update()
     part.add(
-        make_finding("missing images", (c.missing for _, c in checks if c.missing), error=True),
+        make_finding("missing images", (_missing(name, c, images) for name, c in checks if c.missing), error=True),
         make_finding("unreadable images", (c.unreadable for _, c in checks if c.unreadable), error=True),
         make_finding("images of another size", (c.other_size for _, c in checks if c.other_size), error=True),
     )
     return ((name, result.digest) for name, result in checks if result.digest)
+
+
+def _missing(name: str, check: ImageCheck, images: Path) -> str:
+    hint = f" (names are paths inside {images}; this one is {name!r:.80})" if "/" in name else ""
+    return check.missing + hint

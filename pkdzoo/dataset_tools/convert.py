@@ -18,6 +18,7 @@ from pkdzoo.data.formats import coco_folders
 from pkdzoo.data.formats.base import split_of
 from pkdzoo.data.formats.common import NOT_READ, UNKNOWN_SIZE, read_sizes, relative_image_path
 from pkdzoo.data.formats.read import FORMATS, TABLE, find_format, read_coco, splits_of
+from pkdzoo.data.image_names import match_content
 from pkdzoo.data.locate import find_split
 from pkdzoo.dataset_tools.hold_out import divide
 from pkdzoo.utils.files import open_regular_file
@@ -156,6 +157,10 @@ def _convert_split(job: _Job, folder: Path, split: str, share: float) -> None:
     coco = (
         coco_folders.read_whole(annotations) if is_coco and result.target_format == "coco" else read_coco(annotations)
     )
+    found_names = match_content(coco, images)
+    if found_names:
+        example = "{!r:.80} as {!r:.80}".format(*next(iter(found_names.items())))
+        result.remarks.append(f"{split}: {len(found_names)} image names are found by their last parts, e.g. {example}")
     difficult = 0 if is_coco else sum(bool(row.get("ignore")) for row in coco["annotations"])
     if difficult and result.target_format == "coco":
         result.remarks.append(

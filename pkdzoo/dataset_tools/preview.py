@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pkdzoo.data.formats.coco import CROWD
 from pkdzoo.data.formats.read import read_annotations
 from pkdzoo.data.image_files import UnreadableImage, open_image
+from pkdzoo.data.image_names import match_columns
 from pkdzoo.data.locate import find_split
 from pkdzoo.inference.draw import draw_detections
 
@@ -49,7 +50,7 @@ def preview(
             f"preview(count={count}, columns={columns}, tile={tile}): count and columns from 1 up, tile from 32 up"
         )
     annotations, images = find_split(folder, split)
-    table = read_annotations(annotations)
+    table, _ = match_columns(read_annotations(annotations), images)
     if len(table.image_ids) == 0:
         raise ValueError(f"{annotations} lists no image: choose another split")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(table.image_ids))[:count])

@@ -129,7 +129,8 @@ def check_maps(shapes: Sequence[Sequence[int]], size: tuple[int, int], strides: 
     returned = f"features returned maps of shapes {', '.join(map(str, map(tuple, shapes)))} for an image of {size}"
     for shape, stride in zip(shapes, strides):
         # A map has one location more or less than its stride says, depending on how its layers pad.
-        if stride >= 1 and all(abs(side - pixels / stride) <= 1 for side, pixels in zip(shape[2:], size)):
+        fits = len(shape) == 4 and shape[0] == 1  # one image went in
+        if fits and stride >= 1 and all(abs(side - pixels / stride) <= 1 for side, pixels in zip(shape[2:], size)):
             continue
         height, width = shape[1:3]
         if abs(height * size[1] - width * size[0]) <= size[1]:

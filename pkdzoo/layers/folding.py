@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 from typing import cast
 
@@ -18,8 +19,9 @@ def fold_norms(module: nn.Module) -> int:
     Fixed statistics are those of a :class:`FrozenBatchNorm2d` and of a batch norm in eval mode. A norm is folded into
     the convolution that directly precedes it among the children of its parent. Only modules of this package and
     ``nn.Sequential`` are known to run their children in that order, so norms inside other libraries' modules are kept.
-    So are subclasses of convolutions and norms, which may do more than their base class: timm's ``BatchNormAct2d`` also
-    holds the activation. Factors are computed in float64; results differ by rounding, about 1e-6 of the largest value.
+    So are norms of a convolution that is used in several places, and subclasses of convolutions and norms, which may do
+    more than their base class: timm's ``BatchNormAct2d`` also holds the activation. Factors are computed in float64;
+    results differ by rounding, about 1e-6 of the largest value.
 
     Returns:
         Number of folded norms.
@@ -39,10 +41,13 @@ def fold_norms(module: nn.Module) -> int:
         ))
     """
     folded = 0
+    uses = Counter(id(part) for parent in module.modules() for part in parent._modules.values())
     for parent in list(module.modules()):
         if not _runs_in_order(parent):
             continue
-        for (_, conv), (name, norm) in pairwise(list(parent.named_children())):
+        for (_, conv), (name, norm) in pairwise(list(parent._modules.items())):  # named_children leaves out repeats
+            if conv is None or norm is None or uses[id(conv)] > 1:
+                continue
             if type(conv) is nn.Conv2d and _is_foldable(norm) and not _has_hooks(conv) and not _has_hooks(norm):
                 if norm.training and isinstance(norm, nn.BatchNorm2d):
                     raise ValueError("a batch norm in train mode cannot be folded: call eval() first")

@@ -44,7 +44,9 @@ def index_row(entry: Entry) -> dict[str, Any]:
         "num_classes": model.num_classes,
         "params": params,
         "gflops": gflops,
-        "parameters": {str(n): _parameters(_build(entry.name, num_classes=n)) for n in classes},
+        "parameters": {
+            str(n): _parameters(model if n == model.num_classes else _build(entry.name, n)) for n in classes
+        },
         "resize": list(model.resize),
         "channel_order": model.channel_order,
         "postprocess": asdict(model.postprocess_config),
@@ -65,10 +67,9 @@ def write_zoo_index(path: Path = INDEX_FILE) -> None:
     INDEX.update(read_index(path))
 
 
-def _build(name: str, **changes: Any) -> Detector:
+def _build(name: str, num_classes: int | None = None) -> Detector:
     with torch.device("meta"):
-        model: Detector = create_detector(name, **changes)
-    return model
+        return create_detector(name, num_classes=num_classes)
 
 
 def _parameters(model: Detector) -> int:

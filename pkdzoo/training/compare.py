@@ -18,9 +18,9 @@ from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
 from pkdzoo.training.evaluate import evaluate
 from pkdzoo.training.recipe import Recipe
-from pkdzoo.training.run_table import COLUMNS, is_teacher
+from pkdzoo.training.run_table import COLUMNS, FinishedRun, is_teacher, teacher_row
 from pkdzoo.training.sheet import prediction_sheet
-from pkdzoo.utils.files import write_json
+from pkdzoo.utils.files import sha256_of_bytes, write_json
 from pkdzoo.utils.text import printable
 
 TEACHER_DETECTIONS = f"teacher_{DETECTIONS}"
@@ -55,22 +55,19 @@ def compare(runs: Sequence[TrainedRun], output: Path) -> list[dict[str, Any]]:
     """Evaluate the teacher, print one table and write ``comparison.json`` and ``predictions.png``.
 
     Args:
-        runs: evaluated on the same images. The plain student of a distilled one is the first run of the same student
-            without a teacher; a run that is itself the teacher of another one is no plain student.
+        runs: evaluated on the same images. The plain student of a distilled one is the first run without a teacher
+            whose recipe is otherwise the same; a run that is itself the teacher of another one is no plain student.
         output: folder for the two files.
 
     Returns:
         The rows of the table.
     """
-    rows = [_row(run.recipe.name, _role(run, runs), run.metrics, _student(run.recipe)) for run in runs]
-    models = [run.student for run in runs]
-    distilled = next((run for run in runs if run.teacher is not None), None)
-    if distilled is not None and distilled.teacher is not None and _same_classes(distilled.teacher, distilled.val_set):
-        teacher = distilled.teacher.to(distilled.accelerator.device)
-        saved = output / TEACHER_DETECTIONS
-        metrics = evaluate(teacher, distilled.val_loader, distilled.val_set, distilled.accelerator, save=saved)
-        rows.insert(0, _row(teacher.name, "teacher", metrics))
-        models.insert(0, teacher)
+    rows = [
+        {**_row(run.recipe.name, _role(run, runs), run.metrics, _student(run.recipe)), "settings": _settings(run)}
+        for run in runs
+    ]
+    teachers, teacher_models = _teachers(runs, rows, output / TEACHER_DETECTIONS)
+    rows, models = [*teachers, *rows], [*teacher_models, *(run.student for run in runs)]
     add_gap(rows)
     if runs[0].accelerator.is_main_process:
         text = table(rows)
@@ -80,6 +77,39 @@ def compare(runs: Sequence[TrainedRun], output: Path) -> list[dict[str, Any]]:
         print(f"\n{printable(text, keep=chr(10))}")
         print_where(output, runs[-1].output, images=output / "predictions.png")
     return rows
+
+
+def _teachers(
+    runs: Sequence[TrainedRun], rows: Sequence[dict[str, Any]], saved: Path
+) -> tuple[list[dict[str, Any]], list[Detector]]:
+    """A row for each different teacher, and the teachers; adds to each distilled row the name of its teacher's row.
+
+    The detections of the first teacher are written to ``saved``, for the report.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    models: list[Detector] = []
+    for run, row in zip(runs, rows):
+        row["teacher"] = None
+        if run.teacher is None or run.recipe.distill is None or not _same_classes(run.teacher, run.val_set):
+            continue
+        distill = run.recipe.to_dict()["distill"]
+        key = json.dumps([distill.get(name) for name in ("teacher", "teacher_args", "teacher_weights")], sort_keys=True)
+        if key not in found:
+            teacher = run.teacher.to(run.accelerator.device)
+            alike = sum(model.name == teacher.name for model in models)
+            name = f"{teacher.name} ({alike + 1})" if alike else teacher.name
+            save = None if found else saved
+            metrics = evaluate(teacher, run.val_loader, run.val_set, run.accelerator, save=save)
+            found[key] = _row(name, "teacher", metrics)
+            models.append(teacher)
+        row["teacher"] = found[key]["name"]
+    return list(found.values()), models
+
+
+def _settings(run: TrainedRun) -> str:
+    """Digits that are equal for runs that differ in nothing but name, seed and teacher."""
+    key = FinishedRun(run.output, run.recipe.to_dict(), run.metrics).key(with_teacher=False)
+    return sha256_of_bytes(key.encode())[:8]
 
 
 def print_where(output: Path, run: Path, images: Path | None = None) -> None:
@@ -127,15 +157,18 @@ def _role(run: TrainedRun, runs: Sequence[TrainedRun]) -> str:
 
 
 def add_gap(rows: list[dict[str, Any]]) -> None:
-    """Add to each distilled row the share of the AP gap between plain student and teacher that it closes."""
-    teacher = next((row["AP"] for row in rows if row["role"] == "teacher"), None)
-    plain_aps = {row.get("student"): row["AP"] for row in reversed(rows) if row["role"] == "plain"}
+    """Add to each distilled row the share of the AP gap between its plain student and its teacher that it closes."""
+    plain_aps = {_same_student(row): row["AP"] for row in reversed(rows) if row["role"] == "plain"}
     for row in rows:
-        plain = plain_aps.get(row.get("student"))
+        plain, teacher = plain_aps.get(_same_student(row)), teacher_row(rows, row).get("AP")
         if row["role"] != "distilled" or teacher is None or plain is None or row["AP"] is None:
             continue
         # Without a gap, when the teacher is not better than the plain student, there is no share.
         row["gap_closed"] = (row["AP"] - plain) / (teacher - plain) if teacher > plain else None
+
+
+def _same_student(row: dict[str, Any]) -> tuple[Any, Any]:
+    return row.get("student"), row.get("settings")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -129,7 +129,10 @@ def _describe_data(report: Report, train: CocoDataset, val: CocoDataset) -> None
         names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         line = f"{len(missing)} of {len(dataset)} {name} images are not in {dataset.image_dir} ({names})"
         if len(missing) > allowed:
-            raise ValueError(f"{line}: copy them there, or name the right folder with --images")
+            raise ValueError(
+                f"{line}: copy them there, name the right folder with --images, or write each file_name as a path "
+                "inside this folder"
+            )
         report.warnings.append(f"{line}; they are skipped")
 
 

@@ -16,6 +16,7 @@ from pkdzoo.hub.files import CONFIG, SETTINGS, TENSORS, fetch_repository, find_s
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.models._registry import find, folder_of
 from pkdzoo.training.recipe import Distill, Recipe
+from pkdzoo.training.run_table import FinishedRun, teacher_row
 from pkdzoo.utils.files import sha256_of_file
 from pkdzoo.utils.private_text import strip_local_paths
 
@@ -110,23 +111,27 @@ def launch_command(metrics: Mapping[str, Any]) -> str:
 def compared(run: Path, recipe: Recipe, teacher: str) -> Distilled | None:
     """AP of teacher, plain and distilled student of a comparison that a run was part of, from its ``comparison.json``.
 
-    None unless a plain run trained the same detector and the teacher was evaluated on the same images.
+    None unless a plain run trained by the same recipe and the teacher was evaluated on the same images.
     """
     rows = read_json(run.parent / "comparison.json")
-    by_role: dict[str, dict[str, Any]] = {}
-    for row in rows if isinstance(rows, list) else ():
-        own = read_json_object(run.parent / row["name"] / "recipe.json")
-        same = own.get("model") == recipe.model and own.get("model_args") == recipe.to_dict()["model_args"]
-        if (row["role"] == "distilled" and row["name"] != recipe.name) or (row["role"] == "plain" and not same):
-            continue
-        by_role.setdefault(row["role"], row)
-    aps = [by_role[role]["AP"] for role in ("teacher", "plain", "distilled") if role in by_role]
-    if recipe.distill is None or len(aps) < 3 or None in aps:
+    rows = rows if isinstance(rows, list) else []
+    own: dict[str, Any] = next((row for row in rows if row["role"] == "distilled" and row["name"] == recipe.name), {})
+    key = FinishedRun(run, recipe.to_dict(), {}).key(with_teacher=False)
+    plain_row: dict[str, Any] = next(
+        (row for row in rows if row["role"] == "plain" and _key(run.parent / row["name"]) == key), {}
+    )
+    aps = [row.get("AP") for row in (teacher_row(rows, own), plain_row, own)]
+    if recipe.distill is None or not own or None in aps:
         return None
-    first, plain, distilled = (round(float(part), 3) for part in aps)
+    first, plain, distilled = (round(float(part or 0), 3) for part in aps)
     launch = launch_command(read_json_object(run / "run.json"))
     source = f"measured after the last epoch of one run each, seed {recipe.seed}" + (f", `{launch}`" if launch else "")
     return Distilled(recipe.model, teacher, tuple(recipe.distill.methods), (first, plain, distilled), source)
+
+
+def _key(run: Path) -> str:
+    """See ``FinishedRun.key``."""
+    return FinishedRun(run, read_json_object(run / "recipe.json"), {}).key(with_teacher=False)
 
 
 def read_json(path: Path) -> Any:

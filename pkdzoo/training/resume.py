@@ -6,6 +6,7 @@ apply from the next step on. What the steps so far cannot be reconciled with is 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from collections.abc import Mapping
@@ -31,6 +32,13 @@ FIXED = {
     "data.generate": "the images would be others",
     "optim.kind": "the checkpoint holds the state of the first optimizer",
     "logging.best": "the best value so far is of the first metric",
+}
+DATA = {  # keys of run.json; runs of earlier versions lack some, which are not compared then
+    "train_sha256": "the train images or their boxes",
+    "val_sha256": "the val images or their boxes",
+    "train_masks_sha256": "the masks of the train images",
+    "val_masks_sha256": "the masks of the val images",
+    "val_truth_sha256": "areas, crowd regions or objects marked 'ignore' of the val images",
 }
 REORDERED = "optim.accumulate"  # as a change of the number of processes does
 
@@ -149,8 +157,14 @@ def about_annotations(train: CocoDataset, val: CocoDataset) -> dict[str, Any]:
         train: training images.
         val: validation images.
     """
-    hashes = {"train_sha256": hash_annotations(train), "val_sha256": hash_annotations(val)}
-    return {"classes": list(train.label_names), **hashes}
+    hashes = {
+        "train_sha256": hash_annotations(train),
+        "val_sha256": hash_annotations(val),
+        "train_masks_sha256": hash_masks(train),
+        "val_masks_sha256": hash_masks(val),
+        "val_truth_sha256": hash_truth(val),
+    }
+    return {"classes": list(train.label_names), **{key: value for key, value in hashes.items() if value}}
 
 
 def hash_annotations(dataset: CocoDataset) -> str:
@@ -159,6 +173,27 @@ def hash_annotations(dataset: CocoDataset) -> str:
     arrays = (table.image_ids, table.sizes, table.names, table.box_ends, table.boxes, table.labels, table.crowd)
     parts = [json.dumps(list(dataset.label_names)).encode()]
     return sha256_of_bytes(*parts, *(np.ascontiguousarray(array).tobytes() for array in arrays))
+
+
+def hash_masks(dataset: CocoDataset) -> str:
+    """SHA-256 over the segmentations of all boxes, in the order of the boxes; empty for data without masks."""
+    segments, rows = dataset.segments, dataset.table.rows
+    if segments is None:
+        return ""
+    ends = np.concatenate(([0], np.asarray(segments.ends)))
+    content = np.asarray(segments.blob)
+    digest = hashlib.sha256(np.ascontiguousarray(np.asarray(segments.kinds)[rows]).tobytes())
+    digest.update(np.ascontiguousarray(ends[rows + 1] - ends[rows]).tobytes())
+    for start, end in zip(ends[rows].tolist(), ends[rows + 1].tolist()):
+        digest.update(content[start:end].tobytes())
+    return digest.hexdigest()
+
+
+def hash_truth(dataset: CocoDataset) -> str:
+    """SHA-256 over what an evaluation reads besides the boxes of training: areas, and objects marked ``ignore``."""
+    truth = dataset.ground_truth()
+    keys = ("image_id", "category_id", "bbox", "area", "iscrowd", "ignore")
+    return sha256_of_bytes(*(np.ascontiguousarray(truth[key]).tobytes() for key in keys))
 
 
 def check_same_data(output: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -172,7 +207,7 @@ def check_same_data(output: Path, old: Mapping[str, Any], new: Mapping[str, Any]
     Raises:
         ValueError: naming what differs.
     """
-    changed = [f"the {name} images or their boxes" for name in ("train", "val") if _differ(old, new, f"{name}_sha256")]
+    changed = [what for key, what in DATA.items() if _differ(old, new, key)]
     if _differ(old, new, "classes"):
         changed = [f"the classes ({', '.join(old['classes'][:10])} -> {', '.join(new['classes'][:10])})"]
     if changed:
@@ -188,6 +223,23 @@ def _differ(old: Mapping[str, Any], new: Mapping[str, Any], key: str) -> bool:
 
 
 # -- checkpoints and log ----------------------------------------------------------------------------------------------
+
+
+def describe_start(path: Path, epoch: int, step: int, steps: int) -> str:
+    """Where a resumed run goes on, or that nothing is left to train.
+
+    Args:
+        path: of the checkpoint.
+        epoch: of the checkpoint.
+        step: of the checkpoint.
+        steps: optimizer steps of the whole run.
+    """
+    if step < steps:
+        return f"resumed from {path}: epoch {epoch}, step {step} of {steps}"
+    return (
+        f"resumed from {path}, which has {step} steps; the schedule ends after {steps}: nothing is left to train. "
+        "Raise schedule.epochs or schedule.max_steps to train on"
+    )
 
 
 def check_checkpoints(output: Path) -> None:

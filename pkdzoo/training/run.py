@@ -218,7 +218,7 @@ def restore(
         path, saved = newest
         progress = checkpoint.reopened(saved, steps, recipe.logging.patience)
         checkpoint.restore(path, progress.step, task, optimizer, scheduler, accelerator.scaler, average)
-        accelerator.print(f"resumed from {path}: epoch {progress.epoch}, step {progress.step} of {steps}")
+        accelerator.print(resume.describe_start(path, progress.epoch, progress.step, steps))
     elif args.resume and accelerator.is_main_process:
         kept = resume.keep_old_log(output)
         log = f"; its log is kept in {kept}" if kept else ""

@@ -55,7 +55,13 @@ class FinishedRun:
         """Text that is equal for runs that differ in nothing but their seed (and teacher)."""
         content = {name: self.recipe.get(name) for name in STUDENT}
         content["data"] = {k: v for k, v in (content["data"] or {}).items() if k not in ("workers", "eval_batch_size")}
-        return json.dumps([content, self.recipe.get("distill") if with_teacher else None], sort_keys=True)
+        text = json.dumps([content, self.recipe.get("distill") if with_teacher else None], sort_keys=True)
+        return json.dumps(json.loads(text, parse_float=_number_of))  # 8 and 8.0 are one number
+
+
+def _number_of(text: str) -> float | int:
+    number = float(text)
+    return int(number) if number.is_integer() else number
 
 
 @dataclass
@@ -109,7 +115,9 @@ def find_runs(folders: Iterable[str | Path]) -> tuple[list[FinishedRun], list[st
     for folder in map(Path, folders):
         inside = sorted(path.parent for path in folder.glob("*/recipe.json")) if folder.is_dir() else []
         own = [folder] if (folder / "recipe.json").is_file() else inside
-        if not own:
+        if not folder.exists():
+            left_out.append(f"there is no folder {folder}")
+        elif not own and folder.is_dir():  # runs/* names the files beside the runs as well
             left_out.append(f"{folder} holds no run (no recipe.json)")
         for run in own:
             if (run / "metrics.json").is_file():
@@ -191,17 +199,35 @@ def _first_key(variant: Variant) -> str:
 
 def _teacher_ap(table: RunTable, run: FinishedRun) -> float | None:
     """AP of a run's teacher, if it was measured on the images of the run."""
-    rows = run.folder.parent / "comparison.json"
-    if rows.is_file():
-        measured = [row for row in read_json(rows) if row.get("role") == "teacher"]
-        if measured and measured[0].get("AP") is not None:
-            return float(measured[0]["AP"])
     folder = run.teacher_folder
-    if folder is None or not (folder / "metrics.json").is_file():
+    if folder is not None and (folder / "metrics.json").is_file():
+        metrics = read_json(folder / "metrics.json")
+        same = metrics.get("annotations_sha256") == run.metrics.get("annotations_sha256")
+        if same and metrics.get("AP") is not None:
+            return float(metrics["AP"])
+    return _compared_teacher(run)
+
+
+def _compared_teacher(run: FinishedRun) -> float | None:
+    """AP of the teacher in the ``comparison.json`` beside a run, if the run as it is now was part of it."""
+    path = run.folder.parent / "comparison.json"
+    rows = read_json(path) if path.is_file() else []
+    own = [row for row in rows if row.get("role") == "distilled" and row.get("name") == run.recipe.get("name")]
+    if len(own) != 1 or run.folder.name != own[0]["name"] or own[0].get("AP") != run.metrics.get("AP"):
         return None
-    metrics = read_json(folder / "metrics.json")
-    same = metrics.get("annotations_sha256") == run.metrics.get("annotations_sha256")
-    return float(metrics["AP"]) if same and metrics.get("AP") is not None else None
+    ap = teacher_row(rows, own[0]).get("AP")
+    return None if ap is None else float(ap)
+
+
+def teacher_row(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row of a student's teacher in a comparison; empty where the teacher was not evaluated.
+
+    Rows of earlier versions do not name their teacher: then it is the only one of the comparison.
+    """
+    teachers = [other for other in rows if other.get("role") == "teacher"]
+    if "teacher" not in row:
+        return teachers[0] if len(teachers) == 1 else {}
+    return next((other for other in teachers if other["name"] == row["teacher"]), {})
 
 
 def format_table(table: RunTable) -> str:

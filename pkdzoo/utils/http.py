@@ -12,7 +12,7 @@ import io
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -58,7 +58,7 @@ class Answer:
 
     def __init__(self, response: Any, clock: _Clock) -> None:
         self._response, self._clock = response, clock
-        self.size = content_length(response.headers.get("Content-Length"))
+        self.size = content_length(response.headers.get_all("Content-Length") or [])
         clock.check_size(self.size or 0)
 
     def blocks(self) -> Iterator[bytes]:
@@ -98,20 +98,23 @@ def open_link(link: str, limits: Limits, agent: str) -> Iterator[Answer]:
     """
     clock = _Clock(limits)
     with _follow(link, clock, agent) as response:
+        if response.status not in (None, 200):  # None: a file; 206 is a part, and 204 has no content
+            raise LimitExceeded(f"HTTP {response.status} is not an answer with a whole file")
         clock.begin_body()
         yield Answer(response, clock)
 
 
-def content_length(header: str | None) -> int | None:
+def content_length(headers: Sequence[str]) -> int | None:
     """The number of bytes that ``Content-Length`` announces; None without the header.
 
     Raises:
-        ConnectionError: if it is not a number; then a complete file cannot be told from a part of it.
+        ConnectionError: if it is not one number; then a complete file cannot be told from a part of it.
     """
-    if not header:
+    if not headers:
         return None
-    if not (header.isascii() and header.strip().isdigit() and len(header) < 20):
-        raise ConnectionError(f"the host sent an invalid Content-Length, {header[:50]!r}")
+    header = headers[0]
+    if len(set(headers)) > 1 or not (header.isascii() and header.strip().isdigit() and len(header) < 20):
+        raise ConnectionError(f"the host sent an invalid Content-Length, {', '.join(headers)[:50]!r}")
     return int(header)
 
 
@@ -135,11 +138,14 @@ def redirect_target(link: str, target: str) -> str:
     """The absolute link that a redirect leads to.
 
     Raises:
-        LimitExceeded: for another scheme than http and https, and for a redirect from https to http, which anybody on
-            the way could change.
+        LimitExceeded: for another scheme than http and https, for what is no link, and for a redirect from https to
+            http, which anybody on the way could change.
     """
-    absolute = urljoin(link, target)
-    scheme = urlsplit(absolute).scheme
+    try:
+        absolute = urljoin(link, target)
+        scheme = urlsplit(absolute).scheme
+    except ValueError:  # e.g. http://[::1/
+        raise LimitExceeded(f"it redirects to {target[:100]!r}, which is no link") from None
     if scheme not in ("http", "https"):
         raise LimitExceeded(f"it redirects to {scheme}, which is not http or https")
     if scheme == "http" and urlsplit(link).scheme == "https":

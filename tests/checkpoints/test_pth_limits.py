@@ -242,6 +242,13 @@ def test_kinds_of_tensors_that_are_not_read_are_named(tmp_path: Path) -> None:
     torch.save({"a": torch.eye(3).to_sparse()}, path)
     with pytest.raises(ValueError, match=r"_rebuild_sparse_tensor\): save plain ones"):
         read_state_dict(path)
+    for tensor in (
+        torch.complex(torch.ones(2), torch.ones(2)).conj(),
+        torch.complex(torch.ones(2), torch.ones(2)).conj().imag,
+    ):
+        torch.save({"a": tensor}, path)  # torch stores the other sign, and a mark
+        with pytest.raises(ValueError, match=r"negated or conjugated on reading: save tensor\.resolve_neg\(\)"):
+            read_state_dict(path)
     zip_file(path, b"\x80\x02ctorch\nqint8\n.")
     with pytest.raises(
         ValueError, match=r"tensors of torch\.qint8, which this reader does not know: save them as float32"

@@ -79,8 +79,22 @@ def test_other_data_and_other_seeds_are_said(runs, capsys) -> None:
     assert any("share no seed" in line for line in warnings)
 
 
+def test_a_comparison_of_another_teacher_gives_no_gap(runs, tmp_path, capsys) -> None:
+    """``comparison.json`` lies beside all runs of a folder, whether they were part of it or not."""
+    rows = [
+        {"name": name, "role": role, "AP": ap} for name, role, ap in (("x", "teacher", 90.0), ("y", "distilled", 8.0))
+    ]
+    (runs / "comparison.json").write_text(json.dumps(rows))
+    found, _ = rows_of(capsys, runs)
+    assert found["pkd"]["gap_closed"] == pytest.approx(4.5 / 9.0)
+    (runs / "teacher-0" / "best" / "metrics.json").unlink()
+    assert rows_of(capsys, runs)[0]["pkd"]["gap_closed"] is None
+
+
 def test_folders_without_a_run_are_named(runs, tmp_path, capsys) -> None:
     (tmp_path / "notes").mkdir()
     assert "no evaluated run to compare" in fails(capsys, "compare", tmp_path / "notes")
-    code, _, err = run(capsys, "compare", runs, tmp_path / "notes")
-    assert code == 0 and "notes holds no run" in err
+    (tmp_path / "file.json").write_text("{}")
+    code, _, err = run(capsys, "compare", runs, tmp_path / "notes", tmp_path / "gone", tmp_path / "file.json")
+    assert code == 0 and "notes holds no run" in err and f"there is no folder {tmp_path / 'gone'}" in err
+    assert "file.json" not in err and "no evaluated run to compare" in fails(capsys, "compare", tmp_path / "file.json")

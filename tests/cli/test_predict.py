@@ -68,7 +68,11 @@ class TestPredict:
 
     @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every file name is Unicode")
     @pytest.mark.parametrize(
-        ("save", "around"), [("a.jsonl", {"LC_ALL": "C.UTF-8"}), ("a.json", {"PYTHONIOENCODING": "ascii"})]
+        ("save", "around"),
+        [
+            ("a.jsonl", {"LC_ALL": "C.UTF-8"}),
+            pytest.param("a.json", {"PYTHONIOENCODING": "ascii"}, marks=pytest.mark.slow),
+        ],
     )
     def test_a_name_that_is_no_utf8(self, folder: str, photos: Path, save: str, around: dict[str, str]) -> None:
         (photos / "b.jpg").rename(os.fsdecode(os.fsencode(photos / "ü") + b"\xff.jpg"))

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from helpers.kd_reference import tiny_batch, tiny_detector
+from helpers.processes import on_each
 
 import pkdzoo
 from pkdzoo.distill.methods.crosskd import CrossKD
@@ -21,34 +17,17 @@ from pkdzoo.losses import normalize_channels, pearson, pearson_correlation
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def start(rank: int, port: int, work: Callable[[int], Any], folder: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    try:
-        torch.save(work(rank), Path(folder) / f"{rank}.pt")
-    finally:
-        dist.destroy_process_group()
-
-
-def everything(rank: int) -> dict[str, Any]:
+def everything() -> dict[str, Any]:
     """All that is compared below, in one go: starting processes is what takes the time."""
     assert dist.get_world_size() == 2
+    rank = dist.get_rank()
     return {"maps": split_maps(rank), "batch": split_batch(rank), "prototypes": search_prototypes(rank)}
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What two processes found."""
-    folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(start, args=(free_port(), everything, str(folder)), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+    return on_each(everything, tmp_path_factory.mktemp("ranks"))
 
 
 def maps() -> tuple[torch.Tensor, torch.Tensor]:

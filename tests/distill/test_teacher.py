@@ -116,6 +116,8 @@ def test_maps_of_another_layout_or_order_are_refused() -> None:
             pkdzoo.Teacher(Stack(width), last, *UNIT)
     with pytest.raises(ValueError, match=r"no maps \(B, C, h, w\)"):
         pkdzoo.Teacher(Stack(), swapped, *UNIT)
+    with pytest.raises(ValueError, match=r"maps of shapes \(2, .* no maps \(B, C, h, w\)"):  # one image went in
+        pkdzoo.Teacher(Stack(), lambda net, images: [m.repeat(2, 1, 1, 1) for m in maps_of(net, images)], *UNIT)
     with pytest.raises(ValueError, match=r"of strides \(64, 32, 16, 8\): write them finest first, e\.g\. maps\[::-1\]"):
         pkdzoo.Teacher(Stack(), lambda net, images: maps_of(net, images)[::-1], *UNIT)
     with pytest.raises(ValueError, match=r"no maps .* of strides \(4, 8, 16, 32\)"):

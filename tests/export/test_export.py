@@ -120,7 +120,7 @@ def same_detections(got: dict[str, Tensor], i: int, want: pkdzoo.Detections, siz
     assert met.any(dim=0).all() and met.any(dim=1).all(), f"{int(met.any(dim=0).sum())} of {count} are met"
 
 
-# -- one family, always ------------------------------------------------------------------------------------------------
+# -- the shipped detector ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +144,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @writes_onnx
+@pytest.mark.slow
 def test_a_trained_detector_finds_the_same(trained: pkdzoo.Detector, file: Path) -> None:
     rng = np.random.default_rng(0)
     sizes = [(128, 160), (120, 150), (128, 131)]
@@ -157,6 +158,7 @@ def test_a_trained_detector_finds_the_same(trained: pkdzoo.Detector, file: Path)
 
 
 @writes_onnx
+@pytest.mark.slow
 def test_the_file_says_what_it_is(trained: pkdzoo.Detector, file: Path) -> None:
     facts = open_session(file).get_modelmeta().custom_metadata_map
     assert json.loads(facts["label_names"]) == list(trained.label_names)
@@ -182,6 +184,7 @@ def test_the_file_says_what_it_is(trained: pkdzoo.Detector, file: Path) -> None:
 
 
 @writes_onnx
+@pytest.mark.slow
 def test_inference_without_torch(trained: pkdzoo.Detector, file: Path, photo: Path) -> None:
     """The script of recipes/, in a process where torch, torchvision and pkdzoo cannot be imported."""
     script = ROOT / "recipes" / "onnx_infer.py"
@@ -335,15 +338,17 @@ def rows_of(model: pkdzoo.Detector, images: Tensor, sizes: list[tuple[int, int]]
 
 
 BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
+    "resnet": ("retina_r10w16", {}),
     "swin": ("retina_swin_t", {"width": 32, "depth": 1}),
     "resnext_dcn": ("reppoints_x101_dcn", {"backbone": "r50", "groups": 32, "group_width": 4, "deformable": (2, 3, 4)}),
 }
 
 
 @writes_onnx
-@pytest.mark.slow
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_pyramids_of_other_backbones(backbone: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "backbone", [name if name == "resnet" else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]
+)
+def test_pyramids(backbone: str, tmp_path: Path) -> None:
     name, arguments = BACKBONES[backbone]
     model = lively(pkdzoo.create_detector(name, num_classes=3, **arguments))
     session = open_session(export_onnx(model, tmp_path / "pyramid.onnx", what="features"))

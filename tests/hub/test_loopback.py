@@ -233,8 +233,10 @@ def test_another_file_than_was_published(client: Client, hub: Hub) -> None:
 FAULTS = {"half": half_a_file, "500": status(500), "503": status(503), "429": status(429), "cut": hang_up}
 
 
-@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
-@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize(("kind", "file"), [
+    *((kind, "model.safetensors") for kind in FAULTS),
+    *(pytest.param(kind, "config.json", marks=() if kind == "half" else pytest.mark.slow) for kind in FAULTS),
+])  # fmt: skip
 def test_downloads_that_break_once(client: Client, hub: Hub, kind: str, file: str) -> None:
     """The one call gets the whole detector: whoever notices asks again, and nothing half stays."""
     commit = pushed(client, hub, "down")
@@ -245,11 +247,12 @@ def test_downloads_that_break_once(client: Client, hub: Hub, kind: str, file: st
     assert client("answer = [str(p) for p in Path(place).rglob('*.incomplete')]") == []
 
 
+@pytest.mark.slow  # the client itself tries for five seconds each time
 def test_a_line_that_stays_broken(client: Client, hub: Hub) -> None:
     pushed(client, hub, "stays")
     load = "answer = seen(pkdzoo.create_detector('hf-hub:org/stays')) == seen(model)"
     hub.faults += [("GET /org/stays", half_a_file)] * 50
-    refused = client(f"pkdzoo.utils.retry.ATTEMPTS = 1; {load}")  # the client itself tries for five seconds each time
+    refused = client(f"pkdzoo.utils.retry.ATTEMPTS = 1; {load}")
     client("pkdzoo.utils.retry.ATTEMPTS = 3")
     hub.faults.clear()
     assert refused["error"] == "DownloadError"
@@ -352,6 +355,7 @@ def test_a_repository_that_goes_meanwhile(client: Client, hub: Hub) -> None:
     assert "no such repository, or the token has no access to it" in refused["text"]
 
 
+@pytest.mark.slow  # a client of its own
 def test_a_hub_without_xet(hub: Hub, tmp_path: Path) -> None:
     """By itself the client sends tensors to the Xet storage; loading asks for nothing of the kind."""
     usual = Client(hub, tmp_path / "home", HF_HUB_DISABLE_XET="0")

@@ -69,7 +69,11 @@ ENDLESS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ENDLESS)
+# Before the headers, within them, in a body of stated and of unstated length.
+USUAL = ("interim answers, dripped", "headers, dripped", "a body, dripped", "trailers")
+
+
+@pytest.mark.parametrize("kind", [k if k in USUAL else pytest.param(k, marks=pytest.mark.slow) for k in ENDLESS])
 def test_endless_answers_stop_in_time_and_release_the_lock(server: Served, tmp_path: Path, kind: str) -> None:
     start, part, pause, reason = ENDLESS[kind]
     url, digest = server.put(FILE, CONTENT)
@@ -153,6 +157,25 @@ def test_redirects_stay_on_the_web(server: Served, tmp_path: Path, target: str) 
     assert len(server.requests) == 1
 
 
+PARTS = {
+    "part": (b"HTTP/1.1 206 Partial Content\r\nContent-Length: 3\r\n\r\nabc", "HTTP 206 is not an answer with a whole"),
+    "no content": (b"HTTP/1.1 204 No Content\r\n\r\n", "HTTP 204 is not an answer with a whole file"),
+    "two lengths": (OK + b"Content-Length: 3\r\nContent-Length: 9\r\n\r\nabcdefghi", "invalid Content-Length, '3, 9'"),
+    "no link": (b"HTTP/1.1 302 Found\r\nLocation: http://[::1/\r\n\r\n", "it redirects to 'http://.::1/', which is no"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_a_part_is_not_taken_for_a_file(server: Served, tmp_path: Path, kind: str) -> None:
+    """Where no hash is published, nothing else would show it."""
+    answer, reason = PARTS[kind]
+    url, _ = server.put(FILE, CONTENT)
+    server.faults[:] = [raw(answer, b"", 0.1)] * 3
+    with pytest.raises(DownloadError, match=reason), open_download(url, tmp_path):
+        pass
+    assert not [path for path in tmp_path.iterdir() if path.is_file()]
+
+
 @contextmanager
 def encrypted(folder: Path, answer: bytes) -> Iterator[str]:
     """A server with TLS and a certificate of its own, ``folder/cert.pem``, which answers each request in one way."""
@@ -201,7 +224,9 @@ def test_an_encrypted_link_does_not_lead_to_an_open_one(
     assert not server.requests
 
 
-@pytest.mark.parametrize("kind", ["interim answers, dripped", "headers, dripped", "trailers"])
+@pytest.mark.parametrize("kind", [
+    "headers, dripped", *(pytest.param(k, marks=pytest.mark.slow) for k in ("interim answers, dripped", "trailers")),
+])  # fmt: skip
 def test_images_behind_links_have_the_same_limits(server: Served, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     start, part, pause, _ = ENDLESS[kind]
     monkeypatch.setattr("pkdzoo.inference.web.TOTAL_TIMEOUT", 1.0)

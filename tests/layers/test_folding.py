@@ -95,15 +95,22 @@ class Reversed(nn.Module):
         return self.conv(self.norm(x))
 
 
+def used_twice() -> nn.Sequential:
+    """One convolution with a norm of its own in each place."""
+    conv = nn.Conv2d(3, 3, 1)
+    return nn.Sequential(conv, nn.BatchNorm2d(3), conv, nn.BatchNorm2d(3))
+
+
 @pytest.mark.parametrize(
     "layers",
     [
+        used_twice(),
         nn.Sequential(nn.Conv2d(3, 8, 3), NormAct(8)),
         nn.Sequential(nn.Conv2d(3, 8, 3), Reversed()),
         nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3)), nn.BatchNorm2d(8)),
         nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, track_running_stats=False)),
     ],
-    ids=["norm with activation", "other order", "parametrized", "no statistics"],
+    ids=["convolution used twice", "norm with activation", "other order", "parametrized", "no statistics"],
 )
 def test_what_is_more_than_a_plain_pair_is_kept(layers: nn.Module) -> None:
     model = detector()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,22 +73,27 @@ def learn(case: str, batch: pkdzoo.Batch) -> tuple[dict[str, Tensor], dict[str, 
     return {key: value.detach() for key, value in losses.items()}, gradients
 
 
-def share() -> dict[str, Any]:
+def share(cases: list[str]) -> dict[str, Any]:
     assert dist.get_world_size() == 2
     whole, own = images(), slice(2 * dist.get_rank(), 2 * dist.get_rank() + 2)
     assert whole.instances is not None
     return {
-        case: learn(case, pkdzoo.Batch(whole.images[own], whole.sizes[own], whole.instances[own])) for case in CASES
+        case: learn(case, pkdzoo.Batch(whole.images[own], whole.sizes[own], whole.instances[own])) for case in cases
     }
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """Losses and gradients of two processes, each with half of the images."""
-    return on_each(share, Path(tmp_path_factory.mktemp("ranks")))
+def ranks(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    """Losses and gradients of two processes, each with half of the images, in the cases that are selected."""
+    items = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
+    cases = [item.callspec.params["case"] for item in items]
+    return on_each(partial(share, cases), Path(tmp_path_factory.mktemp("ranks")))
 
 
-@pytest.mark.parametrize("case", CASES)
+USUAL = ("gfl", "tood, later", "faster_rcnn", "retina, pkd")  # the normalizers, the assigners and the statistics
+
+
+@pytest.mark.parametrize("case", [c if c in USUAL else pytest.param(c, marks=pytest.mark.slow) for c in CASES])
 def test_two_processes_agree_with_one(case: str, ranks: list[dict[str, Any]]) -> None:
     losses, gradients = learn(case, images())
     (first, ours), (second, theirs) = (rank[case] for rank in ranks)

@@ -47,6 +47,7 @@ for name in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow  # tests/hub/test_loopback.py tests the same over one process
 def test_a_repository_of_the_hub(server: Served, tmp_path: Path) -> None:
     model = pkdzoo.create_detector("retina_r10w16", label_names=["cat", "dog"])
     model.save_pretrained(tmp_path / "saved")

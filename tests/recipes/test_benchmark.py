@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from dataclasses import replace
@@ -29,7 +30,9 @@ def quickly(output: Path, rows: str, *options: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if "-" in n else n for n in PARTS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n not in ("loss", "load") else n for n in PARTS]
+)
 def test_a_part_runs_and_both_sides_compute_the_same(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     found = quickly(tmp_path / "results" / "quick.json", name)
     assert found["about"]["torch"] and found["about"]["machine"] and found["quick"]
@@ -45,13 +48,20 @@ def test_a_part_runs_and_both_sides_compute_the_same(name: str, tmp_path: Path, 
     assert markdown(found) in capsys.readouterr().out
 
 
-def test_parts_are_measured_anew_in_the_file_of_an_earlier_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_parts_are_measured_anew_in_the_file_of_an_earlier_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ratios = itertools.count(1)
+    for name in ("loss", "load"):
+        monkeypatch.setitem(PARTS, name, lambda settings, name=name: iter([Row(1, name, "b", float(next(ratios)))]))
     path = tmp_path / "quick.json"
     before = quickly(path, "loss")
     both = quickly(path, "load", "--update")
     assert list(both["parts"]) == ["loss", "load"]
     assert both["parts"]["loss"] == before["parts"]["loss"]
-    assert quickly(path, "loss", "--update")["parts"]["load"] == both["parts"]["load"]
+    anew = quickly(path, "loss", "--update")["parts"]
+    assert anew["load"] == both["parts"]["load"]
+    assert [anew[name]["rows"][0]["ratio"] for name in ("loss", "load")] == [3.0, 2.0]
     path.write_text(json.dumps({**both, "about": {**both["about"], "torch": "1.0"}}))
     with pytest.raises(SystemExit, match=r"quick\.json was measured with another torch: write a new file"):
         quickly(path, "loss", "--update")
@@ -82,6 +92,7 @@ def test_which_of_two_equal_scores_is_the_last_is_left_to_rounding() -> None:
 TINY = Settings(quick=True, compiled=False)
 
 
+@pytest.mark.slow
 def test_the_loss_as_a_gpu_measures_it_runs_here_at_a_small_size() -> None:
     *times, share = loss.on_a_gpu(TINY, (200, 336), 8)
     assert [row.unit for row in times] == ["s", "MB", "s"]

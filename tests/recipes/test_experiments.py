@@ -84,6 +84,7 @@ def test_our_experiments_can_be_read(name, variants, seeds) -> None:
     assert all(run.recipe.distill is None for run in experiment.teachers.values())
 
 
+@pytest.mark.slow
 def test_a_killed_experiment_goes_on_and_finished_runs_stay(shapes, tmp_path, monkeypatch) -> None:
     (tmp_path / "tiny.py").write_text(EXPERIMENT)
     words = [sys.executable, FOLDER / "run.py", "tiny.py", "--data", shapes, "--results", "numbers"]

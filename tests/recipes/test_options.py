@@ -82,6 +82,7 @@ def test_options_that_people_combine_train(case, train, recipe, shapes, tmp_path
     assert_close(weights(tmp_path / "run"), found, 0)  # names as ever, whatever was wrapped around them
 
 
+@pytest.mark.slow
 def test_recomputing_activations_changes_nothing(train, recipe, shapes, tmp_path) -> None:
     recipe.write_text(recipe.read_text() + DISTILL)
     words = [recipe, "--data", shapes, *sets("optim.accumulate=2", "optim.ema=0.9")]

@@ -391,6 +391,7 @@ def hub() -> Iterator[tuple[str, Callable[..., dict[str, Any]]]]:
     served.wait(30)
 
 
+@pytest.mark.slow  # as a process of its own; test_dry_runs and tests/hub/test_loopback.py test the parts
 def test_the_script_sends_and_goes_on_after_a_broken_upload(run: Path, tmp_path: Path, hub: Any) -> None:
     url, ask = hub
     env = {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}

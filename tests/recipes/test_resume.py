@@ -113,22 +113,58 @@ def test_what_cannot_change_is_refused_with_the_reason(go_on, tmp_path, change, 
     [
         ("train", "bbox", "the train images or their boxes"),
         ("val", "bbox", "the val images or their boxes"),
+        ("val", "area", "areas, crowd regions or objects marked 'ignore' of the val images"),
         ("train", "name", "the classes (square, circle"),
     ],
 )
 def test_data_that_changed_is_refused(go_on, shapes, tmp_path, split, field, said) -> None:
     data = Path(shutil.copytree(shapes, tmp_path / "data"))
-    for each in (split,) if field == "bbox" else ("train", "val"):
+    for each in (split,) if field != "name" else ("train", "val"):
         path = data / "annotations" / f"instances_{each}2017.json"
         content = json.loads(path.read_text())
         if field == "bbox":
             content["annotations"][0]["bbox"][0] += 1
+        elif field == "area":
+            content["annotations"][0]["area"] *= 2
         else:
             one, other = content["categories"][:2]
             one["name"], other["name"] = other["name"], one["name"]
         path.write_text(json.dumps(content))
     message = refusal(go_on, data=data)
     assert "the data changed since" in message and (said in message or "the classes" in message)
+
+
+def test_runs_of_earlier_versions_are_continued(go_on, tmp_path) -> None:
+    file = tmp_path / "run" / "run.json"
+    content = json.loads(file.read_text())
+    assert set(content["data"]) == {"classes", "train_sha256", "val_sha256", "val_truth_sha256"}
+    del content["data"]["val_truth_sha256"]
+    file.write_text(json.dumps(content))
+    go_on(*sets("schedule.max_steps=5"))
+    assert "val_truth_sha256" in json.loads(file.read_text())["data"]  # from now on it is compared
+
+
+def test_another_precision_or_process_count_is_said(go_on, tmp_path) -> None:
+    file = tmp_path / "run" / "run.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "processes": 2}))
+    go_on("--mixed-precision", "bf16", *sets("schedule.max_steps=5"))
+    warned = (tmp_path / "warned").read_text()
+    assert "--mixed-precision changed from no to bf16: losses differ in their last digits from now on" in warned
+    assert "the number of processes changed from 2 to 1: if the run stopped within an epoch" in warned
+    assert json.loads(file.read_text())["precision"] == "bf16"
+
+
+def test_another_accumulation_is_said(go_on, tmp_path) -> None:
+    go_on(*sets("optim.accumulate=2", "schedule.max_steps=5"))
+    assert "optim.accumulate changed: if the run stopped within an epoch" in (tmp_path / "warned").read_text()
+
+
+def test_a_schedule_that_is_shorter_than_the_steps_so_far(go_on, tmp_path, capsys) -> None:
+    run = go_on(*sets("schedule.max_steps=2"))
+    said = capsys.readouterr().out
+    assert "which has 4 steps; the schedule ends after 2: nothing is left to train. Raise schedule.epochs or" in said
+    assert "4 of 2" not in said and checkpoint.find_checkpoint(run)[1].step == 4  # type: ignore[index]
 
 
 def test_the_same_data_elsewhere_is_the_same(go_on, shapes, tmp_path) -> None:

@@ -47,9 +47,8 @@ def test_a_small_rtmdet_trains_and_resumes(train, squares, tmp_path) -> None:
     assert all(torch.isfinite(torch.tensor(line["loss"])) for line in lines)
 
 
-@pytest.mark.parametrize(
-    "step", [pytest.param(2, id="while it distills", marks=pytest.mark.slow), pytest.param(4, id="after the stop")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [2, 4], ids=["while it distills", "after the stop"])
 def test_a_method_that_ends_before_the_run_resumes(step, train, squares, tmp_path) -> None:
     """Stopped before and after the epoch from which ``stop_epoch`` ends the distillation."""
     changes = {

@@ -117,6 +117,7 @@ def test_mask_rcnn_trains(train, tmp_path) -> None:
 
     recipe = ROOT / "recipes" / "supervised" / "mask_rcnn_swin_t_1x.py"
     train(recipe, "--data", data, "--output", tmp_path / "run",
-          *sets("init=none", "data.short=64", "data.long=96", "data.batch_size=2", "data.min_image_size=0",
-                "data.workers=0", "schedule.max_steps=1"))  # fmt: skip
+          *sets("init=none", "model_args.depths=[1,1,2,1]", "model_args.width=64", "model_args.box_width=64",
+                "model_args.mask_width=32", "data.short=64", "data.long=96", "data.batch_size=2",
+                "data.min_image_size=0", "data.workers=0", "schedule.max_steps=1"))  # fmt: skip
     assert log_lines(tmp_path / "run")[-1]["step"] == 1

@@ -11,6 +11,7 @@ import pytest
 from helpers.processes import happening
 from PIL import Image
 
+from pkdzoo.dataset_tools.convert import convert
 from pkdzoo.training import checkpoint
 
 
@@ -260,3 +261,17 @@ def test_an_unknown_field_and_an_unknown_model(says) -> None:
     assert "Did you mean lr" in says("--set", "optim.lrate=1")
     assert "Did you mean retina_r10w16" in says("--set", "model=retina_r10w61")
     assert "has no argument 'norms'" in says("--set", "model_args.norms=gn")
+
+
+def test_training_says_what_data_check_calls_an_error(train, recipe, copy, tmp_path, capsys) -> None:
+    convert(copy, tmp_path / "yolo", "yolo")
+    labels = tmp_path / "yolo" / "labels" / "train"
+    first = min(labels.iterdir())
+    first.rename(tmp_path / "yolo" / "images" / "train" / first.name)  # beside its image, where it is not read
+    description = tmp_path / "yolo" / "data.yaml"
+    description.write_text(f"{description.read_text()}nc: 5\n")
+    words = [recipe, "--data", tmp_path / "yolo", "--output", tmp_path / "run", "--set", "schedule.max_steps=1"]
+    train(*words)
+    said = capsys.readouterr().out
+    assert "warning: the train set has label files that are not where" in said and first.name in said
+    assert said.count("set has nc in data.yaml is not the number of names, which decides") == 2 and "nc: 5" in said

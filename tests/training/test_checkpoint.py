@@ -174,7 +174,7 @@ def test_killed_at_any_moment_of_a_save_a_whole_checkpoint_is_there(output) -> N
                 save_checkpoint(output, Progress(step=step, epoch=epoch), tensors, rest, keep=1)
 
     rng, within, newest = random.Random(0), 0, -1
-    for _ in range(20):
+    for _ in range(12):
         process = multiprocessing.get_context("fork").Process(target=work, args=(newest + 1,))
         process.start()
         time.sleep(rng.uniform(0.01, 0.15))
@@ -189,8 +189,8 @@ def test_killed_at_any_moment_of_a_save_a_whole_checkpoint_is_there(output) -> N
         newest = found[1].step
         run_folder.open_output(output, RECIPE, ABOUT)
         assert len(list((output / "checkpoints").iterdir())) <= 2
-    print(f"{within} of 20 kills within a save, {newest} steps saved")
-    assert within >= 5 and newest >= 3
+    print(f"{within} of 12 kills within a save, {newest} steps saved")
+    assert within >= 3 and newest >= 3
 
 
 def test_the_rest_of_a_killed_save_is_cleared_away(output) -> None:

@@ -93,6 +93,22 @@ def test_the_plain_student_of_a_gap_is_the_same_student() -> None:
     assert [r.get("gap_closed") for r in rows] == [None, None, None, None, 0.5, None]
 
 
+def test_each_student_has_its_own_teacher_and_plain_student() -> None:
+    """Two teachers in one comparison, and a plain student that was trained for longer."""
+    settings = {"student": "retina", "settings": "aa"}
+    rows = [
+        row("t", "teacher", 40.0),
+        row("t (2)", "teacher", 50.0),
+        row("longer", "plain", 35.0) | settings | {"settings": "bb"},
+        row("p", "plain", 30.0) | settings,
+        row("a", "distilled", 35.0) | settings | {"teacher": "t"},
+        row("b", "distilled", 35.0) | settings | {"teacher": "t (2)"},
+        row("c", "distilled", 35.0) | settings | {"teacher": None},  # of other classes
+    ]
+    add_gap(rows)
+    assert [r.get("gap_closed") for r in rows[4:]] == [0.5, 0.25, None]
+
+
 def test_no_gap_no_share() -> None:
     for teacher, plain, distilled in ((30.0, 30.0, 31.0), (None, 30.0, 31.0), (40.0, 30.0, None)):
         rows = [row("t", "teacher", teacher), row("p", "plain", plain), row("d", "distilled", distilled)]

@@ -45,7 +45,8 @@ with signals["stop_on_signals"]() as request:
 
 
 def test_only_the_launcher_of_one_process_is_followed(tmp_path, monkeypatch) -> None:
-    follow = f"import runpy; print(runpy.run_path({signals.__file__!r})['follow_launcher']())"
+    without_torch = "import runpy, sys, types; sys.modules['torch'] = types.ModuleType('torch'); "  # it takes seconds
+    follow = without_torch + f"print(runpy.run_path({signals.__file__!r})['follow_launcher']())"
     launcher = tmp_path / "accelerate"
     launcher.write_text(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {follow!r}], check=True)")
 

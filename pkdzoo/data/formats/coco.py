@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pkdzoo.data.formats.base import with_slashes
 from pkdzoo.data.formats.json_stream import JsonStream
 from pkdzoo.data.segmentations import Segments
 from pkdzoo.utils.text import quote_some
@@ -154,7 +153,7 @@ class _Reader:
         if not isinstance(name, str) or not name:
             raise self.error(where, f"has file_name = {name!r:.60}; it is the image's path inside the image folder")
         try:
-            self.names += with_slashes(name).encode("utf-8", "surrogateescape")  # names on disk need not be valid UTF-8
+            self.names += name.encode("utf-8", "surrogateescape")  # names on disk need not be valid UTF-8
         except UnicodeEncodeError:
             raise self.error(where, f"has file_name = {name!r:.60}, which is not a text") from None
         self.name_ends.append(len(self.names))

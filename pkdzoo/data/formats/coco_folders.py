@@ -24,7 +24,6 @@ from pkdzoo.data.formats.base import (
     names_of,
     split_folders,
     split_of,
-    with_slashes,
 )
 from pkdzoo.data.formats.coco import SECTIONS, read_columns
 from pkdzoo.data.formats.common import NOT_READ
@@ -125,16 +124,11 @@ def read_whole(path: Path) -> dict[str, Any]:
     read_columns(path)
     with path.open("rb") as file:
         stream = JsonStream(file, str(path))
-        content = {key: list(stream.elements()) if key in SECTIONS else stream.value() for key in stream.members()}
-    for record in content["images"]:
-        record["file_name"] = with_slashes(record["file_name"])
-    return content
+        return {key: list(stream.elements()) if key in SECTIONS else stream.value() for key in stream.members()}
 
 
 def _cleaned(record: dict[str, Any]) -> dict[str, Any]:
-    """A record without its segmentation, and with the name of its file as it is read."""
-    if "file_name" in record:
-        record["file_name"] = with_slashes(record["file_name"])
+    """A record without its segmentation."""
     return {**record, "segmentation": True} if record.pop("segmentation", None) else record
 
 

@@ -277,17 +277,20 @@ def _finder(images: Path) -> Callable[[str], str]:
     """A function that gives the path of an image in the folder, from the name in the csv."""
     stored = list_images(images)
     names = set(stored)
-    by_name: dict[str, str] = {}
-    by_stem: dict[str, str] = {}
-    for name in reversed(stored):
-        by_name[PurePosixPath(name).name] = name
-        by_stem[PurePosixPath(name).stem] = name
+    by_name: dict[str, list[str]] = {}
+    by_stem: dict[str, list[str]] = {}
+    for name in stored:
+        by_name.setdefault(PurePosixPath(name).name, []).append(name)
+        by_stem.setdefault(PurePosixPath(name).stem, []).append(name)
 
     def find(name: str) -> str:
         plain = PurePosixPath(_relative(name))
-        if plain.as_posix() in names:
-            return plain.as_posix()
-        return by_name.get(plain.name) or by_stem.get(plain.name) or plain.name or name  # image_id has no suffix
+        tails = ("/".join(plain.parts[start:]) for start in range(len(plain.parts)))
+        tail = next((tail for tail in tails if tail in names), None)
+        if tail is not None:
+            return tail
+        same = by_name.get(plain.name) or by_stem.get(plain.name) or []  # image_id has no suffix
+        return same[0] if len(same) == 1 else plain.as_posix() or name  # several: which one cannot be told
 
     return find
 

@@ -207,8 +207,10 @@ def decode(center: float, length: float, side: int) -> tuple[float, float]:
 
 
 def findings(split_path: Path) -> list[Finding]:
-    """Label files that are not read, and images without one where most have one."""
+    """A wrong number of classes, label files that are not read, and images without one where most have one."""
     description, split = read_split_path(split_path)
+    names, count = description.names, description.other_count
+    counts = [f"nc: {count}, names: {len(names)} ({quote_some(names, 4)})"] if count else []
     paths = _images(description, split)
     without = [path for path in paths if not label_file(path).is_file()]
     all_labels = {os.path.abspath(label_file(path)) for path in _all_images(description)}
@@ -218,6 +220,7 @@ def findings(split_path: Path) -> list[Finding]:
     lost = sorted({str(path) for path in unread if path.stem.lower() in stems})
     keypoints = [] if description.keypoints else _look_like_keypoints(map(label_file, paths))
     return [
+        ("nc in data.yaml is not the number of names, which decides: correct one of them", counts, True),
         (
             "objects that look like a box with keypoints, read as polygons: write kpt_shape in data.yaml",
             keypoints,

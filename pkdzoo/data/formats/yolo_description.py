@@ -25,6 +25,7 @@ class Description:
         names: names of the classes.
         splits: paths of each split's images.
         keypoints: number of values per object that belong to keypoints.
+        other_count: ``nc``, where it is not the number of ``names``.
     """
 
     file: Path
@@ -32,6 +33,7 @@ class Description:
     names: list[str]
     splits: dict[str, list[str]]
     keypoints: int = 0
+    other_count: str = ""
 
 
 def find_yaml(folder: str | Path) -> Path | None:
@@ -60,7 +62,11 @@ def describe(file: str | Path) -> Description:
         value = next((data[key] for key in names_of(split) if data.get(key)), None)
         if value is not None:
             splits[split] = [_path(v, file) for v in (value if isinstance(value, list) else [value])]
-    return Description(file, tuple(bases), _names(data, file), splits, _keypoints(data, file))
+    names, count = _names(data, file), data.get("nc")
+    same = count is None or (type(count) is int and count == len(names))
+    return Description(
+        file, tuple(bases), names, splits, _keypoints(data, file), "" if same else f"{_shown(count):.60}"
+    )
 
 
 def load_yaml(file: Path) -> Any:
@@ -98,7 +104,7 @@ def _names(data: Mapping[str, Any], file: Path) -> list[str]:
     names = data.get("names")
     number = data.get("nc")
     if names is None and type(number) is int and number > MAX_CLASSES:
-        raise ValueError(f"{file}: nc: {number:.6g} classes; at most {MAX_CLASSES} are read")
+        raise ValueError(f"{file}: nc: {_shown(number)} classes; at most {MAX_CLASSES} are read")
     if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
             raise ValueError(f"{file}: 'names' has the class numbers {quote_some(names)}; write 0 to {len(names) - 1}")
@@ -118,6 +124,8 @@ def _names(data: Mapping[str, Any], file: Path) -> list[str]:
 
 def _shown(value: Any) -> str:
     """A value for messages; of lists and mappings only the type, since YAML aliases can make them huge."""
+    if isinstance(value, int) and abs(value) >= 10**18:  # Python does not write numbers of over 4300 digits
+        return "a number of more than 18 digits"
     return type(value).__name__ if isinstance(value, (dict, list)) else repr(value)
 
 

@@ -231,6 +231,15 @@ class TestCsv:
     def test_columns(self, tmp_path: Path, content: str) -> None:
         assert self.boxes(self.write(tmp_path, content)) == [[10, 12, 40, 32]]
 
+    def test_names_from_elsewhere_stand_for_one_file_or_none(self, tmp_path: Path) -> None:
+        lines = "".join(f"{name},red,10,12,40,32\n" for name in ("p1.png", "/x/cam1/p2.png", "p3.png", "cam2/p3.png"))
+        root = self.write(tmp_path, f"filename,class,xmin,ymin,xmax,ymax\n{lines}")
+        for folder, name in (("cam1", "p2"), ("cam2", "p2"), ("cam1", "p3"), ("cam2", "p3"), ("cam3", "p3")):
+            trees.image(root / "images" / folder, name)
+        dataset = open_dataset(root, "train")
+        assert [dataset.file_name(k) for k in range(4)] == ["p1.png", "cam1/p2.png", "p3.png", "cam2/p3.png"]
+        assert dataset.check_files() == ["p3.png"]  # of three images of this name, none can be chosen
+
     def test_an_image_without_objects(self, tmp_path: Path) -> None:
         root = self.write(tmp_path, "filename,class,xmin,ymin,xmax,ymax\np1.png,red,10,12,40,32\np2.png,,,,,\n")
         trees.image(root / "images", "p2")

@@ -309,11 +309,24 @@ class TestKeypoints:
         assert not any("kpt_shape" in what and cases for what, cases, _ in yolo.findings(root / "data.yaml/train"))
 
 
+class TestNumberOfClasses:
+    @pytest.mark.parametrize(("nc", "cases"), [("3", 1), ("1", 1), ("'2'", 1), ("null", 0), ("2", 0)])
+    def test_another_number_than_names_is_reported(self, tmp_path: Path, nc: str, cases: int) -> None:
+        root = write_yolo(tmp_path, {"a": "1 0.5 0.5 0.5 0.5\n"}, f"{PLAIN}nc: {nc}\n")
+        write_yolo(tmp_path, {"b": "1 0.5 0.5 0.5 0.5\n"}, f"{PLAIN}nc: {nc}\n", "images/val")
+        report = check(root)
+        found = [f for part in report.splits for f in part.findings if f.what.startswith("nc in data.yaml")]
+        assert [(f.count, f.error) for f in found] == [(1, True)] * 2 * cases
+
+
 class TestBounds:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("train: images/train\nnc: 1000000000", r"nc: 1e\+09 classes; at most 100000"),
+            ("train: images/train\nnc: 1000000000", r"nc: 1000000000 classes; at most 100000"),
+            (f"train: images/train\nnc: {'9' * 400}", "nc: a number of more than 18 digits classes; at most 100000"),
+            (f"train: images/train\nnc: 0x{'f' * 9000}", "nc: a number of more than 18 digits classes"),
+            (f"train: images/train\nnames: [a]\nkpt_shape: 0x{'f' * 9000}", "not a number of more than 18 digits"),
             ("train: images/train\nnc: true", "has no 'names'"),
             ("train: images/train\nnc: -3", "has no 'names'"),
             ("train: images/train\nnames: " + "[" * 200 + "]" * 200, "nested too deeply"),

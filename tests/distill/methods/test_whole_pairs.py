@@ -35,7 +35,6 @@ PAIRS: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
     "cwd__retina_r50_r101_neck": ("retina_r50", "retina_r101", {"cwd": {}}),
     "cwd__faster_rcnn_r50_r101_neck": ("faster_rcnn_r50", "faster_rcnn_r101", {"cwd": {}}),
 }
-FAST = ("ld__ld_r18_gflv1_r101_fpn_1x_coco",)
 
 
 def test_every_file_of_figures_is_compared() -> None:
@@ -43,7 +42,8 @@ def test_every_file_of_figures_is_compared() -> None:
     assert files - {"mgd_loss", "cwd_loss"} == set(PAIRS)
 
 
-@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in PAIRS])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAIRS)
 def test_equals_the_original(name: str) -> None:
     case = load(f"kd/{name}")
     names, methods = PAIRS[name][:2], {key: dict(options) for key, options in PAIRS[name][2].items()}
@@ -61,7 +61,7 @@ def test_equals_the_original(name: str) -> None:
         for key, parameter in restoration.named_parameters():
             value = weight(prefix + key, list(parameter.shape), case["student_seed"])
             parameter.data.copy_(torch.from_numpy(value))
-    if "rcnn" not in names[0] and name not in FAST:
+    if "rcnn" not in names[0]:
         # as for CrossKD: nearly dead channels multiply rounding; in float64 the only rounding is the reference's own
         distiller.double(), teacher.double()
         batch.images = batch.images.double()
