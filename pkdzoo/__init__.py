@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from pkdzoo import structures as structures
     from pkdzoo import training as training
     from pkdzoo import utils as utils
-    from pkdzoo.distill import Distiller, Teacher, list_methods
+    from pkdzoo.distill import Distiller, Student, Teacher, list_methods
+    from pkdzoo.distill.create import create_teacher
     from pkdzoo.inference.result import Result
     from pkdzoo.models._factory import (
         create_detector,
         create_pair,
         create_student,
-        create_teacher,
         from_pretrained,
     )
     from pkdzoo.models._loading import load_backbone, load_checkpoint
@@ -51,6 +51,7 @@ __all__ = [
     "FeaturePyramid",
     "Instances",
     "Result",
+    "Student",
     "Teacher",
     "__version__",
     "create_detector",
@@ -76,11 +77,12 @@ _MODULES = {
     "FeaturePyramid": "pkdzoo.structures",
     "Instances": "pkdzoo.structures",
     "Result": "pkdzoo.inference.result",
+    "Student": "pkdzoo.distill",
     "Teacher": "pkdzoo.distill",
     "create_detector": "pkdzoo.models._factory",
     "create_pair": "pkdzoo.models._factory",
     "create_student": "pkdzoo.models._factory",
-    "create_teacher": "pkdzoo.models._factory",
+    "create_teacher": "pkdzoo.distill.create",
     "from_pretrained": "pkdzoo.models._factory",
     "get_weights": "pkdzoo.models._registry",
     "is_detector": "pkdzoo.models._registry",

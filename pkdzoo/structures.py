@@ -29,11 +29,13 @@ T = TypeVar("T", bound="_Movable")
 
 
 def _map_tensors(value: Any, function: Callable[[Any], Any]) -> Any:
-    """Apply ``function`` to every tensor and structure of tensors, also in lists; other values are returned as is."""
+    """Apply ``function`` to every tensor and structure of tensors, also in lists and dicts."""
     if isinstance(value, (Tensor, _Movable)):
         return function(value)
     if isinstance(value, list):
         return [_map_tensors(item, function) for item in value]
+    if isinstance(value, dict):
+        return {name: _map_tensors(item, function) for name, item in value.items()}
     return value
 
 
@@ -296,14 +298,14 @@ class HeadOutputs(_Movable):
         cls: L tensors (B, A*C, h, w), class logits (TOOD: probabilities).
         box: L tensors (B, A*D, h, w), D values per prior. Their meaning depends on the detector (deltas, distances,
             distributions); its ``decode`` turns them into boxes.
-        quality: L tensors (B, A, h, w), centerness logits; None for heads without them.
-        extra: further maps by name (RepPoints: the boxes of the first points); None for most heads.
+        quality: L tensors (B, A, h, w), centerness logits; an empty list for heads without them.
+        extra: further maps by name (RepPoints: the boxes of the first points); empty for most heads.
     """
 
     cls: list[Tensor]
     box: list[Tensor]
-    quality: list[Tensor] | None = None
-    extra: dict[str, list[Tensor]] | None = None
+    quality: list[Tensor] = field(default_factory=list)
+    extra: dict[str, list[Tensor]] = field(default_factory=dict)
 
 
 @dataclass
@@ -313,14 +315,15 @@ class DenseTargets(_Movable):
     Attributes:
         labels: (B, P) int64: ``0 .. C-1`` the class, ``C`` background, ``-1`` ignored.
         boxes: (B, P, 4) xyxy of the matched object; rows of other priors are undefined.
-        quality: (B, P) float, target of the quality output (centerness, alignment); None for methods without one.
+        quality: (B, P) float, how well a prior fits its object (centerness, alignment, IoU). Methods without such a
+            measure have 1 for positives and 0 for all others.
         num_pos: () float, number of positives, as the losses are normalized by it.
         matched: (B, P) int64, index of the matched object, -1 for all other priors.
     """
 
     labels: Tensor
     boxes: Tensor
-    quality: Tensor | None
+    quality: Tensor
     num_pos: Tensor
     matched: Tensor | None = None
 

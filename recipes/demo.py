@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from pkdzoo.training import Data, Distill, Logging, Optim, Recipe, Schedule, Warmup
 
-SHAPES = {"train": 600, "val": 150, "size": (128, 160)}
+SHAPES = {"train": 560, "val": 150, "size": (128, 160)}
 
 PLAIN = Recipe(
     "plain",

@@ -26,6 +26,7 @@ from pkdzoo.models._registry import find
 
 README, OWN_DATA, DETECT = ROOT / "README.md", ROOT / "docs" / "own_data.md", ROOT / "docs" / "detect.md"
 DISTILL = ROOT / "docs" / "distill.md"
+OTHER_LIBRARIES = ROOT / "docs" / "other_libraries.md"
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
     *sorted((ROOT / "docs").glob("*.md")),
@@ -131,7 +132,22 @@ def own_recipe(path: Path = OWN_DATA) -> str:
 def test_every_code_block_is_tested() -> None:
     """A new Python block needs a test below; the others are covered by the tests that read them."""
     found = {path: len(blocks(path, "python")) for path in DOCUMENTS if path.name != "CONTRIBUTING.md"}
-    assert {path: count for path, count in found.items() if count} == {README: 2, DETECT: 1, OWN_DATA: 2, DISTILL: 2}
+    expected = {README: 2, DETECT: 1, OWN_DATA: 2, OTHER_LIBRARIES: 4, DISTILL: 2}
+    assert {path: count for path, count in found.items() if count} == expected
+
+
+def test_the_blocks_on_other_libraries_run() -> None:
+    from pkdzoo.distill.adapters import is_of_other_library
+    from pkdzoo.training import Recipe
+
+    for block in blocks(OTHER_LIBRARIES, "python"):
+        names: dict[str, object] = {}
+        exec(block, names)
+        recipe = names.get("RECIPE")
+        if isinstance(recipe, Recipe) and recipe.distill is not None:
+            teacher = recipe.distill.teacher
+            assert is_of_other_library(recipe.model) != is_of_other_library(teacher)
+            assert pkdzoo.is_detector(recipe.model) or pkdzoo.is_detector(teacher)
 
 
 def test_the_readme_repeats_the_walk_through() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pkdzoo.structures import Batch, FeaturePyramid, Instances
+from pkdzoo.structures import Batch, FeaturePyramid, HeadOutputs, Instances
 
 
 def a_batch() -> Batch:
@@ -20,6 +20,12 @@ def test_everything_moves_and_nothing_else_changes() -> None:
     assert moved.instances[0].boxes.is_meta
     assert moved.sizes == [(8, 6)]
     assert moved.meta == [{"file_name": "a.jpg"}]
+
+
+def test_maps_in_lists_and_dicts_are_moved() -> None:
+    maps = [torch.zeros(1, 4, 2, 2)]
+    moved = HeadOutputs(maps, maps, extra={"first": maps}).to("meta")
+    assert {x.device.type for x in (*moved.cls, *moved.box, *moved.extra["first"])} == {"meta"} and not moved.quality
 
 
 def test_pinning_reaches_every_tensor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,9 @@ def is_safetensors(path: Path) -> bool:
     return path.suffix == ".safetensors" or (head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 27)
 
 
+TEMPORARY = r"\.tmp\w{6}"  # names of the files that safetensors writes to and then renames
+
+
 def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file atomically: readers see either the old file or the complete new one.
 

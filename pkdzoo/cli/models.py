@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pkdzoo.cli.common import MODEL_HELP, Parser, Verb, show
 from pkdzoo.data.labels import label_names
 from pkdzoo.hub.card import COCO, known_data
-from pkdzoo.hub.weights import Distilled, Weights
+from pkdzoo.hub.weights import Distilled, InitialWeights, Weights
 from pkdzoo.models._registry import find, folder_of, list_detectors, list_pairs
 from pkdzoo.models._zoo_index import INDEX, IndexRow
 from pkdzoo.utils.suggest import did_you_mean
@@ -180,6 +180,8 @@ def info_lines(content: dict[str, Any]) -> list[str]:
     start = content.get("initial_weights")
     if start:
         lines.append(f"  backbone     started from {start['name']}, license {start['license']}")
+        note = InitialWeights(**start).resize_note
+        lines += [f"               {note}"] if note else []
     pair = content.get("distilled")
     if pair:
         lines.append(f"  teacher      {pair['teacher']}, by {', '.join(pair['methods'])}; student {pair['student']}")

@@ -10,6 +10,7 @@ from pkdzoo.distill.inherit import freeze, inherit
 from pkdzoo.distill.pairing import PyramidPairs
 from pkdzoo.distill.prototypes import match_prototypes
 from pkdzoo.distill.registry import METHODS, list_methods, method_options, register_method
+from pkdzoo.distill.student import Student
 from pkdzoo.distill.teacher import Teacher
 from pkdzoo.utils.lazy import make_callable
 
@@ -20,6 +21,7 @@ __all__ = [
     "FrozenTeacher",
     "Progress",
     "PyramidPairs",
+    "Student",
     "Teacher",
     "freeze",
     "inherit",

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from pkdzoo.distill.geometry import place_maps, squash_images
 from pkdzoo.distill.pairing import PyramidShape
+from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import HeadTrace
 from pkdzoo.structures import Batch, FeaturePyramid, PixelNorm
@@ -36,6 +38,14 @@ class Teacher(Detector):
         strides: of each map, in pixels; None: measured by running the module on a black image of 256 x 384
             (height x width).
         two_stage: True for the pyramid of a two-stage detector; PKD's published weight depends on it.
+        input_size: (height, width) of the only images that the module takes, in pixels. Each image of a batch is
+            squashed to it, and the maps are brought back to where the batch has the image. None: the module sees the
+            images as the student does.
+        is_backbone: the maps are those of a bare backbone: methods with ``where="backbone"`` compare them, too.
+
+    Attributes:
+        pyramid_shape: channels and strides of the maps.
+        origin: name, license, revision and hash of the weights; None if they are unknown or random.
 
     Raises:
         ValueError: for statistics that cannot be right, and for maps that are not (B, C, h, w), finest first.
@@ -60,6 +70,8 @@ class Teacher(Detector):
         scale: float = 255,
         strides: Sequence[int] | None = None,
         two_stage: bool = False,
+        input_size: tuple[int, int] | None = None,
+        is_backbone: bool = False,
     ) -> None:
         if channel_order not in ("rgb", "bgr"):
             raise ValueError(f"channel_order={channel_order!r}: write 'rgb' or 'bgr'")
@@ -71,14 +83,17 @@ class Teacher(Detector):
         self.name = type(module).__name__
         self.two_stage = two_stage
         self.features = features
+        self.input_size = None if input_size is None else (int(input_size[0]), int(input_size[1]))
+        self.origin: InitialWeights | None = None
         self.pyramid_shape = self._probe(strides)
+        self.backbone_shape = self.pyramid_shape if is_backbone else None
 
     def _probe(self, strides: Sequence[int] | None) -> PyramidShape:
         """Channels of the maps, and their strides unless given, from one pass over a black landscape image."""
         training = self.backbone.training
         self.backbone.eval()
         height = max(PROBE, 2 * max(strides)) if strides else PROBE
-        size = (height, height * 3 // 2)  # not square, so that swapped axes are seen
+        size = self.input_size or (height, height * 3 // 2)  # not square, so that swapped axes are seen
         images = self.pixel_mean.new_zeros(1, len(self.pixel_mean), *size)
         like = next(self.backbone.parameters(), None)
         with torch.no_grad():
@@ -107,7 +122,14 @@ class Teacher(Detector):
         """Does nothing: the order in which a foreign module runs its layers is unknown."""
 
     def extract_features(self, batch: Batch) -> FeaturePyramid:
-        return FeaturePyramid(self._maps(self.normalize(batch)), self.pyramid_shape.strides)
+        strides = self.pyramid_shape.strides
+        if self.input_size is None:
+            maps = self._maps(self.normalize(batch))
+        else:
+            canvas = (batch.images.shape[-2], batch.images.shape[-1])
+            own = self._maps(self.standardize(squash_images(batch, self.input_size)))
+            maps = [place_maps(m, batch.sizes, canvas, s) for m, s in zip(own, strides)]
+        return FeaturePyramid(maps, strides, backbone=maps if self.backbone_shape is not None else [])
 
     def run_head(self, features: FeaturePyramid, batch: Batch, tap: int | None = None) -> HeadTrace[Self]:
         raise ValueError(

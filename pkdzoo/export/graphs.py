@@ -102,7 +102,7 @@ class DenseGraph(Graph):
             start += count
             box = model.decode(flatten_level(outputs.box[i], model.box_channels).float(), own)
             cls = model.class_scores(flatten_level(outputs.cls[i], model.num_classes)).float()
-            quality = None if outputs.quality is None else flatten_level(outputs.quality[i], 1)[..., 0].sigmoid()
+            quality = None if not outputs.quality else flatten_level(outputs.quality[i], 1)[..., 0].sigmoid()
             rows.append((box, cls, quality))
         return rows
 

@@ -326,7 +326,8 @@ def provenance(card: Card) -> str:
         start = card.initial
         revision = f", commit {start.revision}" if start.revision else ""
         digest = f", SHA-256 {start.sha256}" if start.sha256 else ""
-        lines.append(f"- the backbone started from: {escape_markdown(f'{start.name}{revision}{digest}')}")
+        note = f", {start.resize_note}" if start.resize_note else ""
+        lines.append(f"- the backbone started from: {escape_markdown(f'{start.name}{revision}{digest}{note}')}")
     facts = ((key.replace("_", " "), format_fact(value)) for key, value in card.provenance.items())
     return "\n".join([*lines, *(f"- {escape_markdown(key)}: {shown_source(value)}" for key, value in facts)])
 

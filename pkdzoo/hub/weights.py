@@ -62,12 +62,21 @@ class InitialWeights:
         license: of the weights; ``unknown`` if their source states none.
         revision: commit of the repository.
         sha256: of the file.
+        interpolation: with which images were resized when these weights were trained; empty if it is unknown.
     """
 
     name: str
     license: str
     revision: str = ""
     sha256: str = ""
+    interpolation: str = ""
+
+    @property
+    def resize_note(self) -> str:
+        """A half sentence where images are resized otherwise than by detectors here, which do it bilinearly."""
+        if self.interpolation in ("", "bilinear"):
+            return ""
+        return f"trained on images that were resized by {self.interpolation} interpolation; detectors resize bilinearly"
 
 
 @dataclass(frozen=True)

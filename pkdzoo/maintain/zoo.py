@@ -1,7 +1,8 @@
 """Writes ``pkdzoo/models/_zoo_index.json``, the index of the built-in detectors, from what their families register.
 
 Every architecture is built on torch's meta device, which allocates nothing, and its parameters and multiply-adds are
-counted. After a change to the fields of the index, replace the file's content by ``{}`` first.
+counted; rows of detectors whose library is not installed stay as they are. After a change to the fields of the index,
+replace the file's content by ``{}`` first.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import pkgutil
 from dataclasses import MISSING, asdict, fields
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,9 @@ from pkdzoo.models._factory import create_detector
 from pkdzoo.models._registry import Entry, entries
 from pkdzoo.models._zoo_index import INDEX, INDEX_FILE, read_index
 from pkdzoo.models._zoo_table import measure
+from pkdzoo.models.backbones.timm import is_timm
 from pkdzoo.models.detector import Detector
-from pkdzoo.utils.files import write_text
+from pkdzoo.utils.files import read_json, write_text
 
 
 def registered() -> list[Entry]:
@@ -58,9 +61,22 @@ def index_row(entry: Entry) -> dict[str, Any]:
     return row
 
 
+def can_build(entry: Entry) -> bool:
+    """Whether the library of the backbone is installed."""
+    return not is_timm(entry.args.get("backbone")) or find_spec("timm") is not None
+
+
+def old_row(entry: Entry) -> dict[str, Any]:
+    """The row that the index has already, of a detector that cannot be built here."""
+    row: dict[str, Any] | None = read_json(INDEX_FILE).get(entry.name)
+    if row is None:
+        raise ValueError(f"{entry.name} needs timm to be counted: pip install timm")
+    return row
+
+
 def write_zoo_index(path: Path = INDEX_FILE) -> None:
     """Write the index of everything that is registered."""
-    rows = {entry.name: index_row(entry) for entry in registered()}
+    rows = {entry.name: index_row(entry) if can_build(entry) else old_row(entry) for entry in registered()}
     lines = [f"{json.dumps(name)}: {json.dumps(row, ensure_ascii=False)}" for name, row in rows.items()]
     write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
     INDEX.clear()  # for generators that run next in this process

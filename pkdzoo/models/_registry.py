@@ -76,6 +76,7 @@ class Entry:
 
 
 PREFIXES = ("hf-hub:", "local-dir:")  # of saved detectors
+LIBRARIES = ("torchvision:", "transformers:", "timm:")  # of models of other libraries
 _BUILT_IN = {name: Entry.from_index(name) for name in INDEX}
 _ENTRIES: dict[str, Entry] = dict(_BUILT_IN)
 
@@ -245,7 +246,7 @@ def folder_of(name: str) -> Path | None:
     """
     if name.startswith("local-dir:"):
         return Path(name.removeprefix("local-dir:"))
-    if name.startswith(PREFIXES) or is_detector(name):
+    if name.startswith((*PREFIXES, *LIBRARIES)) or is_detector(name):
         return None
     return Path(name) if any(sign in name for sign in "/\\") or Path(name).is_dir() else None
 

@@ -87,7 +87,6 @@ class ATSS(DenseDetector):
         return targets
 
     def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
-        assert outputs.quality is not None and targets.quality is not None
         cls, box = self.flat(outputs)
         quality = flatten_levels(outputs.quality, 1)[..., 0].float()
         image, prior = self.positives(targets)

@@ -170,7 +170,7 @@ class DenseDetector(Detector):
             count = priors.counts[level]
             cls = flatten_level(outputs.cls[level], self.num_classes)  # (B, p, C)
             box = flatten_level(outputs.box[level], self.box_channels)
-            quality = None if outputs.quality is None else flatten_level(outputs.quality[level], 1)[..., 0].sigmoid()
+            quality = None if not outputs.quality else flatten_level(outputs.quality[level], 1)[..., 0].sigmoid()
             assert cls.shape[1] == count
             for i, image in enumerate(candidates):
                 values, index, labels = select_candidates(

@@ -147,7 +147,6 @@ class FCOS(DenseDetector):
         return DenseTargets(stacked, torch.stack(boxes), torch.stack(quality), num_pos)
 
     def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
-        assert outputs.quality is not None and targets.quality is not None
         cls, distances = self.flat(outputs)
         quality = flatten_levels(outputs.quality, 1)[..., 0].float()
         image, prior = self.positives(targets)
@@ -267,6 +266,7 @@ register_family(
         "fcos_r50_tricks": {"backbone": "r50", **TRICKS},
         "fcos_r101_tricks": {"backbone": "r101", **TRICKS},
         "fcos_r50_caffe_tricks": {"backbone": "r50", **TRICKS, "centerness_from": "reg"},
+        "fcos_repvit_m0_9": {"backbone": "timm:repvit_m0_9.dist_450e_in1k", "tricks": True, "depth": 2},
         "fcos_r10w16": TINY_DENSE,
         "fcos_r18w24": {**TINY_DENSE, "backbone": "r18w24", "tricks": True, "resize": (128, 160)},
     },

@@ -190,6 +190,7 @@ register_family(
         "gfl_r50": {"backbone": "r50"},
         "gfl_r101": {"backbone": "r101"},
         "gfl_cspnext_s": {"backbone": "cspnext_s", "neck": "pafpn", "width": 128, "pixel_norm": BGR},
+        "gfl_mnv4_small": {"backbone": "timm:mobilenetv4_conv_small.e2400_r224_in1k", "depth": 2},
         "gfl_r101_dcn": {"backbone": "r101", "deformable": (2, 3, 4)},
         "gfl_x101_32x4d_dcn": {"backbone": "x101_32x4d", "deformable": (3, 4)},
         "gfl_r10w16": TINY_DENSE,

@@ -10,7 +10,7 @@ Box outputs are corners relative to the location, in strides; ``extra["first"]``
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -123,7 +123,7 @@ class RepPointsHead(TowerHead):
 class RepPointsTargets(DenseTargets):
     """Targets of the classes and the refined points; ``first`` holds those of the first points."""
 
-    first: DenseTargets | None = None
+    first: DenseTargets = field(kw_only=True)
 
 
 class RepPoints(DenseDetector):
@@ -136,7 +136,6 @@ class RepPoints(DenseDetector):
         self, outputs: HeadOutputs, priors: Priors, instances: list[Instances], valid: Tensor
     ) -> RepPointsTargets:
         """First points by position and size, refined points by the IoU of their first boxes."""
-        assert outputs.extra is not None
         points = priors.centers
         first_boxes = self.decode(flatten_levels(outputs.extra["first"], 4).detach().float(), priors)
 
@@ -151,7 +150,7 @@ class RepPoints(DenseDetector):
         return RepPointsTargets(**{f.name: getattr(refined, f.name) for f in fields(refined)}, first=first)
 
     def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
-        assert isinstance(targets, RepPointsTargets) and targets.first is not None and outputs.extra is not None
+        assert isinstance(targets, RepPointsTargets)
         cls, refined = self.flat(outputs)
         first = flatten_levels(outputs.extra["first"], 4).float()
         return {

@@ -191,6 +191,7 @@ register_family(
         "retina_r50": {"backbone": "r50"},
         "retina_r50_on_output": {"backbone": "r50", "extra": "on_output"},
         "retina_r101": {"backbone": "r101"},
+        "retina_convnext_atto": {"backbone": "timm:convnext_atto.d2_in1k", "depth": 2},
         "retina_swin_t": {"backbone": "swin_t", "outputs": (1, 2, 3), "start": 0},
         "retina_x101_64x4d": {"backbone": "x101_64x4d"},
         "retina_r10w16": TINY_DENSE,

@@ -161,7 +161,6 @@ class RTMDet(DenseDetector):
         return DenseTargets(labels, boxes, quality, mean_over_ranks(quality.sum(), least=1), matched)
 
     def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
-        assert targets.quality is not None
         cls, box = self.flat(outputs)
         image, prior = self.positives(targets)
         boxes = self.decode(box[image, prior], priors.take(prior))

@@ -203,7 +203,6 @@ class TOOD(DenseDetector):
         return replace(targets, quality=quality, num_pos=mean_over_ranks(quality.sum(), least=1))
 
     def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
-        assert targets.quality is not None
         cls, box = self.flat(outputs)
         image, prior = self.positives(targets)
         weight = targets.quality[image, prior]

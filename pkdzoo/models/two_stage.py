@@ -228,7 +228,8 @@ class RegionDetector(Detector):
             if len(objects):
                 boxes[i, valid_index[positives]] = objects.boxes[matched[positives]]
         counts = torch.stack([(labels == kind).sum(dim=1) for kind in (OBJECT, BACKGROUND)])
-        return DenseTargets(labels, boxes, None, mean_over_ranks(counts.clamp(min=1).sum().float()))
+        num_pos = mean_over_ranks(counts.clamp(min=1).sum().float())
+        return DenseTargets(labels, boxes, (labels == OBJECT).float(), num_pos)
 
     def rpn_losses(self, trace: HeadTrace[Self], targets: DenseTargets) -> dict[str, Tensor]:
         """Binary cross entropy of sampled anchors and (smooth) L1 of positives, over the number of sampled ones."""

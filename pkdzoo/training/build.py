@@ -26,6 +26,8 @@ from pkdzoo.data import (
 )
 from pkdzoo.data.letterbox import LetterboxResize
 from pkdzoo.distill import Distiller
+from pkdzoo.distill.adapters import is_of_other_library, teacher_of_library
+from pkdzoo.distill.adapters.students import student_of_library
 from pkdzoo.distill.inherit import freeze, inherit
 from pkdzoo.distill.task import Task
 from pkdzoo.models._config import from_json
@@ -212,6 +214,11 @@ def build_student(recipe: Recipe, label_names: Sequence[str]) -> Detector:
             f"({', '.join(label_names[:10])}): leave it out; it is read from the annotation file"
         )
     torch.manual_seed(recipe.seed)  # random weights depend on the recipe alone
+    if is_of_other_library(recipe.model):
+        if recipe.init is not None:
+            raise ValueError(f"init={recipe.init!r}: {recipe.model} starts from random weights, leave init out")
+        own = {key: value for key, value in recipe.model_args.items() if key != "num_classes"}
+        return student_of_library(recipe.model, label_names, own, recipe.data.eval_size)
     args: dict[str, Any] = {**recipe.model_args, "num_classes": len(label_names), "resize": recipe.data.eval_size}
     model = _detector(recipe.model, **args)
     if recipe.init is not None:
@@ -252,6 +259,9 @@ def build_teacher(distill: Distill, label_names: Sequence[str]) -> Detector:
         ValueError: if no weights are available and the recipe does not set ``teacher_weights="random"``.
     """
     args = dict(distill.teacher_args)
+    if is_of_other_library(distill.teacher):
+        file = None if distill.teacher_weights == "random" else distill.teacher_weights
+        return teacher_of_library(distill.teacher, distill.teacher_weights is None, file, args=args)
     if distill.teacher_weights == "random":
         return _detector(distill.teacher, **args)
     if distill.teacher_weights is not None:

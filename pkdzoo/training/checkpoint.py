@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pkdzoo.checkpoints.io import TEMPORARY as SAFETENSORS_TEMPORARY
 from pkdzoo.checkpoints.io import save_safetensors
 from pkdzoo.utils.files import read_json, sha256_of_file, sync_to_disk, write_json
 
@@ -29,7 +30,7 @@ NAME = re.compile(r"step_\d{8,}(\.[1-9])?")  # of a checkpoint
 UNFINISHED = re.compile(r"\.(building_\d{8,}|old_step_\d{8,}(\.[1-9])?)")  # half written or half deleted
 FILES = re.compile(  # of a checkpoint, with the temporary files of atomic writes: ours, and those of safetensors
     r"(model|optimizer)\.safetensors|(state|manifest)\.json"
-    r"|\.(model|optimizer|state|manifest)\.\w+\.(safetensors|json)|\.tmp\w{6}"
+    r"|\.(model|optimizer|state|manifest)\.\w+\.(safetensors|json)|" + SAFETENSORS_TEMPORARY
 )
 
 

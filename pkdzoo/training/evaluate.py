@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from pkdzoo.data import CocoDataset
 from pkdzoo.data.batching import collate
+from pkdzoo.distill.adapters.students import is_saved_student, saved_student
 from pkdzoo.evaluation import METRICS, CocoEvaluator
 from pkdzoo.evaluation.saved_detections import SavedDetections
 from pkdzoo.hub.files import find_saved_folder
@@ -40,7 +41,8 @@ def open_detector(source: str | Path, best: bool = True) -> Detector:
     folder = folder_of(str(source))
     if folder is None or not folder.is_dir():
         return create_detector(str(source), pretrained=True)
-    return create_detector(f"local-dir:{find_saved_folder(folder, best)}")
+    saved = find_saved_folder(folder, best)
+    return saved_student(saved) if is_saved_student(saved) else create_detector(f"local-dir:{saved}")
 
 
 @torch.inference_mode()

@@ -13,7 +13,10 @@ from torch.utils.data import Subset
 from pkdzoo.data import CocoDataset, check_headers
 from pkdzoo.data.formats.read import findings_of
 from pkdzoo.distill.base import DistillMethod
+from pkdzoo.distill.pairing import shape_of
+from pkdzoo.distill.student_base import ModuleStudent
 from pkdzoo.distill.task import Task
+from pkdzoo.distill.teacher import Teacher
 from pkdzoo.layers.norm import has_fixed_statistics
 from pkdzoo.models._registry import get_weights, is_detector
 from pkdzoo.models.backbones import TimmBackbone
@@ -96,6 +99,14 @@ def _describe_models(report: Report, recipe: Recipe, task: Task) -> None:
             if pairs:
                 text = ", ".join(f"{i} with {j}" for i, j in pairs)
                 report.lines.append(f"levels    {name} compares {len(pairs)}, student's with teacher's: {text}")
+        of_other_library = isinstance(student, ModuleStudent) or isinstance(student.backbone, TimmBackbone)
+        if of_other_library or isinstance(teacher, Teacher):
+            report.lines.append(f"maps      student {shape_of(student)}")
+            report.lines.append(f"maps      teacher {shape_of(teacher)}")
+    starts = {"student": student.initial_weights, "teacher": getattr(teacher, "origin", None)}
+    for role, start in starts.items():
+        if start is not None and start.resize_note:
+            report.lines.append(f"resize    {role}'s {start.name}: {start.resize_note}")
     detectors = {"student": student, **({"teacher": teacher} if teacher is not None else {})}
     report.lines.append("pixels    " + "; ".join(f"{role} {_pixels(model)}" for role, model in detectors.items()))
     if recipe.expect:
@@ -107,7 +118,9 @@ def _describe_models(report: Report, recipe: Recipe, task: Task) -> None:
 def _pixels(model: Detector) -> str:
     """Channel order and pixel statistics of a detector, as text."""
     mean, std = (" ".join(f"{float(v):.4g}" for v in s) for s in (model.pixel_mean, model.pixel_std))
-    return f"{model.channel_order}, mean {mean}, std {std}"
+    size = getattr(model, "input_size", None)  # of teachers and students of other libraries
+    squashed = f", squashed to {size[1]} x {size[0]}" if size else ""
+    return f"{model.channel_order}, mean {mean}, std {std}{squashed}"
 
 
 def _describe_data(report: Report, train: CocoDataset, val: CocoDataset) -> None:

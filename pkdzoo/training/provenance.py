@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from pkdzoo.distill.adapters import is_of_other_library
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.registry import method_options
 from pkdzoo.distill.task import Task
@@ -35,7 +36,8 @@ def about_teacher(distill: Distill, task: Task | None = None) -> dict[str, Any]:
         ``teacher_AP`` with ``teacher_AP_source`` and ``teacher_annotations_sha256``, ``teacher_license``; and
         ``methods`` with all their settings.
     """
-    facts = {f"teacher_{key}" if key != "teacher" else key: value for key, value in _facts(distill).items() if value}
+    found = _of_library(distill, task) if is_of_other_library(distill.teacher) else _facts(distill)
+    facts = {f"teacher_{key}" if key != "teacher" else key: value for key, value in found.items() if value}
     return {**facts, "methods": method_settings(distill, task)}
 
 
@@ -58,6 +60,23 @@ def _facts(distill: Distill) -> dict[str, Any]:
         return {"teacher": entry.name}
     known = {"sha256": row.sha256, "AP": row.metrics.get("AP"), "AP_source": row.source, "license": row.license}
     return {"teacher": f"{entry.name}.{row.tag}", **known}
+
+
+def _of_library(distill: Distill, task: Task | None) -> dict[str, Any]:
+    """Facts of a model of another library: what it was loaded from; a folder is given by its name alone."""
+    origin = getattr(task.teacher, "origin", None) if task is not None else None
+    name = public_name(distill.teacher)
+    if origin is None:
+        return {"teacher": name, "weights": "random" if distill.teacher_weights == "random" else None}
+    known = {"revision": origin.revision, "sha256": origin.sha256, "license": origin.license}
+    return {"teacher": name if distill.teacher_weights else public_name(origin.name), **known}
+
+
+def public_name(teacher: str) -> str:
+    """The name of a model of another library without the path of a local folder."""
+    library, _, name = teacher.partition(":")
+    is_path = Path(name).is_dir() or name.partition("@")[0].count("/") > 1  # a revision may be refs/pr/1
+    return f"{library}:{Path(name).resolve().name}" if is_path else teacher
 
 
 def _of_folder(folder: Path) -> dict[str, Any]:

@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image
 
 from pkdzoo.data.labels import SHAPES_NAMES
+from pkdzoo.distill.adapters import is_of_other_library
+from pkdzoo.distill.student_base import ModuleStudent
 from pkdzoo.evaluation.saved_detections import DETECTIONS, SavedDetections
 from pkdzoo.hub.card import SHAPES, UNKNOWN, Card
 from pkdzoo.hub.files import CONFIG, TENSORS
@@ -27,7 +29,14 @@ from pkdzoo.models._loading import load_checkpoint
 from pkdzoo.models._registry import find, folder_of, is_detector
 from pkdzoo.models.detector import Detector
 from pkdzoo.training.evaluate import open_detector
-from pkdzoo.training.provenance import about_teacher, compared, launch_command, numbers_of, read_json_object
+from pkdzoo.training.provenance import (
+    about_teacher,
+    compared,
+    launch_command,
+    numbers_of,
+    public_name,
+    read_json_object,
+)
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.training.report.charts import Line, standalone
 from pkdzoo.training.report.contenders import PLAIN, read_contenders
@@ -132,6 +141,8 @@ def from_folder(
 ) -> Publication:
     """The publication of a run, or of a saved detector; the arguments are those of :func:`prepare`."""
     model = open_detector(folder)
+    if isinstance(model, ModuleStudent):
+        raise ValueError(f"{folder} holds {model.name}: publish the model as its own library does")
     saved = Path(str(model.loaded_from).removeprefix("local-dir:"))
     run = next((path for path in (saved, saved.parent) if (path / RECIPE).is_file()), saved)
     of_run = (RECIPE, "run.json", IMAGE, "log.jsonl", DETECTIONS)
@@ -304,6 +315,8 @@ def without_local_paths(recipe: Mapping[str, Any], card: Card) -> dict[str, Any]
     """A recipe without local paths: a teacher in a folder is given by its name, a file by its file name."""
     content: dict[str, Any] = json.loads(json.dumps(recipe))
     distill = content.get("distill") or {}
+    if is_of_other_library(str(distill.get("teacher", ""))):
+        distill["teacher"] = public_name(distill["teacher"])
     if folder_of(str(distill.get("teacher", ""))) is not None and card.pair is not None:
         distill["teacher"] = f"local-dir:{card.pair.teacher}"
     for part, key in ((content, "init"), (distill, "teacher_weights")):

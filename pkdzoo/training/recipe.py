@@ -232,8 +232,8 @@ class Distill:
     """The teacher and the distillation methods.
 
     Attributes:
-        teacher: a registered name, with a tag to select particular weights, or the folder of a run or a
-            saved detector.
+        teacher: a registered name, with a tag to select particular weights, the folder of a run or a saved
+            detector, or a model of another library: ``torchvision:NAME``, ``transformers:ORG/NAME``, ``timm:NAME``.
         methods: options by name of a method, e.g. ``{"pkd": {}}``; an empty dict means the published settings. Without
             any method, the student only inherits the parts in ``inherit`` and trains without the teacher.
         teacher_args: overrides of the teacher's architecture.
@@ -262,7 +262,8 @@ class Recipe:
 
     Attributes:
         name: of the run and of its folder.
-        model: registered name of the detector that is trained.
+        model: registered name of the detector that is trained, or a model of another library
+            (``torchvision:NAME``, ``transformers:ORG/NAME``).
         model_args: overrides of its architecture.
         init: initial weights: None (random), ``imagenet`` (of the backbone), a registered name with weights, or a file.
         data: see Data.

@@ -31,6 +31,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
+from pkdzoo.checkpoints.io import TEMPORARY as SAFETENSORS_TEMPORARY
 from pkdzoo.evaluation import write_metrics
 from pkdzoo.evaluation.saved_detections import DETECTIONS
 from pkdzoo.hub.files import TENSORS
@@ -50,7 +51,8 @@ WRITTEN = (
     LOCK,
 )  # fmt: skip
 TEMPORARY = re.compile(  # atomic writes: ours, and those of safetensors
-    r"\.(recipe|run|metrics|log|model|config|detections|report)\.[a-z0-9_]{8}\.(json|jsonl|safetensors|html)|\.tmp\w{6}"
+    r"\.(recipe|run|metrics|log|model|config|detections|report)\.[a-z0-9_]{8}\.(json|jsonl|safetensors|html)|"
+    + SAFETENSORS_TEMPORARY
 )
 
 

@@ -98,6 +98,9 @@ SWIN_THREE_X: Fields = {
     "schedule": Schedule(36, (27, 33), warmup=SLOW_START),
 }
 
+# Students with a backbone of timm: as Swin, without masks. No source publishes a schedule for them.
+TIMM_ONE_X: Fields = {"data": Data(), "optim": ADAMW, "schedule": Schedule(12, (8, 11), warmup=SLOW_START)}
+
 # RTMDet: 256 images per step, e.g. 8 GPUs with 32 each. With another batch, scale the rate: --set optim.scale_lr=true.
 RTMDET_OPTIM = Optim(
     "adamw",

@@ -95,9 +95,9 @@ def loader_context() -> BaseContext | None:
     """
     if multiprocessing.get_start_method() != "fork" or not hasattr(signal, "pthread_sigmask"):
         return None
-    context = copy.copy(multiprocessing.get_context("fork"))
+    from multiprocessing.context import ForkProcess  # not on Windows
 
-    class BlockedProcess(context.Process):  # type: ignore[misc, name-defined]
+    class BlockedProcess(ForkProcess):
         def start(self) -> None:
             previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
             try:
@@ -105,9 +105,9 @@ def loader_context() -> BaseContext | None:
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
-    forking: Any = context
-    forking.Process = BlockedProcess
-    return context
+    context: Any = copy.copy(multiprocessing.get_context("fork"))
+    context.Process = BlockedProcess
+    return context  # type: ignore[no-any-return]
 
 
 @contextmanager

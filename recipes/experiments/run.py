@@ -37,6 +37,7 @@ import torchvision
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the folder that holds recipes/
 
 from pkdzoo import create_detector
+from pkdzoo.distill.adapters.students import is_saved_student, saved_student
 from pkdzoo.distill.methods.pkd import PKD
 from pkdzoo.evaluation import METRICS
 from pkdzoo.training import Recipe, build, checkpoint, load_recipes, resume, run_folder
@@ -268,7 +269,12 @@ def similarity(
     if compared is None:
         return None
     name = f"local-dir:{args.output / compared}/best" if compared in experiment.teachers else compared
-    student, teacher = create_detector(f"local-dir:{output}/last"), create_detector(name, pretrained=True)
+    student = (
+        saved_student(output / "last")
+        if is_saved_student(output / "last")
+        else create_detector(f"local-dir:{output}/last")
+    )
+    teacher = create_detector(name, pretrained=True)
     try:
         method = PKD(student, teacher)
     except ValueError:

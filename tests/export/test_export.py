@@ -332,7 +332,7 @@ def rows_of(model: pkdzoo.Detector, images: Tensor, sizes: list[tuple[int, int]]
         assert trace.outputs is not None and trace.priors is not None
         cls, box = model.flat(trace.outputs)
         scores, boxes = model.class_scores(cls), model.decode(box, trace.priors)
-        if trace.outputs.quality is not None:
+        if trace.outputs.quality:
             scores = scores * flatten_levels(trace.outputs.quality, 1).sigmoid()
     return torch.stack([clip_boxes(b, size) for b, size in zip(boxes, sizes)]), scores
 

@@ -19,7 +19,7 @@ error), memory above ``memory`` bytes, and every other exception.
 
 Environment variables:
 
-    PKDZOO_FUZZ_SECONDS   time per fuzzer (default: 60)
+    PKDZOO_FUZZ_SECONDS   time per fuzzer (default: 20)
     PKDZOO_FUZZ_SEED      seed of the mutations (default: 0); it is printed
     PKDZOO_FUZZ_KEEP      folder in which the files of findings are kept (default: a new temporary folder)
 
@@ -96,7 +96,7 @@ def fuzz(
         memory: bytes that a case may take.
         hang: seconds that a case may take.
     """
-    seconds = float(os.environ.get("PKDZOO_FUZZ_SECONDS", "60")) if seconds is None else seconds
+    seconds = float(os.environ.get("PKDZOO_FUZZ_SECONDS", "20")) if seconds is None else seconds
     report = Report(int(os.environ.get("PKDZOO_FUZZ_SEED", "0")))
     kept = Path(os.environ.get("PKDZOO_FUZZ_KEEP") or tempfile.mkdtemp(prefix="fuzz-"))
     kept.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.drawing import same_start
+from helpers.extras import skip_without_library
 from torch import Tensor
 from torchvision.ops import box_iou
 
@@ -140,6 +141,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("name", pkdzoo.list_detectors())
 def test_every_entry_builds_at_full_size(name: str) -> None:
+    skip_without_library(name)
     with torch.device("meta"):
         model = find(name)[0].build(**find(name)[0].args)
     assert all(p.is_meta for p in model.parameters())
@@ -159,6 +161,7 @@ FULL = {(find(name)[0].family, find(name)[0].args["backbone"]): name for name in
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FULL.values())
 def test_every_parameter_starts_by_its_own_rule_at_full_size(name: str) -> None:
+    skip_without_library(name)
     entry = find(name)[0]
     same_start(lambda: pkdzoo.create_detector(name), lambda: entry.build(**entry.args))
 

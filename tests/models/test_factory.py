@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from helpers.extras import skip_without_library
 from helpers.foreign_checkpoints import checkpoint, register, tensors
 from helpers.reference import uniform
 from helpers.serving import serving
@@ -160,6 +161,7 @@ HEADS = {find(name)[0].family: name for name in pkdzoo.list_detectors()}
 
 @pytest.mark.parametrize("name", HEADS.values())
 def test_every_class_dependent_tensor_is_named(name: str) -> None:
+    skip_without_library(name)
     with torch.device("meta"):
         few, many = (pkdzoo.create_detector(name, num_classes=n) for n in (3, 5))
     other = many.state_dict()

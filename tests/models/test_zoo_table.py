@@ -7,6 +7,7 @@ import io
 
 import pytest
 import torch
+from helpers.extras import skip_without_library
 from torchvision.models import resnet50
 
 import pkdzoo
@@ -56,6 +57,7 @@ def test_written_out() -> None:
 
 @pytest.mark.parametrize("name", [e for e in pkdzoo.list_detectors() if e not in pkdzoo.list_pairs()])
 def test_parameters_are_counted(name: str) -> None:
+    skip_without_library(name)
     with torch.device("meta"):
         model = pkdzoo.create_detector(name)
     assert INDEX[name].params == round(sum(p.numel() for p in model.parameters()) / 1e6, 3)

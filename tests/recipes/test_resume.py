@@ -164,7 +164,8 @@ def test_a_schedule_that_is_shorter_than_the_steps_so_far(go_on, tmp_path, capsy
     run = go_on(*sets("schedule.max_steps=2"))
     said = capsys.readouterr().out
     assert "which has 4 steps; the schedule ends after 2: nothing is left to train. Raise schedule.epochs or" in said
-    assert "4 of 2" not in said and checkpoint.find_checkpoint(run)[1].step == 4  # type: ignore[index]
+    found = checkpoint.find_checkpoint(run)
+    assert "4 of 2" not in said and found is not None and found[1].step == 4
 
 
 def test_the_same_data_elsewhere_is_the_same(go_on, shapes, tmp_path) -> None:

@@ -66,7 +66,6 @@ def stop_before_the_handlers(worker: int) -> None:
     signals.LoaderSignals()(worker)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
 def test_a_loader_outlives_signals_while_it_starts() -> None:
     if (context := signals.loader_context()) is None:
         pytest.skip("this Python starts processes without forking them")

@@ -21,7 +21,7 @@ The published CrossKD + PKD is ``{"crosskd": {}, "pkd": {"weight": w, "levels": 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +41,6 @@ from pkdzoo.structures import IGNORE, Batch, HeadOutputs
 BoxLoss = Literal["giou", "iou_log", "distribution"]
 Hold = Literal["post", "pre"]
 TINY = float(torch.finfo(torch.float32).eps)
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,7 @@ class CrossKD(DistillMethod):
         """The divisor of class and box losses."""
         if not self.settings.by_quality:
             return student.targets.num_pos + TINY
-        return mean_over_ranks(_present(student.targets.quality).sum(), least=1e-6) + TINY
+        return mean_over_ranks(student.targets.quality.sum(), least=1e-6) + TINY
 
     def box_loss(
         self,
@@ -197,15 +196,11 @@ class CrossKD(DistillMethod):
 def _quality_loss(student: LossTrace[DenseDetector], reused: HeadOutputs, teacher: HeadTrace[DenseDetector]) -> Tensor:
     """Cross entropy of the reused centerness with the teacher's own, summed over the positives."""
     at = student.model.positives(student.targets)
-    maps = _present(reused.quality), _present(teacher.outputs.quality)
+    if not teacher.outputs.quality:
+        raise ValueError("crosskd distills centerness, and the teacher predicts none: write quality_weight=0")
+    maps = reused.quality, teacher.outputs.quality
     logits, teacher_logits = (flatten_levels(x, 1)[..., 0].float()[at] for x in maps)
     return F.binary_cross_entropy_with_logits(logits, teacher_logits.sigmoid(), reduction="sum")
-
-
-def _present(quality: T | None) -> T:
-    if quality is None:
-        raise ValueError("crosskd distills centerness, and this detector has none: write quality_weight=0")
-    return quality
 
 
 def tower_head(model: Detector, role: str) -> TowerHead:

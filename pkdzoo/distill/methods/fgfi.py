@@ -22,6 +22,7 @@ from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.imitation import PROJECTION_STD, squared_difference
 from pkdzoo.distill.masks import near_anchor_mask, objects_of, select_level
 from pkdzoo.distill.pairing import PyramidPairs, check_choice, shape_of
+from pkdzoo.models.dense import DenseDetector
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import HeadTrace, Trace
 from pkdzoo.ops.reduce import mean_over_ranks
@@ -51,6 +52,8 @@ class FGFI(DistillMethod):
     ) -> None:
         super().__init__()
         check_choice("version", version, ("port", "original"))
+        if not isinstance(student, DenseDetector) and not hasattr(student, "rpn"):
+            raise ValueError(f"fgfi needs the student's anchors, and {student.name} gives none: write pkd instead")
         self.original = version == "original"
         if self.original:
             self.default_schedule = "delay:400"

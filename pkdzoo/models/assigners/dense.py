@@ -26,7 +26,7 @@ def targets_from(match: Match, instances: list[Instances], valid: Tensor, backgr
         background: label of background, the number of classes.
 
     Returns:
-        Targets without quality. ``num_pos`` is the number of positives, at least 1 per image, as a mean over ranks.
+        Targets. ``quality`` is 1 for positives, ``num_pos`` their number, at least 1 per image, as a mean over ranks.
     """
     labels = torch.full(valid.shape, IGNORE, device=valid.device)
     matched = torch.full(valid.shape, NEGATIVE, device=valid.device)
@@ -38,5 +38,6 @@ def targets_from(match: Match, instances: list[Instances], valid: Tensor, backgr
         matched[i, index] = matches.clamp(min=NEGATIVE)
         if len(objects):
             boxes[i, index] = objects.boxes[matches.clamp(min=0)].to(boxes.dtype)
-    positives = ((labels >= 0) & (labels < background)).sum(dim=1)
-    return DenseTargets(labels, boxes, None, mean_over_ranks(positives.clamp(min=1).sum().float()), matched)
+    positive = (labels >= 0) & (labels < background)
+    num_pos = mean_over_ranks(positive.sum(dim=1).clamp(min=1).sum().float())
+    return DenseTargets(labels, boxes, positive.float(), num_pos, matched)

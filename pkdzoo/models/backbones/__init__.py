@@ -69,7 +69,6 @@ def type_of(name: str) -> type[Backbone]:
         return TimmBackbone
     if name not in KINDS:
         raise ValueError(
-            f"unknown backbone {name!r}: write one of {', '.join(list_backbones())}, or 'timm:NAME' for a network of "
-            "timm"
+            f"unknown backbone {name!r}: write one of {', '.join(list_backbones())}, or 'timm:NAME' for one of timm"
         )
     return KINDS[name]

@@ -54,7 +54,10 @@ class Network(NamedTuple):
         channels: channels of each map.
         strides: stride of each map.
         nhwc: the network gives maps (B, h, w, C).
+        tokens: the network is asked for its map as tokens (B, h * w, C), because torch's exporter takes timm's own
+            conversion to a map for one that holds for batches of several images only.
         pixel_norm: pixel statistics of the tag.
+        interpolation: with which images were resized when the weights of the tag were trained.
         repository: on the Hub, with the weights of the tag; None if it has none.
         license: of these weights; ``unknown`` if timm states none.
     """
@@ -66,7 +69,9 @@ class Network(NamedTuple):
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     nhwc: bool
+    tokens: bool
     pixel_norm: PixelNorm
+    interpolation: str
     repository: str | None
     license: str
 
@@ -137,8 +142,7 @@ def describe_network(backbone: str) -> Network:
         found = f"one map, of stride {strides[0]}" if single else f"maps of stride {', '.join(map(str, strides))}"
         raise ValueError(
             f"backbone {backbone!r} gives {found}, and a pyramid needs maps of stride 4, 8, 16 and 32, or the one map "
-            "of a vision transformer with patches of 16 pixels: choose another network, e.g. one with 'patch16' in its "
-            "name"
+            "of a vision transformer with patches of 16 pixels: choose another network, e.g. one named 'patch16'"
         )
     nhwc = str(getattr(network, "output_fmt", "NCHW")).rpartition(".")[2] == "NHWC"
     for k in used:
@@ -150,7 +154,7 @@ def describe_network(backbone: str) -> Network:
             )
     if config.fixed_input_size and not options:
         _check_larger_images(timm, name, tuple(config.input_size))
-    own: list[Any] = [tuple(round(255 * value, 6) for value in part) for part in (config.mean, config.std)]
+    mean, std = (tuple(round(255 * value, 6) for value in part) for part in (config.mean, config.std))
     return Network(
         name,
         options,
@@ -159,7 +163,9 @@ def describe_network(backbone: str) -> Network:
         tuple(channels[k] for k in used),
         tuple(strides[k] for k in used),
         nhwc,
-        PixelNorm(own[0], own[1]),
+        single and _gives_tokens(network, channels[-1]),
+        PixelNorm(mean, std),
+        config.interpolation or "bilinear",
         config.hf_hub_id,
         config.license or "unknown",
     )
@@ -179,6 +185,21 @@ def _probe(timm: Any, name: str) -> tuple[Any, dict[str, Any], list[list[int]]]:
             continue
         return network, options, [list(level.shape[1:]) for level in maps]
     raise ValueError(f"backbone 'timm:{name}' {_one_size(reasons[-1] if reasons else 'it has no feature maps')}")
+
+
+def _gives_tokens(network: Any, channels: int) -> bool:
+    """Whether a network on the meta device, of one map, gives it as tokens when it is asked to."""
+    if not hasattr(network, "output_fmt"):
+        return False
+    before, network.output_fmt = network.output_fmt, import_timm().layers.Format.NLC
+    try:
+        with torch.no_grad():
+            tokens = network(torch.empty(1, 3, *PROBE, device="meta"))[-1]
+    except Exception:  # every network refuses in its own way
+        return False
+    finally:
+        network.output_fmt = before
+    return tuple(tokens.shape) == (1, PROBE[0] // 16 * (PROBE[1] // 16), channels)
 
 
 def _check_larger_images(timm: Any, name: str, own: tuple[int, ...]) -> None:
@@ -274,6 +295,9 @@ class TimmBackbone(Backbone):
         if padded:  # networks round up, round down, or fail
             x = F.pad(x, (0, -width % 32, 0, -height % 32))
         maps = self.network(x)
+        if self.facts.tokens:
+            height16, width16 = x.shape[-2] // 16, x.shape[-1] // 16
+            maps = [m.transpose(1, 2).contiguous().view(len(x), m.shape[-1], height16, width16) for m in maps]
         if self.facts.nhwc:
             maps = [level.permute(0, 3, 1, 2).contiguous() for level in maps]
         if self.pyramid is not None:
@@ -296,10 +320,10 @@ class TimmBackbone(Backbone):
         Raises:
             ValueError: for a network that cannot.
         """
-        network: Any
         for network in (self.network, getattr(self.network, "model", None)):
-            if hasattr(network, "set_grad_checkpointing"):
-                network.set_grad_checkpointing(True)
+            switch: Any = getattr(network, "set_grad_checkpointing", None)
+            if switch is not None:
+                switch(True)
                 return
         raise ValueError(
             f"--checkpoint-activations: timm's {self.facts.name} has no recomputation; leave the option out"
@@ -311,7 +335,15 @@ class TimmBackbone(Backbone):
 
     def fuse(self) -> None:
         """Merge the branches of networks that are made for it (RepViT, MobileOne, FastViT, ...), for prediction."""
-        self.network = import_timm().utils.reparameterize_model(self.network)
+        timm, state = import_timm(), self.network.state_dict()
+        self.norm = "bn"  # timm merges batch norms, no frozen ones
+        with torch.random.fork_rng(devices=[]):
+            network = self._create().eval()
+        own = network.state_dict()
+        load_strictly(network, {key: state.get(key, value) for key, value in own.items()})
+        like = next(self.network.parameters())
+        network = timm.utils.reparameterize_model(network.to(like.device, like.dtype), inplace=True)
+        self.network = network.requires_grad_(False)
 
     def load_imagenet(self, cache_dir: str | Path | None = None) -> InitialWeights:
         """Load the weights of the tag, strictly.
@@ -334,7 +366,9 @@ class TimmBackbone(Backbone):
             )
         path = fetch_file(repository, repository, TENSORS, None, cache_dir, None, False)
         load_strictly(self.network, self._fitted(read_state_dict(path)))
-        return InitialWeights(repository, self.facts.license, path.parent.name, sha256_of_file(path))
+        return InitialWeights(
+            repository, self.facts.license, path.parent.name, sha256_of_file(path), self.facts.interpolation
+        )
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -345,6 +379,8 @@ class TimmBackbone(Backbone):
             network = timm.create_model(self.facts.name, features_only=True, **{**self.arguments, **more})
         except TypeError as error:
             raise ValueError(f"timm's {self.facts.name}: {error}; leave the argument out") from error
+        if self.facts.tokens:
+            network.output_fmt = timm.layers.Format.NLC
         if self.norm == "frozen_bn":
             network = timm.layers.freeze_batch_norm_2d(network)
         return cast(nn.Module, network)

@@ -1,0 +1,100 @@
+"""Detectors of transformers as students: RT-DETR, RT-DETRv2 and D-FINE, trained by their own losses.
+
+Every image is squashed to the model's size and its boxes with it. The maps of the hybrid encoder are brought back to
+where the batch has the image, with gradient. The losses need scipy. Checked with transformers 5.24.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pkdzoo.distill.adapters.transformers import FAMILIES
+from pkdzoo.distill.geometry import place_maps, squash_images
+from pkdzoo.distill.student_base import ModuleStudent
+from pkdzoo.hub.files import PREPROCESSOR
+from pkdzoo.models._eval_mode import eval_mode
+from pkdzoo.structures import Batch, Detections, Instances, PostProcess
+from pkdzoo.utils.files import write_json
+
+STRIDES = (8, 16, 32)
+
+
+class TransformersStudent(ModuleStudent):
+    """A detector of transformers.
+
+    Args:
+        net: the detector.
+        input_size: (height, width) in pixels that every image is squashed to.
+    """
+
+    def __init__(self, net: Any, input_size: tuple[int, int]) -> None:
+        kind = str(getattr(getattr(net, "config", None), "model_type", type(net).__name__))
+        known = {key: row for key, row in FAMILIES.items() if row.learns}
+        if kind not in known or type(net).__name__ != known[kind].model:
+            raise ValueError(
+                f"transformers' {type(net).__name__} cannot be a student: an "
+                f"{', '.join(row.model for row in known.values())} can"
+            )
+        if any(side % 32 for side in input_size):
+            raise ValueError(f"input_size={tuple(input_size)}: write multiples of 32")
+        self.input_size = (int(input_size[0]), int(input_size[1]))
+        super().__init__(net, net.config.num_labels, (0.0,) * 3, (255.0,) * 3, strides=strides_of(net))
+        self.name = f"transformers:{kind}"
+        self.postprocess_config = PostProcess(0.0, net.config.num_queries, 1.0, 100)
+
+    def losses_and_maps(
+        self, batch: Batch, instances: list[Instances]
+    ) -> tuple[Mapping[str, Tensor], Sequence[Tensor]]:
+        """The library's losses, and the maps of its encoder in the geometry of the batch."""
+        net: Any = self.backbone
+        targets = []
+        for objects, (height, width) in zip(instances, batch.sizes):
+            low, high = objects.boxes[:, :2], objects.boxes[:, 2:]
+            boxes = torch.cat([(low + high) / 2, high - low], dim=1)
+            targets.append(
+                {"class_labels": objects.labels, "boxes": boxes / boxes.new_tensor([width, height, width, height])}
+            )
+        outputs = net(self.standardize(squash_images(batch, self.input_size)), labels=targets)
+        canvas = (batch.images.shape[-2], batch.images.shape[-1])
+        strides = strides_of(net)
+        maps = [place_maps(m, batch.sizes, canvas, s) for m, s in zip(outputs.encoder_last_hidden_state, strides)]
+        return {f"loss_{name.removeprefix('loss_')}": value for name, value in outputs.loss_dict.items()}, maps
+
+    @torch.inference_mode()
+    def detect(self, batch: Batch, config: PostProcess | None = None) -> list[Detections]:
+        """The highest scores of all queries and classes, as the library's own post-processing; there is no NMS."""
+        net: Any = self.backbone
+        config = config or self.postprocess_config
+        with eval_mode(self):
+            outputs = net(self.standardize(squash_images(batch, self.input_size)))
+        found = []
+        for logits, boxes, (height, width) in zip(outputs.logits.float(), outputs.pred_boxes.float(), batch.sizes):
+            count = min(config.max_detections, len(logits))  # as many as queries, over all classes
+            scores, index = logits.sigmoid().flatten().topk(count)
+            center, half = boxes[index // logits.shape[1], :2], boxes[index // logits.shape[1], 2:] / 2
+            corners = torch.cat([center - half, center + half], dim=1) * boxes.new_tensor([width, height] * 2)
+            keep = scores > config.score_threshold
+            found.append(Detections(corners[keep], scores[keep], (index % logits.shape[1])[keep]))
+        return found
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the model by its own ``save_pretrained``, with class names in its config and the size it takes."""
+        net: Any = self.backbone
+        net.config.id2label = dict(enumerate(self.label_names))
+        net.config.label2id = {name: i for i, name in enumerate(self.label_names)}
+        net.save_pretrained(folder)
+        size = {"height": self.input_size[0], "width": self.input_size[1]}
+        content = {"image_processor_type": "RTDetrImageProcessor", "do_resize": True, "size": size}
+        content |= {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": False}
+        write_json(Path(folder) / PREPROCESSOR, content)
+        return Path(folder)
+
+
+def strides_of(net: Any) -> tuple[int, ...]:
+    """Strides of the maps of a model's encoder."""
+    return tuple(int(stride) for stride in net.config.feat_strides)

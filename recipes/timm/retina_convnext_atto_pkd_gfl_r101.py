@@ -1,0 +1,18 @@
+"""RetinaNet with ConvNeXt atto learns from GFL R101 by PKD, 1x.
+
+Needs the extra `timm`. The pyramids have the same width, so that PKD compares them without a projection.
+
+accelerate launch recipes/train.py recipes/timm/retina_convnext_atto_pkd_gfl_r101.py --data coco/
+"""
+
+from pkdzoo.training import Distill, Recipe
+from pkdzoo.training.schedules import TIMM_ONE_X
+
+RECIPE = Recipe(
+    "retina_convnext_atto_pkd_gfl_r101",
+    "retina_convnext_atto",
+    init="imagenet",
+    distill=Distill("gfl_r101.coco_ms2x", {"pkd": {}}),
+    note="no source publishes this pair",
+    **TIMM_ONE_X,
+)
