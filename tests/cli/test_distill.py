@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import runpy
 import shlex
 import shutil
 import signal
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,9 +22,15 @@ from helpers.scripts import launch
 import pkdzoo
 from pkdzoo.data import make_shapes
 from pkdzoo.data.synthetic import CLASSES
+from pkdzoo.training import checkpoint
+from pkdzoo.training.own_data import timer
 from pkdzoo.training.own_data.plan import Plan
 from pkdzoo.training.own_data.recipe_text import recipe_file
+from pkdzoo.training.own_data.result import Run
+from pkdzoo.training.own_data.timing import Seconds
+from pkdzoo.utils.files import write_json
 
+ONE_STEP = ("--set", "schedule.max_steps=1")
 SHORT = ("--set", "schedule.max_steps=2", "--cpu", "--threads", 1)
 TINY = ("--student", "retina_r10w16", "--teacher", "fcos_r10w16", "--init", "none")
 
@@ -164,18 +173,117 @@ def test_the_teacher_is_reused_and_a_stop_says_how_to_go_on(capsys, finished, ph
 
 
 @pytest.mark.slow
-def test_a_stop_in_the_teachers_training(capsys, photos, tmp_path) -> None:
-    folder = tmp_path / "runs" / "mine"
+@pytest.mark.parametrize(
+    ("number", "states"),
+    [
+        (1, "teacher begun, plain not begun, distilled not begun"),
+        (2, "teacher finished, plain begun, distilled not begun"),
+        (3, "teacher finished, plain finished, distilled begun"),
+    ],
+)
+def test_a_stop_in_each_training(capsys, photos, tmp_path, number: int, states: str) -> None:
+    folder, firsts = tmp_path / "runs" / "mine", count(1)
     words = ("distill", "--data", photos, *TINY, "--baseline", "--output", folder, *SHORT)
-    with happening(1, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+    with happening(1, lambda: next(firsts) == number and os.kill(os.getpid(), signal.SIGTERM)):
         code, out, _ = run(capsys, *words)
     assert code == 143
-    assert f"kept in {folder}: teacher begun, plain not begun, distilled not begun. Go on with: " in out
+    assert f"kept in {folder}: {states}. Go on with: " in out
     code, out, err = run(capsys, *words, "--resume")
     assert code == 0, err
     assert "resumed from" in out and (folder / "comparison.json").is_file()
     code, out, _ = run(capsys, *words, "--resume")  # nothing is left to do
     assert code == 0 and "step 1/" not in out
+
+
+def test_a_full_disk(capsys, finished, photos, tmp_path, monkeypatch) -> None:
+    def full(of: Any, *names: str) -> Any:
+        def write(*args: Any, **kwargs: Any) -> Any:
+            if any(name in str(arg) for arg in args for name in names):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return of(*args, **kwargs)
+
+        return write
+
+    folder = finished[0].with_name("full")
+    words = ("distill", "--data", photos, *TINY, "--output", folder, *SHORT)
+    with monkeypatch.context() as patch:
+        patch.setattr("pkdzoo.training.own_data.plan.write_json", full(write_json, "distill.json"))
+        code, _, err = run(capsys, *words)
+    assert code == 1 and not (folder / "recipe.py").exists()
+    assert f"{folder} could not be written: No space left on device. Nothing is trained yet: free some space" in err
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_safetensors", full(checkpoint.save_safetensors, "distilled/checkpoints"))
+        code, out, err = run(capsys, *words)
+    assert code == 1 and "checkpoint of step 2 could not be written: No space left on device" in err
+    assert f"kept in {folder}: distilled begun. Free some space first. Go on with: pkdzoo distill " in out
+    (line,) = [line for line in out.splitlines() if "Go on with" in line]
+    code, _, err = run(capsys, *shlex.split(line.partition("Go on with: pkdzoo ")[2]), "--cpu", "--threads", 1)
+    assert code == 0 and (folder / "comparison.json").is_file(), err
+
+
+@pytest.mark.parametrize("classes", [1, pytest.param(2000, marks=pytest.mark.slow)])
+def test_one_class_and_many(capsys, photos, tmp_path, classes: int) -> None:
+    data = tmp_path / "photos"
+    shutil.copytree(photos, data)
+    for file in (data / "annotations").iterdir():
+        content = json.loads(file.read_text())
+        content["categories"] = [{"id": k + 1, "name": f"kind {k}"} for k in range(classes)]
+        for box in content["annotations"]:
+            box["category_id"] = 1 + box["id"] % classes
+        file.write_text(json.dumps(content))
+    folder = tmp_path / "run"
+    words = ("--student", "fcos_r10w16", "--teacher", "fcos_r10w16", "--init", "none", "--output", folder)
+    code, out, err = run(capsys, "distill", "--data", data, *words, "--cpu", "--threads", 1, *ONE_STEP)
+    assert code == 0, err
+    assert f"{classes} classes ('kind 0'" in out and len(out) < 8000
+    assert pkdzoo.create_detector(str(folder / "distilled")).num_classes == classes
+    assert (folder / "report.html").stat().st_size < 2_000_000
+
+
+def test_a_teacher_of_another_library(capsys, photos, tmp_path) -> None:
+    folder = tmp_path / "run"
+    library = ("--teacher", "torchvision:ssdlite320_mobilenet_v3_large", "--set", "distill.teacher_weights=random")
+    words = ("distill", "--data", photos, "--student", "retina_r10w16", "--init", "none", "--output", folder)
+    code, out, err = run(capsys, *words, *library, "--cpu", "--threads", 1, *ONE_STEP)
+    assert code == 0, err
+    assert "of another library: teaches by its features as it is, whatever its classes are; it is not trained" in out
+    result = Run(folder)
+    assert list(result.plan.recipes) == ["distilled"] and "torchvision" in result.teacher.name
+    assert [row["role"] for row in json.loads((folder / "comparison.json").read_text())] == ["distilled"]
+    assert "torchvision:ssdlite320_mobilenet_v3_large" in (folder / "report.html").read_text()
+    words = (*words[:-1], tmp_path / "other")
+    code, _, err = run(capsys, *words, "--teacher", "torchvision:ssdlite321")
+    assert code == 1 and "ssdlite320_mobilenet_v3_large" in err
+    said = fails(capsys, *words[:3], "--student", "torchvision:fcos_resnet50_fpn")
+    assert "students of other libraries are trained by a recipe" in said
+
+
+def test_the_students_are_planned_again_when_the_teacher_took_long(capsys, photos, tmp_path, monkeypatch) -> None:
+    """All steps are said to take 4 s before the teacher is trained, and a minute afterward."""
+    folder, calls = tmp_path / "runs" / "mine", count(1)
+    monkeypatch.setattr(timer, "measure", lambda *_: Seconds(4.0 if next(calls) <= 3 else 60.0, 0.0, 0.0))
+    words = ("distill", "--data", photos, *TINY, "--baseline", "--output", folder, "--cpu", "--threads", 1)
+    one_step_each = ("--set", "data.batch_size=8", "--set", "logging.eval_every=100")
+    code, out, err = run(capsys, *words, "--time", "60s", *one_step_each)
+    assert code == 0, err
+    assert (
+        "time      the teacher took " in out
+        and "LONGER than --time 60 s" in out
+        and " for each student, in place of " in out
+    )
+    (teacher,) = (folder.parent / "teachers").iterdir()
+    epochs = {
+        place.name: json.loads((place / "recipe.json").read_text())["schedule"]["epochs"]
+        for place in (teacher, folder / "plain", folder / "distilled")
+    }
+    assert epochs["plain"] == epochs["distilled"] < epochs[teacher.name]
+    recipes = {recipe.name: recipe for recipe in runpy.run_path(str(folder / "recipe.py"))["RECIPES"]}
+    assert recipes["distilled"].schedule.epochs == epochs["distilled"]
+
+
+def test_time_and_a_number_of_epochs_exclude_each_other(capsys, photos, tmp_path) -> None:
+    said = fails(capsys, "distill", "--data", photos, *TINY, "--output", tmp_path / "run", *SHORT, "--time", "5m")
+    assert "--time chooses the number of epochs and steps: leave out --time, or --set schedule.max_steps=2" in said
 
 
 def test_an_interruption_before_the_plan_leaves_nothing(capsys, photos, tmp_path, monkeypatch) -> None:

@@ -184,3 +184,9 @@ def digest_of(*annotations: Path) -> str:
             state.update(array.tobytes())
         state.update("\n".join(columns.file_name(k) for k in range(len(columns.image_ids))).encode())
     return state.hexdigest()
+
+
+def data_places(data: OwnData) -> tuple[str | None, str | None, str | None, str | None]:
+    """Folder, training file, validation file and image folder, as ``build.find_data`` takes them."""
+    held_out = data.train_json is not None
+    return (None if held_out else data.folder, data.train_json, data.val_json, data.images)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import time
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +21,24 @@ from pkdzoo.training.arguments import MACHINE_OPTIONS, TrainArguments
 from pkdzoo.training.command import expected_errors
 from pkdzoo.training.compare import TrainedRun, compare
 from pkdzoo.training.errors import describe_error
-from pkdzoo.training.log import duration
+from pkdzoo.training.log import Diverged, duration
 from pkdzoo.training.loop import train
 from pkdzoo.training.own_data.arguments import DistillArguments
-from pkdzoo.training.own_data.plan import DISTILLED, PLAIN, PLAN, TEACHER, Plan, data_places, make_plan
+from pkdzoo.training.own_data.budget import DISTILLED, PLAIN, TEACHER
+from pkdzoo.training.own_data.data import data_places
+from pkdzoo.training.own_data.plan import PLAN, Plan, make_plan
 from pkdzoo.training.own_data.recipe_text import recipe_file
+from pkdzoo.training.own_data.replan import replan, say_if_late
 from pkdzoo.training.own_data.result import Run
 from pkdzoo.training.own_data.settings import Machine
 from pkdzoo.training.provenance import read_json_object
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.training.report.page import REPORT, update_report
-from pkdzoo.training.signals import RunStopped
 from pkdzoo.utils.files import write_json
 from pkdzoo.utils.text import printable
 
 OWN = ("data", "recipe.py", PLAN, PLAIN, DISTILLED, "comparison.json", "predictions.png", "report.html")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a full quota, a file that is too large
 
 
 def distill_command(args: DistillArguments) -> Run:
@@ -51,13 +57,15 @@ def distill_command(args: DistillArguments) -> Run:
     signals.follow_launcher()
     with expected_errors():
         begin = time.monotonic()
-        plan = agree(args)
+        state = PartialState(cpu=args.cpu)
+        plan = on_main(state, lambda: open_plan(args, state))
+        work = Work(plan, args, state, begin)
         try:
-            runs = train_all(plan, args)
-        except RunStopped:
-            say_what_is_kept(plan, args)
+            runs = work.train_all()
+        except (Exception, KeyboardInterrupt) as error:
+            say_what_is_kept(work, error)
             raise
-        finish(plan, args, runs, time.monotonic() - begin)
+        finish(args, runs, time.monotonic() - begin)
     return Run(args.folder)
 
 
@@ -66,17 +74,16 @@ def say(line: str) -> None:
     print(printable(line, keep="\n"), flush=True)
 
 
-def agree(args: DistillArguments) -> Plan:
-    """The plan, made by the main process, or read with ``--resume``; the same for all processes.
+def on_main(state: PartialState, work: Callable[[], Plan]) -> Plan:
+    """What the main process makes, the same for all processes.
 
     Raises:
         ValueError: on every process, with the message of the main one.
     """
-    state = PartialState(cpu=args.cpu)
     answer: list[Any] = [None, ""]
     if state.is_main_process:
         try:
-            answer[0] = open_plan(args, state)
+            answer[0] = work()
         except Exception as error:
             if state.num_processes == 1:
                 raise
@@ -90,20 +97,35 @@ def agree(args: DistillArguments) -> Plan:
 
 
 def open_plan(args: DistillArguments, state: PartialState) -> Plan:
-    """Read the plan of a run that is resumed, or make a new one and write it."""
+    """Read the plan of a run that is resumed, or make a new one and write it.
+
+    Raises:
+        ValueError: for a folder or data that cannot be used, and a full disk.
+    """
     folder = args.folder
     check_place(folder, args.resume)
     if (folder / PLAN).is_file():
         plan = Plan.read(folder)
         say(f"plan      of {folder / PLAN}; options beside --resume and those of the machine have no effect")
         return plan
-    machine = machine_of(state, args.threads)
-    precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(args.mixed_precision or "")
-    autocast = torch.autocast(state.device.type, precision) if precision else None
-    plan = make_plan(args, machine, state.device, say, autocast)
-    plan.write(folder, recipe_file(list(plan.recipes.values()), head_of(plan, args)))
+    try:
+        plan = make_plan(args, machine_of(state, args.threads), state.device, say, autocast_of(args, state))
+        plan.write(folder, recipe_file(list(plan.recipes.values()), head_of(plan, args)))
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise ValueError(
+            f"{folder} could not be written: {error.strerror}. Nothing is trained yet: free some space, or choose "
+            "another --output, and give the same command again"
+        ) from error
     say(f"recipe    {folder / 'recipe.py'}: edit it and train it by itself, its first lines say how")
     return plan
+
+
+def autocast_of(args: DistillArguments, state: PartialState) -> Any:
+    """The mixed precision of the training, for steps that are timed."""
+    precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(args.mixed_precision or "")
+    return torch.autocast(state.device.type, precision) if precision else None
 
 
 def machine_of(state: PartialState, threads: int | None) -> Machine:
@@ -155,23 +177,72 @@ def head_of(plan: Plan, args: DistillArguments) -> str:
     return "\n".join(lines)
 
 
-def train_all(plan: Plan, args: DistillArguments) -> list[TrainedRun]:
-    """Train the teacher if it is not trained yet, then the students; compare them."""
-    folder, runs = args.folder, []
-    with ExitStack() as locks:
-        for name, recipe in plan.recipes.items():
-            place = Path(str(plan.teacher_run)) if name == TEACHER else folder / name
-            if name == TEACHER and is_finished(place):
-                continue
-            run = train(with_same_teacher(recipe, place), train_arguments(args, plan, place), place, folder, locks)
-            if name != TEACHER:
-                runs.append(run)
-                if run.accelerator.is_main_process:
+@dataclass
+class Work:
+    """The training of a plan.
+
+    Attributes:
+        plan: is replaced when the students are planned again.
+        args: of the command line.
+        state: of the processes.
+        begin: monotonic time at which this command began.
+    """
+
+    plan: Plan
+    args: DistillArguments
+    state: PartialState
+    begin: float
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that this command and the ones that it continues have taken."""
+        return self.plan.spent + time.monotonic() - self.begin
+
+    def place(self, name: str) -> Path:
+        """The folder of a run."""
+        return Path(str(self.plan.teacher_run)) if name == TEACHER else self.args.folder / name
+
+    def train_all(self) -> list[TrainedRun]:
+        """Train the teacher if it is not trained yet, then the students; compare them."""
+        folder, runs = self.args.folder, []
+        with ExitStack() as locks:
+            took = self._train_teacher(locks)
+            if self.plan.seconds is not None and TEACHER in self.plan.recipes and not self._is_begun():
+                self.plan = on_main(self.state, lambda: self._replan(took))
+            for name in self.plan.students:
+                begin = time.monotonic()
+                runs.append(self._train(name, locks))
+                if self.state.is_main_process:
                     update_report(folder, light=True)
-        compare(runs, folder)
-        if runs[0].accelerator.is_main_process:
-            update_report(folder, light=False)
-    return runs
+                    if name == PLAIN:
+                        say_if_late(self.plan, self.elapsed, time.monotonic() - begin, say)
+            compare(runs, folder)
+            if self.state.is_main_process:
+                update_report(folder, light=False)
+        return runs
+
+    def _train_teacher(self, locks: ExitStack) -> float | None:
+        """Train the teacher; returns the seconds that it took, if it was trained from its first step to its last."""
+        if TEACHER not in self.plan.recipes or is_finished(self.place(TEACHER)):
+            return None
+        whole, begin = not (self.place(TEACHER) / "recipe.json").is_file(), time.monotonic()
+        self._train(TEACHER, locks)
+        return time.monotonic() - begin if whole else None
+
+    def _train(self, name: str, locks: ExitStack) -> TrainedRun:
+        place = self.place(name)
+        recipe = with_same_teacher(self.plan.recipes[name], place)
+        return train(recipe, train_arguments(self.args, self.plan, place), place, self.args.folder, locks)
+
+    def _is_begun(self) -> bool:
+        return any((self.place(name) / "recipe.json").is_file() for name in self.plan.students)
+
+    def _replan(self, took: float | None) -> Plan:
+        machine, autocast = machine_of(self.state, self.args.threads), autocast_of(self.args, self.state)
+        plan = replan(self.plan, self.elapsed, took, machine, self.state.device, say, autocast)
+        folder = self.args.folder
+        plan.write(folder, recipe_file(list(plan.recipes.values()), head_of(plan, self.args)))
+        return plan
 
 
 def with_same_teacher(recipe: Recipe, place: Path) -> Recipe:
@@ -198,20 +269,28 @@ def train_arguments(args: DistillArguments, plan: Plan, place: Path) -> TrainArg
     )
 
 
-def say_what_is_kept(plan: Plan, args: DistillArguments) -> None:
-    """After a stop request: what is there, and the command that continues."""
-    if not PartialState().is_main_process:
+def say_what_is_kept(work: Work, error: BaseException) -> None:
+    """After a stop request or an error: what is there, and the command that continues."""
+    if not work.state.is_main_process:
         return
-    places = {name: Path(str(plan.teacher_run)) if name == TEACHER else args.folder / name for name in plan.recipes}
-    states = [
-        f"{name} {'finished' if is_finished(place) else 'begun' if (place / 'recipe.json').is_file() else 'not begun'}"
-        for name, place in places.items()
-    ]
+    args, plan = work.args, work.plan
+    with suppress(OSError):  # a full disk
+        replace(plan, spent=work.elapsed).write(args.folder)
+    states = []
+    for name in plan.recipes:
+        place = work.place(name)
+        begun = "begun" if (place / "recipe.json").is_file() else "not begun"
+        states.append(f"{name} {'finished' if is_finished(place) else begun}")
     words = ["--data", str(args.data), "--student", args.student, "--output", str(args.folder), "--resume"]
-    say(f"kept in {args.folder}: {', '.join(states)}. Go on with: pkdzoo distill {shlex.join(words)}")
+    go_on = f"Go on with: pkdzoo distill {shlex.join(words)}"
+    if getattr(error, "errno", None) in FULL:
+        go_on = f"Free some space first. {go_on}"
+    elif isinstance(error, (Diverged, ValueError)):
+        go_on = "Begin again with other options in another --output: a teacher that is finished is used again"
+    say(f"kept in {args.folder}: {', '.join(states)}. {go_on}")
 
 
-def finish(plan: Plan, args: DistillArguments, runs: list[TrainedRun], seconds: float) -> None:
+def finish(args: DistillArguments, runs: list[TrainedRun], seconds: float) -> None:
     """Write what was run, and end the process group."""
     state = PartialState()
     if state.is_main_process:

@@ -18,12 +18,11 @@ from pkdzoo.training.arguments import TrainArguments
 from pkdzoo.training.command import expected_errors
 from pkdzoo.training.loop import train
 from pkdzoo.training.own_data import settings as choices
-from pkdzoo.training.own_data.data import look_at
+from pkdzoo.training.own_data.budget import Job, fit_time
+from pkdzoo.training.own_data.data import data_places, look_at
 from pkdzoo.training.own_data.distill import machine_of, say
-from pkdzoo.training.own_data.plan import Job, data_places, fit_time, training_images
-from pkdzoo.training.own_data.timing import measure
+from pkdzoo.training.own_data.timer import Timer, training_images
 from pkdzoo.training.own_data.weights import Start, overrides_of
-from pkdzoo.training.recipe import override
 from pkdzoo.training.task import SupervisedTask
 
 
@@ -48,12 +47,12 @@ def fit(
         start_folder = model.save_pretrained(folder.with_name(f"{folder.name}-start"))
         start = Start(model.name, overrides_of(model), f"local-dir:{start_folder}", find(model.name)[0].family)
         machine = machine_of(state, threads)
-        job = Job(folder.name, start, choices.choose(own, start, machine))
+        job = Job(folder.name, start, choices.choose(own, start, machine), assignments=assignments)
         student = build.build_student(job.recipe(), own.classes)
-        images = training_images(job.recipe(), own)
-        job.seconds = measure(job.recipe(), SupervisedTask(student), images, machine.processes, state.device)
+        timer = Timer(own, machine, state.device, budget=seconds)
+        job.seconds = timer.measure(job.recipe(), SupervisedTask(student), training_images(job.recipe(), own))
         fit_time([job], own, machine, seconds, time.monotonic() - begin, say)
-        recipe = override(job.recipe(), assignments)
+        recipe = job.recipe()
         own_folder, train_json, val_json, pixels = (None if p is None else Path(p) for p in data_places(own))
         args = TrainArguments(
             folder, data=own_folder, train_json=train_json, val_json=val_json, images=pixels, output=folder, cpu=cpu,

@@ -6,9 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pkdzoo.distill.adapters import is_of_other_library
 from pkdzoo.models.detector import Detector
+from pkdzoo.training.build import build_teacher
 from pkdzoo.training.evaluate import open_detector
-from pkdzoo.training.own_data.plan import DISTILLED, PLAIN, Plan
+from pkdzoo.training.own_data.budget import DISTILLED, PLAIN
+from pkdzoo.training.own_data.plan import Plan
 from pkdzoo.training.provenance import read_json_object
 from pkdzoo.training.report.page import write_report
 
@@ -39,8 +42,11 @@ class Run:
 
     @cached_property
     def teacher(self) -> Detector:
-        """The teacher."""
-        return open_detector(self.plan.distill.teacher)
+        """The teacher; of one that is not a detector of this package only the feature maps are of use."""
+        distill = self.plan.distill
+        if is_of_other_library(distill.teacher):
+            return build_teacher(distill, self.plan.data.classes)
+        return open_detector(distill.teacher)
 
     @property
     def metrics(self) -> dict[str, Any]:

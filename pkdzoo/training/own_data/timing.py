@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -16,7 +15,7 @@ from pkdzoo.distill.task import Task
 from pkdzoo.training import build
 from pkdzoo.training.recipe import Recipe
 
-STEPS = 2  # measured steps, after one that is not
+STEPS, MOST_STEPS = 2, 20  # measured steps, after one that is not
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,18 @@ class Seconds:
         """Seconds to evaluate a number of images."""
         return images * (max(self.evaluate, self.load / workers) if workers else self.evaluate + self.load)
 
+    def slower_of(self, other: Seconds, factor: float) -> Seconds:
+        """The larger of these seconds and ``factor`` times the other ones, for each of them."""
+        return Seconds(
+            max(self.step, factor * other.step), max(self.evaluate, factor * other.evaluate),
+            max(self.load, factor * other.load),
+        )  # fmt: skip
+
 
 def measure(
-    recipe: Recipe, task: Task, dataset: CocoDataset, processes: int, device: torch.device, autocast: Any = None
-) -> Seconds:
+    recipe: Recipe, task: Task, dataset: CocoDataset, processes: int, device: torch.device, autocast: Any = None,
+    least: float = 0.0,
+) -> Seconds:  # fmt: skip
     """Time a task on a batch of training images. The task is not to be trained afterward: its batch norms have moved.
 
     Args:
@@ -61,6 +68,7 @@ def measure(
         processes: of the training.
         device: of the training.
         autocast: of the forward pass; None for full precision.
+        least: seconds for which steps are measured, after the first ones.
     """
     without_workers = replace(recipe, data=replace(recipe.data, workers=0))
     start = time.perf_counter()
@@ -79,20 +87,19 @@ def measure(
         with autocast or nullcontext():
             task.student.detect(batch)
 
-    return Seconds(_seconds(step, device, STEPS), _seconds(detect, device, 1) / len(batch), load)
+    return Seconds(_seconds(step, device, STEPS, least), _seconds(detect, device, 1) / len(batch), load)
 
 
-def _seconds(call: Callable[[], None], device: torch.device, times: int) -> float:
-    """Median seconds of a call, after one that warms up."""
+def _seconds(call: Callable[[], None], device: torch.device, times: int, least: float = 0.0) -> float:
+    """Mean seconds of a call, after one that warms up: at least ``times`` calls and ``least`` seconds."""
     call()
-    measured = []
-    for _ in range(times):
-        _wait(device)
-        start = time.perf_counter()
+    _wait(device)
+    start, calls, passed = time.perf_counter(), 0, 0.0
+    while calls < times or (passed < least and calls < MOST_STEPS):
         call()
         _wait(device)
-        measured.append(time.perf_counter() - start)
-    return statistics.median(measured)
+        calls, passed = calls + 1, time.perf_counter() - start
+    return passed / calls
 
 
 def _wait(device: torch.device) -> None:

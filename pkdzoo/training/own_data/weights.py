@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from pkdzoo.distill.adapters import is_of_other_library
 from pkdzoo.distill.pairing import shape_of
+from pkdzoo.distill.student_base import ModuleStudent
 from pkdzoo.hub.errors import DownloadError
 from pkdzoo.layers.norm import has_fixed_statistics
 from pkdzoo.models._config import to_json
@@ -106,6 +108,12 @@ class WeightsFinder:
             ValueError: for an unknown name, a folder without a detector, or weights that do not fit.
             pkdzoo.hub.errors.DownloadError: for weights that were asked for and cannot be downloaded.
         """
+        if is_of_other_library(name):
+            self.say(
+                f"{role:<9} {name}, of another library: teaches by its features as it is, whatever its classes are; it "
+                "is not trained on the data"
+            )
+            return Start(name, {}, name, name.partition(":")[0], ready=True)
         if folder_of(name) is not None or name.startswith("hf-hub:"):
             return self._saved(role, name)
         entry, row = find(name)
@@ -132,6 +140,11 @@ class WeightsFinder:
 
     def _saved(self, role: str, name: str) -> Start:
         model = open_detector(name)
+        if isinstance(model, ModuleStudent):
+            raise ValueError(
+                f"--{role} {name} holds {model.name}, a model of another library: write a detector of this package, or "
+                "as --teacher a name such as torchvision:NAME or transformers:FOLDER"
+            )
         ready = tuple(model.label_names) == tuple(self.classes)
         what = "has the classes of the data" if ready else f"has {model.num_classes} other classes"
         self.say(f"{role:<9} {model.name} in {name}, {what}")
@@ -186,7 +199,8 @@ def trainable_args(arch: str) -> dict[str, Any]:
 
 
 def pkd_options(student: Detector, teacher: Detector) -> dict[str, Any]:
-    """Options of PKD for a pair: a projection where channels differ, and levels by stride where the first ones differ.
+    """Options of PKD for a pair: a projection where channels differ, and levels by stride where the first ones differ
+    and some are equal.
 
     Example:
         >>> import pkdzoo
@@ -197,7 +211,7 @@ def pkd_options(student: Detector, teacher: Detector) -> dict[str, Any]:
     """
     own, other = shape_of(student), shape_of(teacher)
     options: dict[str, Any] = {"adapter": True} if set(own.channels) != set(other.channels) else {}
-    if own.strides[0] != other.strides[0]:
+    if own.strides[0] != other.strides[0] and set(own.strides) & set(other.strides):
         options["pair"] = "stride"
     return options
 

@@ -8,9 +8,12 @@ from dataclasses import replace
 import pytest
 
 from pkdzoo.training.own_data import settings as choices
+from pkdzoo.training.own_data.budget import Job, fit_time, least_steps, planned_seconds
 from pkdzoo.training.own_data.data import OwnData
-from pkdzoo.training.own_data.plan import Job, fit_time, halve, planned_seconds
+from pkdzoo.training.own_data.plan import Plan
+from pkdzoo.training.own_data.replan import say_if_late
 from pkdzoo.training.own_data.settings import Machine, choose, parse_time
+from pkdzoo.training.own_data.timer import halve
 from pkdzoo.training.own_data.timing import Seconds
 from pkdzoo.training.own_data.weights import Start, default_teacher, trainable_args
 from pkdzoo.training.recipe import override
@@ -106,6 +109,33 @@ def test_a_time_too_short_for_an_epoch_trains_fewer_steps_and_says_so() -> None:
     )
     fit_time(jobs, DATA, CPU, 1.0, 0.0, said.append)
     assert jobs[0].settings.schedule.max_steps == 1
+    assert "LONGER than --time 1 s" in said[-1]
+
+
+def test_students_keep_a_third_of_their_steps_when_the_time_is_used_up() -> None:
+    said: list[str] = []
+    jobs = timed()
+    fit_time(jobs, DATA, CPU, 1200.0, 10.0, said.append)
+    planned = jobs[1].settings.schedule.epochs
+    fewest = least_steps(jobs[1].recipe(), DATA)
+    fit_time(jobs, DATA, CPU, 1200.0, 1190.0, said.append, fewest)
+    assert [job.settings.schedule.epochs for job in jobs] == [math.ceil(planned / 3)] * 2
+    assert "LONGER than --time 20 min" in said[-1] and jobs[0].settings.schedule.max_steps is None
+    jobs[0].settings = choices.with_epochs(jobs[0].settings, DATA, SCRATCH, CPU, 1)
+    fit_time(jobs, DATA, CPU, 1200.0, 1190.0, said.append, least_steps(jobs[0].recipe(), DATA))
+    assert [job.settings.schedule.max_steps for job in jobs] == [34, 34]
+    assert "10 s of 20 min are too short for an epoch of everything" in said[-3]
+
+
+def test_a_late_plain_student_is_told() -> None:
+    said: list[str] = []
+    plan = Plan(DATA, None, {}, seconds=600.0, planned={"plain": 100.0, "distilled": 150.0})
+    say_if_late(plan, 300.0, 190.0, said.append)
+    assert not said
+    say_if_late(plan, 400.0, 200.0, said.append)
+    (line,) = said
+    assert "200 s of --time are left" in line or "3 min of --time are left" in line
+    assert "needs about 5 min" in line and "only equal budgets can be compared" in line
 
 
 def test_loaders_where_loading_takes_long() -> None:
