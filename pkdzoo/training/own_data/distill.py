@@ -286,7 +286,7 @@ def say_what_is_kept(work: Work, error: BaseException) -> None:
     if getattr(error, "errno", None) in FULL:
         go_on = f"Free some space first. {go_on}"
     elif isinstance(error, (Diverged, ValueError)):
-        go_on = "Begin again with other options in another --output: a teacher that is finished is used again"
+        go_on = "For other options begin again in another --output: a finished teacher is used again"
     say(f"kept in {args.folder}: {', '.join(states)}. {go_on}")
 
 

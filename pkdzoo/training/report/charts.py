@@ -95,7 +95,9 @@ def histogram(right: Sequence[int], wrong: Sequence[int], mark: float | None) ->
     if not most:
         return ""
     top = math.log10(most + 1)
-    parts = [_axes((0, 1), (0, top), "score", "detections", lambda value: f"{10**value - 1:.0f}")]
+    counts = [0, *(10**power for power in range(math.floor(math.log10(most)) + 1))]
+    ticks = [(math.log10(count + 1), _number(count)) for count in counts]
+    parts = [_axes((0, 1), (0, top), "score", "detections", ticks)]
     step = 1 / len(right)
     for number, (good, bad) in enumerate(zip(right, wrong)):
         left, width = _x(number * step, (0, 1)), _x(step, (0, 1)) - LEFT
@@ -125,13 +127,15 @@ def _svg(content: str, title: str) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{content}</svg>'
 
 
-def _axes(xs: tuple[float, float], ys: tuple[float, float], x_title: str, y_title: str, y_text: object = None) -> str:
-    show = y_text if callable(y_text) else _number
+def _axes(
+    xs: tuple[float, float], ys: tuple[float, float], x_title: str, y_title: str,
+    y_ticks: Sequence[tuple[float, str]] | None = None,
+) -> str:  # fmt: skip
     parts = []
-    for tick in _ticks(*ys):
+    for tick, text in y_ticks or [(tick, _number(tick)) for tick in _ticks(*ys)]:
         y = _y(tick, ys)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{show(tick)}</text>')
+        parts.append(f'<text class="tick" x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
     for tick in _ticks(*xs, whole=x_title in ("epoch", "step")):
         x = _x(tick, xs)
         parts.append(

@@ -118,7 +118,9 @@ def verdict(contenders: Sequence[Contender], found: Difference | None, images: i
     else:
         text += f"{interval}, so that these images show no difference. "
     closed = gap_closed(contenders)
-    if closed is not None:
+    if closed is not None and closed > 1:
+        text += f"It passes the teacher (AP {aps[TEACHER]:.1f}). "
+    elif closed is not None:
         text += f"It closes {closed:.0%} of the gap to the teacher (AP {aps[TEACHER]:.1f}). "
     elif TEACHER in aps:
         text += f"The teacher has AP {aps[TEACHER]:.1f} and is not better than the plain student. "

@@ -201,7 +201,7 @@ def _curves(contenders: Sequence[Contender]) -> str:
         )  # fmt: skip
         taught = [Line(key.removeprefix("loss_"), main.curve(key), f"s{k}") for k, key in enumerate(_methods(main))]
         cards += _card("Loss of the method", line_chart(taught, "step", "loss"))
-    return _section("Training", f'<div class="grid">{cards}</div>' if cards else "")
+    return _section("Training", f'<div class="grid charts">{cards}</div>' if cards else "")
 
 
 def _methods(contender: Contender) -> list[str]:
@@ -231,7 +231,7 @@ def _precision(measured: Measured) -> str:
             ]
     chart = line_chart(lines, "recall", "precision", (0, 100), (0, 100))
     note = "Mean over classes; the filter adds the curves of one class."
-    return _section("Precision and recall", f'<div class="grid">{_card("At IoU 0.5", chart, note)}</div>')
+    return _section("Precision and recall", f'<div class="grid charts">{_card("At IoU 0.5", chart, note)}</div>')
 
 
 def _per_class(contenders: Sequence[Contender], measured: Measured | None) -> str:
@@ -265,7 +265,7 @@ def _scores(measured: Measured, best: Mapping[str, Any] | None) -> str:
         )
     cards = _card(f"Scores of {contender.title}", histogram(*score_histogram(matches), mark))
     cards += _card("F1 by threshold", line_chart(lines, "threshold", "F1", (0, 1), (0, 100), mark), note)
-    return _section("Which threshold to use", f'<div class="grid">{cards}</div>')
+    return _section("Which threshold to use", f'<div class="grid charts">{cards}</div>')
 
 
 def _f1_points(values: Sequence[float]) -> list[tuple[float, float]]:

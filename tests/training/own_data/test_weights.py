@@ -64,3 +64,9 @@ def test_a_saved_detector_keeps_its_architecture(lines, tmp_path) -> None:
     assert (start.model, start.model_args, start.init) == ("retina_r10w16", {"width": 32}, f"local-dir:{folder}")
     assert start.ready and "has the classes of the data" in lines[0]
     assert not WeightsFinder("auto", ("b", "a"), lines.append).start("teacher", str(folder)).ready
+
+
+def test_a_model_of_another_library_teaches_as_it_is(lines, without_network) -> None:
+    start = WeightsFinder("auto", ("a",), lines.append).start("teacher", "torchvision:fcos_resnet50_fpn")
+    assert start.ready and start.init == "torchvision:fcos_resnet50_fpn" and not without_network
+    assert "teaches by its features as it is, whatever its classes are; it is not trained on the data" in lines[0]

@@ -205,6 +205,8 @@ def test_verdicts() -> None:
         rows, Difference(1.0, -0.5, 2.5), 50
     )
     assert "distillation hurt" in verdict(rows, Difference(-1.0, -2.0, -0.5), 50)
+    rows[2].metrics["AP"] = 31.0
+    assert "It passes the teacher (AP 30.0)." in verdict(rows, Difference(11, 9, 13), 50)
     rows[0].metrics["AP"] = 10.0
     assert gap_closed(rows) is None and "is not better than the plain student" in verdict(
         rows, Difference(1, 0.5, 2), 9
@@ -213,6 +215,8 @@ def test_verdicts() -> None:
 
 def test_charts() -> None:
     assert line_chart([], "x", "y") == line_chart([Line("a", [], "s0")], "x", "y") == histogram([0], [0], None) == ""
+    counts = histogram([0, 3], [120, 40], 0.5)
+    assert [text in counts for text in (">0<", ">1<", ">10<", ">100<", ">1000<", ">99<")] == [True] * 4 + [False] * 2
     one = line_chart([Line("a", [(1.0, 5.0)], "s0")], "epoch", "AP")
     assert "<circle" in one and "nan" not in one
     long = [(float(k), 0.5) for k in range(5000)]
