@@ -29,13 +29,13 @@ from pkdzoo.data.filter import positions, select
 from pkdzoo.data.formats.coco import CROWD, IGNORE, Columns, decode_name
 from pkdzoo.data.formats.read import read_annotations
 from pkdzoo.data.image_files import UnreadableImage
-from pkdzoo.data.image_io import read_image
 from pkdzoo.data.image_names import match_columns
+from pkdzoo.data.image_reader import Decode, ImageReader
 from pkdzoo.data.labels import match_labels
 from pkdzoo.data.load_report import LoadReport
 from pkdzoo.data.locate import find_split
 from pkdzoo.data.segmentations import INVALID
-from pkdzoo.data.transforms import Sample, Transform
+from pkdzoo.data.transforms import Sample, Transform, with_image
 from pkdzoo.structures import Instances
 
 MAX_UNREADABLE = 0.01  # share of the images that training may skip
@@ -89,6 +89,9 @@ class CocoDataset(Dataset[Sample]):
         seed: see ``transform``.
         on_error: ``"raise"`` or ``"skip"``.
         max_unreadable: share of images, 0..1, that may be skipped.
+        decode: ``"exact"``, or ``"fast"``: JPEG files much larger than the transform needs are decoded smaller. Pixels
+            then differ from those of published training.
+        cache: bytes of shared memory in which images are kept once they were read. It changes no pixel.
 
     Attributes:
         label_names: name of each label.
@@ -123,11 +126,13 @@ class CocoDataset(Dataset[Sample]):
         seed: int = 0,
         on_error: str = "raise",
         max_unreadable: float = MAX_UNREADABLE,
+        decode: Decode = "exact",
+        cache: int = 0,
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error={on_error!r}: write 'raise' (evaluation) or 'skip' (training)")
         self.json_path, self.image_dir = Path(json_path), Path(image_dir)
-        self.transform, self.seed = transform, seed
+        self.seed = seed
         self.on_error, self.max_unreadable = on_error, max_unreadable
         columns, found_names = match_columns(read_annotations(self.json_path, segmentations=with_masks), self.image_dir)
         self.segments = columns.segments
@@ -139,6 +144,8 @@ class CocoDataset(Dataset[Sample]):
         self.report = LoadReport(str(self.json_path), found_names=found_names)
         self.table = select(columns, self._label_of, self.label_names, self.report, drop_empty, min_image_size)
         self.image_ids, self.sizes = self.table.image_ids, self.table.sizes
+        self._decode, self._cache_bytes = decode, cache
+        self.transform = transform
         self._frozen = False  # becomes True only in a worker's own copy
         # Shared with the workers, also with those that live longer than an epoch.
         self._epoch = _shared(1, torch.int64)
@@ -146,6 +153,16 @@ class CocoDataset(Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    @property
+    def transform(self) -> Transform | MixTransform | None:
+        """Applied to each sample or batch. Setting another one empties the cache, which may hold resized images."""
+        return self._transform
+
+    @transform.setter
+    def transform(self, transform: Transform | MixTransform | None) -> None:
+        self._transform = transform
+        self.reader = ImageReader(self.sizes, transform, self._decode, self._cache_bytes)
 
     def file_name(self, index: int) -> str:
         """Path of an image inside ``image_dir``."""
@@ -175,13 +192,13 @@ class CocoDataset(Dataset[Sample]):
         )
 
     def load(self, index: int) -> Sample:
-        """Load an image and its objects without a transform.
+        """Load an image and its objects without a transform; the image may have been resized already, see ``decode``.
 
         Raises:
             UnreadableImage: with the file's name.
         """
         size = (int(self.sizes[index, 0]), int(self.sizes[index, 1]))
-        image = read_image(self.image_dir / self.file_name(index), size)
+        image = self.reader.read(index, self.image_dir / self.file_name(index), size)
         meta = {
             "image_id": int(self.image_ids[index]),
             "file_name": self.file_name(index),
@@ -189,7 +206,8 @@ class CocoDataset(Dataset[Sample]):
             "scale": (1.0, 1.0),
             "flipped": False,
         }
-        return Sample(image, self.load_instances(index), meta)
+        sample = Sample(image, self.load_instances(index), meta)
+        return sample if sample.size == size else with_image(sample, size, image)
 
     def __getitem__(self, index: int) -> Sample:
         if not -len(self) <= index < len(self):

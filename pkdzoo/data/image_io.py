@@ -17,7 +17,9 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def read_image(path: str | Path, size: tuple[int, int] | None = None) -> Tensor:
+def read_image(
+    path: str | Path, size: tuple[int, int] | None = None, at_least: tuple[int, int] | None = None
+) -> Tensor:
     """Decode an image file.
 
     Args:
@@ -25,6 +27,8 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> Tensor:
         size: (height, width) that the annotations were drawn on, where it is known. It decides whether an EXIF quarter
             turn is applied. An image that has this size neither turned nor as stored raises an error, since its boxes
             would not lie on their objects.
+        at_least: (height, width) that is enough: a larger JPEG file may then be decoded at a half, a quarter or an
+            eighth of its size, never smaller than this. None: at full size.
 
     Returns:
         uint8 (3, H, W), RGB.
@@ -41,4 +45,4 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> Tensor:
         >>> read_image(path).shape, read_image(path).unique().tolist()
         (torch.Size([3, 40, 60]), [128])
     """
-    return to_tensor(open_image(path, size=size))
+    return to_tensor(open_image(path, size=size, at_least=at_least))

@@ -131,7 +131,18 @@ def _resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
 
 def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
     """Resize the image, boxes and masks of a sample to (height, width)."""
-    height, width = sample.size
+    return with_image(sample, sample.size, resize_image(sample.image, size))
+
+
+def with_image(sample: Sample, drawn_on: tuple[int, int], image: Tensor) -> Sample:
+    """A sample with another size of its image: boxes and masks are scaled to it.
+
+    Args:
+        sample: its boxes and masks were drawn on ``drawn_on`` pixels.
+        drawn_on: (height, width).
+        image: uint8 (3, H, W), the same image at another size.
+    """
+    (height, width), size = drawn_on, (image.shape[-2], image.shape[-1])
     factors = (size[1] / width, size[0] / height)
     boxes = sample.instances.boxes * torch.tensor(factors * 2)
     boxes = clip_boxes(boxes, size)
@@ -141,7 +152,7 @@ def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
     before = sample.meta.get("scale", (1.0, 1.0))
     meta = {**sample.meta, "scale": (before[0] * factors[0], before[1] * factors[1])}
     instances = replace(sample.instances, boxes=boxes, masks=masks)
-    return Sample(resize_image(sample.image, size), instances, meta)
+    return Sample(image, instances, meta)
 
 
 def uniform(rng: torch.Generator) -> float:

@@ -6,6 +6,7 @@ Nothing slow is imported here: ``pkdzoo --help`` reads this file.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -41,6 +42,7 @@ class TrainArguments(argparse.Namespace):
         cpu: train on the CPU even if there is a GPU.
         threads: CPU threads per process; None divides all cores evenly.
         mixed_precision: ``no``, ``bf16`` or ``fp16``; None leaves the choice to Accelerate's configuration.
+        cache_images: gigabytes of shared memory per training process for decoded images.
         channels_last: keep convolutions in NHWC.
         compile: compile backbone and neck.
         checkpoint_activations: recompute the backbone's activations in the backward pass.
@@ -61,6 +63,7 @@ class TrainArguments(argparse.Namespace):
     cpu: bool = False
     threads: int | None = None
     mixed_precision: str | None = None
+    cache_images: float = 0.0
     channels_last: bool = False
     compile: bool = False
     checkpoint_activations: bool = False
@@ -73,6 +76,14 @@ def positive_integer(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1: write 1 or more")
+    return number
+
+
+def gigabytes(text: str) -> float:
+    """A finite number of at least 0; a type for argparse."""
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: write gigabytes from 0 up, e.g. 4 or 0.5")
     return number
 
 
@@ -107,6 +118,13 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads", type=positive_integer, help="CPU threads per process (default: all cores, divided evenly)"
     )
     group.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"))
+    group.add_argument(
+        "--cache-images",
+        type=gigabytes,
+        default=0.0,
+        metavar="GB",
+        help="keep decoded images in so much shared memory per training process (default: none)",
+    )
     group.add_argument("--channels-last", action="store_true", help="keep convolutions in NHWC")
     group.add_argument("--compile", action="store_true", help="compile backbone and neck")
     group.add_argument(

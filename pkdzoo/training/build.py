@@ -102,8 +102,14 @@ def train_transform(data: Data, epochs: int) -> Compose | MixTransform:
     return Compose([*steps, RandomCrop(data.crop)] if data.crop else steps)
 
 
-def build_datasets(recipe: Recipe, paths: DataPaths) -> tuple[CocoDataset, CocoDataset]:
-    """Training and validation images: unreadable training images are skipped and counted, others raise an error."""
+def build_datasets(recipe: Recipe, paths: DataPaths, cache: int = 0) -> tuple[CocoDataset, CocoDataset]:
+    """Training and validation images: unreadable training images are skipped and counted, others raise an error.
+
+    Args:
+        recipe: of the run.
+        paths: of the data.
+        cache: bytes of shared memory for training images that were read, and what is left for validation images.
+    """
     data = recipe.data
     train = CocoDataset(
         *paths.train,
@@ -113,8 +119,11 @@ def build_datasets(recipe: Recipe, paths: DataPaths) -> tuple[CocoDataset, CocoD
         min_image_size=data.min_image_size,
         seed=recipe.seed,
         on_error="skip",
+        decode=data.decode,
+        cache=cache,
     )
-    return train, val_dataset(paths.val, data.eval_size, train.label_names)
+    left = cache - train.reader.cache.nbytes
+    return train, val_dataset(paths.val, data.eval_size, train.label_names, cache=left)
 
 
 def val_dataset(
@@ -123,6 +132,7 @@ def val_dataset(
     label_names: Sequence[str],
     skip_other_classes: bool = False,
     letterbox: Letterbox | None = None,
+    cache: int = 0,
 ) -> CocoDataset:
     """Images to evaluate on, resized to (short, long) pixels, with the classes in the model's order.
 
@@ -132,9 +142,12 @@ def val_dataset(
         label_names: the model's classes.
         skip_other_classes: leave out boxes of other classes instead of raising an error.
         letterbox: of the model; None means that images are only resized.
+        cache: bytes of shared memory for images that were read.
     """
     transform = eval_transform(*size) if letterbox is None else LetterboxResize(size, letterbox)
-    return CocoDataset(*paths, transform=transform, label_names=label_names, skip_other_classes=skip_other_classes)
+    return CocoDataset(
+        *paths, transform=transform, label_names=label_names, skip_other_classes=skip_other_classes, cache=cache
+    )
 
 
 def batch_per_process(recipe: Recipe, processes: int) -> int:

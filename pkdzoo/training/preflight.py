@@ -125,7 +125,7 @@ def _pixels(model: Detector) -> str:
 
 def _describe_data(report: Report, train: CocoDataset, val: CocoDataset) -> None:
     for name, dataset in (("train", train), ("val", val)):
-        report.lines.append(f"{name:<9} {dataset.report}")
+        report.lines.append(f"{name:<9} {dataset.report}{_describe_reading(dataset)}")
         empty = [label for label, boxes in dataset.report.per_class.items() if not boxes]
         if empty:
             names = ", ".join(empty[:10]) + (", ..." if len(empty) > 10 else "")
@@ -147,6 +147,15 @@ def _describe_data(report: Report, train: CocoDataset, val: CocoDataset) -> None
                 "inside this folder"
             )
         report.warnings.append(f"{line}; they are skipped")
+
+
+def _describe_reading(dataset: CocoDataset) -> str:
+    """How images are decoded and how many are kept in memory, where that is not the default."""
+    reader = dataset.reader
+    decode = "; JPEG files decoded at reduced size (decode=fast)" if reader.decode == "fast" else ""
+    if not reader.cache.count:
+        return decode
+    return f"{decode}; {reader.cache.count} of {len(dataset)} images kept in {_bytes(reader.cache.nbytes)} of memory"
 
 
 def check_val_images(val: CocoDataset) -> None:

@@ -70,6 +70,9 @@ class Data:
         drop_empty: leave out training images without a box, as in published training.
         min_image_size: leave out training images whose short side has fewer pixels.
         masks: load segmentations too.
+        decode: ``exact``, or ``fast``: training images that are JPEG files much larger than the resize needs are
+            decoded at a half, a quarter or an eighth of their size. Much faster for photographs of several thousand
+            pixels; the pixels then differ from those of published training.
         generate: arguments of ``pkdzoo.data.make_shapes``, which generates a data set if no data is given.
 
     Example:
@@ -92,6 +95,7 @@ class Data:
     drop_empty: bool = True
     min_image_size: int = 32
     masks: bool = False
+    decode: Literal["exact", "fast"] = "exact"
     generate: Mapping[str, Any] | None = None
 
     @property

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from pkdzoo.data import AspectBatchSampler, CocoDataset
+from pkdzoo.data.image_cache import GIGABYTE
 from pkdzoo.data.letterbox import LetterboxResize
 from pkdzoo.distill.task import Task
 from pkdzoo.models.detector import Detector
@@ -143,7 +144,7 @@ def build_parts(recipe: Recipe, args: TrainArguments, accelerator: accelerate.Ac
     """
     with accelerator.main_process_first():  # a recipe may generate its data
         paths = build.find_data(recipe.data, args.data, args.train_json, args.val_json, args.images, cache)
-    train_set, val_set = build.build_datasets(recipe, paths)
+    train_set, val_set = build.build_datasets(recipe, paths, int(args.cache_images * GIGABYTE))
     student = build.build_student(recipe, train_set.label_names)
     if student.letterbox is not None:  # known only now: the student needs the names of the training set's classes
         val_set.transform = LetterboxResize(recipe.data.eval_size, student.letterbox)

@@ -377,3 +377,13 @@ def test_a_teacher_is_measured_against_its_row(train, tmp_path, capsys) -> None:
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("teacher   AP")]
     assert line.endswith("on 40 images, published 57.0 on all")
     assert float(line.split()[2]) == pytest.approx(57.0, abs=6)
+
+
+@pytest.mark.slow
+def test_images_kept_in_memory_do_not_change_a_run(train, recipe, shapes, tmp_path, capsys) -> None:
+    """Two loader processes fill the cache in the first epoch; the second one and the evaluations read from it."""
+    words = (recipe, "--data", shapes, *sets("data.workers=2"))
+    train(*words, "--output", tmp_path / "plain")
+    train(*words, "--output", tmp_path / "kept", "--cache-images", "0.05")
+    assert "images kept in" in capsys.readouterr().out
+    assert_same_run(tmp_path / "plain", tmp_path / "kept")

@@ -125,3 +125,12 @@ def test_a_teacher_is_measured_against_its_row(sets, monkeypatch) -> None:
     stranger = pkdzoo.create_detector("fcos_r10w16", num_classes=6)
     with pytest.raises(ValueError, match="has other classes"):
         check_teacher("local-dir:x", stranger, sets[1], 2, 0, accelerator)
+
+
+def test_images_kept_in_memory_are_reported(tmp_path) -> None:
+    folder = make_shapes(tmp_path, train=6, val=3, size=(64, 96))
+    recipe = replace(RECIPE, data=replace(RECIPE.data, decode="fast"))
+    train, val = build.build_datasets(recipe, build.find_data(recipe.data, folder), cache=8 * 64 * 96 * 3)
+    text = str(check_run(recipe, SupervisedTask(build.build_student(recipe, CLASSES)), train, val, 1, 2))
+    assert "JPEG files decoded at reduced size (decode=fast); 6 of 6 images kept in 0.111 MB of memory" in text
+    assert "2 of 3 images kept" in text  # with what the training images left
