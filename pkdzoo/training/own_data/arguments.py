@@ -39,6 +39,7 @@ class DistillArguments(argparse.Namespace):
     cpu: bool = False
     threads: int | None = None
     mixed_precision: str | None = None
+    cache_images: float = 0.0
     channels_last: bool = False
     compile: bool = False
     checkpoint_activations: bool = False

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from pkdzoo.training.own_data import settings as choices
+from pkdzoo.training.arguments import MACHINE_OPTIONS, TrainArguments
+from pkdzoo.training.own_data.arguments import DistillArguments
 from pkdzoo.training.own_data.budget import Job, fit_time, least_steps, planned_seconds
 from pkdzoo.training.own_data.data import OwnData
 from pkdzoo.training.own_data.plan import Plan
@@ -136,6 +139,12 @@ def test_a_late_plain_student_is_told() -> None:
     (line,) = said
     assert "200 s of --time are left" in line or "3 min of --time are left" in line
     assert "needs about 5 min" in line and "only equal budgets can be compared" in line
+
+
+def test_the_machine_options_of_a_run_are_options_here() -> None:
+    args = DistillArguments(Path("photos"), "retina_r50")
+    for name in MACHINE_OPTIONS:
+        assert getattr(args, name) == getattr(TrainArguments(Path("recipe.py")), name)
 
 
 def test_loaders_where_loading_takes_long() -> None:
