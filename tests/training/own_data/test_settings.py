@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pkdzoo.training.own_data import settings as choices
 from pkdzoo.training.arguments import MACHINE_OPTIONS, TrainArguments
+from pkdzoo.training.own_data import settings as choices
 from pkdzoo.training.own_data.arguments import DistillArguments
 from pkdzoo.training.own_data.budget import Job, fit_time, least_steps, planned_seconds
 from pkdzoo.training.own_data.data import OwnData
