@@ -54,6 +54,9 @@ def test_a_run_of_distill_is_its_three_detectors(tmp_path: Path) -> None:
     teacher = {"distilled": {"distill": {"teacher": f"local-dir:{folder / 'big' / 'best'}"}}}
     (folder / "distill.json").write_text(json.dumps({"recipes": teacher}))
     assert [named.title for named in detect.open_all([str(folder)])] == ["teacher", "plain", "distilled"]
+    teacher = {"distilled": {"distill": {"teacher": "torchvision:fcos_resnet50_fpn"}}}
+    (folder / "distill.json").write_text(json.dumps({"recipes": teacher}))
+    assert [named.title for named in detect.open_all([str(folder)])] == ["plain", "distilled"]
     (folder / "distill.json").write_text("{}")
     with pytest.raises(ValueError, match="is not as pkdzoo distill wrote it"):
         detect.open_all([str(folder)])
@@ -62,6 +65,7 @@ def test_a_run_of_distill_is_its_three_detectors(tmp_path: Path) -> None:
 def test_without_gradio_the_install_line_is_told(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "gradio", None)
     assert "the demo needs gradio: `pip install" in fails(capsys, "app", "retina_r10w16")
+    assert '".[app]"' in page.how_to_install((3, 10)) and "Pillow below 13" in page.how_to_install((3, 13))
 
 
 def test_a_space_is_three_files(capsys, tmp_path: Path) -> None:
@@ -70,6 +74,7 @@ def test_a_space_is_three_files(capsys, tmp_path: Path) -> None:
     assert code == 0 and json.loads(out)["files"] == ["README.md", "app.py", "requirements.txt"]
     front = yaml.safe_load((tmp_path / "space" / "README.md").read_text().split("---")[1])
     assert (front["sdk"], front["app_file"], front["license"]) == ("gradio", "app.py", "apache-2.0")
+    assert front["python_version"] == "3.10"  # not a number, which would be 3.1
     assert front["title"] == "demo" and front["models"] == ["me/cells"]
     code_of_app = (tmp_path / "space" / "app.py").read_text()
     ast.parse(code_of_app)

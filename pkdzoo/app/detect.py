@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pkdzoo.distill.adapters import is_of_other_library
 from pkdzoo.inference.result import Result
 from pkdzoo.models._factory import create_detector
 from pkdzoo.models._registry import folder_of
@@ -56,7 +57,8 @@ def _of_a_run(folder: Path) -> list[Named]:
         teacher = str(content["recipes"][DISTILLED]["distill"]["teacher"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder / PLAN} is not as pkdzoo distill wrote it: {error}") from error
-    found = [Named("teacher", create_detector(teacher, pretrained=True))]
+    # a teacher of another library gives maps alone
+    found = [] if is_of_other_library(teacher) else [Named("teacher", create_detector(teacher, pretrained=True))]
     for name in (PLAIN, DISTILLED):
         if (folder / name / "recipe.json").is_file():
             found.append(Named(name, create_detector(f"local-dir:{folder / name}")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,5 +61,15 @@ def load_gradio() -> Any:
     try:
         import gradio
     except ImportError:
-        raise ImportError(f"the demo needs gradio: {install_line('app')}") from None
+        raise ImportError(f"the demo needs gradio: {how_to_install(sys.version_info[:2])}") from None
     return gradio
+
+
+def how_to_install(python: tuple[int, int]) -> str:
+    """How to install gradio for a version of Python: it asks for Pillow below 13, pkdzoo for 13 where there is one."""
+    if python < (3, 11):
+        return install_line("app")
+    return (
+        "`pip install gradio` after pkdzoo, in an environment of its own. gradio asks for Pillow below 13, so pip "
+        "replaces Pillow 13 and warns; show only images that you trust to it (SECURITY.md)"
+    )

@@ -1,6 +1,7 @@
 """Writes a Space of the Hub around a published detector: app.py, requirements.txt, and a README with front matter.
 
 pkdzoo is in no package index yet, where its name could be a stranger's: the Space installs a wheel that lies in it.
+On Python 3.10, because there pkdzoo and gradio agree on a version of Pillow.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ WHEEL = f"pkdzoo-{__version__}-py3-none-any.whl"
 README = """---
 title: {title}
 sdk: gradio
+python_version: "3.10"
 app_file: app.py
 license: {license}
 models:
