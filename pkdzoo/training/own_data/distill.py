@@ -20,6 +20,7 @@ from pkdzoo.training import checkpoint, run_folder, signals
 from pkdzoo.training.arguments import MACHINE_OPTIONS, TrainArguments
 from pkdzoo.training.command import expected_errors
 from pkdzoo.training.compare import TrainedRun, compare
+from pkdzoo.training.compute import open_processes
 from pkdzoo.training.errors import describe_error
 from pkdzoo.training.log import Diverged, duration
 from pkdzoo.training.loop import train
@@ -57,7 +58,7 @@ def distill_command(args: DistillArguments) -> Run:
     signals.follow_launcher()
     with expected_errors():
         begin = time.monotonic()
-        state = PartialState(cpu=args.cpu)
+        state = open_processes(args.cpu)
         plan = on_main(state, lambda: open_plan(args, state))
         work = Work(plan, args, state, begin)
         try:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 
 from pkdzoo.data import find_split
 from pkdzoo.models._registry import find
@@ -16,6 +16,7 @@ from pkdzoo.training import build, run_folder
 from pkdzoo.training import evaluate as evaluation
 from pkdzoo.training.arguments import TrainArguments
 from pkdzoo.training.command import expected_errors
+from pkdzoo.training.compute import open_processes
 from pkdzoo.training.loop import train
 from pkdzoo.training.own_data import settings as choices
 from pkdzoo.training.own_data.budget import Job, fit_time
@@ -39,7 +40,7 @@ def fit(
     begin, seconds = time.monotonic(), None if budget is None else choices.parse_time(budget)
     folder = Path(output) if output is not None else Path("runs") / f"{model.name}-{Path(data).absolute().stem}"
     with expected_errors():
-        state = PartialState(cpu=cpu)
+        state = open_processes(cpu)
         if (folder / "recipe.json").is_file():
             raise ValueError(f"{folder} holds a run already: choose another output")
         run_folder.check_folder(folder)
