@@ -321,8 +321,9 @@ def test_a_detector_trains_evaluates_and_exports_itself(photos, tmp_path) -> Non
 @pytest.mark.slow
 def test_two_processes_through_the_launcher(photos, tmp_path) -> None:
     words = ("-m", "pkdzoo", "distill", "--data", photos, *TINY, "--baseline", "--output", tmp_path / "a" / "b")
-    done = launch(*words, "--threads", 1, "--set", "schedule.max_steps=2", processes=2)
-    assert done.stdout.count("data      train: 8 images") == 1
+    done = launch(*words, "--threads", 1, "--time", "1s", processes=2)
+    assert done.stdout.count("data      train: 8 images") == done.stdout.count("time      the teacher took ") == 1
+    assert "1 s are too short for an epoch of everything" in done.stdout
     assert "batch     2 = processes 2 x passes 1 x images 1" in done.stdout
     assert json.loads((tmp_path / "a" / "b" / "distilled" / "metrics.json").read_text())["processes"] == 2
     failed = launch(*words, processes=2, check=False)

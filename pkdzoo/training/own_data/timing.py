@@ -12,6 +12,7 @@ import torch
 
 from pkdzoo.data import CocoDataset
 from pkdzoo.distill.task import Task
+from pkdzoo.ops.reduce import alone
 from pkdzoo.training import build
 from pkdzoo.training.recipe import Recipe
 
@@ -87,7 +88,8 @@ def measure(
         with autocast or nullcontext():
             task.student.detect(batch)
 
-    return Seconds(_seconds(step, device, STEPS, least), _seconds(detect, device, 1) / len(batch), load)
+    with alone():  # other processes wait meanwhile, and take no part in reductions
+        return Seconds(_seconds(step, device, STEPS, least), _seconds(detect, device, 1) / len(batch), load)
 
 
 def _seconds(call: Callable[[], None], device: torch.device, times: int, least: float = 0.0) -> float:
