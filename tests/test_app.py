@@ -112,6 +112,7 @@ def test_the_page_in_a_browser(served: str, image: Path) -> None:
         window.set_input_files("#image input[type=file]", str(image))
         window.get_by_text("objects,").first.wait_for(timeout=60_000)
         before = window.locator("#boxes tbody tr").count()
+        assert window.get_by_label("Share").count() == 0  # images stay on this machine
         assert before > 0
         window.locator("#threshold input[type=number]").fill("0.95")
         window.locator("#threshold input[type=number]").press("Enter")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from pkdzoo.app.detect import COLUMNS, Named, detect, show
 from pkdzoo.utils.text import install_line
 
 START = 0.3  # threshold of the slider
+HEIGHT = 320  # pixels of the image that is dropped
 
 
 def build(detectors: Sequence[Named], title: str = "pkdzoo") -> Any:
@@ -20,7 +22,7 @@ def build(detectors: Sequence[Named], title: str = "pkdzoo") -> Any:
         title: of the page.
 
     Raises:
-        ImportError: without the extra ``app``.
+        ImportError: without gradio.
         ValueError: without a detector.
     """
     if not detectors:
@@ -30,10 +32,13 @@ def build(detectors: Sequence[Named], title: str = "pkdzoo") -> Any:
         gradio.Markdown(f"# {title}")
         found = gradio.State([])
         with gradio.Row():
-            image = gradio.Image(label="image", type="numpy", sources=["upload", "clipboard"], elem_id="image")
+            image = gradio.Image(
+                label="image", type="numpy", sources=["upload", "clipboard"], elem_id="image", height=HEIGHT
+            )
             threshold = gradio.Slider(0.05, 0.95, value=START, step=0.01, label="threshold", elem_id="threshold")
         with gradio.Row():
-            drawings = [gradio.Image(label=named.title, interactive=False) for named in detectors]
+            private = without_sharing(gradio)
+            drawings = [gradio.Image(label=named.title, interactive=False, **private) for named in detectors]
         table = gradio.Dataframe(headers=list(COLUMNS), label="boxes in pixels", interactive=False, elem_id="boxes")
 
         def look(picture: Any, score: float) -> list[Any]:
@@ -50,6 +55,13 @@ def build(detectors: Sequence[Named], title: str = "pkdzoo") -> Any:
         image.change(look, [image, threshold], [found, *drawings, table])
         threshold.change(refresh, [found, threshold], [*drawings, table])
     return page
+
+
+def without_sharing(gradio: Any) -> dict[str, Any]:
+    """Arguments of ``gradio.Image`` that leave out the button which sends an image to the Hub."""
+    if "buttons" in inspect.signature(gradio.Image.__init__).parameters:  # from gradio 6 on
+        return {"buttons": ["download", "fullscreen"]}
+    return {"show_share_button": False}
 
 
 def load_gradio() -> Any:
