@@ -50,14 +50,15 @@ def place_maps(maps: Tensor, sizes: Sequence[tuple[int, int]], canvas: tuple[int
     maps = maps if maps.dtype == torch.float64 else maps.float()
     counts = [-(-side // stride) for side in canvas]
     placed = []
-    for image, size in zip(maps, sizes):
-        rows, columns = (
-            resampling(count, stride, side, length).to(image)
-            for count, side, length in zip(counts, size, image.shape[-2:])
-        )
-        outside = (rows.sum(dim=1) == 0)[:, None] | (columns.sum(dim=1) == 0)
-        mean = image.mean(dim=(1, 2), keepdim=True)
-        placed.append(torch.where(outside, mean, rows @ image @ columns.T))
+    with torch.autocast(maps.device.type, enabled=False):  # else the products would be in half precision
+        for image, size in zip(maps, sizes):
+            rows, columns = (
+                resampling(count, stride, side, length).to(image)
+                for count, side, length in zip(counts, size, image.shape[-2:])
+            )
+            outside = (rows.sum(dim=1) == 0)[:, None] | (columns.sum(dim=1) == 0)
+            mean = image.mean(dim=(1, 2), keepdim=True)
+            placed.append(torch.where(outside, mean, rows @ image @ columns.T))
     return torch.stack(placed)
 
 

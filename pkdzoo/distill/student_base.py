@@ -45,6 +45,7 @@ class ModuleStudent(Detector):
     """
 
     pyramid_shape: PyramidShape
+    has_graph = False
 
     def __init__(
         self,
@@ -84,6 +85,13 @@ class ModuleStudent(Detector):
                 raise ValueError(f"{len(label_names)} class names for {self.num_classes} classes: write one per class")
             self.label_names = tuple(label_names)
         return self
+
+    def extract_features(self, batch: Batch) -> FeaturePyramid:
+        """Refused: the maps come with the losses, by ``trace``."""
+        raise ValueError(
+            f"{self.name} belongs to another library and gives its maps with its losses alone: export it as that "
+            "library does"
+        )
 
     def trace(self, batch: Batch, upto: Depth = "loss", tap: int | None = None) -> StudentTrace:  # type: ignore[override]
         """Maps and losses of a batch.

@@ -90,7 +90,7 @@ class Teacher(Detector):
 
     def _probe(self, strides: Sequence[int] | None) -> PyramidShape:
         """Channels of the maps, and their strides unless given, from one pass over a black landscape image."""
-        training = self.backbone.training
+        training = [module for module in self.backbone.modules() if module.training]
         self.backbone.eval()
         height = max(PROBE, 2 * max(strides)) if strides else PROBE
         size = self.input_size or (height, height * 3 // 2)  # not square, so that swapped axes are seen
@@ -98,7 +98,8 @@ class Teacher(Detector):
         like = next(self.backbone.parameters(), None)
         with torch.no_grad():
             maps = self._maps(images if like is None else images.to(like))
-        self.backbone.train(training)
+        for module in training:
+            module.training = True
         shapes = [tuple(m.shape) for m in maps]
         measured = tuple(2 ** round(math.log2(size[0] / shape[2])) for shape in shapes)
         if strides is not None and len(strides) != len(maps):

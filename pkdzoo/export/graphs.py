@@ -345,6 +345,8 @@ def build_graph(model: Detector, what: What, lowest: float | None = None) -> Gra
     """
     if what not in WHAT:
         raise ValueError(f"what={what!r}: write one of {', '.join(map(repr, WHAT))}")
+    if not model.has_graph:
+        raise ValueError(f"{model.name} belongs to another library: export it as that library does")
     if what == "features":
         return FeatureGraph(model)
     limit = INVALID if lowest is None else lowest

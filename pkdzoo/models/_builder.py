@@ -21,7 +21,7 @@ from pkdzoo.models._channels import widen
 from pkdzoo.models._config import from_json, layers_of, set_labels
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.models._loading import adapt_state, to_our_layout
-from pkdzoo.models._registry import PREFIXES, Entry, find, folder_of, list_detectors
+from pkdzoo.models._registry import PREFIXES, Entry, find, folder_of, list_detectors, no_such_prefix
 from pkdzoo.models._saved_config import Saved, apply_settings, newer_version, read_saved
 from pkdzoo.models.backbones import backbone_arguments
 from pkdzoo.models.backbones.timm import describe_network, full_name, is_timm
@@ -126,9 +126,7 @@ def from_name(
     if folder is not None or name.startswith(PREFIXES):
         model = from_folder(name if folder is None else f"local-dir:{folder}", num_classes, cache_dir, overrides)
     elif ":" in name:
-        raise ValueError(
-            f"{name!r} is not a registered name: write the path of a folder, or 'hf-hub:ORGANIZATION/NAME'"
-        )
+        raise ValueError(no_such_prefix(name))
     else:
         model = from_registry(name, pretrained, num_classes, cache_dir, overrides)
     if labels is not None:

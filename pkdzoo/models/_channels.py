@@ -16,6 +16,7 @@ from pkdzoo.structures import PixelNorm
 
 MAX_CHANNELS = 1024  # of images; hyperspectral cameras have some hundred
 STEMS = ("backbone.conv1.", "backbone.patch_embed.", "backbone.stem.0.")
+NETWORK = "backbone.network."  # of timm, whose stems have names of their own
 
 
 def widen(pixel_norm: PixelNorm, channels: int) -> PixelNorm:
@@ -46,15 +47,13 @@ def adapt_stem(state: Mapping[str, Tensor], model: nn.Module, swap_channels: boo
         The same tensors, except for the weight of the first convolution.
     """
     expected, adapted = model.state_dict(), dict(state)
+    channels = len(getattr(model, "pixel_mean", ()))
     for key, weight in state.items():
-        if (
-            not key.startswith(STEMS)
-            or weight.ndim != 4
-            or key not in expected
-            or weight.shape[1] == expected[key].shape[1]
-        ):
+        if not key.startswith((*STEMS, NETWORK)) or weight.ndim != 4 or key not in expected:
             continue
         old, new = weight.shape[1], expected[key].shape[1]
+        if old == new or (key.startswith(NETWORK) and new != channels):
+            continue
         weight = weight.flip(1) if swap_channels else weight
         if new == 1:
             adapted[key] = weight.sum(dim=1, keepdim=True)

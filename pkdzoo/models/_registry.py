@@ -142,6 +142,8 @@ def find(name: str) -> tuple[Entry, Weights | None]:
     """
     arch, _, tag = name.partition(".")
     entry = _ENTRIES.get(arch)
+    if ":" in name:
+        raise ValueError(no_such_prefix(name))
     if entry is None:
         raise ValueError(f"no detector {arch!r}. {did_you_mean(arch, _ENTRIES)}")
     if not tag:
@@ -151,6 +153,21 @@ def find(name: str) -> tuple[Entry, Weights | None]:
             return entry, weights
     tags = ", ".join(w.tag for w in entry.weights) or "none"
     raise ValueError(f"{arch!r} has no weights {tag!r}; its tags: {tags}")
+
+
+def no_such_prefix(name: str) -> str:
+    """The error message for a name with a colon that is no name of a detector."""
+    if name.startswith(LIBRARIES):
+        return (
+            f"{name!r} is a model of another library, which is a teacher (pkdzoo.create_teacher, distill.teacher of a "
+            "recipe), a student (model of a recipe), or with 'timm:' a detector's backbone "
+            "(create_detector('gfl_r50', backbone='timm:NAME')): see docs/other_libraries.md"
+        )
+    prefix = name.partition(":")[0] + ":"
+    return (
+        f"{name!r} is not a registered name: write the path of a folder, or 'hf-hub:ORGANIZATION/NAME', and a model of "
+        f"another library as LIBRARY:NAME. {did_you_mean(prefix, (*PREFIXES, *LIBRARIES))}"
+    )
 
 
 def known_costs(entry: Entry) -> tuple[float, float] | None:

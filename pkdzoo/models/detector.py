@@ -60,6 +60,7 @@ class Detector(TrainingMethods, ZooModel):
     """
 
     two_stage: bool = False  # PKD's published loss weight depends on it
+    has_graph: bool = True  # False for models of other libraries, which export them
 
     def __init__(
         self,

@@ -309,8 +309,11 @@ def build_task(recipe: Recipe, student: Detector, teacher: Detector | None) -> T
     if inherited and (student.loaded_from or "backbone" in inherited):
         sources = [student.loaded_from] if student.loaded_from else []
         student.loaded_from = " and ".join([*sources, f"{', '.join(inherited)} of {teacher.name}"])
-    if "backbone" in inherited and teacher.initial_weights is not None:
-        student.initial_weights = teacher.initial_weights
+    origin = (
+        getattr(teacher, "origin", None) or teacher.initial_weights
+    )  # of a teacher of another library, or its start
+    if "backbone" in inherited and origin is not None:
+        student.initial_weights = origin
     freeze(student, recipe.distill.freeze)
     return Distiller(student, teacher, recipe.distill.methods) if recipe.distill.methods else SupervisedTask(student)
 

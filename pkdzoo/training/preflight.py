@@ -12,6 +12,7 @@ from torch.utils.data import Subset
 
 from pkdzoo.data import CocoDataset, check_headers
 from pkdzoo.data.formats.read import findings_of
+from pkdzoo.distill.adapters.detecting import detecting_teacher
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.pairing import shape_of
 from pkdzoo.distill.student_base import ModuleStudent
@@ -284,8 +285,12 @@ def check_teacher(
         One line for the summary.
 
     Raises:
-        ValueError: if the data has other classes, or the teacher detects nothing at all.
+        ValueError: if the data has other classes, or the teacher gives no detections or detects nothing at all.
     """
+    try:
+        teacher = detecting_teacher(teacher, dataset.label_names)
+    except ValueError as error:
+        raise ValueError(f"--check-teacher: {error}") from error
     if tuple(teacher.label_names) != tuple(dataset.label_names):
         raise ValueError(
             f"--check-teacher: {name} has other classes ({', '.join(teacher.label_names[:5])}, ...) than the data "

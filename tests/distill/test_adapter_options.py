@@ -134,6 +134,8 @@ def test_levels_default_to_what_both_have() -> None:
     for student, teacher, count in ((three, five, 3), (five, three, 3), (five, tiny_detector(), 4)):
         method = pkdzoo.Distiller(student, teacher, {"pkd": {"adapter": True}}).methods["pkd"]
         assert method.paired_levels == [(i, i) for i in range(count)]
+    method = pkdzoo.Distiller(five, three, {"mgd": {"adapter": True}}).methods["mgd"]
+    assert method.paired_levels == [(0, 0), (1, 1), (2, 2)]
 
 
 class Flat(nn.Module):

@@ -85,3 +85,10 @@ def test_padding_gets_the_mean_of_its_image() -> None:
 def test_maps_of_the_same_geometry_stay_as_they_are() -> None:
     maps = torch.rand(1, 4, 6, 8)
     torch.testing.assert_close(place_maps(maps, [(96, 128)], (96, 128), 16), maps)
+
+
+def test_maps_are_placed_in_full_precision_under_autocast() -> None:
+    maps, canvas = torch.rand(2, 4, 5, 7), ([(64, 64), (32, 64)], (64, 96), 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        placed = place_maps(maps, *canvas)
+    assert torch.equal(placed, place_maps(maps, *canvas))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -104,13 +105,36 @@ def test_published_weights_are_built_as_torchvision_builds_them(tmp_path: Path, 
 
 
 def test_weights_in_a_file(tmp_path: Path) -> None:
-    net = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None)
+    name = "ssdlite320_mobilenet_v3_large"
+    net: Any = torchvision.models.get_model(name, weights=None, weights_backbone=None)
     file = tmp_path / "mine.safetensors"
     save_safetensors(net.state_dict(), file)
-    teacher = teacher_of_library(SMALL, weights=file)
+    teacher = teacher_of_library(f"torchvision:{name}", weights=file)
     assert teacher.origin is not None and teacher.origin.sha256 == sha256_of_file(file)
     assert teacher.loaded_from == "mine.safetensors"
     assert all(torch.equal(v, net.state_dict()[k]) for k, v in teacher.backbone.state_dict().items())
+
+
+def test_weights_of_timm_in_a_file(tmp_path: Path) -> None:
+    """A file as timm saves it, with its classifier; a file of another network is refused."""
+    timm = pytest.importorskip("timm")
+    net, file = timm.create_model("test_resnet"), tmp_path / "mine.safetensors"
+    save_safetensors(net.state_dict(), file)
+    teacher: Any = teacher_of_library("timm:test_resnet", weights=file)
+    assert torch.equal(teacher.backbone.network.state_dict()["conv1.0.weight"], net.state_dict()["conv1.0.weight"])
+    assert teacher.origin.sha256 == sha256_of_file(file) and teacher.loaded_from == "mine.safetensors"
+    save_safetensors({"conv1.0.bias": torch.zeros(3)}, file)
+    with pytest.raises(ValueError, match=r"the weights of timm's test_resnet.* lack"):
+        teacher_of_library("timm:test_resnet", weights=file)
+
+
+def test_a_backbone_of_timm_takes_gray_images() -> None:
+    pytest.importorskip("timm")
+    teacher = pkdzoo.create_teacher("timm:test_resnet", pretrained=False, in_chans=1)
+    assert teacher.pixel_mean.shape == (1,)
+    assert teacher.extract_features(pkdzoo.Batch(torch.rand(1, 1, 64, 64) * 255, [(64, 64)])).levels[0].shape[2] == 16
+    with pytest.raises(ValueError, match="in_chans"):
+        pkdzoo.create_teacher("timm:test_resnet", pretrained=False, in_chans=0)
 
 
 @pytest.mark.parametrize("kind", [k if k == "d_fine" else pytest.param(k, marks=pytest.mark.slow) for k in KINDS])
@@ -142,6 +166,7 @@ def test_maps_of_other_transformers_are_those_of_its_own_forward(
     pytest.importorskip("transformers")
     net, seen = tiny_model(kind), []
     net.save_pretrained(tmp_path / kind)
+    (tmp_path / kind / "preprocessor_config.json").write_text('{"do_normalize": false}')
     teacher = pkdzoo.create_teacher(f"transformers:{tmp_path / kind}", input_size=size)
     assert isinstance(teacher, pkdzoo.Teacher)
     part = net.model.encoder if kind == "deimv2" else net.model.backbone
@@ -158,7 +183,7 @@ def test_maps_of_other_transformers_are_those_of_its_own_forward(
     with pytest.raises(ValueError, match="cannot be a student"):
         pkdzoo.Student.transformers(net)
     divisor = 32 if kind == "deimv2" else 28
-    with pytest.raises(ValueError, match=f"multiples of {divisor}, and input_size is .*write teacher_args="):
+    with pytest.raises(ValueError, match=f"multiples of {divisor} up to 4096: write teacher_args="):
         pkdzoo.create_teacher(f"transformers:{tmp_path / kind}", input_size=[100, 160])
 
 
@@ -166,13 +191,31 @@ def test_the_input_is_that_of_the_preprocessor(saved: Path) -> None:
     teacher = pkdzoo.create_teacher(f"transformers:{saved}", pretrained=False)
     assert isinstance(teacher, pkdzoo.Teacher) and teacher.input_size == (640, 640)
     assert teacher.pixel_mean.tolist() == [0] * 3 and teacher.pixel_std.tolist() == [255] * 3
-    (saved / "preprocessor_config.json").write_text(
-        '{"size": {"height": 96, "width": 128}, "do_normalize": true, "image_mean": [0.5, 0.5, 0.5], '
-        '"image_std": [0.2, 0.2, 0.2]}'
-    )
+    (saved / "preprocessor_config.json").write_text('{"size": 96, "do_rescale": false}')  # the model takes 0..255
     teacher = pkdzoo.create_teacher(f"transformers:{saved}", pretrained=False)
-    assert isinstance(teacher, pkdzoo.Teacher) and teacher.input_size == (96, 128)
-    torch.testing.assert_close(teacher.pixel_std, torch.tensor([51.0] * 3))
+    assert isinstance(teacher, pkdzoo.Teacher) and teacher.input_size == (96, 96)
+    assert teacher.pixel_std.tolist() == [1] * 3
+    (saved / "preprocessor_config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"transformers:.*holds a list"):
+        pkdzoo.create_teacher(f"transformers:{saved}", pretrained=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"backbone_config": {"model_type": "hgnet_v2", "auto_map": {"AutoConfig": "evil.C"}}}, "runs code of its own"),
+        ({"backbone": "evil/repository", "backbone_config": None}, "without a pinned commit: save the model with"),
+        ({"backbone_config": {"model_type": "timm_backbone", "backbone": "hf-hub:evil/x"}}, "without a pinned commit"),
+        ({"backbone_config": {"model_type": "unheard_of"}}, "no model can be built by its config.json .*unheard_of"),
+        ({"num_queries": "many"}, "no model can be built by its config.json .*num_queries"),
+        ({"encoder_hidden_dim": -1}, "no model can be built by its config.json"),
+    ],
+)
+def test_configs_that_cannot_be_used_are_refused(change: dict[str, Any], says: str, saved: Path) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ValueError, match=says):
+        pkdzoo.create_teacher(f"transformers:{saved}", pretrained=False)
 
 
 @pytest.mark.parametrize(
@@ -198,10 +241,12 @@ def test_backbones_of_timm_teach(name: str, strides: tuple[int, ...]) -> None:
     [
         ("torchvision:retinanet_resnet50_fpn_v3", "retinanet_resnet50_fpn_v2"),
         ("torchvision:fcos_resnet50_fpn.coco_v2", "coco_v1"),
+        ("torchvision:fcos_resnet50_fpn.", "has no weights ''"),
         ("torchvision:resnet50", "has no detector 'resnet50'"),
         ("transformers:no/such/folder", "there is no such folder"),
         ("transformers:dfine-xlarge-coco", "ORGANIZATION/NAME"),
         ("timm:mobilenetv4_conv_smal", "mobilenetv4_conv_small"),
+        ("torchvison:retinanet_resnet50_fpn", "Did you mean torchvision:"),
     ],
 )
 def test_unknown_names_are_refused(name: str, says: str) -> None:
@@ -241,8 +286,19 @@ def test_a_file_that_lacks_tensors_is_refused(saved: Path) -> None:
     state = tiny_model("d_fine").state_dict()
     del state["model.encoder_input_proj.0.0.weight"]
     save_safetensors(state, saved / "model.safetensors")
-    with pytest.raises(ValueError, match="lack 1 of its tensors"):
+    with pytest.raises(ValueError, match=r"lack 1 of its tensors, e.g. .* which is missing"):
         pkdzoo.create_teacher(f"transformers:{saved}")
+    state = tiny_model("d_fine").state_dict()
+    state["model.encoder_input_proj.0.0.weight"] = torch.zeros(2, 2)
+    save_safetensors(state, saved / "model.safetensors")
+    with pytest.raises(ValueError, match=r"lack 1 of .* which has shape \(2, 2\), not \(32, 16, 1, 1\)"):
+        pkdzoo.create_teacher(f"transformers:{saved}")
+
+
+@pytest.mark.parametrize("name", ["torchvision:retinanet_resnet50_fpn", "timm:resnet18", "transformers:a/b"])
+def test_where_a_model_of_another_library_belongs_is_said(name: str) -> None:
+    with pytest.raises(ValueError, match=r"is a model of another library, which is a teacher \(pkdzoo.create_teacher"):
+        pkdzoo.create_detector(name)
 
 
 def test_unknown_arguments_are_refused() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 import pkdzoo
 from pkdzoo.distill.adapters.students import saved_student, student_of_library
+from pkdzoo.export import export_onnx
 
 BUILD = torchvision.models.detection
 CLASSES = ("a", "b", "c")
@@ -106,6 +109,12 @@ def test_what_a_student_lacks_is_said() -> None:
         student.detect(tiny_batch())
     with pytest.raises(ValueError, match="is saved by you"):
         student.save_pretrained("anywhere")
+    with pytest.raises(ValueError, match="export it as that library does"):
+        student.extract_features(tiny_batch())
+    for what in ("features", "detections"):
+        with pytest.raises(ValueError, match="Net belongs to another library: export it as that library does"):
+            export_onnx(student, "anywhere.onnx", what=what)
+    assert not Path("anywhere.onnx").exists()
     with torch.device("meta"):
         ssd = BUILD.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)
     for net in (ssd, Net()):
@@ -192,6 +201,24 @@ def test_students_of_transformers_learn_from_a_detector(kind: str) -> None:
     assert losses["loss_pkd"] > 0 and any(p.grad.abs().sum() > 0 for p in student.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow) if k != "d_fine" else k for k in KINDS])
+def test_batches_without_objects_have_the_same_losses_and_gradients(kind: str) -> None:
+    """Processes add up their losses by name and wait for every gradient, whatever their images show."""
+    pytest.importorskip("transformers")
+    pytest.importorskip("scipy")
+    student, batch = pkdzoo.Student.transformers(tiny_model(kind), (96, 128), CLASSES).train(), tiny_batch()
+    nothing = pkdzoo.Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    names = []
+    for objects in (batch.instances, [nothing] * 2):
+        student.zero_grad()
+        losses = student(pkdzoo.Batch(batch.images, batch.sizes, objects))
+        sum(losses.values()).backward()
+        assert not [name for name, p in student.named_parameters() if p.requires_grad and p.grad is None]
+        assert all(value.isfinite() for value in losses.values())
+        names.append(list(losses))
+    assert names[0] == names[1] and "loss_vfl_dn" in names[0]
+
+
 def test_detections_of_transformers_are_its_own(tmp_path: Any) -> None:
     transformers = pytest.importorskip("transformers")
     net = tiny_model("d_fine")
@@ -234,3 +261,26 @@ def test_a_saved_student_is_the_librarys_own_and_loads_again(library: str, tmp_p
     batch = pkdzoo.Batch(torch.rand(1, 3, 64, 96) * 255, [(64, 96)])
     one, two = student.detect(batch)[0], loaded.detect(batch)[0]
     assert torch.equal(one.boxes, two.boxes) and torch.equal(one.scores, two.scores)
+
+
+@pytest.mark.parametrize("size", [640, [96.0, 96], [100, 96], [0, 0]])
+def test_sizes_that_a_student_does_not_take_are_refused(size: Any, tmp_path: Any) -> None:
+    pytest.importorskip("transformers")
+    tiny_model("d_fine").config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"multiples of 32 up to 4096: write model_args=\{'input_size'"):
+        student_of_library(f"transformers:{tmp_path}", CLASSES, {"input_size": size})
+
+
+def test_a_saved_student_takes_images_as_before(tmp_path: Any) -> None:
+    """Sizes and statistics are kept, and class names that transformers does not write: they are its defaults."""
+    pytest.importorskip("transformers")
+    tiny_model("d_fine").config.save_pretrained(tmp_path / "config")
+    statistics = {"do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.2] * 3}
+    (tmp_path / "config" / "preprocessor_config.json").write_text(json.dumps({"size": 96, **statistics}))
+    names = ("LABEL_0", "LABEL_1")
+    student = student_of_library(f"transformers:{tmp_path / 'config'}", names, {}, (64, 80))
+    loaded = saved_student(student.save_pretrained(tmp_path / "saved"))
+    assert (loaded.resize, loaded.label_names, loaded.num_classes) == ((64, 80), names, 2)
+    assert loaded.input_size == (96, 96)  # type: ignore[attr-defined]
+    torch.testing.assert_close(loaded.pixel_mean, torch.tensor([127.5] * 3))
+    torch.testing.assert_close(loaded.pixel_std, torch.tensor([51.0] * 3))

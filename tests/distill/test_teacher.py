@@ -130,3 +130,10 @@ def test_strides_that_are_no_powers_of_two_can_be_named() -> None:
     assert teacher.pyramid_shape.strides == (14,)
     with pytest.raises(ValueError, match="name the strides"):
         pkdzoo.Teacher(net, lambda net, images: [net(images)], *UNIT)
+
+
+def test_modes_of_the_module_stay_as_they_are() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 8, stride=8), nn.BatchNorm2d(8)).train()
+    net[1].eval()  # a frozen norm
+    pkdzoo.Teacher(net, lambda net, images: [net(images)], [0.5] * 3, [0.5] * 3)
+    assert net.training and net[0].training and not net[1].training

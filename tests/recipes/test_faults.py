@@ -32,7 +32,7 @@ def size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-@pytest.mark.parametrize(("processes", "kills"), [(1, 24), (2, 8)])
+@pytest.mark.parametrize(("processes", "kills"), [(1, 12), (2, 6)])
 def test_killed_again_and_again_it_ends_as_if_nothing_had_happened(processes, kills, recipe, shapes, tmp_path) -> None:
     """SIGKILL to all processes at random moments, every second one while a checkpoint is being written."""
     recipe.write_text(recipe.read_text() + PKD)

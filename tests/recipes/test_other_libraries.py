@@ -215,6 +215,13 @@ def test_pickles_and_code_are_refused_before_anything_is_written(dfine, recipe, 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_teacher_that_only_gives_maps_is_not_checked(recipe, train, shapes, tmp_path) -> None:
+    words = [recipe, "--data", shapes, "--output", tmp_path / "run", "--check-teacher", "1"]
+    with pytest.raises(SystemExit, match="gives maps and no detections here"):
+        train(*words, *change(TORCHVISION, {}, teacher_weights="random"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_widths_that_differ_are_refused_before_anything_is_written(recipe, train, shapes, tmp_path) -> None:
     with pytest.raises(SystemExit, match="adapter=True"):
         train(

@@ -13,6 +13,7 @@ from pkdzoo.data import make_shapes
 from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.inherit import inherit
+from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.training import build
 from pkdzoo.training.provenance import about_teacher
 from pkdzoo.training.recipe import Data, Distill, Optim, Recipe
@@ -163,6 +164,17 @@ def test_a_teacher_without_methods_only_hands_down_its_parts() -> None:
     partly = replace(recipe, distill=replace(recipe.distill, inherit=("neck",)))
     other = build.build_task(partly, build.build_student(partly, CLASSES), teacher).student
     assert other.loaded_from is None  # its backbone is random still, and the checks should say so
+
+
+def test_a_backbone_that_is_inherited_from_another_library_keeps_its_license() -> None:
+    pytest.importorskip("timm")
+    name = "timm:test_resnet"
+    distill = Distill(name, {"pkd": {"adapter": True}}, teacher_weights="random", inherit=("backbone",))
+    recipe = replace(RECIPE, model="gfl_r50", model_args={"backbone": name, "width": 16}, distill=distill)
+    student, teacher = build.build_student(recipe, CLASSES), build.build_teacher(distill, CLASSES)
+    origin = InitialWeights("timm/test_resnet.r160_in1k", "cc-by-nc-4.0")
+    teacher.origin = origin  # type: ignore[assignment]
+    assert build.build_task(recipe, student, teacher).student.initial_weights == origin
 
 
 def test_statistics_of_pixels_are_written_as_a_dict() -> None:

@@ -1,7 +1,7 @@
 """Models of other libraries as teachers, by name: ``LIBRARY:NAME``. One file for each library, imported when asked for.
 
 Each file has ``teacher(name, pretrained, cache_dir, args)``, which returns a :class:`pkdzoo.Teacher` whose ``origin``
-tells where its weights come from.
+tells where its weights come from. Those that load a file of weights, too, have ``load_file(teacher, path)``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pkdzoo.checkpoints import load_strictly
-from pkdzoo.checkpoints.io import read_state_dict
 from pkdzoo.distill.teacher import Teacher
 from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.models._registry import LIBRARIES
@@ -55,7 +53,7 @@ def teacher_of_library(
     made: Teacher = module.teacher(own, pretrained and weights is None, cache_dir, dict(args or {}))
     made.name = name
     if weights is not None:
-        load_strictly(made.backbone, read_state_dict(weights))
+        module.load_file(made, weights)
         made.loaded_from = Path(weights).name
         made.origin = InitialWeights(name, "unknown", sha256=sha256_of_file(Path(weights)))
     elif made.origin is not None:

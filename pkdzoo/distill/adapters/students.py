@@ -12,7 +12,7 @@ from pkdzoo.distill.adapters import import_library, torchvision, transformers
 from pkdzoo.distill.adapters.torchvision_student import TorchvisionStudent
 from pkdzoo.distill.adapters.transformers_student import TransformersStudent
 from pkdzoo.distill.student_base import ModuleStudent
-from pkdzoo.hub.files import CONFIG, PREPROCESSOR, TENSORS
+from pkdzoo.hub.files import CONFIG, TENSORS
 from pkdzoo.utils.strict_json import read_strict_json
 
 
@@ -46,23 +46,25 @@ def student_of_library(
 
 def _of_torchvision(arch: str, classes: int, args: Mapping[str, Any]) -> ModuleStudent:
     background = int("rcnn" in arch)  # their class 0
-    net, _ = torchvision.build(arch, "", False, None, {**args, "num_classes": classes + background})
+    net, _ = torchvision.build(arch, None, False, None, {**args, "num_classes": classes + background})
     return TorchvisionStudent(net, arch, args)
 
 
-def _of_transformers(name: str, classes: int, args: dict[str, Any], pretrained: bool = False) -> ModuleStudent:
+def _of_transformers(name: str, classes: int | None, args: dict[str, Any]) -> TransformersStudent:
+    """The model with random weights for so many classes; None: with its own weights, for its own classes."""
     library = import_library("transformers")
     transformers.check_arguments(name, args)
-    files = transformers.find_files(name, pretrained, None)
+    files = transformers.find_files(name, classes is None, None)
     content = read_strict_json(files.folder / CONFIG)
     family = transformers.family_of(name, content)
-    config = transformers.config_of(library, family, content)
-    config.num_labels = classes
-    size, _, _ = transformers.input_of(files.folder / PREPROCESSOR)
-    height, width = args.get("input_size") or size
-    make = getattr(library, family.model)
-    net = transformers.load(library, family, config, files) if pretrained else make(config)
-    return TransformersStudent(net, (height, width))
+    config = transformers.config_of(name, library, family, content)
+    if classes is not None:
+        config.num_labels = classes
+    prepared = transformers.prepare_input(name, files, args.get("input_size"), family, config, "model_args")
+    net = transformers.build(name, library, family, config, files if classes is None else None)
+    student = TransformersStudent(net, prepared.size, prepared.mean, prepared.std)
+    student.resize = prepared.resize or student.resize
+    return student
 
 
 def is_saved_student(folder: Path) -> bool:
@@ -83,9 +85,11 @@ def saved_student(folder: Path) -> ModuleStudent:
         ValueError: for a folder without the name that the model is built by, and files that do not fit.
     """
     content = read_strict_json(folder / CONFIG)
+    student: ModuleStudent
     if content.get("library_name") != "torchvision":
-        labels = [content["id2label"][str(i)] for i in range(len(content["id2label"]))]
-        student = _of_transformers(str(folder), len(labels), {}, pretrained=True)
+        student = _of_transformers(str(folder), None, {})
+        config: Any = student.backbone.config
+        labels = [str(config.id2label[i]) for i in range(config.num_labels)]  # those that are not saved are made
     else:
         labels = list(content["label_names"])
         if not content.get("architecture"):

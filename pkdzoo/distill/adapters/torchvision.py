@@ -19,6 +19,8 @@ import torchvision
 from torch import Tensor
 from torchvision.models import detection
 
+from pkdzoo.checkpoints import load_strictly
+from pkdzoo.checkpoints.io import read_state_dict
 from pkdzoo.distill.teacher import Teacher
 from pkdzoo.hub.fetch import cache_folder, check_hash_is_full, from_link, read_cached
 from pkdzoo.hub.weights import InitialWeights, Weights
@@ -32,8 +34,8 @@ OWN = {"self", "kwargs", "weights", "weights_backbone", "progress", "backbone"}
 
 def teacher(name: str, pretrained: bool, cache_dir: str | Path | None, args: dict[str, Any]) -> Teacher:
     """A detector of torchvision as a teacher, see :func:`pkdzoo.distill.adapters.teacher_of_library`."""
-    arch, _, tag = name.partition(".")
-    net, origin = build(arch, tag, pretrained, cache_dir, args)
+    arch, dot, tag = name.partition(".")
+    net, origin = build(arch, tag if dot else None, pretrained, cache_dir, args)
     transform = net.transform
     size = getattr(transform, "fixed_size", None)
     made = Teacher(
@@ -56,7 +58,7 @@ def maps(net: Any, images: Tensor) -> list[Tensor]:
 
 
 def build(
-    arch: str, tag: str, pretrained: bool, cache_dir: str | Path | None, args: dict[str, Any]
+    arch: str, tag: str | None, pretrained: bool, cache_dir: str | Path | None, args: dict[str, Any]
 ) -> tuple[Any, InitialWeights | None]:
     """The detector, and the origin of its weights.
 
@@ -69,10 +71,10 @@ def build(
             f"torchvision {torchvision.__version__} has no detector {arch[:100]!r}. {did_you_mean(arch, known)}"
         )
     table = torchvision.models.get_model_weights(arch)
-    if tag and tag.upper() not in table.__members__:
+    if tag is not None and tag.upper() not in table.__members__:
         tags = [member.lower() for member in table.__members__]
         raise ValueError(f"torchvision's {arch} has no weights {tag!r}. {did_you_mean(tag, tags)}")
-    row = table[tag.upper()] if tag else table.DEFAULT
+    row = table.DEFAULT if tag is None else table[tag.upper()]
     check_arguments(arch, args)
     try:
         if not pretrained:
@@ -107,3 +109,8 @@ def download(arch: str, row: Any, cache_dir: str | Path | None) -> dict[str, Ten
     path = cache_folder(cache_dir) / f"{name}-{sha256[:8] or 'unhashed'}.safetensors"
     state = read_cached(path)
     return state if state is not None else from_link(name, row.url, sha256, dict, path)[0]
+
+
+def load_file(made: Teacher, path: str | Path) -> None:
+    """Load a file of weights in torchvision's layout, strictly."""
+    load_strictly(made.backbone, read_state_dict(path))

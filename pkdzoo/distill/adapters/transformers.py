@@ -4,7 +4,7 @@
 ``FAMILIES`` has one row for each type of model, with the call that gives its maps. RT-DETR, RT-DETRv2, D-FINE and
 DEIMv2: the maps of the encoder, mostly of stride 8, 16 and 32. RF-DETR: one map, whose stride is the size of a patch.
 Images are squashed to the size in ``preprocessor_config.json`` (without the file: 640 x 640, pixels 0..1 without mean
-and std). Checked with transformers 5.24.
+and std, of an RF-DETR with ImageNet's). Checked with transformers 5.24.
 
 Weights are read from ``model.safetensors`` alone, by the library's own loader; pickled weights and remote code never.
 """
@@ -12,7 +12,9 @@ Weights are read from ``model.safetensors`` alone, by the library's own loader; 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +23,12 @@ import yaml
 from torch import Tensor, nn
 
 from pkdzoo.distill.adapters import import_library
+from pkdzoo.distill.adapters.preprocessor import Preprocessor, read_preprocessor
 from pkdzoo.distill.teacher import Teacher
 from pkdzoo.hub.files import CONFIG, PREPROCESSOR, TENSORS, fetch_file, split_repository
 from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.utils.files import sha256_of_file
+from pkdzoo.utils.loggers import errors_only
 from pkdzoo.utils.strict_json import read_strict_json
 from pkdzoo.utils.suggest import did_you_mean
 
@@ -43,6 +47,7 @@ class Family(NamedTuple):
         divisor: of the sides of its images, by its config.
         strides: of the maps, by its config; None: measured.
         learns: it can be a student.
+        normalizes: the library applies ImageNet's mean and std to its images unless its preprocessor says otherwise.
     """
 
     model: str
@@ -51,6 +56,7 @@ class Family(NamedTuple):
     divisor: Callable[[Any], int] = lambda config: 32
     strides: Callable[[Any], Sequence[int] | None] = lambda config: None
     learns: bool = False
+    normalizes: bool = False
 
 
 def hybrid_encoder_maps(net: Any, images: Tensor) -> list[Tensor]:
@@ -87,6 +93,7 @@ FAMILIES = {
         "RfDetrForObjectDetection", "RfDetrConfig", rf_detr_maps,
         divisor=lambda config: patch_of(config) * int(config.backbone_config.num_windows),
         strides=lambda config: [patch_of(config)],
+        normalizes=True,
     ),
 }  # fmt: skip
 
@@ -106,11 +113,13 @@ def teacher(name: str, pretrained: bool, cache_dir: str | Path | None, args: dic
     files = find_files(name, pretrained, cache_dir)
     content = read_strict_json(files.folder / CONFIG)
     family = family_of(name, content)
-    config = config_of(library, family, content)
-    net = load(library, family, config, files) if pretrained else getattr(library, family.model)(config)
-    size, mean, std = input_of(files.folder / PREPROCESSOR)
-    size = checked_size(name, args.get("input_size") or size, family.divisor(config))
-    made = Teacher(net.eval(), family.maps, mean, std, input_size=size, strides=family.strides(config))
+    config = config_of(name, library, family, content)
+    net = build(name, library, family, config, files if pretrained else None)
+    prepared = prepare_input(name, files, args.get("input_size"), family, config)
+    made = Teacher(
+        net.eval(), family.maps, prepared.mean, prepared.std, scale=1, input_size=prepared.size,
+        strides=family.strides(config),
+    )  # fmt: skip
     if pretrained:
         made.origin = InitialWeights(
             f"transformers:{files.repository}",
@@ -128,34 +137,64 @@ def check_arguments(name: str, args: dict[str, Any]) -> None:
             raise ValueError(f"transformers:{name} has no argument {key!r}. {did_you_mean(key, ARGS)}")
 
 
-def checked_size(name: str, size: Any, divisor: int) -> tuple[int, int]:
-    """(height, width) of the images that a model takes.
+def prepare_input(
+    name: str, files: Files, size: Any, family: Family, config: Any, option: str = "teacher_args"
+) -> Preprocessor:
+    """How a model takes its images, see :func:`pkdzoo.distill.adapters.preprocessor.read_preprocessor`."""
+    path = files.folder / PREPROCESSOR
+    try:
+        return read_preprocessor(path, size, SIZE, family.divisor(config), family.normalizes, option)
+    except ValueError as error:
+        raise ValueError(f"transformers:{name}: {error}") from error
 
-    Raises:
-        ValueError: for what is not two positive multiples of the divisor.
-    """
-    sides = list(size) if isinstance(size, (list, tuple)) else []
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 and side % divisor == 0 for side in sides):
-        near = [max(1, round(side / divisor)) * divisor if isinstance(side, int) else 640 for side in sides]
+
+@contextmanager
+def config_errors(name: str) -> Iterator[None]:
+    """Report what a config raises that cannot be used; the library has no class of error for it."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
         raise ValueError(
-            f"transformers:{name} takes images whose sides are multiples of {divisor}, and input_size is {size}: write "
-            f"teacher_args={{'input_size': {near if len(near) == 2 else [20 * divisor] * 2}}}"
-        )
-    return sides[0], sides[1]
+            f"transformers:{name}: no model can be built by its {CONFIG} ({type(error).__name__}: {reason})"
+        ) from error
 
 
-def config_of(library: Any, family: Family, content: dict[str, Any]) -> Any:
+def config_of(name: str, library: Any, family: Family, content: dict[str, Any]) -> Any:
     """The library's config of a model; building the model from it downloads nothing.
 
     Raises:
-        ValueError: for a type of model that the installed version does not have.
+        ValueError: for a type of model that the installed version does not have, and values that it refuses.
     """
     if not hasattr(library, family.model):
         raise ValueError(f"transformers {library.__version__} has no {family.model}: pip install -U transformers")
-    config = getattr(library, family.config).from_dict(content)
-    if hasattr(config, "use_pretrained_backbone"):  # would download weights that the file replaces
+    content = deepcopy(content)
+    for part in parts_of(content):  # would download weights that the file replaces
+        if "use_pretrained_backbone" in part:
+            part["use_pretrained_backbone"] = False
+    with config_errors(name):
+        config = getattr(library, family.config).from_dict(content)
+    if hasattr(config, "use_pretrained_backbone"):
         config.use_pretrained_backbone = False
     return config
+
+
+def parts_of(content: Any) -> Iterator[dict[str, Any]]:
+    """A config and every object inside it."""
+    if isinstance(content, dict):
+        yield content
+    values = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    for value in values:
+        yield from parts_of(value)
+
+
+def build(name: str, library: Any, family: Family, config: Any, files: Files | None) -> nn.Module:
+    """The model of a config, with the tensors of its files; without files, with random weights."""
+    if files is not None:
+        return load(library, family, config, files)
+    with config_errors(name):
+        net: nn.Module = getattr(library, family.model)(config)
+    return net
 
 
 def find_files(name: str, pretrained: bool, cache_dir: str | Path | None) -> Files:
@@ -196,14 +235,22 @@ def family_of(name: str, config: Any) -> Family:
     """The row of a model by its config.
 
     Raises:
-        ValueError: for code of its own, and for a type of model without a row.
+        ValueError: for code of its own, a backbone that is elsewhere, and a type of model without a row.
     """
     if not isinstance(config, dict) or "model_type" not in config:
         raise ValueError(f"transformers:{name} has no model_type in its {CONFIG}: it is no model of transformers")
-    if "auto_map" in config:
-        raise ValueError(
-            f"transformers:{name} runs code of its own repository, which pkdzoo never does; wrap it in pkdzoo.Teacher"
-        )
+    for part in parts_of(config):
+        if "auto_map" in part:
+            raise ValueError(
+                f"transformers:{name} runs code of its own repository, which pkdzoo never does; wrap it in "
+                "pkdzoo.Teacher"
+            )
+        source = part.get("backbone")
+        if isinstance(source, str) and (part is config or not re.fullmatch(r"[\w.-]+", source, re.ASCII)):
+            raise ValueError(
+                f"transformers:{name} takes its backbone from {source[:100]!r}, which would be downloaded without a "
+                f"pinned commit: save the model with backbone_config in its {CONFIG}, or wrap it in pkdzoo.Teacher"
+            )
     kind = str(config["model_type"])
     if kind not in FAMILIES:
         raise ValueError(
@@ -220,42 +267,24 @@ def load(library: Any, family: Family, config: Any, files: Files) -> nn.Module:
         ValueError: for a file that does not fit the config.
     """
     try:
-        net, facts = getattr(library, family.model).from_pretrained(
-            str(files.folder), config=config, local_files_only=True, use_safetensors=True, trust_remote_code=False,
-            output_loading_info=True, dtype=torch.float32,
-        )  # fmt: skip
-    except (RuntimeError, OSError) as error:
+        with errors_only("transformers"):  # it prints a table of all tensors that do not fit
+            net, facts = getattr(library, family.model).from_pretrained(
+                str(files.folder), config=config, local_files_only=True, use_safetensors=True, trust_remote_code=False,
+                output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32,
+            )  # fmt: skip
+    except Exception as error:  # every damaged file fails in its own way
         first = str(error).strip().partition("\n")[0]
         raise ValueError(f"the weights of transformers:{files.repository} do not fit its config: {first}") from error
-    wrong = [*facts["missing_keys"], *facts["mismatched_keys"]]
+    wrong = {str(key): "is missing" for key in facts["missing_keys"]}
+    wrong |= {str(key): f"has shape {tuple(own)}, not {tuple(shape)}" for key, own, shape in facts["mismatched_keys"]}
     if wrong:
+        key = min(wrong)
         raise ValueError(
-            f"the weights of transformers:{files.repository} lack {len(wrong)} of its tensors, "
-            f"e.g. {min(map(str, wrong))}"
+            f"the weights of transformers:{files.repository} lack {len(wrong)} of its tensors, e.g. {key}, which "
+            f"{wrong[key]}"
         )
     loaded: nn.Module = net
     return loaded
-
-
-def input_of(path: Path) -> tuple[tuple[int, int], tuple[float, ...], tuple[float, ...]]:
-    """Size, mean and std of the input, from a preprocessor's config; those of RT-DETR without a file.
-
-    Raises:
-        ValueError: for sizes that are not one height and one width.
-    """
-    content = read_strict_json(path) if path.is_file() else {}
-    size = content.get("size") or {"height": SIZE[0], "width": SIZE[1]}
-    height, width = (size, size) if isinstance(size, int) else (size.get("height"), size.get("width"))
-    if not (
-        isinstance(height, int) and isinstance(width, int) and 32 <= min(height, width) <= max(height, width) <= 4096
-    ):
-        raise ValueError(
-            f"{PREPROCESSOR} has size {size}, and a height and a width are needed: write "
-            "teacher_args={'input_size': (640, 640)}"
-        )
-    if not content.get("do_normalize", False):
-        return (height, width), (0.0,) * 3, (1.0,) * 3
-    return (height, width), tuple(map(float, content["image_mean"])), tuple(map(float, content["image_std"]))
 
 
 def license_in(readme: Path) -> str:

@@ -6,6 +6,7 @@ where the batch has the image, with gradient. The losses need scipy. Checked wit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pkdzoo.distill.adapters.preprocessor import Preprocessor, checked_size, preprocessor_config
 from pkdzoo.distill.adapters.transformers import FAMILIES
 from pkdzoo.distill.geometry import place_maps, squash_images
 from pkdzoo.distill.student_base import ModuleStudent
@@ -30,9 +32,17 @@ class TransformersStudent(ModuleStudent):
     Args:
         net: the detector.
         input_size: (height, width) in pixels that every image is squashed to.
+        mean: mean of each channel, of raw pixels 0-255.
+        std: standard deviation of each channel, likewise.
     """
 
-    def __init__(self, net: Any, input_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        net: Any,
+        input_size: tuple[int, int],
+        mean: Sequence[float] = (0.0,) * 3,
+        std: Sequence[float] = (255.0,) * 3,
+    ) -> None:
         kind = str(getattr(getattr(net, "config", None), "model_type", type(net).__name__))
         known = {key: row for key, row in FAMILIES.items() if row.learns}
         if kind not in known or type(net).__name__ != known[kind].model:
@@ -40,17 +50,15 @@ class TransformersStudent(ModuleStudent):
                 f"transformers' {type(net).__name__} cannot be a student: an "
                 f"{', '.join(row.model for row in known.values())} can"
             )
-        if any(side % 32 for side in input_size):
-            raise ValueError(f"input_size={tuple(input_size)}: write multiples of 32")
-        self.input_size = (int(input_size[0]), int(input_size[1]))
-        super().__init__(net, net.config.num_labels, (0.0,) * 3, (255.0,) * 3, strides=strides_of(net))
+        self.input_size = checked_size(input_size, 32, "model_args")
+        super().__init__(net, net.config.num_labels, mean, std, strides=strides_of(net))
         self.name = f"transformers:{kind}"
         self.postprocess_config = PostProcess(0.0, net.config.num_queries, 1.0, 100)
 
     def losses_and_maps(
         self, batch: Batch, instances: list[Instances]
     ) -> tuple[Mapping[str, Tensor], Sequence[Tensor]]:
-        """The library's losses, and the maps of its encoder in the geometry of the batch."""
+        """The library's losses, those of denoising summed, and the maps of its encoder in the geometry of the batch."""
         net: Any = self.backbone
         targets = []
         for objects, (height, width) in zip(instances, batch.sizes):
@@ -63,7 +71,25 @@ class TransformersStudent(ModuleStudent):
         canvas = (batch.images.shape[-2], batch.images.shape[-1])
         strides = strides_of(net)
         maps = [place_maps(m, batch.sizes, canvas, s) for m, s in zip(outputs.encoder_last_hidden_state, strides)]
-        return {f"loss_{name.removeprefix('loss_')}": value for name, value in outputs.loss_dict.items()}, maps
+        return self._losses_of_any_batch(outputs.loss_dict), maps
+
+    def _losses_of_any_batch(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Losses by names that are the same for every batch, because processes add up theirs.
+
+        Those of denoising are summed over layers. A batch without objects has none; they are then zero, with a gradient
+        for their parameters, for which DistributedDataParallel waits.
+        """
+        net: Any = self.backbone
+        named: dict[str, Tensor] = {}
+        for key, value in losses.items():
+            name = f"loss_{re.sub(r'_dn_[0-9]+$', '_dn', key.removeprefix('loss_'))}"
+            named[name] = named[name] + value if name in named else value
+        if not (net.training and net.config.num_denoising):
+            return named
+        zero = torch.stack([p.float().sum() for p in net.model.denoising_class_embed.parameters()]).sum() * 0
+        for kind in {re.sub(r"_(aux_[0-9]+|dn)$", "", name) for name in named}:
+            named.setdefault(f"{kind}_dn", zero)
+        return dict(sorted(named.items()))
 
     @torch.inference_mode()
     def detect(self, batch: Batch, config: PostProcess | None = None) -> list[Detections]:
@@ -83,14 +109,13 @@ class TransformersStudent(ModuleStudent):
         return found
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write the model by its own ``save_pretrained``, with class names in its config and the size it takes."""
+        """Write the model by its own ``save_pretrained``, with class names in its config and how it takes images."""
         net: Any = self.backbone
         net.config.id2label = dict(enumerate(self.label_names))
         net.config.label2id = {name: i for i, name in enumerate(self.label_names)}
         net.save_pretrained(folder)
-        size = {"height": self.input_size[0], "width": self.input_size[1]}
-        content = {"image_processor_type": "RTDetrImageProcessor", "do_resize": True, "size": size}
-        content |= {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": False}
+        mean, std = (tuple(map(float, part)) for part in (self.pixel_mean, self.pixel_std))
+        content = preprocessor_config(Preprocessor(self.input_size, mean, std, self.resize))
         write_json(Path(folder) / PREPROCESSOR, content)
         return Path(folder)
 

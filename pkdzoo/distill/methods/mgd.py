@@ -51,7 +51,8 @@ class MGD(DistillMethod):
         teacher: any detector.
         weight: None: as published, 5e-7 for a two-stage student, 2e-5 for others.
         masked: share of the locations that is set to 0, 0..1. None: 0.45 for a two-stage student, 0.65 for others.
-        levels: pairs of levels, counted from the finest. None: 4 for a two-stage student, 5 for others.
+        levels: pairs of levels, counted from the finest. None: those that both have, at most 4 for a two-stage student,
+            5 for others.
         mask_channels: set whole channels to 0 instead of locations.
         before_norm: take the maps before the pyramid's last norm.
         draws: the random numbers, 0..1, for tests: a tensor for each level, or a function of the level and the shape,
@@ -88,10 +89,9 @@ class MGD(DistillMethod):
         of_family = by_family(PUBLISHED, student, ONE_STAGE)
         weight = of_family[0] if weight is None else weight
         masked = of_family[1] if masked is None else masked
-        levels = of_family[2] if levels is None else levels
         if not 0 <= masked <= 1:
             raise ValueError(f"masked={masked}: write the share of the locations that is set to 0, between 0 and 1")
-        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, adapter=adapter)
+        self.pairs = PyramidPairs(student, teacher, levels, pair, resize, most=of_family[2], adapter=adapter)
         if draws is not None and not callable(draws) and len(draws) != len(self.pairs):
             raise ValueError(f"draws holds {len(draws)} tensors: write one for each of the {len(self.pairs)} levels")
         self.restorations = nn.ModuleList(Restoration(width) for width in self.pairs.teacher_channels)

@@ -12,10 +12,8 @@ fitted to the network by timm's own loader.
 from __future__ import annotations
 
 import functools
-import logging
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -31,6 +29,7 @@ from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.models.backbones.base import Backbone
 from pkdzoo.structures import PixelNorm
 from pkdzoo.utils.files import sha256_of_file
+from pkdzoo.utils.loggers import errors_only
 from pkdzoo.utils.suggest import did_you_mean
 from pkdzoo.utils.text import install_line
 
@@ -365,10 +364,18 @@ class TimmBackbone(Backbone):
                 f"timm has no weights for {self.facts.name!r}: write another tag, as in 'timm:NAME.TAG', or init=None"
             )
         path = fetch_file(repository, repository, TENSORS, None, cache_dir, None, False)
-        load_strictly(self.network, self._fitted(read_state_dict(path)))
+        self.load_file(path)
         return InitialWeights(
             repository, self.facts.license, path.parent.name, sha256_of_file(path), self.facts.interpolation
         )
+
+    def load_file(self, path: str | Path) -> None:
+        """Load a file of weights in timm's layout, with or without its classifier, strictly.
+
+        Raises:
+            ValueError: for a file that does not fit the network.
+        """
+        load_strictly(self.network, self._fitted(read_state_dict(path)))
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -394,7 +401,7 @@ class TimmBackbone(Backbone):
         changed = {key: value + 1 if value.is_floating_point() else value for key, value in content.items()}
         loaded = []
         for tensors in (dict(content), changed):
-            with torch.random.fork_rng(devices=[]), _quiet("timm.models._builder"):
+            with torch.random.fork_rng(devices=[]), errors_only("timm.models._builder"):
                 torch.manual_seed(0)
                 try:
                     network = self._create(pretrained=True, pretrained_cfg_overlay={"state_dict": tensors})
@@ -426,15 +433,3 @@ class TimmBackbone(Backbone):
         if not last:
             raise ValueError(f"frozen_stages={count}: the stages of timm's {self.facts.name} are not known; write 0")
         return [module for _, module in modules[: last[-1] + 1]]
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Without the warnings of a logger: of tensors for classification, which no detector has."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
