@@ -87,6 +87,14 @@ the first step; it is tested with bf16, `--channels-last` and `optim.ema`, but n
 are divided by the number of objects of one pass, over all processes; in this point accumulated passes differ from one
 large batch.
 
+### When loading is slow
+
+`--cache-images 4` keeps decoded images in 4 GB of shared memory per training process: the first images of the training
+set, then of the validation set. After the first epoch they are neither decoded nor resized again, and no pixel changes.
+For photographs of several thousand pixels, `--set data.decode=fast` lets the JPEG decoder skip detail that the resize
+would remove; such pixels differ from those of published training.
+[The benchmark](benchmark_results/README.md) has both against torchvision's references.
+
 ## Fields
 
 The recipes train with 16 images per step, on any number of GPUs. Every field can be changed on the command line, for

@@ -7,19 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+import pkdzoo
 from pkdzoo.training.arguments import MACHINE_OPTIONS, TrainArguments
 from pkdzoo.training.own_data import settings as choices
+from pkdzoo.training.own_data import timer
 from pkdzoo.training.own_data.arguments import DistillArguments
 from pkdzoo.training.own_data.budget import Job, fit_time, least_steps, planned_seconds
 from pkdzoo.training.own_data.data import OwnData
 from pkdzoo.training.own_data.plan import Plan
 from pkdzoo.training.own_data.replan import say_if_late
 from pkdzoo.training.own_data.settings import Machine, choose, parse_time
-from pkdzoo.training.own_data.timer import halve
+from pkdzoo.training.own_data.timer import Timer, halve
 from pkdzoo.training.own_data.timing import Seconds
 from pkdzoo.training.own_data.weights import Start, default_teacher, trainable_args
-from pkdzoo.training.recipe import override
+from pkdzoo.training.recipe import Distill, Recipe, override
 
 DATA = OwnData("photos", None, None, None, ("cat", "dog"), 400, 100, (640, 480), 80.0, "0" * 16)
 CPU, GPU = Machine("cpu", 2), Machine("gpu", 16)
@@ -163,6 +166,26 @@ def test_a_smaller_batch_has_a_smaller_rate() -> None:
     halve(jobs, CPU)
     with pytest.raises(ValueError, match="one image per step does not fit"):
         halve(jobs, CPU)
+
+
+def test_everything_is_measured_again_with_half_the_batch_when_memory_runs_out(monkeypatch) -> None:
+    measured: list[tuple[str, int]] = []
+
+    def measure(recipe: Recipe, *_: object) -> Seconds:
+        measured.append((recipe.name, recipe.data.batch_size))
+        if measured[-1] == ("distilled", 4):
+            raise torch.OutOfMemoryError
+        return Seconds(1.0, 0.1, 0.1)
+
+    monkeypatch.setattr(timer, "measure", measure)
+    monkeypatch.setattr(timer, "training_images", lambda *_: None)
+    monkeypatch.setattr(timer.build, "build_student", lambda *_: None)
+    monkeypatch.setattr(timer.build, "build_task", lambda *_: None)
+    jobs = [Job(name, SCRATCH, choose(DATA, SCRATCH, CPU)) for name in ("plain", "distilled")]
+    teacher = pkdzoo.create_detector("retina_r10w16")
+    Timer(DATA, CPU, torch.device("cpu")).measure_all(jobs, teacher, Distill("retina_r101", {"pkd": {}}))
+    assert measured == [("plain", 4), ("distilled", 4), ("plain", 2), ("distilled", 2)]
+    assert [job.seconds for job in jobs] == [Seconds(1.0, 0.1, 0.1)] * 2
 
 
 def test_teachers_are_larger_detectors_of_the_family() -> None:
