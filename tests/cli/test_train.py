@@ -88,6 +88,7 @@ def test_what_the_script_refuses_gets_the_same_sentence(capsys, recipe, shapes, 
         assert code == 1 and err.splitlines()[-1] == f"pkdzoo: {expected}"
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_with_the_code_of_its_signal(capsys, recipe, shapes, tmp_path) -> None:
     words = ["train", recipe, "--data", shapes, "--output", tmp_path / "run", *MACHINE]
     words += ["--set", "schedule.max_steps=3", "--set", "schedule.epochs=2"]

@@ -120,6 +120,8 @@ def verdict(contenders: Sequence[Contender], found: Difference | None, images: i
     closed = gap_closed(contenders)
     if closed is not None and closed > 1:
         text += f"It passes the teacher (AP {aps[TEACHER]:.1f}). "
+    elif closed is not None and closed <= 0:
+        text += f"It closes nothing of the gap to the teacher (AP {aps[TEACHER]:.1f}). "
     elif closed is not None:
         text += f"It closes {closed:.0%} of the gap to the teacher (AP {aps[TEACHER]:.1f}). "
     elif TEACHER in aps:

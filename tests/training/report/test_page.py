@@ -205,6 +205,8 @@ def test_verdicts() -> None:
         rows, Difference(1.0, -0.5, 2.5), 50
     )
     assert "distillation hurt" in verdict(rows, Difference(-1.0, -2.0, -0.5), 50)
+    rows[2].metrics["AP"] = 19.0
+    assert "It closes nothing of the gap to the teacher (AP 30.0)." in verdict(rows, Difference(-1, -2, 1), 50)
     rows[2].metrics["AP"] = 31.0
     assert "It passes the teacher (AP 30.0)." in verdict(rows, Difference(11, 9, 13), 50)
     rows[0].metrics["AP"] = 10.0
