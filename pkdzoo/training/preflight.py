@@ -95,6 +95,7 @@ def _describe_models(report: Report, recipe: Recipe, task: Task) -> None:
             report.warnings.append(
                 "the teacher has random weights, as set in the recipe: it cannot improve the student"
             )
+        report.lines.append(f"classes   {_describe_classes(student, teacher)}")
         for name, method in task.methods.items():
             pairs = cast(DistillMethod, method).paired_levels
             if pairs:
@@ -114,6 +115,20 @@ def _describe_models(report: Report, recipe: Recipe, task: Task) -> None:
         source = recipe.expect.get("source", "")
         numbers = ", ".join(f"{key} {value}" for key, value in recipe.expect.items() if isinstance(value, (int, float)))
         report.lines.append(f"expect    {numbers}" + (f" ({source})" if source else ""))
+
+
+def _describe_classes(student: Detector, teacher: Detector) -> str:
+    """Which of the student's classes the teacher has, and under which numbers."""
+    own, theirs = student.label_names, teacher.label_names
+    if own == theirs:
+        return f"the same {len(own)} for student and teacher"
+    if isinstance(teacher, Teacher) or all(name.startswith("class_") for name in theirs):
+        return f"{len(own)} of the student; the teacher's have no names"
+    shared = [name for name in own if name in theirs]
+    pairs = ", ".join(f"{name} {own.index(name)} is {theirs.index(name)}" for name in shared[:5])
+    more = ", ..." if len(shared) > 5 else ""
+    counts = f"{len(own)} of the student, {len(theirs)} of the teacher, {len(shared)} in both"
+    return f"{counts} ({pairs}{more})" if shared else counts
 
 
 def _pixels(model: Detector) -> str:

@@ -42,12 +42,29 @@ def test_the_summary_names_models_data_steps_and_costs(sets) -> None:
     for words in (
         "retina_r10w16, 0.75 M parameters", "fcos_r10w16, 0.66 M parameters", "AP 12.5 (table 1)", "by pkd",
         "4 = processes 2 x passes 1 x images 2", "15 = 3 epochs of 5", "of 6 classes, 6 images",
-        "costs     ", "GFLOPs per image of 96 x 64", "memory    about ", "teacher 2.65 MB, gradients 5.96 MB",
+        "classes   6 of the student; the teacher's have no names", "costs     ",
+        "GFLOPs per image of 96 x 64", "memory    about ", "teacher 2.65 MB, gradients 5.96 MB",
         "student rgb, mean 123.7 116.3 103.5, std 58.4 57.12 57.38; teacher rgb", "time      printed after a few steps",
         "warning: the teacher has random weights", "published for a batch of 16, this run has 4",
     ):  # fmt: skip
         assert words in text
     assert student.training is False  # as it was
+
+
+def test_the_summary_says_which_classes_both_have(sets) -> None:
+    recipe = replace(RECIPE, distill=Distill("fcos_r10w16", teacher_args={"num_classes": 3}, teacher_weights="random"))
+    student, teacher = build.build_student(recipe, CLASSES), build.build_teacher(recipe.distill, CLASSES)
+    task = build.build_task(recipe, student, teacher)
+
+    def line() -> str:
+        return next(x for x in str(check_run(recipe, task, *sets, 1, 5)).splitlines() if x.startswith("classes"))
+
+    assert line() == "classes   6 of the student; the teacher's have no names"
+    teacher.label_names = ("moon", "cat", CLASSES[0])
+    pairs = f"{CLASSES[0]} 0 is 2, moon {CLASSES.index('moon')} is 0"
+    assert line() == f"classes   6 of the student, 3 of the teacher, 2 in both ({pairs})"
+    teacher.label_names = ("a", "b", "c")
+    assert line() == "classes   6 of the student, 3 of the teacher, 0 in both"
 
 
 def test_scaled_rate_is_not_warned_about(sets) -> None:
