@@ -124,7 +124,7 @@ def test_the_recipe_file_says_how_it_is_trained_and_holds_what_was_trained(capsy
     assert (tmp_path / "again" / "metrics.json").is_file()
 
 
-def test_a_folder_of_the_right_classes_teaches_as_it_is(finished, photos, tmp_path) -> None:
+def test_a_folder_of_the_right_classes_teaches_as_it_is(capsys, finished, photos, tmp_path) -> None:
     folder, _ = finished
     (teacher,) = (folder.parent / "teachers").iterdir()
     result = pkdzoo.distill(
@@ -132,6 +132,9 @@ def test_a_folder_of_the_right_classes_teaches_as_it_is(finished, photos, tmp_pa
         set=["schedule.max_steps=1"], cpu=True, threads=1,
     )  # fmt: skip
     assert list(result.plan.recipes) == ["distilled"] and not (tmp_path / "runs" / "teachers").exists()
+    first, *more = [line for line in capsys.readouterr().out.splitlines() if line.startswith("teacher ")]
+    assert first == f"teacher   fcos_r10w16 in {teacher}, has the classes of the data"
+    assert len(more) == 1 and "by pkd" in more[0]  # of the run's own summary; none on a run of the teacher's
     assert result.teacher.name == "fcos_r10w16" and result.plain is None
     assert result.student.label_names == CLASSES
     assert result.report(tmp_path / "again.html", pictures=False).stat().st_size > 10_000

@@ -166,7 +166,7 @@ def make_plan(args: DistillArguments, machine: Machine, device: torch.device, sa
     names = (PLAIN, DISTILLED) if args.baseline else (DISTILLED,)
     jobs = [Job(name, student, choices.choose(data, student, machine), assignments=assignments) for name in names]
     place, taught = teacher_place(folder, teacher, data)
-    if taught:
+    if taught and place is not None:
         say(f"teacher   trained already in {place}, and reused")
     trains = Job(TEACHER, teacher, choices.choose(data, teacher, machine), assignments=assignments)
     if place is not None and not taught:
