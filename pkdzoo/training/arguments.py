@@ -16,6 +16,7 @@ MACHINE_OPTIONS = (
     "cpu",
     "threads",
     "mixed_precision",
+    "cache_images",
     "channels_last",
     "compile",
     "checkpoint_activations",

@@ -24,6 +24,8 @@ from pkdzoo.data import make_shapes
 from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.training import checkpoint
 from pkdzoo.training.own_data import timer
+from pkdzoo.training.own_data.arguments import DistillArguments
+from pkdzoo.training.own_data.distill import command_to_go_on
 from pkdzoo.training.own_data.plan import Plan
 from pkdzoo.training.own_data.recipe_text import recipe_file
 from pkdzoo.training.own_data.result import Run
@@ -189,8 +191,7 @@ def test_the_teacher_is_reused_and_a_stop_says_how_to_go_on(capsys, finished, ph
     assert f"trained already in {teacher}, and reused" in out
     assert code == 130 and f"kept in {folder}: distilled begun. Go on with: pkdzoo distill --data {photos} " in out
     (line,) = [line for line in out.splitlines() if "Go on with" in line]
-    more = ("--cpu", "--threads", 1, "--json")
-    code, out, err = run(capsys, *shlex.split(line.partition("Go on with: pkdzoo ")[2]), *more)
+    code, out, err = run(capsys, *shlex.split(line.partition("Go on with: pkdzoo ")[2]), "--json")
     assert code == 0 and "resumed from" in err, err
     assert json.loads(out)["output"] == str(folder)
     assert (folder / "comparison.json").is_file() and not (folder / "plain").exists()
@@ -243,7 +244,8 @@ def test_a_full_disk(capsys, finished, photos, tmp_path, monkeypatch) -> None:
     assert code == 1 and "checkpoint of step 2 could not be written: No space left on device" in err
     assert f"kept in {folder}: distilled begun. Free some space first. Go on with: pkdzoo distill " in out
     (line,) = [line for line in out.splitlines() if "Go on with" in line]
-    code, _, err = run(capsys, *shlex.split(line.partition("Go on with: pkdzoo ")[2]), "--cpu", "--threads", 1)
+    assert line.endswith(f" --output {folder} --resume --cpu --threads 1")
+    code, _, err = run(capsys, *shlex.split(line.partition("Go on with: pkdzoo ")[2]))
     assert code == 0 and (folder / "comparison.json").is_file(), err
 
 
@@ -287,6 +289,14 @@ def test_a_teacher_of_another_library(capsys, photos, tmp_path) -> None:
 def test_time_and_a_number_of_epochs_exclude_each_other(capsys, photos, tmp_path) -> None:
     said = fails(capsys, "distill", "--data", photos, *TINY, "--output", tmp_path / "run", *SHORT, "--time", "5m")
     assert "--time chooses the number of epochs and steps: leave out --time, or --set schedule.max_steps=2" in said
+
+
+def test_the_command_that_goes_on_has_the_options_of_the_machine() -> None:
+    args = DistillArguments(Path("my photos"), "retina_r50", output=Path("runs/a"), threads=4, mixed_precision="bf16")
+    assert command_to_go_on(args, 2) == (
+        "accelerate launch --num_processes 2 -m pkdzoo distill --data 'my photos' --student retina_r50 --output runs/a "
+        "--resume --threads 4 --mixed-precision bf16"
+    )
 
 
 def test_an_interruption_before_the_plan_leaves_nothing(capsys, photos, tmp_path, monkeypatch) -> None:

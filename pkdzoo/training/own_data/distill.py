@@ -282,13 +282,24 @@ def say_what_is_kept(work: Work, error: BaseException) -> None:
         place = work.place(name)
         begun = "begun" if (place / "recipe.json").is_file() else "not begun"
         states.append(f"{name} {'finished' if is_finished(place) else begun}")
-    words = ["--data", str(args.data), "--student", args.student, "--output", str(args.folder), "--resume"]
-    go_on = f"Go on with: pkdzoo distill {shlex.join(words)}"
+    go_on = f"Go on with: {command_to_go_on(args, work.state.num_processes)}"
     if getattr(error, "errno", None) in FULL:
         go_on = f"Free some space first. {go_on}"
     elif isinstance(error, (Diverged, ValueError)):
         go_on = "For other options begin again in another --output: a finished teacher is used again"
     say(f"kept in {args.folder}: {', '.join(states)}. {go_on}")
+
+
+def command_to_go_on(args: DistillArguments, processes: int) -> str:
+    """The command that continues a run, with the same options of the machine."""
+    words = ["--data", str(args.data), "--student", args.student, "--output", str(args.folder), "--resume"]
+    defaults = DistillArguments(args.data, args.student)
+    for name in MACHINE_OPTIONS:
+        value = getattr(args, name)
+        if value != getattr(defaults, name):
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    launcher = f"accelerate launch --num_processes {processes} -m " if processes > 1 else ""
+    return f"{launcher}pkdzoo distill {shlex.join(words)}"
 
 
 def finish(args: DistillArguments, runs: list[TrainedRun], seconds: float) -> None:

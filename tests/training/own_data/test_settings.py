@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 import pkdzoo
-from pkdzoo.training.arguments import MACHINE_OPTIONS, TrainArguments
+from pkdzoo.training.arguments import MACHINE_OPTIONS, TrainArguments, add_machine_arguments
 from pkdzoo.training.own_data import settings as choices
 from pkdzoo.training.own_data import timer
 from pkdzoo.training.own_data.arguments import DistillArguments
@@ -146,6 +147,9 @@ def test_a_late_plain_student_is_told() -> None:
 
 def test_the_machine_options_of_a_run_are_options_here() -> None:
     args = DistillArguments(Path("photos"), "retina_r50")
+    parser = argparse.ArgumentParser(add_help=False)
+    add_machine_arguments(parser)
+    assert vars(parser.parse_args([])).keys() == set(MACHINE_OPTIONS)
     for name in MACHINE_OPTIONS:
         assert getattr(args, name) == getattr(TrainArguments(Path("recipe.py")), name)
 
