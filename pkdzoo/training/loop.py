@@ -161,7 +161,10 @@ def start_epoch(run: TrainingRun) -> Iterable[Batch]:
 
 
 def finish_epoch(run: TrainingRun) -> None:
-    """Evaluate and export the model if it is due, count the epoch and save."""
+    """Evaluate and export the model if it is due, count the epoch and save.
+
+    An epoch that ``schedule.max_steps`` cut short is not counted: with more steps, a resumed run trains on its rest.
+    """
     recipe, progress, train_set = run.recipe, run.progress, run.parts.train_set
     train_set.check_skipped()
     if train_set.skipped:
@@ -172,7 +175,9 @@ def finish_epoch(run: TrainingRun) -> None:
             save(run)  # before the evaluation, which may take longer than a stop request leaves time
         evaluate_and_export(run)
         last |= recipe.logging.patience is not None and progress.stale >= recipe.logging.patience
-    progress.epoch, progress.step_in_epoch, progress.done = progress.epoch + 1, 0, last
+    if progress.step_in_epoch >= run.parts.steps_per_epoch:
+        progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
+    progress.done = last
     save(run)
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,18 @@ def test_another_precision_or_process_count_is_said(go_on, tmp_path) -> None:
 def test_another_accumulation_is_said(go_on, tmp_path) -> None:
     go_on(*sets("optim.accumulate=2", "schedule.max_steps=5"))
     assert "optim.accumulate changed: if the run stopped within an epoch" in (tmp_path / "warned").read_text()
+
+
+def test_more_steps_go_on_within_the_epoch_that_was_cut_short(train, recipe, shapes, tmp_path) -> None:
+    for name, *steps in (("whole",), ("parts", "2"), ("parts", "7"), ("parts",)):
+        resume = ["--resume"] if (tmp_path / name).exists() else []
+        limit = sets(*(f"schedule.max_steps={step}" for step in steps))
+        with pytest.warns(UserWarning, match=r"schedule\.max_steps") if resume else nullcontext():
+            train(recipe, "--data", shapes, "--output", tmp_path / name, *resume, *limit)
+    whole, parts = (checkpoint.find_checkpoint(tmp_path / name) for name in ("whole", "parts"))
+    assert (whole[1].epoch, whole[1].step) == (parts[1].epoch, parts[1].step) == (2, 8)
+    tensors, others = (checkpoint.read_checkpoint(found[0])[0] for found in (whole, parts))
+    assert all(torch.equal(value, others[key]) for key, value in tensors.items())
 
 
 def test_a_schedule_that_is_shorter_than_the_steps_so_far(go_on, tmp_path, capsys) -> None:
