@@ -11,6 +11,7 @@ from pkdzoo.utils.lazy import lazy_attributes
 from pkdzoo.version import __version__
 
 if TYPE_CHECKING:
+    from pkdzoo import app as app
     from pkdzoo import checkpoints as checkpoints
     from pkdzoo import data as data
     from pkdzoo import dataset_tools as dataset_tools
@@ -93,6 +94,7 @@ _MODULES = {
     "results": "pkdzoo.models._zoo_table",
 }
 _SUBPACKAGES = (
+    "app",
     "checkpoints",
     "data",
     "dataset_tools",

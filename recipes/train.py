@@ -8,6 +8,8 @@
     accelerate launch recipes/train.py TABLE.py --only NAME --data DIR                 # one of the recipes of a file
     torchrun --nproc_per_node 8 recipes/train.py RECIPE.py --data DIR                  # more lines in recipes/README.md
 
+An installed package has the same program: ``pkdzoo train``, or ``accelerate launch -m pkdzoo train`` on several GPUs.
+
 The program ends with 0 after the last step, 1 after an error, and 128 plus the signal's number (143 for SIGTERM, 130
 for Ctrl-C) if it was stopped, after a checkpoint; launchers report these as errors.
 
@@ -20,13 +22,8 @@ from __future__ import annotations
 
 import sys
 
-from pkdzoo.data import TooManyUnreadable
-from pkdzoo.hub.errors import DownloadError
-from pkdzoo.training import load_recipes, signals
 from pkdzoo.training.arguments import parse_train_arguments
-from pkdzoo.training.errors import describe_error
-from pkdzoo.training.log import Diverged
-from pkdzoo.training.loop import train_recipes
+from pkdzoo.training.command import TrainingFailed, train_command
 from pkdzoo.training.signals import RunStopped
 
 
@@ -36,18 +33,12 @@ def main(argv: list[str] | None = None) -> None:
     Raises:
         SystemExit: with 1 and a message for an error, and with 128 plus the signal's number for a run that was stopped.
     """
-    args = parse_train_arguments(argv, __doc__)
-    signals.follow_launcher()
     try:
-        train_recipes(load_recipes(args.recipe, args.set, args.only), args)
-    except (ValueError, OSError, DownloadError, Diverged, TooManyUnreadable) as error:
-        sys.exit(f"error: {describe_error(error)}")
+        train_command(parse_train_arguments(argv, __doc__))
+    except TrainingFailed as error:
+        sys.exit(f"error: {error}")
     except RunStopped as stop:
         sys.exit(stop.exit_code)
-    except RuntimeError as error:
-        if "DataLoader worker (pid" not in str(error):
-            raise
-        sys.exit(f"error: {error} Continue with --resume; if memory ran out, set fewer data.workers")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from pkdzoo.maintain import pages
 from pkdzoo.models._registry import find
 
 README, OWN_DATA, DETECT = ROOT / "README.md", ROOT / "docs" / "own_data.md", ROOT / "docs" / "detect.md"
+DISTILL = ROOT / "docs" / "distill.md"
 OTHER_LIBRARIES = ROOT / "docs" / "other_libraries.md"
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
@@ -131,7 +132,7 @@ def own_recipe(path: Path = OWN_DATA) -> str:
 def test_every_code_block_is_tested() -> None:
     """A new Python block needs a test below; the others are covered by the tests that read them."""
     found = {path: len(blocks(path, "python")) for path in DOCUMENTS if path.name != "CONTRIBUTING.md"}
-    expected = {README: 2, DETECT: 1, OWN_DATA: 2, OTHER_LIBRARIES: 4}
+    expected = {README: 2, DETECT: 1, OWN_DATA: 2, OTHER_LIBRARIES: 4, DISTILL: 2}
     assert {path: count for path, count in found.items() if count} == expected
 
 
@@ -167,7 +168,7 @@ def test_the_recipe_loads(tmp_path: Path) -> None:
 
 
 def test_commands_are_understood() -> None:
-    for words in [*commands(DETECT), *commands(OWN_DATA), *commands(ROOT / "docs" / "hub.md")]:
+    for words in [*commands(DETECT), *commands(OWN_DATA), *commands(DISTILL), *commands(ROOT / "docs" / "hub.md")]:
         if words[0] == "pkdzoo":
             build_parser().parse_args(words[1:])
 
@@ -213,6 +214,30 @@ def test_from_photos_to_a_distilled_detector(tmp_path: Path) -> None:
     assert metrics["AP"] is not None
     assert len(list((tmp_path / "out").glob("*.jpg"))) == 14
     assert (tmp_path / "sheet.png").is_file() and (tmp_path / "figures" / "activations.png").is_file()
+
+
+@pytest.mark.slow
+def test_distill_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both blocks of docs/distill.md with small detectors and short times."""
+    labeled_photos(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (640, 480), (90, 120, 30)).save("street.jpg")
+    first, second = blocks(DISTILL, "python")
+    short = 'set=["schedule.max_steps=1"], cpu=True, threads=1'
+    for old, new in (('"rtmdet_tiny"', '"retina_r10w16", teacher="fcos_r10w16", init="none"'), ('time="30m"', short)):
+        assert old in first
+        first = first.replace(old, new)
+    exec(first, {})
+    assert (tmp_path / "out.png").is_file() and (tmp_path / "runs/retina_r10w16-photos/report.html").is_file()
+    for old, new in (
+        ('"retina_r18", pretrained=True', '"fcos_r10w16"'),
+        ('time="30m"', short),
+        ('"photos")["AP50"]', '"split", cpu=True)'),
+    ):
+        assert old in second
+        second = second.replace(old, new)
+    convert("photos", "split", "coco", hold_out=0.2)
+    exec(second.replace('model.export("photos.onnx")', ""), {})
 
 
 @pytest.mark.parametrize("page", [README, DETECT], ids=lambda path: path.name)

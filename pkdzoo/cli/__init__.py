@@ -15,29 +15,39 @@ import os
 import sys
 from collections.abc import Sequence
 
+from pkdzoo.cli.app import APP
 from pkdzoo.cli.common import ESCAPED, Verb
 from pkdzoo.cli.compare import COMPARE
 from pkdzoo.cli.convert import CONVERT
 from pkdzoo.cli.data import CHECK, PREVIEW
 from pkdzoo.cli.data import CONVERT as CONVERT_DATA
+from pkdzoo.cli.distill import DISTILL
+from pkdzoo.cli.doctor import DOCTOR
 from pkdzoo.cli.evaluate import EVAL
 from pkdzoo.cli.export import EXPORT
 from pkdzoo.cli.models import INFO, LIST
 from pkdzoo.cli.predict import PREDICT
 from pkdzoo.cli.push import PUSH
+from pkdzoo.cli.report import REPORT_VERB
+from pkdzoo.cli.train import TRAIN
 from pkdzoo.hub.errors import DownloadError, UploadError
 from pkdzoo.utils.text import printable
 from pkdzoo.version import __version__
 
 VERBS: dict[str, Verb | dict[str, Verb]] = {
+    "distill": DISTILL,
+    "train": TRAIN,
     "list": LIST,
     "info": INFO,
     "predict": PREDICT,
     "eval": EVAL,
     "compare": COMPARE,
+    "report": REPORT_VERB,
     "convert": CONVERT,
     "export": EXPORT,
     "push": PUSH,
+    "app": APP,
+    "doctor": DOCTOR,
     "data": {"check": CHECK, "convert": CONVERT_DATA, "preview": PREVIEW},
 }
 EXPECTED = (ValueError, OSError, ImportError, DownloadError, UploadError)  # their messages need no traceback

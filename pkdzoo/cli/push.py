@@ -16,6 +16,7 @@ PREPARE_OPTIONS = (
     "data_license",
     "image",
     "baseline",
+    "images_allowed",
 )  # arguments of prepare()
 
 
@@ -30,6 +31,9 @@ def push_arguments(parser: Parser) -> None:
         metavar="FOLDER",
         help="upload nothing: print the card, and write FOLDER if it is given",
     )
+    parser.add_argument(
+        "--space", metavar="ORG/NAME", help="with --dry-run FOLDER: write a Space around the published detector instead"
+    )
     parser.add_argument("--arch", metavar="NAME", help="architecture of a checkpoint file")
     parser.add_argument(
         "--license",
@@ -41,6 +45,9 @@ def push_arguments(parser: Parser) -> None:
     parser.add_argument("--data-license", metavar="ID", help="license of the data set")
     parser.add_argument("--image", metavar="FILE", help="image that the card shows with predictions")
     parser.add_argument("--baseline", metavar="RUN", help="run of the plain student, which the card compares with")
+    parser.add_argument(
+        "--images-allowed", action="store_true", help="show validation images, because they may be published"
+    )
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
 
 
@@ -52,6 +59,8 @@ def push_run(args: argparse.Namespace) -> int:
     from pkdzoo.training.publish import prepare
 
     dry = args.dry_run is not None
+    if args.space is not None:
+        return write_a_space(args)
     options = {name: getattr(args, name) for name in PREPARE_OPTIONS if getattr(args, name) is not None}
     with tempfile.TemporaryDirectory() as temporary:
         try:
@@ -71,11 +80,31 @@ def push_run(args: argparse.Namespace) -> int:
     return 0
 
 
+def write_a_space(args: argparse.Namespace) -> int:
+    """Write the files of a Space that detects with the detector in ``--repo``."""
+    from pkdzoo.app.space import write_space
+
+    if not args.dry_run:
+        raise ValueError(
+            "--space only writes files: add --dry-run FOLDER, then upload them with "
+            f"'hf upload {args.space} FOLDER --repo-type space'"
+        )
+    folder = write_space(args.dry_run, args.space, args.repo, args.license or "other")
+    files = sorted(path.name for path in folder.iterdir())
+    show(args, f"{folder}: {', '.join(files)}", {"space": args.space, "repository": args.repo, "files": files})
+    note(
+        f"nothing was uploaded. Build the wheel, 'pip wheel --no-deps -w {folder} .' in a clone of pkdzoo, then "
+        f"'hf upload {args.space} {folder} --repo-type space'"
+    )
+    return 0
+
+
 PUSH = Verb(
     "upload a detector with its card to the Hub",
     (
         "pkdzoo push runs/mine --repo me/my-detector --license Apache-2.0 --dry-run preview",
         "pkdzoo push retina_r50_pkd_swin --repo me/retina_r50_pkd_swin --private",
+        "pkdzoo push runs/mine --repo me/my-detector --license Apache-2.0 --space me/demo --dry-run space",
     ),
     push_arguments,
     push_run,

@@ -1,4 +1,8 @@
-"""Distillation: a student, a frozen teacher, and methods between them, one file per method."""
+"""Distillation: a student, a frozen teacher, and methods between them, one file per method.
+
+The package can be called: ``pkdzoo.distill(data=..., student=...)`` is
+:func:`pkdzoo.training.own_data.api.distill`, which trains on one's own data.
+"""
 
 from pkdzoo.distill.base import DistillMethod, FrozenTeacher, Progress
 from pkdzoo.distill.distiller import Distiller
@@ -8,6 +12,7 @@ from pkdzoo.distill.prototypes import match_prototypes
 from pkdzoo.distill.registry import METHODS, list_methods, method_options, register_method
 from pkdzoo.distill.student import Student
 from pkdzoo.distill.teacher import Teacher
+from pkdzoo.utils.lazy import make_callable
 
 __all__ = [
     "METHODS",
@@ -25,3 +30,5 @@ __all__ = [
     "method_options",
     "register_method",
 ]
+
+make_callable(__name__, "pkdzoo.training.own_data.api:distill")

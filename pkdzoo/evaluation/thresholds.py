@@ -123,6 +123,27 @@ def count_near(truth: dict[str, Any], found: dict[str, NDArray[Any]], iou: float
     return np.bincount(near, minlength=objects)
 
 
+def pairs_of_images(truth: dict[str, Any], found: dict[str, NDArray[Any]], iou: float) -> list[tuple[int, int]]:
+    """Detections and objects of the same image that overlap, whatever their classes.
+
+    Args:
+        truth: see :func:`best_thresholds`.
+        found: see :func:`best_thresholds`.
+        iou: lowest overlap, above 0.
+
+    Returns:
+        (detection, object), by detection; of one detection the object with the highest overlap first.
+    """
+    if not len(found["score"]) or not len(truth["image_id"]):
+        return []
+    objects_of_one = {**truth, "category_id": np.zeros(len(truth["image_id"]), np.int64)}
+    found_of_one = {**found, "category_id": np.zeros(len(found["image_id"]), np.int64)}
+    groups = _groups(objects_of_one, found_of_one)
+    rows, objects, overlaps = _pairs(objects_of_one, found_of_one, *groups, iou)
+    order = np.lexsort((-overlaps, rows))
+    return list(zip(rows[order].tolist(), objects[order].tolist()))
+
+
 def _groups(truth: dict[str, Any], found: dict[str, NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Number of the image and class of each detection, and of each object."""
     group = np.zeros(1, np.int64)

@@ -86,6 +86,7 @@ class Card:
         launch: the training command, if it is known: ``python ...``, or the arguments of ``accelerate launch``.
         provenance: further facts by name.
         image: file in the repository that shows predictions.
+        plots: files of plots in the repository, with their captions.
         note: a remark for readers.
         family: family of the architecture, e.g. ``retina``.
     """
@@ -114,6 +115,7 @@ class Card:
     launch: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     image: str | None = None
+    plots: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     family: str = ""
 

@@ -48,6 +48,7 @@ def render(card: Card, publish: bool = True) -> str:
         "title": escape_markdown(title(card)),
         "summary": summary(card),
         "image": f"![Predictions]({card.image})" if card.image else "",
+        "plots": "\n\n".join(f"![{text}]({file})" + f"\n{text}" for file, text in card.plots.items()),
         "load": load_lines(card),
         "distillation": distillation(card),
         "numbers": numbers(card),
@@ -307,7 +308,8 @@ def training(card: Card) -> str:
     if card.recipe is None and not card.launch:
         return "How these weights were trained is not recorded."
     launch = printable(card.launch)
-    launched = f"Trained with\n\n```\n{launch if launch.startswith('python ') else f'accelerate launch {launch}'}\n```"
+    by_itself = launch.startswith(("python ", "pkdzoo "))
+    launched = f"Trained with\n\n```\n{launch if by_itself else f'accelerate launch {launch}'}\n```"
     if card.recipe is None:
         return launched
     text = f"Recipe: {markdown_code(recipe)}.\n\n{command}"

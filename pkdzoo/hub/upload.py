@@ -7,6 +7,7 @@
     README.md, .eval_results/*.yaml   the card, and its AP in the format of newer Hub pages
     LICENSE                           licenses of the weights, the data and the teacher, one per line
     predictions.png                   an image with predictions (optional)
+    ap_by_epoch.svg, ...              of a run: plots of its report
 
 The folder is new and holds these files only: no optimizer states, no logs, no symbolic links. The image is written
 anew from its pixels. Before the upload everything is searched for local paths and tokens. A commit on the Hub is
@@ -36,7 +37,8 @@ from pkdzoo.utils.private_text import find_private, strip_local_paths
 from pkdzoo.utils.retry import call_with_retries
 
 METRICS_FILE, README, IMAGE, RECIPE, LICENSE = "metrics.json", "README.md", "predictions.png", "recipe.json", "LICENSE"
-ALLOWED = (CONFIG, TENSORS, PREPROCESSOR, METRICS_FILE, README, IMAGE, RECIPE, LICENSE)
+PLOTS = ("ap_by_epoch.svg", "precision_recall.svg")
+ALLOWED = (CONFIG, TENSORS, PREPROCESSOR, METRICS_FILE, README, IMAGE, *PLOTS, RECIPE, LICENSE)
 # Of a PNG file: what shows the pixels. Others hold text, times, locations or previews.
 PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -55,6 +57,7 @@ def write_repository(
     card: Card,
     image: Path | None = None,
     recipe: Mapping[str, Any] | None = None,
+    plots: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the files of a repository, and nothing else, into an empty folder.
 
@@ -65,6 +68,7 @@ def write_repository(
         card: its metrics become ``metrics.json``, its provenance goes into the config.
         image: a PNG with predictions.
         recipe: the recipe of the training run, as JSON values.
+        plots: SVG by file name, one of ``PLOTS``.
 
     Returns:
         The folder.
@@ -95,6 +99,8 @@ def write_repository(
         write_text(folder / name, content)
     if image is not None:
         write_pixels(image, folder / IMAGE)
+    for plot, drawing in (plots or {}).items():
+        write_text(folder / plot, drawing)
     check_private(folder)
     return folder
 

@@ -26,6 +26,7 @@ from pkdzoo.models._checks import check_instances
 from pkdzoo.models._config import describe
 from pkdzoo.models._eval_mode import eval_mode
 from pkdzoo.models._interface import ZooModel
+from pkdzoo.models._training_methods import TrainingMethods
 from pkdzoo.models._uncompiled import Uncompiled
 from pkdzoo.models.backbones.timm import TimmBackbone
 from pkdzoo.models.trace import DEPTHS, Depth, HeadTrace, LossTrace, Trace
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 
-class Detector(ZooModel):
+class Detector(TrainingMethods, ZooModel):
     """A backbone and a neck; the subclasses add heads.
 
     Args:
@@ -218,7 +219,7 @@ class Detector(ZooModel):
         if options or not isinstance(mode, bool):
             raise TypeError(
                 "model.train() only switches to training mode and takes no data: to train, write "
-                "`accelerate launch recipes/train.py RECIPE.py --data DIR` in a clone of pkdzoo"
+                "model.fit(DATA), or `pkdzoo train RECIPE.py --data DIR`"
             )
         return super().train(mode)
 

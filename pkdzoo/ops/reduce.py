@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_alone = False
+
 
 def world_size() -> int:
-    """Number of processes in the default process group; 1 without a process group."""
+    """Number of processes in the default process group; 1 without a process group, and inside :func:`alone`."""
+    if _alone:
+        return 1
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside the context this process reduces nothing over others, e.g. to time a step while they wait for it.
+
+    It holds for all threads: backward passes on a GPU run in threads of their own.
+    """
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
 
 
 def mean_over_ranks(value: Tensor, least: float | None = None) -> Tensor:

@@ -1,12 +1,28 @@
-"""The command line of a training run, for recipes/train.py and every other program that trains."""
+"""The command line of a training run, for recipes/train.py, ``pkdzoo train`` and every other program that trains.
+
+Nothing slow is imported here: ``pkdzoo --help`` reads this file.
+"""
 
 from __future__ import annotations
 
 import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+
+# Fields of TrainArguments that say how a machine is used, and not what is trained; see add_machine_arguments.
+MACHINE_OPTIONS = (
+    "cpu",
+    "threads",
+    "mixed_precision",
+    "cache_images",
+    "channels_last",
+    "compile",
+    "checkpoint_activations",
+    "find_unused",
+    "tracker",
+)
 
 
 @dataclass
@@ -92,6 +108,11 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check-teacher", type=positive_integer, metavar="N", help="first evaluate the teacher on N images"
     )
+    add_machine_arguments(parser)
+
+
+def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how a machine is used, and not what is trained."""
     group = parser.add_argument_group("machine")
     group.add_argument("--cpu", action="store_true", help="train on the CPU even if there is a GPU")
     group.add_argument(
@@ -131,4 +152,10 @@ def parse_train_arguments(argv: Sequence[str] | None = None, description: str | 
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_train_arguments(parser)
-    return TrainArguments(**vars(parser.parse_args(argv)))
+    return select_arguments(parser.parse_args(argv))
+
+
+def select_arguments(parsed: argparse.Namespace) -> TrainArguments:
+    """Those of the parsed options that :class:`TrainArguments` has; absent ones keep their defaults."""
+    names = [entry.name for entry in fields(TrainArguments) if hasattr(parsed, entry.name)]
+    return TrainArguments(**{name: getattr(parsed, name) for name in names})

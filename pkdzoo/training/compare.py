@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from pkdzoo.data import CocoDataset
+from pkdzoo.evaluation.saved_detections import DETECTIONS
 from pkdzoo.models._registry import folder_of
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
@@ -21,6 +22,8 @@ from pkdzoo.training.run_table import COLUMNS, FinishedRun, is_teacher, teacher_
 from pkdzoo.training.sheet import prediction_sheet
 from pkdzoo.utils.files import sha256_of_bytes, write_json
 from pkdzoo.utils.text import printable
+
+TEACHER_DETECTIONS = f"teacher_{DETECTIONS}"
 
 
 @dataclass
@@ -63,7 +66,7 @@ def compare(runs: Sequence[TrainedRun], output: Path) -> list[dict[str, Any]]:
         {**_row(run.recipe.name, _role(run, runs), run.metrics, _student(run.recipe)), "settings": _settings(run)}
         for run in runs
     ]
-    teachers, teacher_models = _teachers(runs, rows)
+    teachers, teacher_models = _teachers(runs, rows, output / TEACHER_DETECTIONS)
     rows, models = [*teachers, *rows], [*teacher_models, *(run.student for run in runs)]
     add_gap(rows)
     if runs[0].accelerator.is_main_process:
@@ -77,9 +80,12 @@ def compare(runs: Sequence[TrainedRun], output: Path) -> list[dict[str, Any]]:
 
 
 def _teachers(
-    runs: Sequence[TrainedRun], rows: Sequence[dict[str, Any]]
+    runs: Sequence[TrainedRun], rows: Sequence[dict[str, Any]], saved: Path
 ) -> tuple[list[dict[str, Any]], list[Detector]]:
-    """A row for each different teacher, and the teachers; adds to each distilled row the name of its teacher's row."""
+    """A row for each different teacher, and the teachers; adds to each distilled row the name of its teacher's row.
+
+    The detections of the first teacher are written to ``saved``, for the report.
+    """
     found: dict[str, dict[str, Any]] = {}
     models: list[Detector] = []
     for run, row in zip(runs, rows):
@@ -92,7 +98,9 @@ def _teachers(
             teacher = run.teacher.to(run.accelerator.device)
             alike = sum(model.name == teacher.name for model in models)
             name = f"{teacher.name} ({alike + 1})" if alike else teacher.name
-            found[key] = _row(name, "teacher", evaluate(teacher, run.val_loader, run.val_set, run.accelerator))
+            save = None if found else saved
+            metrics = evaluate(teacher, run.val_loader, run.val_set, run.accelerator, save=save)
+            found[key] = _row(name, "teacher", metrics)
             models.append(teacher)
         row["teacher"] = found[key]["name"]
     return list(found.values()), models

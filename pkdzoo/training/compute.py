@@ -6,8 +6,8 @@ import os
 from functools import partial
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType, parse_flag_from_env
 from torch.utils.checkpoint import checkpoint
 
 from pkdzoo.models.backbones import TimmBackbone
@@ -16,6 +16,18 @@ from pkdzoo.models.detector import Detector
 # Each process holds the whole model. Which of these exist depends on Accelerate's version.
 NAMES = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_NPU", "MULTI_MLU", "MULTI_SDAA", "MULTI_MUSA", "MULTI_XPU", "MULTI_HPU")
 WHOLE_MODELS = tuple(getattr(DistributedType, name) for name in NAMES if hasattr(DistributedType, name))
+
+
+def open_processes(cpu: bool) -> PartialState:
+    """The group of processes that a launcher started, before there is an ``Accelerator``; it will use the same group.
+
+    ``PartialState`` alone does not read the variable by which ``accelerate launch --cpu`` asks for the CPU, and would
+    make each process the only one.
+
+    Args:
+        cpu: train on the CPU even if there is a GPU.
+    """
+    return PartialState(cpu=cpu or parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
 def refuse_sharding() -> None:

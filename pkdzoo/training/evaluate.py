@@ -17,6 +17,7 @@ from pkdzoo.data import CocoDataset
 from pkdzoo.data.batching import collate
 from pkdzoo.distill.adapters.students import is_saved_student, saved_student
 from pkdzoo.evaluation import METRICS, CocoEvaluator
+from pkdzoo.evaluation.saved_detections import SavedDetections
 from pkdzoo.hub.files import find_saved_folder
 from pkdzoo.inference.predictor import DetectorLike, scale_back
 from pkdzoo.models._factory import create_detector
@@ -53,6 +54,7 @@ def evaluate(
     backend: str = "auto",
     seen_only: bool = False,
     thresholds: bool = False,
+    save: Path | None = None,
 ) -> dict[str, Any]:
     """COCO metrics of a detector.
 
@@ -67,6 +69,7 @@ def evaluate(
         backend: see CocoEvaluator.
         seen_only: evaluate on the images of the loader only, which may be a part of ``dataset``.
         thresholds: add ``best_f1``, the threshold with the highest F1.
+        save: file for the detections, from which a report is written; None keeps none.
 
     Returns:
         The twelve COCO metrics in percent and ``per_class``; see ``CocoEvaluator.compute``.
@@ -88,6 +91,9 @@ def evaluate(
         merged = CocoEvaluator(dataset, backend)
         merged.load(states)
         metrics = [merged.compute(seen_only, thresholds)]
+        if save is not None:
+            names, images = tuple(dataset.label_names), Path(dataset.image_dir).absolute()
+            SavedDetections(merged.state(), Path(dataset.json_path).absolute(), images, names).write(save)
     metrics = broadcast_object_list(metrics)
     assert metrics[0] is not None
     return metrics[0]

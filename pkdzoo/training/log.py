@@ -26,6 +26,7 @@ from pkdzoo.utils.text import printable
 MAX_OVERFLOWS = 50  # consecutive steps that a gradient scaler may skip: its factor, 65536 at first, is then about 0
 ESTIMATE_STEPS = 10  # steps, after the first, from which the total time is estimated
 SHOW_SECONDS = 30.0  # between two printed lines where there is no terminal, and so no progress bar
+BAR_SECONDS = 1.0  # between two changes of the numbers beside the progress bar
 TIMING = ("seconds", "images_per_s", "data_wait", "memory_gb")  # keys of a log line that depend on the clock
 
 
@@ -57,7 +58,8 @@ class Monitor:
         self.images, self.loading_seconds, self.interval_start = 0, 0.0, time.perf_counter()
         self.step_seconds: list[float] = []  # mean seconds per step of each line so far
         self.paused_seconds, self.steps_done, self.first_step_end = 0.0, 0, 0.0  # of this process
-        self.last_shown: float | None = None  # monotonic time of the last line that was printed
+        self.last_shown: float | None = None  # monotonic time at which numbers were shown last
+        self.ap: float | None = None  # of the last evaluation
         self.path = folder / "log.jsonl"
         main = accelerator.is_main_process
         if main:
@@ -167,6 +169,7 @@ class Monitor:
             self.skipped += 1  # its gradient norm is not finite and has no place in a mean
         else:
             self._sum("grad_norm", grad_norm)
+        self._show(progress.step, lr)
         if progress.step % self.every:
             return
         elapsed = time.perf_counter() - self.interval_start
@@ -180,7 +183,6 @@ class Monitor:
         line["data_wait"] = round(self.loading_seconds / elapsed, 3)
         line["memory_gb"] = peak_memory(self.accelerator.device)
         self.write_line(line)
-        self._show_line(line)
         self.sums, self.counts, self.skipped, self.images, self.loading_seconds = {}, {}, 0, 0, 0.0
         self.interval_start = time.perf_counter()
 
@@ -198,8 +200,14 @@ class Monitor:
             )
 
     def remaining_seconds(self, step: int) -> float:
-        """Estimated seconds after ``step``: from the median step time, with pauses as frequent as so far."""
-        times = self.step_seconds[1:] or self.step_seconds  # the first interval includes compiling and filling caches
+        """Estimated seconds after ``step``, with pauses as frequent as so far; NaN before enough steps are measured.
+
+        The time of a step is the median over the lines of the log, without the first one, which includes compiling and
+        filling caches. Before there are any, it is the mean since the first step.
+        """
+        measured, times = self.steps_done - 1, self.step_seconds[1:]
+        if not times and measured >= ESTIMATE_STEPS:
+            times = [(time.perf_counter() - self.first_step_end) / measured]
         pause = self.paused_seconds / self.steps_done if self.steps_done else 0.0
         return (statistics.median(times) + pause) * (self.bar.total - step) if times else math.nan
 
@@ -229,25 +237,38 @@ class Monitor:
     def write_line(self, line: Mapping[str, Any]) -> None:
         """Write a line to ``log.jsonl`` and the trackers; JSON has no NaN, so it becomes null, as does infinity."""
         line = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        self.ap = line.get("AP", self.ap)
         if self.accelerator.is_main_process:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, allow_nan=False) + "\n")
         numbers = {key: value for key, value in line.items() if isinstance(value, (int, float))}
         self.accelerator.log(numbers, step=int(line["step"]))
 
-    def _show_line(self, line: Mapping[str, Any]) -> None:
+    def _show(self, step: int, lr: float) -> None:
+        """Show the means since the last line of the log, of this process alone, beside the bar or as a printed line.
+
+        It is done at times, not at steps: a step may take a millisecond or a minute.
+        """
+        if not self.accelerator.is_main_process:
+            return
+        now, last = time.monotonic(), step >= self.bar.total
+        period = SHOW_SECONDS if self.bar.disable else BAR_SECONDS
+        if self.last_shown is not None and now - self.last_shown < period and not last:
+            return
+        self.last_shown = now
+        line = {key: float(value) / self.counts[key] for key, value in sorted(self.sums.items())}
         numbers = {k.removeprefix("loss_"): f"{v:.3f}" for k, v in line.items() if k.startswith("loss")}
         numbers |= {k.removeprefix("log/"): f"{v:.2f}" for k, v in line.items() if k.startswith("log/")}
+        if self.ap is not None:
+            numbers["AP"] = f"{self.ap:.1f}"
         if not self.bar.disable:
-            self.bar.set_postfix(numbers, refresh=False)
-        elif self.accelerator.is_main_process:
-            now, last = time.monotonic(), line["step"] + self.every > self.bar.total
-            if self.last_shown is not None and now - self.last_shown < SHOW_SECONDS and not last:
-                return  # log.jsonl has every line
-            self.last_shown = now
-            text = " ".join(f"{key} {number}" for key, number in numbers.items())
-            speed = f"{line['images_per_s']} img/s, {duration(self.remaining_seconds(line['step']))} remaining"
-            print(f"step {line['step']}/{self.bar.total} lr {line['lr']:.2e} {text} {speed}", flush=True)
+            self.bar.set_postfix({"lr": f"{lr:.2e}", **numbers}, refresh=False)
+            return
+        text = " ".join(f"{key} {number}" for key, number in numbers.items())
+        elapsed, remaining = time.perf_counter() - self.interval_start, self.remaining_seconds(step)
+        speed = f"{self.images * self.accelerator.num_processes / max(elapsed, 1e-9):.3g} img/s"
+        left = f", {duration(remaining)} remaining" if math.isfinite(remaining) else ""
+        print(f"step {step}/{self.bar.total} lr {lr:.2e} {text} {speed}{left}", flush=True)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -18,12 +18,14 @@ import torch
 from accelerate import PartialState, skip_first_batches
 from torch import Tensor
 
+from pkdzoo.evaluation.saved_detections import DETECTIONS
 from pkdzoo.structures import Batch
 from pkdzoo.training import build, checkpoint, run_folder
 from pkdzoo.training.arguments import TrainArguments
 from pkdzoo.training.compare import TrainedRun, compare, print_where
 from pkdzoo.training.evaluate import evaluate, table, time_images
 from pkdzoo.training.recipe import Recipe
+from pkdzoo.training.report.page import update_report
 from pkdzoo.training.run import TrainingRun, build_parts, open_run, preflight, restore
 from pkdzoo.training.signals import RunStopped, StopRequest, stop_on_signals
 
@@ -50,6 +52,8 @@ def train_recipes(recipes: Sequence[Recipe], args: TrainArguments) -> list[Train
                 runs.append(train(recipe, args, output if single else output / recipe.name, output / "data", locks))
             if not single:
                 compare(runs, output)
+                if PartialState().is_main_process:
+                    update_report(output, light=False)
             elif runs[0].accelerator.is_main_process:
                 print_where(output, output)
     except RunStopped:
@@ -93,6 +97,8 @@ def train(recipe: Recipe, args: TrainArguments, output: Path, cache: Path, locks
                 run.accelerator.wait_for_everyone()  # a launcher ends the others when the first one ends
                 raise RunStopped(stop_request.by)
     run.monitor.close()
+    if accelerator.is_main_process:
+        update_report(output, light=False)
     metrics = run.metrics or run_folder.read_metrics(output)
     teacher = parts.task.teacher
     return TrainedRun(recipe, run.evaluated_model, teacher, metrics, output, parts.val_set, run.val_loader, accelerator)
@@ -183,7 +189,8 @@ def evaluate_and_export(run: TrainingRun) -> None:
     recipe, progress, monitor, val_set = run.recipe, run.progress, run.monitor, run.parts.val_set
     model, epoch = run.evaluated_model, progress.epoch + 1
     with monitor.paused():
-        run.metrics = metrics = evaluate(model, run.val_loader, val_set, run.accelerator)
+        saved = run.output / DETECTIONS
+        run.metrics = metrics = evaluate(model, run.val_loader, val_set, run.accelerator, save=saved)
     better = checkpoint.record_metric(progress, metrics[recipe.logging.best])
     monitor.write_line({"step": progress.step, "epoch": epoch, **metrics})
     monitor.print(f"epoch {epoch} of {recipe.schedule.epochs}\n{table(metrics, per_class=False)}")
@@ -191,6 +198,7 @@ def evaluate_and_export(run: TrainingRun) -> None:
         facts = {"recipe": recipe.name, "epoch": epoch, "step": progress.step, **run.facts}
         facts |= time_images(model, val_set, run.accelerator)
         run_folder.export(model, run.output, metrics, facts, better)
+        update_report(run.output, light=True)
 
 
 def save_is_due(run: TrainingRun) -> bool:

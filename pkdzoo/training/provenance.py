@@ -121,6 +121,8 @@ def launch_command(metrics: Mapping[str, Any]) -> str:
         arguments = shlex.split(text)  # separately, because a folder's name may have spaces
     except ValueError:  # not written by a run
         return str(strip_local_paths(text))
+    if arguments and Path(arguments[0]).name == "pkdzoo":
+        arguments[0] = "pkdzoo"
     shortened = (re.sub(r"(?:[^=]*/)?(recipes/.+)", r"\1", argument) for argument in arguments)
     return shlex.join(strip_local_paths(argument, spaces=True) for argument in shortened)
 

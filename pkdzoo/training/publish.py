@@ -7,7 +7,7 @@ import math
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from PIL import Image
 from pkdzoo.data.labels import SHAPES_NAMES
 from pkdzoo.distill.adapters import is_of_other_library
 from pkdzoo.distill.student_base import ModuleStudent
+from pkdzoo.evaluation.saved_detections import DETECTIONS, SavedDetections
 from pkdzoo.hub.card import SHAPES, UNKNOWN, Card
 from pkdzoo.hub.files import CONFIG, TENSORS
-from pkdzoo.hub.upload import IMAGE, METRICS_FILE, RECIPE, check_repository, write_repository
+from pkdzoo.hub.upload import IMAGE, METRICS_FILE, PLOTS, RECIPE, check_repository, write_repository
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.models._card import card_of, describe_card, license_of
 from pkdzoo.models._config import describe
@@ -37,20 +38,29 @@ from pkdzoo.training.provenance import (
     read_json_object,
 )
 from pkdzoo.training.recipe import Recipe
+from pkdzoo.training.report.charts import Line, standalone
+from pkdzoo.training.report.contenders import PLAIN, read_contenders
+from pkdzoo.training.report.measures import measure, precision_curve
 from pkdzoo.utils.files import refuse_links, sha256_of_file
 
 # Keys of a metrics file that describe how the metrics were obtained.
 MEASURED = ("pkdzoo", "torch", "processes", "hardware", "date", "epoch", "step", "images", "annotations_sha256")
+COLORS = "blue: distilled, orange: plain, gray: teacher"
+PLOT_CAPTIONS = {
+    PLOTS[0]: f"AP on the validation images by epoch ({COLORS}).",
+    PLOTS[1]: f"Precision over recall at IoU 0.5, mean over classes ({COLORS}).",
+}
 
 
 @dataclass(frozen=True)
 class Publication:
-    """What is published: a detector, its card, and of a run the recipe and an image of predictions."""
+    """What is published: a detector, its card, and of a run the recipe, an image of predictions and plots."""
 
     model: Detector
     card: Card
     recipe: dict[str, Any] | None = None
     image: Path | None = None
+    plots: Mapping[str, str] = field(default_factory=dict)
 
 
 def prepare(
@@ -65,6 +75,7 @@ def prepare(
     data_license: str | None = None,
     image: str | Path | None = None,
     baseline: str | Path | None = None,
+    images_allowed: bool = False,
 ) -> Path:
     """Write the folder to publish.
 
@@ -80,6 +91,7 @@ def prepare(
         image: photograph that the card shows with its detections. Without it, the card shows images only if the run
             used generated ones, because images of a data set may not be published without permission.
         baseline: folder of the run of the plain student, whose AP the card compares with.
+        images_allowed: the validation images may be published: the card shows those on which the run drew predictions.
 
     Raises:
         UnknownLicense: for unknown licenses; it names all of them.
@@ -90,7 +102,7 @@ def prepare(
         check_repository(repository)
     path = folder_of(source)
     if path is not None and path.is_dir():
-        found = from_folder(path, license, teacher_license, data, data_license, baseline)
+        found = from_folder(path, license, teacher_license, data, data_license, baseline, images_allowed)
     elif baseline is not None:
         raise ValueError(f"a baseline is compared with a run, and {source!r} is no folder of one: leave it out")
     elif is_detector(source):
@@ -113,8 +125,9 @@ def prepare(
 def write_publication(found: Publication, folder: str | Path, repository: str | None) -> Path:
     """Write the folder of a publication, see :func:`prepare`."""
     card = replace(found.card, repository=repository, image=None if found.image is None else IMAGE)
+    card = replace(card, plots={name: PLOT_CAPTIONS[name] for name in found.plots})
     state, config = found.model.state_dict(), describe(found.model)
-    return write_repository(folder, state, config, card, found.image, found.recipe)
+    return write_repository(folder, state, config, card, found.image, found.recipe, found.plots)
 
 
 def from_folder(
@@ -124,6 +137,7 @@ def from_folder(
     data: str | None,
     data_license: str | None,
     baseline: str | Path | None,
+    images_allowed: bool = False,
 ) -> Publication:
     """The publication of a run, or of a saved detector; the arguments are those of :func:`prepare`."""
     model = open_detector(folder)
@@ -131,16 +145,39 @@ def from_folder(
         raise ValueError(f"{folder} holds {model.name}: publish the model as its own library does")
     saved = Path(str(model.loaded_from).removeprefix("local-dir:"))
     run = next((path for path in (saved, saved.parent) if (path / RECIPE).is_file()), saved)
-    of_run = (RECIPE, "run.json", IMAGE)
+    of_run = (RECIPE, "run.json", IMAGE, "log.jsonl", DETECTIONS)
     files = [*(saved / name for name in (CONFIG, TENSORS, METRICS_FILE)), *(run / name for name in of_run)]
-    for path in (*files, run.parent / "comparison.json", run.parent / IMAGE):
+    compared_with = run.parent.glob("*/") if (run.parent / "comparison.json").is_file() else ()
+    beside = [path / name for path in compared_with for name in ("log.jsonl", DETECTIONS, RECIPE, METRICS_FILE)]
+    for path in (*files, run.parent / "comparison.json", run.parent / IMAGE, *beside):
         refuse_links(path, within=folder)
     card = card_of_run(run, saved, model, license, teacher_license, data, data_license)
     if baseline is not None:
         card = with_baseline(card, run, saved, Path(str(baseline).removeprefix("local-dir:")))
     recipe = without_local_paths(read_json_object(run / RECIPE), card) if (run / RECIPE).is_file() else None
     sheet = next((path for path in (run / IMAGE, run.parent / IMAGE) if path.is_file()), None)
-    return Publication(model, card, recipe, sheet if card.data is SHAPES else None)
+    shown = sheet if images_allowed or card.data is SHAPES else None
+    return Publication(model, card, recipe, shown, plots_of(run, saved) if recipe is not None else {})
+
+
+def plots_of(run: Path, saved: Path) -> dict[str, str]:
+    """AP by epoch, and precision over recall if the weights in ``saved`` are those of the last evaluation.
+
+    With a plain student of the same comparison, its curve is drawn, too.
+    """
+    together = run.parent if (run.parent / "comparison.json").is_file() else run
+    contenders = [c for c in read_contenders([together], light=True) if c.folder == run or c.role == PLAIN]
+    plots = {PLOTS[0]: standalone([Line(c.title, c.curve("AP", "epoch"), c.role) for c in contenders], "epoch", "AP")}
+    step, last = (read_json_object(folder / METRICS_FILE).get("step") for folder in (saved, run))
+    if step == last and (run / DETECTIONS).is_file():
+        for contender in contenders:
+            file = Path(str(contender.folder)) / DETECTIONS
+            contender.detections = SavedDetections.read(file) if file.is_file() else None
+        measured = measure(contenders)
+        if measured is not None:
+            lines = [Line(c.title, precision_curve(matches), c.role) for c, matches in measured.rows]
+            plots[PLOTS[1]] = standalone(lines, "recall", "precision", (0, 100), (0, 100))
+    return {name: drawing for name, drawing in plots.items() if drawing}
 
 
 def with_baseline(card: Card, run: Path, saved: Path, baseline: Path) -> Card:

@@ -5,6 +5,7 @@ OUTPUT/run.json           command, versions, hardware, teacher
 OUTPUT/data               generated images, if the recipe generates its data
 OUTPUT/log.jsonl          one line every few steps, and one per evaluation
 OUTPUT/metrics.json       metrics of the last evaluation; best/metrics.json has those of the best
+OUTPUT/detections.safetensors  detections of the last evaluation, and OUTPUT/report.html, which is made from them
 OUTPUT/checkpoints/step_N everything that a resumed run needs, see checkpoint.py
 OUTPUT/last, OUTPUT/best  the student: model.safetensors and config.json
 OUTPUT/.lock              locked while the run is active
@@ -32,6 +33,7 @@ from filelock import FileLock, Timeout
 
 from pkdzoo.checkpoints.io import TEMPORARY as SAFETENSORS_TEMPORARY
 from pkdzoo.evaluation import write_metrics
+from pkdzoo.evaluation.saved_detections import DETECTIONS
 from pkdzoo.hub.files import TENSORS
 from pkdzoo.models.detector import Detector
 from pkdzoo.training import checkpoint
@@ -44,9 +46,13 @@ from pkdzoo.version import __version__
 LOCK = ".lock"
 LOCK_TIMEOUT = 8.0  # seconds: loader processes of a killed run share its lock, and check every 5 s whether it is gone
 # What a run writes to besides generated data, and the temporary files of its atomic writes.
-WRITTEN = ("checkpoints", "last", "best", "recipe.json", "run.json", "metrics.json", "log.jsonl", LOCK)
+WRITTEN = (
+    "checkpoints", "last", "best", "recipe.json", "run.json", "metrics.json", "log.jsonl", DETECTIONS, "report.html",
+    LOCK,
+)  # fmt: skip
 TEMPORARY = re.compile(  # atomic writes: ours, and those of safetensors
-    r"\.(recipe|run|metrics|log|model|config)\.[a-z0-9_]{8}\.(json|jsonl|safetensors)|" + SAFETENSORS_TEMPORARY
+    r"\.(recipe|run|metrics|log|model|config|detections|report)\.[a-z0-9_]{8}\.(json|jsonl|safetensors|html)|"
+    + SAFETENSORS_TEMPORARY
 )
 
 
@@ -177,13 +183,20 @@ def open_output(output: Path, recipe: Recipe, about: Mapping[str, Any]) -> None:
 def about(processes: int) -> dict[str, Any]:
     """Command, versions, hardware and time of this run, which are written beside its metrics."""
     return {
-        "command": shlex.join(sys.argv),
+        "command": command_line(),
         "pkdzoo": __version__,
         "torch": torch.__version__,
         "processes": processes,
         "hardware": hardware(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def command_line() -> str:
+    """The command of this process; ``pkdzoo`` for its command line, from wherever it is started."""
+    program = Path(sys.argv[0])
+    own = program.name == "pkdzoo" or program.parts[-2:] == ("pkdzoo", "__main__.py")
+    return shlex.join(["pkdzoo" if own else sys.argv[0], *sys.argv[1:]])
 
 
 def hardware() -> str:

@@ -1,10 +1,16 @@
-"""Public names of a package that are imported at first use (PEP 562), so that importing the package is fast."""
+"""Names that are imported at first use: public ones of a package (PEP 562), and functions of higher layers.
+
+Some doors of the public API lead upward: ``Detector.fit`` trains, ``pkdzoo.distill(...)`` is the name of a package.
+They call a function by its dotted name, and ``tests/test_imports.py`` lists them.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 
@@ -35,3 +41,26 @@ def lazy_attributes(package: str, modules: Mapping[str, str]) -> Callable[[str],
         return value
 
     return load
+
+
+def call_by_name(function: str, *args: Any, **kwargs: Any) -> Any:
+    """Import a function by ``module:name`` and call it.
+
+    Example:
+        >>> from pkdzoo.utils.lazy import call_by_name
+        >>> call_by_name("math:hypot", 3, 4)
+        5.0
+    """
+    module, _, name = function.partition(":")
+    return getattr(import_module(module), name)(*args, **kwargs)
+
+
+def make_callable(package: str, function: str) -> None:
+    """Let a package be called like a function that has its name.
+
+    Args:
+        package: full name of the package, its ``__name__``; it is being imported.
+        function: ``module:name`` of the function.
+    """
+    calling = type("CallablePackage", (ModuleType,), {"__call__": staticmethod(partial(call_by_name, function))})
+    sys.modules[package].__class__ = calling

@@ -102,7 +102,9 @@ def test_habits_of_other_libraries_are_answered() -> None:
     with pytest.raises(TypeError, match=r"losses of a pkdzoo\.Batch, not of a str: .*model\.predict\(image\)"):
         model("a.jpg")
     for call in (lambda: model.train(data="coco.yaml", epochs=3), lambda: model.train("coco.yaml")):
-        with pytest.raises(TypeError, match=r"takes no data: to train, write `accelerate launch recipes/train\.py"):
+        with pytest.raises(
+            TypeError, match=r"takes no data: to train, write model\.fit\(DATA\), or `pkdzoo train RECIPE"
+        ):
             call()
     assert model.train().training and not model.train(False).training
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from accelerate.utils import AutocastKwargs
 from helpers.processes import Run, happening
-from helpers.scripts import ROOT, assert_same_run, log_lines
+from helpers.scripts import ROOT, assert_same_run, launch, log_lines
 from safetensors.torch import load_file
 
 from pkdzoo.data import make_shapes
@@ -327,6 +327,23 @@ def test_lines_and_trackers_hold_what_people_watch(train, recipe, shapes, tmp_pa
         seen = {event.step: event.value for event in events.Scalars(name)}
         assert seen == pytest.approx({line["step"]: line[name] for line in lines}, rel=1e-4), name
     assert {event.step for event in events.Scalars("AP")} == {4, 8}
+
+
+@pytest.mark.slow
+def test_trackio_writes_without_a_network(recipe, shapes, tmp_path) -> None:
+    pytest.importorskip("trackio")
+    import sqlite3
+
+    words = ("--data", shapes, "--output", tmp_path / "run", "--tracker", "trackio", *sets("logging.log_every=2"))
+    launch(
+        ROOT / "recipes" / "train.py", recipe, *words, TRACKIO_DIR=str(tmp_path / "trackio"), HF_HUB_OFFLINE="1",
+        PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    )  # fmt: skip
+    text = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    with sqlite3.connect(tmp_path / "trackio" / "pkdzoo.db") as base:
+        rows = [json.loads(row[0]) for row in base.execute("SELECT metrics FROM metrics ORDER BY id")]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses == pytest.approx([line["loss"] for line in text if "loss" in line])
 
 
 def test_a_run_that_is_asked_to_stop_lets_its_trackers_write(train, recipe, shapes, tmp_path, monkeypatch) -> None:

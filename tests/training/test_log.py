@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -53,6 +54,48 @@ def test_without_a_terminal_lines_are_printed_at_times_and_at_the_end(tmp_path, 
         feed(watch, step, 1.0)
     shown = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
     assert shown == ["1/10", "4/10", "7/10", "10/10"] and len(lines(tmp_path)) == 10
+
+
+def test_slow_steps_are_shown_between_the_lines_of_the_log(tmp_path, monkeypatch, capsys) -> None:
+    now = 0.0
+    monkeypatch.setattr("pkdzoo.training.log.time.monotonic", lambda: now)
+    watch = monitor(tmp_path, every=5)
+    for step in range(1, 11):
+        now += 31.0
+        feed(watch, step, 1.0)
+        if step == 5:
+            watch.write_line({"step": 5, "epoch": 1, "AP": 12.34})
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert len(shown) == 10 and len(lines(tmp_path)) == 3
+    assert "loss 2.000 a 1.000 b 1.000 pkd/r0 0.50" in shown[0] and "remaining" not in shown[0]
+    assert "AP" not in shown[4] and "AP 12.3" in shown[5]
+
+
+def test_the_time_left_is_told_after_measured_steps(tmp_path, monkeypatch, capsys) -> None:
+    now = 0.0
+    monkeypatch.setattr("pkdzoo.training.log.time.monotonic", lambda: now)
+    monkeypatch.setattr("pkdzoo.training.log.time.perf_counter", lambda: now)
+    watch = Monitor(Accelerator(cpu=True), tmp_path, 100, 40, Progress())
+    for step in range(1, 41):
+        now += 500.0 if step == 1 else 40.0  # the first step is never typical
+        feed(watch, step, 1.0)
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert [("remaining" in line) for line in shown] == [False] * 10 + [True] * 30
+    assert shown[10].endswith("19 min remaining") and shown[-1].endswith("0 s remaining")
+
+
+def test_a_terminal_shows_everything_beside_the_bar(tmp_path, monkeypatch) -> None:
+    watch = monitor(tmp_path, every=100)
+    seen: list[dict] = []
+    show = SimpleNamespace(
+        disable=False, total=10, update=lambda count: None, set_postfix=lambda numbers, refresh: seen.append(numbers)
+    )
+    monkeypatch.setattr(watch, "bar", show)
+    watch.write_line({"step": 1, "epoch": 1, "AP": 30.0})
+    feed(watch, 1, 1.0)
+    feed(watch, 2, 1.0)  # within a second: nothing new is shown
+    (numbers,) = seen
+    assert numbers == {"lr": "1.00e-01", "loss": "2.000", "a": "1.000", "b": "1.000", "pkd/r0": "0.50", "AP": "30.0"}
 
 
 def test_an_unfinished_window_survives_json_to_the_last_bit(tmp_path) -> None:

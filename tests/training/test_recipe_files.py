@@ -84,6 +84,11 @@ def test_a_wheel_has_the_recipes_of_the_clone(tmp_path: Path) -> None:
     (wheel,) = wheels.iterdir()
     subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", site, wheel], check=True)
     assert sorted(path.name for path in site.iterdir() if path.suffix != ".dist-info") == ["bin", "pkdzoo"]
+    assert {path.name for path in (site / "pkdzoo" / "training" / "report").glob("page.*")} == {
+        "page.css",
+        "page.js",
+        "page.py",
+    }
     here, there = ask(ROOT, tmp_path), ask(site, tmp_path)
     assert there["package"] == str(site / "pkdzoo" / "__init__.py")
     assert (there["recipes"], there["demo"]) == (here["recipes"], here["demo"])

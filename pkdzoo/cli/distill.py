@@ -1,0 +1,45 @@
+"""``pkdzoo distill``: from a folder of labeled images to a distilled detector."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import redirect_stdout
+
+from pkdzoo.cli.common import Parser, Verb, show
+from pkdzoo.training.own_data.arguments import DistillArguments, add_distill_arguments
+
+
+def distill_arguments(parser: Parser) -> None:
+    """Add the arguments of ``distill``."""
+    add_distill_arguments(parser)
+
+
+def distill_run(args: argparse.Namespace) -> int:
+    """Distill; with ``--json`` everything that is printed on the way goes to stderr."""
+    from accelerate import PartialState
+
+    from pkdzoo.training.own_data.distill import distill_command
+    from pkdzoo.training.signals import RunStopped
+
+    own = {key: value for key, value in vars(args).items() if key not in ("verb", "json", "debug")}
+    try:
+        with redirect_stdout(sys.stderr if args.json else sys.stdout):
+            run = distill_command(DistillArguments(**own))
+    except RunStopped as stop:
+        return stop.exit_code
+    if args.json and PartialState().is_main_process:
+        show(args, "", {"output": str(run.folder), "metrics": run.metrics})
+    return 0
+
+
+DISTILL = Verb(
+    "from a folder of labeled images to a distilled detector; on all GPUs: accelerate launch -m pkdzoo distill ...",
+    (
+        "pkdzoo distill --data photos --student rtmdet_tiny",
+        "pkdzoo distill --data photos --student retina_r50 --teacher runs/big --baseline --time 30m",
+        "pkdzoo distill --data photos/data.yaml --student rtmdet_tiny --teacher rtmdet_m --init none",
+    ),
+    distill_arguments,
+    distill_run,
+)

@@ -1,0 +1,123 @@
+"""``fit``, ``evaluate`` and ``export`` of a detector: functions of higher layers, imported when they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from pkdzoo.utils.lazy import call_by_name
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class TrainingMethods:
+    """Methods of :class:`pkdzoo.Detector` that train, evaluate and export it."""
+
+    def fit(
+        self,
+        data: str | Path,
+        output: str | Path | None = None,
+        time: str | None = None,
+        set: tuple[str, ...] | list[str] = (),
+        cpu: bool = False,
+        threads: int | None = None,
+    ) -> Self:
+        """Train this detector on labeled images, from the weights that it has.
+
+        Afterward it has the weights of the best epoch and the classes of the data. Size, batch, learning rate and
+        schedule are chosen as by :func:`pkdzoo.distill`.
+
+        Args:
+            data: folder of labeled images in one of the layouts of docs/own_data.md, or a ``data.yaml``. Without a
+                validation split, a fifth of the images is held out.
+            output: folder of the run; None means ``runs/NAME-DATA``.
+            time: fits the training into e.g. ``30m``; None takes as long as the data needs.
+            set: overrides of recipe fields, as in ``("optim.lr=0.005",)``.
+            cpu: train on the CPU even if there is a GPU.
+            threads: CPU threads; None leaves the choice to the run.
+
+        Returns:
+            This detector, in eval mode.
+
+        Raises:
+            ValueError: for data that cannot be trained on, a folder that holds something else, and as
+                ``pkdzoo train``.
+
+        Example:
+            >>> import pkdzoo
+            >>> model = pkdzoo.create_detector("retina_r10w16")
+            >>> model.fit("photos", time="soon")  # it would train with time="30m"
+            Traceback (most recent call last):
+                ...
+            ValueError: 'soon' is no time: write e.g. 30m, 2h, 90s or 1h30m
+        """
+        call_by_name("pkdzoo.training.own_data.fit:fit", self, data, output, time, list(set), cpu, threads)
+        return self
+
+    def evaluate(
+        self, data: str | Path, split: str = "val", batch_size: int = 1, workers: int = 0, cpu: bool = False
+    ) -> dict[str, Any]:
+        """Evaluate this detector.
+
+        Args:
+            data: folder of labeled images in one of the layouts of docs/own_data.md, with the detector's classes.
+            split: ``train``, ``val`` or ``test``.
+            batch_size: images per forward pass; published numbers are measured with 1.
+            workers: loader processes.
+            cpu: evaluate on the CPU even if there is a GPU.
+
+        Returns:
+            COCO's twelve metrics in percent, ``per_class`` AP, and ``best_f1``, the threshold with the highest F1.
+
+        Raises:
+            ValueError: for a split that is missing or has other classes.
+
+        Example:
+            >>> import tempfile, pkdzoo
+            >>> from pkdzoo.data import make_shapes
+            >>> from pkdzoo.data.synthetic import CLASSES
+            >>> shapes = make_shapes(tempfile.mkdtemp(), train=1, val=2, size=(64, 96))
+            >>> model = pkdzoo.create_detector("retina_r10w16", label_names=CLASSES, resize=(64, 96))
+            >>> list(model.evaluate(shapes, cpu=True))[:3]
+            ['AP', 'AP50', 'AP75']
+        """
+        found = call_by_name("pkdzoo.training.own_data.fit:evaluate", self, data, split, batch_size, workers, cpu)
+        return cast("dict[str, Any]", found)
+
+    def export(
+        self,
+        path: str | Path,
+        format: Literal["onnx", "torch"] | None = None,
+        what: Literal["features", "dense", "detections"] = "detections",
+        **options: Any,
+    ) -> Path:
+        """Write this detector as a file that runs without pkdzoo.
+
+        Args:
+            path: of the file.
+            format: ``onnx`` or ``torch`` (a program of ``torch.export``); None follows the ending, .onnx or .pt2.
+            what: outputs of the file, see ``pkdzoo export --help``.
+            options: ``threshold``, ``nms_threshold``, ``max_detections``.
+
+        Returns:
+            The file.
+
+        Raises:
+            ValueError: for an ending of no format.
+            ImportError: without the packages of the extra ``export``.
+
+        Example:
+            >>> import pkdzoo
+            >>> pkdzoo.create_detector("retina_r10w16").export("mine.tflite")
+            Traceback (most recent call last):
+                ...
+            ValueError: mine.tflite: write a file that ends with .onnx or .pt2, or format=
+        """
+        suffixes = {".onnx": "onnx", ".pt2": "torch"}
+        kind = format or suffixes.get(Path(path).suffix)
+        if kind not in suffixes.values():
+            raise ValueError(f"{path}: write a file that ends with .onnx or .pt2, or format=")
+        write = "export_onnx" if kind == "onnx" else "export_program"
+        call_by_name(f"pkdzoo.export:{write}", self, path, what, **options)
+        return Path(path)

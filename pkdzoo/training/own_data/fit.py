@@ -1,0 +1,80 @@
+"""``Detector.fit`` and ``Detector.evaluate``: training and evaluation of one detector on one's own data."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from pkdzoo.data import find_split
+from pkdzoo.models._registry import find
+from pkdzoo.models.detector import Detector
+from pkdzoo.training import build, run_folder
+from pkdzoo.training import evaluate as evaluation
+from pkdzoo.training.arguments import TrainArguments
+from pkdzoo.training.command import expected_errors
+from pkdzoo.training.compute import open_processes
+from pkdzoo.training.loop import train
+from pkdzoo.training.own_data import settings as choices
+from pkdzoo.training.own_data.budget import Job, fit_time
+from pkdzoo.training.own_data.data import data_places, look_at
+from pkdzoo.training.own_data.distill import machine_of, say
+from pkdzoo.training.own_data.timer import Timer, training_images
+from pkdzoo.training.own_data.weights import Start, overrides_of
+from pkdzoo.training.task import SupervisedTask
+
+
+def fit(
+    model: Detector,
+    data: str | Path,
+    output: str | Path | None,
+    budget: str | None,
+    assignments: list[str],
+    cpu: bool,
+    threads: int | None,
+) -> None:
+    """Train a detector in place; see ``Detector.fit``."""
+    begin, seconds = time.monotonic(), None if budget is None else choices.parse_time(budget)
+    folder = Path(output) if output is not None else Path("runs") / f"{model.name}-{Path(data).absolute().stem}"
+    with expected_errors():
+        state = open_processes(cpu)
+        if (folder / "recipe.json").is_file():
+            raise ValueError(f"{folder} holds a run already: choose another output")
+        run_folder.check_folder(folder)
+        own = look_at(Path(data), folder / "data", say)
+        start_folder = model.save_pretrained(folder.with_name(f"{folder.name}-start"))
+        start = Start(model.name, overrides_of(model), f"local-dir:{start_folder}", find(model.name)[0].family)
+        machine = machine_of(state, threads)
+        job = Job(folder.name, start, choices.choose(own, start, machine), assignments=assignments)
+        student = build.build_student(job.recipe(), own.classes)
+        timer = Timer(own, machine, state.device, budget=seconds)
+        job.seconds = timer.measure(job.recipe(), SupervisedTask(student), training_images(job.recipe(), own))
+        fit_time([job], own, machine, seconds, time.monotonic() - begin, say)
+        recipe = job.recipe()
+        own_folder, train_json, val_json, pixels = (None if p is None else Path(p) for p in data_places(own))
+        args = TrainArguments(
+            folder, data=own_folder, train_json=train_json, val_json=val_json, images=pixels, output=folder, cpu=cpu,
+            threads=threads,
+        )  # fmt: skip
+        with ExitStack() as locks:
+            train(recipe, args, folder, folder, locks)
+    trained = evaluation.open_detector(folder).to(next(model.parameters()).device)
+    vars(model).clear()  # the head may have another number of classes now
+    vars(model).update(vars(trained))
+
+
+def evaluate(model: Detector, data: str | Path, split: str, batch_size: int, workers: int, cpu: bool) -> dict[str, Any]:
+    """COCO's metrics of a detector; see ``Detector.evaluate``."""
+    accelerator = Accelerator(cpu=cpu)
+    device = next(model.parameters()).device
+    paths = find_split(Path(data), split)
+    dataset = build.val_dataset(paths, model.resize, model.label_names, False, model.letterbox)
+    loader = accelerator.prepare(build.val_loader(dataset, batch_size, workers))
+    model.to(accelerator.device)
+    try:
+        return evaluation.evaluate(model, loader, dataset, accelerator, thresholds=True)
+    finally:
+        model.to(device)

@@ -1,0 +1,160 @@
+"""Reads what runs have left: recipes, logs, metrics and detections, for one column of a report each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pkdzoo.evaluation.saved_detections import DETECTIONS, SavedDetections
+from pkdzoo.hub.files import find_saved_folder
+from pkdzoo.models._counting import count_costs
+from pkdzoo.models._factory import create_detector
+from pkdzoo.models._registry import folder_of
+from pkdzoo.models.detector import Detector
+from pkdzoo.training.compare import TEACHER_DETECTIONS
+from pkdzoo.training.evaluate import open_detector
+from pkdzoo.training.provenance import read_json, read_json_object
+
+TEACHER, PLAIN, DISTILLED = "teacher", "plain", "distilled"
+ORDER = {TEACHER: 0, PLAIN: 1, DISTILLED: 2}
+
+
+@dataclass
+class Contender:
+    """One detector of a report.
+
+    Attributes:
+        title: name of the run, or of the teacher.
+        role: ``teacher``, ``plain`` or ``distilled``.
+        folder: of the run; of the teacher the folder that it was loaded from, if any.
+        metrics: of the last evaluation; empty before it.
+        recipe: as JSON values; empty for a published teacher.
+        facts: of ``run.json``.
+        log: lines of ``log.jsonl``.
+        detections: of the last evaluation; None without any.
+        costs: millions of parameters, and billions of multiply-adds of an image of ``size``.
+        size: (height, width) in pixels of the image of ``costs``.
+    """
+
+    title: str
+    role: str
+    folder: Path | None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    log: list[dict[str, Any]] = field(default_factory=list)
+    detections: SavedDetections | None = None
+    costs: tuple[float, float] | None = None
+    size: tuple[int, int] | None = None
+
+    def curve(self, key: str, x: str = "step") -> list[tuple[float, float]]:
+        """The values of a key of the log, by step or epoch."""
+        return [(float(line[x]), float(line[key])) for line in self.log if line.get(key) is not None and x in line]
+
+    def keys(self, prefix: str) -> list[str]:
+        """The keys of the log that begin with a text."""
+        return sorted({key for line in self.log for key in line if key.startswith(prefix)})
+
+
+def read_contenders(folders: Iterable[str | Path], light: bool = False) -> list[Contender]:
+    """The detectors of runs, teachers first, then plain and distilled students.
+
+    Args:
+        folders: of runs, or of several runs together as ``pkdzoo distill`` and a recipe file with several leave them.
+        light: without detections and costs, which takes no time in a run that is going on.
+
+    Raises:
+        ValueError: for a folder without a run, and files that are not as a run wrote them.
+    """
+    found: list[Contender] = []
+    for folder in map(Path, folders):
+        own = [folder] if (folder / "recipe.json").is_file() else [p.parent for p in folder.glob("*/recipe.json")]
+        teacher = _teacher(folder, own, light)
+        if not own and teacher is None:
+            raise ValueError(f"{folder} holds no run (no recipe.json): write the folder of a run, e.g. runs/mine")
+        found += [] if teacher is None else [teacher]
+        found += [_run(run, light) for run in sorted(own)]
+    seen: set[Path] = set()
+    unique = []
+    for contender in found:
+        place = (contender.folder or Path(contender.title)).resolve()
+        if place not in seen:
+            unique.append(contender)
+            seen.add(place)
+    return sorted(unique, key=lambda contender: ORDER[contender.role])
+
+
+def _run(folder: Path, light: bool) -> Contender:
+    recipe = read_json_object(folder / "recipe.json")
+    role = DISTILLED if (recipe.get("distill") or {}).get("methods") else PLAIN
+    contender = Contender(
+        str(recipe.get("name") or folder.name), role, folder, read_json_object(folder / "metrics.json"), recipe,
+        read_json_object(folder / "run.json"), read_log(folder / "log.jsonl"),
+    )  # fmt: skip
+    if light:
+        return contender
+    contender.detections = _detections(folder / DETECTIONS)
+    with suppress(FileNotFoundError):  # before the first evaluation
+        add_costs(contender, create_detector(f"local-dir:{find_saved_folder(folder)}"))
+    return contender
+
+
+def _teacher(folder: Path, runs: Sequence[Path], light: bool) -> Contender | None:
+    """The teacher that was evaluated beside the runs of a folder, with the curves of its own run."""
+    rows = read_json(folder / "comparison.json")
+    row = next((row for row in rows if row.get("role") == TEACHER), None) if isinstance(rows, list) else None
+    names = [(read_json_object(run / "recipe.json").get("distill") or {}).get("teacher") for run in runs]
+    name = next((str(name) for name in names if name), None)
+    if row is None or name is None:
+        return None
+    place = folder_of(name)
+    run = None if place is None else next((p for p in (place, place.parent) if (p / "recipe.json").is_file()), place)
+    metrics = {key: value for key, value in row.items() if key not in ("name", "role", "gap_closed")}
+    contender = Contender(str(row.get("name")), TEACHER, run, metrics)
+    if run is not None:
+        contender.recipe, contender.facts = read_json_object(run / "recipe.json"), read_json_object(run / "run.json")
+        contender.log = read_log(run / "log.jsonl")
+        contender.metrics = {**read_json_object(run / "metrics.json"), **metrics}
+    if light:
+        return contender
+    contender.detections = _detections(folder / TEACHER_DETECTIONS)
+    with suppress(ValueError, OSError, RuntimeError):  # it was moved, or has to be downloaded and cannot
+        add_costs(contender, open_detector(name))
+    return contender
+
+
+def add_costs(contender: Contender, model: Detector) -> None:
+    """Count parameters and multiply-adds at the size of its evaluation."""
+    short, long = model.resize
+    contender.size = (short, long)
+    try:
+        contender.costs = count_costs(model, contender.size)
+    except (AttributeError, RuntimeError, NotImplementedError):  # a detector of another library
+        contender.costs = None
+
+
+def _detections(path: Path) -> SavedDetections | None:
+    return SavedDetections.read(path) if path.is_file() else None
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; the last one may be incomplete, in a run that is going on.
+
+    Raises:
+        ValueError: naming a line that is none of a log.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    result: list[dict[str, Any]] = []
+    for number, text in enumerate(lines, 1):
+        try:
+            line = json.loads(text)
+            result.append({key: value for key, value in line.items() if isinstance(value, (int, float, dict))})
+        except (ValueError, AttributeError) as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{path}, line {number} is not a line of a run's log: {text[:60]!r}") from error
+    return result

@@ -1,0 +1,152 @@
+"""The look at the data: what stops a run, what is said, and the validation split that is held out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pkdzoo.data import make_shapes
+from pkdzoo.dataset_tools.convert import convert
+from pkdzoo.training.own_data.data import OwnData, look_at
+
+Look = Callable[[Path], tuple[OwnData, str]]
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shapes(tmp_path_factory.mktemp("shapes") / "data", train=12, val=3, size=(64, 96))
+
+
+@pytest.fixture
+def copy(shapes: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(shapes, tmp_path / "copy"))
+
+
+@pytest.fixture
+def look(tmp_path: Path) -> Look:
+    def now(folder: Path) -> tuple[OwnData, str]:
+        lines: list[str] = []
+        try:
+            return look_at(folder, tmp_path / "held_out", lines.append), "\n".join(lines)
+        except ValueError as error:
+            raise ValueError("\n".join([*lines, str(error)])) from error
+
+    return now
+
+
+def yolo_without_splits(shapes: Path, folder: Path) -> Path:
+    """One folder of images and one of labels."""
+    convert(shapes, folder / "split", "yolo", ["train"])
+    (folder / "labels").mkdir(parents=True)
+    (folder / "images").mkdir()
+    for kind in ("images", "labels"):
+        for file in (folder / "split" / kind / "train").iterdir():
+            shutil.move(file, folder / kind / file.name)
+    text = (folder / "split" / "data.yaml").read_text()
+    shutil.rmtree(folder / "split")
+    (folder / "data.yaml").write_text("train: images\n" + text[text.index("names:") :])
+    return folder
+
+
+def test_splits_that_exist_are_used(look: Look, shapes: Path) -> None:
+    data, said = look(shapes)
+    assert data.options == ["--data", str(shapes)] and (data.train_images, data.val_images) == (12, 3)
+    assert "train: 12 images up to 96 x 64 pixels" in said and "split " not in said
+
+
+@pytest.mark.parametrize("kind", ["yolo", "voc", "coco"])
+def test_a_split_is_held_out_from_every_format(look: Look, shapes: Path, tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "own"
+    if kind == "yolo":
+        yolo_without_splits(shapes, folder)
+    else:
+        convert(shapes, tmp_path / "yolo", "yolo", ["train"])
+        convert(tmp_path / "yolo", folder, kind, ["train"])
+    data, said = look(folder)
+    assert data.train_images + data.val_images == 12 and data.val_images == 2
+    assert "no val split: 2 of 12 images were held out" in said
+    train, val = (json.loads(Path(str(file)).read_text()) for file in (data.train_json, data.val_json))
+    names = [{row["file_name"] for row in part["images"]} for part in (train, val)]
+    assert not names[0] & names[1]
+    assert all((Path(str(data.images)) / name).is_file() for name in names[0] | names[1])
+    assert {row["image_id"] for row in val["annotations"]} <= {row["id"] for row in val["images"]}
+
+
+def test_the_digest_is_that_of_the_content(look: Look, shapes: Path, copy: Path) -> None:
+    same = look(copy)[0].digest
+    assert same == look(shapes)[0].digest
+    edit(copy, lambda content: content["annotations"][0].update(bbox=[1, 2, 30, 30]))
+    assert look(copy)[0].digest != same
+
+
+def edit(folder: Path, change: Callable[[dict], object], split: str = "train") -> None:
+    path = folder / "annotations" / f"instances_{split}2017.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_no_data(look: Look, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nowhere does not exist"):
+        look(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no annotations for the train split"):
+        look(tmp_path / "empty")
+
+
+def test_no_labels(look: Look, copy: Path) -> None:
+    edit(copy, lambda content: content["annotations"].clear())
+    with pytest.raises(ValueError, match=r"no image of the train split has a box: .*Label some images first"):
+        look(copy)
+
+
+def test_no_box_to_evaluate(look: Look, copy: Path) -> None:
+    edit(copy, lambda content: content["annotations"].clear(), "val")
+    with pytest.raises(ValueError, match="no image of the val split has a box, so nothing can be evaluated"):
+        look(copy)
+
+
+def test_validation_only(look: Look, copy: Path) -> None:
+    (copy / "annotations" / "instances_train2017.json").unlink()
+    with pytest.raises(ValueError, match="has no training split, only val: rename it to train"):
+        look(copy)
+
+
+def test_one_image(look: Look, shapes: Path, tmp_path: Path) -> None:
+    folder = yolo_without_splits(shapes, tmp_path / "one")
+    for kind in ("images", "labels"):
+        for file in sorted((folder / kind).iterdir())[1:]:
+            file.unlink()
+    with pytest.raises(ValueError, match="1 images of one source cannot be divided"):
+        look(folder)
+
+
+def test_an_error_in_the_data_stops_with_its_name(look: Look, copy: Path) -> None:
+    victim = min((copy / "train2017").iterdir())
+    victim.write_bytes(victim.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"ERROR.*train: .*\n.*errors in the data: 1, see above"):
+        look(copy)
+
+
+def test_images_that_nobody_labeled_are_counted(look: Look, copy: Path) -> None:
+    def unlabel(content: dict) -> None:
+        first = {row["id"] for row in content["images"][:6]}
+        content["annotations"] = [row for row in content["annotations"] if row["image_id"] not in first]
+
+    edit(copy, unlabel)
+    data, said = look(copy)
+    assert data.train_images == 6
+    assert "6 of 12 train images have no box: they are left out of the training" in said
+
+
+def test_many_findings_are_a_few_lines(look: Look, copy: Path) -> None:
+    Image.new("RGB", (8, 8)).save(copy / "train2017" / "unlisted.png")
+    edit(copy, lambda content: content["annotations"][0].update(bbox=[0, 0, 1, 1]))
+    _, said = look(copy)
+    assert "check     train: " in said and "image files that no annotation mentions: 1" in said
+    assert len(said.splitlines()) < 10
