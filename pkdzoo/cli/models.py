@@ -41,6 +41,8 @@ def list_run(args: argparse.Namespace) -> int:
     if not names:
         query = " ".join([*args.pattern, *(["--family", args.family] if args.family else [])])
         word = args.pattern[0].strip("*") if args.pattern else query
+        if not args.pretrained and list_detectors(args.pattern, pretrained=True, family=args.family):
+            raise ValueError(f"no detector is called {query!r}, but weights are: write --pretrained to list them")
         raise ValueError(f"no detector matches {query!r}. {did_you_mean(word, list_detectors())}")
     rows = [list_row(name) for name in names]
     if args.sort == "latency":

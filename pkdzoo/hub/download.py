@@ -110,8 +110,9 @@ def fetch_with_retries(url: str, target: Path) -> str:
         problem = str(getattr(error, "reason", error)) or type(error).__name__
     raise DownloadError(
         f"{url} could not be downloaded: {problem} ({attempts} {'attempt' if attempts == 1 else 'attempts'}). Download "
-        "it yourself and write pkdzoo.load_checkpoint(model, 'the file'), in a recipe init='the file', or set "
-        "PKDZOO_MIRROR"
+        "it yourself and write pkdzoo.load_checkpoint(model, 'the file') in Python, --checkpoint FILE on the command "
+        "line, in a recipe init='the file' for the student or distill.teacher_weights='the file' for the teacher; or "
+        "set PKDZOO_MIRROR"
     )
 
 

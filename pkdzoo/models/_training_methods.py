@@ -62,7 +62,7 @@ class TrainingMethods:
 
         Args:
             data: folder of labeled images in one of the layouts of docs/own_data.md, with the detector's classes.
-            split: ``train``, ``val`` or ``test``.
+            split: ``train``, ``val`` or ``test``. Without a validation split, ``val`` is what ``fit`` holds out.
             batch_size: images per forward pass; published numbers are measured with 1.
             workers: loader processes.
             cpu: evaluate on the CPU even if there is a GPU.
@@ -88,36 +88,41 @@ class TrainingMethods:
     def export(
         self,
         path: str | Path,
-        format: Literal["onnx", "torch"] | None = None,
-        what: Literal["features", "dense", "detections"] = "detections",
+        what: Literal["features", "dense", "detections"] | None = None,
+        size: int | tuple[int, int] | None = None,
         **options: Any,
     ) -> Path:
-        """Write this detector as a file that runs without pkdzoo.
+        """Write this detector as a file that runs without pkdzoo, in the format of the file's ending.
 
         Args:
-            path: of the file.
-            format: ``onnx`` or ``torch`` (a program of ``torch.export``); None follows the ending, .onnx or .pt2.
-            what: outputs of the file, see ``pkdzoo export --help``.
-            options: ``threshold``, ``nms_threshold``, ``max_detections``.
+            path: of the file: ``.onnx``, ``.xml`` (OpenVINO), ``.tflite`` (LiteRT) or ``.pt2`` (``torch.export``).
+            what: outputs of the file, see ``pkdzoo export --help``; None means ``detections`` (LiteRT: ``dense``).
+            size: one side or (height, width) in pixels, multiples of 32, of the only images that the file takes; None
+                leaves the size open. LiteRT needs it.
+            options: ``threshold``, ``nms_threshold``, ``max_detections``; for ONNX and OpenVINO ``half``, too.
 
         Returns:
             The file.
 
         Raises:
-            ValueError: for an ending of no format.
-            ImportError: without the packages of the extra ``export``.
+            ValueError: for an ending of no format, or what the format cannot do.
+            ImportError: without the packages of the extra ``export``, ``openvino`` or ``litert``.
 
         Example:
             >>> import pkdzoo
-            >>> pkdzoo.create_detector("retina_r10w16").export("mine.tflite")
+            >>> pkdzoo.create_detector("retina_r10w16").export("mine.engine")
             Traceback (most recent call last):
                 ...
-            ValueError: mine.tflite: write a file that ends with .onnx or .pt2, or format=
+            ValueError: mine.engine: write a file that ends with .onnx, .xml, .tflite or .pt2
         """
-        suffixes = {".onnx": "onnx", ".pt2": "torch"}
-        kind = format or suffixes.get(Path(path).suffix)
-        if kind not in suffixes.values():
-            raise ValueError(f"{path}: write a file that ends with .onnx or .pt2, or format=")
-        write = "export_onnx" if kind == "onnx" else "export_program"
-        call_by_name(f"pkdzoo.export:{write}", self, path, what, **options)
+        formats = {".onnx": "onnx", ".xml": "openvino", ".tflite": "litert", ".pt2": "program"}
+        kind = formats.get(Path(path).suffix)
+        if kind is None:
+            raise ValueError(f"{path}: write a file that ends with .onnx, .xml, .tflite or .pt2")
+        if kind == "litert" and size is None:
+            raise ValueError(f"{path}: LiteRT has no open sizes; write size=640 or size=(height, width)")
+        height, width = (size, size) if isinstance(size, int) else size or (0, 0)
+        fixed = call_by_name("pkdzoo.export:FixedSize", height, width) if size is not None else None
+        what = what or ("dense" if kind == "litert" else "detections")
+        call_by_name(f"pkdzoo.export:export_{kind}", self, path, what=what, fixed=fixed, **options)
         return Path(path)

@@ -22,11 +22,12 @@ from helpers.scripts import launch
 import pkdzoo
 from pkdzoo.data import make_shapes
 from pkdzoo.data.synthetic import CLASSES
+from pkdzoo.dataset_tools.convert import convert
 from pkdzoo.training import checkpoint
 from pkdzoo.training.own_data import timer
 from pkdzoo.training.own_data.arguments import DistillArguments
 from pkdzoo.training.own_data.distill import command_to_go_on
-from pkdzoo.training.own_data.plan import Plan
+from pkdzoo.training.own_data.plan import Plan, describe_trained
 from pkdzoo.training.own_data.recipe_text import recipe_file
 from pkdzoo.training.own_data.result import Run
 from pkdzoo.training.own_data.timing import Seconds
@@ -62,6 +63,29 @@ def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
         patch.setattr(timer, "measure", lambda *_: Seconds(4.0 if next(calls) <= 3 else 60.0, 0.0, 0.0))
         assert main([str(word) for word in words]) == 0
     return folder, out.getvalue()
+
+
+def test_the_folder_stands_for_the_distilled_student(finished, tmp_path, capsys) -> None:
+    folder, said = finished
+    own, student = (pkdzoo.create_detector(str(place)).state_dict() for place in (folder, folder / "distilled"))
+    assert all(torch.equal(value, student[key]) for key, value in own.items())
+    assert "The distilled student reaches AP" in said.splitlines()[-3]
+    (tmp_path / "distill.json").write_text((folder / "distill.json").read_text())
+    with pytest.raises(ValueError, match="has not begun to train its student: continue it with --resume"):
+        pkdzoo.create_detector(str(tmp_path))
+
+
+def test_a_teacher_that_was_trained_briefly_is_told(finished) -> None:
+    (teacher,) = (finished[0].parent / "teachers").iterdir()
+    epochs = json.loads((teacher / "recipe.json").read_text())["schedule"]["epochs"]
+    ap = json.loads((teacher / "metrics.json").read_text())["AP"]
+    said = f"used again from {teacher} ({epochs} epochs, AP {ap:.1f})."
+    assert describe_trained(teacher, None) == describe_trained(teacher, epochs)
+    assert describe_trained(teacher, epochs) == f"{said} To train it again, delete this folder"
+    assert describe_trained(teacher, 100 * epochs) == (
+        f"{said} It would be trained for {100 * epochs} epochs now. To train it again, delete this folder, which is "
+        "worth it"
+    )
 
 
 def test_what_was_chosen_is_printed(finished: tuple[Path, str]) -> None:
@@ -188,7 +212,7 @@ def test_the_teacher_is_reused_and_a_stop_says_how_to_go_on(capsys, finished, ph
     words = ("distill", "--data", photos, *TINY, "--output", folder, *SHORT, "--set", "distill.methods.pkd.weight=4")
     with happening(1, lambda: os.kill(os.getpid(), signal.SIGINT)):
         code, out, _ = run(capsys, *words)
-    assert f"trained already in {teacher}, and reused" in out
+    assert f"used again from {teacher} (" in out
     assert code == 130 and f"kept in {folder}: distilled begun. Go on with: pkdzoo distill --data {photos} " in out
     (line,) = [line for line in out.splitlines() if "Go on with" in line]
     code, out, err = run(capsys, *shlex.split(line.partition("Go on with: pkdzoo ")[2]), "--json")
@@ -304,8 +328,9 @@ def test_an_interruption_before_the_plan_leaves_nothing(capsys, photos, tmp_path
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pkdzoo.training.own_data.data.check", interrupted)
-    said = fails(capsys, "distill", "--data", photos, *TINY, "--output", tmp_path / "run", *SHORT, code=130)
-    assert said == "pkdzoo: interrupted\n" and not (tmp_path / "run").exists()
+    code, out, err = run(capsys, "distill", "--data", photos, *TINY, "--output", tmp_path / "run", *SHORT)
+    assert code == 130 and "nothing is trained yet, and the same command begins anew" in out
+    assert err == "pkdzoo: interrupted\n" and not (tmp_path / "run").exists()
 
 
 def test_a_plan_that_was_changed_by_hand_is_an_error(finished, tmp_path) -> None:
@@ -329,6 +354,20 @@ def test_a_detector_trains_evaluates_and_exports_itself(photos, tmp_path) -> Non
         model.fit(photos, output=tmp_path / "fit", cpu=True)
     with pytest.raises(TypeError, match="save_pretrained"):
         pkdzoo.distill(photos, model)
+
+
+def test_without_a_validation_split_what_fit_holds_out_is_evaluated(photos, tmp_path) -> None:
+    convert(photos, tmp_path / "undivided", "yolo")
+    shutil.rmtree(tmp_path / "undivided" / "images" / "val")
+    shutil.rmtree(tmp_path / "undivided" / "labels" / "val")
+    description = tmp_path / "undivided" / "data.yaml"
+    description.write_text("\n".join(x for x in description.read_text().splitlines() if not x.startswith("val")))
+    model = pkdzoo.create_detector("retina_r10w16", num_classes=2)
+    words = {"set": ["schedule.max_steps=1"], "cpu": True, "threads": 1}
+    metrics = model.fit(tmp_path / "undivided", output=tmp_path / "fit", **words).evaluate(description.parent, cpu=True)
+    saved = json.loads((tmp_path / "fit" / "metrics.json").read_text())
+    assert saved["AR100"] == pytest.approx(metrics["AR100"], abs=1e-6)
+    assert json.loads((tmp_path / "fit" / "run.json").read_text())["data"]
 
 
 @pytest.mark.slow

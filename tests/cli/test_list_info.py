@@ -42,6 +42,8 @@ class TestListAndInfo:
 
     def test_nothing_fits(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert "no detector matches 'retina_r51'. Did you mean" in fails(capsys, "list", "retina_r51")
+        said = fails(capsys, "list", "*bccd*")
+        assert "no detector is called '*bccd*', but weights are: write --pretrained to list them" in said
         assert "no family 'yolo'." in fails(capsys, "list", "--family", "yolo")
 
     def test_info(self, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,7 +61,10 @@ def add_distill_arguments(parser: argparse.ArgumentParser) -> None:
         "--student", required=True, metavar="NAME", help="a name from 'pkdzoo list', or the folder of a detector"
     )
     parser.add_argument(
-        "--teacher", metavar="NAME|FOLDER", help="larger detector, or one of your own (default: one of its family)"
+        "--teacher",
+        metavar="NAME|FOLDER",
+        help="a larger detector, one of your own, or of another library, e.g. torchvision:NAME (default: a larger one "
+        "of the student's family)",
     )
     parser.add_argument("--baseline", action="store_true", help="also train the student without a teacher, to compare")
     parser.add_argument("--time", metavar="30m", help="fit all training into this time")

@@ -146,7 +146,7 @@ def _held_out(folder: Path, train: SplitReport, target: Path, say: Say) -> OwnDa
     images = images.resolve()
     kept, held = (len(part["images"]) for part in parts.values())
     say(
-        f"split     no val split: {held} of {held + kept} images were held out, images of one source together; "
+        f"split     no val split: {held} of {held + kept} images were held out, copies of an image together; "
         f"written to {target / 'annotations'}"
     )
     for remark in remarks:

@@ -34,7 +34,7 @@ from pkdzoo.training.own_data.result import Run
 from pkdzoo.training.own_data.settings import Machine
 from pkdzoo.training.provenance import read_json_object
 from pkdzoo.training.recipe import Recipe
-from pkdzoo.training.report.page import REPORT, update_report
+from pkdzoo.training.report.page import REPORT, update_report, verdict_of
 from pkdzoo.utils.files import write_json
 from pkdzoo.utils.text import printable
 
@@ -119,6 +119,9 @@ def open_plan(args: DistillArguments, state: PartialState) -> Plan:
             f"{folder} could not be written: {error.strerror}. Nothing is trained yet: free some space, or choose "
             "another --output, and give the same command again"
         ) from error
+    except KeyboardInterrupt:
+        say("stopped while preparing: nothing is trained yet, and the same command begins anew")
+        raise
     say(f"recipe    {folder / 'recipe.py'}: edit it and train it by itself, its first lines say how")
     return plan
 
@@ -307,5 +310,6 @@ def finish(args: DistillArguments, runs: list[TrainedRun], seconds: float) -> No
     state = PartialState()
     if state.is_main_process:
         write_json(args.folder / "run.json", run_folder.about(state.num_processes))
-        say(f"report    {(args.folder / REPORT).resolve()}\ntook      {duration(seconds)}")
+        said = verdict_of(args.folder)
+        say(f"{said}\nreport    {(args.folder / REPORT).resolve()}\ntook      {duration(seconds)}".lstrip())
     state.destroy_process_group()

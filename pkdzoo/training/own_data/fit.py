@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from accelerate import Accelerator
 
 from pkdzoo.data import find_split
+from pkdzoo.data.formats.read import splits_of
 from pkdzoo.models._registry import find
 from pkdzoo.models.detector import Detector
 from pkdzoo.training import build, run_folder
@@ -70,11 +72,27 @@ def evaluate(model: Detector, data: str | Path, split: str, batch_size: int, wor
     """COCO's metrics of a detector; see ``Detector.evaluate``."""
     accelerator = Accelerator(cpu=cpu)
     device = next(model.parameters()).device
-    paths = find_split(Path(data), split)
-    dataset = build.val_dataset(paths, model.resize, model.label_names, False, model.letterbox)
-    loader = accelerator.prepare(build.val_loader(dataset, batch_size, workers))
-    model.to(accelerator.device)
-    try:
-        return evaluation.evaluate(model, loader, dataset, accelerator, thresholds=True)
-    finally:
-        model.to(device)
+    with TemporaryDirectory() as folder:
+        dataset = build.val_dataset(
+            split_of(Path(data), split, Path(folder)), model.resize, model.label_names, False, model.letterbox
+        )
+        loader = accelerator.prepare(build.val_loader(dataset, batch_size, workers))
+        model.to(accelerator.device)
+        try:
+            return evaluation.evaluate(model, loader, dataset, accelerator, thresholds=True)
+        finally:
+            model.to(device)
+
+
+def split_of(data: Path, split: str, folder: Path) -> tuple[Path, Path]:
+    """Annotation file and image folder of a split; without a validation split, what the training holds out.
+
+    Args:
+        data: the data set.
+        split: its name.
+        folder: takes the annotation file of a split that is held out.
+    """
+    if split != "val" or "val" in splits_of(data):
+        return find_split(data, split)
+    own = look_at(data, folder, say=lambda line: None)
+    return Path(str(own.val_json)), Path(str(own.images))

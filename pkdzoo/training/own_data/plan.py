@@ -14,7 +14,7 @@ import torch
 
 from pkdzoo.distill import list_methods
 from pkdzoo.distill.adapters import is_of_other_library
-from pkdzoo.hub.files import find_saved_folder
+from pkdzoo.hub.files import DISTILL_PLAN, find_saved_folder
 from pkdzoo.models._registry import find, folder_of
 from pkdzoo.training import build, checkpoint
 from pkdzoo.training.own_data import settings as choices
@@ -29,7 +29,7 @@ from pkdzoo.training.recipe import Distill, Recipe, override
 from pkdzoo.utils.files import write_json, write_text
 from pkdzoo.utils.suggest import did_you_mean
 
-PLAN = "distill.json"
+PLAN = DISTILL_PLAN
 LENGTH = ("schedule.epochs", "schedule.max_steps")  # fields that --time chooses
 
 
@@ -166,9 +166,9 @@ def make_plan(args: DistillArguments, machine: Machine, device: torch.device, sa
     names = (PLAIN, DISTILLED) if args.baseline else (DISTILLED,)
     jobs = [Job(name, student, choices.choose(data, student, machine), assignments=assignments) for name in names]
     place, taught = teacher_place(folder, teacher, data)
-    if taught and place is not None:
-        say(f"teacher   trained already in {place}, and reused")
     trains = Job(TEACHER, teacher, choices.choose(data, teacher, machine), assignments=assignments)
+    if taught and place is not None:
+        say(f"teacher   {describe_trained(place, None if seconds else trains.recipe().schedule.epochs)}")
     if place is not None and not taught:
         jobs.insert(0, trains)
     draft = Distill(str(teacher.init) if place is None else f"local-dir:{place / 'best'}", {args.method: {}})
@@ -188,6 +188,22 @@ def make_plan(args: DistillArguments, machine: Machine, device: torch.device, sa
     for line in choices.describe(plan.recipes[DISTILLED], data, machine):
         say(line)
     return plan
+
+
+def describe_trained(place: Path, epochs: int | None) -> str:
+    """How a teacher was trained that is used again.
+
+    Args:
+        place: folder of its run.
+        epochs: for which this data would train it now; None where a time limit decides.
+    """
+    own = Recipe.from_dict(read_json_object(place / "recipe.json")).schedule.epochs
+    ap = read_json_object(place / "metrics.json").get("AP") if (place / "metrics.json").is_file() else None
+    reached = "" if ap is None else f", AP {float(ap):.1f}"
+    short = f" It would be trained for {epochs} epochs now." if epochs is not None and own < epochs / 2 else ""
+    return f"used again from {place} ({own} epochs{reached}).{short} To train it again, delete this folder" + (
+        ", which is worth it" if short else ""
+    )
 
 
 def teacher_place(folder: Path, teacher: Start, data: OwnData) -> tuple[Path | None, bool]:

@@ -59,6 +59,18 @@ def update_report(folder: Path, light: bool) -> None:
         warnings.warn(f"the report of {folder} was not written: {type(error).__name__}: {error}", stacklevel=2)
 
 
+def verdict_of(folder: Path) -> str:
+    """The sentences at the top of the report of a run; empty, with a warning, where something goes wrong."""
+    try:
+        contenders = read_contenders([folder])
+        measured = measures.measure(contenders)
+        images = 0 if measured is None else len(measured.truth.image_ids)
+        return measures.verdict(contenders, None if measured is None else measures.difference(measured), images)
+    except Exception as error:
+        warnings.warn(f"no verdict on {folder}: {type(error).__name__}: {error}", stacklevel=2)
+        return ""
+
+
 def title_of(folders: Sequence[str | Path]) -> str:
     """The names of the folders."""
     return ", ".join(Path(folder).resolve().name for folder in folders)
