@@ -14,6 +14,7 @@ from pkdzoo.export.program import FixedSize
 from pkdzoo.export.sessions import ROOM, first_line, import_package
 from pkdzoo.models.detector import Detector
 from pkdzoo.utils.files import atomic_path
+from pkdzoo.utils.loggers import root_logger_kept
 
 
 def export_openvino(
@@ -77,7 +78,8 @@ def convert_onnx(graph: str | Path, path: str | Path, half: bool = False) -> Pat
     openvino: Any = import_package("openvino", "openvino")
     with tempfile.TemporaryDirectory() as folder:
         try:
-            converted = openvino.convert_model(graph)
+            with root_logger_kept():
+                converted = openvino.convert_model(graph)
         except Exception as error:  # it has several classes of its own, not all of them RuntimeErrors
             unknown = re.search(r"No conversion rule found for operations: (.+)", str(error))
             reason = f"it does not know {unknown[1].strip()}" if unknown else first_line(error)

@@ -24,3 +24,25 @@ def errors_only(name: str) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+@contextmanager
+def root_logger_kept() -> Iterator[None]:
+    """Put level, filters and handlers of the root logger back, which some libraries change and leave so after an error.
+
+    Example:
+        >>> import logging
+        >>> from pkdzoo.utils.loggers import root_logger_kept
+        >>> before = logging.getLogger().level
+        >>> with root_logger_kept():
+        ...     logging.getLogger().setLevel(logging.CRITICAL)
+        >>> logging.getLogger().level == before
+        True
+    """
+    root = logging.getLogger()
+    level, filters, handlers = root.level, list(root.filters), list(root.handlers)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters[:], root.handlers[:] = filters, handlers
