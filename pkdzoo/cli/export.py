@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pkdzoo.cli.common import NMS_HELP, Parser, Verb, add_detector, detector_from_args, note, positive_int, share, show
-from pkdzoo.cli.export_int8 import check_int8, int8_arguments, write_int8
+from pkdzoo.cli.export_int8 import check_int8, file_size, int8_arguments, write_int8
 
 if TYPE_CHECKING:
     from pkdzoo.export import What
@@ -72,13 +72,12 @@ def export_run(args: argparse.Namespace) -> int:
     content: dict[str, Any] = {"path": str(path), "format": args.format, "what": what}
     if args.int8:
         with tempfile.TemporaryDirectory() as folder:
-            plain = Path(folder) / "float32.onnx"
+            plain = Path(folder) / f"float32{suffix}"
             write(args, model, plain, what)
             content |= write_int8(args, plain, path)
     else:
         write(args, model, path, what)
-    weights = path.with_suffix(".bin")
-    size = path.stat().st_size + (weights.stat().st_size if args.format == "openvino" else 0)
+    size = file_size(path)
     content["bytes"] = size
     show(args, f"{path}  {size / 1e6:.1f} MB", content)
     return 0

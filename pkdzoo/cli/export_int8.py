@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pkdzoo.cli.common import Parser, note, positive_int
+from pkdzoo.utils.text import install_line
 
 if TYPE_CHECKING:
     from pkdzoo.data import CocoDataset
@@ -56,6 +58,7 @@ def check_int8(args: argparse.Namespace, what: str) -> None:
 
     Raises:
         ValueError: naming them, and for data without training or validation images.
+        ImportError: without the packages that the format needs.
     """
     if not args.int8:
         for name in ("data", "images", "max_drop"):
@@ -64,9 +67,14 @@ def check_int8(args: argparse.Namespace, what: str) -> None:
         return
     if args.data is None:
         raise ValueError("--int8 needs --data: a folder with training and validation images of the detector's classes")
-    if args.format != "onnx" or what != "detections" or args.half:
-        raise ValueError("--int8 is for ONNX files of detections: leave --format, --what, --no-nms and --half out")
+    if args.format not in ("onnx", "openvino") or what != "detections" or args.half:
+        raise ValueError(
+            "--int8 is for detections as onnx or openvino: leave another --format, --what, --no-nms and --half out"
+        )
     from pkdzoo.data import find_split
+
+    if args.format == "openvino" and importlib.util.find_spec("nncf") is None:
+        raise ImportError(f"--int8 as openvino needs nncf: {install_line('nncf')}")
 
     for split in ("train", "val"):
         find_split(args.data, split)
@@ -89,11 +97,11 @@ def write_int8(args: argparse.Namespace, plain: Path, path: Path) -> dict[str, A
     from accelerate import Accelerator
 
     from pkdzoo.data import find_split
-    from pkdzoo.export import ExportedDetector, quantize_onnx
+    from pkdzoo.export import ExportedDetector, quantize_onnx, quantize_openvino
     from pkdzoo.export.quantize import KEPT
     from pkdzoo.training import build
 
-    detector = ExportedDetector(plain)
+    detector, quantize = ExportedDetector(plain), quantize_openvino if plain.suffix == ".xml" else quantize_onnx
     shape = (detector.resize, detector.label_names, False, detector.letterbox, detector.canvas)
     train, val = (build.val_dataset(find_split(args.data, split), *shape) for split in ("train", "val"))
     count = args.images or IMAGES
@@ -105,12 +113,12 @@ def write_int8(args: argparse.Namespace, plain: Path, path: Path) -> dict[str, A
     limit, tried = MAX_DROP if args.max_drop is None else args.max_drop, []
     with tempfile.TemporaryDirectory() as folder:
         for kept, parts in KEPT.items():
-            quantized = quantize_onnx(plain, Path(folder) / "int8.onnx", spread(train, count), parts)
+            quantized = quantize(plain, Path(folder) / f"int8{plain.suffix}", spread(train, count), parts)
             after = measure(ExportedDetector(quantized), val, accelerator, quantized)
             note(f"int8, {PARTS[kept]}: {after}")
             if before.ap - after.ap <= limit:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                quantize_onnx(plain, path, spread(train, count), parts)
+                quantize(plain, path, spread(train, count), parts)
                 return {"layers": PARTS[kept], "float32": vars(before), "int8": vars(after)}
             tried.append(f"{PARTS[kept]} {after.ap - before.ap:+.1f}")
     raise ValueError(
@@ -137,4 +145,10 @@ def measure(detector: ExportedDetector, dataset: CocoDataset, accelerator: Any, 
     if ap is None:
         raise ValueError(f"{dataset.json_path} has no object of the detector's classes: AP cannot be measured")
     speed = time_images(detector, dataset, accelerator)
-    return Measured(ap, speed["ms_per_image"], path.stat().st_size / 1e6)
+    return Measured(ap, speed["ms_per_image"], file_size(path) / 1e6)
+
+
+def file_size(path: Path) -> int:
+    """Bytes of an exported file, with the weights that OpenVINO keeps beside it."""
+    weights = path.with_suffix(".bin")
+    return path.stat().st_size + (weights.stat().st_size if path.suffix == ".xml" else 0)

@@ -17,6 +17,7 @@ from pkdzoo.export.onnx_file import export_onnx
 from pkdzoo.export.openvino_file import export_openvino
 from pkdzoo.export.program import FixedSize, export_program, metadata_of, trace_graph
 from pkdzoo.export.quantize import quantize_onnx
+from pkdzoo.export.quantize_openvino import quantize_openvino
 
 __all__ = [
     "WHAT",
@@ -30,6 +31,7 @@ __all__ = [
     "export_program",
     "metadata_of",
     "quantize_onnx",
+    "quantize_openvino",
     "survivors",
     "trace_graph",
 ]

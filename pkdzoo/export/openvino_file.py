@@ -74,20 +74,34 @@ def convert_onnx(graph: str | Path, path: str | Path, half: bool = False) -> Pat
         ImportError: without the extra ``openvino``.
         ValueError: for an operation that the converter does not know; its message names it.
     """
-    path = Path(path)
+    openvino: Any = import_package("openvino", "openvino")
+    try:
+        with root_logger_kept():
+            converted = openvino.convert_model(graph)
+    except Exception as error:  # it has several classes of its own, not all of them RuntimeErrors
+        unknown = re.search(r"No conversion rule found for operations: (.+)", str(error))
+        reason = f"it does not know {unknown[1].strip()}" if unknown else first_line(error)
+        raise ValueError(f"OpenVINO's converter refuses the graph: {reason}; export it as onnx") from error
+    for key, value in read_properties(graph).items():
+        converted.set_rt_info(value, [ROOM, key])
+    return save_openvino(converted, Path(path), half)
+
+
+def save_openvino(model: Any, path: Path, half: bool) -> Path:
+    """Write an OpenVINO model as ``.xml`` with its weights in a ``.bin`` beside it; both are whole or not there.
+
+    Args:
+        model: an ``openvino.Model``.
+        path: the file to write; it ends in ``.xml``.
+        half: store the weights in float16.
+
+    Returns:
+        The path.
+    """
     openvino: Any = import_package("openvino", "openvino")
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            with root_logger_kept():
-                converted = openvino.convert_model(graph)
-        except Exception as error:  # it has several classes of its own, not all of them RuntimeErrors
-            unknown = re.search(r"No conversion rule found for operations: (.+)", str(error))
-            reason = f"it does not know {unknown[1].strip()}" if unknown else first_line(error)
-            raise ValueError(f"OpenVINO's converter refuses the graph: {reason}; export it as onnx") from error
-        for key, value in read_properties(graph).items():
-            converted.set_rt_info(value, [ROOM, key])
         new = Path(folder) / path.name
-        openvino.save_model(converted, new, compress_to_fp16=half)
+        openvino.save_model(model, new, compress_to_fp16=half)
         path.parent.mkdir(parents=True, exist_ok=True)
         for suffix in (".bin", ".xml"):  # the .xml last: it is the file that a reader opens
             with atomic_path(path.with_suffix(suffix)) as temporary:

@@ -51,7 +51,7 @@ def quantize_onnx(path: str | Path, output: str | Path, batches: Iterable[Batch]
         prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         quantization.quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
         file = onnx.load(prepared)
-        reader = _Reader(detector, batches)
+        reader = CalibrationReader(detector, batches)
         quantization.quantize_static(
             prepared,
             quantized,
@@ -74,7 +74,7 @@ def _is_kept(node: Any, keep: Sequence[str]) -> bool:
     return node.op_type in LAYERS and any(part in f"{name}." for name in node.input[1:] for part in keep)
 
 
-class _Reader:
+class CalibrationReader:
     """Gives a graph its inputs, batch by batch, as onnxruntime's ``CalibrationDataReader``."""
 
     def __init__(self, detector: ExportedDetector, batches: Iterable[Batch]) -> None:

@@ -13,7 +13,7 @@ from pkdzoo.utils.text import install_line
 
 SUFFIXES = (".onnx", ".xml")
 ROOM = "pkdzoo"  # of our metadata in an OpenVINO file
-KEYS = ("batch", "config", "label_names", "outputs", "resize")  # see pkdzoo.export.program
+KEYS = ("precision", "batch", "config", "label_names", "outputs", "resize")  # see pkdzoo.export.program
 
 
 class Session(Protocol):

@@ -13,11 +13,14 @@ import torch
 
 import pkdzoo
 from pkdzoo.cli import main
+from pkdzoo.cli.export_int8 import file_size
 from pkdzoo.data import make_shapes
-from pkdzoo.export import ExportedDetector, FixedSize, export_onnx, export_openvino
+from pkdzoo.export import ExportedDetector, FixedSize, export_onnx, export_openvino, quantize_openvino
 from pkdzoo.export.onnx_file import read_properties
 from pkdzoo.export.openvino_file import convert_onnx
 from pkdzoo.export.program import round_up
+from pkdzoo.export.quantize import KEPT
+from pkdzoo.structures import Batch
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -221,10 +224,14 @@ def test_arguments_that_exclude_each_other(words, message, capsys) -> None:
 
 
 @pytest.mark.slow
-def test_int8_is_measured_before_it_is_written(tmp_path, capsys) -> None:
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_int8_is_measured_before_it_is_written(kind, tmp_path, capsys) -> None:
+    if kind == "openvino":
+        pytest.importorskip("nncf")
     data = make_shapes(tmp_path / "data", train=24, val=24, size=(96, 128))
-    path = tmp_path / "int8.onnx"
+    path = tmp_path / f"int8{'.onnx' if kind == 'onnx' else '.xml'}"
     words = ["export", NAME, "--size", "160x128", "--int8", "--data", str(data), "--output", str(path), "--json"]
+    words += ["--format", kind]
     assert main([*words, "--max-drop", "-100"]) == 1 and not path.exists()
     assert "int8 loses more than -100 AP (all layers" in capsys.readouterr().err
     assert main([*words, "--images", "10"]) == 0
@@ -232,8 +239,23 @@ def test_int8_is_measured_before_it_is_written(tmp_path, capsys) -> None:
     content = json.loads(printed.out)
     assert "10 images measure the ranges of activations badly" in printed.err and content["layers"] == "all layers"
     assert content["float32"]["ap"] > 30 and content["int8"]["ap"] > content["float32"]["ap"] - 1
-    assert path.stat().st_size < 0.35 * 1e6 * content["float32"]["megabytes"]
-    assert read_properties(path)["precision"] == "int8" and ExportedDetector(path).canvas == (128, 160)
+    assert file_size(path) < 0.45 * 1e6 * content["float32"]["megabytes"]
+    detector = ExportedDetector(path)
+    assert detector.session.metadata["precision"] == "int8" and detector.canvas == (128, 160)
+
+
+@pytest.mark.slow
+def test_layers_that_openvino_keeps_in_float32(tmp_path) -> None:
+    openvino, _ = pytest.importorskip("openvino"), pytest.importorskip("nncf")
+    model = pkdzoo.create_detector(NAME, pretrained=True)
+    plain = export_openvino(model, tmp_path / "plain.xml", fixed=FixedSize(128, 160))
+    images = [Batch(torch.randint(0, 256, (1, 3, 128, 160)).float(), [(128, 160)]) for _ in range(3)]
+    level, counts = logging.getLogger().level, {}
+    for part, keep in KEPT.items():
+        graph = openvino.Core().read_model(quantize_openvino(plain, tmp_path / f"{part}.xml", images, keep))
+        counts[part] = sum(op.get_type_name() == "FakeQuantize" for op in graph.get_ops())
+    assert counts["none"] > counts["predictors"] > counts["head"] > 0
+    assert logging.getLogger().level == level
 
 
 @pytest.mark.parametrize(
@@ -242,7 +264,7 @@ def test_int8_is_measured_before_it_is_written(tmp_path, capsys) -> None:
         (["--int8"], "--int8 needs --data"),
         (["--int8", "--data", "no_such_folder"], "no_such_folder"),
         (["--images", "5"], "--images belongs to --int8"),
-        (["--int8", "--data", "x", "--half"], "leave --format, --what, --no-nms and --half out"),
+        (["--int8", "--data", "x", "--half"], "leave another --format, --what, --no-nms and --half out"),
     ],
 )
 def test_arguments_of_int8(words, message, capsys) -> None:
