@@ -12,7 +12,6 @@ from typing import Any
 from pkdzoo.evaluation.saved_detections import DETECTIONS, SavedDetections
 from pkdzoo.hub.files import find_saved_folder
 from pkdzoo.models._counting import count_costs
-from pkdzoo.models._factory import create_detector
 from pkdzoo.models._registry import folder_of
 from pkdzoo.models.detector import Detector
 from pkdzoo.training.compare import TEACHER_DETECTIONS
@@ -99,7 +98,7 @@ def _run(folder: Path, light: bool) -> Contender:
         return contender
     contender.detections = _detections(folder / DETECTIONS)
     with suppress(FileNotFoundError):  # before the first evaluation
-        add_costs(contender, create_detector(f"local-dir:{find_saved_folder(folder)}"))
+        add_costs(contender, open_detector(find_saved_folder(folder)))
     return contender
 
 
