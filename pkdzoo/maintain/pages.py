@@ -81,6 +81,12 @@ def speed_tables(root: Path) -> str:
     return text
 
 
+def short_deploy_table(root: Path) -> str:
+    """Latency of a few detectors, ours and others'."""
+    text: str = importlib.import_module("recipes.benchmarks.deploy_page").short_table()
+    return text
+
+
 def deploy_table(root: Path) -> str:
     """Latency of exported detectors, ours and others'."""
     text: str = importlib.import_module("recipes.benchmarks.deploy_page").table()
@@ -108,7 +114,7 @@ def references(root: Path) -> str:
 
 
 PAGES: Mapping[str, Mapping[str, Callable[[Path], str]]] = {
-    "README.md": {"results": chosen_table},
+    "README.md": {"results": chosen_table, "latency": short_deploy_table},
     "docs/deploy.md": {"latency": deploy_table, "parity": parity_table},
     "docs/methods.md": {"methods": methods_table},
     "docs/zoo.md": {"coco": coco_table, "package": package_table, "notes": notes_list},
