@@ -28,7 +28,7 @@ import torch
 from torch.utils.data import DataLoader
 from pkdzoo.data import CocoDataset
 from pkdzoo.data.image_io import read_image
-import pkdzoo.data.dataset as coco
+import pkdzoo.data.image_reader as reader
 
 def rollup(key, process="self"):
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
@@ -46,10 +46,10 @@ data = CocoDataset(file, images)
 found = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - busy, "peak": peak() - before}
 found |= {"images": len(data), "boxes": data.report.boxes, "polygons_kept": data.segments is not None}
 
-def read(path, size=None):  # one real image of twenty: decoding them all would be most of this test
+def read(path, size, at_least):  # one real image of twenty: decoding them all would be most of this test
     return read_image(sys.argv[3]) if int(path.stem) % 20 == 0 else torch.zeros(3, 480, 640, dtype=torch.uint8)
 
-coco.read_image = read
+reader.read_image = read
 loader = DataLoader(data, batch_size=8, num_workers=8, collate_fn=lambda items: len(items), prefetch_factor=2)
 alone = rollup("Pss")
 each = []
