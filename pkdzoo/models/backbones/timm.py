@@ -296,7 +296,7 @@ class TimmBackbone(Backbone):
         maps = self.network(x)
         if self.facts.tokens:
             height16, width16 = x.shape[-2] // 16, x.shape[-1] // 16
-            maps = [m.transpose(1, 2).contiguous().view(len(x), m.shape[-1], height16, width16) for m in maps]
+            maps = [m.transpose(1, 2).contiguous().view(x.shape[0], m.shape[-1], height16, width16) for m in maps]
         if self.facts.nhwc:
             maps = [level.permute(0, 3, 1, 2).contiguous() for level in maps]
         if self.pyramid is not None:
