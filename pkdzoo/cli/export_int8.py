@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pkdzoo.cli.common import Parser, note, positive_int
+from pkdzoo.utils.files import atomic_path
 from pkdzoo.utils.text import install_line
 
 if TYPE_CHECKING:
@@ -117,14 +119,21 @@ def write_int8(args: argparse.Namespace, plain: Path, path: Path) -> dict[str, A
             after = measure(ExportedDetector(quantized), val, accelerator, quantized)
             note(f"int8, {PARTS[kept]}: {after}")
             if before.ap - after.ap <= limit:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                quantize(plain, path, spread(train, count), parts)
+                copy_exported(quantized, path)
                 return {"layers": PARTS[kept], "float32": vars(before), "int8": vars(after)}
             tried.append(f"{PARTS[kept]} {after.ap - before.ap:+.1f}")
     raise ValueError(
         f"int8 loses more than {limit:g} AP ({'; '.join(tried)}), nothing is written: give more --images, a larger "
         "--max-drop, or a detector with batch norms that fold into its convolutions"
     )
+
+
+def copy_exported(source: Path, target: Path) -> None:
+    """Copy an exported file, and the weights that OpenVINO keeps beside it; both are whole or not there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".bin", ".xml") if source.suffix == ".xml" else (source.suffix,):
+        with atomic_path(target.with_suffix(suffix) if suffix == ".bin" else target) as temporary:
+            shutil.copyfile(source.with_suffix(suffix), temporary)
 
 
 def spread(dataset: CocoDataset, count: int) -> Iterator[Batch]:

@@ -63,12 +63,16 @@ def verdict_of(folder: Path) -> str:
     """The sentences at the top of the report of a run; empty, with a warning, where something goes wrong."""
     try:
         contenders = read_contenders([folder])
-        measured = measures.measure(contenders)
-        images = 0 if measured is None else len(measured.truth.image_ids)
-        return measures.verdict(contenders, None if measured is None else measures.difference(measured), images)
+        return _verdict(contenders, measures.measure(contenders))
     except Exception as error:
         warnings.warn(f"no verdict on {folder}: {type(error).__name__}: {error}", stacklevel=2)
         return ""
+
+
+def _verdict(contenders: Sequence[Contender], measured: Measured | None) -> str:
+    if measured is None:
+        return measures.verdict(contenders, None, 0)
+    return measures.verdict(contenders, measures.difference(measured), len(measured.truth.image_ids))
 
 
 def title_of(folders: Sequence[str | Path]) -> str:
@@ -87,9 +91,7 @@ def render(contenders: Sequence[Contender], title: str, pictures: bool = True) -
     measured = measures.measure(contenders)
     data: dict[str, Any] = {"classes": [], "gallery": []}
     parts = [_comparison(contenders)]
-    difference = None
     if measured is not None:
-        difference = measures.difference(measured)
         best = measures.best_f1(measured, measured.main[1])
         threshold = DEFAULT_THRESHOLD if best is None else float(best["threshold"])
         data["classes"] = [printable(name) for name in measured.truth.label_names]
@@ -103,9 +105,7 @@ def render(contenders: Sequence[Contender], title: str, pictures: bool = True) -
     else:
         parts += [_curves(contenders), _per_class(contenders, None)]
     parts += [_cost(contenders), _origin(contenders)]
-    images = 0 if measured is None else len(measured.truth.image_ids)
-    said = measures.verdict(contenders, difference, images)
-    return _document(title, said, _filter(data["classes"]), "".join(parts), data)
+    return _document(title, _verdict(contenders, measured), _filter(data["classes"]), "".join(parts), data)
 
 
 def _document(title: str, verdict: str, controls: str, body: str, data: Mapping[str, Any]) -> str:
