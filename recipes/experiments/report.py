@@ -25,13 +25,15 @@ from recipes.experiments.result_files import (
 
 COMPARED = ("plain", "mse", "pkd")  # variants of the short table and of the curves
 
-HEAD = """# Experiments: does distillation help?
+TITLE = """# Experiments: does distillation help?
+
+Differences of AP with their 95 % interval, over several seeds if not said otherwise.
+"""
+HEAD = """## How to read this page
 
 Results of [run.py](run.py). Below `results/` there is one file per run (a recipe with a seed): command, commits,
 versions, hardware, hashes of the data, the twelve COCO metrics, AP by epoch, and Pearson's r with the teacher's
 pyramid. This page is generated: `python recipes/experiments/run.py --report`.
-
-How to read it:
 
 - **Equal budgets.** A student and its plain student have the same images, batches, epochs and learning rate. They do
   not take the same time, because a step with a teacher takes longer (last table).
@@ -209,8 +211,11 @@ def page(results: Path) -> str:
     """The text of README.md."""
     runs = load(results)
     maps, costs = (measured(results.parent / name) for name in ("maps", "costs"))
-    parts = [HEAD, f"## In short\n\n{BEGIN}{short(runs)}\n{END}"]
-    parts.append("\n".join(["## The paper's claims", "", claims.HEAD, *claims.claim_rows(runs, maps, costs), ""]))
+    parts = ["\n".join([TITLE, claims.SUMMARY_HEAD, *claims.summary_rows(runs, maps, costs), ""])]
+    parts += [HEAD, f"## In short\n\n{BEGIN}{short(runs)}\n{END}"]
+    parts.append(
+        "\n".join(["## The comparisons behind the claims", "", claims.HEAD, *claims.claim_rows(runs, maps, costs), ""])
+    )
     for experiment in experiments(runs):
         of_experiment = [run for run in runs if run["experiment"] == experiment]
         description = f"{subject(results.parent / f'{experiment}.py')}\n\n{source(of_experiment)}".strip()
