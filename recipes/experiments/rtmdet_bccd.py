@@ -13,13 +13,11 @@ from typing import Any
 from pkdzoo.training import Data, Distill, Logging, Mix, Optim, Recipe, Schedule, Warmup
 
 EPOCHS = 60
+MIX = Mix((0.6, 1.6), mosaic=0.7, mixup=0.2, last_epochs=EPOCHS // 5)
 PLAIN = Recipe(
     "rtmdet_bccd_plain",
     "rtmdet_w12",
-    data=Data(
-        short=320, long=320, batch_size=8, eval_batch_size=8, workers=0,
-        mix=Mix((0.6, 1.6), mosaic=0.7, mixup=0.2, last_epochs=EPOCHS // 5),
-    ),
+    data=Data(short=320, long=320, batch_size=8, eval_batch_size=8, workers=0, mix=MIX),
     optim=Optim(
         "adamw", lr=0.004, base_batch_size=8, weight_decay=0.05, bias_decay_mult=0.0, norm_decay_mult=0.0,
         ema=0.995, ema_warmup=200,
@@ -31,7 +29,7 @@ TEACHER = replace(PLAIN, name="rtmdet_bccd_w24", model="rtmdet_tiny")
 TWICE = replace(
     PLAIN,
     name="rtmdet_bccd_plain_twice",
-    data=replace(PLAIN.data, mix=replace(PLAIN.data.mix, last_epochs=2 * EPOCHS // 5)),
+    data=replace(PLAIN.data, mix=replace(MIX, last_epochs=2 * EPOCHS // 5)),
     schedule=replace(PLAIN.schedule, epochs=2 * EPOCHS),
 )
 TEACHER_FOLDER = "local-dir:runs/experiments/rtmdet_bccd/w24-0/best"
