@@ -38,6 +38,8 @@ pyramid. This page is generated: `python recipes/experiments/run.py --report`.
 - **Equal budgets.** A student and its plain student have the same images, batches, epochs and learning rate. They do
   not take the same time, because a step with a teacher takes longer (last table).
 - **AP** is in percent, of the last epoch, on the validation images. **±** is the standard deviation over seeds.
+- **Hours** are those of processor time of the steps, without evaluations, mean of the seeds; empty where a run did not
+  measure them.
 - **"Minus plain"** is the mean difference to the plain student of the same seed, with its 95 % interval (Student's t).
 - **"Difference"** of a claim is the first number under "here" minus the second, over the seeds that both have. With
   four numbers, the difference of the last two is subtracted.
@@ -60,8 +62,8 @@ of their images is in this repository.
 def table(runs: Sequence[RunResult], experiment: str) -> str:
     """An experiment as Markdown: teachers, then students, ordered by their mean AP."""
     lines = [
-        "| | student, teacher, method | seeds | steps | AP | AP50 | AP75 | minus plain, same seeds | Pearson's r |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---|",
+        "| | student, teacher, method | seeds | steps | hours | AP | AP50 | AP75 | minus plain | Pearson's r |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     rows = [
         ("teacher", variants_of(runs, experiment, "teacher")),
@@ -80,10 +82,18 @@ def table(runs: Sequence[RunResult], experiment: str) -> str:
                 made_of(variants[variant]),
                 str(numbers[0].count),
                 steps,
+                cpu_hours(runs, experiment, variant),
             ]
             shown += [*map(spread, numbers), gain(runs, variants[variant]), similarity(runs, experiment, variant)]
             lines.append("| " + " | ".join(shown) + " |")
     return "\n".join(lines)
+
+
+def cpu_hours(runs: Sequence[RunResult], experiment: str, variant: str) -> str:
+    """Mean hours of processor time of a run; an empty text if they were not measured in every run."""
+    found = [run.get("cpu_hours") for run in runs if (run["experiment"], run["variant"]) == (experiment, variant)]
+    hours = [each for each in found if each is not None]
+    return f"{sum(hours) / len(hours):.2f}" if hours and len(hours) == len(found) else ""
 
 
 def gain(runs: Sequence[RunResult], run: RunResult) -> str:

@@ -81,7 +81,7 @@ def test_a_table_compares_with_the_plain_student_of_the_same_rate_and_budget() -
     long["recipe"]["schedule"] = {"epochs": 24}
     rows = {line.split("|")[1].strip(): line for line in report.table([*runs, long], "bccd").splitlines()[2:]}
     assert list(rows) == ["pkd_long", "pkd_fast", "plain_fast", "pkd", "plain"]
-    assert "| 2 | 624 | 12.5 ± 2.1 |" in rows["pkd"] and "| +1.5 [-4.9, +7.9] |" in rows["pkd"]
+    assert "| 2 | 624 |  | 12.5 ± 2.1 |" in rows["pkd"] and "| +1.5 [-4.9, +7.9] |" in rows["pkd"]
     assert "+3.0 (one seed)" in rows["pkd_fast"] and rows["plain"].count("[") == 0
     assert rows["pkd_long"].count("+") == 0, "there is no plain student of its budget"
     assert rows["pkd"].endswith("| 0.50, 0.25 |")
@@ -91,6 +91,12 @@ def test_a_table_compares_with_the_plain_student_of_the_same_rate_and_budget() -
         line.split("|")[1].strip(): line for line in report.table([*runs, other_rate, shorter], "bccd").splitlines()
     }
     assert "(one seed), with another learning rate |" in rows["mse"] and "+" not in rows["fgd"]
+
+
+def test_a_table_shows_the_processor_time_if_every_run_measured_it() -> None:
+    runs = [result("plain", s, 10.0, cpu_hours=hours) for s, hours in enumerate((0.25, 0.75))]
+    assert "| 2 | 624 | 0.50 |" in report.table(runs, "bccd")
+    assert "| 3 | 624 |  |" in report.table([*runs, result("plain", 2, 10.0, cpu_hours=None)], "bccd")
 
 
 def test_a_table_names_student_teacher_and_methods() -> None:
