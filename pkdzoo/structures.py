@@ -23,8 +23,6 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from pkdzoo.utils.text import counted
-
 IGNORE = -1  # label of a prior that is excluded from the loss
 
 T = TypeVar("T", bound="_Movable")
@@ -169,8 +167,7 @@ class Instances(_Movable):
             self.boxes = self.boxes.float()
         if self.labels.shape != self.boxes.shape[:1]:
             raise ValueError(
-                f"{counted(len(self.boxes), 'box')} but labels of shape {tuple(self.labels.shape)}: give "
-                "one label per box"
+                f"boxes: {len(self.boxes)}, labels of shape {tuple(self.labels.shape)}; give one label per box"
             )
 
     def __len__(self) -> int:
@@ -219,7 +216,7 @@ class Batch(_Movable):
         count, _, height, width = self.images.shape
         for name, rows in (("sizes", self.sizes), ("instances", self.instances), ("meta", self.meta)):
             if rows is not None and len(rows) != count:
-                raise ValueError(f"{counted(count, 'image')} but {len(rows)} {name}")
+                raise ValueError(f"images: {count}, {name}: {len(rows)}; give one per image")
         for h, w in self.sizes:
             if not (0 < h <= height and 0 < w <= width):
                 raise ValueError(
@@ -257,7 +254,7 @@ class FeaturePyramid(_Movable):
 
     def __post_init__(self) -> None:
         if len(self.levels) != len(self.strides):
-            raise ValueError(f"{counted(len(self.levels), 'level')} but {counted(len(self.strides), 'stride')}")
+            raise ValueError(f"levels: {len(self.levels)}, strides: {len(self.strides)}; give one stride per level")
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
