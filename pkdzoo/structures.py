@@ -63,6 +63,11 @@ class PixelNorm:
         mean: one value per channel, in ``channel_order``.
         std: one value per channel, in ``channel_order``.
         channel_order: channel order of the network's input. Batches always hold RGB; a detector converts them.
+
+    Example:
+        >>> from pkdzoo.structures import PixelNorm
+        >>> PixelNorm(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0), channel_order="bgr").channel_order
+        'bgr'
     """
 
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
@@ -125,6 +130,11 @@ class PostProcess:
             suppression (NMS).
         nms_threshold: IoU above which the lower-scoring of two boxes of one class is dropped, 0..1.
         max_detections: maximum number of detections per image.
+
+    Example:
+        >>> import pkdzoo
+        >>> pkdzoo.create_detector("retina_r10w16").postprocess_config
+        PostProcess(score_threshold=0.05, pre_nms_top_k=1000, nms_threshold=0.5, max_detections=100)
     """
 
     score_threshold: float = 0.05

@@ -48,6 +48,12 @@ def export_openvino(
     Raises:
         ImportError: without the extra ``openvino``.
         ValueError: for another suffix, or if this kind of detector does not have ``what``.
+
+    Example:
+        >>> import pkdzoo
+        >>> from pkdzoo.export import export_openvino
+        >>> model = pkdzoo.create_detector("fcos_r18w24", pretrained=True)
+        >>> path = export_openvino(model, "detector.xml")  # doctest: +SKIP
     """
     path = Path(path)
     if path.suffix != ".xml":

@@ -27,6 +27,12 @@ class Weights:
         launch: the training command, if the recipe alone does not determine it.
         direct: False if the link can only be opened in a browser.
         note: a remark, e.g. where sources disagree.
+
+    Example:
+        >>> import pkdzoo
+        >>> weights = pkdzoo.get_weights("retina_r50.coco_2x")
+        >>> weights.metrics["AP"], weights.license
+        (37.4, 'Apache-2.0')
     """
 
     tag: str
