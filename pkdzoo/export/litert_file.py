@@ -64,8 +64,8 @@ def export_litert(model: Detector, path: str | Path, fixed: FixedSize, what: Wha
         >>> path = export_litert(model, "detector.tflite", FixedSize(640, 640))  # doctest: +SKIP
     """
     check_litert(what)
+    graph, metadata = graph_of(model, what, None, None, None, fixed)  # before the import: it may refuse the detector
     litert = import_package("litert_torch", "litert")
-    graph, metadata = graph_of(model, what, None, None, None, fixed)
     images = torch.zeros(fixed.batch, 3, fixed.height, fixed.width, dtype=torch.uint8)
     sizes = torch.tensor([[fixed.height, fixed.width]] * fixed.batch, dtype=torch.int32)
     try:

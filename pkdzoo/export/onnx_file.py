@@ -74,10 +74,10 @@ def export_onnx(
         >>> path = export_onnx(model, "detector.onnx")  # doctest: +SKIP
         >>> result = ExportedDetector(path).predict("street.jpg")  # doctest: +SKIP
     """
+    graph, metadata = graph_of(model, what, threshold, nms_threshold, max_detections, fixed)  # first: it may refuse
     check_onnx()
     import onnx
 
-    graph, metadata = graph_of(model, what, threshold, nms_threshold, max_detections, fixed)
     file = translate(graph, fixed)
     if half:
         halve(file)
