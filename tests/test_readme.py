@@ -104,6 +104,13 @@ def test_the_readme_names_every_family_and_method() -> None:
     assert named >= families | set(pkdzoo.list_methods())
 
 
+def test_the_weights_that_need_no_network_are_named() -> None:
+    packaged = [name for name in pkdzoo.list_detectors(pretrained=True) if pkdzoo.get_weights(name).file]
+    for page in (README, ROOT / "docs" / "hub.md"):
+        text = page.read_text()
+        assert packaged and all(f"`{name}`" in text for name in packaged)
+
+
 def test_measured_numbers_of_the_readme_stand_in_the_table() -> None:
     rows = [line for line in pages.experiments_table(ROOT).splitlines() if ": pkd (" in line]
     gains = [re.search(r"\+([\d.]+) \[\+([\d.]+), \+([\d.]+)\] \|$", row) for row in rows]

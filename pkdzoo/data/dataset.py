@@ -37,6 +37,7 @@ from pkdzoo.data.locate import find_split
 from pkdzoo.data.segmentations import INVALID
 from pkdzoo.data.transforms import Sample, Transform, with_image
 from pkdzoo.structures import Instances
+from pkdzoo.utils.text import counted
 
 MAX_UNREADABLE = 0.01  # share of the images that training may skip
 
@@ -284,7 +285,9 @@ class CocoDataset(Dataset[Sample]):
         if not self.image_dir.is_dir():
             raise ValueError(f"{self.image_dir} is not a folder: it should hold the images of {self.json_path}")
         if next(self.image_dir.iterdir(), None) is None:
-            raise ValueError(f"{self.image_dir} is empty: it should hold the {len(self)} images of {self.json_path}")
+            raise ValueError(
+                f"{self.image_dir} is empty: it should hold the {counted(len(self), 'image')} of {self.json_path}"
+            )
         listed: dict[Path, set[str]] = {}
         missing = []
         for index in range(len(self)):

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from pkdzoo.utils.text import counted
+
 
 class AspectBatchSampler(Sampler[list[int]]):
     """Batch sampler grouped by aspect ratio.
@@ -56,7 +58,8 @@ class AspectBatchSampler(Sampler[list[int]]):
             raise ValueError(f"batch_size={batch_size}: a batch has at least one image")
         if len(self) == 0:
             raise ValueError(
-                f"{len(self.groups)} images make no full batch of {batch_size}: lower batch_size, or drop_last=False"
+                f"{counted(len(self.groups), 'image makes', 'images make')} no full batch of "
+                f"{batch_size}: lower batch_size, or drop_last=False"
             )
 
     def set_epoch(self, epoch: int) -> None:

@@ -17,6 +17,7 @@ from pkdzoo.models.dense import DenseDetector
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Depth, Trace
 from pkdzoo.structures import Batch
+from pkdzoo.utils.text import counted
 
 T = TypeVar("T")
 
@@ -196,7 +197,8 @@ def require_same_classes(student: Detector, teacher: Detector, method: str) -> N
     """Refuse a teacher whose classes are not the student's, for methods that compare class predictions."""
     if student.num_classes != teacher.num_classes:
         raise ValueError(
-            f"{method} compares class predictions: the student has {student.num_classes} classes and the teacher "
+            f"{method} compares class predictions: the student has "
+            f"{counted(student.num_classes, 'class')} and the teacher "
             f"{teacher.num_classes}. Take a teacher of the same classes, or a method of features alone (pkd)"
         )
     names, teacher_names = student.label_names, teacher.label_names

@@ -15,6 +15,7 @@ from pkdzoo.models._checks import check_instances
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Depth, Trace
 from pkdzoo.structures import Batch, FeaturePyramid, Instances, PixelNorm
+from pkdzoo.utils.text import counted
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -82,7 +83,10 @@ class ModuleStudent(Detector):
         """
         if label_names is not None:
             if len(label_names) != self.num_classes:
-                raise ValueError(f"{len(label_names)} class names for {self.num_classes} classes: write one per class")
+                raise ValueError(
+                    f"{counted(len(label_names), 'class name')} for "
+                    f"{counted(self.num_classes, 'class')}: write one per class"
+                )
             self.label_names = tuple(label_names)
         return self
 

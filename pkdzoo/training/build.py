@@ -39,6 +39,7 @@ from pkdzoo.structures import Batch, Letterbox
 from pkdzoo.training.recipe import Data, Distill, Recipe
 from pkdzoo.training.signals import LoaderSignals, loader_context
 from pkdzoo.training.task import SupervisedTask
+from pkdzoo.utils.text import counted
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,8 @@ def batch_per_process(recipe: Recipe, processes: int) -> int:
     parts = processes * recipe.optim.accumulate
     if recipe.data.batch_size % parts:
         raise ValueError(
-            f"a batch of {recipe.data.batch_size} cannot be divided by {processes} processes x "
-            f"{recipe.optim.accumulate} accumulated passes: write e.g. --set data.batch_size="
+            f"a batch of {recipe.data.batch_size} cannot be divided by {counted(processes, 'process')} x "
+            f"{counted(recipe.optim.accumulate, 'accumulated pass')}: write e.g. --set data.batch_size="
             f"{-(-recipe.data.batch_size // parts) * parts}"
         )
     return recipe.data.batch_size // parts
@@ -225,7 +226,7 @@ def build_student(recipe: Recipe, label_names: Sequence[str]) -> Detector:
     num_classes = recipe.model_args.get("num_classes", len(label_names))
     if num_classes != len(label_names):
         raise ValueError(
-            f"model_args.num_classes={num_classes}, but the data has {len(label_names)} classes "
+            f"model_args.num_classes={num_classes}, but the data has {counted(len(label_names), 'class')} "
             f"({', '.join(label_names[:10])}): leave it out; it is read from the annotation file"
         )
     torch.manual_seed(recipe.seed)  # random weights depend on the recipe alone

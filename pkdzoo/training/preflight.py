@@ -27,6 +27,7 @@ from pkdzoo.training.cost_estimate import estimate_cost, estimate_memory, reside
 from pkdzoo.training.evaluate import evaluate
 from pkdzoo.training.optim import planned_steps
 from pkdzoo.training.recipe import Data, Recipe
+from pkdzoo.utils.text import counted
 
 LOADER_BYTES = 40e6  # measured: what a loader process holds of its own, besides the batches that it prepares
 LOADER_BATCHES = 3  # two that wait and one in work
@@ -199,7 +200,7 @@ def _describe_steps(report: Report, recipe: Recipe, processes: int, steps_per_ep
     )
     steps = planned_steps(recipe.schedule, steps_per_epoch)
     epochs = math.ceil(steps / steps_per_epoch)
-    report.lines.append(f"steps     {steps} = {epochs} epochs of {steps_per_epoch}")
+    report.lines.append(f"steps     {steps} = {counted(epochs, 'epoch')} of {steps_per_epoch}")
     if batch != optim.base_batch_size and not optim.scale_lr:
         report.warnings.append(
             f"the learning rate {optim.lr:g} was published for a batch of {optim.base_batch_size}, this run has "
@@ -216,9 +217,9 @@ def warn_of_frozen_random_layers(report: Report, student: Detector) -> None:
     fixed = any(has_fixed_statistics(layer) for layer in backbone.modules())
     norm = "bn" if isinstance(backbone, TimmBackbone) else "gn"
     if frozen or fixed:
-        what = f"{len(frozen)} frozen tensors" if frozen else "the fixed batch norm statistics"
+        what = counted(len(frozen), "frozen tensor") if frozen else "the fixed batch norm statistics"
         report.warnings.append(
-            f"{what} of the backbone were never loaded: random layers that are not trained. "
+            f"weights for {what} of the backbone were never loaded: random layers that are not trained. "
             f"Set init, or train from scratch with --set model_args.norm={norm} --set model_args.frozen_stages=0"
         )
 
@@ -249,7 +250,11 @@ def _describe_costs(
     parts = ", ".join(f"{name} {_bytes(value)}" for name, value in asdict(memory).items() if value)
     report.lines.append(
         f"memory    about {_bytes(memory.total)} per process: {parts} for {shape} (counted on small images and scaled)"
-        + (f"; {workers} loader processes take about {_bytes(loader)} more each" if workers else "")
+        + (
+            f"; {counted(workers, 'loader process takes', 'loader processes take')} about {_bytes(loader)} more each"
+            if workers
+            else ""
+        )
         + ("; CUDA's context takes 0.5 to 1 GB of the GPU more" if device.type == "cuda" else "")
     )
     free = free_memory(device)
@@ -317,10 +322,11 @@ def check_teacher(
     published = get_weights(name).metrics.get("AP") if is_detector(name) else None
     if not ap:
         raise ValueError(
-            f"--check-teacher: {name} detects nothing in {len(part)} images (AP {ap}): check its weights and "
+            f"--check-teacher: {name} detects nothing in {counted(len(part), 'image')} (AP {ap}): check "
+            "its weights and "
             "that the images are of its classes, or leave --check-teacher out"
         )
-    line = f"teacher   AP {ap:.1f} on {len(part)} images"
+    line = f"teacher   AP {ap:.1f} on {counted(len(part), 'image')}"
     if published is None:
         return line
     warning = "; less than half of it: are these the right images, and enough of them?" if ap < published / 2 else ""

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from pkdzoo.training.fields import UnknownField
+from pkdzoo.training.published_files import published_files
 from pkdzoo.training.recipe import Recipe, override
 from pkdzoo.utils.suggest import did_you_mean
-
-NO_RECIPES = ("benchmarks", "experiments")  # folders of other programs, as in setup.py
 
 
 def load_recipe(source: str | Path, assignments: Iterable[str] = ()) -> Recipe:
@@ -110,14 +109,6 @@ def read_recipe_file(path: Path) -> list[Recipe]:
     if not recipes or not all(isinstance(recipe, Recipe) for recipe in recipes):
         raise ValueError(f"{path} defines no RECIPE (one pkdzoo.training.Recipe) and no RECIPES (several)")
     return recipes
-
-
-def published_files() -> dict[str, Path]:
-    """The files of the published recipes by name, without ``.py``; in a clone, those below ``recipes/``."""
-    package = Path(__file__).parents[1]
-    folder = next((path for path in (package / "recipes", package.parent / "recipes") if path.is_dir()), package)
-    files = [folder / "demo.py", *sorted(folder.glob("*/*.py"))]
-    return {file.stem: file for file in files if file.parent.name not in NO_RECIPES and file.is_file()}
 
 
 def find_published(name: str) -> tuple[Path, str | None]:

@@ -21,6 +21,7 @@ from pkdzoo.training import checkpoint
 from pkdzoo.training.provenance import read_json_object
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.utils.files import sha256_of_bytes
+from pkdzoo.utils.text import counted
 
 IDENTITY = ("name", "model", "model_args", "distill")  # another run altogether
 FIXED = {
@@ -237,7 +238,8 @@ def describe_start(path: Path, epoch: int, step: int, steps: int) -> str:
     if step < steps:
         return f"resumed from {path}: epoch {epoch}, step {step} of {steps}"
     return (
-        f"resumed from {path}, which has {step} steps; the schedule ends after {steps}: nothing is left to train. "
+        f"resumed from {path}, which has {counted(step, 'step')}; the schedule ends after {steps}: "
+        "nothing is left to train. "
         "Raise schedule.epochs or schedule.max_steps to train on"
     )
 

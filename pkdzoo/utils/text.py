@@ -21,6 +21,22 @@ def quote_some(values: Iterable[Any], limit: int = 8) -> str:
     return shown + (f" and {len(listed) - limit} more" if len(listed) > limit else "")
 
 
+def counted(count: int, one: str, more: str = "") -> str:
+    """A number and what it counts, in the singular or the plural.
+
+    Args:
+        count: any number from 0 up.
+        one: the word, or the beginning of a sentence, for 1.
+        more: the same for other numbers; empty where English adds "s", or "es" after s, x, ch and sh.
+
+    Example:
+        >>> from pkdzoo.utils.text import counted
+        >>> counted(1, "epoch"), counted(0, "box"), counted(2, "image has", "images have")
+        ('1 epoch', '0 boxes', '2 images have')
+    """
+    return f"{count} {one if count == 1 else more or one + ('es' if one.endswith(('s', 'x', 'ch', 'sh')) else 's')}"
+
+
 def printable(text: str, keep: str = "") -> str:
     r"""Text for a terminal: every character that does not show itself is written as ``\uXXXX``, as in JSON.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 import pkdzoo
 from pkdzoo.distill.adapters.students import saved_student, student_of_library
-from pkdzoo.export import export_onnx
+from pkdzoo.export import FixedSize, export_litert, export_onnx, export_openvino
 
 BUILD = torchvision.models.detection
 CLASSES = ("a", "b", "c")
@@ -103,7 +104,9 @@ def test_a_forward_that_returns_something_else_is_refused(broken: Any, says: str
         pkdzoo.Student(Net(), broken)
 
 
-def test_what_a_student_lacks_is_said() -> None:
+def test_what_a_student_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("onnx", "openvino", "litert_torch"):  # is not asked for where the file could not be written anyway
+        monkeypatch.setitem(sys.modules, package, None)
     student = pkdzoo.Student(Net(), forward, num_classes=3)
     with pytest.raises(ValueError, match="gives no detections"):
         student.detect(tiny_batch())
@@ -114,6 +117,10 @@ def test_what_a_student_lacks_is_said() -> None:
     for what in ("features", "detections"):
         with pytest.raises(ValueError, match="Net belongs to another library: export it as that library does"):
             export_onnx(student, "anywhere.onnx", what=what)
+        with pytest.raises(ValueError, match="Net belongs to another library: export it as that library does"):
+            export_openvino(student, "anywhere.xml", what=what)
+    with pytest.raises(ValueError, match="Net belongs to another library: export it as that library does"):
+        export_litert(student, "anywhere.tflite", FixedSize(64, 64), "features")
     assert not Path("anywhere.onnx").exists()
     with torch.device("meta"):
         ssd = BUILD.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)

@@ -28,6 +28,7 @@ from pkdzoo.training.provenance import read_json_object
 from pkdzoo.training.recipe import Distill, Recipe, override
 from pkdzoo.utils.files import write_json, write_text
 from pkdzoo.utils.suggest import did_you_mean
+from pkdzoo.utils.text import counted
 
 PLAN = DISTILL_PLAN
 LENGTH = ("schedule.epochs", "schedule.max_steps")  # fields that --time chooses
@@ -200,9 +201,12 @@ def describe_trained(place: Path, epochs: int | None) -> str:
     own = Recipe.from_dict(read_json_object(place / "recipe.json")).schedule.epochs
     ap = read_json_object(place / "metrics.json").get("AP") if (place / "metrics.json").is_file() else None
     reached = "" if ap is None else f", AP {float(ap):.1f}"
-    short = f" It would be trained for {epochs} epochs now." if epochs is not None and own < epochs / 2 else ""
-    return f"used again from {place} ({own} epochs{reached}).{short} To train it again, delete this folder" + (
-        ", which is worth it" if short else ""
+    short = (
+        f" It would be trained for {counted(epochs, 'epoch')} now." if epochs is not None and own < epochs / 2 else ""
+    )
+    return (
+        f"used again from {place} ({counted(own, 'epoch')}{reached}).{short} To train it again, delete this folder"
+        + (", which is worth it" if short else "")
     )
 
 
