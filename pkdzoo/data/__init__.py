@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         resize_keep_ratio,
         train_transform,
     )
+    from pkdzoo.data.unlabeled import UnlabeledImages
 
 __all__ = [
     "AspectBatchSampler",
@@ -43,6 +44,7 @@ __all__ = [
     "Resize",
     "Sample",
     "TooManyUnreadable",
+    "UnlabeledImages",
     "UnreadableImage",
     "check_headers",
     "collate",
@@ -70,6 +72,7 @@ if not TYPE_CHECKING:  # a type checker would take every name of the package for
             "Resize": "pkdzoo.data.transforms",
             "Sample": "pkdzoo.data.transforms",
             "TooManyUnreadable": "pkdzoo.data.image_dataset",
+            "UnlabeledImages": "pkdzoo.data.unlabeled",
             "UnreadableImage": "pkdzoo.data.image_files",
             "check_headers": "pkdzoo.data.headers",
             "collate": "pkdzoo.data.batching",

@@ -319,6 +319,8 @@ def without_local_paths(recipe: Mapping[str, Any], card: Card) -> dict[str, Any]
         distill["teacher"] = public_name(distill["teacher"])
     if folder_of(str(distill.get("teacher", ""))) is not None and card.pair is not None:
         distill["teacher"] = f"local-dir:{card.pair.teacher}"
+    if distill.get("unlabeled"):
+        distill["unlabeled"]["folder"] = re.split(r"[/\\]", distill["unlabeled"]["folder"].rstrip("/\\"))[-1]
     for part, key in ((content, "init"), (distill, "teacher_weights")):
         source = str(part.get(key) or "")
         if source and not source.startswith("hf-hub:") and not is_detector(source):
