@@ -118,8 +118,8 @@ class Distiller(Task):
         names = [name for name, method in self._named() if method.takes_unlabeled]
         if not names:
             raise ValueError(
-                f"unlabeled images need a method that compares feature maps alone, and {', '.join(self.methods)} needs "
-                'boxes or heads: write pkd beside it, {"pkd": {}}, or leave the unlabeled images out'
+                "unlabeled images need a method that compares feature maps alone, without boxes or heads, and there is "
+                f'only {", ".join(self.methods)}: write pkd beside it, {{"pkd": {{}}}}, or leave the unlabeled images out'
             )
         if not self.student.has_features_alone:
             raise ValueError(
