@@ -119,7 +119,7 @@ class Distiller(Task):
         if not names:
             raise ValueError(
                 "unlabeled images need a method that compares feature maps alone, without boxes or heads, and there is "
-                f'only {", ".join(self.methods)}: write pkd beside it, {{"pkd": {{}}}}, or leave the unlabeled images out'
+                f'only {", ".join(self.methods)}: write pkd beside it, {{"pkd": {{}}}}, or leave the images out'
             )
         if not self.student.has_features_alone:
             raise ValueError(

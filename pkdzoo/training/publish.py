@@ -287,6 +287,8 @@ def card_of_run(
         plain = Distilled(recipe.model, facts["teacher"], tuple(recipe.distill.methods))
         more["pair"] = compared(run, recipe, facts["teacher"]) or plain
         about |= {key: value for key, value in facts.items() if key != "teacher"}
+        more_images = (read_json_object(run / "run.json").get("data") or {}).get("unlabeled_images")
+        about |= {} if more_images is None else {"unlabeled_images": more_images}
     # With --data, a run learns from other images than its recipe would generate; their class names differ.
     generated = recipe.data.generate is not None and set(model.label_names) <= set(SHAPES_NAMES)
     known = SHAPES if data is None and generated else data

@@ -62,7 +62,10 @@ class TestLabel:
         code, out, err = run(capsys, *start)
         assert (code, err) == (0, "") and out.startswith(f"{file}: ") and "in 3 images" in out
         content = json.loads(file.read_text())
-        assert {key: content["info"][key] for key in ("model", "threshold")} == {"model": "fcos_r18w24", "threshold": 0.2}
+        assert {key: content["info"][key] for key in ("model", "threshold")} == {
+            "model": "fcos_r18w24",
+            "threshold": 0.2,
+        }
         assert [image["file_name"][:4] for image in content["images"]] == ["sub/"] * 3
         scores = [row["score"] for row in content["annotations"]]
         assert scores and min(scores) >= 0.2
@@ -78,7 +81,17 @@ class TestLabel:
         victim = min((own / "images" / "sub").iterdir())
         victim.write_bytes(b"no image")
         file = own / "labels.json"
-        start = ("data", "label", own / "images", "--model", "fcos_r18w24", "--classes", "star,moon", "--threshold", 0.05)
+        start = (
+            "data",
+            "label",
+            own / "images",
+            "--model",
+            "fcos_r18w24",
+            "--classes",
+            "star,moon",
+            "--threshold",
+            0.05,
+        )
         code, out, err = run(capsys, *start, "--output", file, "--json")
         assert code == 1 and str(victim) in err
         assert json.loads(out)["images"] == len(json.loads(file.read_text())["images"]) == 2

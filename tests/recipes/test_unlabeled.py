@@ -13,8 +13,11 @@ from helpers.processes import Run
 from helpers.scripts import assert_same_run, log_lines
 
 from pkdzoo.data import make_shapes
-from pkdzoo.training import checkpoint
+from pkdzoo.hub.card import Card, DataSet
+from pkdzoo.training import Distill, Recipe, Unlabeled, checkpoint
+from pkdzoo.training.publish import without_local_paths
 
+CARD = Card("mine", "retina_r50", "Apache-2.0", ("cell",), DataSet("cells"))
 TAUGHT = """
 from dataclasses import replace
 TEACHER = Distill("fcos_r10w16", {"pkd": {}, "fgd": {}}, teacher_args={"num_classes": 6}, teacher_weights="random")
@@ -115,6 +118,13 @@ def test_folders_and_recipes_that_cannot_be_used(refusal, taught, recipe_text, p
     said = refusal("--unlabeled", photos)
     assert "unlabeled images are for a distillation, and tiny has none: write distill=Distill(TEACHER" in said
     assert not (tmp_path / "refused").exists()
+
+
+def test_a_published_recipe_names_the_folder_without_its_path() -> None:
+    for folder in ("/home/me/photos/", "C:\\me\\photos", "photos"):
+        distill = Distill("retina_r101.coco_2x", unlabeled=Unlabeled(folder, ratio=2.0))
+        content = without_local_paths(Recipe("mine", "retina_r50", distill=distill).to_dict(), CARD)
+        assert content["distill"]["unlabeled"] == {"folder": "photos", "ratio": 2.0, "weight": 1.0}
 
 
 @pytest.mark.slow
