@@ -205,6 +205,8 @@ class Batch(_Movable):
         instances: the objects of each image, or None for images without annotations.
         meta: free-form information about each image, e.g. ``image_id``, ``file_name`` and ``original_size`` (height,
             width), the size that detections are scaled back to; or None.
+        unlabeled: further images without annotations, of another size, or None. Only a :class:`pkdzoo.Distiller` uses
+            them; a detector's own losses, and ``len(batch)``, are of ``images`` alone.
 
     Example:
         >>> import torch, pkdzoo
@@ -218,8 +220,11 @@ class Batch(_Movable):
     sizes: list[tuple[int, int]]
     instances: list[Instances] | None = None
     meta: list[dict[str, Any]] | None = None
+    unlabeled: Batch | None = None
 
     def __post_init__(self) -> None:
+        if self.unlabeled is not None and self.unlabeled.instances is not None:
+            raise ValueError("Batch.unlabeled has instances: put labeled images into the batch itself")
         if self.images.ndim != 4:
             raise ValueError(f"images must be (B, 3, H, W) raw RGB 0-255, got {tuple(self.images.shape)}")
         self.sizes = [(int(h), int(w)) for h, w in self.sizes]

@@ -58,6 +58,8 @@ class DistillMethod(nn.Module):
         default_schedule: schedule of the weight over training, see :func:`schedule_factor`.
         logs: values of the last pass to log, without gradient.
         progress: progress of the training run; the Distiller keeps it up to date.
+        takes_unlabeled: whether the method also learns from images without annotations: it compares traces of features
+            alone and does not read ``batch.instances``.
         stop_epoch: number of epochs, counted from the first, with this method; None means all. A method that has this
             option checks ``has_ended`` and then returns ``zero_loss``.
 
@@ -79,6 +81,7 @@ class DistillMethod(nn.Module):
     teacher_depth: Depth = "features"
     tap: int | None = None
     default_schedule: str = "constant"
+    takes_unlabeled: bool = False
     stop_epoch: int | None = None
 
     def __init__(self) -> None:
@@ -114,10 +117,10 @@ class DistillMethod(nn.Module):
         ``HeadTrace[DenseDetector]`` for the outputs of a dense head (with ``teacher_depth = "head"``), and so on.
 
         Args:
-            student: trace up to the losses, with gradient.
+            student: trace up to the losses, with gradient; of unlabeled images up to the features.
             teacher: trace up to ``teacher_depth`` at least, without gradient. The teacher's parameters never get a
                 gradient, but tensors that a method sends through its modules do.
-            batch: raw images and objects.
+            batch: raw images and objects; without objects where they are unlabeled, see ``takes_unlabeled``.
         """
         raise NotImplementedError
 

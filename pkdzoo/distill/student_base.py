@@ -25,7 +25,10 @@ PROBE = (256, 384)  # height and width of the gray image that gives channels and
 
 @dataclass(frozen=True)
 class StudentTrace(Trace[Any]):
-    """A pass of a student of other origin: its maps and its weighted losses by name. It has no outputs of a head."""
+    """A pass of a student of other origin: its maps and its weighted losses by name. It has no outputs of a head.
+
+    A pass over unlabeled images has no losses.
+    """
 
     losses: dict[str, Tensor]
 
@@ -47,6 +50,7 @@ class ModuleStudent(Detector):
 
     pyramid_shape: PyramidShape
     has_graph = False
+    has_features_alone = False
 
     def __init__(
         self,
@@ -75,6 +79,10 @@ class ModuleStudent(Detector):
         """
         raise NotImplementedError
 
+    def maps(self, batch: Batch) -> Sequence[Tensor]:
+        """Maps (B, C, h, w), finest first, without losses; only where ``has_features_alone``."""
+        raise NotImplementedError
+
     def with_labels(self, label_names: Sequence[str] | None) -> Self:
         """The same student with class names.
 
@@ -100,6 +108,8 @@ class ModuleStudent(Detector):
     def trace(self, batch: Batch, upto: Depth = "loss", tap: int | None = None) -> StudentTrace:  # type: ignore[override]
         """Maps and losses of a batch.
 
+        Of images without annotations it gives the maps alone, with ``upto="features"``, where ``has_features_alone``.
+
         Raises:
             ValueError: for ``upto="head"``, a tap, a batch without objects, and a forward that returns no losses.
         """
@@ -108,6 +118,8 @@ class ModuleStudent(Detector):
                 f"{self.name} is a pkdzoo.Student, which has maps and losses only: methods that compare heads need a "
                 "detector of this package"
             )
+        if batch.instances is None and upto == "features" and self.has_features_alone:
+            return StudentTrace(self, FeaturePyramid(list(self.maps(batch)), self.pyramid_shape.strides), {})
         if batch.instances is None:
             raise ValueError("a pkdzoo.Student needs Batch.instances")
         check_instances(batch.instances, batch.meta, self.num_classes)

@@ -63,6 +63,7 @@ class Detector(TrainingMethods, ZooModel):
     two_stage: bool = False  # PKD's published loss weight depends on it
     canvas: tuple[int, int] | None = None  # (height, width) of the only padded images that it takes: none here
     has_graph: bool = True  # False for models of other libraries, which export them
+    has_features_alone: bool = True  # False for modules that give their maps with their losses alone
 
     def __init__(
         self,

@@ -34,7 +34,7 @@ def train_command(args: TrainArguments) -> list[TrainedRun]:
     """
     signals.follow_launcher()
     with expected_errors():
-        return train_recipes(load_recipes(args.recipe, args.set, args.only), args)
+        return train_recipes(load_recipes(args.recipe, args.set, args.only, args.unlabeled), args)
 
 
 @contextmanager

@@ -101,8 +101,9 @@ class Monitor:
             losses: weighted, by name.
             logs: further numbers by name, e.g. a Pearson r for each level.
         """
-        self.images += len(batch)
-        names = ", ".join(str(meta.get("file_name", "?")) for meta in batch.meta or [])
+        both = [batch, *([] if batch.unlabeled is None else [batch.unlabeled])]
+        self.images += sum(map(len, both))
+        names = ", ".join(str(meta.get("file_name", "?")) for part in both for meta in part.meta or [])
         self.passes.append(({key: value.detach() for key, value in losses.items()}, names))
         total = torch.stack([value.detach().float() for value in losses.values()]).sum()
         numbers = {"loss": total, **losses, **{f"log/{key}": value for key, value in logs.items()}}

@@ -7,6 +7,9 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
+# File names need not be valid UTF-8; in texts other bytes are written as \udcXX, as in JSON.
+ESCAPED = "backslashreplace"
+
 
 def quote_some(values: Iterable[Any], limit: int = 8) -> str:
     """The first values of a list for an error message, and how many more there are.

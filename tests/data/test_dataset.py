@@ -26,7 +26,7 @@ from pkdzoo.data import (
     find_split,
     train_transform,
 )
-from pkdzoo.data.dataset import item_seed
+from pkdzoo.data.image_dataset import item_seed
 from pkdzoo.data.image_files import ORIENTATION
 
 

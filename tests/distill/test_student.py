@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,9 @@ def test_students_of_transformers_learn_from_a_detector(kind: str) -> None:
     losses = distiller(batch)
     sum(losses.values()).backward()
     assert losses["loss_pkd"] > 0 and any(p.grad.abs().sum() > 0 for p in student.parameters() if p.grad is not None)
+    beside = distiller(replace(batch, unlabeled=replace(batch, instances=None)))
+    assert set(beside) - set(losses) == {"loss_pkd_unlabeled"}
+    torch.testing.assert_close(beside["loss_pkd_unlabeled"], beside["loss_pkd"], rtol=0.2, atol=0)  # the same images
 
 
 @pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow) if k != "d_fine" else k for k in KINDS])

@@ -72,6 +72,8 @@ class MGD(DistillMethod):
         [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
     """
 
+    takes_unlabeled = True
+
     def __init__(
         self,
         student: Detector,

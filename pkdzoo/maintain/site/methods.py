@@ -111,7 +111,9 @@ def measured(name: str, root: Path) -> str:
             columns = cells
         elif len(cells) == len(columns) and re.search(rf": {name}(?: |$)", cells[1]) and "," not in cells[1]:
             anchor = f"[{section}](../../recipes/experiments/README.md#{section})"
-            rows.append([anchor, cells[1], *(cells[columns.index(column)] for column in ("seeds", "AP", "minus plain"))])
+            rows.append(
+                [anchor, cells[1], *(cells[columns.index(column)] for column in ("seeds", "AP", "minus plain"))]
+            )
     if len(rows) == 2:
         return "It has not been trained to its end here; tests run steps of it. See [Measurements](../measured.md)."
     return markdown(rows) + "\nAP is in percent, the interval is at 95 %. See [Measurements](../measured.md)."

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pkdzoo.training.arguments import add_machine_arguments
+from pkdzoo.training.arguments import add_machine_arguments, add_unlabeled_argument
 
 
 @dataclass
@@ -24,6 +24,7 @@ class DistillArguments(argparse.Namespace):
         output: folder of the result; None means ``runs/STUDENT-DATA``.
         set: ``key=value`` overrides of the fields of all recipes.
         resume: continue in ``output``.
+        unlabeled: folder of images without annotations, which the distilled student learns from, too.
     """
 
     data: Path
@@ -45,6 +46,7 @@ class DistillArguments(argparse.Namespace):
     checkpoint_activations: bool = False
     find_unused: bool = False
     tracker: str | None = None
+    unlabeled: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -66,6 +68,7 @@ def add_distill_arguments(parser: argparse.ArgumentParser) -> None:
         help="a larger detector, one of your own, or of another library, e.g. torchvision:NAME (default: a larger one "
         "of the student's family)",
     )
+    add_unlabeled_argument(parser)
     parser.add_argument("--baseline", action="store_true", help="also train the student without a teacher, to compare")
     parser.add_argument("--time", metavar="30m", help="fit all training into this time")
     parser.add_argument(

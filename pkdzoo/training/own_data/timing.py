@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pkdzoo.data import CocoDataset
+from pkdzoo.data import CocoDataset, UnlabeledImages
 from pkdzoo.distill.task import Task
 from pkdzoo.ops.reduce import alone
 from pkdzoo.training import build
@@ -26,7 +26,7 @@ class Seconds:
     Attributes:
         step: forward and backward pass of one batch of one process, without loading it.
         evaluate: detection in one image.
-        load: loading and augmenting one image.
+        load: loading and augmenting one image, with the unlabeled ones that go with it.
     """
 
     step: float
@@ -58,7 +58,7 @@ class Seconds:
 
 def measure(
     recipe: Recipe, task: Task, dataset: CocoDataset, processes: int, device: torch.device, autocast: Any = None,
-    least: float = 0.0,
+    least: float = 0.0, unlabeled: UnlabeledImages | None = None,
 ) -> Seconds:  # fmt: skip
     """Time a task on a batch of training images. The task is not to be trained afterward: its batch norms have moved.
 
@@ -70,10 +70,11 @@ def measure(
         device: of the training.
         autocast: of the forward pass; None for full precision.
         least: seconds for which steps are measured, after the first ones.
+        unlabeled: images without annotations beside each batch.
     """
     without_workers = replace(recipe, data=replace(recipe.data, workers=0))
     start = time.perf_counter()
-    batch = next(iter(build.train_loader(without_workers, dataset, processes)[0]))
+    batch = next(iter(build.train_loader(without_workers, dataset, processes, unlabeled)[0]))
     load = (time.perf_counter() - start) / len(batch)
     task.to(device).train()
     batch = batch.to(device)
