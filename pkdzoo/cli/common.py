@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pkdzoo.models.detector import Detector
 
 Parser = argparse.ArgumentParser
+COMMON = ("verb", "words", "json", "debug")  # what a parsed command line has besides the options of its verb
 # File names need not be valid UTF-8; other bytes are written as \udcXX, as in JSON.
 ESCAPED = "backslashreplace"
 MODEL_HELP = "a name from 'pkdzoo list', the folder of a saved detector or of a run, or hf-hub:ORG/NAME"

@@ -76,8 +76,8 @@ def distill(
             None if output is None else Path(output),
             list(set),
             resume,
-            cpu,
-            threads,
-            mixed_precision,
+            cpu=cpu,
+            threads=threads,
+            mixed_precision=mixed_precision,
         )
     )
