@@ -183,6 +183,8 @@ def preflight(
         recipe, parts.task, parts.train_set, parts.val_set, processes, parts.steps_per_epoch, device, precision
     )
     report.lines += [f"threads   {chosen}"] if chosen else []
+    compilation = compute.describe_compilation(device) if args.compile else None
+    report.lines += [f"compile   {compilation}"] if compilation else []
     accelerator.print(printable(f"== {recipe.name} -> {output}\n{report}", keep="\n"))
     if args.check_teacher and distill and parts.teacher:
         workers = recipe.data.workers
