@@ -265,7 +265,9 @@ def build(
     )
 
 
+# w12 is half as wide as tiny: its stem has 12 channels. It has no published weights; recipes/experiments/ trains it.
 SIZES: dict[str, dict[str, Any]] = {
+    "w12": {"backbone": "cspnext_tiny", "width": 0.1875, "depth": 0.167, "pixel_norm": BGR},
     "tiny": {"backbone": "cspnext_tiny", "width": 0.375, "depth": 0.167, "pixel_norm": BGR},
     "s": {"backbone": "cspnext_s", "width": 0.5, "depth": 0.33, "pixel_norm": BGR},
     "m": {"backbone": "cspnext_m", "width": 0.75, "depth": 0.67, "exponential": True, "pixel_norm": BGR},
@@ -278,7 +280,7 @@ register_family(
     build,
     {
         **{f"rtmdet_{size}": args for size, args in SIZES.items()},
-        **{f"rtmdet_{size}_yolo": {**args, "dialect": "mmyolo"} for size, args in SIZES.items()},
+        **{f"rtmdet_{size}_yolo": {**args, "dialect": "mmyolo"} for size, args in SIZES.items() if size != "w12"},
     },
     WEIGHTS,
 )

@@ -27,7 +27,8 @@ MAX_OVERFLOWS = 50  # consecutive steps that a gradient scaler may skip: its fac
 ESTIMATE_STEPS = 10  # steps, after the first, from which the total time is estimated
 SHOW_SECONDS = 30.0  # between two printed lines where there is no terminal, and so no progress bar
 BAR_SECONDS = 1.0  # between two changes of the numbers beside the progress bar
-TIMING = ("seconds", "images_per_s", "data_wait", "memory_gb")  # keys of a log line that depend on the clock
+# keys of a log line that depend on the clock
+TIMING = ("seconds", "cpu_seconds", "images_per_s", "data_wait", "memory_gb")
 
 
 class Diverged(RuntimeError):
@@ -56,6 +57,7 @@ class Monitor:
         self.overflows = 0  # consecutive steps, up to the last one, with an overflowing gradient
         self.passes: list[tuple[dict[str, Tensor], str]] = []  # of the current step: losses, and names of the images
         self.images, self.loading_seconds, self.interval_start = 0, 0.0, time.perf_counter()
+        self.interval_start_cpu = time.process_time()  # of this process with all its threads
         self.step_seconds: list[float] = []  # mean seconds per step of each line so far
         self.paused_seconds, self.steps_done, self.first_step_end = 0.0, 0, 0.0  # of this process
         self.last_shown: float | None = None  # monotonic time at which numbers were shown last
@@ -179,12 +181,13 @@ class Monitor:
         if self.accelerator.scaler is not None:
             line["skipped_steps"] = self.skipped
         line["seconds"] = round(elapsed, 3)
+        line["cpu_seconds"] = round(time.process_time() - self.interval_start_cpu, 3)
         line["images_per_s"] = round(self.images * self.accelerator.num_processes / elapsed, 2)
         line["data_wait"] = round(self.loading_seconds / elapsed, 3)
         line["memory_gb"] = peak_memory(self.accelerator.device)
         self.write_line(line)
         self.sums, self.counts, self.skipped, self.images, self.loading_seconds = {}, {}, 0, 0, 0.0
-        self.interval_start = time.perf_counter()
+        self.interval_start, self.interval_start_cpu = time.perf_counter(), time.process_time()
 
     def _print_estimate(self, step: int) -> None:
         """Print the estimated time of the whole run once, after a few steps; the first step is never typical."""
@@ -272,9 +275,10 @@ class Monitor:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Exclude the time inside the context from the images per second."""
-        before = time.perf_counter()
+        """Exclude the time inside the context from the images per second and from the times of a log line."""
+        before, before_cpu = time.perf_counter(), time.process_time()
         yield
+        self.interval_start_cpu += time.process_time() - before_cpu
         pause = time.perf_counter() - before
         self.interval_start, self.first_step_end = self.interval_start + pause, self.first_step_end + pause
         self.paused_seconds += pause

@@ -9,6 +9,8 @@ from typing import Any
 from recipes.experiments.intervals import Summary, interval, minus, spread, summarize, verdict
 from recipes.experiments.result_files import RunResult, at_epoch, by_seed
 
+Row = tuple[str, str, str, str]
+SUMMARY_HEAD = "| claim of the paper | here |\n|---|---|"
 HEAD = "| claim | in the paper | student and teacher | here | difference | verdict |\n|---|---|---|---|---|---|"
 
 
@@ -54,19 +56,19 @@ class Claim:
 
 BCCD, PCB = "RetinaNet from GFL", "RetinaNet from FCOS"
 HOME, FASTER, FCOS = "RetinaNet from RetinaNet", "RetinaNet from Faster R-CNN", "FCOS from FCOS"
+LONG, AT_HOME = "RTMDet from a wider one, to the end", ("pkd_retina", "mse_retina")
 CLAIMS = (
     Claim(
-        "PKD beats the plain student, teacher of the same family",
-        "table 2: RetinaNet 37.4 to 40.8, FCOS 39.1 to 42.8, Faster R-CNN 38.4 to 40.5",
-        (Check("deeppcb", "pkd_retina", "plain", HOME), Check("deeppcb", "fcos_pkd", "fcos_plain", FCOS)),
-    ),
-    Claim(
-        "PKD beats the plain student, teacher of another family",
-        "table 3: RetinaNet from Swin 37.4 to 41.5, FCOS from GFL 39.1 to 43.5; table 5: RetinaNet from FCOS 41.3",
+        "PKD beats the plain student, from a teacher of its own family and of another one",
+        "tables 2, 3, 5: RetinaNet 37.4 to 40.8, from Swin 41.5, from FCOS 41.3; FCOS 39.1 to 42.8, from GFL 43.5",
         (
             Check("bccd", "pkd", "plain", BCCD),
             Check("deeppcb", "pkd", "plain", PCB),
             Check("deeppcb", "pkd_faster", "plain", FASTER),
+            Check("deeppcb", "pkd_retina", "plain", HOME),
+            Check("deeppcb", "fcos_pkd", "fcos_plain", FCOS),
+            Check("rtmdet_bccd", "pkd", "plain", LONG),
+            Check("rtmdet_deeppcb", "pkd", "plain", LONG),
         ),
     ),
     Claim(
@@ -78,29 +80,19 @@ CLAIMS = (
             Check("deeppcb", "pkd_faster", "mse_faster", FASTER),
             Check("deeppcb", "pkd_retina", "mse_retina", HOME),
             Check("deeppcb", "fcos_pkd", "fcos_mse", FCOS),
+            Check("rtmdet_bccd", "pkd", "mse", LONG),
+            Check("rtmdet_deeppcb", "pkd", "mse", LONG),
         ),
     ),
     Claim(
-        "PKD beats MSE by more with a teacher of another family, whose magnitudes differ",
-        "table 5: by 5.0 from FCOS, by 0.4 from RetinaNet",
-        (
-            Check("deeppcb", "pkd", "mse", "RetinaNet from FCOS and from RetinaNet", over=("pkd_retina", "mse_retina")),
-            Check(
-                "deeppcb",
-                "pkd_faster",
-                "mse_faster",
-                "RetinaNet from Faster R-CNN and from RetinaNet",
-                over=("pkd_retina", "mse_retina"),
-            ),
-        ),
-    ),
-    Claim(
-        "MSE from another family harms the student",
-        "table 5: RetinaNet from FCOS 36.3, plain 37.4",
+        "MSE from a teacher of another family, whose magnitudes differ, harms the student; PKD does not",
+        "table 5: RetinaNet 37.4, from FCOS by MSE 36.3, by PKD 41.3; from RetinaNet by MSE 40.4, by PKD 40.8",
         (
             Check("bccd", "plain", "mse", BCCD),
             Check("deeppcb", "plain", "mse", PCB),
             Check("deeppcb", "plain", "mse_faster", FASTER),
+            Check("deeppcb", "pkd", "mse", f"{PCB} and from RetinaNet", over=AT_HOME),
+            Check("deeppcb", "pkd_faster", "mse_faster", f"{FASTER} and from RetinaNet", over=AT_HOME),
         ),
     ),
     Claim(
@@ -158,22 +150,48 @@ CLAIMS = (
 )
 
 
+def summary_rows(
+    runs: Sequence[RunResult], maps: Sequence[Mapping[str, Any]] = (), costs: Sequence[Mapping[str, Any]] = ()
+) -> list[str]:
+    """One row for each claim: how many comparisons show it, and their differences in AP."""
+    return [f"| {claim.text} | {summary_of(rows_of(claim, runs, maps, costs))} |" for claim in CLAIMS]
+
+
+def summary_of(found: Sequence[Row]) -> str:
+    """Verdicts of the checks of a claim, those of one seed last; what was not run is left out."""
+    groups: dict[str, list[str]] = {}
+    for who, _, difference, text in found:
+        if not text.startswith("not "):
+            group = text.partition(":")[0].partition(";")[0]
+            groups.setdefault(group, []).append(f"{who} {difference.removesuffix(' (one seed)')}")
+    order = sorted(groups, key=lambda text: (text == "one seed", -len(groups[text])))
+    shown = [f"{text[0].upper()}{text[1:]}: {'; '.join(groups[text])}." for text in order]
+    return " ".join(shown) or "Not run."
+
+
 def claim_rows(
     runs: Sequence[RunResult], maps: Sequence[Mapping[str, Any]] = (), costs: Sequence[Mapping[str, Any]] = ()
 ) -> list[str]:
     """One row of the table for each check of each claim."""
-    rows = []
-    for claim in CLAIMS:
-        found = [check_row(runs, check, claim.equal) for check in claim.checks]
-        if claim.numbers == "maps":
-            found = [maps_row(each) for each in maps] or [("", "", "", "not run: maps.py")]
-        if claim.numbers == "costs":
-            found = [cost_row(each) for each in costs] or [("", "", "", "not run: head_cost.py")]
-        rows += [f"| {claim.text} | {claim.paper} | {' | '.join(row)} |" for row in found]
-    return rows
+    return [
+        f"| {claim.text} | {claim.paper} | {' | '.join(row)} |"
+        for claim in CLAIMS
+        for row in rows_of(claim, runs, maps, costs)
+    ]
 
 
-def check_row(runs: Sequence[RunResult], check: Check, equal: bool) -> tuple[str, str, str, str]:
+def rows_of(
+    claim: Claim, runs: Sequence[RunResult], maps: Sequence[Mapping[str, Any]], costs: Sequence[Mapping[str, Any]]
+) -> list[Row]:
+    """Student and teacher, numbers, difference and verdict of each comparison that tests a claim."""
+    if claim.numbers == "maps":
+        return [maps_row(each) for each in maps] or [("", "", "", "not run: maps.py")]
+    if claim.numbers == "costs":
+        return [cost_row(each) for each in costs] or [("", "", "", "not run: head_cost.py")]
+    return [check_row(runs, check, claim.equal) for check in claim.checks]
+
+
+def check_row(runs: Sequence[RunResult], check: Check, equal: bool) -> Row:
     """Student and teacher, numbers, difference and verdict of one check."""
 
     def of(variant: str) -> dict[int, float]:
@@ -206,7 +224,7 @@ def verdict_of(found: Summary, equal: bool) -> str:
     return f"they differ by {least:.1f} to {most:.1f} AP"
 
 
-def maps_row(found: Mapping[str, Any]) -> tuple[str, str, str, str]:
+def maps_row(found: Mapping[str, Any]) -> Row:
     """The row of one pyramid, measured by maps.py. Channels dominate if they hold half of a level's energy."""
     levels = found["levels"]
     shares, sizes = ([level[key] for level in levels] for key in ("strongest", "rms"))
@@ -222,7 +240,7 @@ def counted(found: Mapping[str, Any]) -> str:
     return ", ".join(dict.fromkeys(f"{level['counted']} of {level['channels']}" for level in found["levels"]))
 
 
-def cost_row(found: Mapping[str, Any]) -> tuple[str, str, str, str]:
+def cost_row(found: Mapping[str, Any]) -> Row:
     """The row of one pair, measured by head_cost.py."""
     cut, whole = (f"{1000 * found[name]['median']:.0f} ms" for name in ("cut", "whole"))
     median, low, high = (f"{100 * (found['whole / cut'][key] - 1):+.0f}" for key in ("median", "low", "high"))

@@ -25,17 +25,21 @@ from recipes.experiments.result_files import (
 
 COMPARED = ("plain", "mse", "pkd")  # variants of the short table and of the curves
 
-HEAD = """# Experiments: does distillation help?
+TITLE = """# Experiments: does distillation help?
+
+Differences of AP with their 95 % interval, over several seeds if not said otherwise.
+"""
+HEAD = """## How to read this page
 
 Results of [run.py](run.py). Below `results/` there is one file per run (a recipe with a seed): command, commits,
 versions, hardware, hashes of the data, the twelve COCO metrics, AP by epoch, and Pearson's r with the teacher's
 pyramid. This page is generated: `python recipes/experiments/run.py --report`.
 
-How to read it:
-
 - **Equal budgets.** A student and its plain student have the same images, batches, epochs and learning rate. They do
   not take the same time, because a step with a teacher takes longer (last table).
 - **AP** is in percent, of the last epoch, on the validation images. **±** is the standard deviation over seeds.
+- **Hours** are those of processor time of the steps, without evaluations, mean of the seeds; empty where a run did not
+  measure them.
 - **"Minus plain"** is the mean difference to the plain student of the same seed, with its 95 % interval (Student's t).
 - **"Difference"** of a claim is the first number under "here" minus the second, over the seeds that both have. With
   four numbers, the difference of the last two is subtracted.
@@ -58,8 +62,8 @@ of their images is in this repository.
 def table(runs: Sequence[RunResult], experiment: str) -> str:
     """An experiment as Markdown: teachers, then students, ordered by their mean AP."""
     lines = [
-        "| | student, teacher, method | seeds | steps | AP | AP50 | AP75 | minus plain, same seeds | Pearson's r |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---|",
+        "| | student, teacher, method | seeds | steps | hours | AP | AP50 | AP75 | minus plain | Pearson's r |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     rows = [
         ("teacher", variants_of(runs, experiment, "teacher")),
@@ -78,10 +82,18 @@ def table(runs: Sequence[RunResult], experiment: str) -> str:
                 made_of(variants[variant]),
                 str(numbers[0].count),
                 steps,
+                cpu_hours(runs, experiment, variant),
             ]
             shown += [*map(spread, numbers), gain(runs, variants[variant]), similarity(runs, experiment, variant)]
             lines.append("| " + " | ".join(shown) + " |")
     return "\n".join(lines)
+
+
+def cpu_hours(runs: Sequence[RunResult], experiment: str, variant: str) -> str:
+    """Mean hours of processor time of a run; an empty text if they were not measured in every run."""
+    found = [run.get("cpu_hours") for run in runs if (run["experiment"], run["variant"]) == (experiment, variant)]
+    hours = [each for each in found if each is not None]
+    return f"{sum(hours) / len(hours):.2f}" if hours and len(hours) == len(found) else ""
 
 
 def gain(runs: Sequence[RunResult], run: RunResult) -> str:
@@ -209,8 +221,11 @@ def page(results: Path) -> str:
     """The text of README.md."""
     runs = load(results)
     maps, costs = (measured(results.parent / name) for name in ("maps", "costs"))
-    parts = [HEAD, f"## In short\n\n{BEGIN}{short(runs)}\n{END}"]
-    parts.append("\n".join(["## The paper's claims", "", claims.HEAD, *claims.claim_rows(runs, maps, costs), ""]))
+    parts = ["\n".join([TITLE, claims.SUMMARY_HEAD, *claims.summary_rows(runs, maps, costs), ""])]
+    parts += [HEAD, f"## In short\n\n{BEGIN}{short(runs)}\n{END}"]
+    parts.append(
+        "\n".join(["## The comparisons behind the claims", "", claims.HEAD, *claims.claim_rows(runs, maps, costs), ""])
+    )
     for experiment in experiments(runs):
         of_experiment = [run for run in runs if run["experiment"] == experiment]
         description = f"{subject(results.parent / f'{experiment}.py')}\n\n{source(of_experiment)}".strip()

@@ -234,11 +234,15 @@ def versions() -> dict[str, str | None]:
 def measured(
     experiment: Experiment, run: Run, args: argparse.Namespace, output: Path, progress: checkpoint.Progress
 ) -> dict[str, Any]:
-    """Metrics of the last epoch, AP by epoch, similarity of the pyramids of student and teacher, and the budget."""
+    """Metrics of the last epoch, AP by epoch, similarity of the pyramids of student and teacher, and the budget.
+
+    ``cpu_hours`` are those of the steps, without evaluations, and of one process without its loaders.
+    """
     numbers = json.loads((output / "metrics.json").read_text())
     metrics = {key: numbers[key] for key in [*METRICS, "per_class"]}
     lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     keys = ("epoch", "step", "AP", "AP50", "AP75")
+    times = [line.get("cpu_seconds") for line in lines if "AP" not in line]  # None in lines of older versions
     curve = [{key: line[key] for key in keys} for line in lines if "AP" in line]
     splits = build.find_data(run.recipe.data, args.data)
     train_set, val_set = build.build_datasets(run.recipe, splits)
@@ -250,6 +254,7 @@ def measured(
     images = progress.epoch * len(train_set) if whole else progress.step * run.recipe.data.batch_size
     return {
         "budget": {"steps": progress.step, "images": images},
+        "cpu_hours": round(sum(times) / 3600, 3) if times and None not in times else None,
         "metrics": metrics,
         "curve": curve,
         "pearson": similarity(experiment, run, args, output, val_set),

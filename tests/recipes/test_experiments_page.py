@@ -81,7 +81,7 @@ def test_a_table_compares_with_the_plain_student_of_the_same_rate_and_budget() -
     long["recipe"]["schedule"] = {"epochs": 24}
     rows = {line.split("|")[1].strip(): line for line in report.table([*runs, long], "bccd").splitlines()[2:]}
     assert list(rows) == ["pkd_long", "pkd_fast", "plain_fast", "pkd", "plain"]
-    assert "| 2 | 624 | 12.5 ± 2.1 |" in rows["pkd"] and "| +1.5 [-4.9, +7.9] |" in rows["pkd"]
+    assert "| 2 | 624 |  | 12.5 ± 2.1 |" in rows["pkd"] and "| +1.5 [-4.9, +7.9] |" in rows["pkd"]
     assert "+3.0 (one seed)" in rows["pkd_fast"] and rows["plain"].count("[") == 0
     assert rows["pkd_long"].count("+") == 0, "there is no plain student of its budget"
     assert rows["pkd"].endswith("| 0.50, 0.25 |")
@@ -91,6 +91,12 @@ def test_a_table_compares_with_the_plain_student_of_the_same_rate_and_budget() -
         line.split("|")[1].strip(): line for line in report.table([*runs, other_rate, shorter], "bccd").splitlines()
     }
     assert "(one seed), with another learning rate |" in rows["mse"] and "+" not in rows["fgd"]
+
+
+def test_a_table_shows_the_processor_time_if_every_run_measured_it() -> None:
+    runs = [result("plain", s, 10.0, cpu_hours=hours) for s, hours in enumerate((0.25, 0.75))]
+    assert "| 2 | 624 | 0.50 |" in report.table(runs, "bccd")
+    assert "| 3 | 624 |  |" in report.table([*runs, result("plain", 2, 10.0, cpu_hours=None)], "bccd")
 
 
 def test_a_table_names_student_teacher_and_methods() -> None:
@@ -166,10 +172,30 @@ def test_by_how_much_more_pkd_beats_mse_where_magnitudes_differ() -> None:
     there: dict[str, Any] = {"experiment": "deeppcb", "curve": [{"epoch": 2, "AP": 5.0}, {"epoch": 4, "AP": 6.0}]}
     runs = [result(variant, 0, ap, DISTILL, **there) for variant, ap in variants.items()]
     runs += [result(variant, 1, 50.0, DISTILL, **there) for variant in ("pkd", "mse")]
-    row = next(row for row in claims.claim_rows(runs) if row.startswith("| PKD beats MSE by more"))
+    row = next(row for row in claims.claim_rows(runs) if "RetinaNet from FCOS and from RetinaNet" in row)
     assert row.endswith(
         "pkd 30.0, mse 20.0, pkd_retina 28.0, mse_retina 27.0 | +9.0 (one seed) | one seed: undecided |"
     )
+
+
+def test_each_claim_has_one_row_at_the_top() -> None:
+    runs = [
+        result(variant, s, ap, None if variant == "plain" else DISTILL)
+        for variant, ap in (("plain", 10.0), ("pkd", 12.0))
+        for s in (0, 1)
+    ]
+    runs += [result("mse", 0, 11.5, DISTILL)]
+    rows = dict(row.strip("| ").split(" | ") for row in claims.summary_rows(runs))
+    assert len(rows) == len(claims.CLAIMS) <= 10
+    assert rows["PKD beats MSE"] == "One seed: bccd: RetinaNet from GFL +0.5."
+    assert rows[claims.CLAIMS[0].text] == "Seen: bccd: RetinaNet from GFL +2.0 [+2.0, +2.0], 2 seeds."
+    assert rows["few levels and channels dominate a pyramid"] == "Not run."
+    mixed = [
+        ("a", "", "+1.0 (one seed)", "one seed: undecided"),
+        ("b", "", "+1.0 [+0.5, +1.5], 3 seeds", "seen"),
+        ("c", "", "", "not run"),
+    ]
+    assert claims.summary_of(mixed) == "Seen: b +1.0 [+0.5, +1.5], 3 seeds. One seed: a +1.0."
 
 
 def test_the_page_shows_curves_and_what_belongs_on_other_pages(tmp_path) -> None:
@@ -252,7 +278,7 @@ def test_the_page_is_generated_and_names_no_local_path() -> None:
 def test_claims_name_runs_that_the_experiments_have() -> None:
     experiments = {
         name: runner.load_experiment(FOLDER / f"{name}.py")
-        for name in ("bccd", "deeppcb", "frozen_pyramids", "unrelated_teachers")
+        for name in ("bccd", "deeppcb", "frozen_pyramids", "rtmdet_bccd", "rtmdet_deeppcb", "unrelated_teachers")
     }
     for check in (check for claim in claims.CLAIMS for check in claim.checks):
         students = [run for run in experiments[check.experiment].students if run.seed == 0]

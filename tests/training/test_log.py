@@ -42,7 +42,7 @@ def test_a_line_holds_means_since_the_last(tmp_path) -> None:
     first, second = lines(tmp_path)
     assert (first["loss_a"], first["loss_b"], first["loss"], first["grad_norm"]) == (1.5, 1.0, 2.5, 1.5)
     assert (second["loss_a"], second["step"], second["lr"], second["log/pkd/r0"]) == (6.0, 4, 0.1, 0.5)
-    assert {"seconds", "images_per_s", "data_wait"} <= set(first) & set(TIMING)
+    assert {"seconds", "cpu_seconds", "images_per_s", "data_wait"} <= set(first) & set(TIMING)
 
 
 def test_without_a_terminal_lines_are_printed_at_times_and_at_the_end(tmp_path, monkeypatch, capsys) -> None:
