@@ -81,7 +81,7 @@ def choose_threads(
     if threads is not None or accelerator.device.type != "cpu":
         return None
     recorded = None if folder is None else read_json_object(folder / "run.json").get("threads")
-    if isinstance(recorded, int) and recorded > 0 and accelerator.num_processes == 1:
+    if isinstance(recorded, int) and 0 < recorded <= share and accelerator.num_processes == 1:
         torch.set_num_threads(recorded)
         return f"{recorded}, as the run began (--threads N to choose)"
     if share == 1 or accelerator.num_processes > 1:
