@@ -11,7 +11,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-NO_RECIPES = ("benchmarks", "experiments")  # as in pkdzoo/training/recipe_files.py
+NO_RECIPES = ("benchmarks", "experiments")  # as in pkdzoo/training/published_files.py
 
 
 class BuildWithRecipes(build_py):

@@ -63,6 +63,11 @@ class PixelNorm:
         mean: one value per channel, in ``channel_order``.
         std: one value per channel, in ``channel_order``.
         channel_order: channel order of the network's input. Batches always hold RGB; a detector converts them.
+
+    Example:
+        >>> from pkdzoo.structures import PixelNorm
+        >>> PixelNorm(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0), channel_order="bgr").channel_order
+        'bgr'
     """
 
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
@@ -125,6 +130,11 @@ class PostProcess:
             suppression (NMS).
         nms_threshold: IoU above which the lower-scoring of two boxes of one class is dropped, 0..1.
         max_detections: maximum number of detections per image.
+
+    Example:
+        >>> import pkdzoo
+        >>> pkdzoo.create_detector("retina_r10w16").postprocess_config
+        PostProcess(score_threshold=0.05, pre_nms_top_k=1000, nms_threshold=0.5, max_detections=100)
     """
 
     score_threshold: float = 0.05
@@ -167,7 +177,7 @@ class Instances(_Movable):
             self.boxes = self.boxes.float()
         if self.labels.shape != self.boxes.shape[:1]:
             raise ValueError(
-                f"{len(self.boxes)} boxes but labels of shape {tuple(self.labels.shape)}: give one label per box"
+                f"boxes: {len(self.boxes)}, labels of shape {tuple(self.labels.shape)}; give one label per box"
             )
 
     def __len__(self) -> int:
@@ -195,6 +205,8 @@ class Batch(_Movable):
         instances: the objects of each image, or None for images without annotations.
         meta: free-form information about each image, e.g. ``image_id``, ``file_name`` and ``original_size`` (height,
             width), the size that detections are scaled back to; or None.
+        unlabeled: further images without annotations, of another size, or None. Only a :class:`pkdzoo.Distiller` uses
+            them; a detector's own losses, and ``len(batch)``, are of ``images`` alone.
 
     Example:
         >>> import torch, pkdzoo
@@ -208,15 +220,18 @@ class Batch(_Movable):
     sizes: list[tuple[int, int]]
     instances: list[Instances] | None = None
     meta: list[dict[str, Any]] | None = None
+    unlabeled: Batch | None = None
 
     def __post_init__(self) -> None:
+        if self.unlabeled is not None and self.unlabeled.instances is not None:
+            raise ValueError("Batch.unlabeled has instances: put labeled images into the batch itself")
         if self.images.ndim != 4:
             raise ValueError(f"images must be (B, 3, H, W) raw RGB 0-255, got {tuple(self.images.shape)}")
         self.sizes = [(int(h), int(w)) for h, w in self.sizes]
         count, _, height, width = self.images.shape
         for name, rows in (("sizes", self.sizes), ("instances", self.instances), ("meta", self.meta)):
             if rows is not None and len(rows) != count:
-                raise ValueError(f"{count} images but {len(rows)} {name}")
+                raise ValueError(f"images: {count}, {name}: {len(rows)}; give one per image")
         for h, w in self.sizes:
             if not (0 < h <= height and 0 < w <= width):
                 raise ValueError(
@@ -254,7 +269,7 @@ class FeaturePyramid(_Movable):
 
     def __post_init__(self) -> None:
         if len(self.levels) != len(self.strides):
-            raise ValueError(f"{len(self.levels)} levels but {len(self.strides)} strides")
+            raise ValueError(f"levels: {len(self.levels)}, strides: {len(self.strides)}; give one stride per level")
 
     @property
     def sizes(self) -> list[tuple[int, int]]:

@@ -141,10 +141,10 @@ def families():
 print(*families())
 pkdzoo.create_detector("gfl_r10w16", num_classes=2)
 print(*families())
-student, teacher = pkdzoo.create_pair("retina_r10w16_pkd_gfl_r18", pretrained=False)
+student, teacher = pkdzoo.create_pair("retina_r50_pkd_fcos_x101", pretrained=False)
 print(student.name, teacher.name, *families())
 """
-    pair = "retina_r10w16_pkd_gfl_r18 gfl_r18w64 gfl retina"
+    pair = "retina_r50_pkd_fcos_x101 fcos_x101_64x4d fcos gfl retina"
     assert run(code).splitlines() == ["list_methods", "", "gfl", pair]
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 from helpers.scripts import ROOT
 
-from pkdzoo.maintain.site.notebooks import NAMES
+from pkdzoo.maintain.site.notebooks import NAMES, install_cell, repository_url, write_notebooks
 
 FOLDER = ROOT / "docs" / "notebooks"
 MAX_BYTES = 150_000
@@ -27,9 +28,27 @@ def test_they_are_small_and_name_no_place_of_the_machine_that_ran_them(name: str
     assert all(cell["execution_count"] for cell in code), "run all cells and save the notebook"
     outputs = [output for cell in code for output in cell["outputs"]]
     assert not [one for one in outputs if one["output_type"] == "error" or one.get("name") == "stderr"]
-    assert "pip install" in "".join(code[0]["source"])
+    assert "".join(code[0]["source"]) == install_cell(repository_url(ROOT), NAMES[name]), "python -m pkdzoo.maintain"
     words = json.dumps([cell["outputs"] for cell in code])
     assert re.findall(r"/(?:home|root|work|tmp|Users)/", words) == []
+
+
+def test_the_install_cells_follow_the_address_of_the_project(tmp_path: Path) -> None:
+    """It is written once, in pyproject.toml; everything else in a notebook stays as it was."""
+    shutil.copytree(FOLDER, tmp_path / "docs" / "notebooks")
+    (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://example.org/a/b.git"\n')
+    write_notebooks(tmp_path)
+    for name, extra in NAMES.items():
+        before, after = (
+            json.loads((root / f"{name}.ipynb").read_text()) for root in (FOLDER, tmp_path / "docs/notebooks")
+        )
+        assert (
+            after["cells"][1]["source"][-1] == f'    %pip install --quiet "pkdzoo{extra} @ git+https://example.org/a/b"'
+        )
+        assert all(old == new for k, (old, new) in enumerate(zip(before["cells"], after["cells"])) if k != 1)
+    (tmp_path / "pyproject.toml").write_text("[project.urls]\n")
+    write_notebooks(tmp_path)
+    assert "raise ModuleNotFoundError" in (tmp_path / "docs/notebooks/deploy.ipynb").read_text()
 
 
 def test_the_page_lists_all() -> None:

@@ -27,6 +27,7 @@ from pkdzoo.models._registry import find
 README, OWN_DATA, DETECT = ROOT / "README.md", ROOT / "docs" / "own_data.md", ROOT / "docs" / "detect.md"
 DISTILL = ROOT / "docs" / "distill.md"
 OTHER_LIBRARIES = ROOT / "docs" / "other_libraries.md"
+UNLABELED = ROOT / "docs" / "unlabeled_images.md"
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
@@ -104,6 +105,13 @@ def test_the_readme_names_every_family_and_method() -> None:
     assert named >= families | set(pkdzoo.list_methods())
 
 
+def test_the_weights_that_need_no_network_are_named() -> None:
+    packaged = [name for name in pkdzoo.list_detectors(pretrained=True) if pkdzoo.get_weights(name).file]
+    for page in (README, ROOT / "docs" / "hub.md"):
+        text = page.read_text()
+        assert packaged and all(f"`{name}`" in text for name in packaged)
+
+
 def test_measured_numbers_of_the_readme_stand_in_the_table() -> None:
     rows = [line for line in pages.experiments_table(ROOT).splitlines() if ": pkd (" in line]
     gains = [re.search(r"\+([\d.]+) \[\+([\d.]+), \+([\d.]+)\] \|$", row) for row in rows]
@@ -132,7 +140,7 @@ def own_recipe(path: Path = OWN_DATA) -> str:
 def test_every_code_block_is_tested() -> None:
     """A new Python block needs a test below; the others are covered by the tests that read them."""
     found = {path: len(blocks(path, "python")) for path in DOCUMENTS if path.name != "CONTRIBUTING.md"}
-    expected = {README: 2, DETECT: 1, OWN_DATA: 2, OTHER_LIBRARIES: 4, DISTILL: 2}
+    expected = {README: 2, DETECT: 1, OWN_DATA: 2, OTHER_LIBRARIES: 4, DISTILL: 2, UNLABELED: 2}
     assert {path: count for path, count in found.items() if count} == expected
 
 
@@ -148,6 +156,19 @@ def test_the_blocks_on_other_libraries_run() -> None:
             teacher = recipe.distill.teacher
             assert is_of_other_library(recipe.model) != is_of_other_library(teacher)
             assert pkdzoo.is_detector(recipe.model) or pkdzoo.is_detector(teacher)
+
+
+def test_the_recipes_on_unlabeled_images_are_recipes() -> None:
+    """How such a recipe trains is tested in tests/recipes/test_unlabeled.py."""
+    found: list[Any] = []
+    for block in blocks(UNLABELED, "python"):
+        names: dict[str, Any] = {}
+        exec(block, names)
+        found += names.get("RECIPES") or [names["RECIPE"]]
+    assert all(pkdzoo.is_detector(recipe.model) for recipe in found)
+    taught = [recipe.distill for recipe in found if recipe.distill is not None]
+    assert all(pkdzoo.is_detector(distill.teacher) for distill in taught)
+    assert [distill.unlabeled and distill.unlabeled.folder for distill in taught] == ["more_photos", None, "rest"]
 
 
 def test_the_readme_repeats_the_walk_through() -> None:

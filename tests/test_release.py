@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import re
 import shutil
 import subprocess
@@ -14,9 +15,16 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers.scripts import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import pkdzoo
 from pkdzoo.maintain import release
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # which pytest needs there
 
 FILES = ("pkdzoo/version.py", "CITATION.cff", "CHANGELOG.md")
 PROJECT = (ROOT / "pyproject.toml").read_text()
@@ -107,6 +115,49 @@ def test_the_oldest_versions_are_the_floors() -> None:
     for name in ("huggingface_hub", "accelerate", "safetensors", "numpy", "pycocotools"):
         (floor,) = floors[name]
         assert f"\n| {name} | {floor} | " in table
+
+
+def lock_command() -> str:
+    """The command that its first lines name."""
+    lines = (ROOT / ".ci" / "lock.txt").read_text().split("\n", 2)
+    return lines[1].removeprefix("#").strip()
+
+
+def test_the_lock_has_every_dependency_that_a_change_is_tested_with() -> None:
+    """For each Python and system there is one pinned version of each, with its hashes, that pyproject.toml allows."""
+    text = (ROOT / ".ci" / "lock.txt").read_text()
+    blocks = re.findall(r"^([a-z0-9].*?)((?: \\\n {4}--hash=sha256:[0-9a-f]{64})+)$", text, flags=re.MULTILINE)
+    pins = [Requirement(line) for line, _ in blocks]
+    assert len(pins) == len(re.findall("==.*$", text, flags=re.MULTILINE)) > 100, "a pin without its hash"
+    project = tomllib.loads(PROJECT)["project"]
+    extras = re.findall(r"--extra (\S+)", lock_command())
+    wanted = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    for python, system in itertools.product(("3.10", "3.11", "3.12", "3.13", "3.14"), ("linux", "darwin", "win32")):
+        place = {"python_version": python, "python_full_version": f"{python}.6", "sys_platform": system}
+        for requirement in map(Requirement, wanted):
+            if requirement.marker is None or requirement.marker.evaluate(place):
+                name = canonicalize_name(requirement.name)
+                here = [pin for pin in pins if pin.name == name and (not pin.marker or pin.marker.evaluate(place))]
+                assert len(here) == 1, f"{requirement} on Python {python}, {system}: {[str(pin) for pin in here]}"
+                (version,) = here[0].specifier
+                assert requirement.specifier.contains(version.version), f"{here[0]} is not {requirement}"
+
+
+def test_the_lock_names_no_index_and_no_build_for_one_kind_of_device() -> None:
+    text = (ROOT / ".ci" / "lock.txt").read_text()
+    assert re.findall(r"://|^-.*|\+(?:cpu|cu)|@", text, flags=re.MULTILINE) == []
+    assert {"torch", "torchvision"} <= set(re.findall(r"^([a-z0-9-]+)==", text, flags=re.MULTILINE))
+
+
+def test_the_lock_is_for_the_jobs_that_run_at_every_change() -> None:
+    """CONTRIBUTING has the command that renews it; its extras are those that the jobs install, and no more."""
+    assert f"\n{lock_command()} --upgrade\n" in (ROOT / "CONTRIBUTING.md").read_text()
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text() + (ROOT / ".ci" / "run").read_text()
+    locked = [line for line in text.split("\n") if "PKDZOO_INSTALL" in line and "-e" in line]
+    installed = {
+        extra for line in locked for found in re.findall(r"\.\[([^\]]+)\]", line) for extra in found.split(",")
+    }
+    assert len(locked) == 3 and installed == set(re.findall(r"--extra (\S+)", lock_command()))
 
 
 @pytest.mark.slow

@@ -13,10 +13,18 @@ import yaml
 from helpers.scripts import ROOT
 
 import pkdzoo
+from pkdzoo.cli import VERBS
 from pkdzoo.distill.registry import method_options
 from pkdzoo.maintain.site import write_site
 from pkdzoo.maintain.site.assemble import TARGET
-from pkdzoo.maintain.site.docstrings import PUBLIC_MODULES, argument_texts, place_of, public_members, with_links
+from pkdzoo.maintain.site.docstrings import (
+    PUBLIC_MODULES,
+    argument_texts,
+    place_of,
+    public_members,
+    public_names,
+    with_links,
+)
 from pkdzoo.maintain.site.links import SitePages, as_python_markdown, with_site_links
 from pkdzoo.maintain.site.notebooks import NAMES, colab_links, repository_url
 from pkdzoo.maintain.site.zoo import site_table
@@ -84,12 +92,44 @@ def test_measured_rows_are_those_of_the_experiments(site: Path) -> None:
     assert "not been trained to its end here" in (site / "methods" / "gid.md").read_text()
 
 
+def entries_of(page: Path) -> list[str]:
+    return re.findall(r"^::: (\S+)$", page.read_text(), flags=re.MULTILINE)
+
+
+IMPORTED = re.compile(
+    r"^from (pkdzoo[\w.]*) import (.+)$|(?<![\w./])(pkdzoo(?:\.[a-z_]+)?)\.([A-Za-z_]+)\(", re.MULTILINE
+)
+
+
+def test_what_the_pages_use_is_in_the_reference(site: Path) -> None:
+    """Names that the guides import or call; the examples of CONTRIBUTING add to the package itself."""
+    public, used = public_names(), set()
+    for path in [*site.glob("*.md"), *(ROOT / "docs" / "notebooks").glob("*.ipynb")]:
+        text = path.read_text().replace("\\n", "\n").replace('"from', "\nfrom")
+        for module, names, package, name in IMPORTED.findall(text) if path.name != "contributing.md" else ():
+            used |= {(module, one.strip()) for one in names.split(",")} if module else {(package, name)}
+    assert len(used) > 15
+    schedules = (site / "reference" / "pkdzoo.training.md").read_text()
+    for module, name in used:
+        word = re.sub(r"\W.*", "", name)
+        assert f"{module}.{word}" in public or f"| `{word}` |" in schedules, f"{module}.{name}"
+
+
 def test_the_reference_lists_everything_public_and_nothing_private(site: Path) -> None:
     for module in PUBLIC_MODULES:
-        entries = re.findall(r"^::: (\S+)$", (site / "reference" / f"{module}.md").read_text(), flags=re.MULTILINE)
+        entries = entries_of(site / "reference" / f"{module}.md")
         assert {place_of(module, name) for name in public_members(module)} <= set(entries)
         assert not [name for name in entries if any(part.startswith("_") for part in name.split("."))]
+    shown = {name for page in (site / "reference").glob("*.md") for name in entries_of(page)}
+    assert set(public_names().values()) <= shown and "pkdzoo.training.own_data.api.distill" in shown
+    index = (site / "reference" / "index.md").read_text()
+    assert "[`pkdzoo.distill(...)`][pkdzoo.training.own_data.api.distill]" in index
+    assert (
+        "| `ONE_X_LR02` | `data=Data(), optim=Optim(lr=0.02), schedule="
+        in (site / "reference" / "pkdzoo.training.md").read_text()
+    )
     cli = (site / "reference" / "cli.md").read_text()
+    assert all(f"\n## pkdzoo {verb}\n" in cli and f"[`pkdzoo {verb}`](cli.md#pkdzoo-{verb})" in index for verb in VERBS)
     assert "## pkdzoo data convert\n" in cli and "--hold-out" in cli
 
 

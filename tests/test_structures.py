@@ -42,8 +42,8 @@ def test_pinning_reaches_every_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda: Instances(torch.zeros(2, 4), torch.zeros(1)), "one label per box"),
         (lambda: Batch(torch.zeros(3, 8, 8), [(8, 8)]), r"\(B, 3, H, W\)"),
         (lambda: Batch(torch.zeros(1, 3, 8, 8), [(8, 9)]), "does not fit"),
-        (lambda: Batch(torch.zeros(2, 3, 8, 8), [(8, 8)]), "2 images but 1 sizes"),
-        (lambda: FeaturePyramid([torch.zeros(1)], (8, 16)), "1 levels but 2 strides"),
+        (lambda: Batch(torch.zeros(2, 3, 8, 8), [(8, 8)]), "images: 2, sizes: 1; give one per image"),
+        (lambda: FeaturePyramid([torch.zeros(1)], (8, 16)), "levels: 1, strides: 2; give one stride per level"),
     ],
 )
 def test_what_does_not_fit_is_refused(make: object, message: str) -> None:

@@ -16,6 +16,7 @@ from pkdzoo.models._factory import create_detector
 from pkdzoo.models._registry import folder_of
 from pkdzoo.models.detector import Detector
 from pkdzoo.utils.files import read_json
+from pkdzoo.utils.text import counted
 
 COLUMNS = ("detector", "class", "score", "x1", "y1", "x2", "y2")
 LOWEST = 0.01  # detections that are kept for the slider
@@ -105,7 +106,7 @@ def show(found: Sequence[Found], threshold: float) -> tuple[list[Any], list[str]
     for one in found:
         drawings.append(np.asarray(one.result.plot(threshold)))
         kept = [detection for detection in zip_detections(one.result) if detection[1] > threshold]
-        captions.append(f"{one.title}: {len(kept)} objects, {one.milliseconds:.0f} ms")
+        captions.append(f"{one.title}: {counted(len(kept), 'object')}, {one.milliseconds:.0f} ms")
         rows += [[one.title, name, round(score, 3), *(round(v, 1) for v in box)] for name, score, box in kept]
     return drawings, captions, rows
 

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from pkdzoo.utils.text import counted
+
 Rule = tuple[str, str | None]
 
 # Buffers that can be computed from the architecture: optional in files.
@@ -48,7 +50,8 @@ def to_our_keys(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str,
         else:
             unknown.append(key)
     if unknown:
-        raise ValueError(f"{len(unknown)} keys of the checkpoint match no rule of this detector: {shorten(unknown)}")
+        found = counted(len(unknown), "key of the checkpoint matches", "keys of the checkpoint match")
+        raise ValueError(f"{found} no rule of this detector: {shorten(unknown)}")
     return renamed
 
 

@@ -16,10 +16,10 @@ import sys
 from collections.abc import Sequence
 
 from pkdzoo.cli.app import APP
-from pkdzoo.cli.common import ESCAPED, Verb
+from pkdzoo.cli.common import Verb
 from pkdzoo.cli.compare import COMPARE
 from pkdzoo.cli.convert import CONVERT
-from pkdzoo.cli.data import CHECK, PREVIEW
+from pkdzoo.cli.data import CHECK, LABEL, PREVIEW
 from pkdzoo.cli.data import CONVERT as CONVERT_DATA
 from pkdzoo.cli.distill import DISTILL
 from pkdzoo.cli.doctor import DOCTOR
@@ -31,7 +31,7 @@ from pkdzoo.cli.push import PUSH
 from pkdzoo.cli.report import REPORT_VERB
 from pkdzoo.cli.train import TRAIN
 from pkdzoo.hub.errors import DownloadError, UploadError
-from pkdzoo.utils.text import printable
+from pkdzoo.utils.text import ESCAPED, printable
 from pkdzoo.version import __version__
 
 VERBS: dict[str, Verb | dict[str, Verb]] = {
@@ -48,10 +48,10 @@ VERBS: dict[str, Verb | dict[str, Verb]] = {
     "push": PUSH,
     "app": APP,
     "doctor": DOCTOR,
-    "data": {"check": CHECK, "convert": CONVERT_DATA, "preview": PREVIEW},
+    "data": {"check": CHECK, "convert": CONVERT_DATA, "preview": PREVIEW, "label": LABEL},
 }
 EXPECTED = (ValueError, OSError, ImportError, DownloadError, UploadError)  # their messages need no traceback
-GROUPS = {"data": "check, convert and preview data sets"}
+GROUPS = {"data": "check, convert, preview and label data sets"}
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ import argparse
 
 from pkdzoo.cli.common import MODEL_HELP, Parser, Verb, note, positive_int
 
-DEFAULT = "retina_r10w16_pkd_gfl_r18.bccd"  # packaged weights, so that the demo runs without a network
+DEFAULT = "rtmdet_w12_pkd_tiny.bccd"  # packaged weights, so that the demo runs without a network
 
 
 def app_arguments(parser: Parser) -> None:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 Parser = argparse.ArgumentParser
 COMMON = ("verb", "words", "json", "debug")  # what a parsed command line has besides the options of its verb
-# File names need not be valid UTF-8; other bytes are written as \udcXX, as in JSON.
-ESCAPED = "backslashreplace"
 MODEL_HELP = "a name from 'pkdzoo list', the folder of a saved detector or of a run, or hf-hub:ORG/NAME"
 
 NMS_HELP = "IoU above which the lower-scoring of two boxes of one class is dropped (default: the detector's)"
@@ -76,15 +74,19 @@ def comma_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def add_detector(parser: Parser, more: str = "", device: bool = True) -> None:
+def add_detector(parser: Parser, more: str = "", device: bool = True, option: bool = False) -> None:
     """Add the arguments that select a detector; :func:`detector_from_args` reads them.
 
     Args:
         parser: parser of the verb.
         more: help on further values of the first argument.
         device: add ``--device``.
+        option: the detector is ``--model NAME``, because the first argument is something else.
     """
-    parser.add_argument("model", help=MODEL_HELP + more)
+    if option:
+        parser.add_argument("--model", required=True, metavar="NAME", help=MODEL_HELP + more)
+    else:
+        parser.add_argument("model", help=MODEL_HELP + more)
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="load these weights (.safetensors, .pth)")
     add_labels(parser, "with --checkpoint: class names")
     if device:

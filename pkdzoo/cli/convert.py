@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkdzoo.cli.common import Parser, Verb, add_labels, read_labels, show
+from pkdzoo.utils.text import counted
 
 if TYPE_CHECKING:
     from pkdzoo.models.detector import Detector
@@ -52,8 +53,10 @@ def convert_run(args: argparse.Namespace) -> int:
         "parameters": parameters,
         "label_names": list(model.label_names),
     }
-    classes = f"{model.num_classes} {'class' if model.num_classes == 1 else 'classes'}"
-    text = f"{args.target}: {model.name}, {classes}, {len(state)} tensors, {parameters / 1e6:.1f} M parameters"
+    classes = counted(model.num_classes, "class")
+    text = (
+        f"{args.target}: {model.name}, {classes}, {counted(len(state), 'tensor')}, {parameters / 1e6:.1f} M parameters"
+    )
     show(args, text, summary)
     return 0
 

@@ -1,11 +1,22 @@
-"""``pkdzoo data``: checks, converts and previews data sets."""
+"""``pkdzoo data``: checks, converts, previews and labels data sets."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from pkdzoo.cli.common import Parser, Verb, positive_int, share, show
+from pkdzoo.cli.common import (
+    Parser,
+    Verb,
+    add_detector,
+    comma_list,
+    detector_from_args,
+    note,
+    positive_int,
+    share,
+    show,
+)
+from pkdzoo.inference.options import LABEL_THRESHOLD
 
 FORMATS = ("coco", "voc", "yolo")  # to write, as pkdzoo.data.formats.read.FORMATS
 
@@ -123,4 +134,54 @@ PREVIEW = Verb(
     ("pkdzoo data preview bccd --split val --output sheet.png",),
     preview_arguments,
     preview_run,
+)
+
+
+def label_arguments(parser: Parser) -> None:
+    """Add the arguments of ``data label``."""
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of images, subfolders included")
+    add_detector(parser, option=True)
+    parser.add_argument(
+        "--threshold",
+        type=share,
+        default=LABEL_THRESHOLD,
+        metavar="SCORE",
+        help="minimum score of a box (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="COCO annotation file to write; it must not exist"
+    )
+    parser.add_argument("--classes", type=comma_list, metavar="NAMES", help="these classes only, separated by commas")
+    parser.add_argument("--batch-size", type=positive_int, default=1, metavar="N", help="images per batch (default: 1)")
+
+
+def label_run(args: argparse.Namespace) -> int:
+    """Write the file; exit code 1 if an image could not be read."""
+    from pkdzoo.dataset_tools.label import check_output, label
+
+    check_output(args.output)  # before the detector is loaded
+    report = label(
+        args.folder,
+        detector_from_args(args),
+        args.output,
+        args.threshold,
+        args.model,
+        args.classes,
+        args.batch_size,
+        progress=True,
+    )
+    for line in report.unreadable:
+        note(line)
+    show(args, report, report.to_dict())
+    return 1 if report.unreadable else 0
+
+
+LABEL = Verb(
+    "label a folder of images with a detector: its detections become a COCO annotation file",
+    (
+        "pkdzoo data label photos/images --model runs/teacher --output photos/annotations/instances_train.json",
+        "pkdzoo data label street --model rtmdet_m --threshold 0.6 --classes person,car --output street.json",
+    ),
+    label_arguments,
+    label_run,
 )

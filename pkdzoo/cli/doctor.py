@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pkdzoo.cli.common import Parser, Verb, show
+from pkdzoo.utils.text import counted
 from pkdzoo.version import __version__
 
 LIBRARIES = (
@@ -103,7 +104,9 @@ def about_device() -> dict[str, Any]:
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    facts: dict[str, Any] = {"cpu": f"{cores} of {os.cpu_count()} cores, {torch.get_num_threads()} threads"}
+    facts: dict[str, Any] = {
+        "cpu": f"{cores} of {counted(os.cpu_count() or 0, 'core')}, {counted(torch.get_num_threads(), 'thread')}"
+    }
     if torch.cuda.is_available():
         facts["cuda"] = torch.version.cuda
         for index in range(torch.cuda.device_count()):
@@ -142,7 +145,7 @@ def about_cache() -> dict[str, Any]:
     files = [path for path in folder.glob("*.safetensors") if path.is_file()] if folder.is_dir() else []
     return {
         "folder": short_path(folder),
-        "weights": f"{len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.0f} MB",
+        "weights": f"{counted(len(files), 'file')}, {sum(path.stat().st_size for path in files) / 1e6:.0f} MB",
         "writable": os.access(existing, os.W_OK),
         "free": f"{shutil.disk_usage(existing).free / 1e9:.1f} GB",
     }

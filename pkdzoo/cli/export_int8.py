@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pkdzoo.cli.common import Parser, note, positive_int
 from pkdzoo.utils.files import atomic_path
-from pkdzoo.utils.text import install_line
+from pkdzoo.utils.text import counted, install_line
 
 if TYPE_CHECKING:
     from pkdzoo.data import CocoDataset
@@ -108,7 +108,10 @@ def write_int8(args: argparse.Namespace, plain: Path, path: Path) -> dict[str, A
     train, val = (build.val_dataset(find_split(args.data, split), *shape) for split in ("train", "val"))
     count = args.images or IMAGES
     if min(count, len(train)) < FEW:
-        note(f"{min(count, len(train))} images measure the ranges of activations badly: give some hundred")
+        note(
+            f"{counted(min(count, len(train)), 'image')} cannot measure the ranges of activations well: "
+            "give some hundred"
+        )
     accelerator = Accelerator(cpu=True)
     before = measure(detector, val, accelerator, plain)
     note(f"float32: {before}")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pkdzoo.cli.common import MODEL_HELP, Parser, Verb, show
 from pkdzoo.data.labels import label_names
 from pkdzoo.hub.card import COCO, known_data
 from pkdzoo.hub.weights import Distilled, InitialWeights, Weights
-from pkdzoo.models._registry import find, folder_of, list_detectors, list_pairs
+from pkdzoo.models._registry import find, folder_of, is_detector, list_detectors, list_pairs
 from pkdzoo.models._zoo_index import INDEX, IndexRow
+from pkdzoo.training.published_files import recipes_of
 from pkdzoo.utils.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -131,7 +134,24 @@ def saved_facts(name: str) -> dict[str, Any]:
     from pkdzoo.training.evaluate import open_detector
 
     model = open_detector(name)
-    return {"name": name, "architecture": model.name, **model_facts(model)}
+    family = find(model.name)[0].family if is_detector(model.name) else None
+    return {"name": name, "architecture": model.name, **model_facts(model), "family": family, **run_facts(name)}
+
+
+def run_facts(name: str) -> dict[str, Any]:
+    """Teacher, methods and AP of a run, from the files in its folder; nothing for another detector."""
+    from pkdzoo.training.provenance import read_json_object
+    from pkdzoo.training.recipe import Recipe
+
+    folder = Path(folder_of(name) or "")
+    facts: dict[str, Any] = {}
+    if (folder / "recipe.json").is_file():
+        distill = Recipe.from_dict(read_json_object(folder / "recipe.json")).distill
+        facts["teacher"] = distill.teacher if distill else None
+        facts["methods"] = list(distill.methods) if distill else []
+    if (folder / "metrics.json").is_file():
+        facts["AP"] = read_json_object(folder / "metrics.json").get("AP")
+    return facts
 
 
 def registered_facts(name: str) -> dict[str, Any]:
@@ -152,6 +172,8 @@ def registered_facts(name: str) -> dict[str, Any]:
         "family": entry.family,
         "distilled": distilled_facts(entry.distilled) if entry.distilled else None,
         "weights": [asdict(weights) for weights in entry.weights if selected in (None, weights)],
+        "students": [pair for pair in list_pairs() if cast(Distilled, find(pair)[0].distilled).student == entry.name],
+        "recipes": recipes_of(entry.name),
     }
 
 
@@ -204,6 +226,8 @@ def info_lines(content: dict[str, Any]) -> list[str]:
     ]
     if content.get("family"):
         lines.insert(1, f"  family       {content['family']}")
+    if content["architecture"] != content["name"]:
+        lines.insert(1, f"  architecture {content['architecture']}")
     start = content.get("initial_weights")
     if start:
         lines.append(f"  backbone     started from {start['name']}, license {start['license']}")
@@ -216,9 +240,31 @@ def info_lines(content: dict[str, Any]) -> list[str]:
             teacher, plain, distilled = pair["triple"]
             lines.append(f"  AP           teacher {teacher}, plain student {plain}, distilled {distilled}")
             lines.append(f"               {pair['gap_closed']:.0%} of the gap closed ({pair['source']})")
+    elif content.get("teacher"):
+        lines.append(f"  teacher      {content['teacher']}, by {', '.join(content['methods'])}")
+    if content.get("AP") is not None:
+        lines.append(f"  AP           {content['AP']:.1f} after the last epoch of this run")
     for row in content.get("weights", []):
         lines += weights_lines(Weights(**row))
-    return lines
+    return lines + (training_lines(content) if "recipes" in content else [])
+
+
+def training_lines(content: dict[str, Any]) -> list[str]:
+    """How a registered detector is trained, and which students with a teacher it is the architecture of."""
+    name, recipes, lines = content["architecture"], content["recipes"], []
+    if not content["weights"]:
+        lines.append("  weights      none are published")
+    if content["students"]:
+        lines.append(f"  distilled    {some(content['students'])}")
+    if recipes:
+        lines.append(f"  recipes      {some(recipes)}")
+        lines.append(f"               pkdzoo train {recipes[0]} --data DIR")
+    return [*lines, f"  own data     pkdzoo distill --data DIR --student {name}"]
+
+
+def some(names: Sequence[str], limit: int = 4) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def weights_lines(row: Weights) -> list[str]:

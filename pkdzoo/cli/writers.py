@@ -6,21 +6,17 @@ They write image by image and keep no list in memory.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
-from pycocotools import mask as coco_mask
-
-from pkdzoo.cli.common import ESCAPED
-from pkdzoo.data.labels import coco_ids
+from pkdzoo.inference.coco_writer import CocoWriter
 from pkdzoo.inference.result import Result
 from pkdzoo.inference.video import VideoWriter, frame_rate, is_video, writing_video
 from pkdzoo.inference.web import is_link, path_in
 from pkdzoo.utils.files import atomic_path
+from pkdzoo.utils.text import ESCAPED
 
 DRAWING_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # drawings of other images are PNG
 
@@ -45,51 +41,6 @@ class JsonLinesWriter:
         """Write the line of an image."""
         self.file.write(json.dumps(result.to_json(), ensure_ascii=False) + "\n")
         self.file.flush()
-
-
-class CocoWriter:
-    """Writes a complete COCO annotation file with scores, which can be loaded as a data set.
-
-    Annotations are written at once; the records of images are kept in a temporary file until :meth:`finish`. A frame
-    of a video is called ``VIDEO#NUMBER`` and has the further fields ``frame`` and ``time``. Image ids are counted here,
-    so every annotation has the name of its image as well, by which ``pkdzoo eval`` finds it in a data set.
-    """
-
-    def __init__(self, file: TextIO, label_names: tuple[str, ...]) -> None:
-        self.file, self.label_names = file, label_names
-        self.ids = coco_ids(label_names) or {label: label + 1 for label in range(len(label_names))}
-        self.image_records = tempfile.TemporaryFile("w+", encoding="utf-8", errors=ESCAPED)  # noqa: SIM115 - closed by finish()
-        self.images = self.annotations = 0
-        file.write('{"annotations": [')
-
-    def add(self, result: Result) -> None:
-        """Write the detections of an image; unreadable images have no size and are left out."""
-        if result.error is not None:
-            return
-        self.images += 1
-        height, width = result.size
-        record: dict[str, Any] = {"id": self.images, "file_name": result.path, "height": height, "width": width}
-        if result.frame is not None:
-            record |= {"file_name": f"{result.path}#{result.frame}", "frame": result.frame, "time": result.time}
-        self.image_records.write((",\n" if self.images > 1 else "\n") + json.dumps(record, ensure_ascii=False))
-        for row in result.to_coco(self.images, self.ids):
-            self.annotations += 1
-            mask = row.get("segmentation")
-            area = row["bbox"][2] * row["bbox"][3] if mask is None else float(coco_mask.area(mask))
-            name = record["file_name"]
-            text = json.dumps(
-                {"id": self.annotations, **row, "area": area, "iscrowd": 0, "file_name": name}, ensure_ascii=False
-            )
-            self.file.write(("\n" if self.annotations == 1 else ",\n") + text)
-
-    def finish(self) -> None:
-        """Write the images and classes."""
-        categories = [{"id": self.ids[label], "name": name} for label, name in enumerate(self.label_names)]
-        self.file.write(f'\n], "categories": {json.dumps(categories, ensure_ascii=False)}, "images": [')
-        self.image_records.seek(0)
-        shutil.copyfileobj(self.image_records, self.file)
-        self.file.write("\n]}\n")
-        self.image_records.close()
 
 
 @contextmanager

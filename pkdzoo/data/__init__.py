@@ -10,8 +10,9 @@ from pkdzoo.utils.lazy import lazy_attributes
 if TYPE_CHECKING:
     from pkdzoo.data.augment import MixTransform
     from pkdzoo.data.batching import collate
-    from pkdzoo.data.dataset import CocoDataset, TooManyUnreadable, open_dataset
+    from pkdzoo.data.dataset import CocoDataset, open_dataset
     from pkdzoo.data.headers import check_headers
+    from pkdzoo.data.image_dataset import TooManyUnreadable
     from pkdzoo.data.image_files import UnreadableImage
     from pkdzoo.data.image_io import read_image
     from pkdzoo.data.load_report import LoadReport
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         resize_keep_ratio,
         train_transform,
     )
+    from pkdzoo.data.unlabeled import UnlabeledImages
 
 __all__ = [
     "AspectBatchSampler",
@@ -42,6 +44,7 @@ __all__ = [
     "Resize",
     "Sample",
     "TooManyUnreadable",
+    "UnlabeledImages",
     "UnreadableImage",
     "check_headers",
     "collate",
@@ -68,7 +71,8 @@ if not TYPE_CHECKING:  # a type checker would take every name of the package for
             "RandomZoom": "pkdzoo.data.transforms",
             "Resize": "pkdzoo.data.transforms",
             "Sample": "pkdzoo.data.transforms",
-            "TooManyUnreadable": "pkdzoo.data.dataset",
+            "TooManyUnreadable": "pkdzoo.data.image_dataset",
+            "UnlabeledImages": "pkdzoo.data.unlabeled",
             "UnreadableImage": "pkdzoo.data.image_files",
             "check_headers": "pkdzoo.data.headers",
             "collate": "pkdzoo.data.batching",

@@ -11,9 +11,6 @@ Evaluation reads the file again and uses all of its objects (``ground_truth``), 
 
 from __future__ import annotations
 
-import gc
-import hashlib
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,51 +18,24 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
 
 from pkdzoo.data.augment import MixTransform
 from pkdzoo.data.filter import positions, select
 from pkdzoo.data.formats.coco import CROWD, IGNORE, Columns, decode_name
 from pkdzoo.data.formats.read import read_annotations
-from pkdzoo.data.image_files import UnreadableImage
+from pkdzoo.data.image_dataset import MAX_UNREADABLE, ImageDataset
 from pkdzoo.data.image_names import match_columns
-from pkdzoo.data.image_reader import Decode, ImageReader
+from pkdzoo.data.image_reader import Decode
 from pkdzoo.data.labels import match_labels
 from pkdzoo.data.load_report import LoadReport
 from pkdzoo.data.locate import find_split
 from pkdzoo.data.segmentations import INVALID
-from pkdzoo.data.transforms import Sample, Transform, with_image
+from pkdzoo.data.transforms import Transform
 from pkdzoo.structures import Instances
-
-MAX_UNREADABLE = 0.01  # share of the images that training may skip
-
-
-class TooManyUnreadable(RuntimeError):
-    """Raised when more images cannot be read than a training run may skip.
-
-    Example:
-        >>> import tempfile
-        >>> from pkdzoo.data import TooManyUnreadable, make_shapes, open_dataset
-        >>> root = make_shapes(tempfile.mkdtemp(), train=1, val=1, size=(64, 96))
-        >>> for path in (root / "train2017").iterdir():
-        ...     _ = path.write_bytes(b"no image")
-        >>> dataset = open_dataset(root, "train", on_error="skip")
-        >>> try:
-        ...     sample = dataset[0]
-        ... except TooManyUnreadable:
-        ...     print("check the data first")
-        check the data first
-    """
+from pkdzoo.utils.text import counted
 
 
-def item_seed(seed: int, epoch: int, image_id: int) -> int:
-    """The seed of one image's random choices in one epoch; neighboring arguments give unrelated seeds."""
-    digest = hashlib.blake2b(struct.pack("<qqq", seed, epoch, image_id), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-class CocoDataset(Dataset[Sample]):
+class CocoDataset(ImageDataset):
     """Images and boxes of a COCO annotation file, or of VOC or YOLO annotations read as one.
 
     An unreadable image raises ``UnreadableImage`` with ``on_error="raise"`` (evaluation, where skipping would change
@@ -131,10 +101,10 @@ class CocoDataset(Dataset[Sample]):
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error={on_error!r}: write 'raise' (evaluation) or 'skip' (training)")
-        self.json_path, self.image_dir = Path(json_path), Path(image_dir)
-        self.seed = seed
-        self.on_error, self.max_unreadable = on_error, max_unreadable
-        columns, found_names = match_columns(read_annotations(self.json_path, segmentations=with_masks), self.image_dir)
+        self.json_path = Path(json_path)
+        columns, found_names = match_columns(
+            read_annotations(self.json_path, segmentations=with_masks), Path(image_dir)
+        )
         self.segments = columns.segments
         self.label_names, self._label_of = match_labels(
             columns.categories, label_names, skip_other_classes, self.json_path
@@ -143,38 +113,21 @@ class CocoDataset(Dataset[Sample]):
         self.label_to_coco_id = [ids.get(label, -1) for label in range(len(self.label_names))]
         self.report = LoadReport(str(self.json_path), found_names=found_names)
         self.table = select(columns, self._label_of, self.label_names, self.report, drop_empty, min_image_size)
-        self.image_ids, self.sizes = self.table.image_ids, self.table.sizes
-        self._decode, self._cache_bytes = decode, cache
-        self.transform = transform
-        self._frozen = False  # becomes True only in a worker's own copy
-        # Shared with the workers, also with those that live longer than an epoch.
-        self._epoch = _shared(1, torch.int64)
-        self._unreadable = _shared(len(self), torch.uint8)
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
-    @property
-    def transform(self) -> Transform | MixTransform | None:
-        """Applied to each sample or batch. Setting another one empties the cache, which may hold resized images."""
-        return self._transform
-
-    @transform.setter
-    def transform(self, transform: Transform | MixTransform | None) -> None:
-        self._transform = transform
-        self.reader = ImageReader(self.sizes, transform, self._decode, self._cache_bytes)
+        super().__init__(
+            image_dir,
+            self.table.image_ids,
+            self.table.sizes,
+            transform=transform,
+            seed=seed,
+            on_error=on_error,
+            max_unreadable=max_unreadable,
+            decode=decode,
+            cache=cache,
+        )
 
     def file_name(self, index: int) -> str:
         """Path of an image inside ``image_dir``."""
         return decode_name(self.table.names[self.table.name_ends[index] : self.table.name_ends[index + 1]])
-
-    def aspect_groups(self) -> Tensor:
-        """(n,) uint8: 0 for portrait images (higher than wide), 1 for the others."""
-        return torch.from_numpy((self.sizes[:, 1] >= self.sizes[:, 0]).astype(np.uint8))
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that random choices depend on, also in workers that are already running."""
-        self._epoch.fill_(epoch)
 
     def load_instances(self, index: int) -> Instances:
         """Objects of one image, in pixels of the original image."""
@@ -191,90 +144,6 @@ class CocoDataset(Dataset[Sample]):
             masks,
         )
 
-    def load(self, index: int) -> Sample:
-        """Load an image and its objects without a transform; the image may have been resized already, see ``decode``.
-
-        Raises:
-            UnreadableImage: with the file's name.
-        """
-        size = (int(self.sizes[index, 0]), int(self.sizes[index, 1]))
-        image = self.reader.read(index, self.image_dir / self.file_name(index), size)
-        meta = {
-            "image_id": int(self.image_ids[index]),
-            "file_name": self.file_name(index),
-            "original_size": size,
-            "scale": (1.0, 1.0),
-            "flipped": False,
-        }
-        sample = Sample(image, self.load_instances(index), meta)
-        return sample if sample.size == size else with_image(sample, size, image)
-
-    def __getitem__(self, index: int) -> Sample:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"image {index} of {len(self)}")
-        sample = self._readable(index % len(self))
-        if self.transform is None:
-            return sample
-        if isinstance(self.transform, MixTransform):
-            return self._mixed([sample], self.transform)[0]
-        return self.transform(sample, self._generator(sample))
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """The samples of one batch, as torch's loaders ask for them; a :class:`MixTransform` mixes their images."""
-        if not isinstance(self.transform, MixTransform):
-            return [self[index] for index in indices]
-        return self._mixed([self._readable(index % len(self)) for index in indices], self.transform)
-
-    def _mixed(self, samples: list[Sample], transform: MixTransform) -> list[Sample]:
-        """Transformed samples of a batch; images are drawn from the data set until there are enough partners."""
-        rng, epoch = self._generator(samples[0]), int(self._epoch)
-        missing = max(0, transform.pool - len(samples)) if transform.mixes(epoch) else 0
-        drawn = torch.randint(len(self), (missing,), generator=rng).tolist()
-        return transform([*samples, *(self._readable(index) for index in drawn)], rng, epoch, len(samples))
-
-    def _generator(self, sample: Sample) -> torch.Generator:
-        return torch.Generator().manual_seed(item_seed(self.seed, int(self._epoch), sample.meta["image_id"]))
-
-    def _readable(self, index: int) -> Sample:
-        if get_worker_info() is not None and not self._frozen:
-            # A full garbage collection writes into every object's header, which copies about 75 MB of the parent's
-            # memory into each forked worker. Objects from before the fork need no collection in the worker.
-            gc.freeze()
-            self._frozen = True
-        while True:
-            try:
-                return self.load(index)
-            except UnreadableImage:
-                if self.on_error == "raise":
-                    raise
-                self._unreadable[index] = 1
-                self.check_skipped()  # also ends the loop where no image can be read
-                index = (index + 1) % len(self)
-
-    @property
-    def skipped(self) -> int:
-        """Number of different images that could not be read so far, over all workers of this process."""
-        return int(self._unreadable.sum())
-
-    def check_skipped(self) -> None:
-        """Check that no more images were skipped than allowed.
-
-        Raises:
-            TooManyUnreadable: with the first files and reasons.
-        """
-        count = self.skipped
-        if count <= self.max_unreadable * len(self) and count < len(self):
-            return
-        reasons = []
-        for index in self._unreadable.nonzero().flatten().tolist()[:5]:
-            try:
-                self.load(index)
-            except UnreadableImage as error:
-                reasons.append(str(error))
-        raise TooManyUnreadable(
-            f"{count} of {len(self)} images cannot be read, more than {self.max_unreadable:.0%}: " + "; ".join(reasons)
-        )
-
     def check_files(self) -> list[str]:
         """File names that are not on disk; lists each folder once, so that 100,000 files take a second.
 
@@ -284,7 +153,9 @@ class CocoDataset(Dataset[Sample]):
         if not self.image_dir.is_dir():
             raise ValueError(f"{self.image_dir} is not a folder: it should hold the images of {self.json_path}")
         if next(self.image_dir.iterdir(), None) is None:
-            raise ValueError(f"{self.image_dir} is empty: it should hold the {len(self)} images of {self.json_path}")
+            raise ValueError(
+                f"{self.image_dir} is empty: it should hold the {counted(len(self), 'image')} of {self.json_path}"
+            )
         listed: dict[Path, set[str]] = {}
         missing = []
         for index in range(len(self)):
@@ -385,9 +256,3 @@ def open_dataset(
         (2, 6)
     """
     return CocoDataset(*find_split(data_dir, split, json, images), **options)
-
-
-def _shared(count: int, dtype: torch.dtype) -> Tensor:
-    zeros = torch.zeros(count, dtype=dtype)
-    zeros.share_memory_()  # type: ignore[no-untyped-call]
-    return zeros

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pkdzoo.utils.text import quote_some
+from pkdzoo.utils.text import counted, quote_some
 
 
 @dataclass
@@ -35,7 +35,7 @@ class LoadReport:
     Example:
         >>> from pkdzoo.data import LoadReport
         >>> print(LoadReport("train.json", images=3, boxes=4, thin=1, per_class={"cat": 4}))
-        train.json: 4 boxes of 1 classes, 3 images; 1 boxes left out: thinner than a pixel
+        train.json: 4 boxes of 1 class, 3 images; 1 box left out: thinner than a pixel
     """
 
     source: str
@@ -69,30 +69,47 @@ class LoadReport:
         # a few areas differ in any large data set; more of them change the numbers of an evaluation
         other_areas = self.other_areas if self.other_areas > 0.01 * self.boxes else 0
         crowd_only = quote_some(self.crowd_only)
+        as_crowd = "ignored, like crowd"
         moved = next((f"{name!r:.80} as {path!r:.80}" for name, path in self.found_names.items()), "")
         clauses = (
-            (self.no_size, "boxes left out: width or height is not above zero"),
-            (self.outside, "boxes left out: outside their image"),
-            (self.thin, "boxes left out: thinner than a pixel"),
-            (self.clipped, "boxes clipped to their image"),
-            (self.ignored, "annotations left out: marked 'ignore'"),
-            (self.other_classes, "annotations left out: of other classes"),
-            (self.without_image, "annotations left out: their image_id belongs to no image"),
-            (self.without_mask, "objects have no segmentation and are ignored, like crowd"),
-            (self.other_size_masks, "segmentations are of another size than their image and are ignored, like crowd"),
-            (self.invalid_masks, "segmentations are damaged (coordinates or run lengths) and are ignored, like crowd"),
-            (other_areas, "areas do not fit their boxes; APs, APm and APl of an evaluation follow these areas"),
-            (len(self.crowd_only), f"classes have only crowd regions, which are not learned ({crowd_only})"),
-            (self.duplicate_images, "image records are repeated"),
-            (self.duplicate_annotations, "annotations repeat an id"),
-            (self.small_images, "images left out: too small"),
-            (len(self.found_names), f"image names are found by their last parts, e.g. {moved}"),
-            (self.empty_images, f"images have no box ({left_out})"),
+            (self.no_size, "box", "", " left out: width or height is not above zero"),
+            (self.outside, "box", "", " left out: outside the image"),
+            (self.thin, "box", "", " left out: thinner than a pixel"),
+            (self.clipped, "box", "", " clipped to the image"),
+            (self.ignored, "annotation", "", " left out: marked 'ignore'"),
+            (self.other_classes, "annotation", "", " left out: of other classes"),
+            (self.without_image, "annotation", "", " left out: the image_id belongs to no image"),
+            (self.without_mask, "object has", "objects have", f" no segmentation: {as_crowd}"),
+            (
+                self.other_size_masks,
+                "segmentation is",
+                "segmentations are",
+                f" of another size than the image: {as_crowd}",
+            ),
+            (self.invalid_masks, "segmentation is", "segmentations are", f" damaged: {as_crowd}"),
+            (other_areas, "area does not fit its box", "areas do not fit their boxes", "; APs, APm, APl use the areas"),
+            (
+                len(self.crowd_only),
+                "class has",
+                "classes have",
+                f" only crowd regions, which are not learned ({crowd_only})",
+            ),
+            (self.duplicate_images, "image record is", "image records are", " repeated"),
+            (self.duplicate_annotations, "annotation repeats", "annotations repeat", " an id"),
+            (self.small_images, "image", "", " left out: too small"),
+            (
+                len(self.found_names),
+                "image name is found by its last parts",
+                "image names are found by their last parts",
+                f", e.g. {moved}",
+            ),
+            (self.empty_images, "image has", "images have", f" no box ({left_out})"),
         )
-        return "; ".join(f"{count} {what}" for count, what in clauses if count)
+        return "; ".join(f"{counted(count, one, more)}{what}" for count, one, more, what in clauses if count)
 
     def __str__(self) -> str:
         crowd = f" ({self.crowd} crowd)" if self.crowd else ""
-        head = f"{self.source}: {self.boxes} boxes{crowd} of {len(self.per_class)} classes, {self.images} images"
+        head = f"{self.source}: {counted(self.boxes, 'box')}{crowd} of {counted(len(self.per_class), 'class')}, "
+        head += counted(self.images, "image")
         reasons = self.reasons()
         return f"{head}; {reasons}" if reasons else head

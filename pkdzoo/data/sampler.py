@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from pkdzoo.utils.text import counted
+
 
 class AspectBatchSampler(Sampler[list[int]]):
     """Batch sampler grouped by aspect ratio.
@@ -56,7 +58,8 @@ class AspectBatchSampler(Sampler[list[int]]):
             raise ValueError(f"batch_size={batch_size}: a batch has at least one image")
         if len(self) == 0:
             raise ValueError(
-                f"{len(self.groups)} images make no full batch of {batch_size}: lower batch_size, or drop_last=False"
+                f"{counted(len(self.groups), 'image makes', 'images make')} no full batch of "
+                f"{batch_size}: lower batch_size, or drop_last=False"
             )
 
     def set_epoch(self, epoch: int) -> None:
@@ -89,3 +92,57 @@ class AspectBatchSampler(Sampler[list[int]]):
             batch = rest[start : start + self.batch_size]
             if len(batch) == self.batch_size or not self.drop_last:
                 yield batch
+
+
+class PairedBatchSampler(Sampler[list[tuple[int, tuple[int, ...]]]]):
+    """The batches of labeled images, each image with the numbers of the unlabeled images that go with its batch.
+
+    Labeled batches are those of ``labeled``. All unlabeled images are used once before any is used twice, also over
+    several epochs: batch k of epoch e takes the part number ``e * batches per epoch + k`` of an endless list of random
+    orders. Both depend on (seed, epoch) alone, and a resumed run continues both.
+
+    The numbers stand beside every labeled image, because Accelerate completes the last batch of some processes with
+    images of other batches. Those of a batch's first image count, so every batch has equally many.
+
+    Args:
+        labeled: sampler of the labeled images.
+        groups: group of each unlabeled image, as for :class:`AspectBatchSampler`.
+        count: unlabeled images per batch.
+
+    Raises:
+        ValueError: ``count`` below 1, or no unlabeled image.
+
+    Example:
+        >>> from pkdzoo.data.sampler import AspectBatchSampler, PairedBatchSampler
+        >>> sampler = PairedBatchSampler(AspectBatchSampler([0] * 4, batch_size=2), groups=[0] * 6, count=3)
+        >>> batches = list(sampler)
+        >>> [len(batch) for batch in batches], sorted(number for batch in batches for number in batch[0][1])
+        ([2, 2], [0, 1, 2, 3, 4, 5])
+    """
+
+    def __init__(self, labeled: AspectBatchSampler, groups: Sequence[int] | Tensor, count: int) -> None:
+        if count < 1 or not len(groups):
+            raise ValueError(f"{count} of {len(groups)} unlabeled images per batch: there must be at least one of each")
+        self.labeled, self.count = labeled, count
+        self.batch_size, self.drop_last = labeled.batch_size, labeled.drop_last
+        # another seed than that of the labeled images, which would be in the same order
+        self.unlabeled = AspectBatchSampler(groups, min(count, len(groups)), drop_last=True, seed=-1 - labeled.seed)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, which determines both orders."""
+        self.labeled.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.labeled)
+
+    def __iter__(self) -> Iterator[list[tuple[int, tuple[int, ...]]]]:
+        number = self.labeled.epoch * len(self)
+        current, order = -1, [[0]]
+        for batch in self.labeled:
+            turn, place = divmod(number, len(self.unlabeled))
+            if turn != current:
+                self.unlabeled.set_epoch(turn)
+                current, order = turn, list(self.unlabeled)
+            drawn = order[place] * -(-self.count // len(order[place]))  # repeated where there are too few images
+            yield [(index, tuple(drawn[: self.count])) for index in batch]
+            number += 1

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pkdzoo.utils.text import counted
+
 EXAMPLES = 5  # examples kept per finding
 CLASSES_SHOWN = 30  # rows of the class table
 
@@ -77,7 +79,8 @@ class SplitReport:
         self.findings += [f for f in findings if f.count]
 
     def __str__(self) -> str:
-        lines = [f"{self.split}: {self.images} images, {self.boxes} boxes, {len(self.classes)} classes"]
+        counts = [counted(self.images, "image"), counted(self.boxes, "box"), counted(len(self.classes), "class")]
+        lines = [f"{self.split}: {', '.join(counts)}"]
         if self.boxes:
             low, high = (" x ".join(map(str, self.image_sides[key])) for key in ("smallest", "largest"))
             per = self.boxes_per_image

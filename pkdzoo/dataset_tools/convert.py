@@ -22,7 +22,7 @@ from pkdzoo.data.image_names import match_content
 from pkdzoo.data.locate import find_split
 from pkdzoo.dataset_tools.hold_out import divide
 from pkdzoo.utils.files import open_regular_file
-from pkdzoo.utils.text import quote_some
+from pkdzoo.utils.text import counted, quote_some
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Converted:
     def __str__(self) -> str:
         lines = [f"{self.target}: {self.source_format} to {self.target_format}"]
         for split, images in self.images.items():
-            lines.append(f"  {split:<8} {images} images, {self.boxes[split]} boxes")
+            lines.append(f"  {split:<8} {counted(images, 'image')}, {counted(self.boxes[split], 'box')}")
             lines += [f"           not converted: {count} {what}" for what, count in self.dropped[split].items()]
         return "\n".join([*lines, *(f"  note     {remark}" for remark in self.remarks)])
 
@@ -160,11 +160,15 @@ def _convert_split(job: _Job, folder: Path, split: str, share: float) -> None:
     found_names = match_content(coco, images)
     if found_names:
         example = "{!r:.80} as {!r:.80}".format(*next(iter(found_names.items())))
-        result.remarks.append(f"{split}: {len(found_names)} image names are found by their last parts, e.g. {example}")
+        found = counted(
+            len(found_names), "image name is found by its last parts", "image names are found by their last parts"
+        )
+        result.remarks.append(f"{split}: {found}, e.g. {example}")
     difficult = 0 if is_coco else sum(bool(row.get("ignore")) for row in coco["annotations"])
     if difficult and result.target_format == "coco":
         result.remarks.append(
-            f"{split}: {difficult} difficult objects are marked 'ignore'; pycocotools counts them, pkdzoo does not"
+            f"{split}: {counted(difficult, 'difficult object is', 'difficult objects are')} marked 'ignore', which "
+            "pycocotools counts and pkdzoo does not"
         )
     parts = {split: coco}
     if share and split == "train":
@@ -183,8 +187,8 @@ def _write_split(job: _Job, coco: dict[str, Any], images: Path, folder: Path, sp
     linked = _linked(paths, job.source, images)
     if linked and not job.link and not job.follow_links:
         job.result.remarks.append(
-            f"{split}: {len(linked)} images are symbolic links, or lie in a linked folder outside the data set, and "
-            "stay links; --follow-links copies what they point to"
+            f"{split}: {counted(len(linked), 'image is a link', 'images are links')}, or in a linked folder outside "
+            "the data set, and stay so; --follow-links copies what they point to"
         )
     result = job.result
     dropped: Counter[str] = Counter(coco.get(NOT_READ, {}))

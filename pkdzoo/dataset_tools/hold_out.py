@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pkdzoo.utils.text import counted
+
 _COPY = re.compile(r"\.rf\.[0-9A-Za-z]{4,}$")  # Roboflow's copies
 _SUFFIX_IN_NAME = re.compile(r"[_.-](jpe?g|png|bmp|webp|tiff?|gif|avif|mp4|mov|avi)$", re.IGNORECASE)
 _FRAME = re.compile(r"^(.*?)\d+$")
@@ -62,7 +64,8 @@ def divide(content: Mapping[str, Any], share: float, images: Path) -> tuple[dict
     copies = _join(names, [_by(source_of, names), _by_bytes(names, images)])
     if len(set(copies.values())) < 2:
         raise ValueError(
-            f"{len(names)} images of one source cannot be divided into two splits: add images of another source, or "
+            f"{counted(len(names), 'image')} of one source cannot be divided into two splits: add images "
+            "of another source, or "
             "make the validation split by hand"
         )
     sequences = {key: members for key, members in _by(sequence_of, names).items() if key and len(members) > 1}

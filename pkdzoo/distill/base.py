@@ -17,6 +17,7 @@ from pkdzoo.models.dense import DenseDetector
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Depth, Trace
 from pkdzoo.structures import Batch
+from pkdzoo.utils.text import counted
 
 T = TypeVar("T")
 
@@ -57,6 +58,8 @@ class DistillMethod(nn.Module):
         default_schedule: schedule of the weight over training, see :func:`schedule_factor`.
         logs: values of the last pass to log, without gradient.
         progress: progress of the training run; the Distiller keeps it up to date.
+        takes_unlabeled: whether the method also learns from images without annotations: it compares traces of features
+            alone and does not read ``batch.instances``.
         stop_epoch: number of epochs, counted from the first, with this method; None means all. A method that has this
             option checks ``has_ended`` and then returns ``zero_loss``.
 
@@ -78,6 +81,7 @@ class DistillMethod(nn.Module):
     teacher_depth: Depth = "features"
     tap: int | None = None
     default_schedule: str = "constant"
+    takes_unlabeled: bool = False
     stop_epoch: int | None = None
 
     def __init__(self) -> None:
@@ -113,10 +117,10 @@ class DistillMethod(nn.Module):
         ``HeadTrace[DenseDetector]`` for the outputs of a dense head (with ``teacher_depth = "head"``), and so on.
 
         Args:
-            student: trace up to the losses, with gradient.
+            student: trace up to the losses, with gradient; of unlabeled images up to the features.
             teacher: trace up to ``teacher_depth`` at least, without gradient. The teacher's parameters never get a
                 gradient, but tensors that a method sends through its modules do.
-            batch: raw images and objects.
+            batch: raw images and objects; without objects where they are unlabeled, see ``takes_unlabeled``.
         """
         raise NotImplementedError
 
@@ -196,7 +200,8 @@ def require_same_classes(student: Detector, teacher: Detector, method: str) -> N
     """Refuse a teacher whose classes are not the student's, for methods that compare class predictions."""
     if student.num_classes != teacher.num_classes:
         raise ValueError(
-            f"{method} compares class predictions: the student has {student.num_classes} classes and the teacher "
+            f"{method} compares class predictions: the student has "
+            f"{counted(student.num_classes, 'class')} and the teacher "
             f"{teacher.num_classes}. Take a teacher of the same classes, or a method of features alone (pkd)"
         )
     names, teacher_names = student.label_names, teacher.label_names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -29,9 +30,13 @@ class Distiller(Task):
         methods: options by name of a method (an empty dict means the published settings), or a method that is built
             already. Every method has the option ``schedule``: ``constant``, ``warmup:N``, ``delay:N``, ``decay``
             or ``epoch_decay`` (see :func:`pkdzoo.distill.base.schedule_factor`).
+        unlabeled_weight: factor of the methods' losses on ``Batch.unlabeled``. There, methods with ``takes_unlabeled``
+            compare the features of student and teacher in a second pass; the others see labeled images alone. These
+            losses are named ``loss_METHOD_unlabeled``.
 
     Raises:
-        ValueError: for an unknown method or option, and for pairs that a method cannot work with.
+        ValueError: for an unknown method or option, and for pairs that a method cannot work with; in the forward pass,
+            for unlabeled images that no method or the student cannot take.
 
     Example:
         >>> import torch, pkdzoo
@@ -45,9 +50,16 @@ class Distiller(Task):
     """
 
     def __init__(
-        self, student: Detector, teacher: Detector, methods: Mapping[str, Mapping[str, Any] | DistillMethod]
+        self,
+        student: Detector,
+        teacher: Detector,
+        methods: Mapping[str, Mapping[str, Any] | DistillMethod],
+        unlabeled_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        if not 0 <= unlabeled_weight < math.inf:
+            raise ValueError(f"unlabeled_weight={unlabeled_weight}: write a finite number from 0 up")
+        self.unlabeled_weight, self.unlabeled_logs = float(unlabeled_weight), dict[str, Tensor]()
         if not isinstance(methods, Mapping) or not all(
             isinstance(m, (Mapping, DistillMethod)) for m in methods.values()
         ):
@@ -94,7 +106,28 @@ class Distiller(Task):
     @property
     def logs(self) -> dict[str, Tensor]:
         """Values of the last pass to log, ``METHOD/NAME``, without gradient."""
-        return {f"{name}/{key}": value for name, m in self._named() for key, value in m.logs.items()}
+        labeled = {f"{name}/{key}": value for name, m in self._named() for key, value in m.logs.items()}
+        return labeled | self.unlabeled_logs
+
+    def check_unlabeled(self) -> list[str]:
+        """Names of the methods that learn from unlabeled images.
+
+        Raises:
+            ValueError: if there is none, or the student gives its features only together with its losses.
+        """
+        names = [name for name, method in self._named() if method.takes_unlabeled]
+        if not names:
+            raise ValueError(
+                "unlabeled images need a method that compares feature maps alone, without boxes or heads, and there is "
+                f'only {", ".join(self.methods)}: write pkd beside it, {{"pkd": {{}}}}, or leave the images out'
+            )
+        if not self.student.has_features_alone:
+            raise ValueError(
+                f"{self.student.name} gives its maps with its losses alone, and unlabeled images have no losses: take "
+                "a detector of this package, torchvision or transformers as the student, or leave the unlabeled images "
+                "out"
+            )
+        return names
 
     def connectors(self) -> list[nn.Parameter]:
         """The parameters that the methods train beside the student."""
@@ -129,9 +162,27 @@ class Distiller(Task):
             for key, value in method(student, teacher, batch).items():
                 if key in losses:
                     raise ValueError(f"{name} returns {key!r}, which exists already: name the loss after the method")
-                constant = self.schedules[name] == "constant"
-                losses[key] = value if constant else value * self.get_buffer(f"factor_{name}")
+                losses[key] = self._scheduled(name, value)
+        self.unlabeled_logs = {}
+        return losses if batch.unlabeled is None else losses | self._unlabeled_losses(batch.unlabeled)
+
+    def _unlabeled_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses of the features of unlabeled images; none after the last epoch of the methods that take them."""
+        methods = [(name, m) for name, m in self._named() if name in self.check_unlabeled() and not m.has_ended]
+        if not methods:
+            return {}
+        student, teacher = self.student.trace(batch, "features"), self.frozen.trace(batch, "features")
+        losses = {}
+        for name, method in methods:
+            labeled_logs = method.logs
+            for key, value in method(student, teacher, batch).items():
+                losses[f"{key}_unlabeled"] = self.unlabeled_weight * self._scheduled(name, value)
+            self.unlabeled_logs |= {f"{name}/unlabeled_{key}": value for key, value in method.logs.items()}
+            method.logs = labeled_logs
         return losses
+
+    def _scheduled(self, name: str, value: Tensor) -> Tensor:
+        return value if self.schedules[name] == "constant" else value * self.get_buffer(f"factor_{name}")
 
     def _named(self) -> list[tuple[str, DistillMethod]]:
         return list(self.methods.items())  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from pkdzoo.models._checks import check_instances
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Depth, Trace
 from pkdzoo.structures import Batch, FeaturePyramid, Instances, PixelNorm
+from pkdzoo.utils.text import counted
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,7 +25,10 @@ PROBE = (256, 384)  # height and width of the gray image that gives channels and
 
 @dataclass(frozen=True)
 class StudentTrace(Trace[Any]):
-    """A pass of a student of other origin: its maps and its weighted losses by name. It has no outputs of a head."""
+    """A pass of a student of other origin: its maps and its weighted losses by name. It has no outputs of a head.
+
+    A pass over unlabeled images has no losses.
+    """
 
     losses: dict[str, Tensor]
 
@@ -46,6 +50,7 @@ class ModuleStudent(Detector):
 
     pyramid_shape: PyramidShape
     has_graph = False
+    has_features_alone = False
 
     def __init__(
         self,
@@ -74,6 +79,10 @@ class ModuleStudent(Detector):
         """
         raise NotImplementedError
 
+    def maps(self, batch: Batch) -> Sequence[Tensor]:
+        """Maps (B, C, h, w), finest first, without losses; only where ``has_features_alone``."""
+        raise NotImplementedError
+
     def with_labels(self, label_names: Sequence[str] | None) -> Self:
         """The same student with class names.
 
@@ -82,7 +91,10 @@ class ModuleStudent(Detector):
         """
         if label_names is not None:
             if len(label_names) != self.num_classes:
-                raise ValueError(f"{len(label_names)} class names for {self.num_classes} classes: write one per class")
+                raise ValueError(
+                    f"{counted(len(label_names), 'class name')} for "
+                    f"{counted(self.num_classes, 'class')}: write one per class"
+                )
             self.label_names = tuple(label_names)
         return self
 
@@ -96,6 +108,8 @@ class ModuleStudent(Detector):
     def trace(self, batch: Batch, upto: Depth = "loss", tap: int | None = None) -> StudentTrace:  # type: ignore[override]
         """Maps and losses of a batch.
 
+        Of images without annotations it gives the maps alone, with ``upto="features"``, where ``has_features_alone``.
+
         Raises:
             ValueError: for ``upto="head"``, a tap, a batch without objects, and a forward that returns no losses.
         """
@@ -104,6 +118,8 @@ class ModuleStudent(Detector):
                 f"{self.name} is a pkdzoo.Student, which has maps and losses only: methods that compare heads need a "
                 "detector of this package"
             )
+        if batch.instances is None and upto == "features" and self.has_features_alone:
+            return StudentTrace(self, FeaturePyramid(list(self.maps(batch)), self.pyramid_shape.strides), {})
         if batch.instances is None:
             raise ValueError("a pkdzoo.Student needs Batch.instances")
         check_instances(batch.instances, batch.meta, self.num_classes)

@@ -34,7 +34,7 @@ from pkdzoo.evaluation.ground_truth import AnnotationFile, GroundTruth
 from pkdzoo.evaluation.packed import State, columns_of_rows, join, pack, result_rows, select
 from pkdzoo.evaluation.thresholds import best_thresholds, count_near
 from pkdzoo.structures import Detections
-from pkdzoo.utils.text import install_line
+from pkdzoo.utils.text import counted, install_line
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 BACKENDS = ("auto", "pycocotools", "faster")
@@ -113,7 +113,9 @@ class CocoEvaluator:
         """
         numbers = [int(number) for number in image_ids]
         if len(numbers) != len(detections):
-            raise ValueError(f"{len(numbers)} image ids but detections of {len(detections)} images")
+            raise ValueError(
+                f"{counted(len(numbers), 'image id')} but detections of {counted(len(detections), 'image')}"
+            )
         self.load([pack(numbers, detections, "segm" in self.kinds)])
 
     def state(self) -> State:

@@ -19,6 +19,7 @@ from pkdzoo.inference.result import Result
 from pkdzoo.models._saved_config import newer_version, read_saved
 from pkdzoo.structures import Batch, Detections, Letterbox, PostProcess
 from pkdzoo.utils.strict_json import MAX_BYTES, parse_strict_json
+from pkdzoo.utils.text import counted
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -131,7 +132,8 @@ class ExportedDetector:
             )
         if config.max_detections > own.max_detections:
             raise ValueError(
-                f"{self.loaded_from} gives at most {own.max_detections} detections per image: write fewer, or {again} "
+                f"{self.loaded_from} gives at most {counted(own.max_detections, 'detection')} per image: "
+                f"write fewer, or {again} "
                 f"--max-detections {config.max_detections}"
             )
 

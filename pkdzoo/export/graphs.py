@@ -342,6 +342,12 @@ def build_graph(model: Detector, what: What, lowest: float | None = None) -> Gra
 
     Raises:
         ValueError: an unknown ``what``, or one that this kind of detector does not have.
+
+    Example:
+        >>> import pkdzoo
+        >>> from pkdzoo.export import build_graph
+        >>> build_graph(pkdzoo.create_detector("retina_r10w16").eval(), "features").outputs
+        ('stride_8', 'stride_16', 'stride_32', 'stride_64', 'stride_128')
     """
     if what not in WHAT:
         raise ValueError(f"what={what!r}: write one of {', '.join(map(repr, WHAT))}")

@@ -56,10 +56,16 @@ def export_litert(model: Detector, path: str | Path, fixed: FixedSize, what: Wha
         ImportError: without the extra ``litert``.
         ValueError: for ``detections``, for a detector that does not have ``what``, and for one with an operation that
             the converter does not know; the message names it.
+
+    Example:
+        >>> import pkdzoo
+        >>> from pkdzoo.export import FixedSize, export_litert
+        >>> model = pkdzoo.create_detector("fcos_r18w24", pretrained=True)
+        >>> path = export_litert(model, "detector.tflite", FixedSize(640, 640))  # doctest: +SKIP
     """
     check_litert(what)
+    graph, metadata = graph_of(model, what, None, None, None, fixed)  # before the import: it may refuse the detector
     litert = import_package("litert_torch", "litert")
-    graph, metadata = graph_of(model, what, None, None, None, fixed)
     images = torch.zeros(fixed.batch, 3, fixed.height, fixed.width, dtype=torch.uint8)
     sizes = torch.tensor([[fixed.height, fixed.width]] * fixed.batch, dtype=torch.int32)
     try:

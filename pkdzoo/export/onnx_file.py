@@ -66,11 +66,18 @@ def export_onnx(
     Raises:
         ImportError: without the extra ``export``, or with torch 2.6.
         ValueError: this kind of detector does not have ``what``, or a weight is beyond float16.
+
+    Example:
+        >>> import pkdzoo
+        >>> from pkdzoo.export import ExportedDetector, export_onnx
+        >>> model = pkdzoo.create_detector("fcos_r18w24", pretrained=True)
+        >>> path = export_onnx(model, "detector.onnx")  # doctest: +SKIP
+        >>> result = ExportedDetector(path).predict("street.jpg")  # doctest: +SKIP
     """
+    graph, metadata = graph_of(model, what, threshold, nms_threshold, max_detections, fixed)  # first: it may refuse
     check_onnx()
     import onnx
 
-    graph, metadata = graph_of(model, what, threshold, nms_threshold, max_detections, fixed)
     file = translate(graph, fixed)
     if half:
         halve(file)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pkdzoo.export.graphs import What
 from pkdzoo.export.onnx_file import export_onnx, read_properties
-from pkdzoo.export.program import FixedSize
+from pkdzoo.export.program import FixedSize, graph_of
 from pkdzoo.export.sessions import ROOM, first_line, import_package
 from pkdzoo.models.detector import Detector
 from pkdzoo.utils.files import atomic_path
@@ -48,12 +48,19 @@ def export_openvino(
     Raises:
         ImportError: without the extra ``openvino``.
         ValueError: for another suffix, or if this kind of detector does not have ``what``.
+
+    Example:
+        >>> import pkdzoo
+        >>> from pkdzoo.export import export_openvino
+        >>> model = pkdzoo.create_detector("fcos_r18w24", pretrained=True)
+        >>> path = export_openvino(model, "detector.xml")  # doctest: +SKIP
     """
     path = Path(path)
     if path.suffix != ".xml":
         raise ValueError(f"{path}: OpenVINO's files end in .xml, with a .bin of the same name beside: write one")
-    import_package("openvino", "openvino")
     limits = (threshold, nms_threshold, max_detections)
+    graph_of(model, what, *limits, fixed)  # refuses what cannot be exported before it asks for a package
+    import_package("openvino", "openvino")
     with tempfile.TemporaryDirectory() as folder:
         graph = export_onnx(model, Path(folder) / "graph.onnx", what, *limits, fixed)
         return convert_onnx(graph, path, half)

@@ -50,6 +50,11 @@ class FixedSize:
         height: of the padded images in pixels, a multiple of 32.
         width: likewise.
         batch: number of images.
+
+    Example:
+        >>> from pkdzoo.export import FixedSize
+        >>> FixedSize(480, 640)
+        FixedSize(height=480, width=640, batch=1)
     """
 
     height: int
@@ -82,6 +87,13 @@ def trace_graph(graph: Graph, fixed: FixedSize | None = None) -> ExportedProgram
     Returns:
         A program of ``images`` (B, 3, H, W) uint8, H and W multiples of 32, and ``sizes`` (B, 2) int64. Stack traces
         are removed from it, since they contain paths of this machine.
+
+    Example:
+        >>> import pkdzoo
+        >>> from pkdzoo.export import FixedSize, build_graph, trace_graph
+        >>> model = pkdzoo.create_detector("retina_r10w16").eval()
+        >>> type(trace_graph(build_graph(model, "features"), FixedSize(64, 96))).__name__
+        'ExportedProgram'
     """
     count, height, width = EXAMPLE if fixed is None else (fixed.batch, fixed.height, fixed.width)
     channels = len(graph.model.pixel_mean)
@@ -140,7 +152,14 @@ def graph_of(
 
 
 def metadata_of(model: Detector, what: What, fixed: FixedSize | None = None) -> dict[str, str]:
-    """Metadata of an exported file; see the top of this module."""
+    """Metadata of an exported file; see the top of this module.
+
+    Example:
+        >>> import pkdzoo
+        >>> from pkdzoo.export import metadata_of
+        >>> metadata_of(pkdzoo.create_detector("retina_r10w16"), "dense")["outputs"]
+        'dense'
+    """
     short, long = model.resize
     resize: dict[str, Any] = {
         "short": short,

@@ -43,6 +43,13 @@ def quantize_onnx(path: str | Path, output: str | Path, batches: Iterable[Batch]
     Raises:
         ImportError: without the extra ``export``.
         ValueError: without images, and as :class:`pkdzoo.export.ExportedDetector`.
+
+    Example:
+        >>> from pkdzoo.data import collate, eval_transform, open_dataset
+        >>> from pkdzoo.export import quantize_onnx
+        >>> data = open_dataset("cells", "train", transform=eval_transform(800, 1333))  # doctest: +SKIP
+        >>> batches = (collate([data[k]]) for k in range(300))  # doctest: +SKIP
+        >>> path = quantize_onnx("detector.onnx", "int8.onnx", batches)  # doctest: +SKIP
     """
     quantization = import_package("onnxruntime.quantization", "export")
     onnx = import_package("onnx", "export")

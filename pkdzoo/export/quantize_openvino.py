@@ -33,6 +33,13 @@ def quantize_openvino(path: str | Path, output: str | Path, batches: Iterable[Ba
     Raises:
         ImportError: without the extra ``nncf``.
         ValueError: without images, and as :class:`pkdzoo.export.ExportedDetector`.
+
+    Example:
+        >>> from pkdzoo.data import collate, eval_transform, open_dataset
+        >>> from pkdzoo.export import quantize_openvino
+        >>> data = open_dataset("cells", "train", transform=eval_transform(800, 1333))  # doctest: +SKIP
+        >>> batches = (collate([data[k]]) for k in range(300))  # doctest: +SKIP
+        >>> path = quantize_openvino("detector.xml", "int8.xml", batches)  # doctest: +SKIP
     """
     with _quiet():
         nncf: Any = import_package("nncf", "nncf")

@@ -20,7 +20,7 @@ from pkdzoo.data.labels import COCO_NAMES
 from pkdzoo.hub.card import SHAPES, UNKNOWN, Card
 from pkdzoo.hub.card_licenses import check_licenses, licenses
 from pkdzoo.hub.weights import Distilled
-from pkdzoo.utils.text import escape_markdown, install_line, markdown_code, printable
+from pkdzoo.utils.text import counted, escape_markdown, install_line, markdown_code, printable
 
 # The evaluator's names of metrics, and those that the Hub shows.
 HUB_METRICS = {
@@ -152,7 +152,7 @@ def summary(card: Card) -> str:
     kind = "object detector" + ("" if card.pair is None else f" distilled from {markdown_code(card.pair.teacher)}")
     shown = ", ".join(map(escape_markdown, card.labels[:12])) + (" and others" if len(card.labels) > 12 else "")
     note = f"\n\n{escape_markdown(card.note[0].upper() + card.note[1:])}." if card.note else ""
-    count = f"{len(card.labels)} {'class' if len(card.labels) == 1 else 'classes'}"
+    count = counted(len(card.labels), "class")
     data = escape_markdown(card.data.name)
     return f"{markdown_code(card.architecture)}: an {kind}. It detects {count} of {data}: {shown}.{note}"
 

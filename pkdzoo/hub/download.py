@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from pkdzoo.hub.errors import DownloadError
 from pkdzoo.utils.http import LimitExceeded, Limits, open_link
 from pkdzoo.utils.retry import call_with_retries
+from pkdzoo.utils.text import counted
 from pkdzoo.version import __version__
 
 # The largest published file has less than 1 GiB. The total time also bounds how long a lock is held.
@@ -109,7 +110,7 @@ def fetch_with_retries(url: str, target: Path) -> str:
     except (OSError, http.client.HTTPException, LimitExceeded) as error:
         problem = str(getattr(error, "reason", error)) or type(error).__name__
     raise DownloadError(
-        f"{url} could not be downloaded: {problem} ({attempts} {'attempt' if attempts == 1 else 'attempts'}). Download "
+        f"{url} could not be downloaded: {problem} ({counted(attempts, 'attempt')}). Download "
         "it yourself and write pkdzoo.load_checkpoint(model, 'the file') in Python, --checkpoint FILE on the command "
         "line, in a recipe init='the file' for the student or distill.teacher_weights='the file' for the teacher; or "
         "set PKDZOO_MIRROR"

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pkdzoo.utils.text import counted
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -25,6 +27,12 @@ class Weights:
         launch: the training command, if the recipe alone does not determine it.
         direct: False if the link can only be opened in a browser.
         note: a remark, e.g. where sources disagree.
+
+    Example:
+        >>> import pkdzoo
+        >>> weights = pkdzoo.get_weights("retina_r50.coco_2x")
+        >>> weights.metrics["AP"], weights.license
+        (37.4, 'Apache-2.0')
     """
 
     tag: str
@@ -50,7 +58,7 @@ class Weights:
     def hash_digits(self) -> str:
         """How much of the SHA-256 of the file is known, in words: fewer than 64 digits detect damage but no forgery."""
         known = len(self.sha256)
-        return "no digits" if not known else f"{known} digits" if known < 64 else "all 64 digits"
+        return "no digits" if not known else counted(known, "digit") if known < 64 else "all 64 digits"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from pkdzoo.utils.suggest import did_you_mean
 # Lowest score of a reported detection, for looking at detections: in Python, on the command line, and in
 # recipes/onnx_infer.py. AP is evaluated with the detector's own threshold, usually 0.05.
 DEFAULT_THRESHOLD = 0.3
+# Of boxes that become labels: a wrong one is learned, a missing one costs less.
+LABEL_THRESHOLD = 0.5
 OVERLAP, MAX_OVERLAP = 0.2, 0.9  # of neighboring tiles; with a larger one the number of tiles explodes
 WHOLE = {"max_detections": 1, "batch_size": 1, "tiles": 32, "workers": 0}  # lowest values of whole numbers
 

@@ -23,6 +23,7 @@ from pkdzoo.ops.boxes import clip_boxes
 from pkdzoo.ops.nms import concatenate, suppress
 from pkdzoo.structures import Batch, Detections, Instances, Letterbox, PostProcess
 from pkdzoo.utils.suggest import did_you_mean
+from pkdzoo.utils.text import counted
 
 MIN_SIZE = 32  # pixels; lower limit of a short side
 
@@ -94,7 +95,7 @@ def predict_stream(model: DetectorLike, images: Any, options: PredictOptions) ->
     channels = len(model.pixel_mean)
     if channels != 3:
         raise ValueError(
-            f"predict reads RGB images, and this detector takes {channels} channels: write "
+            f"predict reads RGB images, and this detector takes {counted(channels, 'channel')}: write "
             f"model.detect(pkdzoo.Batch(images, sizes)) with images of (B, {channels}, H, W)"
         )
     batch_size = options.get("batch_size", 1)

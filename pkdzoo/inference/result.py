@@ -22,7 +22,7 @@ from pkdzoo.inference.draw import class_color, draw_detections
 from pkdzoo.inference.options import DEFAULT_THRESHOLD, is_whole
 from pkdzoo.ops.masks import paste_mask, paste_masks, run_lengths
 from pkdzoo.structures import Detections
-from pkdzoo.utils.text import install_line, printable
+from pkdzoo.utils.text import counted, install_line, printable
 
 SHOWN, ROWS = 1024, 20  # in a notebook: pixels of the image's longer side, rows of the table
 
@@ -136,7 +136,7 @@ class Result:
             name += f" frame {self.frame}" + ("" if self.time is None else f" at {self.time:.2f} s")
         if self.error:
             return printable(self.error if self.error.startswith(name) else f"{name}: {self.error}")
-        return f"{printable(name)} ({self.size[1]} x {self.size[0]}): {len(self)} detections"
+        return f"{printable(name)} ({self.size[1]} x {self.size[0]}): {counted(len(self), 'detection')}"
 
     def __repr__(self) -> str:
         return f"<Result {self.title}>"

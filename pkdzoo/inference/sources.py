@@ -23,7 +23,7 @@ from pkdzoo.data.image_files import SUFFIXES, UnreadableImage, is_image_name, is
 from pkdzoo.data.image_io import read_image, to_tensor
 from pkdzoo.inference.video import Frame, is_video, read_video
 from pkdzoo.inference.web import fetch_image, is_link
-from pkdzoo.utils.text import quote_some
+from pkdzoo.utils.text import counted, quote_some
 
 KINDS = "paths, wildcards, links, videos, PIL images, numpy arrays and tensors"
 
@@ -90,7 +90,7 @@ def images_in(folder: str | Path) -> list[Path]:
     others = [path.name for path in files if is_other_image(path)]
     if others and paths:
         warnings.warn(
-            f"{folder}: {len(others)} images of other formats are left out: {quote_some(others)}", stacklevel=3
+            f"{folder}: {counted(len(others), 'image')} of other formats left out: {quote_some(others)}", stacklevel=3
         )
     if not paths:
         raise ValueError(f"{folder} has no images; looked for {', '.join(SUFFIXES)}")

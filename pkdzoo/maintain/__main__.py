@@ -10,6 +10,7 @@ from pkdzoo.maintain.cards import write_cards
 from pkdzoo.maintain.pages import write_pages
 from pkdzoo.maintain.recipes_page import write_recipes_page
 from pkdzoo.maintain.site import write_site
+from pkdzoo.maintain.site.notebooks import write_notebooks
 from pkdzoo.maintain.zoo import write_zoo_index
 
 VERBS: dict[str, tuple[str, Callable[[], object]]] = {
@@ -17,6 +18,7 @@ VERBS: dict[str, tuple[str, Callable[[], object]]] = {
     "cards": ("hub_cards/: a card for every set of weights", lambda: write_cards(Path("hub_cards"), Path("recipes"))),
     "recipes": ("recipes/README.md: the table of recipes", write_recipes_page),
     "pages": ("the generated tables of README.md, docs/ and recipes/benchmark_results/README.md", write_pages),
+    "notebooks": ("docs/notebooks/: the cells that install pkdzoo", write_notebooks),
     "site": ("build/site/pages/: the pages of the documentation site", write_site),
 }
 

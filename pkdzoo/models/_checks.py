@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from pkdzoo.structures import Instances
+from pkdzoo.utils.text import counted
 
 
 def check_instances(instances: Sequence[Instances], meta: Sequence[Mapping[str, Any]] | None, num_classes: int) -> None:
@@ -32,7 +33,9 @@ def check_instances(instances: Sequence[Instances], meta: Sequence[Mapping[str, 
     objects = instances[image]
     label, box = int(objects.labels[index]), [round(x, 2) for x in objects.boxes[index].tolist()]
     if not 0 <= label < num_classes:
-        raise ValueError(f"{name}: label {label}, but the detector has {num_classes} classes, 0 to {num_classes - 1}")
+        raise ValueError(
+            f"{name}: label {label}, but the detector has {counted(num_classes, 'class')}, 0 to {num_classes - 1}"
+        )
     raise ValueError(f"{name}: box {box} has no area; xyxy in pixels, x1 < x2 and y1 < y2: drop or correct it")
 
 

@@ -12,6 +12,7 @@ from pkdzoo.data.labels import coco_ids
 from pkdzoo.hub.files import SETTINGS
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.structures import Letterbox, PixelNorm
+from pkdzoo.utils.text import counted
 from pkdzoo.version import __version__
 
 
@@ -70,7 +71,8 @@ def check_layers(model: ZooModel) -> None:
         parts = sorted({name.partition(".")[0] for name in names})
         raise ValueError(
             f"{model.name} cannot be saved, because {' and '.join(parts)} was replaced or changed after the detector "
-            f"was built, and loading would build the original ({len(names)} layers differ, e.g. {min(names)}). Write "
+            f"was built, and loading would build the original "
+            f"({counted(len(names), 'layer differs', 'layers differ')}, e.g. {min(names)}). Write "
             "create_detector(name, backbone=..., width=...) to choose other layers, or torch.save(model.state_dict(), "
             "path) to keep the tensors alone"
         )
@@ -103,5 +105,7 @@ def set_labels(model: ZooModel, names: Sequence[str]) -> None:
         ValueError: if their number is not the number of classes.
     """
     if len(names) != model.num_classes:
-        raise ValueError(f"{len(names)} label names for {model.num_classes} classes: write one per class")
+        raise ValueError(
+            f"{counted(len(names), 'label name')} for {counted(model.num_classes, 'class')}: write one per class"
+        )
     model.label_names = tuple(names)

@@ -14,6 +14,7 @@ from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.models._channels import MAX_CHANNELS
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.structures import Letterbox, PixelNorm, PostProcess
+from pkdzoo.utils.text import counted
 from pkdzoo.version import __version__
 
 MAX_CLASSES = 100_000
@@ -160,7 +161,8 @@ def apply_settings(model: ZooModel, settings: Mapping[str, Any]) -> None:
     if norm is not None:
         if len(norm.mean) != len(model.pixel_mean):
             raise ValueError(
-                f"config.json: {len(norm.mean)} pixel_mean for {len(model.pixel_mean)} channels: write one per channel"
+                f"config.json: {len(norm.mean)} pixel_mean for "
+                f"{counted(len(model.pixel_mean), 'channel')}: write one per channel"
             )
         model.pixel_mean.copy_(torch.tensor(norm.mean))
         model.pixel_std.copy_(torch.tensor(norm.std))

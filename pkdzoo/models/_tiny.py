@@ -10,7 +10,3 @@ from typing import Any
 TINY_ARGS: dict[str, Any] = {"backbone": "r10w16", "norm": "gn", "frozen_stages": 0, "width": 64}
 # A teacher for these has the same pyramid and any backbone.
 TINY_DENSE: dict[str, Any] = {**TINY_ARGS, "depth": 2, "head_norm": "gn"}
-
-# The command of recipes/experiments/bccd.py, which trains the teacher before its student.
-BCCD_LAUNCH = "python recipes/experiments/run.py recipes/experiments/bccd.py --data DIR"
-BCCD_OPTIONS = "--cpu --threads 1 --mixed-precision bf16 --channels-last"

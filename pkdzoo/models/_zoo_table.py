@@ -101,6 +101,11 @@ def results(filter: str | Sequence[str] = "", family: str = "") -> Results:
         filter: one or more wildcards, see :func:`pkdzoo.list_detectors`.
         family: this family only.
 
+    Returns:
+        A sequence with ``to_markdown()`` and ``to_csv()``. Each line has the fields ``name``, ``params`` (millions),
+        ``gflops``, ``AP`` and the other APs in percent, ``source``, ``license``, ``note`` and, for a distilled
+        detector, ``teacher``, ``teacher_AP``, ``baseline``, ``distilled``, ``gap_closed`` and ``triple_source``.
+
     Raises:
         ValueError: for an unknown family, with the closest names.
 

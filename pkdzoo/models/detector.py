@@ -31,6 +31,7 @@ from pkdzoo.models._uncompiled import Uncompiled
 from pkdzoo.models.backbones.timm import TimmBackbone
 from pkdzoo.models.trace import DEPTHS, Depth, HeadTrace, LossTrace, Trace
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, Letterbox, PixelNorm, PostProcess
+from pkdzoo.utils.text import counted
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -62,6 +63,7 @@ class Detector(TrainingMethods, ZooModel):
     two_stage: bool = False  # PKD's published loss weight depends on it
     canvas: tuple[int, int] | None = None  # (height, width) of the only padded images that it takes: none here
     has_graph: bool = True  # False for models of other libraries, which export them
+    has_features_alone: bool = True  # False for modules that give their maps with their losses alone
 
     def __init__(
         self,
@@ -107,7 +109,7 @@ class Detector(TrainingMethods, ZooModel):
         """Raw RGB images (B, 3, H, W) in this detector's channel order, minus its mean, over its std; padding too."""
         channels = len(self.pixel_mean)
         if images.shape[1] != channels:
-            raise ValueError(f"this detector takes images of {channels} channels, got {images.shape[1]}")
+            raise ValueError(f"this detector takes images of {counted(channels, 'channel')}, got {images.shape[1]}")
         if self.channel_order == "bgr":
             images = images.flip(1)
         pixels = (images - self.pixel_mean[:, None, None]) / self.pixel_std[:, None, None]
@@ -410,7 +412,7 @@ class Detector(TrainingMethods, ZooModel):
             return push_folder(folder, repository, **kwargs)
 
     def extra_repr(self) -> str:
-        return f"{self.name}, {self.num_classes} classes"
+        return f"{self.name}, {counted(self.num_classes, 'class')}"
 
 
 for _name in ("detect", "predict", "predict_stream"):

@@ -21,7 +21,7 @@ from pkdzoo.losses import distribution_focal, giou_loss, quality_focal
 from pkdzoo.models._backbone_fpn import FPNVariant, NeckKind, build_backbone_fpn
 from pkdzoo.models._published import CROSSKD_README, CWD_README, MMDET_ZOO, crosskd, mmdetection, mmrazor_0
 from pkdzoo.models._registry import register_distilled, register_family
-from pkdzoo.models._tiny import BCCD_LAUNCH, BCCD_OPTIONS, TINY_DENSE
+from pkdzoo.models._tiny import TINY_DENSE
 from pkdzoo.models.assigners.atss import atss_targets
 from pkdzoo.models.backbones.cspnext import BGR
 from pkdzoo.models.dense import DenseDetector, TowerHead
@@ -166,17 +166,6 @@ WEIGHTS: dict[str, list[Weights]] = {
     "gfl_x101_32x4d_dcn": [
         mmdetection(
             "coco_ms2x", "gfl/gfl_x101_32x4d_fpn_dconv_c4-c5_mstrain_2x_coco", "_20200630_102002-14a2bf25", 48.1
-        )
-    ],
-    "gfl_r18w64": [
-        Weights(
-            "bccd",
-            metrics={"AP": 41.6, "AP50": 60.9, "AP75": 51.1},
-            source="measured: recipes/experiments/results/bccd/gfl_r18w64-0.json",
-            license="Apache-2.0",
-            labels="bccd",
-            launch=f"{BCCD_LAUNCH} --runs gfl_r18w64-0 -- {BCCD_OPTIONS}",
-            note="not shipped: 23 MB in float16",
         )
     ],
 }

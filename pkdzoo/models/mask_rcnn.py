@@ -29,6 +29,7 @@ from pkdzoo.models.two_stage import BoxHead, RegionDetector, RoITargets, TwoStag
 from pkdzoo.ops.masks import crop_masks
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, PixelNorm, PostProcess
+from pkdzoo.utils.text import counted
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -130,7 +131,7 @@ def check_target_masks(name: str, batch: Batch, instances: list[Instances]) -> N
             )
         if objects.masks is not None and objects.masks.shape != (len(objects), *size):
             raise ValueError(
-                f"masks of shape {tuple(objects.masks.shape)} for {len(objects)} objects of an image of "
+                f"masks of shape {tuple(objects.masks.shape)} for {counted(len(objects), 'object')} of an image of "
                 f"{size[0]} x {size[1]}: write masks as (G, height, width) of the image without padding"
             )
 

@@ -30,7 +30,7 @@ from pkdzoo.models._published import (
     mmrazor,
 )
 from pkdzoo.models._registry import register_distilled, register_family
-from pkdzoo.models._tiny import BCCD_LAUNCH, BCCD_OPTIONS, TINY_DENSE
+from pkdzoo.models._tiny import TINY_DENSE
 from pkdzoo.models.assigners.dense import targets_from
 from pkdzoo.models.assigners.max_iou import match_by_iou
 from pkdzoo.models.dense import DenseDetector, TowerHead
@@ -295,35 +295,4 @@ register_distilled(
         OTHER_NECK.replace("37.4", "36.5"),
     ),
     [crosskd("coco_1x", "17rbkcXgqKfVUweRgzK7NtqFcLC-PohKX", 38.0)],
-)
-
-register_distilled(
-    "retina_r10w16_pkd_gfl_r18",
-    Distilled(
-        "retina_r10w16",
-        "gfl_r18w64.bccd",
-        ("pkd",),
-        (41.6, 36.6, 37.8),
-        "measured, seed 0: recipes/experiments/results/bccd",
-        "the first of five seeds, not the best: recipes/experiments/README.md has all of them",
-    ),
-    [
-        Weights(
-            "bccd",
-            file="retina_r10w16_pkd_gfl_r18_bccd.safetensors",
-            sha256="e40ac35b580023967668979a33faf29c3d1a42c50634debac7892533abaf405c",
-            metrics={
-                **{"AP": 37.8, "AP50": 58.9, "AP75": 43.3, "APs": 0.0, "APm": 19.6, "APl": 58.4},
-                **{"AR1": 26.8, "AR10": 39.6, "AR100": 46.1, "ARs": 0.0, "ARm": 26.1, "ARl": 71.2},
-                "per_class": {"RBC": 45.4, "WBC": 68.2, "Platelets": 0.0},
-            },
-            source="measured: recipes/experiments/results/bccd/pkd-0.json",
-            license="Apache-2.0",
-            labels="bccd",
-            launch=f"{BCCD_LAUNCH} --runs plain-0 pkd-0 -- {BCCD_OPTIONS}",
-            note="float16; it does not find platelets, and its teacher hardly does at this size",
-        )
-    ],
-    resize=(192, 256),
-    num_classes=3,
 )

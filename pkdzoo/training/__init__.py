@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pkdzoo.utils.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from pkdzoo.training.recipe import Data, Distill, Logging, Mix, Optim, Recipe, Schedule, Warmup, override
+    from pkdzoo.training.recipe import Data, Distill, Logging, Mix, Optim, Recipe, Schedule, Unlabeled, Warmup, override
     from pkdzoo.training.recipe_files import load_recipe, load_recipes
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Optim",
     "Recipe",
     "Schedule",
+    "Unlabeled",
     "Warmup",
     "load_recipe",
     "load_recipes",

@@ -55,6 +55,8 @@ class TrainArguments(MachineArguments):
         train_json: annotation file of the training split, if it is not in ``data``.
         val_json: annotation file of the validation split, if it is not in ``data``.
         images: image folder, if it is not in ``data``.
+        unlabeled: folder of images without annotations, for the recipes with a distillation; None leaves it to the
+            recipe.
         output: folder of the run; None means ``runs/`` and the recipe's name.
         set: ``key=value`` overrides of recipe fields.
         resume: continue the run in ``output`` from its last checkpoint.
@@ -67,6 +69,7 @@ class TrainArguments(MachineArguments):
     train_json: Path | None = None
     val_json: Path | None = None
     images: Path | None = None
+    unlabeled: Path | None = None
     output: Path | None = None
     set: list[str] = field(default_factory=list)
     resume: bool = False
@@ -109,6 +112,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train-json", type=Path, help="annotation file of the training split, if not in --data")
     parser.add_argument("--val-json", type=Path, help="annotation file of the validation split, if not in --data")
     parser.add_argument("--images", type=Path, help="image folder, if not in --data")
+    add_unlabeled_argument(parser)
     parser.add_argument("--output", type=Path, help="folder of the run (default: runs/ and the recipe's name)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe field, e.g. optim.lr=0.02"
@@ -118,6 +122,16 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         "--check-teacher", type=positive_integer, metavar="N", help="first evaluate the teacher on N images"
     )
     add_machine_arguments(parser)
+
+
+def add_unlabeled_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names a folder of unlabeled images."""
+    parser.add_argument(
+        "--unlabeled",
+        type=Path,
+        metavar="DIR",
+        help="folder of images without annotations, from whose features a distilled student learns, too",
+    )
 
 
 def add_machine_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -19,12 +20,16 @@ from pkdzoo.data import (
     RandomFlip,
     RandomZoom,
     Resize,
+    UnlabeledImages,
     collate,
     eval_transform,
     find_split,
     make_shapes,
 )
+from pkdzoo.data.image_dataset import ImageDataset
 from pkdzoo.data.letterbox import LetterboxResize
+from pkdzoo.data.sampler import PairedBatchSampler
+from pkdzoo.data.unlabeled import PairedDataset, collate_both
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.adapters import is_of_other_library, teacher_of_library
 from pkdzoo.distill.adapters.students import student_of_library
@@ -39,6 +44,7 @@ from pkdzoo.structures import Batch, Letterbox
 from pkdzoo.training.recipe import Data, Distill, Recipe
 from pkdzoo.training.signals import LoaderSignals, loader_context
 from pkdzoo.training.task import SupervisedTask
+from pkdzoo.utils.text import counted
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,44 @@ def build_datasets(recipe: Recipe, paths: DataPaths, cache: int = 0) -> tuple[Co
     return train, val_dataset(paths.val, data.eval_size, train.label_names, cache=left)
 
 
+def build_unlabeled(recipe: Recipe, train: CocoDataset, val: CocoDataset, cache: int = 0) -> UnlabeledImages | None:
+    """The unlabeled images of a recipe, without those that are in the training or validation split; None without any.
+
+    They are augmented as the labeled ones, but for mosaic and mixup.
+
+    Args:
+        recipe: of the run.
+        train: training images.
+        val: validation images.
+        cache: bytes of shared memory for images that were read.
+
+    Raises:
+        ValueError: for a folder without usable images.
+    """
+    unlabeled = recipe.distill.unlabeled if recipe.distill is not None else None
+    if unlabeled is None:
+        return None
+    data = recipe.data
+    alone = data if data.mix is None else replace(data, mix=replace(data.mix, mosaic=0.0, mixup=0.0))
+    return UnlabeledImages(
+        unlabeled.folder,
+        {"train": train, "val": val},
+        min_image_size=data.min_image_size,
+        transform=train_transform(alone, recipe.schedule.epochs),
+        seed=recipe.seed,
+        decode=data.decode,
+        cache=cache,
+    )
+
+
+def unlabeled_per_pass(recipe: Recipe, processes: int) -> int:
+    """Unlabeled images per forward pass of one process; 0 without any, else at least one."""
+    unlabeled = recipe.distill.unlabeled if recipe.distill is not None else None
+    if unlabeled is None:
+        return 0
+    return max(1, math.floor(unlabeled.ratio * batch_per_process(recipe, processes) + 0.5))
+
+
 def val_dataset(
     paths: tuple[Path, Path],
     size: tuple[int, int],
@@ -161,28 +205,46 @@ def batch_per_process(recipe: Recipe, processes: int) -> int:
     parts = processes * recipe.optim.accumulate
     if recipe.data.batch_size % parts:
         raise ValueError(
-            f"a batch of {recipe.data.batch_size} cannot be divided by {processes} processes x "
-            f"{recipe.optim.accumulate} accumulated passes: write e.g. --set data.batch_size="
+            f"a batch of {recipe.data.batch_size} cannot be divided by {counted(processes, 'process')} x "
+            f"{counted(recipe.optim.accumulate, 'accumulated pass')}: write e.g. --set data.batch_size="
             f"{-(-recipe.data.batch_size // parts) * parts}"
         )
     return recipe.data.batch_size // parts
 
 
-def train_loader(recipe: Recipe, dataset: CocoDataset, processes: int) -> tuple[DataLoader[Batch], AspectBatchSampler]:
-    """Batches in the order of (seed, epoch), and their sampler, on which the epoch has to be set."""
-    groups = dataset.aspect_groups() if recipe.data.mix is None else torch.zeros(len(dataset))  # all become squares
-    sampler = AspectBatchSampler(groups, batch_per_process(recipe, processes), seed=recipe.seed)
-    return _loader(dataset, recipe.data.workers, batch_sampler=sampler), sampler
+def train_loader(
+    recipe: Recipe, dataset: CocoDataset, processes: int, unlabeled: UnlabeledImages | None = None
+) -> tuple[DataLoader[Batch], AspectBatchSampler | PairedBatchSampler]:
+    """Batches in the order of (seed, epoch), and their sampler, on which the epoch has to be set.
+
+    Args:
+        recipe: of the run.
+        dataset: training images.
+        processes: number of training processes.
+        unlabeled: images without annotations, which then come with each batch.
+    """
+    sampler = AspectBatchSampler(_groups(recipe, dataset), batch_per_process(recipe, processes), seed=recipe.seed)
+    if unlabeled is None:
+        return _loader(dataset, recipe.data.workers, batch_sampler=sampler), sampler
+    paired = PairedBatchSampler(sampler, _groups(recipe, unlabeled), unlabeled_per_pass(recipe, processes))
+    both = PairedDataset(dataset, unlabeled)
+    return _loader(both, recipe.data.workers, collate_both, batch_sampler=paired), paired
 
 
-def set_epoch(epoch: int, loader: Any, dataset: CocoDataset, sampler: AspectBatchSampler) -> None:
-    """Set the epoch of a loader prepared by Accelerate, of its data set and of its sampler.
+def _groups(recipe: Recipe, dataset: ImageDataset) -> torch.Tensor:
+    """The aspect group of each image; with mosaic and mixup all images become squares."""
+    return dataset.aspect_groups() if recipe.data.mix is None else torch.zeros(len(dataset))
 
-    All three are needed: Accelerate's loader counts epochs itself, from 0 after a resume, and does not pass its count
-    to the sampler.
+
+def set_epoch(epoch: int, loader: Any, datasets: Sequence[ImageDataset], sampler: Any) -> None:
+    """Set the epoch of a loader prepared by Accelerate, of its data sets and of its sampler.
+
+    All are needed: Accelerate's loader counts epochs itself, from 0 after a resume, and does not pass its count to the
+    sampler.
     """
     loader.set_epoch(epoch)
-    dataset.set_epoch(epoch)
+    for dataset in datasets:
+        dataset.set_epoch(epoch)
     sampler.set_epoch(epoch)
 
 
@@ -191,13 +253,13 @@ def val_loader(dataset: CocoDataset, batch: int, workers: int) -> DataLoader[Bat
     return _loader(dataset, workers, batch_size=batch)
 
 
-def _loader(dataset: CocoDataset, workers: int, **kwargs: Any) -> DataLoader[Batch]:
+def _loader(dataset: Any, workers: int, collate_fn: Any = collate, **kwargs: Any) -> DataLoader[Batch]:
     # Without its own generator, each epoch's start would draw from the global one, and a run resumed within an epoch
     # would draw once more than an uninterrupted run.
     generator = torch.Generator().manual_seed(0)
     return DataLoader(
-        cast(Any, dataset),
-        collate_fn=collate,
+        dataset,
+        collate_fn=collate_fn,
         num_workers=workers,
         persistent_workers=workers > 0,
         worker_init_fn=LoaderSignals() if workers else None,
@@ -225,7 +287,7 @@ def build_student(recipe: Recipe, label_names: Sequence[str]) -> Detector:
     num_classes = recipe.model_args.get("num_classes", len(label_names))
     if num_classes != len(label_names):
         raise ValueError(
-            f"model_args.num_classes={num_classes}, but the data has {len(label_names)} classes "
+            f"model_args.num_classes={num_classes}, but the data has {counted(len(label_names), 'class')} "
             f"({', '.join(label_names[:10])}): leave it out; it is read from the annotation file"
         )
     torch.manual_seed(recipe.seed)  # random weights depend on the recipe alone
@@ -317,7 +379,19 @@ def build_task(recipe: Recipe, student: Detector, teacher: Detector | None) -> T
     if "backbone" in inherited and origin is not None:
         student.initial_weights = origin
     freeze(student, recipe.distill.freeze)
-    return Distiller(student, teacher, recipe.distill.methods) if recipe.distill.methods else SupervisedTask(student)
+    unlabeled = recipe.distill.unlabeled
+    if not recipe.distill.methods:
+        if unlabeled is not None:
+            raise ValueError(
+                "distill.unlabeled: without a method nothing is learned from unlabeled images: write methods, e.g. "
+                '{"pkd": {}}, or leave unlabeled out'
+            )
+        return SupervisedTask(student)
+    if unlabeled is None:
+        return Distiller(student, teacher, recipe.distill.methods)
+    distiller = Distiller(student, teacher, recipe.distill.methods, unlabeled_weight=unlabeled.weight)
+    distiller.check_unlabeled()
+    return distiller
 
 
 def train_mode(task: Task, recipe: Recipe) -> None:

@@ -37,7 +37,7 @@ def run_on_processes(args: MachineArguments, program: Sequence[str]) -> int | No
     with expected_errors():
         cpu_processes.check_place(args.cpu_processes, args.cpu)
         if isinstance(args, TrainArguments):
-            for recipe in load_recipes(args.recipe, args.set, args.only):
+            for recipe in load_recipes(args.recipe, args.set, args.only, args.unlabeled):
                 build.batch_per_process(recipe, args.cpu_processes)
         return cpu_processes.run_processes(program, args.cpu_processes)
 
@@ -58,7 +58,7 @@ def train_command(args: TrainArguments) -> list[TrainedRun]:
     signals.follow_launcher()
     with expected_errors():
         cpu_processes.check_started(args.cpu_processes)
-        return train_recipes(load_recipes(args.recipe, args.set, args.only), args)
+        return train_recipes(load_recipes(args.recipe, args.set, args.only, args.unlabeled), args)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,11 @@ def gray(count: int, size: int, device: torch.device) -> Batch:
 
 
 def dry_pass(
-    task: nn.Module, size: int = SMALL, images: int = 1, autocast: AbstractContextManager[Any] | None = None
+    task: nn.Module,
+    size: int = SMALL,
+    images: int = 1,
+    autocast: AbstractContextManager[Any] | None = None,
+    unlabeled: int = 0,
 ) -> Cost:
     """One counted pass, in which incompatible pyramids already raise an error.
 
@@ -119,11 +123,15 @@ def dry_pass(
         size: side of the images in pixels.
         images: number of images.
         autocast: context of the forward pass.
+        unlabeled: number of images without annotations beside them.
 
     Raises:
         ValueError: if the pass fails, or a loss is not finite.
     """
-    batch = gray(images, size, next(task.parameters()).device)
+    device = next(task.parameters()).device
+    batch = gray(images, size, device)
+    if unlabeled:
+        batch = replace(batch, unlabeled=replace(gray(unlabeled, size, device), instances=None))
     training = [module for module in task.modules() if module.training]
     task.eval()  # batch norms keep their statistics
     # Gradients are dropped at once: they are counted with the weights, and all passes have to be alike.
@@ -169,16 +177,21 @@ def weights_and_buffers(task: nn.Module) -> list[Tensor]:
     return [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
 
 
-def estimate_cost(task: nn.Module, size: tuple[int, int], images: int, autocast: Any = None) -> Cost:
+def estimate_cost(
+    task: nn.Module, size: tuple[int, int], images: int, autocast: Any = None, unlabeled: int = 0
+) -> Cost:
     """The cost of a pass over ``images`` of ``size`` (height, width), extrapolated from three small passes.
 
-    For each counted quantity, cost = c + images x (a + b x pixels); ``seconds`` are proportional to the pixels.
+    For each counted quantity, cost = c + images x (a + b x pixels); ``seconds`` are proportional to the pixels. The
+    ``unlabeled`` images beside them are counted by two more passes, in the same way.
 
     Raises:
         ValueError: as :func:`dry_pass`.
     """
     small, large = dry_pass(task, SMALL, 1, autocast), dry_pass(task, LARGE, 1, autocast)
     two = dry_pass(task, SMALL, 2, autocast)
+    sides = ((SMALL, small), (LARGE, large)) if unlabeled else ()
+    beside = [(cost, dry_pass(task, side, 1, autocast, 1)) for side, cost in sides]
     pixels = size[0] * size[1]
 
     def extrapolated(quantity: str) -> float:
@@ -186,13 +199,27 @@ def estimate_cost(task: nn.Module, size: tuple[int, int], images: int, autocast:
         slope = max(more - one, 0.0) / (LARGE**2 - SMALL**2)
         each = max(twice - one, 0.0) - slope * SMALL**2
         fixed = max(2 * one - twice, 0.0)
-        return fixed + images * max(each + slope * pixels, 0.0)
+        return fixed + images * max(each + slope * pixels, 0.0) + unlabeled * extra(quantity)
+
+    def extra(quantity: str) -> float:
+        """Of one unlabeled image."""
+        if not beside:
+            return 0.0
+        one, more = (float(getattr(both, quantity)) - float(getattr(alone, quantity)) for alone, both in beside)
+        slope = max(more - one, 0.0) / (LARGE**2 - SMALL**2)
+        return max(one + slope * (pixels - SMALL**2), 0.0)
 
     return Cost(
         extrapolated("forward"),
         extrapolated("total"),
         extrapolated("memory"),
-        large.seconds * images * pixels / LARGE**2,
+        (
+            large.seconds * images + (beside[1][1].seconds - large.seconds) * unlabeled
+            if beside
+            else large.seconds * images
+        )
+        * pixels
+        / LARGE**2,
     )
 
 

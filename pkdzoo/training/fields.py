@@ -11,6 +11,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from pkdzoo.utils.suggest import did_you_mean
+from pkdzoo.utils.text import counted
 
 T = TypeVar("T")
 
@@ -81,7 +82,7 @@ def convert_value(value: Any, hint: Any, where: str) -> Any:
     if origin is tuple and isinstance(value, (list, tuple)):
         kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
         if len(kinds) != len(value):
-            raise ValueError(f"{where}={list(value)}: write {len(kinds)} values")
+            raise ValueError(f"{where}={list(value)}: write {counted(len(kinds), 'value')}")
         return tuple(convert_value(item, kind, where) for item, kind in zip(value, kinds))
     if is_dataclass(hint) and isinstance(value, Mapping):
         return _build(cast(type[Any], hint), value, where)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from pkdzoo.structures import Batch
 from pkdzoo.training.checkpoint import Progress
 from pkdzoo.utils.files import write_text
-from pkdzoo.utils.text import printable
+from pkdzoo.utils.text import counted, printable
 
 MAX_OVERFLOWS = 50  # consecutive steps that a gradient scaler may skip: its factor, 65536 at first, is then about 0
 ESTIMATE_STEPS = 10  # steps, after the first, from which the total time is estimated
@@ -101,8 +101,9 @@ class Monitor:
             losses: weighted, by name.
             logs: further numbers by name, e.g. a Pearson r for each level.
         """
-        self.images += len(batch)
-        names = ", ".join(str(meta.get("file_name", "?")) for meta in batch.meta or [])
+        both = [batch, *([] if batch.unlabeled is None else [batch.unlabeled])]
+        self.images += sum(map(len, both))
+        names = ", ".join(str(meta.get("file_name", "?")) for part in both for meta in part.meta or [])
         self.passes.append(({key: value.detach() for key, value in losses.items()}, names))
         total = torch.stack([value.detach().float() for value in losses.values()]).sum()
         numbers = {"loss": total, **losses, **{f"log/{key}": value for key, value in logs.items()}}
@@ -144,7 +145,7 @@ class Monitor:
             if not torch.isfinite(value).all()
         ]
         if not flags[0]:
-            times = f" in {self.overflows} consecutive steps" if max_overflows else ""
+            times = f" in {counted(self.overflows, 'consecutive step')}" if max_overflows else ""
             names = ", ".join(names for _, names in passes)
             bad = [f"the gradient's norm became {float(grad_norm)}{times} for images {names}"]
         raise Diverged(
@@ -198,8 +199,9 @@ class Monitor:
             seconds = (time.perf_counter() - self.first_step_end) / ESTIMATE_STEPS
             remaining = self.bar.total - step
             self.print(
-                f"time      {duration(seconds * remaining)} remaining: {remaining} steps of {seconds:.2g} s, measured "
-                f"over {ESTIMATE_STEPS} steps; without evaluations"
+                f"time      {duration(seconds * remaining)} remaining: {counted(remaining, 'step')} of "
+                f"{seconds:.2g} s, "
+                f"measured over {ESTIMATE_STEPS} steps; without evaluations"
             )
 
     def remaining_seconds(self, step: int) -> float:

@@ -149,10 +149,10 @@ def start_epoch(run: TrainingRun) -> Iterable[Batch]:
     build.train_mode(run.raw_task, recipe)
     checkpoint.seed_step(recipe.seed, -1 - epoch, run.accelerator.process_index)
     run.raw_task.set_epoch(epoch)
-    build.set_epoch(epoch, loader, parts.train_set, parts.sampler)
+    build.set_epoch(epoch, loader, parts.train_sets, parts.sampler)
     if not run.progress.step_in_epoch:  # in a resumed epoch, the checkpoint holds what the methods prepared
         run.raw_task.on_epoch_start(epoch, loader)
-        build.set_epoch(epoch, loader, parts.train_set, parts.sampler)  # a method may have iterated over the loader
+        build.set_epoch(epoch, loader, parts.train_sets, parts.sampler)  # a method may have iterated over the loader
     trained = run.progress.step_in_epoch * recipe.optim.accumulate
     if trained >= len(loader):
         return []  # not every version of Accelerate can skip a whole epoch
@@ -168,10 +168,11 @@ def finish_epoch(run: TrainingRun) -> None:
 
     An epoch that ``schedule.max_steps`` cut short is not counted: with more steps, a resumed run trains on its rest.
     """
-    recipe, progress, train_set = run.recipe, run.progress, run.parts.train_set
-    train_set.check_skipped()
-    if train_set.skipped:
-        run.monitor.print(f"skipped {train_set.skipped} of {len(train_set)} images that cannot be read")
+    recipe, progress = run.recipe, run.progress
+    for images in run.parts.train_sets:
+        images.check_skipped()
+        if images.skipped:
+            run.monitor.print(f"skipped {images.skipped} of {len(images)} images that cannot be read")
     last = progress.step >= run.parts.steps
     if last or (progress.epoch + 1) % recipe.logging.eval_every == 0:
         if not save_is_due(run):  # else the step was saved just now

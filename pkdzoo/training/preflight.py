@@ -10,8 +10,9 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import Subset
 
-from pkdzoo.data import CocoDataset, check_headers
+from pkdzoo.data import CocoDataset, UnlabeledImages, check_headers
 from pkdzoo.data.formats.read import findings_of
+from pkdzoo.data.image_dataset import ImageDataset
 from pkdzoo.distill.adapters.detecting import detecting_teacher
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.pairing import shape_of
@@ -22,11 +23,12 @@ from pkdzoo.layers.norm import has_fixed_statistics
 from pkdzoo.models._registry import get_weights, is_detector
 from pkdzoo.models.backbones import TimmBackbone
 from pkdzoo.models.detector import Detector
-from pkdzoo.training.build import batch_per_process, val_loader
+from pkdzoo.training.build import batch_per_process, unlabeled_per_pass, val_loader
 from pkdzoo.training.cost_estimate import estimate_cost, estimate_memory, resident_memory
 from pkdzoo.training.evaluate import evaluate
 from pkdzoo.training.optim import planned_steps
 from pkdzoo.training.recipe import Data, Recipe
+from pkdzoo.utils.text import counted
 
 LOADER_BYTES = 40e6  # measured: what a loader process holds of its own, besides the batches that it prepares
 LOADER_BATCHES = 3  # two that wait and one in work
@@ -52,6 +54,7 @@ def check_run(
     steps_per_epoch: int,
     device: torch.device | None = None,
     precision: str = "no",
+    unlabeled: UnlabeledImages | None = None,
 ) -> Report:
     """Check everything that can be checked before the first step, with the models still on the CPU.
 
@@ -64,6 +67,7 @@ def check_run(
         steps_per_epoch: optimizer steps per epoch.
         device: of the training; None means the CPU.
         precision: ``no``, ``bf16`` or ``fp16``.
+        unlabeled: images without annotations, if there are any.
 
     Raises:
         ValueError: for what would fail, or make the run worthless, later.
@@ -72,6 +76,8 @@ def check_run(
     student = task.student
     _describe_models(report, recipe, task)
     _describe_data(report, train, val)
+    if unlabeled is not None:
+        _describe_unlabeled(report, recipe, task, unlabeled, processes, steps_per_epoch)
     check_val_images(val)
     _describe_steps(report, recipe, processes, steps_per_epoch)
     warn_of_frozen_random_layers(report, student)
@@ -165,7 +171,25 @@ def _describe_data(report: Report, train: CocoDataset, val: CocoDataset) -> None
         report.warnings.append(f"{line}; they are skipped")
 
 
-def _describe_reading(dataset: CocoDataset) -> str:
+def _describe_unlabeled(
+    report: Report, recipe: Recipe, task: Task, unlabeled: UnlabeledImages, processes: int, steps_per_epoch: int
+) -> None:
+    """How many unlabeled images there are, how many a step takes, and which methods learn from them."""
+    assert recipe.distill is not None and recipe.distill.unlabeled is not None
+    each = unlabeled_per_pass(recipe, processes)
+    per_step = each * processes * recipe.optim.accumulate
+    seen = per_step * planned_steps(recipe.schedule, steps_per_epoch) / len(unlabeled)
+    own = [name for name, method in task.methods.items() if not cast(DistillMethod, method).takes_unlabeled]
+    report.lines.append(f"unlabeled {unlabeled.describe()}{_describe_reading(unlabeled)}")
+    report.lines.append(
+        f"unlabeled {per_step} a step beside {recipe.data.batch_size} labeled ones, each {seen:.3g} times in all, with "
+        f"weight {recipe.distill.unlabeled.weight:g}, for the features of "
+        f"{', '.join(name for name in task.methods if name not in own)}; no other loss counts them"
+        + (f"; {', '.join(own)} from labeled images alone" if own else "")
+    )
+
+
+def _describe_reading(dataset: ImageDataset) -> str:
     """How images are decoded and how many are kept in memory, where that is not the default."""
     reader = dataset.reader
     decode = "; JPEG files decoded at reduced size (decode=fast)" if reader.decode == "fast" else ""
@@ -199,7 +223,7 @@ def _describe_steps(report: Report, recipe: Recipe, processes: int, steps_per_ep
     )
     steps = planned_steps(recipe.schedule, steps_per_epoch)
     epochs = math.ceil(steps / steps_per_epoch)
-    report.lines.append(f"steps     {steps} = {epochs} epochs of {steps_per_epoch}")
+    report.lines.append(f"steps     {steps} = {counted(epochs, 'epoch')} of {steps_per_epoch}")
     if batch != optim.base_batch_size and not optim.scale_lr:
         report.warnings.append(
             f"the learning rate {optim.lr:g} was published for a batch of {optim.base_batch_size}, this run has "
@@ -216,9 +240,9 @@ def warn_of_frozen_random_layers(report: Report, student: Detector) -> None:
     fixed = any(has_fixed_statistics(layer) for layer in backbone.modules())
     norm = "bn" if isinstance(backbone, TimmBackbone) else "gn"
     if frozen or fixed:
-        what = f"{len(frozen)} frozen tensors" if frozen else "the fixed batch norm statistics"
+        what = counted(len(frozen), "frozen tensor") if frozen else "the fixed batch norm statistics"
         report.warnings.append(
-            f"{what} of the backbone were never loaded: random layers that are not trained. "
+            f"weights for {what} of the backbone were never loaded: random layers that are not trained. "
             f"Set init, or train from scratch with --set model_args.norm={norm} --set model_args.frozen_stages=0"
         )
 
@@ -232,24 +256,30 @@ def _describe_costs(
     device: torch.device,
     precision: str,
 ) -> None:
-    student, images = task.student, batch_per_process(recipe, processes)
+    student, images, more = task.student, batch_per_process(recipe, processes), unlabeled_per_pass(recipe, processes)
     size = largest_image(recipe.data)
     autocast = None if precision == "no" else torch.autocast("cpu", torch.bfloat16)
     resident = resident_memory() if device.type == "cpu" else 0
-    cost = estimate_cost(task, size, images, autocast)
-    shape = f"{images} x {size[1]} x {size[0]} pixels"
+    cost = estimate_cost(task, size, images, autocast, more)
+    shape = f"{images + more} x {size[1]} x {size[0]} pixels"
     per_image = cost.total / images
+    kind, share = ("labeled image", ", its share of the unlabeled ones included") if more else ("image", "")
     report.lines.append(
-        f"costs     {_operations(per_image)} per image of {size[1]} x {size[0]}, forward, backward and teacher; "
+        f"costs     {_operations(per_image)} per {kind} of {size[1]} x {size[0]}, "
+        f"forward, backward and teacher{share}; "
         f"{_operations(per_image * recipe.data.batch_size)} per step (multiply-adds)"
     )
     ema, workers = recipe.optim.ema is not None, recipe.data.workers
-    loader = LOADER_BYTES + LOADER_BATCHES * images * size[0] * size[1] * 3 * 4  # float32 pixels
+    loader = LOADER_BYTES + LOADER_BATCHES * (images + more) * size[0] * size[1] * 3 * 4  # float32 pixels
     memory = estimate_memory(task, student, cost.memory, recipe.optim.kind, ema, processes, resident)
     parts = ", ".join(f"{name} {_bytes(value)}" for name, value in asdict(memory).items() if value)
     report.lines.append(
         f"memory    about {_bytes(memory.total)} per process: {parts} for {shape} (counted on small images and scaled)"
-        + (f"; {workers} loader processes take about {_bytes(loader)} more each" if workers else "")
+        + (
+            f"; {counted(workers, 'loader process takes', 'loader processes take')} about {_bytes(loader)} more each"
+            if workers
+            else ""
+        )
         + ("; CUDA's context takes 0.5 to 1 GB of the GPU more" if device.type == "cuda" else "")
     )
     free = free_memory(device)
@@ -317,10 +347,11 @@ def check_teacher(
     published = get_weights(name).metrics.get("AP") if is_detector(name) else None
     if not ap:
         raise ValueError(
-            f"--check-teacher: {name} detects nothing in {len(part)} images (AP {ap}): check its weights and "
+            f"--check-teacher: {name} detects nothing in {counted(len(part), 'image')} (AP {ap}): check "
+            "its weights and "
             "that the images are of its classes, or leave --check-teacher out"
         )
-    line = f"teacher   AP {ap:.1f} on {len(part)} images"
+    line = f"teacher   AP {ap:.1f} on {counted(len(part), 'image')}"
     if published is None:
         return line
     warning = "; less than half of it: are these the right images, and enough of them?" if ap < published / 2 else ""

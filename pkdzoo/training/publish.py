@@ -287,6 +287,8 @@ def card_of_run(
         plain = Distilled(recipe.model, facts["teacher"], tuple(recipe.distill.methods))
         more["pair"] = compared(run, recipe, facts["teacher"]) or plain
         about |= {key: value for key, value in facts.items() if key != "teacher"}
+        more_images = (read_json_object(run / "run.json").get("data") or {}).get("unlabeled_images")
+        about |= {} if more_images is None else {"unlabeled_images": more_images}
     # With --data, a run learns from other images than its recipe would generate; their class names differ.
     generated = recipe.data.generate is not None and set(model.label_names) <= set(SHAPES_NAMES)
     known = SHAPES if data is None and generated else data
@@ -319,6 +321,8 @@ def without_local_paths(recipe: Mapping[str, Any], card: Card) -> dict[str, Any]
         distill["teacher"] = public_name(distill["teacher"])
     if folder_of(str(distill.get("teacher", ""))) is not None and card.pair is not None:
         distill["teacher"] = f"local-dir:{card.pair.teacher}"
+    if distill.get("unlabeled"):
+        distill["unlabeled"]["folder"] = re.split(r"[/\\]", distill["unlabeled"]["folder"].rstrip("/\\"))[-1]
     for part, key in ((content, "init"), (distill, "teacher_weights")):
         source = str(part.get(key) or "")
         if source and not source.startswith("hf-hub:") and not is_detector(source):

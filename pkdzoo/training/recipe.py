@@ -7,14 +7,12 @@ anything is built. recipe_files.py reads recipes from files.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from operator import attrgetter
 from typing import Any, Literal, cast
 
-from pkdzoo.evaluation import METRICS
 from pkdzoo.training.fields import convert_value, suggests_fields, with_field
+from pkdzoo.training.ranges import check_ranges
 
 
 @suggests_fields
@@ -232,6 +230,27 @@ class Logging:
 
 @suggests_fields
 @dataclass(frozen=True)
+class Unlabeled:
+    """Images without annotations, from whose features the student learns beside the labeled images of each step.
+
+    Attributes:
+        folder: of the images, subfolders included; ``--unlabeled DIR`` sets it.
+        ratio: unlabeled images for each labeled one; rounded to whole images per pass, at least one.
+        weight: factor of the methods' losses on these images.
+
+    Example:
+        >>> from pkdzoo.training import Distill, Unlabeled
+        >>> Distill("gfl_r101.coco_ms2x", {"pkd": {}}, unlabeled=Unlabeled("photos", ratio=2.0)).unlabeled.weight
+        1.0
+    """
+
+    folder: str
+    ratio: float = 1.0
+    weight: float = 1.0
+
+
+@suggests_fields
+@dataclass(frozen=True)
 class Distill:
     """The teacher and the distillation methods.
 
@@ -244,6 +263,7 @@ class Distill:
         teacher_weights: a file of weights; None means the registered weights, ``random`` none at all (for tests).
         inherit: parts of the teacher that the student starts with: ``backbone``, ``neck``, ``head``.
         freeze: parts of the student that are not trained.
+        unlabeled: see Unlabeled; None means labeled images alone.
 
     Example:
         >>> from pkdzoo.training import Distill
@@ -257,6 +277,7 @@ class Distill:
     teacher_weights: str | None = None
     inherit: tuple[str, ...] = ()
     freeze: tuple[str, ...] = ()
+    unlabeled: Unlabeled | None = None
 
 
 @suggests_fields
@@ -317,59 +338,6 @@ class Recipe:
             ValueError: for an unknown field, with the closest known ones, or a value of the wrong type.
         """
         return cast(Recipe, convert_value(content, cls, ""))
-
-
-def range_rules(recipe: Recipe) -> list[tuple[str, bool, str]]:
-    """Dotted name of each field that has a range, whether its value lies in it, and what to write otherwise."""
-    data, optim, schedule, logging = recipe.data, recipe.optim, recipe.schedule, recipe.logging
-    shorts = data.short if isinstance(data.short, tuple) else (data.short,)
-    warmup, save_every, patience = optim.ema_warmup, logging.save_every, logging.patience
-    return [
-        ("data.batch_size", data.batch_size >= 1, "1 or more images per step"),
-        ("data.eval_batch_size", data.eval_batch_size >= 1, "1 or more images per pass"),
-        ("data.short", min(shorts, default=0) >= 1, "the length of the short side in pixels, 1 or more"),
-        ("data.long", data.long >= 1, "the largest length of the long side in pixels, 1 or more"),
-        ("data.flip", 0 <= data.flip <= 1, "a probability between 0 and 1"),
-        ("data.zoom", 0 <= data.zoom <= 1, "a probability between 0 and 1"),
-        ("data.workers", data.workers >= 0, "0 (loads in the training process itself) or more"),
-        ("optim.lr", 0 < optim.lr < math.inf, "a learning rate above 0"),
-        ("optim.momentum", 0 <= optim.momentum < 1, "0 or more, below 1"),
-        ("optim.weight_decay", 0 <= optim.weight_decay < math.inf, "0 or more"),
-        ("optim.base_batch_size", optim.base_batch_size >= 1, "the total batch that lr was published for, 1 or more"),
-        ("optim.accumulate", optim.accumulate >= 1, "1 (does not accumulate) or more"),
-        ("optim.clip", optim.clip is None or optim.clip > 0, "a norm above 0, or none"),
-        ("optim.ema", optim.ema is None or 0 < optim.ema < 1, "a decay between 0 and 1, or none"),
-        (
-            "optim.ema_warmup",
-            warmup is None or (optim.ema is not None and warmup >= 1),
-            "1 or more steps, beside optim.ema, or none",
-        ),
-        ("schedule.final", 0 <= schedule.final <= 1, "a factor between 0 and 1"),
-        ("schedule.epochs", schedule.epochs >= 1, "1 or more"),
-        ("schedule.max_steps", schedule.max_steps is None or schedule.max_steps >= 1, "1 or more"),
-        ("logging.log_every", logging.log_every >= 1, "1 (logs every step) or more"),
-        ("logging.eval_every", logging.eval_every >= 1, "1 (evaluates after every epoch) or more"),
-        ("logging.best", logging.best in METRICS, f"one of {', '.join(METRICS)}"),
-        ("logging.save_every", save_every is None or save_every >= 1, "1 or more, or none"),
-        ("logging.patience", patience is None or patience >= 1, "1 or more, or none"),
-        ("logging.keep", logging.keep >= 1, "1 or more checkpoints"),
-        (
-            "name",
-            bool(recipe.name) and not set(recipe.name) & set("/\\"),
-            "a name for the run's folder, without slashes",
-        ),
-    ]
-
-
-def check_ranges(recipe: Recipe) -> None:
-    """Check the range of every field.
-
-    Raises:
-        ValueError: naming the field, its value and what to write instead.
-    """
-    for where, valid, meaning in range_rules(recipe):
-        if not valid:
-            raise ValueError(f"recipe {recipe.name!r}: {where}={attrgetter(where)(recipe)!r}: write {meaning}")
 
 
 def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:

@@ -13,14 +13,14 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pkdzoo.training.fields import UnknownField
-from pkdzoo.training.recipe import Recipe, override
+from pkdzoo.training.published_files import published_files
+from pkdzoo.training.recipe import Recipe, Unlabeled, override
 from pkdzoo.utils.suggest import did_you_mean
-
-NO_RECIPES = ("benchmarks", "experiments")  # folders of other programs, as in setup.py
 
 
 def load_recipe(source: str | Path, assignments: Iterable[str] = ()) -> Recipe:
@@ -46,7 +46,9 @@ def load_recipe(source: str | Path, assignments: Iterable[str] = ()) -> Recipe:
     return recipes[0]
 
 
-def load_recipes(source: str | Path, assignments: Iterable[str] = (), only: str | None = None) -> list[Recipe]:
+def load_recipes(
+    source: str | Path, assignments: Iterable[str] = (), only: str | None = None, unlabeled: str | Path | None = None
+) -> list[Recipe]:
     """The recipes of a file, or the published ones of a name.
 
     Args:
@@ -54,9 +56,12 @@ def load_recipes(source: str | Path, assignments: Iterable[str] = (), only: str 
             name of a published recipe or of its file, without folder and ``.py``.
         assignments: ``key=value`` overrides of each recipe, see :func:`pkdzoo.training.override`.
         only: name of the one recipe to return; None returns all.
+        unlabeled: folder of images without annotations for each recipe with a distillation method; see
+            :class:`pkdzoo.training.Unlabeled`.
 
     Raises:
-        ValueError: if the file or the name does not exist, or no recipe is in it, or none with the name ``only``.
+        ValueError: if the file or the name does not exist, or no recipe is in it, or none with the name ``only``; with
+            ``unlabeled``, if none has a distillation method.
 
     Example:
         >>> import pathlib, tempfile
@@ -77,12 +82,37 @@ def load_recipes(source: str | Path, assignments: Iterable[str] = (), only: str 
         recipes = [recipe for recipe in recipes if recipe.name == only]
         if not recipes:
             raise ValueError(f"{path} holds no recipe {only!r}. {did_you_mean(only, names)}")
+    if unlabeled is not None:
+        recipes = with_unlabeled(recipes, unlabeled)
     assignments = list(assignments)
     recipes = [override(recipe, assignments) for recipe in recipes]
     names = [recipe.name for recipe in recipes]
     if len(set(names)) < len(names):
         raise ValueError(f"{path}: two recipes with the same name among {', '.join(names)}; name them differently")
     return recipes
+
+
+def with_unlabeled(recipes: list[Recipe], folder: str | Path) -> list[Recipe]:
+    """The recipes, those with a distillation method with a folder of unlabeled images; ratio and weight stay.
+
+    Raises:
+        ValueError: if no recipe has a distillation method.
+    """
+    changed = []
+    for recipe in recipes:
+        distill = recipe.distill
+        if distill is not None and distill.methods:
+            old = distill.unlabeled or Unlabeled(str(folder))
+            recipe = replace(recipe, distill=replace(distill, unlabeled=replace(old, folder=str(folder))))
+        changed.append(recipe)
+    if not any(recipe.distill and recipe.distill.methods for recipe in recipes):
+        names = ", ".join(recipe.name for recipe in recipes)
+        raise ValueError(
+            f"unlabeled images are for a distillation, and {names} has none: write distill=Distill(TEACHER, "
+            '{"pkd": {}}) in the recipe, or pkdzoo distill --data DIR --student NAME --unlabeled DIR, or leave '
+            "--unlabeled out"
+        )
+    return changed
 
 
 def read_recipe_file(path: Path) -> list[Recipe]:
@@ -110,14 +140,6 @@ def read_recipe_file(path: Path) -> list[Recipe]:
     if not recipes or not all(isinstance(recipe, Recipe) for recipe in recipes):
         raise ValueError(f"{path} defines no RECIPE (one pkdzoo.training.Recipe) and no RECIPES (several)")
     return recipes
-
-
-def published_files() -> dict[str, Path]:
-    """The files of the published recipes by name, without ``.py``; in a clone, those below ``recipes/``."""
-    package = Path(__file__).parents[1]
-    folder = next((path for path in (package / "recipes", package.parent / "recipes") if path.is_dir()), package)
-    files = [folder / "demo.py", *sorted(folder.glob("*/*.py"))]
-    return {file.stem: file for file in files if file.parent.name not in NO_RECIPES and file.is_file()}
 
 
 def find_published(name: str) -> tuple[Path, str | None]:

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from pkdzoo.data import CocoDataset
+from pkdzoo.data import CocoDataset, UnlabeledImages
 from pkdzoo.models._registry import folder_of
 from pkdzoo.training import checkpoint
 from pkdzoo.training.provenance import read_json_object
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.utils.files import sha256_of_bytes
+from pkdzoo.utils.text import counted
 
 IDENTITY = ("name", "model", "model_args", "distill")  # another run altogether
 FIXED = {
@@ -38,6 +39,7 @@ DATA = {  # keys of run.json; runs of earlier versions lack some, which are not 
     "val_sha256": "the val images or their boxes",
     "train_masks_sha256": "the masks of the train images",
     "val_masks_sha256": "the masks of the val images",
+    "unlabeled_sha256": "the unlabeled images",
     "val_truth_sha256": "areas, crowd regions or objects marked 'ignore' of the val images",
 }
 REORDERED = "optim.accumulate"  # as a change of the number of processes does
@@ -58,7 +60,7 @@ def check_changes(output: Path, old: Mapping[str, Any], new: Mapping[str, Any]) 
         ValueError: with every change that cannot be made, and the reason.
     """
     changed = differences(old, new)
-    moved = _moved_teacher(old.get("distill") or {}, new.get("distill") or {})
+    moved = _moved_paths(old.get("distill") or {}, new.get("distill") or {})
     fields = {line: line.split(":")[0] for line in changed}
     other_run = [line for line, field in fields.items() if field.split(".")[0] in IDENTITY and field not in moved]
     if other_run:
@@ -89,11 +91,12 @@ def _reordered() -> str:
     return "if the run stopped within an epoch, the rest of that epoch repeats some images and leaves out others"
 
 
-def _moved_teacher(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Fields with the path of the teacher, which may differ between machines; see check_same_teacher."""
+def _moved_paths(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Fields with a path that may differ between machines, see check_same_teacher and check_same_data."""
     folders = all(folder_of(str(part.get("teacher"))) is not None for part in (old, new))
     files = all(part.get("teacher_weights") not in (None, "random") for part in (old, new))
-    return ["distill.teacher"] * folders + ["distill.teacher_weights"] * files
+    # what is in the folder of unlabeled images is compared by its hash
+    return ["distill.teacher"] * folders + ["distill.teacher_weights"] * files + ["distill.unlabeled.folder"]
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:
@@ -151,12 +154,13 @@ def check_same_teacher(output: Path, old: Mapping[str, Any], new: Mapping[str, A
             )
 
 
-def about_annotations(train: CocoDataset, val: CocoDataset) -> dict[str, Any]:
+def about_annotations(train: CocoDataset, val: CocoDataset, unlabeled: UnlabeledImages | None = None) -> dict[str, Any]:
     """What ``run.json`` says of the data: class names, and a hash of the annotations of each split as they were read.
 
     Args:
         train: training images.
         val: validation images.
+        unlabeled: images without annotations; their number and a hash of their names and sizes are added.
     """
     hashes = {
         "train_sha256": hash_annotations(train),
@@ -165,7 +169,13 @@ def about_annotations(train: CocoDataset, val: CocoDataset) -> dict[str, Any]:
         "val_masks_sha256": hash_masks(val),
         "val_truth_sha256": hash_truth(val),
     }
-    return {"classes": list(train.label_names), **{key: value for key, value in hashes.items() if value}}
+    facts: dict[str, Any] = {
+        "classes": list(train.label_names),
+        **{key: value for key, value in hashes.items() if value},
+    }
+    if unlabeled is not None:
+        facts |= {"unlabeled_images": len(unlabeled), "unlabeled_sha256": unlabeled.digest()}
+    return facts
 
 
 def hash_annotations(dataset: CocoDataset) -> str:
@@ -238,7 +248,8 @@ def describe_start(path: Path, epoch: int, step: int, steps: int) -> str:
     if step < steps:
         return f"resumed from {path}: epoch {epoch}, step {step} of {steps}"
     return (
-        f"resumed from {path}, which has {step} steps; the schedule ends after {steps}: nothing is left to train. "
+        f"resumed from {path}, which has {counted(step, 'step')}; the schedule ends after {steps}: "
+        "nothing is left to train. "
         "Raise schedule.epochs or schedule.max_steps to train on"
     )
 

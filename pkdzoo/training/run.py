@@ -16,9 +16,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from pkdzoo.data import AspectBatchSampler, CocoDataset
+from pkdzoo.data import AspectBatchSampler, CocoDataset, UnlabeledImages
 from pkdzoo.data.image_cache import GIGABYTE
+from pkdzoo.data.image_dataset import ImageDataset
 from pkdzoo.data.letterbox import LetterboxResize
+from pkdzoo.data.sampler import PairedBatchSampler
 from pkdzoo.distill.task import Task
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
@@ -41,7 +43,8 @@ class Parts:
         val_set: validation images.
         task: trains the student, with or without a teacher.
         teacher: of the recipe, also if the student only inherits from it; None without one.
-        train_loader: batches of the training images.
+        unlabeled: images without annotations; None without any.
+        train_loader: batches of the training images, with unlabeled ones beside them.
         sampler: of ``train_loader``.
         val_loader: batches of the validation images.
         steps_per_epoch: optimizer steps.
@@ -52,11 +55,17 @@ class Parts:
     val_set: CocoDataset
     task: Task
     teacher: Detector | None
+    unlabeled: UnlabeledImages | None
     train_loader: DataLoader[Batch]
-    sampler: AspectBatchSampler
+    sampler: AspectBatchSampler | PairedBatchSampler
     val_loader: DataLoader[Batch]
     steps_per_epoch: int
     steps: int
+
+    @property
+    def train_sets(self) -> list[ImageDataset]:
+        """The data sets of the training images, labeled ones first."""
+        return [self.train_set, *([] if self.unlabeled is None else [self.unlabeled])]
 
 
 @dataclass
@@ -134,18 +143,21 @@ def open_run(recipe: Recipe, args: TrainArguments, output: Path, locks: ExitStac
     return accelerator
 
 
-def build_parts(recipe: Recipe, args: TrainArguments, accelerator: accelerate.Accelerator, cache: Path) -> Parts:
+def build_parts(recipe: Recipe, args: TrainArguments, accelerator: accelerate.Accelerator, place: Path) -> Parts:
     """Build data sets, models, task and loaders.
 
     Args:
         recipe: of the run.
         args: of the command line.
         accelerator: of the run.
-        cache: folder for a generated data set.
+        place: folder for a generated data set.
     """
     with accelerator.main_process_first():  # a recipe may generate its data
-        paths = build.find_data(recipe.data, args.data, args.train_json, args.val_json, args.images, cache)
-    train_set, val_set = build.build_datasets(recipe, paths, int(args.cache_images * GIGABYTE))
+        paths = build.find_data(recipe.data, args.data, args.train_json, args.val_json, args.images, place)
+    cache = int(args.cache_images * GIGABYTE)
+    train_set, val_set = build.build_datasets(recipe, paths, cache)
+    cache -= train_set.reader.cache.nbytes + val_set.reader.cache.nbytes
+    unlabeled = build.build_unlabeled(recipe, train_set, val_set, cache)
     student = build.build_student(recipe, train_set.label_names)
     if student.letterbox is not None:  # known only now: the student needs the names of the training set's classes
         val_set.transform = LetterboxResize(recipe.data.eval_size, student.letterbox)
@@ -155,11 +167,13 @@ def build_parts(recipe: Recipe, args: TrainArguments, accelerator: accelerate.Ac
         compute.synchronize_norms(task.student)
     compute.apply_options(student, args.channels_last, args.checkpoint_activations, task.teacher)
     processes = accelerator.num_processes
-    train_loader, sampler = build.train_loader(recipe, train_set, processes)
+    train_loader, sampler = build.train_loader(recipe, train_set, processes, unlabeled)
     val_loader = build.val_loader(val_set, recipe.data.eval_batch_size, recipe.data.workers)
     steps_per_epoch = math.ceil(math.ceil(len(train_loader) / processes) / recipe.optim.accumulate)
     steps = planned_steps(recipe.schedule, steps_per_epoch)
-    return Parts(train_set, val_set, task, teacher, train_loader, sampler, val_loader, steps_per_epoch, steps)
+    return Parts(
+        train_set, val_set, task, teacher, unlabeled, train_loader, sampler, val_loader, steps_per_epoch, steps
+    )
 
 
 def preflight(
@@ -175,13 +189,15 @@ def preflight(
     """
     processes, distill = accelerator.num_processes, recipe.distill
     chosen = threads.choose_threads(
-        recipe, parts.task, parts.train_set, parts.steps, accelerator, args.threads, output if args.resume else None
-    )
+        recipe, parts.task, parts.train_set, parts.steps, accelerator, args.threads,
+        output if args.resume else None, parts.unlabeled,
+    )  # fmt: skip
     facts = run_folder.about(processes) | run_folder.about_data(parts.val_set.json_path, len(parts.val_set))
     device, precision = accelerator.device, accelerator.mixed_precision
     report = check_run(
-        recipe, parts.task, parts.train_set, parts.val_set, processes, parts.steps_per_epoch, device, precision
-    )
+        recipe, parts.task, parts.train_set, parts.val_set, processes, parts.steps_per_epoch, device, precision,
+        parts.unlabeled,
+    )  # fmt: skip
     report.lines += [f"threads   {chosen}"] if chosen else []
     compilation = compute.describe_compilation(device) if args.compile else None
     report.lines += [f"compile   {compilation}"] if compilation else []
@@ -196,7 +212,7 @@ def preflight(
     own_facts = {**facts, **teacher_facts, "precision": precision}
     if device.type == "cpu":
         own_facts["threads"] = torch.get_num_threads()
-    own_facts["data"] = resume.about_annotations(parts.train_set, parts.val_set)
+    own_facts["data"] = resume.about_annotations(parts.train_set, parts.val_set, parts.unlabeled)
     resume.check_same_facts(output, own_facts)
     if accelerator.is_main_process:
         newest = checkpoint.find_checkpoint(output)

@@ -55,7 +55,8 @@ class FinishedRun:
         """Text that is equal for runs that differ in nothing but their seed (and teacher)."""
         content = {name: self.recipe.get(name) for name in STUDENT}
         content["data"] = {k: v for k, v in (content["data"] or {}).items() if k not in ("workers", "eval_batch_size")}
-        text = json.dumps([content, self.recipe.get("distill") if with_teacher else None], sort_keys=True)
+        taught = {k: v for k, v in (self.recipe.get("distill") or {}).items() if v is not None}  # older runs lack some
+        text = json.dumps([content, taught if with_teacher else None], sort_keys=True)
         return json.dumps(json.loads(text, parse_float=_number_of))  # 8 and 8.0 are one number
 
 

@@ -16,7 +16,7 @@ from time import perf_counter
 import torch
 from accelerate import Accelerator
 
-from pkdzoo.data import CocoDataset
+from pkdzoo.data import CocoDataset, UnlabeledImages
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.task import Task
 from pkdzoo.models.detector import Detector
@@ -58,7 +58,7 @@ def share_cores(accelerator: Accelerator, threads: int | None) -> None:
 
 def choose_threads(
     recipe: Recipe, task: Task, dataset: CocoDataset, steps: int, accelerator: Accelerator, threads: int | None,
-    folder: Path | None = None,
+    folder: Path | None = None, unlabeled: UnlabeledImages | None = None,
 ) -> str | None:  # fmt: skip
     """Set the number of threads of a run on a CPU, unless ``--threads`` says it.
 
@@ -73,6 +73,7 @@ def choose_threads(
         accelerator: of the run.
         threads: of the command line; None leaves the choice to this function.
         folder: of a run that is resumed.
+        unlabeled: images without annotations beside each batch.
 
     Returns:
         What was chosen and why, as text; None if there was nothing to choose.
@@ -86,12 +87,15 @@ def choose_threads(
         return f"{recorded}, as the run began (--threads N to choose)"
     if share == 1 or accelerator.num_processes > 1:
         return None
-    if steps >= FEWEST_STEPS and (note := _measure(recipe, task, dataset, accelerator, share)):
+    if steps >= FEWEST_STEPS and (note := _measure(recipe, task, dataset, unlabeled, accelerator, share)):
         return note
     return limit_threads(task.student, dataset_pixels(recipe))
 
 
-def _measure(recipe: Recipe, task: Task, dataset: CocoDataset, accelerator: Accelerator, share: int) -> str | None:
+def _measure(
+    recipe: Recipe, task: Task, dataset: CocoDataset, unlabeled: UnlabeledImages | None, accelerator: Accelerator,
+    share: int,
+) -> str | None:  # fmt: skip
     """Measure steps of a copy of the task and set the best number of threads; None where a copy cannot be measured."""
     waits = [getattr(type(method), "on_epoch_start", None) for method in task.methods.values()]
     if any(prepare is not DistillMethod.on_epoch_start for prepare in waits):
@@ -102,7 +106,8 @@ def _measure(recipe: Recipe, task: Task, dataset: CocoDataset, accelerator: Acce
         except (TypeError, RuntimeError):
             return None  # e.g. a module of another library that holds a lock
         build.train_mode(measured, recipe)
-        step = train_step(measured, first_batch(recipe, dataset, accelerator.num_processes), accelerator.autocast)
+        batch = first_batch(recipe, dataset, accelerator.num_processes, unlabeled)
+        step = train_step(measured, batch, accelerator.autocast)
         seconds = set_fastest(step, candidates(share))
     return describe(seconds)
 
@@ -169,7 +174,7 @@ def _seconds(step: Callable[[], None]) -> float:
 def dataset_pixels(recipe: Recipe) -> int:
     """Pixels of all images of one forward pass of a run on one process."""
     height, width = largest_image(recipe.data)
-    return height * width * build.batch_per_process(recipe, 1)
+    return height * width * (build.batch_per_process(recipe, 1) + build.unlabeled_per_pass(recipe, 1))
 
 
 def limit_threads(student: Detector, pixels: int) -> str | None:

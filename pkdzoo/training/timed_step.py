@@ -8,23 +8,26 @@ from dataclasses import replace
 
 import torch
 
-from pkdzoo.data import CocoDataset
+from pkdzoo.data import CocoDataset, UnlabeledImages
 from pkdzoo.distill.task import Task
 from pkdzoo.structures import Batch
 from pkdzoo.training import build
 from pkdzoo.training.recipe import Recipe
 
 
-def first_batch(recipe: Recipe, dataset: CocoDataset, processes: int) -> Batch:
+def first_batch(
+    recipe: Recipe, dataset: CocoDataset, processes: int, unlabeled: UnlabeledImages | None = None
+) -> Batch:
     """The first batch of a run on one of its processes, loaded in this process.
 
     Args:
         recipe: of the run.
         dataset: training images.
         processes: of the run.
+        unlabeled: images without annotations beside each batch.
     """
     without_workers = replace(recipe, data=replace(recipe.data, workers=0))
-    batch: Batch = next(iter(build.train_loader(without_workers, dataset, processes)[0]))
+    batch: Batch = next(iter(build.train_loader(without_workers, dataset, processes, unlabeled)[0]))
     return batch
 
 

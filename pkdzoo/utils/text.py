@@ -7,6 +7,9 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
+# File names need not be valid UTF-8; in texts other bytes are written as \udcXX, as in JSON.
+ESCAPED = "backslashreplace"
+
 
 def quote_some(values: Iterable[Any], limit: int = 8) -> str:
     """The first values of a list for an error message, and how many more there are.
@@ -19,6 +22,22 @@ def quote_some(values: Iterable[Any], limit: int = 8) -> str:
     listed = list(values)
     shown = ", ".join(repr(value) for value in listed[:limit])
     return shown + (f" and {len(listed) - limit} more" if len(listed) > limit else "")
+
+
+def counted(count: int, one: str, more: str = "") -> str:
+    """A number and what it counts, in the singular or the plural.
+
+    Args:
+        count: any number from 0 up.
+        one: the word, or the beginning of a sentence, for 1.
+        more: the same for other numbers; empty where English adds "s", or "es" after s, x, ch and sh.
+
+    Example:
+        >>> from pkdzoo.utils.text import counted
+        >>> counted(1, "epoch"), counted(0, "box"), counted(2, "image has", "images have")
+        ('1 epoch', '0 boxes', '2 images have')
+    """
+    return f"{count} {one if count == 1 else more or one + ('es' if one.endswith(('s', 'x', 'ch', 'sh')) else 's')}"
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -3,8 +3,9 @@
     python recipes/experiments/package_weights.py runs/experiments/bccd/pkd-0/last --data bccd/ --name ARCH.bccd
 
 Writes ``pkdzoo/weights/NAME.safetensors`` (with the dot of the name as an underscore) and prints the row for the file
-of the family. The same run gives the same bytes. Three APs must lie within 0.1 of each other: that of the training,
-that of the float32 weights, and that of the float16 weights as a user loads them, converted to float32 again.
+of the family. The same run gives the same bytes. The weights, evaluated in the precision of the training, must have the
+AP of the training. Then the AP of the float16 weights as a user loads them, converted to float32 again, must be that of
+the float32 weights. Each may differ by 0.1. The row has the metrics of the file.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ from pkdzoo.training import build
 from pkdzoo.training.arguments import positive_integer
 from pkdzoo.training.errors import describe_error
 from pkdzoo.training.evaluate import evaluate, open_detector
-from pkdzoo.training.provenance import numbers_of
+from pkdzoo.training.provenance import numbers_of, read_json_object
 from pkdzoo.utils.files import sha256_of_file
 
 LIMIT = 8_000_000  # bytes of tensors
-LOSS = 0.1  # largest difference of the three APs
+LOSS = 0.1  # largest difference of two APs that should be the same
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -49,14 +51,21 @@ def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return small
 
 
-def measured(model: Detector, data: Path) -> dict[str, Any]:
-    """COCO's metrics on the validation images, with a batch size of 1."""
+def measured(model: Detector, data: Path, precision: str = "no") -> dict[str, Any]:
+    """COCO's metrics on the validation images, with a batch size of 1, in float32 or a ``--mixed-precision``."""
     dataset = build.val_dataset(find_split(data, "val"), model.resize, model.label_names, True, model.letterbox)
-    return evaluate(model, build.val_loader(dataset, 1, 0), dataset, Accelerator(cpu=True))
+    with torch.autocast("cpu", AUTOCAST.get(precision), enabled=precision in AUTOCAST):
+        return evaluate(model, build.val_loader(dataset, 1, 0), dataset, Accelerator(cpu=True))
+
+
+def precision_of(folder: Path) -> str:
+    """The ``--mixed-precision`` of the run that a folder belongs to; ``no`` without a run."""
+    about = folder.parent / "run.json"
+    return str(read_json_object(about).get("precision", "no")) if about.is_file() else "no"
 
 
 def check(aps: Mapping[str, float]) -> None:
-    """Compare the APs.
+    """Compare two APs that should be the same.
 
     Raises:
         ValueError: if they differ by more than ``LOSS``.
@@ -64,11 +73,13 @@ def check(aps: Mapping[str, float]) -> None:
     if max(aps.values()) - min(aps.values()) > LOSS:
         listed = ", ".join(f"{value:.2f} {name}" for name, value in aps.items())
         raise ValueError(f"AP is {listed}: more than {LOSS} apart, nothing was written")
+    print(", ".join(f"AP {value:.2f} {name}" for name, value in aps.items()))
 
 
 def row(tag: str, path: Path, metrics: Mapping[str, Any]) -> str:
     """The row of the registry, as text."""
-    numbers = {key: round(metrics[key], 1) for key in METRICS if metrics[key] is not None}
+    numbers: dict[str, Any] = {key: round(metrics[key], 1) for key in METRICS if metrics[key] is not None}
+    numbers["per_class"] = {name: round(value, 1) for name, value in metrics["per_class"].items()}
     return f'Weights("{tag}", file="{path.name}", sha256="{sha256_of_file(path)}", metrics={numbers}, ...)'
 
 
@@ -87,12 +98,13 @@ def main(argv: list[str] | None = None) -> None:
     try:
         arch, _, tag = args.name.partition(".")
         if not arch.isidentifier() or not tag.isidentifier():
-            raise ValueError(f"--name {args.name}: write ARCH.TAG, e.g. retina_r10w16_pkd_gfl_r18.bccd")
-        metrics, model = numbers_of(args.folder), open_detector(args.folder)
-        small = halved(model.state_dict())
-        aps = {"in training": metrics["AP"], "in float32": measured(model, args.data)["AP"]}
-        aps["in float16"] = measured(load_checkpoint(model, small), args.data)["AP"]
-        check(aps)
+            raise ValueError(f"--name {args.name}: write ARCH.TAG, e.g. rtmdet_w12_pkd_tiny.bccd")
+        trained, model = numbers_of(args.folder), open_detector(args.folder)
+        small, again = halved(model.state_dict()), measured(model, args.data, precision_of(args.folder))
+        check({"in training": trained["AP"], "measured again": again["AP"]})
+        whole = measured(model, args.data)["AP"]
+        metrics = measured(load_checkpoint(model, small), args.data)
+        check({"in float32": whole, "in float16": metrics["AP"]})
         path = args.output / f"{arch}_{tag}.safetensors"
         size = sum(value.numel() * value.element_size() for value in small.values())
         if size > LIMIT:
@@ -100,7 +112,6 @@ def main(argv: list[str] | None = None) -> None:
         save_safetensors(small, path)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {describe_error(error)}")
-    print(", ".join(f"AP {value:.2f} {name}" for name, value in aps.items()))
     print(f"{path} {path.stat().st_size:,} bytes\n{row(tag, path, metrics)}")
 
 

@@ -310,6 +310,23 @@ def test_a_teacher_of_another_library(capsys, photos, tmp_path) -> None:
     assert code == 1 and "ssdlite320_mobilenet_v3_large" in err
 
 
+def test_unlabeled_images_are_for_the_distilled_student_alone(capsys, finished, photos, tmp_path) -> None:
+    (teacher,) = (finished[0].parent / "teachers").iterdir()
+    more = make_shapes(tmp_path / "more", train=4, val=1, size=(64, 80), seed=9) / "train2017"
+    words = ["distill", "--data", photos, "--student", "retina_r10w16", "--teacher", teacher, "--init", "none"]
+    words += ["--cpu", "--threads", 1, *ONE_STEP, "--output", tmp_path / "run"]
+    assert "nowhere is no folder" in fails(capsys, *words, "--unlabeled", tmp_path / "nowhere")
+    words += ["--baseline", "--set", "distill.unlabeled.ratio=0.5", "--unlabeled", more]
+    code, said, err = run(capsys, *words)
+    assert code == 0, err
+    assert f"unlabeled {more}: 4 images without labels" in said and said.count("images without labels") == 1
+    plain, distilled = (json.loads((tmp_path / "run" / n / "recipe.json").read_text()) for n in ("plain", "distilled"))
+    assert plain["distill"] is None
+    assert distilled["distill"]["unlabeled"] == {"folder": str(more), "ratio": 0.5, "weight": 1.0}
+    kept = {recipe.name: recipe for recipe in runpy.run_path(str(tmp_path / "run" / "recipe.py"))["RECIPES"]}
+    assert kept["distilled"].to_dict() == distilled
+
+
 def test_time_and_a_number_of_epochs_exclude_each_other(capsys, photos, tmp_path) -> None:
     said = fails(capsys, "distill", "--data", photos, *TINY, "--output", tmp_path / "run", *SHORT, "--time", "5m")
     assert "--time chooses the number of epochs and steps: leave out --time, or --set schedule.max_steps=2" in said

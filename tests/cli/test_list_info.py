@@ -55,13 +55,33 @@ class TestListAndInfo:
         assert [row["tag"] for row in parsed["weights"]] == ["coco_2x"]
         assert parsed["resize"] == [800, 1333]
 
+    def test_info_of_a_detector_without_weights_says_how_to_train_it(self, capsys: pytest.CaptureFixture[str]) -> None:
+        out = run(capsys, "info", "gfl_r34")[1]
+        assert "weights      none are published" in out and "distilled    gfl_r34_ld_r101" in out
+        assert "pkdzoo train gfl_r34_ld_r101 --data DIR" in out
+        assert "own data     pkdzoo distill --data DIR --student gfl_r34" in out
+        parsed = json.loads(run(capsys, "info", "retina_r50", "--json")[1])
+        assert "retina_r50_pkd_swin" in parsed["students"] and "retina_r50_2x" in parsed["recipes"]
+
+    def test_info_of_a_run_names_its_teacher(
+        self, capsys: pytest.CaptureFixture[str], folder: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "best").symlink_to(folder)
+        recipe = {"name": "x", "model": "retina_r10w16", "distill": {"teacher": "gfl_r18", "methods": {"pkd": {}}}}
+        (tmp_path / "run" / "recipe.json").write_text(json.dumps(recipe))
+        (tmp_path / "run" / "metrics.json").write_text(json.dumps({"AP": 12.34}))
+        out = run(capsys, "info", tmp_path / "run")[1]
+        assert "architecture retina_r10w16\n  family       retina\n" in out
+        assert "teacher      gfl_r18, by pkd\n  AP           12.3 after" in out
+
     def test_info_counts_the_weights_classes(self, capsys: pytest.CaptureFixture[str]) -> None:
         parsed = json.loads(run(capsys, "info", "fcos_r18w24", "--json")[1])
         model = pkdzoo.create_detector("fcos_r18w24", pretrained=True)
         assert parsed["label_names"] == list(model.label_names) and parsed["num_classes"] == 6
         assert parsed["parameters"] == sum(p.numel() for p in model.parameters())
 
-    @pytest.mark.parametrize("name", ["retina_r10w16", "fcos_r18w24.shapes", "retina_r10w16_pkd_gfl_r18", "tood_r50"])
+    @pytest.mark.parametrize("name", ["retina_r10w16", "fcos_r18w24.shapes", "rtmdet_w12_pkd_tiny", "tood_r50"])
     def test_info_from_the_index_is_that_of_the_detector(self, capsys: pytest.CaptureFixture[str], name: str) -> None:
         content = json.loads(run(capsys, "info", name, "--json")[1])
         weights = [row["labels"] for row in content["weights"]]

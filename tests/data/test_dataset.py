@@ -26,7 +26,7 @@ from pkdzoo.data import (
     find_split,
     train_transform,
 )
-from pkdzoo.data.dataset import item_seed
+from pkdzoo.data.image_dataset import item_seed
 from pkdzoo.data.image_files import ORIENTATION
 
 
@@ -96,8 +96,8 @@ def test_empty_and_small_images_can_be_left_out(tmp_path):
     found = CocoDataset(*write(tmp_path, data), drop_empty=True, min_image_size=32)
     assert found.image_ids.tolist() == [10, 4]
     assert (found.report.empty_images, found.report.small_images) == (1, 1)
-    assert "1 images have no box (left out)" in str(found.report)
-    assert "1 images have no box (kept)" in str(CocoDataset(*write(tmp_path, data)).report)
+    assert "1 image has no box (left out)" in str(found.report)
+    assert "1 image has no box (kept)" in str(CocoDataset(*write(tmp_path, data)).report)
 
 
 def test_handed_out_tensors_are_the_callers(tiny):

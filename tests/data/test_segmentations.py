@@ -101,7 +101,7 @@ def test_damaged_masks_are_counted_and_ignored(tmp_path: Path) -> None:
 def test_run_lengths_of_another_size_are_counted_and_ignored(tmp_path: Path) -> None:
     found = dataset(tmp_path, {"size": [60, 40], "counts": [0, 2400]})
     assert (found.report.other_size_masks, found.report.invalid_masks) == (1, 0)
-    assert "1 segmentations are of another size than their image" in str(found.report)
+    assert "1 segmentation is of another size than the image" in str(found.report)
     assert found.load_instances(0).crowd.tolist() == [True, False, True]  # type: ignore[union-attr]
     with pytest.raises(ValueError, match=r"no annotation has a usable segmentation\. 4 segmentations are of another"):
         dataset(tmp_path, {"size": [1, 1], "counts": [0, 1]}, (0, 1, 2, 3))
@@ -127,7 +127,7 @@ def test_classes_of_crowd_regions_alone_are_named(tmp_path: Path) -> None:
     for row in data["annotations"]:
         row["iscrowd"] = int(row["category_id"] == 7)
     found = CocoDataset(*write(tmp_path, data))
-    assert "1 classes have only crowd regions, which are not learned ('dog')" in str(found.report)
+    assert "1 class has only crowd regions, which are not learned ('dog')" in str(found.report)
     assert "crowd regions" not in str(CocoDataset(*write(tmp_path, content())).report)
 
 

@@ -249,7 +249,7 @@ class TestLinks:
         report = convert(linked, tmp_path / "new", to)
         (placed,) = [path for path in (tmp_path / "new").rglob("*") if path.is_symlink()]
         assert placed.name == "a.png" and os.path.samefile(placed, tmp_path / "home/secret.png")
-        assert "train: 1 images are symbolic links" in str(report) and "--follow-links copies" in str(report)
+        assert "train: 1 image is a link" in str(report) and "--follow-links copies" in str(report)
         report = convert(linked, tmp_path / "copies", to, follow_links=True)
         assert report.images == {"train": 3, "val": 3} and report.remarks == []
         assert not any(path.is_symlink() for path in (tmp_path / "copies").rglob("*"))

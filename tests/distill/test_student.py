@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 
 import pkdzoo
 from pkdzoo.distill.adapters.students import saved_student, student_of_library
-from pkdzoo.export import export_onnx
+from pkdzoo.export import FixedSize, export_litert, export_onnx, export_openvino
 
 BUILD = torchvision.models.detection
 CLASSES = ("a", "b", "c")
@@ -103,7 +105,9 @@ def test_a_forward_that_returns_something_else_is_refused(broken: Any, says: str
         pkdzoo.Student(Net(), broken)
 
 
-def test_what_a_student_lacks_is_said() -> None:
+def test_what_a_student_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("onnx", "openvino", "litert_torch"):  # is not asked for where the file could not be written anyway
+        monkeypatch.setitem(sys.modules, package, None)
     student = pkdzoo.Student(Net(), forward, num_classes=3)
     with pytest.raises(ValueError, match="gives no detections"):
         student.detect(tiny_batch())
@@ -114,6 +118,10 @@ def test_what_a_student_lacks_is_said() -> None:
     for what in ("features", "detections"):
         with pytest.raises(ValueError, match="Net belongs to another library: export it as that library does"):
             export_onnx(student, "anywhere.onnx", what=what)
+        with pytest.raises(ValueError, match="Net belongs to another library: export it as that library does"):
+            export_openvino(student, "anywhere.xml", what=what)
+    with pytest.raises(ValueError, match="Net belongs to another library: export it as that library does"):
+        export_litert(student, "anywhere.tflite", FixedSize(64, 64), "features")
     assert not Path("anywhere.onnx").exists()
     with torch.device("meta"):
         ssd = BUILD.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)
@@ -199,6 +207,9 @@ def test_students_of_transformers_learn_from_a_detector(kind: str) -> None:
     losses = distiller(batch)
     sum(losses.values()).backward()
     assert losses["loss_pkd"] > 0 and any(p.grad.abs().sum() > 0 for p in student.parameters() if p.grad is not None)
+    beside = distiller(replace(batch, unlabeled=replace(batch, instances=None)))
+    assert set(beside) - set(losses) == {"loss_pkd_unlabeled"}
+    torch.testing.assert_close(beside["loss_pkd_unlabeled"], beside["loss_pkd"], rtol=0.2, atol=0)  # the same images
 
 
 @pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow) if k != "d_fine" else k for k in KINDS])

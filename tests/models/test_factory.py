@@ -178,7 +178,7 @@ def test_gray_images_give_what_their_rgb_copies_gave(row: Any) -> None:
     images = torch.rand(2, 1, 64, 96) * 255
     for one, three in zip(outputs(gray, images), outputs(color, images.expand(-1, 3, -1, -1))):
         assert torch.allclose(one, three, atol=1e-4)
-    with pytest.raises(ValueError, match="images of 1 channels, got 3"):
+    with pytest.raises(ValueError, match="images of 1 channel, got 3"):
         outputs(gray, images.expand(-1, 3, -1, -1))
 
 
@@ -372,7 +372,7 @@ def test_what_detection_adds_to_a_backbone_stays() -> None:
     assert not full["layer3.0.conv2.offset.weight"].any()
     assert not full["bn1.running_mean"].any()
     assert (full["bn1.running_var"] == 1).all()
-    with pytest.raises(ValueError, match=r"1 keys of the checkpoint match no rule.*layer5"):
+    with pytest.raises(ValueError, match=r"1 key of the checkpoint matches no rule.*layer5"):
         to_backbone({**caffe, "layer5.weight": torch.zeros(1)})
 
 

@@ -27,7 +27,7 @@ def test_one_stray_tensor_does_not_change_the_layout(model: pkdzoo.Detector) -> 
     assert is_our_layout(model, ours) and not is_our_layout(model, theirs)
     with pytest.raises(ValueError, match=r"1 unexpected: bbox_head\.scale$"):
         pkdzoo.load_checkpoint(model, {**ours, "bbox_head.scale": torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"1 keys .* match no rule .*: head\.cls\.bias"):
+    with pytest.raises(ValueError, match=r"1 key .* matches no rule .*: head\.cls\.bias"):
         pkdzoo.load_checkpoint(model, {**theirs, "head.cls.bias": ours["head.cls.bias"]})
 
 

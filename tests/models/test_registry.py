@@ -88,7 +88,7 @@ def test_list_detectors() -> None:
     assert pkdzoo.list_detectors(["gfl_r50", "atss_r50"]) == ["atss_r50", "gfl_r50"]
     found = pkdzoo.list_detectors("*pkd*", exclude=["*crosskd*", "faster*"], family="retina")
     published = ["retina_r50_pkd_fcos_x101", "retina_r50_pkd_swin", "retina_r50_pkd_x101"]
-    assert found == ["retina_r10w16_pkd_gfl_r18", *published]
+    assert found == published
     assert pkdzoo.list_detectors("nothing*") == []
     assert set(pkdzoo.list_pairs("*swin*")) == {"retina_r50_pkd_swin", "retina_r50_on_output_crosskd_swin_t"}
     names = pkdzoo.list_detectors()

@@ -92,7 +92,7 @@ def test_the_memory_that_is_told_is_what_the_process_takes(recipe, shapes, tmp_p
     words += sets("schedule.max_steps=3", "logging.log_every=1", "data.workers=1")
     run = Run("train", *words, said=tmp_path / "said")
     run.finish()
-    stated = re.search(r"memory +about ([\d.]+) (MB|GB) per process: framework .*1 loader processes", run.text())
+    stated = re.search(r"memory +about ([\d.]+) (MB|GB) per process: framework .*1 loader process ", run.text())
     assert stated is not None, run.text()
     seen = max(line["memory_gb"] for line in read_lines(out / "log.jsonl") if "memory_gb" in line) * 2**30
     assert float(stated[1]) * {"MB": 1e6, "GB": 1e9}[stated[2]] == pytest.approx(seen, rel=0.2)

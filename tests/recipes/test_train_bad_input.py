@@ -172,7 +172,7 @@ def test_boxes_without_area_or_outside_are_left_out_and_counted(train, recipe, c
     edit(copy, "train", spoil)
     train(recipe, "--data", copy, "--output", tmp_path / "run", "--set", "schedule.max_steps=1")
     said = capsys.readouterr().out
-    assert "2 boxes left out: width or height is not above zero" in said and "1 boxes left out: outside" in said
+    assert "2 boxes left out: width or height is not above zero" in said and "1 box left out: outside" in said
 
 
 def test_category_ids_with_holes_train(train, recipe, copy, tmp_path) -> None:
@@ -248,7 +248,7 @@ def test_a_loss_that_stops_being_a_number(says, copy, tmp_path) -> None:
 
 
 def test_a_batch_that_cannot_be_shared(says) -> None:
-    assert "cannot be divided by 1 processes x 3 accumulated passes" in says("--set", "optim.accumulate=3")
+    assert "cannot be divided by 1 process x 3 accumulated passes" in says("--set", "optim.accumulate=3")
 
 
 def test_frozen_layers_that_were_never_loaded_are_warned_about(train, recipe, copy, tmp_path, capsys) -> None:

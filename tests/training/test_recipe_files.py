@@ -14,12 +14,13 @@ from helpers.published import every_recipe
 from helpers.scripts import ROOT
 
 from pkdzoo.training import load_recipe, load_recipes
-from pkdzoo.training.recipe_files import NO_RECIPES, find_published, published_files
+from pkdzoo.training.published_files import NO_RECIPES, published_files, recipes_of
+from pkdzoo.training.recipe_files import find_published
 
 CODE = """
 import json, pkdzoo
 from pkdzoo.training import load_recipe, load_recipes
-from pkdzoo.training.recipe_files import published_files
+from pkdzoo.training.published_files import published_files
 names = ("retina_r50_pkd_swin", "retina_on_fcos_r50")
 print(json.dumps({
     "package": pkdzoo.__file__,
@@ -53,6 +54,15 @@ def test_every_published_recipe_has_a_name() -> None:
     for path, recipe in recipes:
         file, name = find_published(recipe.name)  # each name is one recipe
         assert (file, name or path.stem) == (path, recipe.name)
+
+
+def test_the_recipes_of_a_detector_are_found_without_running_their_files() -> None:
+    trained: dict[str, set[str]] = {}
+    for path, recipe in every_recipe():
+        if path.parent.name not in NO_RECIPES and "RECIPES" not in path.read_text():
+            trained.setdefault(recipe.model, set()).add(recipe.name)
+    assert len(trained) > 30
+    assert {name: set(recipes_of(name)) for name in trained} == trained
 
 
 def test_an_unknown_name_suggests_the_closest() -> None:

@@ -37,7 +37,7 @@ from pkdzoo.data.formats.base import (
 )
 from pkdzoo.data.formats.common import class_order, int_if_whole, list_images, make_annotation, make_content, read_sizes
 from pkdzoo.data.formats.folders import IMAGE_FOLDERS
-from pkdzoo.utils.text import quote_some
+from pkdzoo.utils.text import counted, quote_some
 
 FILE_LIMIT = 512 << 20  # bytes
 LARGEST = 10**9  # pixels
@@ -220,7 +220,9 @@ def image_dir(path: Path) -> Path:
         if expected & {text for path in stored for text in (path.name, path.stem)}:
             return candidate
     looked = ", ".join(map(str, candidates))
-    raise ValueError(f"{path}: none of its first {len(images)} images ({quote_some(images, 2)}) is in {looked}")
+    raise ValueError(
+        f"{path}: none of its first {counted(len(images), 'image')} ({quote_some(images, 2)}) is in {looked}"
+    )
 
 
 def _relative(name: str) -> str:

@@ -36,6 +36,8 @@ class TorchvisionStudent(ModuleStudent):
         args: see ``name``.
     """
 
+    has_features_alone = True
+
     def __init__(self, net: Any, name: str = "", args: Mapping[str, Any] | None = None) -> None:
         if type(net) not in KINDS:  # Mask R-CNN, whose targets are masks, is a kind of Faster R-CNN
             raise ValueError(
@@ -78,6 +80,10 @@ class TorchvisionStudent(ModuleStudent):
             else:
                 losses = net.compute_loss(targets, *self._head(images, list(maps.values())))
         return {f"loss_{name.removeprefix('loss_')}": value for name, value in losses.items()}, list(maps.values())
+
+    def maps(self, batch: Batch) -> Sequence[Tensor]:
+        """The maps of the library's FPN; its head does not run."""
+        return list(self._maps(batch)[1].values())
 
     @torch.inference_mode()
     def detect(self, batch: Batch, config: PostProcess | None = None) -> list[Detections]:

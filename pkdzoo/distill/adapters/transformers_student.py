@@ -36,6 +36,8 @@ class TransformersStudent(ModuleStudent):
         std: standard deviation of each channel, likewise.
     """
 
+    has_features_alone = True
+
     def __init__(
         self,
         net: Any,
@@ -68,10 +70,16 @@ class TransformersStudent(ModuleStudent):
                 {"class_labels": objects.labels, "boxes": boxes / boxes.new_tensor([width, height, width, height])}
             )
         outputs = net(self.standardize(squash_images(batch, self.input_size)), labels=targets)
-        canvas = (batch.images.shape[-2], batch.images.shape[-1])
-        strides = strides_of(net)
-        maps = [place_maps(m, batch.sizes, canvas, s) for m, s in zip(outputs.encoder_last_hidden_state, strides)]
-        return self._losses_of_any_batch(outputs.loss_dict), maps
+        return self._losses_of_any_batch(outputs.loss_dict), self._placed(outputs, batch)
+
+    def maps(self, batch: Batch) -> Sequence[Tensor]:
+        """The maps of the encoder in the geometry of the batch; the decoder runs as well, as the library has it."""
+        net: Any = self.backbone
+        return self._placed(net(self.standardize(squash_images(batch, self.input_size))), batch)
+
+    def _placed(self, outputs: Any, batch: Batch) -> list[Tensor]:
+        canvas, strides = (batch.images.shape[-2], batch.images.shape[-1]), strides_of(self.backbone)
+        return [place_maps(m, batch.sizes, canvas, s) for m, s in zip(outputs.encoder_last_hidden_state, strides)]
 
     def _losses_of_any_batch(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Losses by names that are the same for every batch, because processes add up theirs.

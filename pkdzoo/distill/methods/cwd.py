@@ -61,7 +61,7 @@ class CWD(PyramidMethod):
             raise ValueError('adapter projects feature maps: leave it out beside where="cls"')
         at: Where = "neck" if where == "cls" else where
         super().__init__(student, teacher, weight, levels, pair, resize, None if on_logits else adapter, at)
-        self.temperature, self.on_logits = float(temperature), on_logits
+        self.temperature, self.on_logits, self.takes_unlabeled = float(temperature), on_logits, not on_logits
         if on_logits:
             self.teacher_depth = "head"
 

@@ -138,6 +138,8 @@ class FBKD(DistillMethod):
         (0.024, 5)
     """
 
+    takes_unlabeled = True
+
     def __init__(
         self,
         student: Detector,

@@ -141,13 +141,14 @@ class FGD(DistillMethod):
         most = 4 if student.two_stage else 5
         self.pairs = PyramidPairs(student, teacher, levels, pair, resize, most=most, adapter=adapter, where=where)
         self.parts, self.boxes_on, self.normalize = parts, boxes_on, normalize
+        self.takes_unlabeled = parts == "global"
         widths = self.pairs.teacher_channels if parts != "focal" else []
         self.student_context = nn.ModuleList(GlobalContext(width) for width in widths)
         self.teacher_context = nn.ModuleList(GlobalContext(width) for width in widths)
 
     def forward(self, student: Trace[Detector], teacher: Trace[Detector], batch: Batch) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
-        objects, sizes = objects_of(batch), self._sizes(batch)
+        objects, sizes = [] if self.parts == "global" else objects_of(batch), self._sizes(batch)
         for level, maps in enumerate(self.pairs(student.features, teacher.features)):
             teacher_map = maps.teacher.detach()
             if self.parts != "global":

@@ -26,6 +26,7 @@ from pkdzoo.distill.pairing import Adapter, PairBy, PyramidPairs, Resize
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
 from pkdzoo.structures import Batch, FeaturePyramid
+from pkdzoo.utils.text import counted
 
 Draws = Sequence[Tensor] | Callable[[int, tuple[int, ...]], Tensor]
 
@@ -71,6 +72,8 @@ class MGD(DistillMethod):
         [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
     """
 
+    takes_unlabeled = True
+
     def __init__(
         self,
         student: Detector,
@@ -93,7 +96,9 @@ class MGD(DistillMethod):
             raise ValueError(f"masked={masked}: write the share of the locations that is set to 0, between 0 and 1")
         self.pairs = PyramidPairs(student, teacher, levels, pair, resize, most=of_family[2], adapter=adapter)
         if draws is not None and not callable(draws) and len(draws) != len(self.pairs):
-            raise ValueError(f"draws holds {len(draws)} tensors: write one for each of the {len(self.pairs)} levels")
+            raise ValueError(
+                f"draws holds {counted(len(draws), 'tensor')}: write one for each of the {len(self.pairs)} levels"
+            )
         self.restorations = nn.ModuleList(Restoration(width) for width in self.pairs.teacher_channels)
         self.weight, self.masked = float(weight), float(masked)
         self.mask_channels, self.before_norm, self.draws = mask_channels, before_norm, draws

@@ -37,6 +37,8 @@ class MSE(PyramidMethod):
         where: the maps that are compared: ``neck`` (the pyramids) or ``backbone`` (the backbones' maps).
     """
 
+    takes_unlabeled = True
+
     def __init__(
         self,
         student: Detector,

@@ -38,6 +38,8 @@ class NormCWD(DistillMethod):
         ValueError: for a neck that does not give the maps before its norm, or a detector after ``optimize()``.
     """
 
+    takes_unlabeled = True
+
     def __init__(
         self,
         student: Detector,

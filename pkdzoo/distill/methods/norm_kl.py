@@ -34,6 +34,8 @@ class NormKL(PyramidMethod):
         where: the maps that are compared: ``neck`` (the pyramids) or ``backbone`` (the backbones' maps).
     """
 
+    takes_unlabeled = True
+
     def __init__(
         self,
         student: Detector,

@@ -43,6 +43,8 @@ class PKD(PyramidMethod):
         stop_epoch: number of epochs, counted from the first, with this loss; after them it is zero. None means all.
     """
 
+    takes_unlabeled = True
+
     def __init__(
         self,
         student: Detector,

@@ -12,17 +12,38 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 
-# Modules with a page in the reference, and what a method is given besides the names of pkdzoo.distill.
+# Modules with a page in the reference.
 PUBLIC_MODULES = (
     "pkdzoo",
-    "pkdzoo.losses",
     "pkdzoo.distill",
+    "pkdzoo.losses",
     "pkdzoo.training",
     "pkdzoo.data",
+    "pkdzoo.inference",
     "pkdzoo.evaluation",
+    "pkdzoo.export",
     "pkdzoo.figures",
 )
-TRACES = ("pkdzoo.models.trace.Trace", "pkdzoo.models.trace.HeadTrace", "pkdzoo.models.trace.LossTrace")
+# What public functions are given or return, and no public module names, by the page that shows it.
+RETURNED = {
+    "pkdzoo": (
+        "pkdzoo.hub.weights.Weights",
+        "pkdzoo.models.feature_extractor.FeatureExtractor",
+        "pkdzoo.structures.PostProcess",
+        "pkdzoo.structures.PixelNorm",
+        "pkdzoo.structures.Letterbox",
+        "pkdzoo.training.own_data.result.Run",
+    ),
+    "pkdzoo.distill": (
+        "pkdzoo.models.trace.Trace",
+        "pkdzoo.models.trace.HeadTrace",
+        "pkdzoo.models.trace.LossTrace",
+        "pkdzoo.distill.pairing.MapPair",
+        "pkdzoo.distill.student_base.ModuleStudent",
+    ),
+    "pkdzoo.export": ("pkdzoo.export.graphs.Graph",),
+}
+CALLED = {"pkdzoo.distill": "pkdzoo.training.own_data.api.distill"}  # a package that can be called, and its function
 ROLE = re.compile(r":(?:func|class|meth|mod|attr|data):`~?([\w.]+)`")
 LITERAL = re.compile(r"``([^`\n]+)``")
 
@@ -31,7 +52,7 @@ LITERAL = re.compile(r"``([^`\n]+)``")
 def public_names() -> Mapping[str, str]:
     """The place in the reference of everything public, by its full name; methods of classes are not listed."""
     members = {f"{name}.{member}": place_of(name, member) for name in PUBLIC_MODULES for member in public_members(name)}
-    return {**members, **{name: name for name in TRACES}}
+    return {**members, **{name: name for names in RETURNED.values() for name in names}, **CALLED}
 
 
 def place_of(module: str, name: str) -> str:

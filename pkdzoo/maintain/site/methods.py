@@ -103,13 +103,17 @@ def measured(name: str, root: Path) -> str:
     path = root / "recipes" / "experiments" / "README.md"
     page = path.read_text(encoding="utf-8") if path.is_file() else ""
     rows = [["experiment", "run", "seeds", "AP", "minus plain"], ["---", "---", "---:", "---:", "---"]]
-    section = ""
+    section, columns = "", list[str]()
     for line in page.splitlines():
         section = line.removeprefix("## ") if line.startswith("## ") else section
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) > 7 and re.search(rf": {name}(?: |$)", cells[1]) and "," not in cells[1]:
+        if "minus plain" in cells:
+            columns = cells
+        elif len(cells) == len(columns) and re.search(rf": {name}(?: |$)", cells[1]) and "," not in cells[1]:
             anchor = f"[{section}](../../recipes/experiments/README.md#{section})"
-            rows.append([anchor, cells[1], cells[2], cells[4], cells[7]])
+            rows.append(
+                [anchor, cells[1], *(cells[columns.index(column)] for column in ("seeds", "AP", "minus plain"))]
+            )
     if len(rows) == 2:
         return "It has not been trained to its end here; tests run steps of it. See [Measurements](../measured.md)."
     return markdown(rows) + "\nAP is in percent, the interval is at 95 %. See [Measurements](../measured.md)."

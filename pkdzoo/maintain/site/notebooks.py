@@ -1,12 +1,50 @@
-"""The notebooks on the site: a list with links that open them in Colab, where the project names its repository."""
+"""What in the notebooks depends on the address of the repository: their install cells, and the links to Colab.
+
+The address is written once, as ``Repository`` in ``[project.urls]`` of pyproject.toml.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
-NAMES = ("detect", "distill", "deploy")
+from pkdzoo.utils.files import write_text
+
+NAMES = {"detect": "", "distill": "", "deploy": "[export]"}  # with the extra that each of them needs
 COLAB = "https://colab.research.google.com/github/{repository}/blob/main/docs/notebooks/{name}.ipynb"
+
+
+def write_notebooks(root: Path = Path()) -> None:
+    """Write the install cell, the first cell of code, of each notebook in a clone's folder."""
+    for name, extra in NAMES.items():
+        path = root / "docs" / "notebooks" / f"{name}.ipynb"
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        cell = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+        cell["source"] = install_cell(repository_url(root), extra).splitlines(keepends=True)
+        write_text(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+
+
+def install_cell(repository: str, extra: str = "") -> str:
+    """Code that installs pkdzoo from its repository where it is missing, as in Colab; without a repository it says how.
+
+    Args:
+        repository: address of the repository; empty if the project names none.
+        extra: e.g. ``[export]``.
+
+    Example:
+        >>> from pkdzoo.maintain.site.notebooks import install_cell
+        >>> print(install_cell("https://example.org/someone/pkdzoo", "[export]"))
+        import importlib.util
+        <BLANKLINE>
+        if importlib.util.find_spec("pkdzoo") is None:
+            %pip install --quiet "pkdzoo[export] @ git+https://example.org/someone/pkdzoo"
+    """
+    action = f'%pip install --quiet "pkdzoo{extra} @ git+{repository}"'
+    if not repository:  # the name pkdzoo is in no package index yet, where it could be a stranger's
+        words = f"pkdzoo is missing. In the folder of a clone: pip install -e .{extra}"
+        action = f'raise ModuleNotFoundError("{words}")'
+    return f'import importlib.util\n\nif importlib.util.find_spec("pkdzoo") is None:\n    {action}'
 
 
 def notebooks_page(root: Path) -> str:

@@ -6,10 +6,12 @@ import argparse
 import importlib
 import os
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from unittest import mock
 
 from pkdzoo.cli import build_parser
-from pkdzoo.maintain.site.docstrings import PUBLIC_MODULES, TRACES, place_of, public_members
+from pkdzoo.maintain.site.docstrings import CALLED, PUBLIC_MODULES, RETURNED, place_of, public_members
+from pkdzoo.training import schedules
 
 WIDTH = 100  # columns of help texts
 
@@ -25,19 +27,64 @@ def reference_pages() -> dict[str, str]:
 def module_page(module: str) -> str:
     """The members of a module, each to be filled from its docstring."""
     about = (importlib.import_module(module).__doc__ or "").partition("\n\n")[0]
-    names = [place_of(module, name) for name in public_members(module)]
-    if module == "pkdzoo.distill":
-        names += TRACES
-    return f"# {module}\n\n{' '.join(about.split())}\n\n" + "\n".join(f"::: {name}\n" for name in names)
+    parts = [f"# {module}\n", f"{' '.join(about.split())}\n"]
+    if module == "pkdzoo":
+        parts += [entry(place, f"{name}(...)") for name, place in CALLED.items()]
+    parts += [entry(place_of(module, name)) for name in public_members(module)]
+    parts += [entry(place) for place in RETURNED.get(module, ())]
+    if module == "pkdzoo.training":
+        parts.append(schedules_section())
+    return "\n".join(parts)
+
+
+def entry(place: str, heading: str = "") -> str:
+    """What mkdocstrings replaces by the docstring of an object, under its full name or another heading."""
+    options = f"    options:\n      heading: {heading}\n      toc_label: {heading}\n" if heading else ""
+    return f"::: {place}\n{options}"
+
+
+def schedules_section() -> str:
+    """The published schedules, of which recipes take their fields."""
+    about = (schedules.__doc__ or "").partition("\n\n")[2].strip()
+    table = ["| name | fields |", "| --- | --- |"]
+    for name, chosen in vars(schedules).items():
+        if name.isupper() and isinstance(chosen, dict):
+            shown = ", ".join(f"{key}={short_repr(value)}" for key, value in chosen.items())
+            table.append(f"| `{name}` | `{shown}` |")
+    lead = "Fields of a recipe: `from pkdzoo.training.schedules import ONE_X`, and `Recipe(NAME, MODEL, **ONE_X)`."
+    return "\n".join(
+        ["## Published schedules\n", f"{lead} {about}\n", *table, "", entry(f"{schedules.__name__}.published")]
+    )
+
+
+def short_repr(value: object) -> str:
+    """The ``repr`` of a value, of a dataclass only with the fields that are not its defaults.
+
+    Example:
+        >>> from pkdzoo.maintain.site.reference import short_repr
+        >>> from pkdzoo.training import Optim
+        >>> short_repr(Optim(lr=0.02))
+        'Optim(lr=0.02)'
+    """
+    if not is_dataclass(value) or isinstance(value, type):
+        return repr(value)
+    changed = [f.name for f in fields(value) if getattr(value, f.name) != f.default]
+    return f"{type(value).__name__}({', '.join(f'{name}={short_repr(getattr(value, name))}' for name in changed)})"
 
 
 def index_page() -> str:
     """A list of everything that is public."""
     lines = ["# Reference\n", "Everything public, from its docstrings. Other names may move between versions.\n"]
     for module in PUBLIC_MODULES:
-        names = ", ".join(f"[`{name}`][{place_of(module, name)}]" for name in public_members(module))
-        lines.append(f"- [{module}]({module}.md): {names}")
-    lines.append("- [The command line](cli.md): every verb of `pkdzoo` with its options")
+        places = [(name, place_of(module, name)) for name in public_members(module)]
+        places += [(place.rpartition(".")[2], place) for place in RETURNED.get(module, ())]
+        if module == "pkdzoo":
+            places = [(f"{name}(...)", place) for name, place in CALLED.items()] + places
+        lines.append(f"- [{module}]({module}.md): " + ", ".join(f"[`{name}`][{place}]" for name, place in places))
+    verbs = ", ".join(
+        f"[`{parser.prog}`](cli.md#{parser.prog.replace(' ', '-')})" for parser in parsers(build_parser())
+    )
+    lines.append(f"- [The command line](cli.md): {verbs}")
     return "\n".join(lines) + "\n"
 
 

@@ -25,6 +25,7 @@ def distill(
     cpu: bool = False,
     threads: int | None = None,
     mixed_precision: str | None = None,
+    unlabeled: str | Path | None = None,
 ) -> Run:
     """Distill a detector for one's own data, as ``pkdzoo distill`` does.
 
@@ -43,6 +44,7 @@ def distill(
         cpu: train on the CPU even if there is a GPU.
         threads: CPU threads; None leaves the choice to the run.
         mixed_precision: ``no``, ``bf16`` or ``fp16``.
+        unlabeled: folder of images without annotations, from whose features the distilled student learns, too.
 
     Returns:
         The run: ``.student``, ``.plain``, ``.teacher``, ``.metrics``, ``.folder``.
@@ -79,5 +81,6 @@ def distill(
             cpu=cpu,
             threads=threads,
             mixed_precision=mixed_precision,
+            unlabeled=None if unlabeled is None else Path(unlabeled),
         )
     )

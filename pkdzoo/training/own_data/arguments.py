@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pkdzoo.training.arguments import MachineArguments, add_machine_arguments
+from pkdzoo.training.arguments import MachineArguments, add_machine_arguments, add_unlabeled_argument
 
 
 @dataclass
@@ -24,6 +24,7 @@ class DistillArguments(MachineArguments):
         output: folder of the result; None means ``runs/STUDENT-DATA``.
         set: ``key=value`` overrides of the fields of all recipes.
         resume: continue in ``output``.
+        unlabeled: folder of images without annotations, which the distilled student learns from, too.
     """
 
     data: Path
@@ -36,6 +37,7 @@ class DistillArguments(MachineArguments):
     output: Path | None = None
     set: list[str] = field(default_factory=list)
     resume: bool = False
+    unlabeled: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -57,6 +59,7 @@ def add_distill_arguments(parser: argparse.ArgumentParser) -> None:
         help="a larger detector, one of your own, or of another library, e.g. torchvision:NAME (default: a larger one "
         "of the student's family)",
     )
+    add_unlabeled_argument(parser)
     parser.add_argument("--baseline", action="store_true", help="also train the student without a teacher, to compare")
     parser.add_argument("--time", metavar="30m", help="fit all training into this time")
     parser.add_argument(

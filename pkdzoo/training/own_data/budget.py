@@ -13,6 +13,7 @@ from pkdzoo.training.own_data.settings import Machine, Settings
 from pkdzoo.training.own_data.timing import Seconds
 from pkdzoo.training.own_data.weights import Start
 from pkdzoo.training.recipe import Distill, Recipe, override
+from pkdzoo.utils.text import counted
 
 TEACHER, PLAIN, DISTILLED = "teacher", "plain", "distilled"  # names of the recipes
 USED_TIME = 0.9  # share of --time that is planned; the rest is for building, checking and saving
@@ -114,7 +115,8 @@ def _choose_length(
         total(1, steps)
         left = duration(seconds) if not spent else f"{duration(max(0.0, seconds - spent))} of {duration(seconds)}"
         say(
-            f"time      {left} are too short for an epoch of everything, which takes {duration(least)}: {steps} steps "
+            f"time      {left} are too short for an epoch of everything, which takes {duration(least)}: "
+            f"{counted(steps, 'step')} "
             "each instead, so that a part of the images is never seen"
         )
         return

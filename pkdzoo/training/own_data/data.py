@@ -14,7 +14,7 @@ from pkdzoo.data.locate import find_split
 from pkdzoo.dataset_tools.check import check
 from pkdzoo.dataset_tools.check_report import CheckReport, SplitReport
 from pkdzoo.dataset_tools.hold_out import divide
-from pkdzoo.utils.text import quote_some
+from pkdzoo.utils.text import counted, quote_some
 
 HELD_OUT = 0.2  # share of the training images
 DECODED = 5000  # images up to which every one is decoded; of larger data sets only the headers are read
@@ -95,7 +95,7 @@ def look_at(folder: Path, target: Path, say: Say) -> OwnData:
         )
     if train.empty > MANY_EMPTY * train.images:
         say(
-            f"data      {train.empty} of {train.images} {train.split} images have no box: they are left out of the "
+            f"data      {train.empty} of {train.images} {train.split} images without a box: left out of the "
             "training, as in published training. If they show objects that nobody labeled, label them"
         )
     if "val" in parts:
@@ -108,8 +108,8 @@ def describe(report: CheckReport, decoded: bool, say: Say) -> None:
     for part in report.splits:
         sides = " x ".join(map(str, part.image_sides.get("largest", ())))
         say(
-            f"data      {part.split}: {part.images} images{f' up to {sides} pixels' if sides else ''}, "
-            f"{part.boxes} boxes, {len(part.classes)} classes ({quote_some(list(part.classes), 5)})"
+            f"data      {part.split}: {counted(part.images, 'image')}{f' up to {sides} pixels' if sides else ''}, "
+            f"{counted(part.boxes, 'box')}, {counted(len(part.classes), 'class')} ({quote_some(list(part.classes), 5)})"
         )
     named = [("all splits", finding) for finding in report.findings]
     named += [(part.split, finding) for part in report.splits for finding in part.findings]
@@ -118,7 +118,7 @@ def describe(report: CheckReport, decoded: bool, say: Say) -> None:
         example = f", e.g. {finding.examples[0]}" if finding.examples else ""
         say(f"{kind:<9} {split}: {finding.what}: {finding.count}{example}")
     if len(named) > FINDINGS:
-        say(f"          and {len(named) - FINDINGS} kinds more: pkdzoo data check {report.folder}")
+        say(f"          and {counted(len(named) - FINDINGS, 'more kind')}: pkdzoo data check {report.folder}")
     if not decoded:
         say(f"data      more than {DECODED} images: only their headers were read; 'pkdzoo data check' decodes all")
 
@@ -146,7 +146,7 @@ def _held_out(folder: Path, train: SplitReport, target: Path, say: Say) -> OwnDa
     images = images.resolve()
     kept, held = (len(part["images"]) for part in parts.values())
     say(
-        f"split     no val split: {held} of {held + kept} images were held out, copies of an image together; "
+        f"split     no val split: held out {held} of {held + kept} images, copies of an image together; "
         f"written to {target / 'annotations'}"
     )
     for remark in remarks:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 
+from pkdzoo.data.unlabeled import image_files_in
 from pkdzoo.distill import list_methods
 from pkdzoo.distill.adapters import is_of_other_library
 from pkdzoo.hub.files import DISTILL_PLAN, find_saved_folder
@@ -25,9 +26,10 @@ from pkdzoo.training.own_data.settings import Machine, parse_time
 from pkdzoo.training.own_data.timer import Timer
 from pkdzoo.training.own_data.weights import Start, WeightsFinder, default_teacher, pkd_options
 from pkdzoo.training.provenance import read_json_object
-from pkdzoo.training.recipe import Distill, Recipe, override
+from pkdzoo.training.recipe import Distill, Recipe, Unlabeled, override
 from pkdzoo.utils.files import write_json, write_text
 from pkdzoo.utils.suggest import did_you_mean
+from pkdzoo.utils.text import counted
 
 PLAN = DISTILL_PLAN
 LENGTH = ("schedule.epochs", "schedule.max_steps")  # fields that --time chooses
@@ -138,7 +140,10 @@ def check_request(args: DistillArguments) -> float | None:
             find(name)
     if args.method not in list_methods():
         raise ValueError(f"no distillation method {args.method!r}. {did_you_mean(args.method, list_methods())}")
-    override(Recipe(DISTILLED, "retina_r50", distill=Distill("retina_r101", {args.method: {}})), args.set)
+    draft = Distill("retina_r101", {args.method: {}}, unlabeled=unlabeled_images(args))
+    override(Recipe(DISTILLED, "retina_r50", distill=draft), args.set)
+    if args.unlabeled is not None:
+        image_files_in(args.unlabeled)  # raises for a folder without images
     if args.time is None:
         return None
     twice = [text for text in args.set if text.partition("=")[0].strip() in LENGTH]
@@ -176,6 +181,7 @@ def make_plan(args: DistillArguments, machine: Machine, device: torch.device, sa
     if place is not None and not taught:
         jobs.insert(0, trains)
     draft = Distill(str(teacher.init) if place is None else f"local-dir:{place / 'best'}", {args.method: {}})
+    draft = replace(draft, unlabeled=unlabeled_images(args))
     timer = Timer(data, machine, device, autocast, seconds)
     if teacher.ready:
         draft = cast(Distill, jobs[-1].recipe(draft).distill)
@@ -197,6 +203,11 @@ def make_plan(args: DistillArguments, machine: Machine, device: torch.device, sa
     return plan
 
 
+def unlabeled_images(args: DistillArguments) -> Unlabeled | None:
+    """The unlabeled images of the distilled student; by an absolute path, so that the recipe works elsewhere."""
+    return None if args.unlabeled is None else Unlabeled(str(args.unlabeled.absolute()))
+
+
 def describe_trained(place: Path, epochs: int | None) -> str:
     """How a teacher was trained that is used again.
 
@@ -207,9 +218,12 @@ def describe_trained(place: Path, epochs: int | None) -> str:
     own = Recipe.from_dict(read_json_object(place / "recipe.json")).schedule.epochs
     ap = read_json_object(place / "metrics.json").get("AP") if (place / "metrics.json").is_file() else None
     reached = "" if ap is None else f", AP {float(ap):.1f}"
-    short = f" It would be trained for {epochs} epochs now." if epochs is not None and own < epochs / 2 else ""
-    return f"used again from {place} ({own} epochs{reached}).{short} To train it again, delete this folder" + (
-        ", which is worth it" if short else ""
+    short = (
+        f" It would be trained for {counted(epochs, 'epoch')} now." if epochs is not None and own < epochs / 2 else ""
+    )
+    return (
+        f"used again from {place} ({counted(own, 'epoch')}{reached}).{short} To train it again, delete this folder"
+        + (", which is worth it" if short else "")
     )
 
 

@@ -32,7 +32,8 @@ def recipe_file(recipes: Sequence[Recipe], head: str) -> str:
     listed = f"RECIPES = [{rows[0]}]"
     if len(rows) > 1 or "\n" in listed or len(listed) > WIDTH:
         listed = "RECIPES = [\n" + "".join(f"    {row},\n" for row in rows) + "]"
-    used = sorted({name for name in ("Data", "Distill", "Logging", "Mix", "Optim", "Recipe", "Schedule", "Warmup")
+    used = sorted({name for name in ("Data", "Distill", "Logging", "Mix", "Optim", "Recipe", "Schedule", "Unlabeled",
+                               "Warmup")
                    if f"{name}(" in listed})  # fmt: skip
     return f'"""{text}\n"""\n\nfrom pkdzoo.training import {", ".join(used)}\n\n{listed}\n'
 

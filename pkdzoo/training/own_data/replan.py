@@ -21,6 +21,7 @@ from pkdzoo.training.own_data.timer import Timer
 from pkdzoo.training.own_data.timing import Seconds
 from pkdzoo.training.own_data.weights import Start
 from pkdzoo.training.recipe import Recipe
+from pkdzoo.utils.text import counted
 
 
 def replan(
@@ -83,4 +84,4 @@ def say_if_late(plan: Plan, elapsed: float, plain_took: float, say: Say) -> None
 
 def _length(recipe: Recipe) -> str:
     steps, epochs = recipe.schedule.max_steps, recipe.schedule.epochs
-    return f"{steps} steps" if steps is not None else f"{epochs} epoch{'s' * (epochs != 1)}"
+    return counted(steps, "step") if steps is not None else counted(epochs, "epoch")

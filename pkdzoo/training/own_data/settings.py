@@ -14,6 +14,7 @@ from pkdzoo.training.own_data.data import OwnData
 from pkdzoo.training.own_data.weights import Start
 from pkdzoo.training.recipe import Data, Logging, Mix, Optim, Recipe, Schedule, Warmup
 from pkdzoo.training.threads import candidates
+from pkdzoo.utils.text import counted
 
 OBJECT_SIDE = 16  # pixels that half of the objects should have after the resize
 CPU_SIDES, GPU_SIDES = (256, 320, 448, 640), (640, 960, 1333)  # candidates for the long side
@@ -174,15 +175,16 @@ def describe(recipe: Recipe, data: OwnData, machine: Machine) -> list[str]:
     after = data.box_side * min(fields.long / max(width, height), short / min(width, height))
     mosaic = fields.mix is not None and fields.mix.mosaic > 0
     augmentation = "flips" if fields.mix is None else "flips, random scales and colors" + ", mosaic, mixup" * mosaic
-    devices = f"{machine.processes} processes" if machine.processes > 1 else f"one {machine.kind.upper()}"
-    length = f"{schedule.epochs} epochs"
+    devices = counted(machine.processes, "process") if machine.processes > 1 else f"one {machine.kind.upper()}"
+    length = counted(schedule.epochs, "epoch")
     if schedule.max_steps is not None:
-        length = f"{schedule.max_steps} steps, less than an epoch"
+        length = f"{counted(schedule.max_steps, 'step')}, less than an epoch"
     return [
         f"images    {short} x {fields.long} pixels of {height} x {width}: the median object has {after:.0f} "
         f"pixels; {augmentation}",
-        f"batch     {fields.batch_size} images on {devices}; "
+        f"batch     {counted(fields.batch_size, 'image')} on {devices}; "
         f"{optim.kind} with learning rate {optim.lr:g}, {schedule.decay}",
-        f"schedule  {length} of {data.train_images} images, evaluated after every {recipe.logging.eval_every} of "
+        f"schedule  {length} of {counted(data.train_images, 'image')}, evaluated after every "
+        f"{recipe.logging.eval_every} of "
         "them and at the end",
     ]

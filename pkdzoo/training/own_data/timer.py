@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pkdzoo.data import CocoDataset
+from pkdzoo.data import CocoDataset, UnlabeledImages
 from pkdzoo.distill.task import Task
 from pkdzoo.models.detector import Detector
 from pkdzoo.training import build
@@ -49,17 +49,19 @@ class Timer:
             distill: of the distilled student's recipe.
         """
         dataset = training_images(jobs[-1].recipe(), self.data)
+        unlabeled = unlabeled_images(jobs[-1].recipe(distill), self.data)
         for job in jobs:
             begin = time.monotonic()
             task: Task
             if job.name == TEACHER:
-                task = build.build_task(job.recipe(), teacher, None)
+                own = job.recipe()
+                task = build.build_task(own, teacher, None)
             else:
                 own = job.recipe(distill if job.name == DISTILLED else None)
                 student = build.build_student(own, self.data.classes)
                 task = build.build_task(own, student, teacher.to(self.device))
             try:
-                job.seconds = self.measure(job.recipe(), task, dataset)
+                job.seconds = self.measure(own, task, dataset, unlabeled if job.name == DISTILLED else None)
                 job.threads = torch.get_num_threads() if self.machine.thread_counts else None
             except torch.OutOfMemoryError:
                 halve(jobs, self.machine)
@@ -67,13 +69,16 @@ class Timer:
                 return
             job.fixed = time.monotonic() - begin
 
-    def measure(self, recipe: Recipe, task: Task, dataset: CocoDataset) -> Seconds:
+    def measure(
+        self, recipe: Recipe, task: Task, dataset: CocoDataset, unlabeled: UnlabeledImages | None = None
+    ) -> Seconds:
         """Time one task, see :func:`pkdzoo.training.own_data.timing.measure`."""
         least = 0.0 if self.budget is None else min(MEASURED_SHARE * self.budget, MEASURED_SECONDS)
         machine = self.machine
         return measure(
-            recipe, task, dataset, machine.processes, self.device, self.autocast, least, machine.thread_counts
-        )
+            recipe, task, dataset, machine.processes, self.device, self.autocast, least, unlabeled,
+            machine.thread_counts,
+        )  # fmt: skip
 
 
 def halve(jobs: Sequence[Job], machine: Machine) -> None:
@@ -98,3 +103,12 @@ def training_images(recipe: Recipe, data: OwnData) -> CocoDataset:
     """The training images as a recipe augments them."""
     paths = build.find_data(recipe.data, *data_places(data))
     return build.build_datasets(recipe, paths)[0]
+
+
+def unlabeled_images(recipe: Recipe, data: OwnData) -> UnlabeledImages | None:
+    """The unlabeled images of a recipe, if it has any."""
+    if recipe.distill is None or recipe.distill.unlabeled is None:
+        return None
+    return build.build_unlabeled(
+        recipe, *build.build_datasets(recipe, build.find_data(recipe.data, *data_places(data)))
+    )

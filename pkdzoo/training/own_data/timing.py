@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pkdzoo.data import CocoDataset
+from pkdzoo.data import CocoDataset, UnlabeledImages
 from pkdzoo.distill.task import Task
 from pkdzoo.ops.reduce import alone
 from pkdzoo.training import threads
@@ -27,7 +27,7 @@ class Seconds:
     Attributes:
         step: forward and backward pass of one batch of one process, without loading it.
         evaluate: detection in one image.
-        load: loading and augmenting one image.
+        load: loading and augmenting one image, with the unlabeled ones that go with it.
     """
 
     step: float
@@ -59,7 +59,7 @@ class Seconds:
 
 def measure(
     recipe: Recipe, task: Task, dataset: CocoDataset, processes: int, device: torch.device, autocast: Any = None,
-    least: float = 0.0, counts: Sequence[int] = (),
+    least: float = 0.0, unlabeled: UnlabeledImages | None = None, counts: Sequence[int] = (),
 ) -> Seconds:  # fmt: skip
     """Time a task on a batch of training images. The task is not to be trained afterward: its batch norms have moved.
 
@@ -71,11 +71,12 @@ def measure(
         device: of the training.
         autocast: of the forward pass; None for full precision.
         least: seconds for which steps are measured, after the first ones.
+        unlabeled: images without annotations beside each batch.
         counts: numbers of CPU threads to choose from, most of them first; the best one is set, see
             :func:`pkdzoo.training.threads.set_fastest`. None of them leaves the number as it is.
     """
     start = time.perf_counter()
-    batch = first_batch(recipe, dataset, processes)
+    batch = first_batch(recipe, dataset, processes, unlabeled)
     load = (time.perf_counter() - start) / len(batch)
     task.to(device).train()
     batch = batch.to(device)

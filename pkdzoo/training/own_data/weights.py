@@ -21,6 +21,7 @@ from pkdzoo.models.backbones import TimmBackbone
 from pkdzoo.models.detector import Detector
 from pkdzoo.training.evaluate import open_detector
 from pkdzoo.training.own_data.data import Say
+from pkdzoo.utils.text import counted
 
 LARGER = 1.25  # times the student's multiply-adds, from which on a detector of its family can teach it
 NARROW, NARROW_TEACHER = 64, "gfl_r18w64"  # channels of the tiny detectors' pyramids, and a teacher with as many
@@ -146,7 +147,7 @@ class WeightsFinder:
                 "as --teacher a name such as torchvision:NAME or transformers:FOLDER"
             )
         ready = tuple(model.label_names) == tuple(self.classes)
-        what = "has the classes of the data" if ready else f"has {model.num_classes} other classes"
+        what = "has the classes of the data" if ready else f"has {counted(model.num_classes, 'other class')}"
         self.say(f"{role:<9} {model.name} in {name}, {what}")
         place = name if ":" in name else f"local-dir:{name}"
         return Start(model.name, overrides_of(model), place, find(model.name)[0].family, ready)

@@ -15,6 +15,7 @@ from pkdzoo.evaluation.matches import Matches, errors_by_image
 from pkdzoo.evaluation.thresholds import RIGHT
 from pkdzoo.training.report.contenders import PLAIN, TEACHER
 from pkdzoo.training.report.measures import Measured
+from pkdzoo.utils.text import counted
 
 IMAGES = 18
 SIDE = 520  # pixels of the longer side of an embedded image
@@ -48,7 +49,7 @@ def gallery(measured: Measured, threshold: float) -> list[dict[str, Any]]:
         entry = _embedded(measured, names[number], tuple(sizes[number]))
         if entry is None:
             continue
-        caption = f"{main[0].title}: {errors[position]} errors"
+        caption = f"{main[0].title}: {counted(int(errors[position]), 'error')}"
         if differs and other is not None:
             caption += f", {other[0].title}: {rivals[position]}"
         shown.append({**entry, "caption": caption, "tiles": _tiles(measured, number, threshold, entry)})

@@ -14,6 +14,7 @@ from pkdzoo.evaluation.matches import Difference, Matches, paired_difference
 from pkdzoo.evaluation.saved_detections import SavedDetections
 from pkdzoo.evaluation.thresholds import best_thresholds
 from pkdzoo.training.report.contenders import DISTILLED, PLAIN, TEACHER, Contender
+from pkdzoo.utils.text import counted
 
 
 @dataclass
@@ -111,7 +112,8 @@ def verdict(contenders: Sequence[Contender], found: Difference | None, images: i
         return text
     text = f"The distilled student reaches AP {aps[DISTILLED]:.1f}, the plain one {aps[PLAIN]:.1f}: "
     interval = (
-        f"{found.value:+.1f} (95 % interval {found.low:+.1f} to {found.high:+.1f}, bootstrap over {images} images)"
+        f"{found.value:+.1f} (95 % interval {found.low:+.1f} to {found.high:+.1f}, bootstrap over "
+        f"{counted(images, 'image')})"
     )
     if found.shows:
         text += f"{interval}, so that distillation {'helped' if found.value > 0 else 'hurt'} on these images. "

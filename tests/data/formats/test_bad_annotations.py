@@ -137,7 +137,7 @@ def test_boxes_nobody_can_learn_from_are_counted(tmp_path):
     for words in (
         "4 boxes left out: width or height",
         "3 boxes left out: outside",
-        "1 boxes clipped",
+        "1 box clipped",
         "5 boxes (1 crowd)",
     ):
         assert words in str(found.report)
@@ -189,7 +189,7 @@ def test_masks_that_are_not_there(tmp_path):
     with pytest.raises(ValueError, match="no annotation has a segmentation; load it with with_masks=False"):
         load(tmp_path, data, with_masks=True)
     data["annotations"][0]["segmentation"] = {"counts": [1]}
-    with pytest.raises(ValueError, match=r"no annotation has a usable segmentation\. .*1 segmentations are damaged"):
+    with pytest.raises(ValueError, match=r"no annotation has a usable segmentation\. .*1 segmentation is damaged"):
         load(tmp_path, data, with_masks=True)
 
 

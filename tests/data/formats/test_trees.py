@@ -254,7 +254,7 @@ class TestCsv:
             ),
             ("filename,class,xmin,ymin,xmax,ymax\np1.png,red,10,x,40,32\n", r"boxes\.csv, line 2: 'x' is no number"),
             ("filename,class,xmin,ymin,xmax,ymax\np1.png,,10,12,40,32\n", "line 2 has a box but no class"),
-            ("filename,class,xmin,ymin,xmax,ymax\nother.png,red,10,12,40,32\n", "none of its first 1 images"),
+            ("filename,class,xmin,ymin,xmax,ymax\nother.png,red,10,12,40,32\n", "none of its first 1 image "),
         ],
     )
     def test_refusals(self, tmp_path: Path, content: str, message: str) -> None:

@@ -390,7 +390,7 @@ class TestImageFiles:
             ],
             "label files that no image uses": [str(root / "labels/train/b.txt")],
         }
-        with pytest.warns(UserWarning, match=r"1 images of other formats are left out: 'b\.heic'"):
+        with pytest.warns(UserWarning, match=r"1 image of other formats left out: 'b\.heic'"):
             images_in(root / "images/train")
 
     def test_a_turned_tiff_file(self, tmp_path: Path) -> None:

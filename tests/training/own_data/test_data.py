@@ -69,7 +69,7 @@ def test_a_split_is_held_out_from_every_format(look: Look, shapes: Path, tmp_pat
         convert(tmp_path / "yolo", folder, kind, ["train"])
     data, said = look(folder)
     assert data.train_images + data.val_images == 12 and data.val_images == 2
-    assert "no val split: 2 of 12 images were held out" in said
+    assert "no val split: held out 2 of 12 images" in said
     train, val = (json.loads(Path(str(file)).read_text()) for file in (data.train_json, data.val_json))
     names = [{row["file_name"] for row in part["images"]} for part in (train, val)]
     assert not names[0] & names[1]
@@ -122,7 +122,7 @@ def test_one_image(look: Look, shapes: Path, tmp_path: Path) -> None:
     for kind in ("images", "labels"):
         for file in sorted((folder / kind).iterdir())[1:]:
             file.unlink()
-    with pytest.raises(ValueError, match="1 images of one source cannot be divided"):
+    with pytest.raises(ValueError, match="1 image of one source cannot be divided"):
         look(folder)
 
 
@@ -141,7 +141,7 @@ def test_images_that_nobody_labeled_are_counted(look: Look, copy: Path) -> None:
     edit(copy, unlabel)
     data, said = look(copy)
     assert data.train_images == 6
-    assert "6 of 12 train images have no box: they are left out of the training" in said
+    assert "6 of 12 train images without a box: left out of the training" in said
 
 
 def test_many_findings_are_a_few_lines(look: Look, copy: Path) -> None:
