@@ -6,6 +6,7 @@
     accelerate launch recipes/train.py RECIPE.py --data DIR --output runs/mine --set optim.lr=0.005
     accelerate launch recipes/train.py RECIPE.py --data DIR --output runs/mine --resume
     accelerate launch recipes/train.py TABLE.py --only NAME --data DIR                 # one of the recipes of a file
+    python recipes/train.py RECIPE.py --data DIR --cpu-processes 2                     # two CPU processes
     torchrun --nproc_per_node 8 recipes/train.py RECIPE.py --data DIR                  # more lines in recipes/README.md
 
 An installed package has the same program: ``pkdzoo train``, or ``accelerate launch -m pkdzoo train`` on several GPUs.
@@ -23,7 +24,7 @@ from __future__ import annotations
 import sys
 
 from pkdzoo.training.arguments import parse_train_arguments
-from pkdzoo.training.command import TrainingFailed, train_command
+from pkdzoo.training.command import TrainingFailed, run_on_processes, train_command
 from pkdzoo.training.signals import RunStopped
 
 
@@ -33,12 +34,17 @@ def main(argv: list[str] | None = None) -> None:
     Raises:
         SystemExit: with 1 and a message for an error, and with 128 plus the signal's number for a run that was stopped.
     """
+    args = parse_train_arguments(argv, __doc__)
     try:
-        train_command(parse_train_arguments(argv, __doc__))
+        code = run_on_processes(args, [sys.executable, __file__, *(sys.argv[1:] if argv is None else argv)])
+        if code is None:
+            train_command(args)
     except TrainingFailed as error:
         sys.exit(f"error: {error}")
     except RunStopped as stop:
-        sys.exit(stop.exit_code)
+        code = stop.exit_code
+    if code:
+        sys.exit(code)
 
 
 if __name__ == "__main__":

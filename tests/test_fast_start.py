@@ -53,6 +53,45 @@ def test_simple_commands_import_no_slow_library(code: str) -> None:
     assert run(f"{code}\n{report}").splitlines()[-1].split() == ["imported:"]
 
 
+def test_a_module_that_uses_operators_of_torchvision_imports_it() -> None:
+    """Otherwise it can be imported only after another module that does."""
+    files = [p for p in (ROOT / "pkdzoo").rglob("*.py") if "torch.ops.torchvision" in p.read_text(encoding="utf-8")]
+    assert files and all("import torchvision" in path.read_text(encoding="utf-8") for path in files), files
+    assert run("from pkdzoo.training.cost_estimate import gray; print(gray.__name__)") == "gray\n"
+
+
+ALONE = """
+import os, pkgutil, sys, importlib
+import accelerate, huggingface_hub, numpy, PIL.Image, safetensors.torch, torch
+assert "torchvision" not in sys.modules and "pkdzoo" not in sys.modules
+failed = []
+for path, folders, files in os.walk("pkdzoo"):
+    for file in sorted(files):
+        name = os.path.join(path, file)[:-3].replace(os.sep, ".").removesuffix(".__init__")
+        if not file.endswith(".py") or name.endswith("__main__"):
+            continue
+        child = os.fork()
+        if child == 0:
+            try:
+                importlib.import_module(name)
+            except BaseException as error:
+                print(name, repr(error), flush=True)
+                os._exit(1)
+            os._exit(0)
+        if os.waitpid(child, 0)[1]:
+            failed.append(name)
+print("failed:", *failed)
+"""
+
+
+@pytest.mark.slow
+def test_every_module_can_be_the_first_one_that_is_imported() -> None:
+    """Each in a process of its own, forked from one that has imported torch but neither torchvision nor pkdzoo."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.returncode == 0 and done.stdout == "failed:\n", done.stdout + done.stderr
+
+
 def imports_for_type_checkers() -> tuple[dict[str, str], set[str]]:
     """Modules by public name, and subpackages, from the ``if TYPE_CHECKING:`` block of the package."""
     tree = ast.parse((ROOT / "pkdzoo" / "__init__.py").read_text(encoding="utf-8"))

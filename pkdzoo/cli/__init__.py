@@ -102,7 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: with code 2 for invalid arguments, with code 0 after ``--help``.
     """
-    args = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    args = build_parser().parse_args(words)
+    args.words = words
     verb: Verb = args.verb
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8" if args.json else None, errors=ESCAPED)  # JSON is UTF-8 everywhere

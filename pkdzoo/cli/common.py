@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pkdzoo.models.detector import Detector
 
 Parser = argparse.ArgumentParser
+COMMON = ("verb", "words", "json", "debug")  # what a parsed command line has besides the options of its verb
 MODEL_HELP = "a name from 'pkdzoo list', the folder of a saved detector or of a run, or hf-hub:ORG/NAME"
 
 NMS_HELP = "IoU above which the lower-scoring of two boxes of one class is dropped (default: the detector's)"

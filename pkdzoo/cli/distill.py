@@ -6,7 +6,7 @@ import argparse
 import sys
 from contextlib import redirect_stdout
 
-from pkdzoo.cli.common import Parser, Verb, show
+from pkdzoo.cli.common import COMMON, Parser, Verb, show
 from pkdzoo.training.own_data.arguments import DistillArguments, add_distill_arguments
 
 
@@ -19,13 +19,17 @@ def distill_run(args: argparse.Namespace) -> int:
     """Distill; with ``--json`` everything that is printed on the way goes to stderr."""
     from accelerate import PartialState
 
+    from pkdzoo.training.command import run_on_processes
     from pkdzoo.training.own_data.distill import distill_command
     from pkdzoo.training.signals import RunStopped
 
-    own = {key: value for key, value in vars(args).items() if key not in ("verb", "json", "debug")}
+    own = DistillArguments(**{key: value for key, value in vars(args).items() if key not in COMMON})
+    code = run_on_processes(own, [sys.executable, "-m", "pkdzoo", *args.words])
+    if code is not None:
+        return code
     try:
         with redirect_stdout(sys.stderr if args.json else sys.stdout):
-            run = distill_command(DistillArguments(**own))
+            run = distill_command(own)
     except RunStopped as stop:
         return stop.exit_code
     if args.json and PartialState().is_main_process:

@@ -15,12 +15,16 @@ from pkdzoo.training.arguments import add_train_arguments, select_arguments
 
 def train_run(args: argparse.Namespace) -> int:
     """Train; with ``--json`` everything that a run prints goes to stderr, and its numbers to stdout."""
-    from pkdzoo.training.command import train_command
+    from pkdzoo.training.command import run_on_processes, train_command
     from pkdzoo.training.signals import RunStopped
 
+    own = select_arguments(args)
+    code = run_on_processes(own, [sys.executable, "-m", "pkdzoo", *args.words])
+    if code is not None:
+        return code
     try:
         with redirect_stdout(sys.stderr if args.json else sys.stdout):
-            runs = train_command(select_arguments(args))
+            runs = train_command(own)
     except RunStopped as stop:
         return stop.exit_code
     if args.json and runs[0].accelerator.is_main_process:

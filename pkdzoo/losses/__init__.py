@@ -13,6 +13,7 @@ from pkdzoo.losses.detection import (
     sigmoid_focal,
 )
 from pkdzoo.losses.distillation import cwd, distilled_quality_focal, kl_divergence, norm_kl
+from pkdzoo.losses.normalized_cwd import norm_cwd
 
 __all__ = [
     "cross_entropy_of_probabilities",
@@ -23,6 +24,7 @@ __all__ = [
     "giou_loss",
     "iou_log_loss",
     "kl_divergence",
+    "norm_cwd",
     "norm_kl",
     "normalize_channels",
     "one_hot_quality",

@@ -28,7 +28,7 @@ from pkdzoo.ops.reduce import sum_over_ranks, world_size
 EPS = 1e-6
 CLOSE = 0.05  # 1 - r below which the loss is not computed from moments, whose relative error is 1e-7 / CLOSE there
 _DIMS = (0, 2, 3)  # every dimension but the channels
-_BLOCK = 1 << 19  # values of one map that a CPU processes at a time: they stay in its cache
+BLOCK = 1 << 19  # values of one map that a CPU processes at a time: they stay in its cache
 
 
 def pearson(student: Tensor, teacher: Tensor, sync: bool = False) -> Tensor:
@@ -190,10 +190,10 @@ def _blocks(x: Tensor) -> Iterator[Block]:
         return iter([((whole,), whole)])
     images, channels, height, _ = x.shape
     if _layout(x) == torch.channels_last:
-        rows = max(1, _BLOCK * images * height // max(x.numel(), 1))
+        rows = max(1, BLOCK * images * height // max(x.numel(), 1))
         starts = ((n, row) for n in range(images) for row in range(0, height, rows))
         return (((slice(n, n + 1), whole, slice(row, row + rows)), whole) for n, row in starts)
-    step = max(1, _BLOCK * channels // max(x.numel(), 1))
+    step = max(1, BLOCK * channels // max(x.numel(), 1))
     parts = (slice(start, start + step) for start in range(0, channels, step))
     return (((whole, part), part) for part in parts)
 

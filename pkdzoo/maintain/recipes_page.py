@@ -51,7 +51,7 @@ python ARGS                                                   # 1 GPU, or a CPU
 accelerate launch ARGS                                        # all GPUs of this machine
 torchrun --nproc_per_node 8 ARGS                              # 8 GPUs
 accelerate launch --multi_gpu --num_processes 8 ARGS          # the same
-ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 ARGS      # 2 CPU processes; accelerate launch --cpu starts only one
+python ARGS --cpu-processes 2                                 # 2 CPU processes of one thread each
 
 # 2 x 8 GPUs: on each machine one of these two lines, with R = 0 on HOST and R = 1 on the other machine
 torchrun --nnodes 2 --node_rank R --nproc_per_node 8 --master_addr HOST --master_port 29500 ARGS
@@ -67,9 +67,10 @@ sbatch recipes/train.sbatch RECIPE.py --data DIR --output runs/NAME
 SIGTERM and SIGINT end the run after the current step and save it. `--resume` continues from there, or starts a new run
 where there is nothing to continue. A resumed run equals an uninterrupted one to the last bit, if the same step always
 computes the same bits: on a CPU with `--threads 1` this holds, with more threads or on a GPU it depends on torch's
-kernels. Launchers of several processes pass the signal on, wait 30 seconds, and then report it with an error of their
-own. A second signal after five seconds or more ends the run at once, without saving. A run folder can be used by one
-run at a time: a second start ends with an error within seconds, and a killed run leaves no lock behind.
+kernels. A resumed run takes the number of threads that it began with. Launchers of several processes pass the signal
+on, wait 30 seconds, and then report it with an error of their own; `--cpu-processes` waits until the step is saved. A
+second signal after five seconds or more ends the run at once, without saving. A run folder can be used by one run at a
+time: a second start ends with an error within seconds, and a killed run leaves no lock behind.
 
 ### What a run reports
 
@@ -83,9 +84,19 @@ Accelerate supports) gets the same.
 
 `--mixed-precision bf16` or `fp16`, `--channels-last`, `--checkpoint-activations`, and the recipe's fields
 `optim.accumulate`, `optim.ema`, `logging.best` and `logging.patience` can be combined. `--compile` needs minutes before
-the first step; it is tested with bf16, `--channels-last` and `optim.ema`, but not with recomputed activations. Losses
-are divided by the number of objects of one pass, over all processes; in this point accumulated passes differ from one
-large batch.
+the first step, and on a CPU it gains little or nothing; it is tested with bf16, `--channels-last` and `optim.ema`, but
+not with recomputed activations. Losses are divided by the number of objects of one pass, over all processes; in this
+point accumulated passes differ from one large batch.
+
+### On a CPU
+
+Without `--threads`, a run of 100 steps or more measures a step with all threads, with half of them and with one, and
+takes the fewest that are about as fast as the best; the other cores load images. `pkdzoo distill` does so for each of
+its detectors. Parameters, running statistics and random numbers are not touched. Two runs of one recipe equal each
+other to the last bit only with the same number of threads, so write `--threads 1` where that matters. `--cpu-processes
+N` trains with N processes of one thread each, which exchange gradients as GPUs do: losses and gradients are those of
+one process with the same images ([what that means](../docs/several_processes.md)). It is worth a try where a second
+thread gains little: compare the images per second that are printed.
 
 ### When loading is slow
 

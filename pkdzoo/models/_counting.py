@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import torch
+import torchvision.ops  # noqa: F401 - defines torch.ops.torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 

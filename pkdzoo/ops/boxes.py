@@ -80,13 +80,15 @@ def paired_iou(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:
 
     Args:
         a: (..., 4) xyxy.
-        b: (..., 4) xyxy, the same shape.
+        b: (..., 4) xyxy, the same shape, or one that broadcasts with it: (n, 1, 4) and (G, 4) give all pairs.
         eps: lower limit of the union; two empty boxes give 0.
 
     Returns:
         (...,) in 0..1.
     """
-    inter = _area_of(torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2]))
+    # one coordinate after the other: for all pairs of two sets this is much faster than maps of (n, G, 2)
+    sides = [torch.minimum(a[..., i + 2], b[..., i + 2]) - torch.maximum(a[..., i], b[..., i]) for i in (0, 1)]
+    inter = sides[0].clamp(min=0) * sides[1].clamp(min=0)
     union = _area(a) + _area(b) - inter
     return inter / union.clamp(min=eps)
 

@@ -11,23 +11,42 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-# Fields of TrainArguments that say how a machine is used, and not what is trained; see add_machine_arguments.
-MACHINE_OPTIONS = (
-    "cpu",
-    "threads",
-    "mixed_precision",
-    "cache_images",
-    "channels_last",
-    "compile",
-    "checkpoint_activations",
-    "find_unused",
-    "tracker",
-)
+
+@dataclass(kw_only=True)
+class MachineArguments(argparse.Namespace):
+    """What a command line says of how a machine is used, and not of what is trained; see ``add_machine_arguments``.
+
+    Attributes:
+        cpu: train on the CPU even if there is a GPU.
+        cpu_processes: CPU processes of one thread each that train together; None trains in the process of the command.
+        threads: CPU threads per process; None leaves the choice to the run, see :mod:`pkdzoo.training.threads`.
+        mixed_precision: ``no``, ``bf16`` or ``fp16``; None leaves the choice to Accelerate's configuration.
+        cache_images: gigabytes of shared memory per training process for decoded images.
+        channels_last: keep convolutions in NHWC.
+        compile: compile backbone and neck.
+        checkpoint_activations: recompute the backbone's activations in the backward pass.
+        find_unused: let DistributedDataParallel look for parameters without a gradient.
+        tracker: name of an Accelerate tracker, e.g. ``tensorboard``.
+    """
+
+    cpu: bool = False
+    cpu_processes: int | None = None
+    threads: int | None = None
+    mixed_precision: str | None = None
+    cache_images: float = 0.0
+    channels_last: bool = False
+    compile: bool = False
+    checkpoint_activations: bool = False
+    find_unused: bool = False
+    tracker: str | None = None
+
+
+MACHINE_OPTIONS = tuple(entry.name for entry in fields(MachineArguments))
 
 
 @dataclass
-class TrainArguments(argparse.Namespace):
-    """What a command line says beside the recipe's own fields.
+class TrainArguments(MachineArguments):
+    """What a command line says beside the recipe's own fields; options of the machine as in :class:`MachineArguments`.
 
     Attributes:
         recipe: name of a published recipe, or path of a recipe file.
@@ -42,15 +61,6 @@ class TrainArguments(argparse.Namespace):
         set: ``key=value`` overrides of recipe fields.
         resume: continue the run in ``output`` from its last checkpoint.
         check_teacher: evaluate the teacher on so many images before training; None does not.
-        cpu: train on the CPU even if there is a GPU.
-        threads: CPU threads per process; None divides all cores evenly.
-        mixed_precision: ``no``, ``bf16`` or ``fp16``; None leaves the choice to Accelerate's configuration.
-        cache_images: gigabytes of shared memory per training process for decoded images.
-        channels_last: keep convolutions in NHWC.
-        compile: compile backbone and neck.
-        checkpoint_activations: recompute the backbone's activations in the backward pass.
-        find_unused: let DistributedDataParallel look for parameters without a gradient.
-        tracker: name of an Accelerate tracker, e.g. ``tensorboard``.
     """
 
     recipe: Path
@@ -64,15 +74,6 @@ class TrainArguments(argparse.Namespace):
     set: list[str] = field(default_factory=list)
     resume: bool = False
     check_teacher: int | None = None
-    cpu: bool = False
-    threads: int | None = None
-    mixed_precision: str | None = None
-    cache_images: float = 0.0
-    channels_last: bool = False
-    compile: bool = False
-    checkpoint_activations: bool = False
-    find_unused: bool = False
-    tracker: str | None = None
 
 
 def positive_integer(text: str) -> int:
@@ -80,6 +81,14 @@ def positive_integer(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1: write 1 or more")
+    return number
+
+
+def several(text: str) -> int:
+    """A whole number of at least 2; a type for argparse."""
+    number = int(text)
+    if number < 2:
+        raise argparse.ArgumentTypeError(f"{number} is less than 2: write 2 or more, or --threads 1 for one process")
     return number
 
 
@@ -130,7 +139,13 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("machine")
     group.add_argument("--cpu", action="store_true", help="train on the CPU even if there is a GPU")
     group.add_argument(
-        "--threads", type=positive_integer, help="CPU threads per process (default: all cores, divided evenly)"
+        "--cpu-processes",
+        type=several,
+        metavar="N",
+        help="train on the CPU with N processes, one thread each unless --threads says otherwise",
+    )
+    group.add_argument(
+        "--threads", type=positive_integer, help="CPU threads per process (default: the fastest number, measured)"
     )
     group.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"))
     group.add_argument(

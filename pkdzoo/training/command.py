@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from pkdzoo.data import TooManyUnreadable
 from pkdzoo.hub.errors import DownloadError
-from pkdzoo.training import load_recipes, signals
-from pkdzoo.training.arguments import TrainArguments
+from pkdzoo.training import build, cpu_processes, load_recipes, signals
+from pkdzoo.training.arguments import MachineArguments, TrainArguments
 from pkdzoo.training.compare import TrainedRun
 from pkdzoo.training.errors import describe_error
 from pkdzoo.training.log import Diverged
@@ -17,6 +17,29 @@ from pkdzoo.training.loop import train_recipes
 
 class TrainingFailed(ValueError):
     """A run that could not start or ended with an expected error; the message says what to do."""
+
+
+def run_on_processes(args: MachineArguments, program: Sequence[str]) -> int | None:
+    """Run a command on the processes that ``--cpu-processes`` asks for.
+
+    Args:
+        args: of the command line.
+        program: the command line itself, with the interpreter.
+
+    Returns:
+        The exit status; None where this process does the work itself.
+
+    Raises:
+        TrainingFailed: where processes cannot be started, and for a batch that they cannot share.
+    """
+    if args.cpu_processes is None or cpu_processes.is_started_here():
+        return None
+    with expected_errors():
+        cpu_processes.check_place(args.cpu_processes, args.cpu)
+        if isinstance(args, TrainArguments):
+            for recipe in load_recipes(args.recipe, args.set, args.only, args.unlabeled):
+                build.batch_per_process(recipe, args.cpu_processes)
+        return cpu_processes.run_processes(program, args.cpu_processes)
 
 
 def train_command(args: TrainArguments) -> list[TrainedRun]:
@@ -34,6 +57,7 @@ def train_command(args: TrainArguments) -> list[TrainedRun]:
     """
     signals.follow_launcher()
     with expected_errors():
+        cpu_processes.check_started(args.cpu_processes)
         return train_recipes(load_recipes(args.recipe, args.set, args.only, args.unlabeled), args)
 
 

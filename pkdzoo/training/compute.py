@@ -94,9 +94,26 @@ def apply_options(
 
 
 def compile_pyramid(student: Detector) -> None:
-    """Compile backbone and neck in place; shapes in heads and losses change with every batch."""
+    """Compile backbone and neck in place; shapes in heads and losses change with every batch.
+
+    Torch compiles for the first image size, and at the second one for all sizes. It compiles again for a batch of one
+    image, and where a map of the neck has hardly a location (sides of up to 4, or 1).
+    """
     student.backbone.compile()
     student.neck.compile()
+
+
+def describe_compilation(device: torch.device) -> str | None:
+    """What to expect of a compiled step on a CPU, as text; None on another device.
+
+    Measured: RetinaNet-R50 at 2 x 320 x 416 in float32 took 0.97 times the eager step (recipes/benchmark_results), a
+    narrow RTMDet in bf16 and NHWC 1.09 times, after 128 s of compilation.
+    """
+    if device.type != "cpu":
+        return None
+    return (
+        "minutes before the first step; on a CPU a compiled step took 0.97 to 1.09 times the eager one where measured"
+    )
 
 
 def synchronize_norms(student: Detector) -> None:

@@ -115,7 +115,7 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
 
 
 def check_same_facts(output: Path, facts: Mapping[str, Any]) -> None:
-    """Check that teacher and data are those that the run began with; warns of another precision or process count.
+    """Check that teacher and data are those that the run began with; warns where the machine is used in another way.
 
     Args:
         output: the run's folder; new, or with a ``run.json``.
@@ -127,7 +127,8 @@ def check_same_facts(output: Path, facts: Mapping[str, Any]) -> None:
     old = read_json_object(output / "run.json")
     check_same_teacher(output, old.get("teacher") or {}, facts.get("teacher") or {})
     check_same_data(output, old.get("data") or {}, facts.get("data") or {})
-    for key, what in (("precision", "--mixed-precision"), ("processes", "the number of processes")):
+    watched = {"precision": "--mixed-precision", "processes": "the number of processes", "threads": "--threads"}
+    for key, what in watched.items():
         if key in old and key in facts and old[key] != facts[key]:
             consequence = _reordered() if key == "processes" else "losses differ in their last digits from now on"
             warnings.warn(f"{what} changed from {old[key]} to {facts[key]}: {consequence}", stacklevel=2)

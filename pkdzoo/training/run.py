@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import accelerate
+import torch
 from accelerate import DistributedDataParallelKwargs
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
@@ -27,7 +28,7 @@ from pkdzoo.training import build, checkpoint, compute, resume, run_folder, thre
 from pkdzoo.training.arguments import TrainArguments
 from pkdzoo.training.log import Monitor
 from pkdzoo.training.optim import build_average, build_optimizer, build_schedule, planned_steps
-from pkdzoo.training.preflight import check_run, check_teacher, largest_image
+from pkdzoo.training.preflight import check_run, check_teacher
 from pkdzoo.training.provenance import about_teacher
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.utils.text import printable
@@ -187,17 +188,19 @@ def preflight(
         ValueError: for what would fail, or make the run worthless, later.
     """
     processes, distill = accelerator.num_processes, recipe.distill
+    chosen = threads.choose_threads(
+        recipe, parts.task, parts.train_set, parts.steps, accelerator, args.threads,
+        output if args.resume else None, parts.unlabeled,
+    )  # fmt: skip
     facts = run_folder.about(processes) | run_folder.about_data(parts.val_set.json_path, len(parts.val_set))
     device, precision = accelerator.device, accelerator.mixed_precision
-    height, width = largest_image(recipe.data)
-    images = build.batch_per_process(recipe, processes) + build.unlabeled_per_pass(recipe, processes)
-    pixels = height * width * images
-    limited = threads.limit_threads(accelerator, args.threads, parts.task.student, pixels)
     report = check_run(
         recipe, parts.task, parts.train_set, parts.val_set, processes, parts.steps_per_epoch, device, precision,
         parts.unlabeled,
     )  # fmt: skip
-    report.lines += [f"threads   {limited}"] if limited else []
+    report.lines += [f"threads   {chosen}"] if chosen else []
+    compilation = compute.describe_compilation(device) if args.compile else None
+    report.lines += [f"compile   {compilation}"] if compilation else []
     accelerator.print(printable(f"== {recipe.name} -> {output}\n{report}", keep="\n"))
     if args.check_teacher and distill and parts.teacher:
         workers = recipe.data.workers
@@ -207,6 +210,8 @@ def preflight(
     accelerator.wait_for_everyone()  # no process writes before all of them have checked
     teacher_facts = {"teacher": about_teacher(distill, parts.task)} if distill and distill.methods else {}
     own_facts = {**facts, **teacher_facts, "precision": precision}
+    if device.type == "cpu":
+        own_facts["threads"] = torch.get_num_threads()
     own_facts["data"] = resume.about_annotations(parts.train_set, parts.val_set, parts.unlabeled)
     resume.check_same_facts(output, own_facts)
     if accelerator.is_main_process:

@@ -27,6 +27,7 @@ import torch
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SAME_REQUEST = 5.0  # seconds within which a second signal counts as the first one, forwarded by a launcher
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+OWN_LAUNCHER = "PKDZOO_CPU_PROCESSES"  # is set in the processes of --cpu-processes
 
 
 class StopRequest:
@@ -123,10 +124,11 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
 
 def follow_launcher() -> bool:
-    """Ask the system to send SIGTERM to this process when its parent, ``accelerate launch``, ends; Linux only.
+    """Ask the system to send SIGTERM to this process when the launcher that started it ends; Linux only.
 
-    With one process, ``accelerate launch`` starts the script and waits. When it is terminated, it ends alone and would
-    leave the training running on the GPU unattended. Other parents (a shell, ``nohup``, a scheduler) are not followed.
+    The launchers are ``accelerate launch`` and the command with ``--cpu-processes``. With one process, ``accelerate
+    launch`` starts the script and waits. When it is terminated, it ends alone and would leave the training running on
+    the GPU unattended. Other parents (a shell, ``nohup``, a scheduler) are not followed.
 
     Returns:
         Whether the parent is followed.
@@ -137,6 +139,7 @@ def follow_launcher() -> bool:
         arguments = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().split(b"\0")[:4]
     except OSError:
         return False
-    if not any(os.path.basename(argument).startswith(b"accelerate") for argument in arguments):
+    accelerate = any(os.path.basename(argument).startswith(b"accelerate") for argument in arguments)
+    if not accelerate and OWN_LAUNCHER not in os.environ:
         return False
     return bool(ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM) == 0)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from recipes.benchmarks import create, evaluate, load, loss, predict, scaling, step, students, train
+from recipes.benchmarks import assign, create, evaluate, load, loss, predict, scaling, step, students, train
 from recipes.benchmarks.measure import Row, Settings
 from recipes.benchmarks.scaling import Curve
 
 PARTS: dict[str, Callable[[Settings], Iterator[Row | Curve]]] = {
     "loss": loss.rows,
     **{f"step-{family}": partial(step.rows, family) for family in step.TITLES},
+    "assign": assign.rows,
     "train": train.rows,
     **{f"predict-{family}": partial(predict.rows, family) for family in predict.TITLES},
     "students": students.rows,

@@ -338,6 +338,8 @@ def test_the_command_that_goes_on_has_the_options_of_the_machine() -> None:
         "accelerate launch --num_processes 2 -m pkdzoo distill --data 'my photos' --student retina_r50 --output runs/a "
         "--resume --threads 4 --mixed-precision bf16"
     )
+    args.cpu_processes = 2
+    assert command_to_go_on(args, 2).startswith("pkdzoo distill ") and "--cpu-processes 2" in command_to_go_on(args, 2)
 
 
 def test_an_interruption_before_the_plan_leaves_nothing(capsys, photos, tmp_path, monkeypatch) -> None:

@@ -185,7 +185,7 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
     student.requires_grad_()
     results = []
     for size in (1, 100, 1 << 20):
-        monkeypatch.setattr("pkdzoo.losses.correlation._BLOCK", size)
+        monkeypatch.setattr("pkdzoo.losses.correlation.BLOCK", size)
         loss = pearson(student, teacher)
         results.append((loss.detach(), torch.autograd.grad(loss, student)[0]))
     for loss, grad in results[1:]:
@@ -299,7 +299,7 @@ def test_near_and_far_the_loss_has_all_its_digits(noise: float, last: bool, monk
     sums: list[Any] = []
     affine = correlation._affine
     monkeypatch.setattr(correlation, "_affine", lambda *args: sums.append(args) or affine(*args))
-    monkeypatch.setattr(correlation, "_BLOCK", 2 * 2 * 60 * 90)  # two channels, or a few rows: three blocks or more
+    monkeypatch.setattr(correlation, "BLOCK", 2 * 2 * 60 * 90)  # two channels, or a few rows: three blocks or more
     draw = torch.Generator().manual_seed(0)
     student = torch.randn(2, 6, 60, 90, generator=draw) + 50
     # channels that are more and less alike side by side

@@ -79,3 +79,9 @@ def test_differences_names_fields_with_dots() -> None:
         "a.b: 1 -> 2",
         'new: null -> "w"',
     ]
+
+
+def test_another_number_of_threads_is_said_because_it_may_change_the_last_digits(output) -> None:
+    run_folder.open_output(output, RECIPE, {"threads": 1})
+    with pytest.warns(UserWarning, match="--threads changed from 1 to 2: losses differ in their last digits"):
+        resume.check_same_facts(output, {"threads": 2})

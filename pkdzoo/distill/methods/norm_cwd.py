@@ -3,7 +3,7 @@
 PKD's idea, scale and offset of a channel do not matter, with CWD's loss. The compared maps are the outputs of the
 neck's last convolutions before their norm and activation. The student's pass a 1x1 convolution without bias to the
 teacher's width; then both are normalized with the statistics of the batch, also in eval mode, without trained scale or
-offset.
+offset; see :func:`pkdzoo.losses.norm_cwd`.
 
 In the published runs the method ends with epoch 280 of 300, when mosaic ends too.
 """
@@ -15,13 +15,10 @@ from torch import Tensor
 
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize
-from pkdzoo.losses import cwd
-from pkdzoo.losses.correlation import float32_or_wider
+from pkdzoo.losses import norm_cwd
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
 from pkdzoo.structures import Batch
-
-EPS = 1e-5  # is added to the variance, as in batch norm
 
 
 class NormCWD(DistillMethod):
@@ -62,18 +59,8 @@ class NormCWD(DistillMethod):
         if self.has_ended:
             return {"loss_norm_cwd": self.zero_loss(student.features.levels[0])}
         maps = self.pairs(student.features, teacher.features)
-        losses = [cwd(normalize_by_batch(s), normalize_by_batch(t), self.temperature) for s, t, _ in maps]
+        losses = [norm_cwd(s, t, self.temperature) for s, t, _ in maps]
         return {"loss_norm_cwd": self.weight * torch.stack(losses).sum()}
 
     def extra_repr(self) -> str:
         return f"weight={self.weight}, temperature={self.temperature}, stop_epoch={self.stop_epoch}"
-
-
-def normalize_by_batch(maps: Tensor) -> Tensor:
-    """Batch norm with the batch's own statistics: (B, C, h, w) -> the same shape, in float32.
-
-    Unlike torch's ``batch_norm`` it accepts one value per channel, which becomes zero.
-    """
-    maps = float32_or_wider(maps)
-    variance, mean = torch.var_mean(maps, dim=(0, 2, 3), correction=0, keepdim=True)
-    return (maps - mean) * (variance + EPS).rsqrt()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pkdzoo.models.assigners.max_iou import NEGATIVE
-from pkdzoo.ops.boxes import encode_distances, paired_iou
+from pkdzoo.ops.boxes import paired_iou
 
 Dialect = Literal["mmdetection", "mmyolo"]
 DIALECTS: tuple[Dialect, ...] = ("mmdetection", "mmyolo")
@@ -58,19 +58,21 @@ def match_dynamic_soft_label(
     quality = predicted.new_zeros(len(points))
     if not len(boxes) or not len(points):
         return matched, quality
-    inside = encode_distances(boxes, points[:, None]).amin(dim=-1) > 0  # (P, G)
-    candidates = inside.any(dim=1).nonzero().squeeze(1)
+    candidates = _inside(points, boxes).any(dim=1).nonzero().squeeze(1)
     if not len(candidates):
         return matched, quality
-    among = candidates if dialect == "mmdetection" else slice(None)
-    counts = _numbers_of_priors(paired_iou(predicted[among, None], boxes), len(candidates))
-    overlaps = paired_iou(predicted[candidates, None], boxes)  # (n, G), as everything below
+    if dialect == "mmdetection":
+        among = overlaps = paired_iou(predicted[candidates, None], boxes)  # (n, G), as everything below
+    else:
+        among = paired_iou(predicted[:, None], boxes)  # (P, G)
+        overlaps = among[candidates]
+    counts = _numbers_of_priors(among, len(candidates))
     cost = class_cost(logits[candidates], overlaps, labels, all_classes=dialect == "mmdetection")
     cost = cost - IOU_WEIGHT * (overlaps + EPS).log()
     cost = cost + _center_cost(points[candidates], strides[candidates], boxes)
-    taken = torch.zeros_like(cost, dtype=torch.bool)
+    taken, of_box = torch.zeros_like(cost, dtype=torch.bool), cost.t().contiguous()
     for box, count in enumerate(counts.tolist()):
-        taken[cost[:, box].topk(count, largest=False).indices, box] = True
+        taken[of_box[box].topk(count, largest=False).indices, box] = True
     positive = taken.any(dim=1)
     several = taken.sum(dim=1) > 1
     best = torch.where(several, cost.argmin(dim=1), taken.int().argmax(dim=1))
@@ -103,11 +105,18 @@ def class_cost(logits: Tensor, overlaps: Tensor, labels: Tensor, all_classes: bo
     return cost + background.sum(dim=1, keepdim=True) - background[:, labels]
 
 
+def _inside(points: Tensor, boxes: Tensor) -> Tensor:
+    """(P, G) bool: whether each point lies inside of each box, not on its sides."""
+    x, y = points[:, :1], points[:, 1:]
+    return (x > boxes[:, 0]) & (y > boxes[:, 1]) & (x < boxes[:, 2]) & (y < boxes[:, 3])
+
+
 def _center_cost(points: Tensor, strides: Tensor, boxes: Tensor) -> Tensor:
     """(n, G): soft preference for priors near the center of a box."""
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-    distance = (points[:, None] - centers).square().sum(dim=-1).sqrt() / strides[:, None]
-    return torch.pow(10.0, distance - CENTER_RADIUS)
+    x, y = points[:, :1] - centers[:, 0], points[:, 1:] - centers[:, 1]
+    distance = x.square_().add_(y.square_()).sqrt_().div_(strides[:, None])
+    return torch.pow(10.0, distance.sub_(CENTER_RADIUS))
 
 
 def _numbers_of_priors(overlaps: Tensor, most: int) -> Tensor:

@@ -78,9 +78,9 @@ def distill(
             None if output is None else Path(output),
             list(set),
             resume,
-            cpu,
-            threads,
-            mixed_precision,
+            cpu=cpu,
+            threads=threads,
+            mixed_precision=mixed_precision,
             unlabeled=None if unlabeled is None else Path(unlabeled),
         )
     )

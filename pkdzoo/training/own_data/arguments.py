@@ -6,12 +6,12 @@ import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pkdzoo.training.arguments import add_machine_arguments, add_unlabeled_argument
+from pkdzoo.training.arguments import MachineArguments, add_machine_arguments, add_unlabeled_argument
 
 
 @dataclass
-class DistillArguments(argparse.Namespace):
-    """What ``pkdzoo distill`` and :func:`pkdzoo.distill` are told; machine options as in ``TrainArguments``.
+class DistillArguments(MachineArguments):
+    """What ``pkdzoo distill`` and :func:`pkdzoo.distill` are told; machine options as in ``MachineArguments``.
 
     Attributes:
         data: folder of the data set, or its ``data.yaml``.
@@ -37,15 +37,6 @@ class DistillArguments(argparse.Namespace):
     output: Path | None = None
     set: list[str] = field(default_factory=list)
     resume: bool = False
-    cpu: bool = False
-    threads: int | None = None
-    mixed_precision: str | None = None
-    cache_images: float = 0.0
-    channels_last: bool = False
-    compile: bool = False
-    checkpoint_activations: bool = False
-    find_unused: bool = False
-    tracker: str | None = None
     unlabeled: Path | None = None
 
     @property

@@ -32,6 +32,7 @@ class Job:
         seconds: measured; None before it is measured.
         fixed: seconds of building and checking it.
         assignments: ``--set`` options.
+        threads: CPU threads with which a step was fastest; None where they were not measured.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Job:
     seconds: Seconds | None = None
     fixed: float = 0.0
     assignments: Sequence[str] = field(default_factory=tuple)
+    threads: int | None = None
 
     def recipe(self, distill: Distill | None = None) -> Recipe:
         """Its recipe; only the distilled student takes assignments to fields of ``distill``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shlex
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from pkdzoo.training import checkpoint, run_folder, signals
+from pkdzoo.training import checkpoint, cpu_processes, run_folder, signals
 from pkdzoo.training.arguments import MACHINE_OPTIONS, TrainArguments
 from pkdzoo.training.command import expected_errors
 from pkdzoo.training.compare import TrainedRun, compare
@@ -35,6 +34,7 @@ from pkdzoo.training.own_data.settings import Machine
 from pkdzoo.training.provenance import read_json_object
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.training.report.page import REPORT, update_report, verdict_of
+from pkdzoo.training.threads import share_of_cores
 from pkdzoo.utils.files import write_json
 from pkdzoo.utils.text import printable
 
@@ -58,6 +58,7 @@ def distill_command(args: DistillArguments) -> Run:
     signals.follow_launcher()
     with expected_errors():
         begin = time.monotonic()
+        cpu_processes.check_started(args.cpu_processes)
         state = open_processes(args.cpu)
         plan = on_main(state, lambda: open_plan(args, state))
         work = Work(plan, args, state, begin)
@@ -134,11 +135,10 @@ def autocast_of(args: DistillArguments, state: PartialState) -> Any:
 
 def machine_of(state: PartialState, threads: int | None) -> Machine:
     """The machine that trains; sets the number of threads, so that steps are timed as they will run."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    kind = "cpu" if state.device.type == "cpu" else "gpu"
-    return Machine(kind, threads or max(1, available // state.num_processes), state.num_processes)
+    kind, share = "cpu" if state.device.type == "cpu" else "gpu", share_of_cores(state.num_processes, threads)
+    if threads is not None or kind == "cpu":
+        torch.set_num_threads(share)
+    return Machine(kind, share, state.num_processes, threads)
 
 
 def check_place(folder: Path, resume: bool) -> None:
@@ -236,7 +236,7 @@ class Work:
     def _train(self, name: str, locks: ExitStack) -> TrainedRun:
         place = self.place(name)
         recipe = with_same_teacher(self.plan.recipes[name], place)
-        return train(recipe, train_arguments(self.args, self.plan, place), place, self.args.folder, locks)
+        return train(recipe, train_arguments(self.args, self.plan, name, place), place, self.args.folder, locks)
 
     def _is_begun(self) -> bool:
         return any((self.place(name) / "recipe.json").is_file() for name in self.plan.students)
@@ -263,10 +263,12 @@ def is_finished(place: Path) -> bool:
     return found is not None and found[1].done
 
 
-def train_arguments(args: DistillArguments, plan: Plan, place: Path) -> TrainArguments:
+def train_arguments(args: DistillArguments, plan: Plan, name: str, place: Path) -> TrainArguments:
     """The options of one run: the machine's from the command line, the data's from the plan."""
     folder, train_json, val_json, images = (None if part is None else Path(part) for part in data_places(plan.data))
-    own = {name: getattr(args, name) for name in MACHINE_OPTIONS}
+    own = {option: getattr(args, option) for option in MACHINE_OPTIONS}
+    if args.threads is None:
+        own["threads"] = plan.threads.get(name)
     resume = (place / "recipe.json").is_file()
     return TrainArguments(
         place, data=folder, train_json=train_json, val_json=val_json, images=images, output=place, resume=resume, **own
@@ -301,7 +303,8 @@ def command_to_go_on(args: DistillArguments, processes: int) -> str:
         value = getattr(args, name)
         if value != getattr(defaults, name):
             words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    launcher = f"accelerate launch --num_processes {processes} -m " if processes > 1 else ""
+    launched = processes > 1 and args.cpu_processes is None
+    launcher = f"accelerate launch --num_processes {processes} -m " if launched else ""
     return f"{launcher}pkdzoo distill {shlex.join(words)}"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from pkdzoo.data import find_split
@@ -54,12 +55,13 @@ def fit(
         student = build.build_student(job.recipe(), own.classes)
         timer = Timer(own, machine, state.device, budget=seconds)
         job.seconds = timer.measure(job.recipe(), SupervisedTask(student), training_images(job.recipe(), own))
+        chosen = threads if threads is not None or not machine.thread_counts else torch.get_num_threads()
         fit_time([job], own, machine, seconds, time.monotonic() - begin, say)
         recipe = job.recipe()
         own_folder, train_json, val_json, pixels = (None if p is None else Path(p) for p in data_places(own))
         args = TrainArguments(
             folder, data=own_folder, train_json=train_json, val_json=val_json, images=pixels, output=folder, cpu=cpu,
-            threads=threads,
+            threads=chosen,
         )  # fmt: skip
         with ExitStack() as locks:
             train(recipe, args, folder, folder, locks)

@@ -48,6 +48,7 @@ class Plan:
         spent: seconds of earlier commands that this one continues.
         planned: seconds that each recipe takes, as planned.
         measured: what :class:`Seconds` has of each recipe, and ``fixed``, as ``Job``.
+        threads: CPU threads of each recipe, where they were measured.
     """
 
     data: OwnData
@@ -58,6 +59,7 @@ class Plan:
     spent: float = 0.0
     planned: Mapping[str, float] = field(default_factory=dict)
     measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    threads: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def distill(self) -> Distill:
@@ -72,12 +74,13 @@ class Plan:
     def with_jobs(self, jobs: Sequence[Job], distill: Distill, machine: Machine) -> Plan:
         """The plan with the recipes of jobs that were measured; those of other names stay."""
         recipes, planned, measured = dict(self.recipes), dict(self.planned), dict(self.measured)
+        threads = {**self.threads, **{job.name: job.threads for job in jobs if job.threads is not None}}
         for job in jobs:
             assert job.seconds is not None
             recipes[job.name] = job.recipe(distill if job.name == DISTILLED else None)
             planned[job.name] = planned_seconds(job, self.data, machine)
             measured[job.name] = {**asdict(job.seconds), "fixed": job.fixed}
-        return replace(self, recipes=recipes, planned=planned, measured=measured)
+        return replace(self, recipes=recipes, planned=planned, measured=measured, threads=threads)
 
     def write(self, folder: Path, recipe_file: str | None = None) -> None:
         """Write the plan, and beside it the recipes as Python, if they are given.
@@ -89,6 +92,7 @@ class Plan:
         recipes = {name: recipe.to_dict() for name, recipe in self.recipes.items()}
         content |= {"data": asdict(self.data), "recipes": recipes}
         content |= {"planned": dict(self.planned), "measured": {k: dict(v) for k, v in self.measured.items()}}
+        content["threads"] = dict(self.threads)
         new = not (folder / PLAN).exists()
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -193,6 +197,9 @@ def make_plan(args: DistillArguments, machine: Machine, device: torch.device, sa
     plan = plan.with_jobs(jobs, draft, machine)
     for line in choices.describe(plan.recipes[DISTILLED], data, machine):
         say(line)
+    if plan.threads:
+        counts = ", ".join(f"{name} {count}" for name, count in plan.threads.items())
+        say(f"threads   {counts}, of up to {machine.cores}: measured (--threads N to choose)")
     return plan
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pkdzoo.training.own_data.data import OwnData
 from pkdzoo.training.own_data.weights import Start
 from pkdzoo.training.recipe import Data, Logging, Mix, Optim, Recipe, Schedule, Warmup
+from pkdzoo.training.threads import candidates
 from pkdzoo.utils.text import counted
 
 OBJECT_SIDE = 16  # pixels that half of the objects should have after the resize
@@ -33,11 +34,19 @@ class Machine:
         kind: ``cpu`` or ``gpu``.
         cores: of the CPU, for one process.
         processes: of the training.
+        threads: CPU threads of a process, where they are given; None leaves them to be measured.
     """
 
     kind: str
     cores: int
     processes: int = 1
+    threads: int | None = None
+
+    @property
+    def thread_counts(self) -> list[int]:
+        """Numbers of threads that are worth a measurement; empty where the number is given or there is a GPU."""
+        measured = self.kind == "cpu" and self.processes == 1 and self.threads is None
+        return candidates(self.cores) if measured else []
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Timer:
     budget: float | None = None
 
     def measure_all(self, jobs: Sequence[Job], teacher: Detector, distill: Distill) -> None:
-        """Set ``seconds`` and ``fixed`` of each job; with a smaller batch where the GPU's memory is too small.
+        """Set ``seconds``, ``fixed`` and ``threads`` of each job; a smaller batch where a GPU's memory is too small.
 
         Args:
             jobs: their settings are changed.
@@ -62,6 +62,7 @@ class Timer:
                 task = build.build_task(own, student, teacher.to(self.device))
             try:
                 job.seconds = self.measure(own, task, dataset, unlabeled if job.name == DISTILLED else None)
+                job.threads = torch.get_num_threads() if self.machine.thread_counts else None
             except torch.OutOfMemoryError:
                 halve(jobs, self.machine)
                 self.measure_all(jobs, teacher, distill)
@@ -73,7 +74,11 @@ class Timer:
     ) -> Seconds:
         """Time one task, see :func:`pkdzoo.training.own_data.timing.measure`."""
         least = 0.0 if self.budget is None else min(MEASURED_SHARE * self.budget, MEASURED_SECONDS)
-        return measure(recipe, task, dataset, self.machine.processes, self.device, self.autocast, least, unlabeled)
+        machine = self.machine
+        return measure(
+            recipe, task, dataset, machine.processes, self.device, self.autocast, least, unlabeled,
+            machine.thread_counts,
+        )  # fmt: skip
 
 
 def halve(jobs: Sequence[Job], machine: Machine) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,8 +13,9 @@ import torch
 from pkdzoo.data import CocoDataset, UnlabeledImages
 from pkdzoo.distill.task import Task
 from pkdzoo.ops.reduce import alone
-from pkdzoo.training import build
+from pkdzoo.training import threads
 from pkdzoo.training.recipe import Recipe
+from pkdzoo.training.timed_step import first_batch, train_step
 
 STEPS, MOST_STEPS = 2, 20  # measured steps, after one that is not
 
@@ -58,7 +59,7 @@ class Seconds:
 
 def measure(
     recipe: Recipe, task: Task, dataset: CocoDataset, processes: int, device: torch.device, autocast: Any = None,
-    least: float = 0.0, unlabeled: UnlabeledImages | None = None,
+    least: float = 0.0, unlabeled: UnlabeledImages | None = None, counts: Sequence[int] = (),
 ) -> Seconds:  # fmt: skip
     """Time a task on a batch of training images. The task is not to be trained afterward: its batch norms have moved.
 
@@ -71,25 +72,23 @@ def measure(
         autocast: of the forward pass; None for full precision.
         least: seconds for which steps are measured, after the first ones.
         unlabeled: images without annotations beside each batch.
+        counts: numbers of CPU threads to choose from, most of them first; the best one is set, see
+            :func:`pkdzoo.training.threads.set_fastest`. None of them leaves the number as it is.
     """
-    without_workers = replace(recipe, data=replace(recipe.data, workers=0))
     start = time.perf_counter()
-    batch = next(iter(build.train_loader(without_workers, dataset, processes, unlabeled)[0]))
+    batch = first_batch(recipe, dataset, processes, unlabeled)
     load = (time.perf_counter() - start) / len(batch)
     task.to(device).train()
     batch = batch.to(device)
-
-    def step() -> None:
-        with autocast or nullcontext():
-            losses = task(batch)
-        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
-        task.zero_grad(set_to_none=True)
+    step = train_step(task, batch, lambda: autocast or nullcontext())
 
     def detect() -> None:
         with autocast or nullcontext():
             task.student.detect(batch)
 
     with alone():  # other processes wait meanwhile, and take no part in reductions
+        if counts:
+            threads.set_fastest(step, counts)
         return Seconds(_seconds(step, device, STEPS, least), _seconds(detect, device, 1) / len(batch), load)
 
 

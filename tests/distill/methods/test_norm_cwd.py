@@ -1,4 +1,4 @@
-"""The published distillation of RTMDet: equal to mmrazor's, its normalization, its end, and what it refuses."""
+"""The published distillation of RTMDet: equal to mmrazor's, its end, and what it refuses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from helpers.kd_reference import gradient_error, tiny_batch, tiny_detector
 from helpers.reference import GOLDEN, batch_for, checkpoint, load, print_row, weight
 
 import pkdzoo
-from pkdzoo.distill.methods.norm_cwd import NormCWD, normalize_by_batch
+from pkdzoo.distill.methods.norm_cwd import NormCWD
 from pkdzoo.models.trace import Trace
 from pkdzoo.structures import FeaturePyramid
 
@@ -68,13 +68,6 @@ def test_gain_and_offset_of_a_channel_do_not_matter() -> None:
         scaled = Trace(teacher, FeaturePyramid(traces[1].features.levels, traces[1].features.strides, changed))
         assert torch.allclose(method(traces[0], scaled, batch)["loss_norm_cwd"], plain, rtol=1e-3)
         assert plain > 0
-
-
-def test_normalization_is_batch_norm_without_memory() -> None:
-    maps = torch.randn(3, 4, 5, 6) * 3 + 2
-    expected = torch.nn.BatchNorm2d(4, affine=False, track_running_stats=False)(maps)
-    torch.testing.assert_close(normalize_by_batch(maps), expected)
-    assert normalize_by_batch(torch.full((1, 4, 1, 1), 3.0)).eq(0).all()
 
 
 def test_it_ends_with_its_last_epoch_and_connectors_still_get_a_gradient() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from torchvision.ops import box_iou
 
+from pkdzoo.models.assigners import max_iou
 from pkdzoo.models.assigners.max_iou import NEGATIVE, SKIPPED, labels_of, match_by_iou
 
 PRIORS = torch.tensor([
@@ -42,3 +45,27 @@ def test_labels_from_matches() -> None:
     matched = torch.tensor([1, NEGATIVE, SKIPPED, 0])
     assert labels_of(matched, torch.tensor([7, 3]), background=9).tolist() == [3, 9, -1, 7]
     assert labels_of(matched.clamp(max=-1), torch.zeros(0, dtype=torch.int64), 9).tolist() == [9, 9, -1, 9]
+
+
+@pytest.mark.parametrize("low_quality", [None, 0.0, 0.3])
+@pytest.mark.parametrize("block", [1, 50, 1 << 18])
+def test_parts_of_the_priors_are_matched_as_all_of_them(block, low_quality, monkeypatch) -> None:
+    """With twins among the objects, and one far away, which takes all priors that do not overlap it."""
+    monkeypatch.setattr(max_iou, "BLOCK", block)
+    draw = torch.Generator().manual_seed(0)
+    grid = torch.stack(torch.meshgrid(torch.arange(8.0), torch.arange(9.0), indexing="ij"), -1).view(-1, 2) * 8
+    priors = torch.cat([torch.cat([grid - side, grid + side], 1) for side in (8, 12, 16)])
+    corners = torch.randint(0, 60, (12, 2), generator=draw).float()
+    boxes = torch.cat([corners, corners + torch.randint(4, 40, (12, 2), generator=draw)], 1)
+    boxes[7] = boxes[3]
+    for objects in (boxes, torch.cat([boxes, torch.tensor([[900.0, 900.0, 910.0, 910.0]])])):
+        overlaps = box_iou(objects, priors)
+        best, index = overlaps.max(dim=0)
+        expected = torch.where(best < 0.4, NEGATIVE, SKIPPED)
+        expected = torch.where(best >= 0.5, index, expected)
+        if low_quality is not None:
+            of_object = overlaps.amax(dim=1)
+            for number in range(len(objects)):
+                if of_object[number] >= low_quality:
+                    expected[overlaps[number] == of_object[number]] = number
+        assert torch.equal(match_by_iou(priors, objects, 0.5, 0.4, low_quality), expected)
