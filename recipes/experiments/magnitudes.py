@@ -4,6 +4,7 @@ accelerate launch recipes/train.py recipes/experiments/bccd.py --only bccd_gfl_r
     --output runs/experiments/bccd/gfl_r18w64-0
 python recipes/experiments/rescale_channels.py runs/experiments/bccd/gfl_r18w64-0/best runs/experiments/uneven_gfl
 python recipes/experiments/run.py recipes/experiments/magnitudes.py --data bccd/
+accelerate launch recipes/train.py recipes/experiments/magnitudes.py --data bccd/ --only magnitudes_plain
 
 Both forms give the same detections; see rescale_channels.py. MSE's weight is tried over more than a decade; PKD keeps
 its own. Student, data and budget are those of bccd.py.
