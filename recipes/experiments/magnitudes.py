@@ -1,7 +1,6 @@
-r"""BCCD with one teacher in two forms: as trained, and with a few dominant channels in its pyramid.
+"""BCCD with one teacher in two forms: as trained, and with a few dominant channels in its pyramid.
 
-accelerate launch recipes/train.py recipes/experiments/bccd.py --only bccd_gfl_r18w64 --data bccd/ \
-    --output runs/experiments/bccd/gfl_r18w64-0
+python recipes/experiments/run.py recipes/experiments/bccd.py --data bccd/ --results again --runs gfl_r18w64-0
 python recipes/experiments/rescale_channels.py runs/experiments/bccd/gfl_r18w64-0/best runs/experiments/uneven_gfl
 python recipes/experiments/run.py recipes/experiments/magnitudes.py --data bccd/
 accelerate launch recipes/train.py recipes/experiments/magnitudes.py --data bccd/ --only magnitudes_plain
