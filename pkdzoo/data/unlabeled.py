@@ -25,7 +25,7 @@ from pkdzoo.data.image_reader import Decode
 from pkdzoo.data.transforms import Sample, Transform
 from pkdzoo.structures import Batch, Instances
 from pkdzoo.utils.files import sha256_of_bytes, sha256_of_file
-from pkdzoo.utils.text import quote_some
+from pkdzoo.utils.text import counted, quote_some
 
 THREADS = 8  # files read at a time
 SHOWN = 5  # file names in a message
@@ -147,7 +147,7 @@ class UnlabeledImages(ImageDataset):
         """How many images there are, and which were left out for what reason, as one line."""
         parts = [f"{len(files)} {why} ({quote_some(files, 3)})" for why, files in self.left_out.items()]
         gone = f"; left out: {'; '.join(parts)}" if parts else ""
-        return f"{self.image_dir}: {len(self)} images without labels{gone}"
+        return f"{self.image_dir}: {counted(len(self), 'image')} without labels{gone}"
 
 
 def files_of_same_bytes(folder: Path, names: Sequence[str], dataset: ImageDataset) -> set[str]:
