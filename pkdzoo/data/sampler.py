@@ -99,8 +99,8 @@ class PairedBatchSampler(Sampler[list[tuple[int, tuple[int, ...]]]]):
     """The batches of labeled images, each image with the numbers of the unlabeled images that go with its batch.
 
     Labeled batches are those of ``labeled``. Unlabeled images are used in turn, also over several epochs: batch k of
-    epoch e takes the part number ``e * batches per epoch + k`` of an endless list of random orders. Each order has every
-    image; if ``count`` does not divide their number, images of its first batches complete its last one. Both depend on
+    epoch e takes the part number ``e * batches per epoch + k`` of an endless list of random orders. Each order has all
+    images; if ``count`` does not divide their number, images of its first batches complete its last one. Both depend on
     (seed, epoch) alone, and a resumed run continues both.
 
     The numbers stand beside every labeled image, because Accelerate completes the last batch of some processes with

@@ -13,10 +13,18 @@ from accelerate.data_loader import BatchSamplerShard
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from pkdzoo.data import AspectBatchSampler, MixTransform, UnlabeledImages, make_shapes, open_dataset, train_transform
+from pkdzoo.data import (
+    AspectBatchSampler,
+    MixTransform,
+    UnlabeledImages,
+    make_shapes,
+    open_dataset,
+    train_transform,
+)
 from pkdzoo.data.sampler import PairedBatchSampler
-from pkdzoo.data.unlabeled import PairedDataset, collate_both
+from pkdzoo.data.unlabeled import PairedDataset, collate_both, files_of_same_bytes
 from pkdzoo.structures import Batch, Instances
+from pkdzoo.utils.files import sha256_of_file
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +64,20 @@ class TestFolder:
         assert len(images) == 4
         assert "1 of the same bytes as an image of the val split ('more/new name.jpg')" in images.describe()
         assert "1 of the same bytes as an image of the train split ('z.jpg')" in images.describe()
+
+    def test_files_of_one_size_are_read_as_a_whole_only_where_their_ends_are_equal(
+        self, photos, shapes, monkeypatch
+    ) -> None:
+        train = open_dataset(shapes, "train")
+        whole = (train.image_dir / train.file_name(0)).read_bytes()
+        (photos / "begin.jpg").write_bytes(whole[:20] + bytes([whole[20] ^ 1]) + whole[21:])  # in the JFIF header
+        (photos / "end.jpg").write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+        read: list[str] = []
+        monkeypatch.setattr(
+            "pkdzoo.data.unlabeled.sha256_of_file", lambda path: read.append(path.name) or sha256_of_file(path)
+        )
+        assert files_of_same_bytes(photos, ["begin.jpg", "end.jpg"], train) == set()
+        assert "begin.jpg" in read and "end.jpg" not in read
 
     def test_small_images_are_left_out(self, photos) -> None:
         images = UnlabeledImages(photos, min_image_size=45)

@@ -236,7 +236,9 @@ class Work:
     def _train(self, name: str, locks: ExitStack) -> TrainedRun:
         place = self.place(name)
         recipe = with_same_teacher(self.plan.recipes[name], place)
-        return train(recipe, train_arguments(self.args, self.plan, name, place, self.state), place, self.args.folder, locks)
+        return train(
+            recipe, train_arguments(self.args, self.plan, name, place, self.state), place, self.args.folder, locks
+        )
 
     def _is_begun(self) -> bool:
         return any((self.place(name) / "recipe.json").is_file() for name in self.plan.students)
@@ -263,9 +265,7 @@ def is_finished(place: Path) -> bool:
     return found is not None and found[1].done
 
 
-def train_arguments(
-    args: DistillArguments, plan: Plan, name: str, place: Path, state: PartialState
-) -> TrainArguments:
+def train_arguments(args: DistillArguments, plan: Plan, name: str, place: Path, state: PartialState) -> TrainArguments:
     """The options of one run: the machine's from the command line, the data's from the plan.
 
     Threads that the plan has measured are those of one process; it may be resumed on several, or on fewer cores.
