@@ -30,14 +30,14 @@ def counted(count: int, one: str, more: str = "") -> str:
     Args:
         count: any number from 0 up.
         one: the word, or the beginning of a sentence, for 1.
-        more: the same for other numbers; empty where English adds "s", or "es" after s, x, ch and sh.
+        more: the same for other numbers; empty where English adds "s", or "es" after s, x, tch and sh.
 
     Example:
         >>> from pkdzoo.utils.text import counted
-        >>> counted(1, "epoch"), counted(0, "box"), counted(2, "image has", "images have")
-        ('1 epoch', '0 boxes', '2 images have')
+        >>> counted(1, "epoch"), counted(2, "epoch"), counted(0, "box"), counted(2, "image has", "images have")
+        ('1 epoch', '2 epochs', '0 boxes', '2 images have')
     """
-    return f"{count} {one if count == 1 else more or one + ('es' if one.endswith(('s', 'x', 'ch', 'sh')) else 's')}"
+    return f"{count} {one if count == 1 else more or one + ('es' if one.endswith(('s', 'x', 'tch', 'sh')) else 's')}"
 
 
 def printable(text: str, keep: str = "") -> str:

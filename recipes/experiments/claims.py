@@ -56,6 +56,7 @@ class Claim:
 
 BCCD, PCB = "RetinaNet from GFL", "RetinaNet from FCOS"
 HOME, FASTER, FCOS = "RetinaNet from RetinaNet", "RetinaNet from Faster R-CNN", "FCOS from FCOS"
+UNEVEN = "RetinaNet from a GFL with dominant channels"
 LONG, AT_HOME = "RTMDet from a wider one, to the end", ("pkd_retina", "mse_retina")
 CLAIMS = (
     Claim(
@@ -80,6 +81,8 @@ CLAIMS = (
             Check("deeppcb", "pkd_faster", "mse_faster", FASTER),
             Check("deeppcb", "pkd_retina", "mse_retina", HOME),
             Check("deeppcb", "fcos_pkd", "fcos_mse", FCOS),
+            Check("magnitudes", "pkd", "mse_weight_10", f"{UNEVEN}, MSE's weight 10"),
+            Check("magnitudes", "pkd", "mse_weight_30", f"{UNEVEN}, MSE's weight 30"),
             Check("rtmdet_bccd", "pkd", "mse", LONG),
             Check("rtmdet_deeppcb", "pkd", "mse", LONG),
         ),

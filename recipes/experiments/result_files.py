@@ -71,6 +71,8 @@ def teacher_of(run: RunResult) -> str | None:
     parts = name.removeprefix("local-dir:").split("/")
     if parts[0] == name or len(parts) < 3:
         return name
+    if parts[-1] not in ("best", "last"):  # a detector that another script wrote
+        return parts[-1]
     variant = parts[-2].rpartition("-")[0]
     return variant if parts[-3] == run["experiment"] else f"{parts[-3]}'s {variant}"
 

@@ -109,6 +109,7 @@ def test_a_table_names_student_teacher_and_methods() -> None:
             "m on r18 from fcos_r18: pkd weight 3.0 + crosskd",
         ),
         ({"teacher": abroad, "methods": {"pkd": {}}}, "m on r18 from deeppcb's retina: pkd"),
+        ({"teacher": "local-dir:runs/experiments/uneven", "methods": {"mse": {}}}, "m on r18 from uneven: mse"),
         ({"teacher": "fcos_r18w24.shapes", "methods": {"mse": {}}}, "m on r18 from fcos_r18w24.shapes: mse"),
         (frozen, "m on r18, backbone and neck of fcos_r18, frozen"),
     ):
@@ -278,7 +279,15 @@ def test_the_page_is_generated_and_names_no_local_path() -> None:
 def test_claims_name_runs_that_the_experiments_have() -> None:
     experiments = {
         name: runner.load_experiment(FOLDER / f"{name}.py")
-        for name in ("bccd", "deeppcb", "frozen_pyramids", "rtmdet_bccd", "rtmdet_deeppcb", "unrelated_teachers")
+        for name in (
+            "bccd",
+            "deeppcb",
+            "frozen_pyramids",
+            "magnitudes",
+            "rtmdet_bccd",
+            "rtmdet_deeppcb",
+            "unrelated_teachers",
+        )
     }
     for check in (check for claim in claims.CLAIMS for check in claim.checks):
         students = [run for run in experiments[check.experiment].students if run.seed == 0]
