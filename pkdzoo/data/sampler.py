@@ -9,6 +9,7 @@ and every process iterates over the same list: Accelerate gives batch k to proce
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, cycle, islice
 
 import torch
 from torch import Tensor
@@ -97,9 +98,10 @@ class AspectBatchSampler(Sampler[list[int]]):
 class PairedBatchSampler(Sampler[list[tuple[int, tuple[int, ...]]]]):
     """The batches of labeled images, each image with the numbers of the unlabeled images that go with its batch.
 
-    Labeled batches are those of ``labeled``. All unlabeled images are used once before any is used twice, also over
-    several epochs: batch k of epoch e takes the part number ``e * batches per epoch + k`` of an endless list of random
-    orders. Both depend on (seed, epoch) alone, and a resumed run continues both.
+    Labeled batches are those of ``labeled``. Unlabeled images are used in turn, also over several epochs: batch k of
+    epoch e takes the part number ``e * batches per epoch + k`` of an endless list of random orders. Each order has all
+    images; if ``count`` does not divide their number, images of its first batches complete its last one. Both depend on
+    (seed, epoch) alone, and a resumed run continues both.
 
     The numbers stand beside every labeled image, because Accelerate completes the last batch of some processes with
     images of other batches. Those of a batch's first image count, so every batch has equally many.
@@ -126,7 +128,7 @@ class PairedBatchSampler(Sampler[list[tuple[int, tuple[int, ...]]]]):
         self.labeled, self.count = labeled, count
         self.batch_size, self.drop_last = labeled.batch_size, labeled.drop_last
         # another seed than that of the labeled images, which would be in the same order
-        self.unlabeled = AspectBatchSampler(groups, min(count, len(groups)), drop_last=True, seed=-1 - labeled.seed)
+        self.unlabeled = AspectBatchSampler(groups, min(count, len(groups)), seed=-1 - labeled.seed)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, which determines both orders."""
@@ -143,6 +145,6 @@ class PairedBatchSampler(Sampler[list[tuple[int, tuple[int, ...]]]]):
             if turn != current:
                 self.unlabeled.set_epoch(turn)
                 current, order = turn, list(self.unlabeled)
-            drawn = order[place] * -(-self.count // len(order[place]))  # repeated where there are too few images
-            yield [(index, tuple(drawn[: self.count])) for index in batch]
+            drawn = tuple(islice(chain(order[place], cycle(chain.from_iterable(order))), self.count))
+            yield [(index, drawn) for index in batch]
             number += 1

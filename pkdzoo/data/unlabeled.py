@@ -25,10 +25,11 @@ from pkdzoo.data.image_reader import Decode
 from pkdzoo.data.transforms import Sample, Transform
 from pkdzoo.structures import Batch, Instances
 from pkdzoo.utils.files import sha256_of_bytes, sha256_of_file
-from pkdzoo.utils.text import quote_some
+from pkdzoo.utils.text import counted, quote_some
 
 THREADS = 8  # files read at a time
 SHOWN = 5  # file names in a message
+TAIL = 256  # bytes at the end of a file that are compared first
 
 Samples = tuple[list[Sample], list[Sample]]  # labeled and unlabeled ones of a batch
 Drawn = tuple[int, tuple[int, ...]]  # a labeled image, and the unlabeled ones of its batch
@@ -147,28 +148,47 @@ class UnlabeledImages(ImageDataset):
         """How many images there are, and which were left out for what reason, as one line."""
         parts = [f"{len(files)} {why} ({quote_some(files, 3)})" for why, files in self.left_out.items()]
         gone = f"; left out: {'; '.join(parts)}" if parts else ""
-        return f"{self.image_dir}: {len(self)} images without labels{gone}"
+        return f"{self.image_dir}: {counted(len(self), 'image')} without labels{gone}"
 
 
 def files_of_same_bytes(folder: Path, names: Sequence[str], dataset: ImageDataset) -> set[str]:
-    """Names of the files of a folder that are, byte for byte, images of a data set; only files of one size are read."""
+    """Names of the files of a folder that are, byte for byte, images of a data set.
+
+    Many images of a large data set have the same size in bytes, so their ends are compared first; only files with the
+    same end are read as a whole.
+    """
     by_size: dict[int, list[Path]] = {}
     for index in range(len(dataset)):
         path = dataset.image_dir / dataset.file_name(index)
         if path.is_file():
             by_size.setdefault(path.stat().st_size, []).append(path)
-    known: dict[int, set[str]] = {}
+    ends: dict[int, dict[bytes, list[Path]]] = {}
+    hashes: dict[tuple[int, bytes], set[str]] = {}
     found = set()
     for name in names:
         path = folder / name
         size = path.stat().st_size if path.is_file() else -1
         if size not in by_size:
             continue
-        if size not in known:
-            known[size] = {sha256_of_file(other) for other in by_size[size]}
-        if sha256_of_file(path) in known[size]:
+        if size not in ends:
+            ends[size] = {}
+            for other in by_size[size]:
+                ends[size].setdefault(last_bytes(other), []).append(other)
+        end = last_bytes(path)
+        if end not in ends[size]:
+            continue
+        if (size, end) not in hashes:
+            hashes[size, end] = {sha256_of_file(other) for other in ends[size][end]}
+        if sha256_of_file(path) in hashes[size, end]:
             found.add(name)
     return found
+
+
+def last_bytes(path: Path) -> bytes:
+    """The end of a file, at most ``TAIL`` bytes."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        return file.read(TAIL)
 
 
 def read_sizes(folder: Path, names: Sequence[str]) -> list[tuple[int, int]]:

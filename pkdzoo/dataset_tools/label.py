@@ -19,7 +19,7 @@ from pkdzoo.inference.options import LABEL_THRESHOLD
 from pkdzoo.inference.result import Result
 from pkdzoo.models.detector import Detector
 from pkdzoo.utils.files import atomic_path
-from pkdzoo.utils.text import ESCAPED
+from pkdzoo.utils.text import ESCAPED, counted
 from pkdzoo.version import __version__
 
 LEAST_SIDE = 1.0  # pixels; training leaves out thinner boxes
@@ -49,8 +49,9 @@ class LabelReport:
     def __str__(self) -> str:
         counts = ", ".join(f"{name} {count}" for name, count in self.boxes.items())
         empty = f", {self.empty} of them without a box" if self.empty else ""
-        failed = f"; {len(self.unreadable)} could not be read and are not in it" if self.unreadable else ""
-        return f"{self.output}: {sum(self.boxes.values())} boxes ({counts}) in {self.images} images{empty}{failed}"
+        failed = f"; left out, because they could not be read: {len(self.unreadable)}" if self.unreadable else ""
+        boxes, images = counted(sum(self.boxes.values()), "box"), counted(self.images, "image")
+        return f"{self.output}: {boxes} ({counts}) in {images}{empty}{failed}"
 
 
 def label(
@@ -71,7 +72,7 @@ def label(
         output: the file; ``annotations/instances_train.json`` beside ``images/`` makes a data set of it.
         threshold: lowest score of a box, 0..1.
         name: of the detector, for ``info``; empty means ``model.name``.
-        classes: names of the only classes to label; None means all.
+        classes: names of the only classes to label, which are then the categories of the file; None means all.
         batch_size: images per forward pass.
         progress: show a progress bar on a terminal.
 
@@ -102,7 +103,7 @@ def label(
     counts, empty, failed = dict.fromkeys(classes or model.label_names, 0), 0, []
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8", errors=ESCAPED) as file:
-        writer = CocoWriter(file, model.label_names, folder, about(model, name, threshold), LEAST_SIDE)
+        writer = CocoWriter(file, model.label_names, folder, about(model, name, threshold), LEAST_SIDE, classes)
         for result in tqdm(results, total=len(names), unit="image", disable=None if progress else True):
             before = writer.annotations
             writer.add(result)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,6 +29,7 @@ class CocoWriter:
         root: folder that file names are relative to; None writes the paths as they are.
         info: COCO's section ``info``, JSON values; None writes none.
         least_side: boxes with a shorter side, in pixels, are left out.
+        classes: names of the classes that the file has as categories; None means all. Others must not be detected.
 
     Attributes:
         images, annotations: numbers of what was written.
@@ -41,9 +42,11 @@ class CocoWriter:
         root: Path | None = None,
         info: Mapping[str, Any] | None = None,
         least_side: float = 0.0,
+        classes: Sequence[str] | None = None,
     ) -> None:
         self.file, self.label_names = file, label_names
         self.root, self.info, self.least_side = root, info, least_side
+        self.classes = frozenset(label_names if classes is None else classes)
         self.ids = coco_ids(label_names) or {label: label + 1 for label in range(len(label_names))}
         self.image_records = tempfile.TemporaryFile("w+", encoding="utf-8", errors=ESCAPED)  # noqa: SIM115 - closed by finish()
         self.images = self.annotations = 0
@@ -74,7 +77,8 @@ class CocoWriter:
 
     def finish(self) -> None:
         """Write the images, the classes and ``info``."""
-        categories = [{"id": self.ids[label], "name": name} for label, name in enumerate(self.label_names)]
+        named = [(label, name) for label, name in enumerate(self.label_names) if name in self.classes]
+        categories = [{"id": self.ids[label], "name": name} for label, name in named]
         self.file.write(f'\n], "categories": {json.dumps(categories, ensure_ascii=False)}, "images": [')
         self.image_records.seek(0)
         shutil.copyfileobj(self.image_records, self.file)

@@ -188,16 +188,16 @@ def preflight(
         ValueError: for what would fail, or make the run worthless, later.
     """
     processes, distill = accelerator.num_processes, recipe.distill
-    chosen = threads.choose_threads(
-        recipe, parts.task, parts.train_set, parts.steps, accelerator, args.threads,
-        output if args.resume else None, parts.unlabeled,
-    )  # fmt: skip
-    facts = run_folder.about(processes) | run_folder.about_data(parts.val_set.json_path, len(parts.val_set))
     device, precision = accelerator.device, accelerator.mixed_precision
     report = check_run(
         recipe, parts.task, parts.train_set, parts.val_set, processes, parts.steps_per_epoch, device, precision,
         parts.unlabeled,
     )  # fmt: skip
+    chosen = threads.choose_threads(  # measures steps, which need data and models that the check found to be usable
+        recipe, parts.task, parts.train_set, parts.steps, accelerator, args.threads,
+        output if args.resume else None, parts.unlabeled,
+    )  # fmt: skip
+    facts = run_folder.about(processes) | run_folder.about_data(parts.val_set.json_path, len(parts.val_set))
     report.lines += [f"threads   {chosen}"] if chosen else []
     compilation = compute.describe_compilation(device) if args.compile else None
     report.lines += [f"compile   {compilation}"] if compilation else []

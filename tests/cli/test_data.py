@@ -96,6 +96,10 @@ class TestLabel:
         assert code == 1 and str(victim) in err
         assert json.loads(out)["images"] == len(json.loads(file.read_text())["images"]) == 2
         assert set(json.loads(out)["boxes"]) == {"star", "moon"}
+        # a student that is trained on the file has these classes, and not those that nobody looked for
+        content = json.loads(file.read_text())
+        assert [each["name"] for each in content["categories"]] == ["star", "moon"]
+        assert {row["category_id"] for row in content["annotations"]} <= {each["id"] for each in content["categories"]}
 
     def test_nothing_is_written_without_a_detection(self, capsys: pytest.CaptureFixture[str], own: Path) -> None:
         start = ("data", "label", own / "images", "--model", "fcos_r18w24", "--output", own / "labels.json")

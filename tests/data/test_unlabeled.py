@@ -13,10 +13,18 @@ from accelerate.data_loader import BatchSamplerShard
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from pkdzoo.data import AspectBatchSampler, MixTransform, UnlabeledImages, make_shapes, open_dataset, train_transform
+from pkdzoo.data import (
+    AspectBatchSampler,
+    MixTransform,
+    UnlabeledImages,
+    make_shapes,
+    open_dataset,
+    train_transform,
+)
 from pkdzoo.data.sampler import PairedBatchSampler
-from pkdzoo.data.unlabeled import PairedDataset, collate_both
+from pkdzoo.data.unlabeled import PairedDataset, collate_both, files_of_same_bytes
 from pkdzoo.structures import Batch, Instances
+from pkdzoo.utils.files import sha256_of_file
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +64,20 @@ class TestFolder:
         assert len(images) == 4
         assert "1 of the same bytes as an image of the val split ('more/new name.jpg')" in images.describe()
         assert "1 of the same bytes as an image of the train split ('z.jpg')" in images.describe()
+
+    def test_files_of_one_size_are_read_as_a_whole_only_where_their_ends_are_equal(
+        self, photos, shapes, monkeypatch
+    ) -> None:
+        train = open_dataset(shapes, "train")
+        whole = (train.image_dir / train.file_name(0)).read_bytes()
+        (photos / "begin.jpg").write_bytes(whole[:20] + bytes([whole[20] ^ 1]) + whole[21:])  # in the JFIF header
+        (photos / "end.jpg").write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+        read: list[str] = []
+        monkeypatch.setattr(
+            "pkdzoo.data.unlabeled.sha256_of_file", lambda path: read.append(path.name) or sha256_of_file(path)
+        )
+        assert files_of_same_bytes(photos, ["begin.jpg", "end.jpg"], train) == set()
+        assert "begin.jpg" in read and "end.jpg" not in read
 
     def test_small_images_are_left_out(self, photos) -> None:
         images = UnlabeledImages(photos, min_image_size=45)
@@ -130,16 +152,22 @@ class TestBatches:
         assert [len(batch) for batch in batches] == [4, 4, 2]
         assert {len(drawn) for batch in batches for _, drawn in batch} == {3}
 
-    def test_all_images_are_used_once_before_any_is_used_twice(self) -> None:
-        """11 images, 3 a batch: an order has 3 batches and leaves out 2 images, other ones each time."""
-        drawn = [set(batch[0][1]) for epoch in range(2) for batch in self.batches(epoch)]
-        assert all(len(set().union(*drawn[k : k + 3])) == 9 for k in (0, 3))
+    def test_every_order_has_all_images_and_a_few_twice_where_they_do_not_fill_a_batch(self) -> None:
+        """11 images, 3 a batch: an order has 4 batches, of which the last one needs an image of the first ones."""
+        drawn = [number for epoch in range(8) for batch in self.batches(epoch) for number in batch[0][1]]
+        for start in range(0, len(drawn), 12):
+            assert sorted(Counter(drawn[start : start + 12]).values()) == [1] * 10 + [2]
         several = PairedBatchSampler(AspectBatchSampler([0] * 10, 4), [0] * 12, 2)  # 3 of 6 batches in an epoch
         used: Counter[int] = Counter()
         for epoch in range(2):
             several.set_epoch(epoch)
             used.update(number for batch in several for number in batch[0][1])
         assert set(used.values()) == {1} and len(used) == 12
+
+    @pytest.mark.parametrize("groups", [[0] * 8 + [1] * 3, [1] * 8 + [0] * 3])
+    def test_the_few_images_of_one_aspect_are_used_too(self, groups) -> None:
+        sampler = PairedBatchSampler(AspectBatchSampler([0] * 12, 4), groups, 4)
+        assert {number for batch in sampler for number in batch[0][1]} == set(range(11))
 
     def test_batches_have_one_aspect_as_far_as_possible(self) -> None:
         groups = [{self.GROUPS[k] for k in batch[0][1]} for batch in self.batches(0)]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from accelerate.state import AcceleratorState
 from helpers.processes import happening
+from helpers.scripts import script
 from PIL import Image
 
 from pkdzoo.dataset_tools.convert import convert
@@ -35,6 +39,16 @@ def refusal(train, capsys, *argv: object) -> str:
         train(*argv)
     assert ended.value.code not in (0, None)
     return str(ended.value.code)
+
+
+@pytest.fixture
+def threads_as_before() -> Iterator[None]:
+    """Puts the number of threads and Accelerate's singletons back."""
+    AcceleratorState._reset_state(True)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+    AcceleratorState._reset_state(True)
 
 
 @pytest.fixture
@@ -79,6 +93,19 @@ def test_missing_images_are_named_before_the_first_step(says, copy) -> None:
         path.unlink()
     said = says()
     assert "2 of 13 train images are not in" in said and gone[0].name in said
+
+
+def test_what_is_wrong_with_the_data_is_said_before_steps_are_measured(
+    recipe, copy, tmp_path, monkeypatch, threads_as_before
+) -> None:
+    """Without --threads, a long run measures steps; it must not load images that the check would name."""
+    monkeypatch.setattr("pkdzoo.training.threads.share_of_cores", lambda processes, threads: 2)
+    shutil.rmtree(copy / "train2017")
+    (copy / "train2017").mkdir()
+    words = [recipe, "--data", copy, "--output", tmp_path / "run", "--cpu", "--set", "schedule.epochs=50"]
+    with pytest.raises(SystemExit) as ended:
+        script("train").main(list(map(str, words)))
+    assert "train2017 is empty" in str(ended.value.code)
 
 
 def test_truncated_images_stop_the_run_with_their_names(says, copy) -> None:

@@ -236,7 +236,9 @@ class Work:
     def _train(self, name: str, locks: ExitStack) -> TrainedRun:
         place = self.place(name)
         recipe = with_same_teacher(self.plan.recipes[name], place)
-        return train(recipe, train_arguments(self.args, self.plan, name, place), place, self.args.folder, locks)
+        return train(
+            recipe, train_arguments(self.args, self.plan, name, place, self.state), place, self.args.folder, locks
+        )
 
     def _is_begun(self) -> bool:
         return any((self.place(name) / "recipe.json").is_file() for name in self.plan.students)
@@ -263,12 +265,17 @@ def is_finished(place: Path) -> bool:
     return found is not None and found[1].done
 
 
-def train_arguments(args: DistillArguments, plan: Plan, name: str, place: Path) -> TrainArguments:
-    """The options of one run: the machine's from the command line, the data's from the plan."""
+def train_arguments(args: DistillArguments, plan: Plan, name: str, place: Path, state: PartialState) -> TrainArguments:
+    """The options of one run: the machine's from the command line, the data's from the plan.
+
+    Threads that the plan has measured are those of one process; it may be resumed on several, or on fewer cores.
+    """
     folder, train_json, val_json, images = (None if part is None else Path(part) for part in data_places(plan.data))
     own = {option: getattr(args, option) for option in MACHINE_OPTIONS}
-    if args.threads is None:
-        own["threads"] = plan.threads.get(name)
+    measured = plan.threads.get(name)
+    alone = state.num_processes == 1 and state.device.type == "cpu"
+    if args.threads is None and measured is not None and alone and measured <= share_of_cores(1, None):
+        own["threads"] = measured
     resume = (place / "recipe.json").is_file()
     return TrainArguments(
         place, data=folder, train_json=train_json, val_json=val_json, images=images, output=place, resume=resume, **own
