@@ -32,6 +32,7 @@ from pkdzoo.training.own_data.recipe_text import recipe_file
 from pkdzoo.training.own_data.result import Run
 from pkdzoo.training.own_data.timing import Seconds
 from pkdzoo.utils.files import write_json
+from pkdzoo.utils.text import counted
 
 ONE_STEP = ("--set", "schedule.max_steps=1")
 SHORT = ("--set", "schedule.max_steps=2", "--cpu", "--threads", 1)
@@ -288,7 +289,7 @@ def test_one_class_and_many(capsys, photos, tmp_path, classes: int) -> None:
     words = ("--student", "fcos_r10w16", "--teacher", "fcos_r10w16", "--init", "none", "--output", folder)
     code, out, err = run(capsys, "distill", "--data", data, *words, "--cpu", "--threads", 1, *ONE_STEP)
     assert code == 0, err
-    assert f"{classes} classes ('kind 0'" in out and len(out) < 8000
+    assert f"{counted(classes, 'class')} ('kind 0'" in out and len(out) < 8000
     assert pkdzoo.create_detector(str(folder / "distilled")).num_classes == classes
     assert (folder / "report.html").stat().st_size < 2_000_000
 
