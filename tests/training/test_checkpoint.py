@@ -173,11 +173,17 @@ def test_killed_at_any_moment_of_a_save_a_whole_checkpoint_is_there(output) -> N
             for epoch in (0, 1):
                 save_checkpoint(output, Progress(step=step, epoch=epoch), tensors, rest, keep=1)
 
+    def names() -> set[str]:
+        return {path.name for path in (output / "checkpoints").iterdir()}
+
     rng, within, newest = random.Random(0), 0, -1
     for _ in range(12):
         process = multiprocessing.get_context("fork").Process(target=work, args=(newest + 1,))
+        before, deadline = names(), time.monotonic() + 60
         process.start()
-        time.sleep(rng.uniform(0.01, 0.15))
+        while names() == before and time.monotonic() < deadline:  # a busy machine may start the process late
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0.0, 0.1))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
