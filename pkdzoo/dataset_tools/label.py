@@ -60,7 +60,7 @@ def label(
     output: str | Path,
     threshold: float = LABEL_THRESHOLD,
     name: str = "",
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     batch_size: int = 1,
     progress: bool = False,
 ) -> LabelReport:
@@ -72,7 +72,8 @@ def label(
         output: the file; ``annotations/instances_train.json`` beside ``images/`` makes a data set of it.
         threshold: lowest score of a box, 0..1.
         name: of the detector, for ``info``; empty means ``model.name``.
-        classes: names of the only classes to label, which are then the categories of the file; None means all.
+        classes: names of the only classes to label, or one of them; they are the categories of the file. None means
+            all.
         batch_size: images per forward pass.
         progress: show a progress bar on a terminal.
 
@@ -93,8 +94,11 @@ def label(
         >>> report = label(root / "train2017", model, root / "labels.json", threshold=0.2)
         >>> report.images, sum(report.boxes.values()) > 0
         (2, True)
+        >>> list(label(root / "train2017", model, root / "stars.json", threshold=0.05, classes="star").boxes)
+        ['star']
     """
     folder, output = Path(folder), Path(output)
+    classes = [classes] if isinstance(classes, str) else classes
     check_output(output)
     names, _ = image_files_in(folder)
     results: Iterable[Result] = model.predict_stream(
