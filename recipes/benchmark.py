@@ -25,10 +25,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the folder that holds recipes/
 
 from pkdzoo.utils.files import write_json
-from recipes.benchmarks import PARTS, deploy, deploy_page, parts_of
+from recipes.benchmarks import PARTS, parts_of
 from recipes.benchmarks.measure import LOAD, Row, Settings, about, commit, load
-from recipes.benchmarks.scaling import plot
+from recipes.benchmarks.profiles import Profile
+from recipes.benchmarks.scaling import Curve, plot
 from recipes.benchmarks.table import markdown
+
+KINDS: dict[type, str] = {Row: "rows", Curve: "curves", Profile: "profiles"}
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -75,6 +78,8 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(args.threads)
     settings = Settings(torch.device(args.device), args.quick, not args.no_compile, args.images)
     if args.rows == "deploy":
+        from recipes.benchmarks import deploy, deploy_page  # not for other parts: they also run with earlier versions
+
         return deploy.main(args.files, args.output or deploy_page.FILE, args.quick)
     results: dict[str, Any] = {"about": about(settings), "quick": args.quick, "parts": {}}
     if args.update:
@@ -84,9 +89,9 @@ def main(argv: list[str] | None = None) -> int:
     for name in args.rows:
         start = time.perf_counter()
         torch.manual_seed(0)  # the weights of a part do not depend on which parts run before it
-        part: dict[str, Any] = {"rows": [], "curves": [], "load": load(), "commit": commit()}
+        part: dict[str, Any] = {"rows": [], "curves": [], "profiles": [], "load": load(), "commit": commit()}
         for item in PARTS[name](settings):
-            part["rows" if isinstance(item, Row) else "curves"].append(item.to_dict())
+            part[KINDS[type(item)]].append(item.to_dict())
         part["seconds"] = round(time.perf_counter() - start)
         parts = {**results["parts"], name: part}
         results["parts"] = {key: parts[key] for key in PARTS if key in parts}

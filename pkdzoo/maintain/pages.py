@@ -81,6 +81,12 @@ def speed_tables(root: Path) -> str:
     return text
 
 
+def versions_table(root: Path) -> str:
+    """Every recorded comparison of two versions."""
+    text: str = importlib.import_module("recipes.benchmarks.versions").recorded()
+    return text
+
+
 def short_deploy_table(root: Path) -> str:
     """Latency of a few detectors, ours and others'."""
     text: str = importlib.import_module("recipes.benchmarks.deploy_page").short_table()
@@ -119,7 +125,7 @@ PAGES: Mapping[str, Mapping[str, Callable[[Path], str]]] = {
     "docs/methods.md": {"methods": methods_table},
     "docs/zoo.md": {"coco": coco_table, "package": package_table, "notes": notes_list},
     "docs/measured.md": {"experiments": experiments_table, "references": references},
-    "recipes/benchmark_results/README.md": {"speed": speed_tables},
+    "recipes/benchmark_results/README.md": {"speed": speed_tables, "versions": versions_table},
 }
 
 

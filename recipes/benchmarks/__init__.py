@@ -4,22 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib import import_module
 
-from recipes.benchmarks import assign, create, evaluate, load, loss, predict, scaling, step, students, train
+from recipes.benchmarks import predict, step
 from recipes.benchmarks.measure import Row, Settings
+from recipes.benchmarks.profiles import Profile
 from recipes.benchmarks.scaling import Curve
 
-PARTS: dict[str, Callable[[Settings], Iterator[Row | Curve]]] = {
-    "loss": loss.rows,
+Part = Callable[[Settings], Iterator[Row | Curve | Profile]]
+
+
+def part(file: str, function: str = "rows") -> Part:
+    """A part whose file is imported when it runs: recipes/benchmarks/versions.py runs parts with earlier versions."""
+
+    def run(settings: Settings) -> Iterator[Row | Curve | Profile]:
+        yield from getattr(import_module(f"recipes.benchmarks.{file}"), function)(settings)
+
+    return run
+
+
+PARTS: dict[str, Part] = {
+    "loss": part("loss"),
+    "projected": part("projected"),
     **{f"step-{family}": partial(step.rows, family) for family in step.TITLES},
-    "assign": assign.rows,
-    "train": train.rows,
+    "assign": part("assign"),
+    "profile": part("profiles"),
+    "train": part("train"),
     **{f"predict-{family}": partial(predict.rows, family) for family in predict.TITLES},
-    "students": students.rows,
-    "load": load.rows,
-    "evaluate": evaluate.rows,
-    "scaling": scaling.curves,
-    "create": create.rows,
+    "students": part("students"),
+    "load": part("load"),
+    "evaluate": part("evaluate"),
+    "scaling": part("scaling", "curves"),
+    "create": part("create"),
 }
 
 

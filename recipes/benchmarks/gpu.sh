@@ -30,7 +30,7 @@ python -c 'import xdist' 2>/dev/null && parallel=(-n "${PKDZOO_GPU_PROCESSES:-4}
 failed=0
 limit=${PKDZOO_GPU_CHECK_SECONDS:-300}  # a run inside a test takes SIGTERM as its own stop request, hence -k
 PKDZOO_GPU_DEVICE=$device PKDZOO_GPU_RESULTS=$checks timeout -k 20 "$limit" python -m pytest -q -m gpu tests/gpu -p no:cacheprovider "${parallel[@]}" --durations=10 || failed=1
-for rows in ${PKDZOO_GPU_ROWS:-loss train step predict}; do
+for rows in ${PKDZOO_GPU_ROWS:-loss projected train step predict}; do
     add=()
     [ -f "$output" ] && add=(--update)
     timeout -k 20 150 python recipes/benchmark.py --device "$device" --rows "$rows" --checks "$checks" --output "$output" "${add[@]}" "${options[@]}" || failed=1

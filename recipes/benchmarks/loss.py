@@ -11,7 +11,6 @@ from torch import Tensor
 
 from pkdzoo.losses import pearson
 from pkdzoo.losses.correlation import EPS
-from recipes.benchmarks import projected
 from recipes.benchmarks.measure import Row, Settings, difference, in_turns, peak_memory, ratios, unmeasured, wait
 
 STRIDES = (8, 16, 32, 64, 128)
@@ -50,10 +49,8 @@ def rows(settings: Settings) -> Iterator[Row]:
     size, channels = ((200, 336), 64) if settings.quick else ((800, 1344), 256)
     if settings.device.type == "cuda":
         yield from on_a_gpu(settings, size, channels)
-        yield from projected.rows(settings, literature)
         return
     yield from loss_rows(settings, size, channels, torch.float32, want=4.0)
-    yield from projected.rows(settings, literature)
     yield unmeasured(1, f"{NAME}, bf16 on a GPU", AGAINST, 3.0, "no GPU")
     yield unmeasured(1, SHARE, "a copy", 0.6, "no GPU")
 

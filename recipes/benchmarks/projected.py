@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pkdzoo.losses import cwd, norm_cwd, pearson
 from pkdzoo.losses.normalized_cwd import normalize_by_batch
+from recipes.benchmarks.loss import literature
 from recipes.benchmarks.measure import Row, Settings, difference, in_turns, peak_memory, ratios
 
 STRIDES = (8, 16, 32)
@@ -25,13 +26,8 @@ def composed_cwd(student: Tensor, teacher: Tensor) -> Tensor:
     return cwd(normalize_by_batch(student), normalize_by_batch(teacher))
 
 
-def rows(settings: Settings, literature: Form) -> Iterator[Row]:
-    """Time, memory and equality of both losses.
-
-    Args:
-        settings: device and rounds.
-        literature: PKD as it is usually written.
-    """
+def rows(settings: Settings) -> Iterator[Row]:
+    """Time, memory and equality of both losses."""
     images, side, width, wide = (2, 160, 16, 24) if settings.quick else (2, 640, 128, 192)
     torch.manual_seed(0)
     convs = nn.ModuleList(nn.Conv2d(width, wide, 1, bias=False) for _ in STRIDES).to(settings.device)

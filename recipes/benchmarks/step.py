@@ -138,24 +138,48 @@ def sides_of(family: str, settings: Settings, size: tuple[int, int]) -> Sides:
 
 
 def step_rows(family: str, title: str, settings: Settings, size: tuple[int, int]) -> Iterator[Row]:
-    """The rows of one detector in float32."""
+    """The rows of one detector: float32 as it is, compiled, and on a CPU both in bf16, too."""
     sides = sides_of(family, settings, size)
     differences = compare_in_eager_mode(sides)
     runs = {"ours": our_step(sides.ours, sides.ours.student, sides.batch), "theirs": their_step(sides)}
+    others = variants_of(sides, settings)
+    for how, (distiller, task, _) in others.items():
+        runs[how] = our_step(task, distiller.student, sides.batch)
+    times = in_turns(runs, settings, warmup=2)
+    name = f"PKD step of {title}-{settings.student.upper()} from {settings.teacher.upper()}, 2 x {size[0]} x {size[1]}"
+    note = NOTES.get(family, "")
+    cpu = settings.device.type == "cpu"
+    want, of_compiled = (1.1, 1.25) if cpu else (None, None)  # the targets are for two CPU cores
+    yield Row(2, name, AGAINST, want=want, differences=differences, note=note, **ratios(times))
+    for how, (_, _, gaps) in others.items():
+        wider = {"gradient": 1e-2} | {key: 1e-2 for key in gaps if key.endswith(", bf16")}  # see compare_gradients
+        against, want = (EAGER, None) if "bf16" in how else (AGAINST, of_compiled)
+        row = Row(2, f"{name}, ours {how}", against, want=want, differences=gaps, wider=wider, note=note)
+        yield replace(row, **ratios(times, how))
+
+
+Variant = tuple[pkdzoo.Distiller, Callable[..., Any], dict[str, float]]
+
+
+def variants_of(sides: Sides, settings: Settings) -> dict[str, Variant]:
+    """Further forms of our step with equal weights: the distiller, the call to be timed, and its differences."""
+    found: dict[str, Variant] = {}
     if settings.compiled:
         compiled = copy.deepcopy(sides.ours)
         compile_both(compiled)
-        same = {**compare_losses(compiled, sides), "gradient": compare_gradients(compiled, sides)}
-        runs["compiled"] = our_step(compiled, compiled.student, sides.batch)
-
-    name = f"PKD step of {title}-{settings.student.upper()} from {settings.teacher.upper()}, 2 x {size[0]} x {size[1]}"
-    note = NOTES.get(family, "")
-    times = in_turns(runs, settings, warmup=2)
-    want = None if settings.device.type == "cuda" else 1.1  # the target is for two CPU cores
-    yield Row(2, name, AGAINST, want=want, differences=differences, note=note, **ratios(times))
-    if settings.compiled:
-        name, wider = f"{name}, ours compiled", {"gradient": 1e-2}  # float32, see compare_gradients
-        yield Row(2, name, AGAINST, differences=same, wider=wider, note=note, **ratios(times, "compiled"))
+        gaps = {**compare_losses(compiled, sides), "gradient": compare_gradients(compiled, sides)}
+        found["compiled"] = compiled, compiled, gaps
+    if settings.device.type != "cpu":
+        return found
+    for how in ("in bf16", *(f"in bf16, {how}" for how in list(found))):
+        distiller = copy.deepcopy(sides.ours)
+        if how.endswith("compiled"):
+            compile_both(distiller)
+        task = in_bf16(distiller, settings.device)
+        losses = losses_apart(task(sides.batch), sides.theirs(sides.images, sides.targets))
+        weighted = {"loss_box"} if "loss_centerness" in losses else set()  # see NOTES
+        found[how] = distiller, task, {f"{key}, bf16": value for key, value in losses.items() if key not in weighted}
+    return found
 
 
 def large_names(settings: Settings, size: tuple[int, int]) -> tuple[str, str]:

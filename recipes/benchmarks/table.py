@@ -15,13 +15,18 @@ TIMED = "| measured | compared with | ours | theirs | ratio | target | differenc
 # apart, so the slope is off by 0.1 when one of the times is off by 4 to 7 %, as a median of three rounds can be.
 LINEAR = 1.1
 CHECK_HEAD = "| check (pytest -m gpu) | figures |\n|---|---|"
+PROFILE_HEAD = (
+    "| training step | time | convolutions | norms | rest of the network | assignment and losses, 20 boxes | 500 boxes "
+    "| update |\n|---|---:|---:|---:|---:|---:|---:|---:|"
+)
 GROWTH_HEAD = "| step, varied quantity | from | to | growth of time | growth of memory |\n|---|---:|---:|---:|---:|"
 
 
 def markdown(found: Mapping[str, Any]) -> str:
     """One run: a sentence about the machine, a table with notes, and how the cost of a training step grows."""
     text = [describe(found["about"])]
-    rows, curves = ([item for part in found["parts"].values() for item in part[key]] for key in ("rows", "curves"))
+    kinds = ("rows", "curves", "profiles")
+    rows, curves, profiles = ([x for part in found["parts"].values() for x in part.get(key, [])] for key in kinds)
     notes = list(dict.fromkeys(row["note"] for row in rows if row["note"] and row["ratio"] is not None))
     timed = bool(found["about"].get("gpu"))  # absolute times of one CPU tell little about another CPU
     if rows:
@@ -29,6 +34,8 @@ def markdown(found: Mapping[str, Any]) -> str:
         text += ["", *(f"{number}. {note}" for number, note in enumerate(notes, 1))] if notes else []
     if curves:
         text += ["", GROWTH_HEAD, *map(growth_line, curves)]
+    if profiles:
+        text += ["", PROFILE_HEAD, *map(profile_line, profiles)]
     if checks := found.get("checks"):
         text += ["", CHECK_HEAD, *map(check_line, checks)]
     return "\n".join(text) + "\n"
@@ -68,6 +75,13 @@ def growth_line(curve: Mapping[str, Any]) -> str:
     """One row of the growth table: slopes on logarithmic axes, where 1 is linear growth."""
     slopes = [slope(curve[f"growth of {what}"]) for what in ("time", "memory")]
     return f"| {curve['name']} | {curve['x'][0]:,.0f} | {curve['x'][-1]:,.0f} | {' | '.join(slopes)} |"
+
+
+def profile_line(profile: Mapping[str, Any]) -> str:
+    """One row of the table of profiles: the time of a step and the shares of its parts, in percent."""
+    keys = ("convolutions", "norms", "network", "losses", "many", "update")
+    shares = [f"{100 * profile[key]:.1f} %" for key in keys]
+    return f"| {' | '.join([profile['name'], amount(profile['seconds'], 's'), *shares])} |"
 
 
 def check_line(check: Mapping[str, Any]) -> str:
