@@ -26,7 +26,7 @@ import torch
 
 from pkdzoo.utils.files import write_json
 from recipes.benchmarks import PARTS, parts_of
-from recipes.benchmarks.measure import Settings, about, commit
+from recipes.benchmarks.measure import LOAD, Settings, about, commit
 from recipes.benchmarks.table import PROFILE_HEAD, RESULTS, amount, describe, profile_line
 
 HERE = Path(__file__).resolve().parents[2]
@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     commits = {"earlier": commit_of(args.earlier), "now": commit()}
     found: dict[str, Any] = {"about": about(Settings()), "commits": commits, "quick": args.quick, "parts": {}}
+    if args.update:
+        found["parts"] = read_parts(args.output, found)
     options = ["--threads", str(args.threads), *(["--quick"] if args.quick else [])]
     options += ["--no-compile"] if args.no_compile else []
     with TemporaryDirectory() as folder:
@@ -65,16 +67,30 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
     parser.add_argument("--no-compile", action="store_true", help="leave out the rows of torch.compile")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
+    parser.add_argument("--update", action="store_true", help="replace only --rows in the file of an earlier run")
     args = parser.parse_args(argv)
     if not (args.earlier / "pkdzoo" / "__init__.py").is_file():
         parser.error(f"{args.earlier}: no pkdzoo/__init__.py there: write the folder of a clone of pkdzoo")
     if args.rounds < 1:
         parser.error(f"--rounds {args.rounds}: write 1 or more")
+    if args.update and not (args.output and args.output.is_file()):
+        parser.error("--update: --output has to be the file of an earlier run")
     try:
         args.rows = parts_of(args.rows.split(","))
     except ValueError as error:
         parser.error(f"--rows: {error}")
     return args
+
+
+def read_parts(path: Path, now: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of an earlier run, if it compared the same versions on the same machine with the same packages."""
+    before = json.loads(path.read_text())
+    other = [key for key in now["about"] if key != LOAD and now["about"][key] != before["about"].get(key)]
+    other += [key for key in ("commits", "quick") if now[key] != before[key]]
+    if other:
+        sys.exit(f"error: {path} was measured with another {', '.join(other)}: write a new file")
+    parts: dict[str, Any] = before["parts"]
+    return parts
 
 
 def commit_of(clone: Path) -> str:

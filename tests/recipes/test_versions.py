@@ -10,7 +10,7 @@ import pytest
 
 import pkdzoo
 from recipes.benchmarks import versions
-from recipes.benchmarks.measure import Row
+from recipes.benchmarks.measure import LOAD, Row
 from recipes.benchmarks.profiles import Profile
 from recipes.benchmarks.table import profile_line
 
@@ -60,6 +60,12 @@ def test_each_version_is_measured_with_its_own_package(tmp_path: Path, capsys: p
     rows = {side: found["parts"]["create"][side][0]["rows"][0] for side in versions.SIDES}
     assert rows["earlier"]["ours"] > 0.5 > rows["now"]["ours"]
     assert f"| {rows['now']['name']} |" in capsys.readouterr().out
+    before = {**found, "parts": {"loss": found["parts"]["create"]}}
+    now = {**found, "about": {**found["about"], LOAD: 9.0}}
+    output.write_text(json.dumps(before))
+    assert versions.read_parts(output, now) == before["parts"]  # --update keeps the parts that it does not measure
+    with pytest.raises(SystemExit, match=r"versions\.json was measured with another commits: write a new file"):
+        versions.read_parts(output, {**now, "commits": {}})
 
 
 @pytest.mark.slow
@@ -76,6 +82,7 @@ def test_a_part_that_the_earlier_version_lacks_is_said(tmp_path: Path, capsys: p
         (["nowhere"], "nowhere: no pkdzoo/__init__.py there: write the folder of a clone"),
         ([str(HERE), "--rows", "lose"], "no part lose; write loss, projected"),
         ([str(HERE), "--rounds", "0"], "--rounds 0: write 1 or more"),
+        ([str(HERE), "--update", "--output", "none.json"], "--output has to be the file of an earlier run"),
     ],
 )
 def test_wrong_options_are_refused(options: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
