@@ -75,34 +75,14 @@ def methods_table(root: Path) -> str:
     return markdown(rows)
 
 
-def speed_tables(root: Path) -> str:
-    """Every recorded run of the benchmark; ``recipes`` lies in the clone and not in the package."""
-    text: str = importlib.import_module("recipes.benchmarks.table").recorded()
-    return text
+def of_benchmarks(file: str, function: str) -> Callable[[Path], str]:
+    """A table that a file of recipes/benchmarks makes; ``recipes`` lies in the clone and not in the package."""
 
+    def table(root: Path) -> str:
+        text: str = getattr(importlib.import_module(f"recipes.benchmarks.{file}"), function)()
+        return text
 
-def versions_table(root: Path) -> str:
-    """Every recorded comparison of two versions."""
-    text: str = importlib.import_module("recipes.benchmarks.versions").recorded()
-    return text
-
-
-def short_deploy_table(root: Path) -> str:
-    """Latency of a few detectors, ours and others'."""
-    text: str = importlib.import_module("recipes.benchmarks.deploy_page").short_table()
-    return text
-
-
-def deploy_table(root: Path) -> str:
-    """Latency of exported detectors, ours and others'."""
-    text: str = importlib.import_module("recipes.benchmarks.deploy_page").table()
-    return text
-
-
-def parity_table(root: Path) -> str:
-    """Differences between exported files and ``predict``."""
-    text: str = importlib.import_module("recipes.benchmarks.deploy_page").parity()
-    return text
+    return table
 
 
 def references(root: Path) -> str:
@@ -120,12 +100,18 @@ def references(root: Path) -> str:
 
 
 PAGES: Mapping[str, Mapping[str, Callable[[Path], str]]] = {
-    "README.md": {"results": chosen_table, "latency": short_deploy_table},
-    "docs/deploy.md": {"latency": deploy_table, "parity": parity_table},
+    "README.md": {"results": chosen_table, "latency": of_benchmarks("deploy_page", "short_table")},
+    "docs/deploy.md": {
+        "latency": of_benchmarks("deploy_page", "table"),
+        "parity": of_benchmarks("deploy_page", "parity"),
+    },
     "docs/methods.md": {"methods": methods_table},
     "docs/zoo.md": {"coco": coco_table, "package": package_table, "notes": notes_list},
     "docs/measured.md": {"experiments": experiments_table, "references": references},
-    "recipes/benchmark_results/README.md": {"speed": speed_tables, "versions": versions_table},
+    "recipes/benchmark_results/README.md": {
+        "speed": of_benchmarks("table", "recorded"),
+        "versions": of_benchmarks("versions", "recorded"),
+    },
 }
 
 
