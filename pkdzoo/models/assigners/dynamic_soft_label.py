@@ -58,26 +58,27 @@ def match_dynamic_soft_label(
     quality = predicted.new_zeros(len(points))
     if not len(boxes) or not len(points):
         return matched, quality
-    candidates = _inside(points, boxes).any(dim=1).nonzero().squeeze(1)
+    candidates = _inside(points, boxes).any(dim=0).nonzero().squeeze(1)
     if not len(candidates):
         return matched, quality
     if dialect == "mmdetection":
-        among = overlaps = paired_iou(predicted[candidates, None], boxes)  # (n, G), as everything below
+        among = overlaps = paired_iou(boxes[:, None], predicted[candidates])  # (G, n), as everything below
     else:
-        among = paired_iou(predicted[:, None], boxes)  # (P, G)
-        overlaps = among[candidates]
+        among = paired_iou(boxes[:, None], predicted)  # (G, P)
+        overlaps = among[:, candidates]
     counts = _numbers_of_priors(among, len(candidates))
     cost = class_cost(logits[candidates], overlaps, labels, all_classes=dialect == "mmdetection")
     cost = cost - IOU_WEIGHT * (overlaps + EPS).log()
     cost = cost + _center_cost(points[candidates], strides[candidates], boxes)
-    taken, of_box = torch.zeros_like(cost, dtype=torch.bool), cost.t().contiguous()
+    taken = torch.zeros_like(cost, dtype=torch.bool)
     for box, count in enumerate(counts.tolist()):
-        taken[of_box[box].topk(count, largest=False).indices, box] = True
-    positive = taken.any(dim=1)
-    several = taken.sum(dim=1) > 1
-    best = torch.where(several, cost.argmin(dim=1), taken.int().argmax(dim=1))
-    matched[candidates[positive]] = best[positive]
-    quality[candidates[positive]] = overlaps[positive, best[positive]].to(quality.dtype)
+        taken[box, cost[box].topk(count, largest=False).indices] = True
+    positive = taken.any(dim=0).nonzero().squeeze(1)
+    of_positive = taken[:, positive]
+    several = of_positive.sum(dim=0) > 1
+    best = torch.where(several, cost[:, positive].argmin(dim=0), of_positive.int().argmax(dim=0))
+    matched[candidates[positive]] = best
+    quality[candidates[positive]] = overlaps[best, positive].to(quality.dtype)
     return matched, quality
 
 
@@ -89,37 +90,39 @@ def class_cost(logits: Tensor, overlaps: Tensor, labels: Tensor, all_classes: bo
 
     Args:
         logits: (n, C).
-        overlaps: (n, G) IoU of priors and boxes.
+        overlaps: (G, n) IoU of boxes and priors.
         labels: (G,).
         all_classes: sum over all classes, or the class of the box alone.
 
     Returns:
-        (n, G).
+        (G, n).
     """
-    own = logits[:, labels]
+    own = logits.t().contiguous()[labels]
     score = own.sigmoid()
     cost = F.binary_cross_entropy_with_logits(own, overlaps, reduction="none") * (overlaps - score).square()
     if not all_classes:
         return cost
     background = F.softplus(logits) * logits.sigmoid().square()  # (n, C)
-    return cost + background.sum(dim=1, keepdim=True) - background[:, labels]
+    return cost + background.sum(dim=1) - background.t().contiguous()[labels]
 
 
 def _inside(points: Tensor, boxes: Tensor) -> Tensor:
-    """(P, G) bool: whether each point lies inside of each box, not on its sides."""
-    x, y = points[:, :1], points[:, 1:]
-    return (x > boxes[:, 0]) & (y > boxes[:, 1]) & (x < boxes[:, 2]) & (y < boxes[:, 3])
+    """(G, P) bool: whether each point lies inside of each box, not on its sides."""
+    x, y = points.t().contiguous()
+    x1, y1, x2, y2 = boxes[:, :, None].unbind(1)
+    inside: Tensor = (x > x1).logical_and_(y > y1).logical_and_(x < x2).logical_and_(y < y2)
+    return inside
 
 
 def _center_cost(points: Tensor, strides: Tensor, boxes: Tensor) -> Tensor:
-    """(n, G): soft preference for priors near the center of a box."""
+    """(G, n): soft preference for priors near the center of a box."""
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-    x, y = points[:, :1] - centers[:, 0], points[:, 1:] - centers[:, 1]
-    distance = x.square_().add_(y.square_()).sqrt_().div_(strides[:, None])
+    x, y = points[:, 0] - centers[:, :1], points[:, 1] - centers[:, 1:]
+    distance = x.square_().add_(y.square_()).sqrt_().div_(strides)
     return torch.pow(10.0, distance.sub_(CENTER_RADIUS))
 
 
 def _numbers_of_priors(overlaps: Tensor, most: int) -> Tensor:
-    """(n, G) IoUs -> (G,) number of priors that each box takes."""
-    best = overlaps.topk(min(BEST, len(overlaps)), dim=0).values
+    """(G, n) IoUs -> (G,) number of priors that each box takes."""
+    best = overlaps.topk(min(BEST, overlaps.shape[1]), dim=1).values.t().contiguous()
     return best.sum(dim=0).int().clamp(min=1, max=most)
