@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.structures import Batch
 
 
@@ -47,7 +48,7 @@ def place_maps(maps: Tensor, sizes: Sequence[tuple[int, int]], canvas: tuple[int
     Returns:
         (B, C, ceil(height / stride), ceil(width / stride)) in float32, or wider if ``maps`` are.
     """
-    maps = maps if maps.dtype == torch.float64 else maps.float()
+    maps = float32_or_wider(maps)
     counts = [-(-side // stride) for side in canvas]
     placed = []
     with torch.autocast(maps.device.type, enabled=False):  # else the products would be in half precision

@@ -8,6 +8,7 @@ from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.pairing import Adapter, PairBy, PyramidPairs, Resize, Where
 from pkdzoo.losses import normalize_channels
 from pkdzoo.models.detector import Detector
+from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.reduce import mean_over_ranks
 
 PROJECTION_STD = 1e-4  # as FGFI and DeFeat were released: their projections start at nearly zero
@@ -25,7 +26,7 @@ def squared_difference(student: Tensor, teacher: Tensor, normalize: bool, sync: 
     teacher = teacher.detach()
     if normalize:
         return 0.5 * (normalize_channels(student, sync) - normalize_channels(teacher, sync)).square()
-    return (student.float() - teacher.float()).square()
+    return (float32_or_wider(student) - float32_or_wider(teacher)).square()
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

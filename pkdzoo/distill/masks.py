@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.structures import Batch, Instances
 
 FINEST = 56.0  # boxes with a side below twice this belong to the finest level
@@ -102,11 +103,11 @@ def near_anchor_mask(
 def spatial_attention(maps: Tensor, temperature: float) -> Tensor:
     """Softmax of the mean magnitude over locations: (B, C, h, w) -> (B, 1, h, w), summing to h*w in each image."""
     b, _, h, w = maps.shape
-    strength = maps.float().abs().mean(dim=1).flatten(1)
+    strength = float32_or_wider(maps).abs().mean(dim=1).flatten(1)
     return (h * w * (strength / temperature).softmax(dim=1)).view(b, 1, h, w)
 
 
 def channel_attention(maps: Tensor, temperature: float) -> Tensor:
     """Softmax of the mean magnitude over channels: (B, C, h, w) -> (B, C, 1, 1), summing to C in each image."""
-    strength = maps.float().abs().mean(dim=(2, 3))
+    strength = float32_or_wider(maps).abs().mean(dim=(2, 3))
     return (maps.shape[1] * (strength / temperature).softmax(dim=1))[..., None, None]

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pkdzoo.distill.masks import objects_of
 from pkdzoo.models.detector import Detector
+from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.reduce import world_size
 from pkdzoo.structures import Batch
 
@@ -65,7 +66,7 @@ def match_prototypes(a: Tensor, b: Tensor, count: int, alpha: float = 10.0) -> T
         )
     if not len(a):
         return torch.zeros(0, dtype=torch.int64, device=a.device)
-    a, b = F.normalize(a.float(), dim=1), F.normalize(b.float(), dim=1)
+    a, b = F.normalize(float32_or_wider(a), dim=1), F.normalize(float32_or_wider(b), dim=1)
     candidates = (in_dense_part(a) & in_dense_part(b)).nonzero().squeeze(1)
     if not len(candidates):  # of very few objects none may be above the quantile in both spaces
         candidates = torch.arange(len(a), device=a.device)
@@ -111,7 +112,7 @@ def pool_boxes(maps: Tensor, boxes: Tensor, scale: tuple[float, float]) -> Tenso
     wide = torch.float32 if maps.device.type == "mps" else torch.float64
     table = F.pad(maps.to(wide).cumsum(dim=1).cumsum(dim=2), (1, 0, 1, 0))  # (C, h+1, w+1)
     total = table[:, bottom, right] - table[:, top, right] - table[:, bottom, left] + table[:, top, left]
-    return (total / ((right - left) * (bottom - top))).T.float()
+    return float32_or_wider((total / ((right - left) * (bottom - top))).T)
 
 
 @dataclass

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from pkdzoo.losses.analytic import is_traced, refuse_second_derivative
+from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.reduce import sum_over_ranks, world_size
 
 EPS = 1e-6
@@ -152,11 +153,6 @@ def check_maps(student: Tensor, teacher: Tensor) -> None:
             f"this loss compares two maps (N, C, H, W) of one shape, got {tuple(student.shape)} and "
             f"{tuple(teacher.shape)}; pkdzoo.distill.PyramidPairs resizes and projects maps"
         )
-
-
-def float32_or_wider(x: Tensor) -> Tensor:
-    """``x`` in float32, or unchanged where its type has more bits."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _anchor(x: Tensor) -> Tensor:

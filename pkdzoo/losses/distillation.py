@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from pkdzoo.losses.correlation import check_maps, float32_or_wider, normalize_channels
+from pkdzoo.losses.correlation import check_maps, normalize_channels
+from pkdzoo.ops.precision import float32_or_wider
 
 
 def cwd(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from pkdzoo.losses.analytic import is_traced, refuse_second_derivative
-from pkdzoo.losses.correlation import BLOCK, check_maps, float32_or_wider
+from pkdzoo.losses.correlation import BLOCK, check_maps
+from pkdzoo.ops.precision import float32_or_wider
 
 EPS = 1e-5  # is added to the variance, as in batch norm
 

@@ -27,6 +27,7 @@ from pkdzoo.models.assigners.fcos import centerness
 from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.ops.boxes import decode_deltas, encode_distances
 from pkdzoo.ops.levels import flatten_levels
+from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.priors import base_anchors
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, PostProcess, Priors
@@ -67,7 +68,7 @@ class ATSSHead(TowerHead):
     def predict(self, cls: list[Tensor], reg: list[Tensor]) -> HeadOutputs:
         return HeadOutputs(
             [self.cls(x) for x in cls],
-            [scale(self.box(x)).float() for scale, x in zip(self.scales, reg, strict=True)],
+            [float32_or_wider(scale(self.box(x))) for scale, x in zip(self.scales, reg, strict=True)],
             [self.quality(x) for x in reg],
         )
 
@@ -81,14 +82,14 @@ class ATSS(DenseDetector):
     def assign(self, outputs: HeadOutputs, priors: Priors, instances: list[Instances], valid: Tensor) -> DenseTargets:
         targets = atss_targets(priors, instances, valid, self.num_classes)
         image, prior = self.positives(targets)
-        targets.quality = torch.zeros_like(targets.labels, dtype=torch.float32)
+        targets.quality = torch.zeros_like(targets.labels, dtype=targets.boxes.dtype)
         distances = encode_distances(targets.boxes[image, prior], priors.centers[prior])
         targets.quality[image, prior] = centerness(distances)
         return targets
 
     def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
         cls, box = self.flat(outputs)
-        quality = flatten_levels(outputs.quality, 1)[..., 0].float()
+        quality = float32_or_wider(flatten_levels(outputs.quality, 1)[..., 0])
         image, prior = self.positives(targets)
         target_centerness = targets.quality[image, prior]
         boxes = self.decode(box[image, prior], priors.take(prior))

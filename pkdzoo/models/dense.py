@@ -20,6 +20,7 @@ from pkdzoo.models.trace import NO_TAPS, HeadTrace, LossTrace, Taps, Trace
 from pkdzoo.ops.boxes import clip_boxes
 from pkdzoo.ops.levels import flatten_level, flatten_levels
 from pkdzoo.ops.nms import concatenate, select_candidates, suppress
+from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.priors import grid_priors, valid_prior_mask
 from pkdzoo.structures import (
     Batch,
@@ -176,7 +177,7 @@ class DenseDetector(Detector):
                 values, index, labels = select_candidates(
                     cls[i], config.score_threshold, config.pre_nms_top_k, sigmoid=self.class_logits
                 )
-                boxes = self.decode(box[i, index].float(), priors.take(index + start))
+                boxes = self.decode(float32_or_wider(box[i, index]), priors.take(index + start))
                 if quality is not None:
                     values = values * quality[i, index]
                 image.append(Detections(boxes, values, labels))
@@ -204,4 +205,4 @@ class DenseDetector(Detector):
         """Class outputs (B, P, C) and box outputs (B, P, D), in float32 also under autocast."""
         cls = flatten_levels(outputs.cls, self.num_classes)
         box = flatten_levels(outputs.box, self.box_channels)
-        return cls.float(), box.float()
+        return float32_or_wider(cls), float32_or_wider(box)

@@ -41,6 +41,7 @@ from pkdzoo.models.assigners.max_iou import labels_of
 from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.ops.boxes import decode_distances, encode_distances
 from pkdzoo.ops.levels import flatten_levels
+from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.priors import point_base_anchors
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, PostProcess, Priors
@@ -148,7 +149,7 @@ class FCOS(DenseDetector):
 
     def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
         cls, distances = self.flat(outputs)
-        quality = flatten_levels(outputs.quality, 1)[..., 0].float()
+        quality = float32_or_wider(flatten_levels(outputs.quality, 1)[..., 0])
         image, prior = self.positives(targets)
         central = targets.quality[image, prior]
         boxes = decode_distances(distances[image, prior], priors.centers[prior])

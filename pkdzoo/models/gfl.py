@@ -26,6 +26,7 @@ from pkdzoo.models.assigners.atss import atss_targets
 from pkdzoo.models.backbones.cspnext import BGR
 from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.ops.boxes import decode_distances, encode_distances, paired_iou
+from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.priors import base_anchors
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, PostProcess, Priors
@@ -65,7 +66,7 @@ class GFLHead(TowerHead):
     def predict(self, cls: list[Tensor], reg: list[Tensor]) -> HeadOutputs:
         return HeadOutputs(
             [self.cls(x) for x in cls],
-            [scale(self.box(x)).float() for scale, x in zip(self.scales, reg, strict=True)],
+            [float32_or_wider(scale(self.box(x))) for scale, x in zip(self.scales, reg, strict=True)],
         )
 
 

@@ -27,6 +27,7 @@ from pkdzoo.models.rpn import RPN
 from pkdzoo.models.trace import LossTrace, Trace
 from pkdzoo.models.two_stage import BoxHead, RegionDetector, RoITargets, TwoStageDetector
 from pkdzoo.ops.masks import crop_masks
+from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, PixelNorm, PostProcess
 from pkdzoo.utils.text import counted
@@ -70,7 +71,7 @@ class MaskHead(nn.Module):
         x, _ = self.tower(x.to(self.logits.weight.dtype))  # pooled in float32 also by a half detector
         logits = self.logits(F.relu(self.upsample(x), inplace=True))
         selected: Tensor = logits[torch.arange(labels.shape[0], device=labels.device), labels]
-        return selected.float()
+        return float32_or_wider(selected)
 
 
 class MaskRCNN(TwoStageDetector):

@@ -33,6 +33,7 @@ from pkdzoo.models.assigners.max_iou import match_by_iou
 from pkdzoo.models.assigners.points import match_nearest
 from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.ops.levels import flatten_levels
+from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.priors import point_base_anchors
 from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, Priors
 
@@ -100,7 +101,7 @@ class RepPointsHead(TowerHead):
         first = self.first(F.relu(self.first_conv(reg))).float()  # (B, 18, h, w): y, x of each point, in strides
         shift = scale_gradient(first, POINTS_GRADIENT) - self.kernel  # offsets from the positions of a regular kernel
         logits: Tensor = self.cls(F.relu(self.cls_conv(cls, shift)))
-        refined = self.refined(F.relu(self.refined_conv(reg, shift))).float() + first.detach()
+        refined = float32_or_wider(self.refined(F.relu(self.refined_conv(reg, shift)))) + first.detach()
         return logits, self.box_of(first), self.box_of(refined)
 
     def box_of(self, points: Tensor) -> Tensor:
@@ -137,7 +138,7 @@ class RepPoints(DenseDetector):
     ) -> RepPointsTargets:
         """First points by position and size, refined points by the IoU of their first boxes."""
         points = priors.centers
-        first_boxes = self.decode(flatten_levels(outputs.extra["first"], 4).detach().float(), priors)
+        first_boxes = self.decode(float32_or_wider(flatten_levels(outputs.extra["first"], 4).detach()), priors)
 
         def by_distance(image: int, valid_index: Tensor, objects: Instances) -> Tensor:
             return match_nearest(points[valid_index], priors.strides[valid_index], objects.boxes, SCALE)
@@ -152,7 +153,7 @@ class RepPoints(DenseDetector):
     def loss(self, outputs: HeadOutputs, priors: Priors, targets: DenseTargets) -> dict[str, Tensor]:
         assert isinstance(targets, RepPointsTargets)
         cls, refined = self.flat(outputs)
-        first = flatten_levels(outputs.extra["first"], 4).float()
+        first = float32_or_wider(flatten_levels(outputs.extra["first"], 4))
         return {
             "loss_cls": sigmoid_focal(cls, targets.labels) / targets.num_pos,
             "loss_box_first": 0.5 * self.box_loss(first, priors, targets.first),

@@ -34,6 +34,7 @@ from pkdzoo.models.dense import DenseDetector
 from pkdzoo.models.necks.pafpn import CSPNeXtPAFPN
 from pkdzoo.models.trace import Taps
 from pkdzoo.ops.boxes import decode_distances
+from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.priors import point_base_anchors
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import IGNORE, DenseTargets, HeadOutputs, Instances, Letterbox, PixelNorm, PostProcess, Priors
@@ -101,7 +102,7 @@ class RTMDetHead(nn.Module):
         cls, reg = list(features), list(features)
         for cls_block, reg_block in zip(self.cls_tower, self.reg_tower, strict=True):
             cls, reg = cls_block(cls), reg_block(reg)
-        raw = [layer(x).float() for layer, x in zip(self.box, reg, strict=True)]
+        raw = [float32_or_wider(layer(x)) for layer, x in zip(self.box, reg, strict=True)]
         units = self.strides if self.in_pixels else (1,) * len(raw)
         distances = [(x.exp() if self.exponential else x) * unit for x, unit in zip(raw, units)]
         return HeadOutputs([layer(x) for layer, x in zip(self.cls, cls, strict=True)], distances), None

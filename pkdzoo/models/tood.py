@@ -37,6 +37,7 @@ from pkdzoo.models.assigners.task_aligned import match_task_aligned
 from pkdzoo.models.dense import DenseDetector
 from pkdzoo.models.trace import Taps
 from pkdzoo.ops.boxes import encode_distances
+from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.priors import base_anchors
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, PostProcess, Priors
@@ -139,11 +140,11 @@ class TOODHead(nn.Module):
             shared.append(x)
         maps = torch.cat(shared, dim=1)
         mean = maps.mean(dim=(2, 3), keepdim=True)
-        logits = self.cls(self.cls_mix(maps, mean)).float()
-        agreement = self.agreement(maps).float()
+        logits = float32_or_wider(self.cls(self.cls_mix(maps, mean)))
+        agreement = float32_or_wider(self.agreement(maps))
         # the geometric mean of both probabilities, in log space: its gradient stays finite for tiny probabilities
         cls = ((F.logsigmoid(logits) + F.logsigmoid(agreement)) / 2).exp()
-        undeformed = corners(scale(self.box(self.reg_mix(maps, mean)).float().exp()))
+        undeformed = corners(scale(float32_or_wider(self.box(self.reg_mix(maps, mean))).exp()))
         box = sampled_conv(undeformed, self.aside(maps), undeformed.new_ones(4, 1, 1, 1))
         # where the corners are in the wrong order the offsets are ignored
         crossed = (box[:, :2] > box[:, 2:]).any(dim=1, keepdim=True)
@@ -181,13 +182,13 @@ class TOOD(DenseDetector):
             targets = atss_targets(priors, instances, valid, self.num_classes)
             image, prior = self.positives(targets)
             distances = encode_distances(targets.boxes[image, prior], priors.centers[prior])
-            targets.quality = torch.zeros_like(targets.labels, dtype=torch.float32)
+            targets.quality = torch.zeros_like(targets.labels, dtype=targets.boxes.dtype)
             targets.quality[image, prior] = centerness(distances)
             count = torch.tensor(float(len(prior)), device=valid.device)
             return replace(targets, num_pos=mean_over_ranks(count, least=1))
         cls, box = (rows.detach() for rows in self.flat(outputs))
         predicted, points = self.decode(box, priors), priors.centers
-        quality = torch.zeros(valid.shape, device=valid.device)
+        quality = cls.new_zeros(valid.shape)
 
         def match(image: int, valid_index: Tensor, objects: Instances) -> Tensor:
             matched, quality[image, valid_index] = match_task_aligned(

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
+from pkdzoo.models.assigners.dense import box_dtype
 from pkdzoo.models.assigners.max_iou import labels_of, match_by_iou
 from pkdzoo.models.assigners.sampling import Sampling, sample
 from pkdzoo.models.detector import Detector
@@ -25,6 +26,7 @@ from pkdzoo.models.trace import HeadTrace, LossTrace, Trace
 from pkdzoo.ops.boxes import clip_boxes, decode_deltas, encode_deltas
 from pkdzoo.ops.levels import flatten_level, flatten_levels
 from pkdzoo.ops.nms import select_candidates, suppress
+from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.priors import base_anchors, grid_priors, valid_prior_mask
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.ops.rois import pool_rois, to_rois
@@ -106,7 +108,8 @@ class BoxHead(nn.Module):
         """(N, inputs, size, size) -> logits (N, C+1), background last, and deltas (N, C or 1, 4), both float32."""
         x = F.relu(self.fc1(x.flatten(1).to(self.fc1.weight.dtype)))  # pooled in float32 also by a half detector
         x = F.relu(self.fc2(x))
-        return self.cls(x).float(), self.box(x).float().unflatten(1, (-1, 4))
+        logits, deltas = float32_or_wider(self.cls(x)), float32_or_wider(self.box(x))
+        return logits, deltas.unflatten(1, (-1, 4))  # type: ignore[no-untyped-call]
 
     def deltas_of(self, deltas: Tensor, regions: Tensor, labels: Tensor) -> Tensor:
         """The deltas (K, 4) of some regions (K,) for these classes (K,), from all deltas (N, C or 1, 4)."""
@@ -160,7 +163,7 @@ class RegionDetector(Detector):
 
     def flat(self, outputs: HeadOutputs) -> tuple[Tensor, Tensor]:
         """The RPN's logits (B, P, 1) and deltas (B, P, 4), in float32 also under autocast."""
-        return flatten_levels(outputs.cls, 1).float(), flatten_levels(outputs.box, 4).float()
+        return float32_or_wider(flatten_levels(outputs.cls, 1)), float32_or_wider(flatten_levels(outputs.box, 4))
 
     def decode(self, box: Tensor, priors: Priors) -> Tensor:
         """Boxes from rows of the RPN's deltas: (..., P, 4) -> (..., P, 4) xyxy in pixels, not clipped."""
@@ -214,7 +217,7 @@ class RegionDetector(Detector):
         """
         priors, features = trace.priors, trace.features
         labels = torch.full((len(instances), len(priors)), IGNORE, device=priors.boxes.device)
-        boxes = priors.boxes.new_zeros(*labels.shape, 4)
+        boxes = priors.boxes.new_zeros(*labels.shape, 4, dtype=box_dtype(instances))
         per_location = len(SCALES) * len(RATIOS)
         for i, (objects, size) in enumerate(zip(instances, batch.sizes)):
             valid = valid_prior_mask(features.sizes, features.strides, size, per_location, device=labels.device)
@@ -226,7 +229,7 @@ class RegionDetector(Detector):
             labels[i, valid_index[positives]] = OBJECT
             labels[i, valid_index[negatives]] = BACKGROUND
             if len(objects):
-                boxes[i, valid_index[positives]] = objects.boxes[matched[positives]]
+                boxes[i, valid_index[positives]] = objects.boxes[matched[positives]].to(boxes.dtype)
         counts = torch.stack([(labels == kind).sum(dim=1) for kind in (OBJECT, BACKGROUND)])
         num_pos = mean_over_ranks(counts.clamp(min=1).sum().float())
         return DenseTargets(labels, boxes, (labels == OBJECT).float(), num_pos)
@@ -234,13 +237,13 @@ class RegionDetector(Detector):
     def rpn_losses(self, trace: HeadTrace[Self], targets: DenseTargets) -> dict[str, Tensor]:
         """Binary cross entropy of sampled anchors and (smooth) L1 of positives, over the number of sampled ones."""
         outputs, priors = trace.outputs, trace.priors
-        logits = flatten_levels(outputs.cls, 1)[..., 0].float()  # (B, P)
+        logits = float32_or_wider(flatten_levels(outputs.cls, 1)[..., 0])  # (B, P)
         deltas = flatten_levels(outputs.box, 4)
         sampled = targets.labels != IGNORE
-        is_object = (targets.labels[sampled] == OBJECT).float()
+        is_object = (targets.labels[sampled] == OBJECT).to(logits.dtype)
         image, prior = (targets.labels == OBJECT).nonzero(as_tuple=True)
         target_deltas = encode_deltas(targets.boxes[image, prior], priors.boxes[prior])
-        difference = smooth_l1(deltas[image, prior].float(), target_deltas, self.rpn_beta)
+        difference = smooth_l1(float32_or_wider(deltas[image, prior]), target_deltas, self.rpn_beta)
         cross_entropy = F.binary_cross_entropy_with_logits(logits[sampled], is_object, reduction="sum")
         return {
             "loss_rpn_cls": cross_entropy / targets.num_pos,
@@ -257,9 +260,9 @@ class RegionDetector(Detector):
         anchors = torch.split(trace.priors.boxes, trace.priors.counts)
         boxes, scores, levels = [], [], []
         for i, (cls, box) in enumerate(zip(trace.outputs.cls, trace.outputs.box)):
-            logits = flatten_level(cls, 1)[..., 0].float()  # (B, p)
+            logits = float32_or_wider(flatten_level(cls, 1)[..., 0])  # (B, p)
             best, index = logits.topk(min(config.pre_nms_top_k, logits.shape[1]), dim=1)
-            deltas = flatten_level(box, 4).float().gather(1, index[..., None].expand(-1, -1, 4))
+            deltas = float32_or_wider(flatten_level(box, 4)).gather(1, index[..., None].expand(-1, -1, 4))
             boxes.append(decode_deltas(deltas, anchors[i][index]))
             scores.append(best.sigmoid())
             levels.append(torch.full_like(index[0], i))

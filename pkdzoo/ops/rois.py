@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from pkdzoo.ops.precision import float32_or_wider
+
 FINEST = 56.0  # boxes from twice this side on are pooled from the second-finest level
 
 
@@ -68,7 +70,8 @@ def pool_rois(
     for i, (level, stride) in enumerate(zip(levels, strides)):
         index = (level_of_roi == i).nonzero().squeeze(1)
         # float32 also under autocast: half precision moves large coordinates by whole pixels
-        pooled = roi_align(level.float(), rois[index].float(), size, 1.0 / stride, sampling_ratio, aligned=True)
+        maps = float32_or_wider(level)
+        pooled = roi_align(maps, rois[index].to(maps.dtype), size, 1.0 / stride, sampling_ratio, aligned=True)
         parts.append(pooled)
         indices.append(index)
     return torch.cat(parts)[torch.cat(indices).argsort()]

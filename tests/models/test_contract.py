@@ -196,6 +196,24 @@ def test_losses_are_finite_and_reach_every_parameter(
 
 
 @every
+def test_a_float64_detector_computes_its_losses_in_float64(name: str) -> None:
+    batch = batch_of(SIZES, [3, 1, 2])
+    objects = [pkdzoo.Instances(o.boxes.double(), o.labels, masks=o.masks) for o in batch.instances or []]
+    wide = pkdzoo.Batch(batch.images.double(), batch.sizes, objects)
+    model, small = fresh(name).double().train(), fresh(name).train()
+    for epoch in phases(model):
+        model.set_epoch(epoch), small.set_epoch(epoch)
+        torch.manual_seed(0)  # anchors are sampled
+        losses = model(wide)
+        torch.manual_seed(0)
+        rounded = small(batch)
+        for key, value in losses.items():
+            assert value.dtype == torch.float64, key
+            torch.testing.assert_close(value.float(), rounded[key], rtol=1e-3, atol=1e-4)
+            assert value != value.float().double() or value == 0, f"{key} has the digits of float32"
+
+
+@every
 def test_objects_make_a_difference(name: str) -> None:
     model = model_of(name)
     for epoch in phases(model):

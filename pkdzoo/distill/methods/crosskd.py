@@ -35,6 +35,7 @@ from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Depth, HeadTrace, LossTrace, Taps
 from pkdzoo.ops.levels import flatten_levels
+from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import IGNORE, Batch, HeadOutputs
 
@@ -199,7 +200,7 @@ def _quality_loss(student: LossTrace[DenseDetector], reused: HeadOutputs, teache
     if not teacher.outputs.quality:
         raise ValueError("crosskd distills centerness, and the teacher predicts none: write quality_weight=0")
     maps = reused.quality, teacher.outputs.quality
-    logits, teacher_logits = (flatten_levels(x, 1)[..., 0].float()[at] for x in maps)
+    logits, teacher_logits = (float32_or_wider(flatten_levels(x, 1)[..., 0])[at] for x in maps)
     return F.binary_cross_entropy_with_logits(logits, teacher_logits.sigmoid(), reduction="sum")
 
 

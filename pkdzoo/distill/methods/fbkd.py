@@ -38,6 +38,7 @@ from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize, check_choice
 from pkdzoo.layers.non_local import NonLocal
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
+from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.structures import Batch
 
 TERMS = ("feat", "channel", "spatial", "non_local")
@@ -95,7 +96,8 @@ class Level(nn.Module):
             "non_local": (self.non_local(self.student_non_local(student)), self.teacher_non_local(teacher)),
         }
         # vector_norm has gradient 0 where its argument is 0, which the square root alone has not
-        return {name: torch.linalg.vector_norm(a.float() - b.float()) for name, (a, b) in pairs.items()}
+        wide = {name: [float32_or_wider(x) for x in pair] for name, pair in pairs.items()}
+        return {name: torch.linalg.vector_norm(a - b) for name, (a, b) in wide.items()}
 
     def mask(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Mean attention of both maps: (B, 1, h, w), or (B, C, h, w) with channel attention, C the teacher's.

@@ -22,13 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from pkdzoo.distill.base import DistillMethod, by_family
-from pkdzoo.distill.imitation import published_pkd_weight
+from pkdzoo.distill.imitation import published_pkd_weight, squared_difference
 from pkdzoo.distill.masks import channel_attention, objects_of, rectangles, spatial_attention
 from pkdzoo.distill.pairing import Adapter, PairBy, PyramidPairs, Resize, Where, check_choice
 from pkdzoo.layers.non_local import GlobalContext
 from pkdzoo.losses import normalize_channels
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
+from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.structures import Batch, Instances
 
 BoxesOn = Literal["padded", "image"]
@@ -164,7 +165,8 @@ class FGD(DistillMethod):
         s = self.settings
         spatial, channel = spatial_attention(teacher, s.temperature), channel_attention(teacher, s.temperature)
         fg, bg = object_weights(objects, sizes, (student.shape[-2], student.shape[-1]))
-        weighted = ((student.float() - teacher.float()).square() * channel).sum(dim=1, keepdim=True) * spatial
+        squares = squared_difference(student, teacher, normalize=False)
+        weighted = (squares * channel).sum(dim=1, keepdim=True) * spatial
         attention = (channel_attention(student, s.temperature) - channel).abs().sum()
         attention = attention + (spatial_attention(student, s.temperature) - spatial).abs().sum()
         return (s.alpha * (weighted * fg).sum() + s.beta * (weighted * bg).sum() + s.gamma * attention) / len(student)
@@ -174,7 +176,7 @@ class FGD(DistillMethod):
         if self.normalize:
             student, teacher = normalize_channels(student), normalize_channels(teacher)
         student_context, teacher_context = self.student_context[level](student), self.teacher_context[level](teacher)
-        squares = (student_context.float() - teacher_context.float()).square()
+        squares = (float32_or_wider(student_context) - float32_or_wider(teacher_context)).square()  # both are trained
         total: Tensor = 0.5 * squares.mean() if self.normalize else squares.sum() / len(student)
         return self.settings.lambda_ * total
 

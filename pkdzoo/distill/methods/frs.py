@@ -22,6 +22,7 @@ from pkdzoo.distill.imitation import published_pkd_weight, squared_difference
 from pkdzoo.distill.pairing import Adapter, PyramidPairs
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Depth, HeadTrace
+from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import Batch
 
@@ -75,7 +76,8 @@ class FRS(DistillMethod):
     def forward(self, student: HeadTrace[Detector], teacher: HeadTrace[Detector], batch: Batch) -> dict[str, Tensor]:
         feats, scores = [], []
         for maps, (i, j) in zip(self.pairs(student.features, teacher.features), self.pairs.levels):
-            logits, teacher_scores = student.outputs.cls[i].float(), teacher.outputs.cls[j].float().sigmoid()
+            logits, teacher_logits = (float32_or_wider(x) for x in (student.outputs.cls[i], teacher.outputs.cls[j]))
+            teacher_scores = teacher_logits.sigmoid()
             mask = teacher_scores.amax(dim=1, keepdim=True)  # (B, 1, h, w)
             total = mean_over_ranks(mask.sum(), least=1e-6)
             difference = squared_difference(maps.student, maps.teacher, self.normalize)

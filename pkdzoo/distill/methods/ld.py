@@ -30,6 +30,7 @@ from torch import Tensor
 from torchvision.ops import box_iou, nms
 
 from pkdzoo.distill.base import DistillMethod, priors_per_location, require_same_classes
+from pkdzoo.distill.imitation import squared_difference
 from pkdzoo.distill.masks import objects_of
 from pkdzoo.distill.pairing import Adapter, PyramidPairs, check_choice, shape_of
 from pkdzoo.losses import kl_divergence
@@ -201,7 +202,7 @@ class LD(DistillMethod):
         _, positive = model.positives(student.targets)
         total, start = student.features.levels[0].new_zeros((), dtype=torch.float32), 0
         for count, maps in zip(counts, self.pairs(student.features, teacher.features)):
-            squares = (maps.student.float() - maps.teacher.detach().float()).square().flatten(2).transpose(1, 2)
+            squares = squared_difference(maps.student, maps.teacher, normalize=False).flatten(2).transpose(1, 2)
             at = chosen[:, start : start + count]  # one prior per location
             has_positive = ((positive >= start) & (positive < start + count)).any()
             mean = squares[at].sum() / (at.sum() * squares.shape[2]).clamp(min=1)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from pkdzoo.distill.base import DistillMethod, by_family
+from pkdzoo.distill.imitation import squared_difference
 from pkdzoo.distill.pairing import Adapter, PairBy, PyramidPairs, Resize
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
@@ -108,7 +109,7 @@ class MGD(DistillMethod):
         terms = []
         for level, (maps, restore) in enumerate(zip(self.pairs(*features), self.restorations)):
             restored = restore(maps.student * self.mask(level, maps.student))
-            terms.append((restored.float() - maps.teacher.detach().float()).square().sum() / len(restored))
+            terms.append(squared_difference(restored, maps.teacher, normalize=False).sum() / len(restored))
         return {"loss_mgd": self.weight * torch.stack(terms).sum()}
 
     def maps_of(self, features: FeaturePyramid) -> FeaturePyramid:

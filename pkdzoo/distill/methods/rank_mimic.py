@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pkdzoo.distill.base import DistillMethod, require_same_heads
+from pkdzoo.distill.imitation import squared_difference
 from pkdzoo.distill.pairing import Adapter, PyramidPairs
 from pkdzoo.models.dense import DenseDetector
 from pkdzoo.models.detector import Detector
@@ -64,8 +65,9 @@ class RankMimic(DistillMethod):
         if self.feat_weight:
             terms = []
             for maps, (i, j) in zip(self.pairs(student.features, teacher.features), self.pairs.levels):
-                logits = (student.outputs.cls[i].float() - teacher.outputs.cls[j].float()).square().mean(dim=1)
-                features = (maps.student.float() - maps.teacher.float()).square().mean(dim=1)
+                outputs = student.outputs.cls[i], teacher.outputs.cls[j]
+                logits = squared_difference(*outputs, normalize=False).mean(dim=1)
+                features = squared_difference(maps.student, maps.teacher, normalize=False).mean(dim=1)
                 terms.append((logits * features).mean())
             losses["loss_prediction_guided"] = self.feat_weight * torch.stack(terms).mean()
         return losses

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pkdzoo.models.assigners.max_iou import NEGATIVE, labels_of
+from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import IGNORE, DenseTargets, Instances
 
@@ -30,7 +31,7 @@ def targets_from(match: Match, instances: list[Instances], valid: Tensor, backgr
     """
     labels = torch.full(valid.shape, IGNORE, device=valid.device)
     matched = torch.full(valid.shape, NEGATIVE, device=valid.device)
-    boxes = torch.zeros(*valid.shape, 4, device=valid.device)
+    boxes = torch.zeros(*valid.shape, 4, device=valid.device, dtype=box_dtype(instances))
     for i, objects in enumerate(instances):
         index = valid[i].nonzero().squeeze(1)
         matches = match(i, index, objects)
@@ -41,3 +42,8 @@ def targets_from(match: Match, instances: list[Instances], valid: Tensor, backgr
     positive = (labels >= 0) & (labels < background)
     num_pos = mean_over_ranks(positive.sum(dim=1).clamp(min=1).sum().float())
     return DenseTargets(labels, boxes, positive.float(), num_pos, matched)
+
+
+def box_dtype(instances: list[Instances]) -> torch.dtype:
+    """In which type boxes of targets are stored: float64 for objects whose boxes are float64, otherwise float32."""
+    return float32_or_wider(instances[0].boxes).dtype if instances else torch.float32

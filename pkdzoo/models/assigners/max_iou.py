@@ -75,9 +75,9 @@ def _best_overlaps(priors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tenso
     if boxes.device.type == "cpu":
         first, last = priors[:, :2].amin(dim=0), priors[:, 2:].amax(dim=0)
         near = ((boxes[:, :2] < last) & (boxes[:, 2:] > first)).all(dim=1).nonzero()[:, 0]
-    of_object = priors.new_zeros(len(boxes))
+    of_object = (priors[:0, 0] + boxes[:0, 0]).new_zeros(len(boxes))  # the wider type of both
     if not len(near):
-        return priors.new_zeros(len(priors)), near.new_zeros(len(priors)), of_object
+        return of_object.new_zeros(len(priors)), near.new_zeros(len(priors)), of_object
     overlaps = box_iou(boxes[near], priors)
     best, index = overlaps.max(dim=0)
     of_object[near] = overlaps.amax(dim=1)
