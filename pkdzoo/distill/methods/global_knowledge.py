@@ -39,6 +39,7 @@ from pkdzoo.models.dense import DenseDetector
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import HeadTrace, LossTrace, Trace
 from pkdzoo.models.two_stage import TwoStageDetector
+from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.reduce import world_size
 from pkdzoo.ops.rois import roi_levels
 from pkdzoo.structures import Batch, FeaturePyramid, Instances
@@ -195,7 +196,7 @@ class GlobalKnowledge(DistillMethod):
             rows = []
             for image, r in enumerate(regions):
                 chosen = assign_size_levels(r.boxes, len(self.pairs))
-                pooled = features.levels[0].new_zeros((len(r), features.levels[0].shape[1]), dtype=torch.float32)
+                pooled = float32_or_wider(features.levels[0].new_zeros(len(r), features.levels[0].shape[1]))
                 for level, pair in enumerate(self.pairs.levels):
                     at = (chosen == level).nonzero().squeeze(1)
                     scale = 1.0 / features.strides[pair[side]]
