@@ -88,6 +88,7 @@ class Card:
         image: file in the repository that shows predictions.
         plots: files of plots in the repository, with their captions.
         note: a remark for readers.
+        curves: AP by epoch of some trainings, by their names; ``epoch`` holds the epochs.
         family: family of the architecture, e.g. ``retina``.
     """
 
@@ -117,6 +118,7 @@ class Card:
     image: str | None = None
     plots: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     family: str = ""
 
 

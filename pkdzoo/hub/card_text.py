@@ -53,6 +53,7 @@ def render(card: Card, publish: bool = True) -> str:
         "distillation": distillation(card),
         "numbers": numbers(card),
         "per_class": per_class(card.metrics.get("per_class")),
+        "curves": curves(card),
         "cost": cost(card),
         "training": training(card),
         "provenance": provenance(card),
@@ -273,6 +274,17 @@ def per_class(values: Mapping[str, float | None] | None) -> str:
         for name, value in values.items()
     ]
     return "\n".join(["| class | AP |", "| --- | ---: |", *lines])
+
+
+def curves(card: Card) -> str:
+    """AP by epoch of the trainings, as a table; empty without numbers."""
+    if not card.curves:
+        return ""
+    epochs = card.curves["epoch"]
+    lines = [["epoch", *(f"{epoch:g}" for epoch in epochs)], ["---", *["---:"] * len(epochs)]]
+    for name in (name for name in card.curves if name != "epoch"):
+        lines.append([table_cell(escape_markdown(name)), *(f"{ap:.1f}" for ap in card.curves[name])])
+    return "\n".join(["AP by epoch:\n", *(f"| {' | '.join(line)} |" for line in lines)])
 
 
 def table_cell(markdown: str) -> str:

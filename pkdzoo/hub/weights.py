@@ -27,6 +27,8 @@ class Weights:
         launch: the training command, if the recipe alone does not determine it.
         direct: False if the link can only be opened in a browser.
         note: a remark, e.g. where sources disagree.
+        curves: AP by epoch of some trainings, by their names; ``epoch`` holds the epochs.
+        speed: time per image and the hardware, as text.
 
     Example:
         >>> import pkdzoo
@@ -48,6 +50,8 @@ class Weights:
     launch: str = ""
     direct: bool = True
     note: str = ""
+    curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    speed: str = ""
 
     @property
     def has_source(self) -> bool:

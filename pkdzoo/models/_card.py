@@ -6,6 +6,7 @@ from typing import Any
 
 from pkdzoo.data.labels import label_names
 from pkdzoo.hub.card import UNKNOWN, Card, DataSet, known_data
+from pkdzoo.hub.fetch import PACKAGED
 from pkdzoo.models._counting import count_costs
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.models._registry import Entry, find, is_detector, known_costs
@@ -38,6 +39,8 @@ def card_of(name: str, recipe: str | None = None) -> Card:
     params, gflops = known_costs(entry) or (None, None)
     labels = label_names(row.labels)
     pair = entry.distilled
+    file = PACKAGED / row.file if row.file else None
+    megabytes = file.stat().st_size / 1e6 if file is not None and file.is_file() else None
     digits = " (first digits)" if len(row.sha256) < 64 else ""
     return Card(
         f"{entry.name}.{row.tag}",
@@ -58,6 +61,9 @@ def card_of(name: str, recipe: str | None = None) -> Card:
         recipe=recipe or (f"recipes/{row.recipe}" if row.recipe else None),
         launch=row.launch,
         family=entry.family,
+        curves=row.curves,
+        speed=row.speed,
+        megabytes=megabytes,
         provenance={f"sha256 of the published file{digits}": row.sha256} if row.sha256 else {},
         note="; ".join(text for text in dict.fromkeys([row.note, pair.note if pair else ""]) if text),
     )

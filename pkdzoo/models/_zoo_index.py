@@ -68,7 +68,10 @@ def _row(content: Mapping[str, Any]) -> IndexRow:
 
 def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
     """JSON has lists where the rows of weights and pairs have tuples."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    return {
+        key: tuple(value) if isinstance(value, list) else _with_tuples(value) if isinstance(value, dict) else value
+        for key, value in fields.items()
+    }
 
 
 INDEX = read_index()

@@ -139,6 +139,12 @@ def test_classes_and_places() -> None:
     assert "\n\n\n" not in text
 
 
+def test_learning_curves_are_a_table() -> None:
+    curves = {"epoch": (6, 12), "this | student": (20.04, 30.0)}
+    text = render(replace(TINY, metrics={"AP": 1.0}, curves=curves))
+    assert "AP by epoch:\n\n| epoch | 6 | 12 |\n| --- | ---: | ---: |\n| this \\| student | 20.0 | 30.0 |\n" in text
+
+
 HOSTILE = (
     "<img src=x onerror=alert(1)> [a](http://evil.example) ![b](//c) | `d`\n\n# e\n```\n\x1b[31m\u202ef &lt; "
     "www.evil.example *g* _h_ ~~i~~"

@@ -45,6 +45,12 @@ def test_rows_say_what_their_runs_measured() -> None:
     assert set(row.metrics) == {*METRICS, "per_class"} and f"evaluate.py {NAME}.bccd" in row.source
     assert row.metrics["AP"] == pytest.approx(result("pkd-0")["metrics"]["AP"], abs=0.2)
     assert " --runs plain-0 pkd-0 " in row.launch
+    keys = {"this student": "pkd-0", "plain student": "plain-0", "teacher": "w24-0"}
+    assert list(row.curves) == ["epoch", *keys]
+    for name, key in keys.items():
+        curve = result(key)["curve"]
+        assert row.curves["epoch"] == tuple(point["epoch"] for point in curve)
+        assert row.curves[name] == tuple(round(point["AP"], 1) for point in curve), name
 
 
 def test_the_architectures_are_those_of_the_cells() -> None:
