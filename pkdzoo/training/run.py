@@ -201,6 +201,8 @@ def preflight(
     report.lines += [f"threads   {chosen}"] if chosen else []
     compilation = compute.describe_compilation(device) if args.compile else None
     report.lines += [f"compile   {compilation}"] if compilation else []
+    faster = compute.suggest_bf16(device, precision)
+    report.lines += [f"precision {faster}"] if faster else []
     accelerator.print(printable(f"== {recipe.name} -> {output}\n{report}", keep="\n"))
     if args.check_teacher and distill and parts.teacher:
         workers = recipe.data.workers

@@ -1,4 +1,4 @@
-"""A compiled student: torch compiles for the first size, once more for all sizes, and then for no other batch."""
+"""A compiled student does not compile again for every batch, and the summary knows what bf16 brings on a CPU."""
 
 from __future__ import annotations
 
@@ -47,3 +47,14 @@ def test_other_sizes_and_numbers_of_boxes_do_not_compile_again(name: str, monkey
     assert compiled((2, 320, 448, 0), (2, 448, 448, 90), (2, 512, 320, 1)) == 0
     assert compiled((3, 320, 448, 2)) == parts  # the number of images may vary from here on, too
     assert compiled((5, 384, 320, 2), (2, 448, 384, 7), (4, 320, 320, 30)) == 0
+
+
+def test_bf16_is_suggested_where_a_cpu_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, capable = torch.device("cpu"), {"avx2": True, "avx512_bf16": True, "amx_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capable, raising=False)
+    assert "--mixed-precision bf16" in str(compute.suggest_bf16(cpu, "no"))
+    assert compute.suggest_bf16(cpu, "bf16") is None and compute.suggest_bf16(torch.device("cuda"), "no") is None
+    capable["avx512_bf16"] = False
+    assert compute.suggest_bf16(cpu, "no") is None
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert compute.suggest_bf16(cpu, "no") is None
