@@ -43,7 +43,8 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 def describe(about: Mapping[str, Any]) -> str:
     """Hardware and versions in one sentence."""
-    where = about.get("gpu") or f"{about['threads']} threads of {about['machine']} ({about['vectors']})"
+    threads = about.get("threads")
+    where = about.get("gpu") or f"{threads} thread{'s' * (threads != 1)} of {about['machine']} ({about['vectors']})"
     versions = ", ".join(f"{name} {about[name]}" for name in ("torch", "torchvision") if about.get(name))
     return f"{where}, {versions}, Python {about['python']}."
 
