@@ -101,7 +101,7 @@ def pool_boxes(maps: Tensor, boxes: Tensor, scale: tuple[float, float]) -> Tenso
         scale: size of the map over size of the image, in x and y.
 
     Returns:
-        (G, C) in float32; the mean of at least one location per box.
+        (G, C) in float32, in float64 for a float64 map; the mean of at least one location per box.
     """
     _, h, w = maps.shape
     x, y = scale
@@ -112,7 +112,7 @@ def pool_boxes(maps: Tensor, boxes: Tensor, scale: tuple[float, float]) -> Tenso
     wide = torch.float32 if maps.device.type == "mps" else torch.float64
     table = F.pad(maps.to(wide).cumsum(dim=1).cumsum(dim=2), (1, 0, 1, 0))  # (C, h+1, w+1)
     total = table[:, bottom, right] - table[:, top, right] - table[:, bottom, left] + table[:, top, left]
-    return float32_or_wider((total / ((right - left) * (bottom - top))).T)
+    return (total / ((right - left) * (bottom - top))).T.to(float32_or_wider(maps).dtype)
 
 
 @dataclass

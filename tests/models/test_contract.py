@@ -203,9 +203,9 @@ def test_a_float64_detector_computes_its_losses_in_float64(name: str) -> None:
     model, small = fresh(name).double().train(), fresh(name).train()
     for epoch in phases(model):
         model.set_epoch(epoch), small.set_epoch(epoch)
-        torch.manual_seed(0)  # anchors are sampled
+        torch.manual_seed(1)  # anchors are sampled
         losses = model(wide)
-        torch.manual_seed(0)
+        torch.manual_seed(1)
         rounded = small(batch)
         for key, value in losses.items():
             assert value.dtype == torch.float64, key

@@ -89,11 +89,12 @@ def test_published_settings(name: str, settings: tuple[float, ...]) -> None:
 def test_attention_golden_values() -> None:
     teacher = (0.7 * torch.arange(24, dtype=torch.float64)).cos().view(2, 2, 2, 3)
     where = spatial_attention(teacher, 0.5)
-    expected = torch.tensor([1.181905, 0.689507, 0.685504, 1.199100, 1.452071, 0.791914])
+    expected = torch.tensor([1.181905, 0.689507, 0.685504, 1.199100, 1.452071, 0.791914], dtype=torch.float64)
     assert torch.allclose(where[0, 0].flatten(), expected, atol=2e-6)
     assert float(where[1].sum()) == pytest.approx(6, rel=1e-6)
     which = channel_attention(teacher, 0.5)[..., 0, 0]
-    assert torch.allclose(which, torch.tensor([[1.158463, 0.841537], [0.928863, 1.071137]]), atol=2e-6)
+    expected = torch.tensor([[1.158463, 0.841537], [0.928863, 1.071137]], dtype=torch.float64)
+    assert torch.allclose(which, expected, atol=2e-6)
 
 
 def test_weights_of_cells_drawn_by_hand() -> None:

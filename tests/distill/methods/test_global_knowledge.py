@@ -41,8 +41,8 @@ def test_each_pick_minimizes_the_objective(seed: int) -> None:
     alpha, count = 10.0, 4
     a, b = (torch.randn(9, d, generator=generator, dtype=torch.float64) for d in (5, 3))
     picks = match_prototypes(a, b, count, alpha).tolist()
-    a, b = (F.normalize(x.float(), dim=1).double() for x in (a, b))
-    allowed = (in_dense_part(a.float()) & in_dense_part(b.float())).nonzero().flatten().tolist() or list(range(9))
+    a, b = (F.normalize(x, dim=1) for x in (a, b))
+    allowed = (in_dense_part(a) & in_dense_part(b)).nonzero().flatten().tolist() or list(range(9))
     left_a, left_b = a.clone(), b.clone()
     for pick in picks:
         costs, kept = {}, {}
