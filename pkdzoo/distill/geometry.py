@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.structures import Batch
+from pkdzoo.utils.precision import float32_or_wider
 
 
 def squash_images(batch: Batch, size: tuple[int, int]) -> Tensor:
@@ -24,10 +24,12 @@ def squash_images(batch: Batch, size: tuple[int, int]) -> Tensor:
         size: (height, width) in pixels.
 
     Returns:
-        (B, channels, height, width) float32, raw pixels without padding.
+        (B, channels, height, width) float32 (float64 for float64 images), raw pixels without padding.
     """
     images = [
-        F.interpolate(image[None, :, :h, :w].float(), size, mode="bilinear", align_corners=False, antialias=True)
+        F.interpolate(
+            float32_or_wider(image[None, :, :h, :w]), size, mode="bilinear", align_corners=False, antialias=True
+        )
         for image, (h, w) in zip(batch.images, batch.sizes)
     ]
     return torch.cat(images)

@@ -8,8 +8,8 @@ from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.pairing import Adapter, PairBy, PyramidPairs, Resize, Where
 from pkdzoo.losses import normalize_channels
 from pkdzoo.models.detector import Detector
-from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.reduce import mean_over_ranks
+from pkdzoo.utils.precision import float32_or_wider
 
 PROJECTION_STD = 1e-4  # as FGFI and DeFeat were released: their projections start at nearly zero
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.structures import Batch, Instances
+from pkdzoo.utils.precision import float32_or_wider
 
 FINEST = 56.0  # boxes with a side below twice this belong to the finest level
 

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from pkdzoo.distill.masks import objects_of
 from pkdzoo.models.detector import Detector
-from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.reduce import world_size
 from pkdzoo.structures import Batch
+from pkdzoo.utils.precision import float32_or_wider
 
 WIDTH = 0.1  # of the density's kernel, in cosine distance
 QUANTILE = 0.4  # candidates up to this quantile of the density are left out

@@ -280,7 +280,13 @@ def curves(card: Card) -> str:
     """AP by epoch of the trainings, as a table; empty without numbers."""
     if not card.curves:
         return ""
-    epochs = card.curves["epoch"]
+    epochs = card.curves.get("epoch", ())
+    uneven = [name for name, values in card.curves.items() if len(values) != len(epochs)]
+    if not epochs or uneven:
+        raise ValueError(
+            f"{card.name}: curves needs 'epoch' and as many APs as epochs in each curve, got {len(epochs)} epochs and "
+            f"others in {', '.join(uneven) or 'none'}"
+        )
     lines = [["epoch", *(f"{epoch:g}" for epoch in epochs)], ["---", *["---:"] * len(epochs)]]
     for name in (name for name in card.curves if name != "epoch"):
         lines.append([table_cell(escape_markdown(name)), *(f"{ap:.1f}" for ap in card.curves[name])])

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pkdzoo.layers.norm import Norm, make_norm
+from pkdzoo.utils.precision import float32_or_wider
 
 
 class ConvNormSiLU(nn.Module):
@@ -81,7 +82,7 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # in float32 also under autocast: half precision sums of large maps lose digits
-        mean = x.float().mean((2, 3), keepdim=True).to(x.dtype)
+        mean = float32_or_wider(x).mean((2, 3), keepdim=True).to(x.dtype)
         return x * F.hardsigmoid(self.fc(mean))
 
 

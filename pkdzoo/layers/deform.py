@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
+from pkdzoo.utils.precision import float32_or_wider
+
 
 def sampled_conv(x: Tensor, offset: Tensor, weight: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
     """Convolve at sampling positions with offsets: bilinear between locations, zero outside the map.
@@ -29,8 +31,9 @@ def sampled_conv(x: Tensor, offset: Tensor, weight: Tensor, stride: int = 1, pad
         (B, outputs, h', w') in the dtype of ``x``.
     """
     invalid = offset.isnan()
-    offset = torch.where(invalid, 0.0, offset.float())
-    out: Tensor = deform_conv2d(x.float(), offset, weight.float(), stride=stride, padding=padding)
+    wide = float32_or_wider(x).dtype
+    offset = torch.where(invalid, 0.0, offset.to(wide))
+    out: Tensor = deform_conv2d(x.to(wide), offset, weight.to(wide), stride=stride, padding=padding)
     return (out + torch.where(invalid.any(), torch.nan, 0.0)).to(x.dtype)
 
 

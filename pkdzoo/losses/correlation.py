@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from pkdzoo.losses.analytic import is_traced, refuse_second_derivative
-from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.reduce import sum_over_ranks, world_size
+from pkdzoo.utils.precision import float32_or_wider
 
 EPS = 1e-6
 CLOSE = 0.05  # 1 - r below which the loss is not computed from moments, whose relative error is 1e-7 / CLOSE there

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pkdzoo.losses.correlation import check_maps, normalize_channels
-from pkdzoo.ops.precision import float32_or_wider
+from pkdzoo.utils.precision import float32_or_wider
 
 
 def cwd(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pkdzoo.losses.analytic import is_traced, refuse_second_derivative
 from pkdzoo.losses.correlation import BLOCK, check_maps
-from pkdzoo.ops.precision import float32_or_wider
+from pkdzoo.utils.precision import float32_or_wider
 
 EPS = 1e-5  # is added to the variance, as in batch norm
 

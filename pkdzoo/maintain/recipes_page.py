@@ -91,7 +91,7 @@ point accumulated passes differ from one large batch.
 ### On a CPU
 
 On a processor that multiplies bf16 (AVX512_BF16 or AMX), `--mixed-precision bf16` took half the time of float32 in a
-step of RetinaNet-R50, and the summary of a run says so; `--compile` gained 3 % in float32 and nothing in bf16
+step of RetinaNet-R50, and the summary of a run says so; `--compile` gained 1 % at most
 ([figures](benchmark_results/README.md#two-versions-in-one-run)).
 
 Without `--threads`, a run of 100 steps or more measures a step with all threads, with half of them and with one, and

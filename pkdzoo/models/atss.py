@@ -27,10 +27,10 @@ from pkdzoo.models.assigners.fcos import centerness
 from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.ops.boxes import decode_deltas, encode_distances
 from pkdzoo.ops.levels import flatten_levels
-from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.priors import base_anchors
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, PostProcess, Priors
+from pkdzoo.utils.precision import float32_or_wider
 
 KEY_RULES: list[Rule] = [
     *tower_rules("bbox_head.cls_convs", "head.cls_tower"),

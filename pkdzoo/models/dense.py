@@ -20,7 +20,6 @@ from pkdzoo.models.trace import NO_TAPS, HeadTrace, LossTrace, Taps, Trace
 from pkdzoo.ops.boxes import clip_boxes
 from pkdzoo.ops.levels import flatten_level, flatten_levels
 from pkdzoo.ops.nms import concatenate, select_candidates, suppress
-from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.priors import grid_priors, valid_prior_mask
 from pkdzoo.structures import (
     Batch,
@@ -32,6 +31,7 @@ from pkdzoo.structures import (
     PostProcess,
     Priors,
 )
+from pkdzoo.utils.precision import float32_or_wider
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
@@ -31,6 +32,7 @@ from pkdzoo.models._uncompiled import Uncompiled
 from pkdzoo.models.backbones.timm import TimmBackbone
 from pkdzoo.models.trace import DEPTHS, Depth, HeadTrace, LossTrace, Trace
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, Letterbox, PixelNorm, PostProcess
+from pkdzoo.utils.precision import float32_or_wider
 from pkdzoo.utils.text import counted
 
 if TYPE_CHECKING:
@@ -166,7 +168,10 @@ class Detector(TrainingMethods, ZooModel):
         if upto == "head" or batch.instances is None:
             return self.run_head(features, batch, tap)
         check_instances(batch.instances, batch.meta, self.num_classes)
-        return self.run_losses(features, batch, [instances.without_crowd() for instances in batch.instances], tap)
+        wide = float32_or_wider(features.levels[0]).dtype  # targets have the type in which losses are computed
+        objects = [each.without_crowd() for each in batch.instances]
+        objects = [each if each.boxes.dtype == wide else replace(each, boxes=each.boxes.to(wide)) for each in objects]
+        return self.run_losses(features, batch, objects, tap)
 
     def run_head(self, features: FeaturePyramid, batch: Batch, tap: int | None = None) -> HeadTrace[Self]:
         """The rest of a pass up to the head."""

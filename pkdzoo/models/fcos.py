@@ -41,10 +41,10 @@ from pkdzoo.models.assigners.max_iou import labels_of
 from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.ops.boxes import decode_distances, encode_distances
 from pkdzoo.ops.levels import flatten_levels
-from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.priors import point_base_anchors
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, PostProcess, Priors
+from pkdzoo.utils.precision import float32_or_wider
 
 # Both spellings of the predictors exist in files: mmdetection renamed them after the first releases of FCOS.
 KEY_RULES: list[Rule] = [
@@ -106,7 +106,7 @@ class FCOSHead(TowerHead):
 
     def distances(self, x: Tensor, level: int) -> Tensor:
         """Map (B, width, h, w) of the box tower -> distances (B, 4, h, w) in pixels, not negative."""
-        raw: Tensor = self.scales[level](self.box(x)).float()  # half precision would overflow in the exponential
+        raw = float32_or_wider(self.scales[level](self.box(x)))  # half precision would overflow in the exponential
         return raw.clamp(min=0) * self.strides[level] if self.in_strides else raw.exp()
 
 

@@ -26,10 +26,10 @@ from pkdzoo.models.assigners.atss import atss_targets
 from pkdzoo.models.backbones.cspnext import BGR
 from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.ops.boxes import decode_distances, encode_distances, paired_iou
-from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.priors import base_anchors
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, PostProcess, Priors
+from pkdzoo.utils.precision import float32_or_wider
 
 KEY_RULES: list[Rule] = [
     *tower_rules("bbox_head.cls_convs", "head.cls_tower"),

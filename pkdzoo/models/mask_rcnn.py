@@ -27,9 +27,9 @@ from pkdzoo.models.rpn import RPN
 from pkdzoo.models.trace import LossTrace, Trace
 from pkdzoo.models.two_stage import BoxHead, RegionDetector, RoITargets, TwoStageDetector
 from pkdzoo.ops.masks import crop_masks
-from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, PixelNorm, PostProcess
+from pkdzoo.utils.precision import float32_or_wider
 from pkdzoo.utils.text import counted
 
 if TYPE_CHECKING:

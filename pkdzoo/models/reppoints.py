@@ -33,9 +33,9 @@ from pkdzoo.models.assigners.max_iou import match_by_iou
 from pkdzoo.models.assigners.points import match_nearest
 from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.ops.levels import flatten_levels
-from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.priors import point_base_anchors
 from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, Priors
+from pkdzoo.utils.precision import float32_or_wider
 
 KEY_RULES: list[Rule] = [
     *tower_rules("bbox_head.cls_convs", "head.cls_tower"),
@@ -98,7 +98,8 @@ class RepPointsHead(TowerHead):
 
     def level(self, cls: Tensor, reg: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Tower maps (B, width, h, w) -> class logits (B, C, h, w), first and refined boxes (B, 4, h, w)."""
-        first = self.first(F.relu(self.first_conv(reg))).float()  # (B, 18, h, w): y, x of each point, in strides
+        # (B, 18, h, w): y, x of each point, in strides
+        first = float32_or_wider(self.first(F.relu(self.first_conv(reg))))
         shift = scale_gradient(first, POINTS_GRADIENT) - self.kernel  # offsets from the positions of a regular kernel
         logits: Tensor = self.cls(F.relu(self.cls_conv(cls, shift)))
         refined = float32_or_wider(self.refined(F.relu(self.refined_conv(reg, shift)))) + first.detach()

@@ -34,10 +34,10 @@ from pkdzoo.models.dense import DenseDetector
 from pkdzoo.models.necks.pafpn import CSPNeXtPAFPN
 from pkdzoo.models.trace import Taps
 from pkdzoo.ops.boxes import decode_distances
-from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.priors import point_base_anchors
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import IGNORE, DenseTargets, HeadOutputs, Instances, Letterbox, PixelNorm, PostProcess, Priors
+from pkdzoo.utils.precision import float32_or_wider
 
 LETTERBOXES: dict[Dialect, Letterbox] = {
     "mmdetection": Letterbox(),

@@ -37,10 +37,10 @@ from pkdzoo.models.assigners.task_aligned import match_task_aligned
 from pkdzoo.models.dense import DenseDetector
 from pkdzoo.models.trace import Taps
 from pkdzoo.ops.boxes import encode_distances
-from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.priors import base_anchors
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import DenseTargets, HeadOutputs, Instances, PixelNorm, PostProcess, Priors
+from pkdzoo.utils.precision import float32_or_wider
 
 KEY_RULES: list[Rule] = [
     *tower_rules("bbox_head.inter_convs", "head.shared"),

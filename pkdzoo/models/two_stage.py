@@ -26,7 +26,6 @@ from pkdzoo.models.trace import HeadTrace, LossTrace, Trace
 from pkdzoo.ops.boxes import clip_boxes, decode_deltas, encode_deltas
 from pkdzoo.ops.levels import flatten_level, flatten_levels
 from pkdzoo.ops.nms import select_candidates, suppress
-from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.priors import base_anchors, grid_priors, valid_prior_mask
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.ops.rois import pool_rois, to_rois
@@ -41,6 +40,7 @@ from pkdzoo.structures import (
     PostProcess,
     Priors,
 )
+from pkdzoo.utils.precision import float32_or_wider
 
 if TYPE_CHECKING:
     from typing_extensions import Self

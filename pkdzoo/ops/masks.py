@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from pkdzoo.utils.precision import float32_or_wider
+
 MAX_PIXELS = 2**24  # masks that are cropped at once, 64 MB as float32; all masks of a crowded image would take 1 GB
 
 
@@ -28,10 +30,11 @@ def crop_masks(masks: Tensor, boxes: Tensor, matched: Tensor, size: int) -> Tens
     """
     cropped = torch.zeros(len(boxes), size, size, dtype=torch.bool, device=boxes.device)
     chunk = max(1, MAX_PIXELS // max(1, masks.shape[-2] * masks.shape[-1]))
+    wide = float32_or_wider(boxes)
     for start in range(0, len(masks), chunk):
         index = ((matched >= start) & (matched < start + chunk)).nonzero().squeeze(1)
-        rois = torch.cat([(matched[index, None] - start).float(), boxes[index].float()], dim=1)
-        part = masks[start : start + chunk, None].float()
+        rois = torch.cat([(matched[index, None] - start).to(wide.dtype), wide[index]], dim=1)
+        part = masks[start : start + chunk, None].to(wide.dtype)
         cropped[index] = roi_align(part, rois, size, 1.0, sampling_ratio=0, aligned=True)[:, 0] >= 0.5
     return cropped
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from pkdzoo.ops.precision import float32_or_wider
+from pkdzoo.utils.precision import float32_or_wider
 
 FINEST = 56.0  # boxes from twice this side on are pooled from the second-finest level
 

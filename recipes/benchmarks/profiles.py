@@ -75,7 +75,7 @@ def profile(model: DenseDetector, name: str, side: int, settings: Settings) -> P
     times = in_turns({**runs, "update": optimizer.step}, settings)
     seconds = {key: statistics.median(value.wall) for key, value in times.items()}
     whole = seconds["network"] + seconds["losses"] + seconds["update"]
-    kinds = kinds_of(network)
+    kinds = kinds_of(network, on_gpu=settings.device.type == "cuda")
     shares = {kind: seconds["network"] / whole * part / sum(kinds.values()) for kind, part in kinds.items()}
     apart = {key: seconds[key] / whole for key in ("losses", "many", "update")}
     return Profile(name, whole, **shares, **apart)
@@ -95,10 +95,9 @@ def network_of(model: DenseDetector, batch: Batch) -> Callable[[], None]:
     return run
 
 
-def kinds_of(run: Callable[[], None]) -> dict[str, float]:
+def kinds_of(run: Callable[[], None], on_gpu: bool) -> dict[str, float]:
     """Microseconds of each kind of operator in a call, without the operators that it calls in turn."""
     kinds = {"convolutions": 0.0, "norms": 0.0, "network": 0.0}
-    on_gpu = torch.cuda.is_available()
     activities = [torch.profiler.ProfilerActivity.CPU, *([torch.profiler.ProfilerActivity.CUDA] if on_gpu else [])]
     with torch.profiler.profile(activities=activities) as profiler:
         run()

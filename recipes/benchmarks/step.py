@@ -128,9 +128,7 @@ class Sides:
         for model in (student.double(), teacher.double()):
             model.pixel_mean = 255 * model.pixel_mean.new_tensor(transform.image_mean)
             model.pixel_std = 255 * model.pixel_std.new_tensor(transform.image_std)
-        assert self.batch.instances is not None
-        objects = [Instances(each.boxes.double(), each.labels) for each in self.batch.instances]
-        batch = replace(self.batch, images=self.batch.images.double(), instances=objects)
+        batch = replace(self.batch, images=self.batch.images.double())
         return Sides(distiller_of(student, teacher), theirs, batch, *theirs_of(batch), teacher)
 
 

@@ -109,19 +109,26 @@ def tree_of(earlier: Path, folder: Path) -> Path:
 
 
 def measure(part: str, trees: Mapping[str, list[Path]], rounds: int, options: list[str]) -> dict[str, Any]:
-    """One part, both versions in turns; an earlier version without this part has an empty list."""
+    """One part, both versions in turns; for an earlier version that cannot run it an empty list and the error."""
     found: dict[str, Any] = {side: [] for side in SIDES}
     for number in range(rounds):
         for side in SIDES if number % 2 == 0 else SIDES[::-1]:
-            if (result := first_that_runs(part, trees[side], options)) is not None:
-                found[side].append(result)
-    if not found["now"]:
-        sys.exit(f"error: --rows {part} does not run with this version; see: python recipes/benchmark.py --rows {part}")
+            try:
+                found[side].append(first_that_runs(part, trees[side], options))
+            except RuntimeError as error:
+                if side == "now":
+                    sys.exit(f"error: --rows {part} does not run with this version: {error}")
+                found["error"] = str(error)
+                print(f"{part}: {error}", file=sys.stderr)
     return found
 
 
-def first_that_runs(part: str, trees: list[Path], options: list[str]) -> dict[str, Any] | None:
-    """The results of a part from the first tree whose benchmark can run it; None if there is none."""
+def first_that_runs(part: str, trees: list[Path], options: list[str]) -> dict[str, Any]:
+    """The results of a part from the first tree whose benchmark can run it, and whether that is the version's own.
+
+    Raises:
+        RuntimeError: if there is none, with the last line that each printed.
+    """
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     errors = []
     for tree in trees:
@@ -131,10 +138,9 @@ def first_that_runs(part: str, trees: list[Path], options: list[str]) -> dict[st
             done = subprocess.run([*script, *options], env=environment, capture_output=True, text=True)
             if done.returncode == 0:
                 result: dict[str, Any] = json.loads(output.read_text())["parts"][part]
-                return result
+                return {**result, "own benchmark": tree is not trees[0]}
             errors += done.stderr.strip().splitlines()[-1:]
-    print(f"{part}: {'; '.join(errors)}", file=sys.stderr)
-    return None
+    raise RuntimeError("; ".join(errors))
 
 
 def markdown(found: Mapping[str, Any]) -> str:
@@ -157,14 +163,16 @@ def row_lines(part: Mapping[str, Any]) -> list[str]:
         if now[0]["ours"] is None:
             continue
         earlier = sides["earlier"].get(name)
+        own = any(found.get("own benchmark") for found in part["earlier"])
         unit = now[0]["unit"]
         ours, ratio = median(now, "ours"), f"{median(now, 'ratio'):.2f}"
-        if earlier is None:
-            lines.append(f"| {name} | not there | {amount(ours, unit)} | | | {ratio} |")
+        if earlier is None or earlier[0]["ours"] is None:
+            why = "not there" if part["earlier"] else "does not run"
+            lines.append(f"| {name} | {why} | {amount(ours, unit)} | | | {ratio} |")
             continue
         before = median(earlier, "ours")
         cells = [amount(before, unit), amount(ours, unit), f"{before / ours:.2f}", f"{median(earlier, 'ratio'):.2f}"]
-        lines.append(f"| {' | '.join([name, *cells, ratio])} |")
+        lines.append(f"| {' | '.join([name + ' (by its own benchmark)' * own, *cells, ratio])} |")
     return lines
 
 

@@ -6,7 +6,7 @@ accelerate launch recipes/train.py recipes/experiments/rtmdet_deeppcb.py --data 
 The detectors, methods and seeds of rtmdet_bccd.py on other data: everything is trained from scratch on crops of
 320 x 320 pixels of the images of 640 x 640, at scales of 0.75 to 1.25, and judged on whole images. There is no mosaic:
 a crop holds several objects already. ``plain_twice`` has twice the epochs and shows whether they are needed. The
-teacher has half of the students' epochs, after which it is above them.
+teacher has half of the students' epochs.
 """
 
 import runpy

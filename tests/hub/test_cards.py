@@ -143,6 +143,9 @@ def test_learning_curves_are_a_table() -> None:
     curves = {"epoch": (6, 12), "this | student": (20.04, 30.0)}
     text = render(replace(TINY, metrics={"AP": 1.0}, curves=curves))
     assert "AP by epoch:\n\n| epoch | 6 | 12 |\n| --- | ---: | ---: |\n| this \\| student | 20.0 | 30.0 |\n" in text
+    for broken in ({"a": (1.0,)}, {"epoch": (1, 2), "a": (1.0,)}):
+        with pytest.raises(ValueError, match="curves needs 'epoch' and as many APs as epochs"):
+            render(replace(TINY, metrics={"AP": 1.0}, curves=broken))
 
 
 HOSTILE = (

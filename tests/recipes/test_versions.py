@@ -38,6 +38,8 @@ def test_rows_have_the_medians_of_both_versions_and_profiles_stand_in_pairs() ->
     assert lines[1] == "Earlier is aaaaaaaaa, now is bbbbbbbbb."
     assert "| a | 500 ms | 100 ms | 5.00 | 1.25 | 6.00 |" in lines
     assert "| new | not there | 100 ms | | | 6.00 |" in lines
+    found["parts"]["p"]["earlier"][0]["own benchmark"] = True
+    assert "| a (by its own benchmark) | 500 ms |" in versions.markdown(found)
     shares = "200 ms | 50.0 % | 10.0 % | 20.0 % | 10.0 % | 30.0 % | 10.0 % |"
     assert lines[-2:] == [f"| RetinaNet, {side} | {shares}" for side in ("earlier", "now")]
     assert profile_line(part(1, 1)["profiles"][0]) == f"| RetinaNet | {shares}"
@@ -73,7 +75,8 @@ def test_a_part_that_the_earlier_version_lacks_is_said(tmp_path: Path, capsys: p
     (tmp_path / "pkdzoo").mkdir()
     (tmp_path / "pkdzoo" / "__init__.py").touch()
     assert versions.main([str(tmp_path), "--rows", "create", "--quick", "--rounds", "1", "--threads", "1"]) == 0
-    assert "| not there |" in capsys.readouterr().out
+    out, error = capsys.readouterr()
+    assert "| does not run |" in out and "create: ModuleNotFoundError" in error
 
 
 @pytest.mark.parametrize(

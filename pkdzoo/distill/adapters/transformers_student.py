@@ -22,6 +22,7 @@ from pkdzoo.hub.files import PREPROCESSOR
 from pkdzoo.models._eval_mode import eval_mode
 from pkdzoo.structures import Batch, Detections, Instances, PostProcess
 from pkdzoo.utils.files import write_json
+from pkdzoo.utils.precision import float32_or_wider
 
 STRIDES = (8, 16, 32)
 
@@ -107,7 +108,8 @@ class TransformersStudent(ModuleStudent):
         with eval_mode(self):
             outputs = net(self.standardize(squash_images(batch, self.input_size)))
         found = []
-        for logits, boxes, (height, width) in zip(outputs.logits.float(), outputs.pred_boxes.float(), batch.sizes):
+        rows = float32_or_wider(outputs.logits), float32_or_wider(outputs.pred_boxes)
+        for logits, boxes, (height, width) in zip(*rows, batch.sizes):
             count = min(config.max_detections, len(logits))  # as many as queries, over all classes
             scores, index = logits.sigmoid().flatten().topk(count)
             center, half = boxes[index // logits.shape[1], :2], boxes[index // logits.shape[1], 2:] / 2

@@ -35,9 +35,9 @@ from pkdzoo.models.dense import DenseDetector, TowerHead
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Depth, HeadTrace, LossTrace, Taps
 from pkdzoo.ops.levels import flatten_levels
-from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import IGNORE, Batch, HeadOutputs
+from pkdzoo.utils.precision import float32_or_wider
 
 BoxLoss = Literal["giou", "iou_log", "distribution"]
 Hold = Literal["post", "pre"]

@@ -38,8 +38,8 @@ from pkdzoo.distill.pairing import PairBy, PyramidPairs, Resize, check_choice
 from pkdzoo.layers.non_local import NonLocal
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
-from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.structures import Batch
+from pkdzoo.utils.precision import float32_or_wider
 
 TERMS = ("feat", "channel", "spatial", "non_local")
 Version = Literal["two_stage", "one_stage"]

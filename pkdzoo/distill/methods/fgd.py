@@ -29,8 +29,8 @@ from pkdzoo.layers.non_local import GlobalContext
 from pkdzoo.losses import normalize_channels
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
-from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.structures import Batch, Instances
+from pkdzoo.utils.precision import float32_or_wider
 
 BoxesOn = Literal["padded", "image"]
 Parts = Literal["all", "focal", "global"]

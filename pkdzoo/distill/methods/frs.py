@@ -22,9 +22,9 @@ from pkdzoo.distill.imitation import published_pkd_weight, squared_difference
 from pkdzoo.distill.pairing import Adapter, PyramidPairs
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Depth, HeadTrace
-from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import Batch
+from pkdzoo.utils.precision import float32_or_wider
 
 # weights of features and class scores; families that were not published get GFL's
 PUBLISHED = {"RetinaNet": (0.005, 0.02), "GFL": (0.1, 0.05), "FCOS": (0.01, 0.05), "two_stage": (0.002, 0.1)}

@@ -39,10 +39,10 @@ from pkdzoo.models.dense import DenseDetector
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import HeadTrace, LossTrace, Trace
 from pkdzoo.models.two_stage import TwoStageDetector
-from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.reduce import world_size
 from pkdzoo.ops.rois import roi_levels
 from pkdzoo.structures import Batch, FeaturePyramid, Instances
+from pkdzoo.utils.precision import float32_or_wider
 
 
 class GlobalKnowledge(DistillMethod):

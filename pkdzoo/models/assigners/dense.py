@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from pkdzoo.models.assigners.max_iou import NEGATIVE, labels_of
-from pkdzoo.ops.precision import float32_or_wider
 from pkdzoo.ops.reduce import mean_over_ranks
 from pkdzoo.structures import IGNORE, DenseTargets, Instances
+from pkdzoo.utils.precision import float32_or_wider
 
 Match = Callable[[int, Tensor, Instances], Tensor]
 

@@ -17,7 +17,7 @@ def float32_or_wider(x: Tensor) -> Tensor:
 
     Example:
         >>> import torch
-        >>> from pkdzoo.ops.precision import float32_or_wider
+        >>> from pkdzoo.utils.precision import float32_or_wider
         >>> [float32_or_wider(torch.zeros(1, dtype=t)).dtype for t in (torch.bfloat16, torch.float64)]
         [torch.float32, torch.float64]
     """
