@@ -129,7 +129,10 @@ class Sides:
             model.pixel_mean = 255 * model.pixel_mean.new_tensor(transform.image_mean)
             model.pixel_std = 255 * model.pixel_std.new_tensor(transform.image_std)
         batch = replace(self.batch, images=self.batch.images.double())
-        return Sides(distiller_of(student, teacher), theirs, batch, *theirs_of(batch), teacher)
+        images, targets = theirs_of(batch)
+        for target in targets:  # ours have the detector's type, float64
+            target["boxes"] = target["boxes"].double()
+        return Sides(distiller_of(student, teacher), theirs, batch, images, targets, teacher)
 
 
 def sides_of(family: str, settings: Settings, size: tuple[int, int]) -> Sides:
