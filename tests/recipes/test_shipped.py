@@ -39,13 +39,17 @@ def test_rows_say_what_their_runs_measured() -> None:
     numbers = result("w24-0")["metrics"]
     assert teacher.source.endswith("rtmdet_bccd/w24-0.json") and " --runs w24-0 " in teacher.launch
     assert teacher.metrics == {name: round(numbers[name], 1) for name in ("AP", "AP50", "AP75")}
-    aps = tuple(round(result(key)["metrics"]["AP"], 1) for key in ("w24-0", "plain-0", "pkd-0"))
-    assert pair.triple == aps and (pair.student, pair.teacher, pair.methods) == ("rtmdet_w12", TEACHER, ("pkd",))
+    seeds = {name: [result(f"{name}-{seed}")["metrics"]["AP"] for seed in (0, 1)] for name in ("plain", "pkd")}
+    aps = numbers["AP"], *(sum(found) / 2 for found in seeds.values())
+    assert pair.triple == tuple(round(ap, 1) for ap in aps) and "seeds 0 and 1" in pair.source
+    assert all(f"{ap:.1f}" in pair.note for ap in seeds["plain"])
+    assert (pair.student, pair.teacher, pair.methods) == ("rtmdet_w12", TEACHER, ("pkd",))
     # The run measured in bf16; the row, in float32, what a user loads. The slow test below measures it again.
     assert set(row.metrics) == {*METRICS, "per_class"} and f"evaluate.py {NAME}.bccd" in row.source
     assert row.metrics["AP"] == pytest.approx(result("pkd-0")["metrics"]["AP"], abs=0.2)
     assert " --runs plain-0 pkd-0 " in row.launch
-    keys = {"this student": "pkd-0", "plain student": "plain-0", "teacher": "w24-0"}
+    keys = {"this student, seed 0": "pkd-0", "the same with seed 1": "pkd-1", "plain student, seed 0": "plain-0"}
+    keys |= {"plain student, seed 1": "plain-1", "teacher": "w24-0"}
     assert list(row.curves) == ["epoch", *keys]
     for name, key in keys.items():
         curve = result(key)["curve"]
