@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -47,3 +48,14 @@ def first_of(flags: torch.Tensor, instances: Sequence[Instances]) -> tuple[int, 
             return image, row
         row -= len(objects)
     raise AssertionError("more flags than objects")
+
+
+def with_one_type(instances: Sequence[Instances], widest: torch.dtype) -> list[Instances]:
+    """The objects with boxes of one type: float64 if some are float64 and ``widest`` allows it, otherwise float32.
+
+    Float32 boxes are not widened: IoU that are equal in float32 decide which anchors an object takes, as in the
+    original programs.
+    """
+    wide = any(each.boxes.dtype == torch.float64 for each in instances) and widest == torch.float64
+    kind = torch.float64 if wide else torch.float32
+    return [each if each.boxes.dtype == kind else replace(each, boxes=each.boxes.to(kind)) for each in instances]

@@ -148,6 +148,8 @@ class DenseDetector(Detector):
         """Outputs, priors, targets and losses."""
         head = self.run_head(features, batch, tap)
         targets = self.assign(head.outputs, head.priors, instances, self.valid_priors(features, batch))
+        wide = float32_or_wider(features.levels[0]).dtype
+        targets = replace(targets, boxes=targets.boxes.to(wide), quality=targets.quality.to(wide))
         losses = self.loss(head.outputs, head.priors, targets)
         return LossTrace(self, features, head.outputs, head.priors, targets, losses, taps=head.taps)
 

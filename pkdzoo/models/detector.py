@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
@@ -23,7 +22,7 @@ from pkdzoo.inference.result import Result
 from pkdzoo.layers.folding import fold_norms
 from pkdzoo.models._builder import open_saved
 from pkdzoo.models._card import describe_card
-from pkdzoo.models._checks import check_instances
+from pkdzoo.models._checks import check_instances, with_one_type
 from pkdzoo.models._config import describe
 from pkdzoo.models._eval_mode import eval_mode
 from pkdzoo.models._interface import ZooModel
@@ -168,10 +167,8 @@ class Detector(TrainingMethods, ZooModel):
         if upto == "head" or batch.instances is None:
             return self.run_head(features, batch, tap)
         check_instances(batch.instances, batch.meta, self.num_classes)
-        wide = float32_or_wider(features.levels[0]).dtype  # targets have the type in which losses are computed
         objects = [each.without_crowd() for each in batch.instances]
-        objects = [each if each.boxes.dtype == wide else replace(each, boxes=each.boxes.to(wide)) for each in objects]
-        return self.run_losses(features, batch, objects, tap)
+        return self.run_losses(features, batch, with_one_type(objects, float32_or_wider(features.levels[0]).dtype), tap)
 
     def run_head(self, features: FeaturePyramid, batch: Batch, tap: int | None = None) -> HeadTrace[Self]:
         """The rest of a pass up to the head."""
