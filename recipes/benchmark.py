@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the folder th
 
 from pkdzoo.utils.files import write_json
 from recipes.benchmarks import PARTS, parts_of
-from recipes.benchmarks.measure import LOAD, Row, Settings, about, commit, load
+from recipes.benchmarks.measure import Row, Settings, about, commit, load, other_facts
 from recipes.benchmarks.profiles import Profile
 from recipes.benchmarks.scaling import Curve, plot
 from recipes.benchmarks.table import markdown
@@ -65,8 +65,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def read_earlier(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     """The content of --output, if it was measured on the same machine with the same packages."""
     results: dict[str, Any] = json.loads(args.output.read_text())
-    now = about(settings)
-    other = [key for key in now if key != LOAD and now[key] != results["about"].get(key)]
+    other = other_facts(about(settings), results["about"])
     if other or results["quick"] != args.quick:
         sys.exit(f"error: {args.output} was measured with another {', '.join(other) or '--quick'}: write a new file")
     return results

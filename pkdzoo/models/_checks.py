@@ -1,4 +1,4 @@
-"""Checks of a batch before its losses are computed."""
+"""Checks of a batch, and one type for its boxes, before its losses are computed."""
 
 from __future__ import annotations
 

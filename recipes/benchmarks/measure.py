@@ -251,9 +251,14 @@ def load() -> float | None:
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
-def commit() -> str:
-    """The commit of this code, with ``+`` if Python files have uncommitted changes."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+def other_facts(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
+    """Keys of :func:`about` in which an earlier run differs, without its load."""
+    return [key for key in now if key != LOAD and now[key] != before.get(key)]
+
+
+def commit(clone: Path = Path(__file__).parent) -> str:
+    """The commit of this code, or of another clone, with ``+`` if Python files have uncommitted changes."""
+    git = ["git", "-C", str(clone)]
     head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
     changes = [*git, "status", "--porcelain", "-uno", "--", ":(top)*.py"]  # not the result files, which this run writes
     changed = subprocess.run(changes, capture_output=True, text=True).stdout.strip()

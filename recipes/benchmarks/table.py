@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +109,14 @@ def amount(value: float | None, unit: str) -> str:
 
 def recorded() -> str:
     """Every run in ``recipes/benchmark_results``, for the page in that folder."""
+    return recorded_in(RESULTS, markdown)
+
+
+def recorded_in(folder: Path, render: Callable[[Mapping[str, Any]], str]) -> str:
+    """Every run in a folder, each with the text and the link to the figure that lie beside it."""
     parts = []
-    for path in sorted(RESULTS.glob("*.json")):
-        parts.append(markdown(json.loads(path.read_text())))
+    for path in sorted(folder.glob("*.json")):
+        parts.append(render(json.loads(path.read_text())))
         if path.with_suffix(".md").is_file():  # why a target was missed, and what was tried
             parts.append(path.with_suffix(".md").read_text())
         if path.with_suffix(".png").is_file():

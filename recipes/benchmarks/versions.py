@@ -26,8 +26,8 @@ import torch
 
 from pkdzoo.utils.files import write_json
 from recipes.benchmarks import PARTS, parts_of
-from recipes.benchmarks.measure import LOAD, Settings, about, commit
-from recipes.benchmarks.table import PROFILE_HEAD, RESULTS, amount, describe, profile_line
+from recipes.benchmarks.measure import Settings, about, commit, other_facts
+from recipes.benchmarks.table import PROFILE_HEAD, RESULTS, amount, describe, profile_line, recorded_in
 
 HERE = Path(__file__).resolve().parents[2]
 HEAD = (
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, write the file, print the table."""
     args = parse_arguments(argv)
     torch.set_num_threads(args.threads)
-    commits = {"earlier": commit_of(args.earlier), "now": commit()}
+    commits = {"earlier": commit(args.earlier), "now": commit()}
     found: dict[str, Any] = {"about": about(Settings()), "commits": commits, "quick": args.quick, "parts": {}}
     if args.update:
         found["parts"] = read_parts(args.output, found)
@@ -85,18 +85,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def read_parts(path: Path, now: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of an earlier run, if it compared the same versions on the same machine with the same packages."""
     before = json.loads(path.read_text())
-    other = [key for key in now["about"] if key != LOAD and now["about"][key] != before["about"].get(key)]
+    other = other_facts(now["about"], before["about"])
     other += [key for key in ("commits", "quick") if now[key] != before[key]]
     if other:
         sys.exit(f"error: {path} was measured with another {', '.join(other)}: write a new file")
     parts: dict[str, Any] = before["parts"]
     return parts
-
-
-def commit_of(clone: Path) -> str:
-    """The commit of a clone."""
-    done = subprocess.run(["git", "-C", str(clone), "rev-parse", "HEAD"], capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
 
 
 def tree_of(earlier: Path, folder: Path) -> Path:
@@ -195,12 +189,7 @@ def median(items: Sequence[Mapping[str, Any]], key: str) -> float:
 
 def recorded() -> str:
     """Every comparison in ``recipes/benchmark_results/versions``, for the page in its parent folder."""
-    parts = []
-    for path in sorted((RESULTS / "versions").glob("*.json")):
-        parts.append(markdown(json.loads(path.read_text())))
-        if path.with_suffix(".md").is_file():
-            parts.append(path.with_suffix(".md").read_text())
-    return "\n".join(parts) or "No comparison is recorded yet.\n"
+    return recorded_in(RESULTS / "versions", markdown)
 
 
 if __name__ == "__main__":
