@@ -15,7 +15,7 @@ PROJECTION_STD = 1e-4  # as FGFI and DeFeat were released: their projections sta
 
 
 def squared_difference(student: Tensor, teacher: Tensor, normalize: bool, sync: bool = False) -> Tensor:
-    """Squared difference of each element, in float32. The teacher gets no gradient.
+    """Squared difference of each element, in float32 or wider. The teacher gets no gradient.
 
     Args:
         student: (B, C, h, w).

@@ -204,7 +204,7 @@ class DenseDetector(Detector):
         return image, prior
 
     def flat(self, outputs: HeadOutputs) -> tuple[Tensor, Tensor]:
-        """Class outputs (B, P, C) and box outputs (B, P, D), in float32 also under autocast."""
+        """Class outputs (B, P, C) and box outputs (B, P, D), in float32 also under autocast, or wider."""
         cls = flatten_levels(outputs.cls, self.num_classes)
         box = flatten_levels(outputs.box, self.box_channels)
         return float32_or_wider(cls), float32_or_wider(box)

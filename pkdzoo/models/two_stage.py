@@ -105,7 +105,7 @@ class BoxHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, inputs, size, size) -> logits (N, C+1), background last, and deltas (N, C or 1, 4), both float32."""
+        """(N, inputs, size, size) -> logits (N, C+1), background last, and deltas (N, C or 1, 4), at least float32."""
         x = F.relu(self.fc1(x.flatten(1).to(self.fc1.weight.dtype)))  # pooled in float32 also by a half detector
         x = F.relu(self.fc2(x))
         logits, deltas = float32_or_wider(self.cls(x)), float32_or_wider(self.box(x))

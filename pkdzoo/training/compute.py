@@ -124,7 +124,7 @@ def suggest_bf16(device: torch.device, precision: str) -> str | None:
     """
     if device.type != "cpu" or precision != "no":
         return None
-    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.10
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch has none
     if not (capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")):
         return None
     return "float32; this processor multiplies bf16: --mixed-precision bf16 may take half the time"
