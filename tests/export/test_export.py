@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -231,12 +233,19 @@ def test_what_cannot_be_exported(capsys: pytest.CaptureFixture[str], monkeypatch
 # -- all families ------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The file of a family's tiny detector, written once: the exporter takes half a minute."""
+    folder = tmp_path_factory.mktemp("families")
+    return functools.cache(lambda family: export_onnx(tiny(family), folder / f"{family}.onnx"))
+
+
 @writes_onnx
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_detections_are_the_detectors(family: str, tmp_path: Path) -> None:
+def test_detections_are_the_detectors(family: str, exported: Callable[[str], Path]) -> None:
     model = tiny(family)
-    session = open_session(export_onnx(model, tmp_path / "model.onnx"))
+    session = open_session(exported(family))
     for sizes in BATCHES:
         images, tensor = make_images(sizes)
         got = run(session, images, tensor)
@@ -256,10 +265,10 @@ def test_detections_are_the_detectors(family: str, tmp_path: Path) -> None:
 @writes_onnx
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["retina", "faster_rcnn", "mask_rcnn"])
-def test_openvino_agrees(family: str, tmp_path: Path) -> None:
+def test_openvino_agrees(family: str, exported: Callable[[str], Path]) -> None:
     """OpenVINO computes RoIAlign in its own way: an empty box with an adaptive number of samples is NaN there."""
     openvino = pytest.importorskip("openvino")
-    path = export_onnx(tiny(family), tmp_path / "model.onnx")
+    path = exported(family)
     compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     images, sizes = make_images(BATCHES[0])
     results = compiled({"images": images.numpy(), "sizes": sizes.numpy()})
