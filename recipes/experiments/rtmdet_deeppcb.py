@@ -5,8 +5,7 @@ accelerate launch recipes/train.py recipes/experiments/rtmdet_deeppcb.py --data 
 
 The detectors, methods and seeds of rtmdet_bccd.py on other data: everything is trained from scratch on crops of
 320 x 320 pixels of the images of 640 x 640, at scales of 0.75 to 1.25, and judged on whole images. There is no mosaic:
-a crop holds several objects already. ``plain_twice`` has twice the epochs and shows whether they are needed. The
-teacher has half of the students' epochs.
+a crop holds several objects already. ``plain_twice`` has twice the epochs and shows whether they are needed.
 """
 
 import runpy
@@ -33,8 +32,6 @@ def on_boards(recipe: Recipe) -> Recipe:
     """A recipe of rtmdet_bccd.py with this data and as many times its epochs."""
     distill = recipe.distill and replace(recipe.distill, teacher=renamed(recipe.distill.teacher))
     epochs = EPOCHS * recipe.schedule.epochs // BCCD["EPOCHS"]
-    if recipe is BCCD["TEACHER"]:
-        epochs //= 2
     return replace(
         recipe,
         name=renamed(recipe.name),
