@@ -5,6 +5,7 @@ accelerate launch recipes/train.py recipes/experiments/rtmdet_bccd.py --data bcc
 
 Everything is trained from scratch at 320 x 320 (images are 640 x 480), with RTMDet's mosaic, mixup and colors; the last
 fifth of the epochs has no mosaic and no mixup. ``plain_twice`` has twice the epochs and shows whether they are needed.
+The recipes ``gfl_`` are a GFL of as many multiply-adds and its own teacher, for the methods that RTMDet's head lacks.
 """
 
 from dataclasses import replace
@@ -35,11 +36,12 @@ TWICE = replace(
 # as many multiply-adds as rtmdet_w12, 0.50 billion: which family learns more here?
 SIZE = {"norm": "bn", "head_norm": "bn", "width": 52}
 GFL = replace(PLAIN, name="rtmdet_bccd_gfl_plain", model="gfl_r10w16", model_args=SIZE)
-TEACHER_FOLDER = "local-dir:runs/experiments/rtmdet_bccd/w24-0/best"
+GFL_TEACHER = replace(GFL, name="rtmdet_bccd_gfl_r18w24", model_args={**SIZE, "backbone": "r18w24"})
 
 
-def distilled(name: str, methods: dict[str, Any]) -> Recipe:
-    return replace(PLAIN, name=f"rtmdet_bccd_{name}", distill=Distill(TEACHER_FOLDER, methods))
+def distilled(name: str, methods: dict[str, Any], plain: Recipe = PLAIN, teacher: str = "w24") -> Recipe:
+    folder = f"local-dir:runs/experiments/rtmdet_bccd/{teacher}-0/best"
+    return replace(plain, name=f"rtmdet_bccd_{name}", distill=Distill(folder, methods))
 
 
 RECIPES = [
@@ -51,9 +53,12 @@ RECIPES = [
     distilled("norm_kl", {"norm_kl": {"adapter": True}}),
     distilled("fgd", {"fgd": {}}),
     TWICE,
+    GFL_TEACHER,
     GFL,
+    *(distilled(f"gfl_{name}", {name: {}}, GFL, "gfl_r18w24") for name in ("pkd", "ld", "crosskd")),
 ]
+ONCE = ("norm_cwd", "norm_kl", "fgd", "plain_twice", "gfl_plain", "gfl_pkd", "gfl_ld", "gfl_crosskd")
 RUNS = (
     (("rtmdet_bccd_plain", "rtmdet_bccd_pkd", "rtmdet_bccd_mse"), 3),
-    (tuple(f"rtmdet_bccd_{n}" for n in ("norm_cwd", "norm_kl", "fgd", "plain_twice", "gfl_plain")), 1),
+    (tuple(f"rtmdet_bccd_{name}" for name in ONCE), 1),
 )
