@@ -5,7 +5,7 @@ accelerate launch recipes/train.py recipes/experiments/rtmdet_bccd.py --data bcc
 
 Everything is trained from scratch at 320 x 320 (images are 640 x 480), with RTMDet's mosaic, mixup and colors; the last
 fifth of the epochs has no mosaic and no mixup. ``plain_twice`` has twice the epochs and shows whether they are needed.
-The recipes ``gfl_`` are a GFL of as many multiply-adds and its own teacher, for the methods that RTMDet's head lacks.
+``gfl_`` are a GFL of as many multiply-adds, 0.50 billion, and its own teacher, for methods that RTMDet's head lacks.
 """
 
 from dataclasses import replace
@@ -33,7 +33,6 @@ TWICE = replace(
     data=replace(PLAIN.data, mix=replace(MIX, last_epochs=2 * EPOCHS // 5)),
     schedule=replace(PLAIN.schedule, epochs=2 * EPOCHS),
 )
-# as many multiply-adds as rtmdet_w12, 0.50 billion: which family learns more here?
 SIZE = {"norm": "bn", "head_norm": "bn", "width": 52}
 GFL = replace(PLAIN, name="rtmdet_bccd_gfl_plain", model="gfl_r10w16", model_args=SIZE)
 GFL_TEACHER = replace(GFL, name="rtmdet_bccd_gfl_r18w24", model_args={**SIZE, "backbone": "r18w24"})
@@ -58,7 +57,5 @@ RECIPES = [
     *(distilled(f"gfl_{name}", {name: {}}, GFL, "gfl_r18w24") for name in ("pkd", "ld", "crosskd")),
 ]
 ONCE = ("norm_cwd", "norm_kl", "fgd", "plain_twice", "gfl_plain", "gfl_pkd", "gfl_ld", "gfl_crosskd")
-RUNS = (
-    (("rtmdet_bccd_plain", "rtmdet_bccd_pkd", "rtmdet_bccd_mse"), 3),
-    (tuple(f"rtmdet_bccd_{name}" for name in ONCE), 1),
-)
+NAME = "rtmdet_bccd_{}".format
+RUNS = ((tuple(map(NAME, ("plain", "pkd", "mse"))), 3), (tuple(map(NAME, ONCE)), 1))
