@@ -13,7 +13,7 @@ from typing import Any
 
 from pkdzoo.training import Data, Distill, Logging, Mix, Optim, Recipe, Schedule, Warmup
 
-EPOCHS = 60
+EPOCHS, NAME = 60, "rtmdet_bccd_{}".format
 MIX = Mix((0.6, 1.6), mosaic=0.7, mixup=0.2, last_epochs=EPOCHS // 5)
 PLAIN = Recipe(
     "rtmdet_bccd_plain",
@@ -40,7 +40,7 @@ GFL_TEACHER = replace(GFL, name="rtmdet_bccd_gfl_r18w24", model_args={**SIZE, "b
 
 def distilled(name: str, methods: dict[str, Any], plain: Recipe = PLAIN, teacher: str = "w24") -> Recipe:
     folder = f"local-dir:runs/experiments/rtmdet_bccd/{teacher}-0/best"
-    return replace(plain, name=f"rtmdet_bccd_{name}", distill=Distill(folder, methods))
+    return replace(plain, name=NAME(name), distill=Distill(folder, methods))
 
 
 RECIPES = [
@@ -57,5 +57,4 @@ RECIPES = [
     *(distilled(f"gfl_{name}", {name: {}}, GFL, "gfl_r18w24") for name in ("pkd", "ld", "crosskd")),
 ]
 ONCE = ("norm_cwd", "norm_kl", "fgd", "plain_twice", "gfl_plain", "gfl_pkd", "gfl_ld", "gfl_crosskd")
-NAME = "rtmdet_bccd_{}".format
 RUNS = ((tuple(map(NAME, ("plain", "pkd", "mse"))), 3), (tuple(map(NAME, ONCE)), 1))
