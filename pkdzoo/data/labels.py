@@ -24,8 +24,14 @@ COCO_IDS: tuple[int, ...] = tuple(i for i in range(1, 91) if i not in (12, 26, 2
 
 SHAPES_NAMES: tuple[str, ...] = ("circle", "square", "triangle", "star", "cross", "moon")  # of pkdzoo.data.make_shapes
 BCCD_NAMES: tuple[str, ...] = ("RBC", "WBC", "Platelets")  # blood cells: red, white, platelets
+DEEPPCB_NAMES: tuple[str, ...] = ("open", "short", "mousebite", "spur", "copper", "pin-hole")  # on circuit boards
 
-KNOWN: dict[str, tuple[str, ...]] = {"coco": COCO_NAMES, "shapes": SHAPES_NAMES, "bccd": BCCD_NAMES}
+KNOWN: dict[str, tuple[str, ...]] = {
+    "coco": COCO_NAMES,
+    "shapes": SHAPES_NAMES,
+    "bccd": BCCD_NAMES,
+    "deeppcb": DEEPPCB_NAMES,
+}
 
 
 def label_names(labels: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pkdzoo.data.labels import BCCD_NAMES, COCO_NAMES, SHAPES_NAMES, label_names
+from pkdzoo.data.labels import BCCD_NAMES, COCO_NAMES, DEEPPCB_NAMES, SHAPES_NAMES, label_names
 from pkdzoo.hub.weights import Distilled, InitialWeights
 
 UNKNOWN = "unknown"
@@ -54,7 +54,15 @@ BCCD = DataSet(
     "This is a demonstration, neither made nor tested for diagnosis.",
     example="smear",
 )
-KNOWN = {COCO_NAMES: COCO, SHAPES_NAMES: SHAPES, BCCD_NAMES: BCCD}
+DEEPPCB = DataSet(
+    "DeepPCB",
+    'MIT, © 2018 tangsanli5201; its page says "research purpose" (https://github.com/tangsanli5201/DeepPCB)',
+    limits="DeepPCB has scans of circuit boards in black and white from one line camera, and many of their defects are "
+    "artificial. Photographs of boards look different and need a detector of their own. The data set's own evaluation "
+    "asks for an IoU of 0.33; these numbers are COCO's.",
+    example="board",
+)
+KNOWN = {COCO_NAMES: COCO, SHAPES_NAMES: SHAPES, BCCD_NAMES: BCCD, DEEPPCB_NAMES: DEEPPCB}
 
 
 @dataclass(frozen=True)

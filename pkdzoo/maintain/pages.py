@@ -29,7 +29,8 @@ CHOSEN = (
 )
 LATENCY = "pkdzoo/models/_latency.json"  # for `pkdzoo list`, which has no recipes beside it
 # Data set by the beginning of a tag. An AP on one data set says nothing about an AP on another.
-DATA_SETS = {"coco": "COCO", "bccd": "BCCD", "shapes": "generated shapes"}
+DATA_SETS = {"coco": "COCO", "bccd": "BCCD", "deeppcb": "DeepPCB", "shapes": "generated shapes"}
+PACKAGED = ["*.bccd", "*.deeppcb", "*.shapes"]  # data sets of the weights inside the package
 
 
 def chosen_table(root: Path) -> str:
@@ -49,7 +50,7 @@ def coco_table(root: Path) -> str:
 
 def package_table(root: Path) -> str:
     """The weights inside the package."""
-    return zoo_table(results(["*.bccd", "*.shapes"]))
+    return zoo_table(results(PACKAGED))
 
 
 def notes_list(root: Path) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.models._published import ZOO
+from pkdzoo.models._rtmdet_students import BCCD_TEACHER
 
 TAG = "coco_300e"
 NO_LICENSE = "the weights state no license; MMYOLO, whose config trained them, is under GPL-3.0"
@@ -72,52 +73,6 @@ def _pair(student: str, teacher: str) -> tuple[Distilled, Weights]:
     folder = "mmrazor/v1/rtmdet_distillation"
     return pair, _row(folder, name, end, ap, DISTILLATION_README, "unknown", NO_LICENSE)
 
-
-# The student inside the package and its teacher: recipes/experiments/rtmdet_bccd.py trains both.
-BCCD_RESULTS = "recipes/experiments/results/rtmdet_bccd"
-BCCD_LAUNCH = "python recipes/experiments/run.py recipes/experiments/rtmdet_bccd.py --data DIR"
-BCCD_OPTIONS = "--cpu --threads 1 --mixed-precision bf16 --channels-last --cache-images 1"
-BCCD_TEACHER = Weights(
-    "bccd",
-    metrics={"AP": 60.5, "AP50": 89.6, "AP75": 67.3},
-    source=f"measured: {BCCD_RESULTS}/w24-0.json",
-    license="Apache-2.0",
-    labels="bccd",
-    launch=f"{BCCD_LAUNCH} --runs w24-0 -- {BCCD_OPTIONS}",
-    note="not shipped: 10 MB in float16",
-)
-BCCD_PAIR = Distilled(
-    "rtmdet_w12",
-    "rtmdet_tiny.bccd",
-    ("pkd",),
-    (60.5, 51.0, 57.1),
-    f"measured, mean of seeds 0 and 1: {BCCD_RESULTS}",
-    "of two plain students one hardly finds platelets (45.6 AP) and one does (56.4), so the gain of one seed is chance",
-)
-BCCD_STUDENT = Weights(
-    "bccd",
-    file="rtmdet_w12_pkd_tiny_bccd.safetensors",
-    sha256="e7150600d4e69cb044f2a61d01a5a8209d04d3cff4654bfdc8bdb1e5871e8ed1",
-    metrics={
-        **{"AP": 57.1, "AP50": 87.6, "AP75": 62.8, "APs": 23.9, "APm": 41.5, "APl": 68.8},
-        **{"AR1": 38.1, "AR10": 60.5, "AR100": 67.5, "ARs": 24.3, "ARm": 60.5, "ARl": 77.4},
-        "per_class": {"RBC": 55.7, "WBC": 78.1, "Platelets": 37.5},
-    },
-    source="measured: python recipes/evaluate.py rtmdet_w12_pkd_tiny.bccd --data bccd",
-    license="Apache-2.0",
-    labels="bccd",
-    launch=f"{BCCD_LAUNCH} --runs plain-0 pkd-0 -- {BCCD_OPTIONS}",
-    speed="41 ms per image of 640 x 480 with PyTorch, one thread of an AMD EPYC (OMP_NUM_THREADS=1 pkdzoo eval --cpu)",
-    curves={
-        "epoch": (10, 20, 30, 40, 50, 60),
-        "this student, seed 0": (32.7, 40.5, 43.6, 53.9, 55.8, 57.0),
-        "the same with seed 1": (34.8, 49.6, 54.4, 55.1, 56.2, 57.2),
-        "plain student, seed 0": (24.9, 37.2, 39.7, 42.4, 44.3, 45.6),
-        "plain student, seed 1": (14.6, 39.5, 47.6, 51.0, 53.7, 56.4),
-        "teacher": (27.2, 48.7, 54.6, 56.2, 58.6, 60.5),
-    },
-    note="float16; images are fitted onto 320 x 320 pixels",
-)
 
 WEIGHTS: dict[str, list[Weights]] = {
     **{f"rtmdet_{size}": [_mmdetection(size)] for size in MMDETECTION},

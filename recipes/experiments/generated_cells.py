@@ -1,26 +1,14 @@
-"""Draw an image that looks like blood cells under a microscope, and what a detector of BCCD finds on it.
+"""An image that looks like blood cells under a microscope, as in BCCD.
 
-    python recipes/experiments/generated_cells.py rtmdet_w12_pkd_tiny.bccd --output out.png
-
-Several detectors are shown side by side.
-
-The images of BCCD belong to other people and are not in this repository; this one is drawn by this script. It shows
-what the detector does, not how good it is.
+The images of BCCD belong to other people and are not in this repository; this one is drawn by this file.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import random
-import sys
-from collections.abc import Sequence
-from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFilter
-
-from pkdzoo.training.errors import describe_error
-from pkdzoo.training.evaluate import open_detector
 
 Color = tuple[int, int, int]
 BACKGROUND: Color = (214, 218, 208)
@@ -66,39 +54,3 @@ def scatter(
             found.append((x, y))
             places.append((x, y, radius))
     return found
-
-
-def side_by_side(images: Sequence[Image.Image], titles: Sequence[str]) -> Image.Image:
-    """Images of one size in a row, each below its title."""
-    width, height, bar = images[0].width, images[0].height, 24
-    canvas = Image.new("RGB", (width * len(images), height + bar), "white")
-    draw = ImageDraw.Draw(canvas)
-    for number, (image, title) in enumerate(zip(images, titles, strict=True)):
-        canvas.paste(image, (number * width, bar))
-        draw.text((number * width + 8, 4), title, fill="black", font_size=15)
-    return canvas
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("detectors", nargs="+", help="registered names, or folders of runs or saved detectors")
-    parser.add_argument("--titles", nargs="+", help="one for each detector (default: their names)")
-    parser.add_argument("--threshold", type=float, default=0.4, help="lowest score that is drawn (default: 0.4)")
-    parser.add_argument("--output", type=Path, required=True, help="the PNG file")
-    args = parser.parse_args(argv)
-    titles = args.titles or args.detectors
-    if len(titles) != len(args.detectors):
-        parser.error(f"{len(titles)} titles for {len(args.detectors)} detectors: write one for each")
-    try:
-        image = draw_cells()
-        found = [open_detector(name).predict([image], threshold=args.threshold)[0] for name in args.detectors]
-        panels = [result.plot() for result in found]
-        figure = side_by_side(panels, titles) if len(panels) > 1 else panels[0]
-        figure.quantize(128).save(args.output)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {describe_error(error)}")
-    print(f"{args.output}: {', '.join(str(len(result)) for result in found)} detections")
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pkdzoo.maintain.cards import zoo_cards
-from pkdzoo.maintain.pages import PAGES, data_set, markdown, with_parts
+from pkdzoo.maintain.pages import PACKAGED, PAGES, data_set, markdown, with_parts
 from pkdzoo.models._registry import find, list_detectors
 from pkdzoo.models._zoo_table import Line, format_number, results
 
@@ -22,7 +22,7 @@ def zoo_page(root: Path) -> str:
     parts = {name: make(root) for name, make in PAGES["docs/zoo.md"].items()}
     times = latencies(root)
     parts["coco"] = site_table(results("*.coco*"), times)
-    parts["package"] = site_table(results(["*.bccd", "*.shapes"]), times)
+    parts["package"] = site_table(results(PACKAGED), times)
     return with_parts(text, parts)
 
 
