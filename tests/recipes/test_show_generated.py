@@ -5,24 +5,33 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from pkdzoo.data.labels import label_names
-from recipes.experiments import show_generated
+from recipes.experiments import generated_boards, show_generated
 from recipes.experiments.generated_boards import COPPER, GROUND, defects, draw_board
 
 MISSING = ("open", "mousebite", "pin-hole")  # copper
 
 
-def test_a_board_has_its_defects_where_they_are_said_to_be() -> None:
-    image, said = draw_board(), defects()
-    assert image.size == (640, 640) and image.mode == "RGB" and set(image.convert("L").tobytes()) == {COPPER, GROUND}
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_board_has_its_defects_where_they_are_said_to_be(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each defect changes pixels around its center, all to its color; the rest of the board is as without defects."""
+    image, said = draw_board(seed=seed), defects(seed=seed)
+    assert image.size == (640, 640) and image.mode == "RGB" and draw_board(seed=seed).tobytes() == image.tobytes()
     assert Counter(name for name, _ in said) == dict.fromkeys(label_names("deeppcb"), 2)
+    monkeypatch.setattr(generated_boards, "draw_defect", lambda *args: None)
+    board, clean = (np.asarray(each.convert("L")) for each in (image, draw_board(seed=seed)))
+    changed = board != clean
     for name, (x, y) in said:
-        around = image.convert("L").crop((int(x) - 3, int(y) - 3, int(x) + 4, int(y) + 4)).tobytes()
-        assert (GROUND if name in MISSING else COPPER) in around, (name, x, y)
-    assert draw_board(seed=1).tobytes() != image.tobytes() == draw_board().tobytes()
+        rows, columns = (slice(round(center) - 16, round(center) + 17) for center in (y, x))
+        inside = changed[rows, columns]
+        assert inside.sum() > 10, (name, x, y)
+        assert set(board[rows, columns][inside]) == {GROUND if name in MISSING else COPPER}, (name, x, y)
+        changed[rows, columns] = False
+    assert not changed.any()
 
 
 @pytest.mark.parametrize("drawing", show_generated.DRAWINGS)
