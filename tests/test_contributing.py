@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -117,3 +118,25 @@ def test_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _registry.register_family("retina", entry.build, {"retina_mine": entry.args}, {"retina_mine": [row]})
     assert pkdzoo.get_weights("retina_mine.blood").metrics["AP"] == 61.2
     assert "retina_mine.blood" in pkdzoo.list_detectors("*mine*", pretrained=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "processes"),
+    [
+        ({}, 2), ({"markexpr": "not slow and not gpu"}, None), ({"markexpr": "gpu"}, None), ({"capture": "no"}, None),
+        ({"usepdb": True}, None), ({"collectonly": True}, None), ({"numprocesses": 0}, 0), ({"numprocesses": 4}, 4),
+    ],
+)  # fmt: skip
+def test_slow_tests_share_two_processes_unless_told_otherwise(given: dict[str, Any], processes: int | None) -> None:
+    usual = {"markexpr": "slow", "capture": "fd", "usepdb": False, "collectonly": False, "numprocesses": None}
+    config = SimpleNamespace(option=SimpleNamespace(**{**usual, "dist": "no", "tx": [], **given}))
+    configure = runpy.run_path(str(ROOT / "tests" / "conftest.py"))["pytest_configure"]
+    configure(config)
+    assert config.option.numprocesses == processes
+    assert (config.option.dist, len(config.option.tx)) == (("loadfile", 2) if not given else ("no", 0))
+    worker = SimpleNamespace(option=SimpleNamespace(**usual, dist="no", tx=[]), workerinput={})
+    configure(worker)
+    assert worker.option.dist == "no"
+    del config.option.numprocesses  # pytest-xdist is not installed
+    configure(config)
+    assert not hasattr(config.option, "numprocesses")

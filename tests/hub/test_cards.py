@@ -15,12 +15,13 @@ from huggingface_hub.repocard import ModelCard
 from markdown_it import MarkdownIt
 
 import pkdzoo
-from pkdzoo.hub.card import COCO, Card, DataSet
+from pkdzoo.data.labels import KNOWN, label_names
+from pkdzoo.hub.card import COCO, UNKNOWN, Card, DataSet, known_data
 from pkdzoo.hub.card_licenses import UnknownLicense
 from pkdzoo.hub.card_text import HUB_METRICS, eval_results, front_matter, render
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.maintain.cards import zoo_cards
-from pkdzoo.models._card import card_of
+from pkdzoo.models._card import card_of, describe_card
 
 ROOT = Path(__file__).parents[2]
 NAMES = pkdzoo.list_detectors(pretrained=True)
@@ -229,3 +230,14 @@ def test_weights_of_other_projects_are_not_claimed() -> None:
 def test_no_weights_no_card() -> None:
     with pytest.raises(ValueError, match=r"no weights for .* a card describes weights"):
         card_of("retina_r10w16")
+
+
+@pytest.mark.parametrize("labels", KNOWN)
+def test_known_classes_have_a_data_set_with_its_license_and_limits(labels: str) -> None:
+    data = known_data(labels)
+    assert data is not None and data is known_data(label_names(labels))
+    assert data.license != UNKNOWN and data.limits.endswith(".")
+    model = pkdzoo.create_detector("retina_r10w16", num_classes=len(label_names(labels)))
+    model.label_names = label_names(labels)
+    text = render(describe_card(model, "Apache-2.0"))
+    assert data.name in text and data.limits in text and data.license in text
