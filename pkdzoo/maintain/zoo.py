@@ -23,7 +23,7 @@ from pkdzoo.models._factory import create_detector
 from pkdzoo.models._registry import Entry, entries
 from pkdzoo.models._zoo_index import INDEX, INDEX_FILE, read_index
 from pkdzoo.models._zoo_table import measure
-from pkdzoo.models.backbones.timm import is_timm
+from pkdzoo.models.backbones.timm_networks import is_timm
 from pkdzoo.models.detector import Detector
 from pkdzoo.utils.files import read_json, write_text
 

@@ -24,7 +24,7 @@ from pkdzoo.models._loading import adapt_state, to_our_layout
 from pkdzoo.models._registry import PREFIXES, Entry, find, folder_of, list_detectors, no_such_prefix
 from pkdzoo.models._saved_config import Saved, apply_settings, newer_version, read_saved
 from pkdzoo.models.backbones import backbone_arguments
-from pkdzoo.models.backbones.timm import describe_network, full_name, is_timm
+from pkdzoo.models.backbones.timm_networks import describe_network, full_name, is_timm
 from pkdzoo.structures import PixelNorm
 from pkdzoo.utils.suggest import did_you_mean
 

@@ -10,7 +10,7 @@ from pkdzoo.hub.fetch import PACKAGED
 from pkdzoo.models._counting import count_costs
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.models._registry import Entry, find, is_detector, known_costs
-from pkdzoo.models.backbones.timm import PREFIX, is_timm
+from pkdzoo.models.backbones.timm_networks import PREFIX, is_timm
 
 # Repositories with the initial weights of backbones; those of Caffe's backbones are in no repository.
 BACKBONES = {

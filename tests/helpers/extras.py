@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pkdzoo.models._registry import LIBRARIES, find
-from pkdzoo.models.backbones.timm import is_timm
+from pkdzoo.models.backbones.timm_networks import is_timm
 
 
 def skip_without_library(name: str, args: Mapping[str, Any] | None = None) -> None:

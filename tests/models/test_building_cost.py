@@ -11,7 +11,7 @@ import pytest
 
 import pkdzoo
 from pkdzoo.models._registry import find
-from pkdzoo.models.backbones.timm import is_timm
+from pkdzoo.models.backbones.timm_networks import is_timm
 
 IMPORTS = {
     "base": "import torch, torchvision",

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from pkdzoo.distill.teacher import Teacher
 from pkdzoo.models._channels import widen
-from pkdzoo.models.backbones.timm import PREFIX, TimmBackbone, describe_network, full_name
+from pkdzoo.models.backbones.timm import TimmBackbone
+from pkdzoo.models.backbones.timm_networks import PREFIX, describe_network, full_name
 
 
 def teacher(name: str, pretrained: bool, cache_dir: str | Path | None, args: dict[str, Any]) -> Teacher:

@@ -12,7 +12,8 @@ from pkdzoo.models.backbones.resnet import VARIANTS as RESNETS
 from pkdzoo.models.backbones.resnet import ResNet
 from pkdzoo.models.backbones.swin import VARIANTS as SWINS
 from pkdzoo.models.backbones.swin import Swin
-from pkdzoo.models.backbones.timm import TimmBackbone, is_timm
+from pkdzoo.models.backbones.timm import TimmBackbone
+from pkdzoo.models.backbones.timm_networks import is_timm
 
 __all__ = [
     "Backbone",
