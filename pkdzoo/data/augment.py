@@ -38,7 +38,7 @@ class MixTransform:
         flip: probability of a horizontal flip.
         colors: largest shift of hue (half degrees), saturation and value (of 255); each is on or off at random.
         mosaic: probability that an image becomes one of four in a mosaic.
-        mixup: probability that an image is mixed with another one.
+        mixup: probability that an image is mixed with one of the pool, which may be itself, as in mmdetection.
         mixup_ratio: ``"half"`` mixes 0.5 : 0.5 (mmdetection), ``"beta"`` draws the share from beta(32, 32) (MMYOLO).
         pool: number of images that partners are drawn from; a smaller batch loads more images for it.
         stop_epoch: from this epoch (counted from 0) on there is no mosaic and no mixup; None means never.
@@ -95,17 +95,25 @@ class MixTransform:
         """
         if not self.mixes(epoch):
             return [self._finish(sample, rng) for sample in samples[:count]]
-        done = []
-        for sample in samples[:count]:
-            if uniform(rng) < self.mosaic:
-                others = [samples[integer(0, len(samples) - 1, rng)] for _ in range(3)]
-                sample = make_mosaic([sample, *others], self.size, rng)
-            done.append(self._finish(sample, rng))
-        partners = [done[integer(0, count - 1, rng)] for _ in done]
-        return [
-            mix_up(sample, partner, self._share(rng), rng) if uniform(rng) < self.mixup else sample
-            for sample, partner in zip(done, partners)
-        ]
+        done = {k: self._prepare(samples, k, rng) for k in range(count)}
+        partners = [integer(0, len(samples) - 1, rng) for _ in range(count)]
+        mixed = []
+        for k, partner in enumerate(partners):
+            if uniform(rng) >= self.mixup:
+                mixed.append(done[k])
+                continue
+            if partner not in done:
+                done[partner] = self._prepare(samples, partner, rng)
+            mixed.append(mix_up(done[k], done[partner], self._share(rng), rng))
+        return mixed
+
+    def _prepare(self, samples: Sequence[Sample], index: int, rng: torch.Generator) -> Sample:
+        """An image as it is before mixup, in a mosaic of four or alone."""
+        sample = samples[index]
+        if uniform(rng) < self.mosaic:
+            others = [samples[integer(0, len(samples) - 1, rng)] for _ in range(3)]
+            sample = make_mosaic([sample, *others], self.size, rng)
+        return self._finish(sample, rng)
 
     def _share(self, rng: torch.Generator) -> float:
         if self.mixup_ratio == "half":

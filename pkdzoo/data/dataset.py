@@ -61,7 +61,8 @@ class CocoDataset(ImageDataset):
         max_unreadable: share of images, 0..1, that may be skipped.
         decode: ``"exact"``, or ``"fast"``: JPEG files much larger than the transform needs are decoded smaller. Pixels
             then differ from those of published training.
-        cache: bytes of shared memory in which images are kept once they were read. It changes no pixel.
+        cache: bytes of shared memory in which images are kept once they were read. It changes no pixel, except with
+            ``"fast"`` and a transform of several scales, see :class:`pkdzoo.data.image_reader.ImageReader`.
 
     Attributes:
         label_names: name of each label.
@@ -205,7 +206,8 @@ def objects_of(
         ValueError: ``columns`` has segmentations, and one of them cannot be used.
     """
     position = positions(columns.owners, image_ids, np.argsort(image_ids, kind="stable"))
-    rows = np.flatnonzero((position >= 0) & np.isin(columns.labels, list(category_ids)))
+    finite = np.isfinite(columns.boxes).all(1)  # pandas writes NaN; no detection can be compared with such a box
+    rows = np.flatnonzero((position >= 0) & np.isin(columns.labels, list(category_ids)) & finite)
     objects: dict[str, Any] = {
         "image_id": columns.owners[rows],
         "category_id": columns.labels[rows],

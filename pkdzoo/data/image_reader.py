@@ -32,7 +32,9 @@ class ImageReader:
         transform: what follows. Its resize decides how small an image may be decoded (``fast``) and at which size it
             is kept: after a resize to one fixed size, which is then done once.
         decode: ``"exact"`` or ``"fast"``. Fast reads an image in full where the transform does not begin with a resize.
-        cache: bytes of shared memory for images that were read; 0 keeps none. Pixels do not depend on it.
+        cache: bytes of shared memory for images that were read; 0 keeps none. With ``"exact"``, pixels do not depend
+            on it. With ``"fast"`` and several scales, images that are kept are resized twice: first to the largest
+            scale.
 
     Attributes:
         cache: of the images that were read.
@@ -72,7 +74,7 @@ class ImageReader:
     def needed_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The largest (height, width) that the transform makes of an image, or ``size`` where that is smaller."""
         if self.resize is not None:
-            needed = keep_ratio_size(size, max(self.resize.short), self.resize.long)
+            needed = keep_ratio_size(size, max(self.resize.short), self.resize.long, self.resize.canvas)
         elif self.mix is not None:
             side = int(self.mix.size * self.mix.scale[1])
             needed = keep_ratio_size(size, side, side)
@@ -82,8 +84,8 @@ class ImageReader:
 
     def kept_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) at which an image of this size is kept."""
-        if self.resize is not None and len(self.resize.short) == 1:
-            return keep_ratio_size(size, self.resize.short[0], self.resize.long)
+        if self.resize is not None and (len(self.resize.short) == 1 or self.resize.canvas):
+            return keep_ratio_size(size, self.resize.short[0], self.resize.long, self.resize.canvas)
         return self.needed_size(size) if self.decode == "fast" else size
 
 

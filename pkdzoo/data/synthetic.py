@@ -14,9 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from pycocotools import mask as coco_mask
 
 from pkdzoo.data.labels import SHAPES_NAMES
+from pkdzoo.utils.files import atomic_folder
 
 CLASSES = SHAPES_NAMES
 VERSION = 2  # version of the generator; a folder of another version is not reused
@@ -283,16 +281,12 @@ def make_shapes(
     if _exists(root, parameters):
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = root.parent / f".{root.name}.{uuid.uuid4().hex[:8]}"
     try:
-        for split, count in zip(SPLITS, (train, val)):
-            _write_split(temporary, split, count, size, seed)
-        (temporary / "shapes.json").write_text(json.dumps(parameters))
-        try:
-            os.rename(temporary, root)  # also replaces an empty folder
-        except OSError:
-            if not _exists(root, parameters):  # another process may have been faster
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with atomic_folder(root) as temporary:
+            for split, count in zip(SPLITS, (train, val)):
+                _write_split(temporary, split, count, size, seed)
+            (temporary / "shapes.json").write_text(json.dumps(parameters))
+    except OSError:
+        if not _exists(root, parameters):  # another process may have been faster
+            raise
     return root

@@ -5,7 +5,6 @@ from __future__ import annotations
 import filecmp
 import os
 import shutil
-import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from pkdzoo.data.formats.read import FORMATS, TABLE, find_format, read_coco, spl
 from pkdzoo.data.image_names import match_content
 from pkdzoo.data.locate import find_split
 from pkdzoo.dataset_tools.hold_out import divide
-from pkdzoo.utils.files import open_regular_file
+from pkdzoo.utils.files import atomic_folder, open_regular_file
 from pkdzoo.utils.text import counted, quote_some
 
 
@@ -123,13 +122,9 @@ class _Job:
 def _run(job: _Job, target: Path, splits: Sequence[str], hold_out: float) -> None:
     """Write all splits into a temporary folder, which becomes the target."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
-    try:
+    with atomic_folder(target) as temporary:
         for split in splits:
             _convert_split(job, temporary, split, hold_out)
-        os.rename(temporary, target)  # also replaces an empty folder
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check_arguments(

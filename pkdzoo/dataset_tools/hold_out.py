@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pkdzoo.utils.text import counted
+from pkdzoo.utils.text import counted, quote_some
 
 _COPY = re.compile(r"\.rf\.[0-9A-Za-z]{4,}$")  # Roboflow's copies
 _SUFFIX_IN_NAME = re.compile(r"[_.-](jpe?g|png|bmp|webp|tiff?|gif|avif|mp4|mov|avi)$", re.IGNORECASE)
@@ -61,7 +61,7 @@ def divide(content: Mapping[str, Any], share: float, images: Path) -> tuple[dict
     """
     names = [str(image["file_name"]) for image in content["images"]]
     count = min(max(1, round(share * len(names))), len(names) - 1)
-    copies = _join(names, [_by(source_of, names), _by_bytes(names, images)])
+    copies, objects = _join(names, [_by(source_of, names), _by_bytes(names, images)]), _objects(content)
     if len(set(copies.values())) < 2:
         raise ValueError(
             f"{counted(len(names), 'image')} of one source cannot be divided into two splits: add images "
@@ -72,15 +72,22 @@ def divide(content: Mapping[str, Any], share: float, images: Path) -> tuple[dict
     remarks: list[str] = []
     held_out = set()
     if sequences:
-        held_out = _choose(_join(names, [_by(source_of, names), _by_bytes(names, images), sequences]), count)
-        if not _is_fair(content, held_out, count):
+        held_out = _choose(_join(names, [_by(source_of, names), _by_bytes(names, images), sequences]), count, objects)
+        if not count / 2 <= len(held_out) <= 2 * count or _lost(objects, held_out):
             held_out = set()
             remarks.append(
                 f"{sum(map(len, sequences.values()))} images have numbered names of {len(sequences)} sequences "
                 f"({', '.join(f'{key}#' for key in sorted(sequences)[:3])}), which were divided: if these are frames "
                 "of videos, neighbors are in both splits; then divide them by hand"
             )
-    held_out = held_out or _choose(copies, count)
+    held_out = held_out or _choose(copies, count, objects)
+    lost = _lost(objects, held_out)
+    if lost:
+        classes = [str(c.get("name", c["id"])) for c in content["categories"] if c["id"] in lost]
+        remarks.append(
+            f"no object of {quote_some(classes)} is left for training, since all are in images that had to be held "
+            "out: divide the data set by hand"
+        )
     parts = _part(content, held_out, False), _part(content, held_out, True)
     return *parts, remarks
 
@@ -124,8 +131,39 @@ def _join(names: list[str], groupings: list[dict[str, list[str]]]) -> dict[str, 
     return {name: root(name) for name in names}
 
 
-def _choose(group_of: Mapping[str, str], count: int) -> set[str]:
-    """Images of whole groups, about ``count``, in the order of a hash of the groups' names."""
+def _objects(content: Mapping[str, Any]) -> dict[str, Counter[Any]]:
+    """Numbers of objects by category id in each image, by its name."""
+    names = {image["id"]: str(image["file_name"]) for image in content["images"]}
+    objects: dict[str, Counter[Any]] = {name: Counter() for name in names.values()}
+    for row in content["annotations"]:
+        if row["image_id"] in names:
+            objects[names[row["image_id"]]][row["category_id"]] += 1
+    return objects
+
+
+def _total(objects: Mapping[str, Counter[Any]], names: Iterable[str]) -> Counter[Any]:
+    """Numbers of objects by category id in some images."""
+    total: Counter[Any] = Counter()
+    for name in names:
+        total.update(objects[name])
+    return total
+
+
+def _lost(objects: Mapping[str, Counter[Any]], held_out: Iterable[str]) -> set[Any]:
+    """Ids of the categories of which no object is left for training."""
+    return _last(_total(objects, objects), _total(objects, held_out))
+
+
+def _last(left: Counter[Any], taken: Counter[Any]) -> set[Any]:
+    """Ids of the categories of which nothing remains when ``taken`` is taken from ``left``."""
+    return {category for category, boxes in taken.items() if boxes and boxes == left[category]}
+
+
+def _choose(group_of: Mapping[str, str], count: int, objects: Mapping[str, Counter[Any]]) -> set[str]:
+    """Images of whole groups, about ``count``, in the order of a hash of the groups' names.
+
+    A group with the last objects of a class that are left for training is not chosen, if any other can be.
+    """
     groups: dict[str, list[str]] = defaultdict(list)
     for name, group in group_of.items():
         groups[group].append(name)
@@ -135,25 +173,20 @@ def _choose(group_of: Mapping[str, str], count: int) -> set[str]:
         return hashlib.blake2b(min(sources).encode(), digest_size=8).digest()
 
     chosen: set[str] = set()
+    remaining = _total(objects, objects)
     ranked = sorted(groups, key=rank)
     for group in ranked:
         members = groups[group]
         left = len(group_of) - len(chosen) - len(members)
-        if left > 0 and abs(len(chosen) + len(members) - count) < abs(len(chosen) - count):
+        closer = abs(len(chosen) + len(members) - count) < abs(len(chosen) - count)
+        taken = _total(objects, members)
+        if left > 0 and closer and not _last(remaining, taken):
             chosen.update(members)
-    return chosen or set(groups[min(ranked, key=lambda group: len(groups[group]))])
-
-
-def _is_fair(content: Mapping[str, Any], held_out: set[str], count: int) -> bool:
-    """Whether a choice has about the wanted size, and leaves objects of every class for training."""
-    if not count / 2 <= len(held_out) <= 2 * count:
-        return False
-    names = {image["id"]: str(image["file_name"]) for image in content["images"]}
-    all_boxes: Counter[Any] = Counter(row["category_id"] for row in content["annotations"])
-    lost: Counter[Any] = Counter(
-        row["category_id"] for row in content["annotations"] if names.get(row["image_id"]) in held_out
-    )
-    return all(lost[category] < boxes for category, boxes in all_boxes.items())
+            remaining -= taken
+    if chosen:
+        return chosen
+    harm = {group: (len(_last(remaining, _total(objects, groups[group]))), len(groups[group])) for group in ranked}
+    return set(groups[min(ranked, key=harm.__getitem__)])
 
 
 def _part(content: Mapping[str, Any], held_out: set[str], selected: bool) -> dict[str, Any]:

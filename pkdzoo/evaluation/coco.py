@@ -211,7 +211,7 @@ class CocoEvaluator:
             copies = np.where(ignored, near.clip(min=1), 1)
             truth = {name: _repeat(column, copies) for name, column in truth.items()}
         box = truth["bbox"]
-        area = np.where(np.isnan(truth["area"]), box[:, 2] * box[:, 3], truth["area"])
+        area = np.where(np.isnan(truth["area"]), _areas(kind, truth), truth["area"])
         area = np.where(truth["ignore"] & ~truth["iscrowd"], IGNORED_AREA, area)
         columns = zip(
             truth["image_id"].tolist(),
@@ -293,6 +293,16 @@ def _repeat(column: Any, counts: NDArray[np.int64]) -> Any:
     if isinstance(column, np.ndarray):
         return np.repeat(column, counts, axis=0)
     return [value for value, count in zip(column, counts.tolist()) for _ in range(count)]
+
+
+def _areas(kind: str, truth: dict[str, Any]) -> NDArray[np.float64]:
+    """(N,) area of each object's box, or of its mask where masks are evaluated."""
+    boxes: NDArray[np.float64] = truth["bbox"][:, 2] * truth["bbox"][:, 3]
+    if kind == "bbox":
+        return boxes
+    return np.array(
+        [box if runs is None else coco_mask.area(runs) for box, runs in zip(boxes, truth["segmentation"])], np.float64
+    )
 
 
 def _no_pixels(size: list[int]) -> dict[str, Any]:

@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+import numpy as np
+
 from pkdzoo.data.dataset import objects_of
 from pkdzoo.data.filter import odd_areas
 from pkdzoo.data.formats.read import read_annotations
 from pkdzoo.data.labels import match_labels
-from pkdzoo.utils.text import quote_some
+from pkdzoo.utils.text import counted, quote_some
 
 
 class GroundTruth(Protocol):
@@ -57,14 +59,21 @@ class AnnotationFile:
 
     def remarks(self) -> list[str]:
         """What in the annotations changes the numbers of an evaluation, one sentence each."""
-        truth = self.ground_truth()
+        truth, remarks = self.ground_truth(), []
+        not_finite = int((~np.isfinite(self.columns.boxes).all(1)).sum())
+        if not_finite:
+            remarks.append(
+                f"{self.path}: {counted(not_finite, 'box holds', 'boxes hold')} NaN or infinity and "
+                f"{'is' if not_finite == 1 else 'are'} left out: they count neither as found nor as missed"
+            )
         odd = int(odd_areas(truth["area"], truth["bbox"]).sum())
-        if odd <= 0.01 * len(truth["area"]):
-            return []
-        return [
-            f"{self.path}: {odd} of {len(truth['area'])} areas do not fit their boxes. As in pycocotools, they decide "
-            "what is small, medium and large for APs, APm and APl; remove the areas to use those of the boxes"
-        ]
+        if odd > 0.01 * len(truth["area"]):
+            remarks.append(
+                f"{self.path}: {odd} of {len(truth['area'])} areas do not fit their boxes. As in pycocotools, they "
+                "decide what is small, medium and large for APs, APm and APl; remove the areas to use those of the "
+                "boxes"
+            )
+        return remarks
 
 
 class FileNameIndex:

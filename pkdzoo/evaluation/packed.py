@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from pkdzoo.structures import Detections
+from pkdzoo.utils.precision import float32_or_wider
 
 State = dict[str, Tensor]
 
@@ -35,8 +36,10 @@ def pack(numbers: list[int], detections: Sequence[Detections], with_masks: bool)
     state = {
         "image_ids": torch.tensor(numbers, dtype=torch.int64),
         "counts": torch.tensor([len(d) for d in detections], dtype=torch.int64),
-        "boxes": torch.cat([d.boxes.detach().float().cpu().reshape(-1, 4) for d in parts] or [torch.zeros(0, 4)]),
-        "scores": torch.cat([d.scores.detach().float().cpu() for d in parts] or [torch.zeros(0)]),
+        "boxes": torch.cat(
+            [float32_or_wider(d.boxes.detach()).cpu().reshape(-1, 4) for d in parts] or [torch.zeros(0, 4)]
+        ),
+        "scores": torch.cat([float32_or_wider(d.scores.detach()).cpu() for d in parts] or [torch.zeros(0)]),
         "labels": torch.cat(
             [d.labels.detach().to(torch.int32).cpu() for d in parts] or [torch.zeros(0, dtype=torch.int32)]
         ),
@@ -86,8 +89,10 @@ def result_rows(state: State, category_ids: list[int], with_masks: bool) -> Iter
         ValueError: a detection has a label beyond ``category_ids``.
     """
     owners = state["image_ids"].repeat_interleave(state["counts"]).tolist()
-    boxes = state["boxes"].double()
+    boxes = state["boxes"].to(torch.float64, copy=True)
     boxes[:, 2:] -= boxes[:, :2]
+    if state["boxes"].dtype == torch.float64:  # x + width - x is the width but for the last bits
+        boxes[:, 2:] = boxes[:, 2:].round(decimals=9)
     ends = state["run_bytes"].cumsum(0).tolist() if with_masks and "runs" in state else []
     columns = zip(owners, boxes.tolist(), state["scores"].tolist(), state["labels"].tolist())
     for k, (owner, box, score, label) in enumerate(columns):

@@ -41,7 +41,7 @@ def read_results(
         names: label of each class name, for these formats.
 
     Returns:
-        Detections by image id, boxes as xyxy.
+        Detections by image id, boxes as xyxy; float64, as the numbers of the file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -71,8 +71,8 @@ def read_results(
             grouped.setdefault(row[0], []).append(row)
     return {
         image: Detections(
-            torch.tensor([box for _, _, _, box in rows]),
-            torch.tensor([score for _, _, score, _ in rows]),
+            torch.tensor([box for _, _, _, box in rows], dtype=torch.float64),
+            torch.tensor([score for _, _, score, _ in rows], dtype=torch.float64),
             torch.tensor([label for _, label, _, _ in rows]),
         )
         for image, rows in grouped.items()
@@ -87,6 +87,7 @@ class _Reader:
     ) -> None:
         self.path, self.label_of, self.names = path, label_of, names
         self.images = images or FileNameIndex([], [])
+        self.sources: dict[int, Any] = {}  # what each image of the data set was called, by its id
 
     def error(self, number: int, problem: str) -> ValueError:
         return ValueError(f"{self.path}: row {number} {problem}")
@@ -109,7 +110,7 @@ class _Reader:
         for number, row in enumerate(stream.elements()):
             image, category, score, box = self.detection(row, number)
             if row.get("file_name") is not None:
-                image = self.image_id(row["file_name"], number)
+                image = self.image_id(row["file_name"], str(row["file_name"]), number)
             elif row.keys() >= OF_A_DATA_SET:
                 raise self.error(
                     number,
@@ -146,7 +147,7 @@ class _Reader:
         for number, (image, category, score, box) in enumerate(sections["annotations"]):
             if image not in ids or category not in labels:
                 raise self.error(number, "has an image_id or category_id that the file does not list")
-            yield self.image_id(ids[image], number), self.label(labels[category], number), score, box
+            yield self.image_id(ids[image], image, number), self.label(labels[category], number), score, box
 
     def own_ids(self, records: list[Any], section: str, key: str) -> dict[int, str]:
         """Name of each id in a section of the file."""
@@ -173,15 +174,31 @@ class _Reader:
             for name, score, box in found:
                 if len(box) != 4 or not all(map(math.isfinite, (*box, score))):
                     raise self.error(number, "has a box that is not four finite numbers, or such a score")
-                yield self.image_id(path, number), self.label(name, number), score, box
+                yield self.image_id(path, number, number), self.label(name, number), score, box
             number += 1
 
-    def image_id(self, name: Any, number: int) -> int:
-        """Id in the data set of an image's file."""
+    def image_id(self, name: Any, source: Any, number: int) -> int:
+        """Id in the data set of an image's file.
+
+        Args:
+            name: of the file.
+            source: tells apart the images of the file of detections.
+            number: of the row.
+
+        Raises:
+            ValueError: no image has this name, or another image of the file was taken for the same one.
+        """
         try:
-            return self.images.find(str(name))
+            image = self.images.find(str(name))
         except ValueError as error:
             raise self.error(number, f"cannot be matched: {error}") from None
+        if self.sources.setdefault(image, source) != source:
+            raise self.error(
+                number,
+                f"is a second image that is taken for image {image} of the data set, by its name {str(name)!r:.200}: "
+                "leave out the images of other splits, and those that occur twice",
+            )
+        return image
 
     def label(self, name: Any, number: int) -> int:
         """Label in the data set of a class name."""

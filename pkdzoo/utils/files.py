@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, their JSON and their hashes."""
+"""Files and folders that are written whole or not at all, their JSON and their hashes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import stat
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +51,45 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder, whose content is in the folder ``path`` when the block ends without an error.
+
+    It lies beside ``path`` and replaces it in one step. A mount point, or a link to a folder, cannot be replaced: there
+    the temporary folder lies inside, and its content is moved up. After an error nothing of it is left.
+
+    Args:
+        path: a folder that is empty or does not exist; the folder above it must exist.
+
+    Raises:
+        OSError: ``path`` is not empty, or e.g. a full disk.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from pkdzoo.utils.files import atomic_folder
+        >>> with atomic_folder(Path(tempfile.mkdtemp()) / "data") as temporary:
+        ...     _ = (temporary / "note.txt").write_text("whole")
+        >>> [file.name for file in (temporary.parent / "data").iterdir()]
+        ['note.txt']
+    """
+    path = Path(path)
+    if path.is_dir() and any(path.iterdir()):
+        raise OSError(errno.ENOTEMPTY, "the folder is not empty", str(path))
+    inside = path.is_symlink() or os.path.ismount(path)
+    temporary = (path if inside else path.parent) / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    temporary.mkdir()
+    try:
+        yield temporary
+        if not inside:
+            os.rename(temporary, path)
+            return
+        for entry in sorted(temporary.iterdir()):
+            os.rename(entry, path / entry.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

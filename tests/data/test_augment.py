@@ -125,6 +125,19 @@ def test_a_data_set_of_one_image_is_mixed_with_itself(tmp_path) -> None:
     assert dataset[0].size == (64, 64)
 
 
+def test_partners_of_mixup_come_from_the_whole_pool() -> None:
+    """One image at a time, as with ``batch_size=1``: its partners are the other images, too."""
+    samples = [sample_of(20 * k, label=k) for k in range(8)]
+    transform = MixTransform(64, scale=(1.0, 1.0), mosaic=0.0, mixup=1.0)
+    partners = set()
+    for seed in range(60):
+        (mixed,) = transform(samples, rng(seed), epoch=0, count=1)
+        first, partner = mixed.instances.labels.tolist()
+        assert first == 0
+        partners.add(partner)
+    assert partners == set(range(8))
+
+
 @pytest.mark.parametrize("wrong", [{"size": 0}, {"scale": (2.0, 1.0)}, {"scale": (0, 1)}, {"mosaic": 1.5}])
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="MixTransform"):

@@ -11,7 +11,7 @@ from helpers.tiny_coco import annotation, write
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from pkdzoo.data import CocoDataset, MixTransform, UnreadableImage, collate, read_image, train_transform
+from pkdzoo.data import CocoDataset, MixTransform, Resize, UnreadableImage, collate, read_image, train_transform
 from pkdzoo.data.image_cache import ImageCache
 from pkdzoo.data.image_files import ORIENTATION
 from pkdzoo.data.image_reader import ImageReader
@@ -93,6 +93,17 @@ def test_kept_images_give_the_same_samples(tmp_path, decode, short) -> None:
             assert torch.allclose(one.instances.boxes, other.instances.boxes, atol=1e-4)
             assert one.meta["scale"] == pytest.approx(other.meta["scale"], rel=1e-12)
     assert kept.reader.cache.count == 4
+
+
+@pytest.mark.parametrize("decode", ["exact", "fast"])
+def test_images_that_are_fitted_onto_a_canvas_are_kept_at_its_size(tmp_path, decode) -> None:
+    places = photographs(tmp_path, side=200)
+    transform = Resize(64, 64, canvas=(160, 160))
+    plain, kept = (CocoDataset(*places, transform=transform, decode=decode, cache=size) for size in (0, 1 << 24))
+    for _ in range(2):
+        for one, other in zip(kept, plain, strict=True):
+            assert one.size == other.size and max(one.size) == 160
+            assert torch.equal(one.image, other.image)
 
 
 def test_loader_processes_share_the_kept_images(tmp_path) -> None:

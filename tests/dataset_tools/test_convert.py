@@ -163,6 +163,29 @@ def test_crowd_and_difficult_objects(coco: Path, tmp_path: Path) -> None:
     assert report.to_dict()["dropped"]["train"] == {"crowd regions": 1, "objects marked 'ignore' (VOC: difficult)": 1}
 
 
+@pytest.mark.parametrize("to", ["voc", "yolo"])
+def test_flags_mean_in_every_format_what_training_reads(coco: Path, tmp_path: Path, to: str) -> None:
+    file = coco / "annotations/instances_train.json"
+    data = json.loads(file.read_text())
+    for row, flags in zip(data["annotations"], [{"iscrowd": "0"}, {"difficult": 1}, {"ignore": "0", "difficult": "1"}]):
+        row |= flags
+    file.write_text(json.dumps(data))
+    report = convert(coco, tmp_path / to, to, splits=["train"])
+    before, after = open_dataset(coco, "train").report, open_dataset(tmp_path / to, "train").report
+    assert (before.crowd, before.ignored, before.boxes) == (0, 2, 3)
+    assert (after.crowd, after.boxes) == (0, 3)
+    assert after.ignored == (2 if to == "voc" else 0)
+    assert report.dropped["train"] == ({} if to == "voc" else {"objects marked 'ignore' (VOC: difficult)": 2})
+
+
+def test_a_link_to_an_empty_folder_is_filled(coco: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    assert convert(coco, tmp_path / "link", "yolo").images["train"] == 3
+    assert (tmp_path / "link").is_symlink()
+    assert sorted(path.name for path in (tmp_path / "empty").iterdir()) == ["data.yaml", "images", "labels"]
+
+
 def test_boxes_of_other_pixels_do_not_become_shares(coco: Path, tmp_path: Path) -> None:
     """An image whose boxes were drawn on its stored pixels, which its tag turns."""
     exif = Image.Exif()
@@ -350,6 +373,20 @@ class TestSources:
         train, _ = self.divided(two, tmp_path / "b", 0.4)
         assert {name[:3] for name in train} == {"cat", "dog"}
         assert "(cat_#, dog_#), which were divided" in str(self.report)
+
+    @pytest.mark.parametrize("rare", range(8))
+    def test_a_class_with_one_image_stays_in_training(self, tmp_path: Path, rare: int) -> None:
+        names = [f"{name}.png" for name in "abcdefgh"]
+        root = self.write(tmp_path / "data", names, classes=[int(k == rare) for k in range(8)])
+        train, val = self.divided(root, tmp_path / "out", 0.25)
+        assert names[rare] in train
+        assert len(val) == 2
+
+    def test_a_class_that_cannot_stay_is_named(self, tmp_path: Path) -> None:
+        train, val = self.divided(self.write(tmp_path / "data", ["a.png", "b.png"], classes=[0, 1]), tmp_path / "out")
+        assert len(train) == len(val) == 1
+        lost = "cat" if val == {"a.png"} else "dog"
+        assert f"no object of '{lost}' is left for training" in str(self.report)
 
     def test_one_source_cannot_be_divided(self, tmp_path: Path) -> None:
         root = self.write(tmp_path / "data", [f"a_jpg.rf.{k}abc.jpg" for k in range(4)])

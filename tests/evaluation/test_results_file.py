@@ -44,8 +44,8 @@ def test_there_and_back(truth: Path, tmp_path: Path) -> None:
     assert expected["AP"] > 10  # something was found
     assert evaluate_results(path, truth, "pycocotools") == expected
     for image, found in read_results(path, {3: 0, 7: 1}).items():
-        assert torch.allclose(found.boxes, FOUND[image].boxes)
-        assert torch.equal(found.scores, FOUND[image].scores)
+        assert torch.equal(found.boxes.float(), FOUND[image].boxes)
+        assert torch.equal(found.scores.float(), FOUND[image].scores)
         assert torch.equal(found.labels, FOUND[image].labels)
 
 
@@ -119,6 +119,30 @@ def test_images_and_classes_that_the_data_set_lacks_are_named(truth: Path, tmp_p
     other = write(tmp_path, data, with_images=False)[0]
     with pytest.raises(ValueError, match=r"row \d has the class 'dog'\. Known names: cat, wolf"):
         evaluate_results(saved(tmp_path, {10: "a.png"}, suffix), other)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+@pytest.mark.parametrize("second", ["train/a.png", "a.png"])
+def test_two_images_of_one_name_are_refused(truth: Path, tmp_path: Path, suffix: str, second: str) -> None:
+    path = tmp_path / f"saved{suffix}"
+    with open_detection_writer(path, ("dog", "cat", "bird")) as writer:
+        for name in ("val/a.png", second):
+            found = FOUND[10]
+            writer.add(Result(found.boxes, found.scores, found.labels, ("dog", "cat", "bird"), (60, 60), name))
+    with pytest.raises(ValueError, match=rf"row \d is a second image .* by its name '{second}': leave out"):
+        evaluate_results(path, truth)
+
+
+def test_numbers_of_double_precision_stay(tmp_path: Path) -> None:
+    """Scores that are equal in float32, and an IoU of exactly 0.75 far from the corner of the image."""
+    data = content()
+    data["annotations"] = [{**data["annotations"][0], "bbox": [1000.1, 1000.1, 10, 10], "area": 100, "iscrowd": 0}]
+    truth = write(tmp_path, data, with_images=False)[0]
+    row = {key: data["annotations"][0][key] for key in ("image_id", "category_id", "bbox")}
+    exact = {**row, "bbox": [1000.1, 1000.1, 7.5, 10], "score": 1.0}
+    assert evaluate_results(save(tmp_path, [exact]), truth, "pycocotools")["AP"] == pytest.approx(60)
+    wrong, right = {**row, "bbox": [1, 1, 5, 5], "score": 0.99999999}, {**row, "score": 0.999999999}
+    assert evaluate_results(save(tmp_path, [wrong, right]), truth, "pycocotools")["AP"] == pytest.approx(100)
 
 
 def test_an_ambiguous_name_is_refused() -> None:

@@ -7,8 +7,10 @@ import json
 import pytest
 import torch
 from helpers.coco_truth import BACKENDS, detections, evaluate, truth, write
+from pycocotools.mask import decode
 
 from pkdzoo.evaluation import CocoEvaluator
+from pkdzoo.evaluation.ground_truth import AnnotationFile
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -38,6 +40,31 @@ def test_ignored_masks_count_neither_way(tmp_path, kinds):
     metrics = evaluate(file, [found], kinds=kinds)
     assert metrics["AP"] == pytest.approx(100)
     assert metrics.get("segm", metrics)["AP"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_boxes_that_are_no_numbers_count_neither_way(tmp_path, backend):
+    nan = float("nan")
+    file = write(tmp_path, truth([[(2, 10, 10, 40, 40), (2, nan, nan, nan, nan)]]))
+    real, elsewhere = (0, 0.5, 10, 10, 50, 50), (0, 0.4, 200, 100, 250, 150)
+    assert evaluate(file, [detections(real)], backend)["AP"] == pytest.approx(100)
+    assert evaluate(file, [detections(real, elsewhere)], backend)["AP"] == pytest.approx(100)
+    assert evaluate(file, [detections(elsewhere)], backend)["AP"] == 0
+    assert "1 box holds NaN or infinity and is left out" in AnnotationFile(file).remarks()[0]
+
+
+def test_masks_without_an_area_are_small_by_their_pixels(tmp_path):
+    """A triangle in a box of 40 x 40: 780 pixels are a small mask, 1,600 a medium box."""
+    data = truth([[(2, 10, 10, 40, 40, {"segmentation": [[10, 10, 50, 10, 10, 50]]})]])
+    del data["annotations"][0]["area"]
+    file = write(tmp_path, data)
+    rows = AnnotationFile(file).ground_truth(segmentations=True)["segmentation"]
+    mask = torch.from_numpy(decode(rows[0])).bool()
+    assert int(mask.sum()) < 32**2
+    found = detections((0, 0.9, 10, 10, 50, 50), masks=mask[None])
+    metrics = evaluate(file, [found], kinds=("bbox", "segm"))
+    assert (metrics["APs"], metrics["APm"]) == (None, pytest.approx(100))
+    assert (metrics["segm"]["APs"], metrics["segm"]["APm"]) == (pytest.approx(100), None)
 
 
 def test_classes_of_one_name_keep_their_own_numbers(tmp_path):

@@ -131,17 +131,6 @@ class _Reader:
             raise self.error(where, f"has {key!r} = {value!r:.60}; it must be at most {highest}")
         return int(value)
 
-    def flag(self, value: Any, key: str, index: int) -> bool:
-        """A flag that is written as 0 or 1, a boolean, or one of these as text; "0" is not true."""
-        if value is None or isinstance(value, (bool, int)):
-            return bool(value)
-        if isinstance(value, float) and value in (0.0, 1.0):
-            return value == 1.0
-        word = value.strip().lower() if isinstance(value, str) else None
-        if word not in FLAG_WORDS:
-            raise self.error(f"annotations[{index}]", f"has {key!r} = {value!r:.60}; write 0 or 1")
-        return FLAG_WORDS[word]
-
     def add_image(self, record: Any, index: int) -> None:
         where = f"images[{index}]"
         self.require(record, where, "'id', 'file_name', 'height', 'width'")
@@ -178,10 +167,10 @@ class _Reader:
             self.add_with_checks(record, f"annotations[{index}]")
         area = record.get("area")
         self.areas.append(area if _is_float(area) and math.isfinite(area) else math.nan)
-        crowd, ignore = record.get("iscrowd"), record.get("ignore") or record.get("difficult")
-        if crowd.__class__ is not int or ignore is not None:  # the flags of nearly all records are 0 or 1
-            crowd, ignore = self.flag(crowd, "iscrowd", index), self.flag(ignore, "ignore", index)
-        self.flags.append((CROWD if crowd else 0) | (IGNORE if ignore else 0))
+        try:
+            self.flags.append(flags_of(record))
+        except ValueError as error:
+            raise self.error(f"annotations[{index}]", str(error)) from None
         if self.segments is not None:
             self.segments.append(record.get("segmentation"))
 
@@ -214,6 +203,32 @@ class _Reader:
             np.frombuffer(self.flags, np.uint8),
             None if self.segments is None else self.segments.freeze(),
         )
+
+
+def flags_of(record: Mapping[str, Any]) -> int:
+    """Bits ``CROWD`` (``iscrowd``) and ``IGNORE`` (``ignore`` or ``difficult``) of an annotation record.
+
+    A flag is written as 0 or 1, a boolean, or one of these as text; "0" is not true.
+
+    Raises:
+        ValueError: another value.
+    """
+    if record.get("iscrowd").__class__ is int and "ignore" not in record and "difficult" not in record:
+        return CROWD if record["iscrowd"] else 0  # nearly all records
+    ignored = [_flag(record, key) for key in ("ignore", "difficult")]
+    return (CROWD if _flag(record, "iscrowd") else 0) | (IGNORE if any(ignored) else 0)
+
+
+def _flag(record: Mapping[str, Any], key: str) -> bool:
+    value = record.get(key)
+    if value is None or isinstance(value, (bool, int)):
+        return bool(value)
+    if isinstance(value, float) and value in (0.0, 1.0):
+        return value == 1.0
+    word = value.strip().lower() if isinstance(value, str) else None
+    if word not in FLAG_WORDS:
+        raise ValueError(f"has {key!r} = {value!r:.60}; write 0 or 1")
+    return FLAG_WORDS[word]
 
 
 def _is_float(value: Any) -> bool:

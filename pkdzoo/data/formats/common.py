@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from pkdzoo.data.formats.base import read_lines, walk_files
+from pkdzoo.data.formats.coco import CROWD, IGNORE, flags_of
 from pkdzoo.data.image_files import UnreadableImage, is_image_name, read_size
 from pkdzoo.utils.text import quote_some
 
@@ -39,7 +40,7 @@ class Object:
     @property
     def crowd(self) -> bool:
         """Whether it is a region of many objects."""
-        return bool(self.record.get("iscrowd"))
+        return bool(flags_of(self.record) & CROWD)
 
     @property
     def segmented(self) -> bool:
@@ -49,7 +50,7 @@ class Object:
     @property
     def ignored(self) -> bool:
         """Whether it is marked as not to be learned from."""
-        return bool(self.record.get("ignore"))
+        return bool(flags_of(self.record) & IGNORE)
 
 
 def class_names(coco: Mapping[str, Any]) -> list[str]:
@@ -131,10 +132,17 @@ def int_if_whole(value: float) -> int | float:
 def make_annotation(
     number: int, image_id: int, category_id: int, box: Sequence[int | float], **more: Any
 ) -> dict[str, Any]:
-    """Make a COCO annotation record whose area is that of the box."""
-    area = int_if_whole(float(box[2]) * float(box[3]))
+    """Make a COCO annotation record whose area is that of its polygons, or of the box where it has none."""
+    area = int_if_whole(sum(map(polygon_area, more.get("segmentation") or ())) or float(box[2]) * float(box[3]))
     record = {"id": number, "image_id": image_id, "category_id": category_id, "bbox": list(box), "area": area}
     return {**record, "iscrowd": 0, **more}
+
+
+def polygon_area(polygon: Sequence[float]) -> float:
+    """The area inside a polygon x1, y1, x2, y2, ... in pixels²."""
+    xs, ys = polygon[::2], polygon[1::2]
+    following = zip([*xs[1:], xs[0]], [*ys[1:], ys[0]])
+    return abs(sum(x * next_y - next_x * y for x, y, (next_x, next_y) in zip(xs, ys, following))) / 2
 
 
 def make_content(

@@ -1,9 +1,10 @@
 """labelme's JSON files, one per image, read as COCO.
 
 ``folders.py`` finds the files. A rectangle has two corners in any order; a polygon is kept as ``segmentation``, and its
-box encloses it; a circle is its center and a point on it. Points, lines and other shapes have no box: they are counted
-and left out. Images without a JSON file are left out. ``labels.txt``, as labelme uses it, gives the order of the
-classes; otherwise it is alphabetical over all splits.
+box encloses it; a circle is its center and a point on it. Shapes of one class and one ``group_id`` are parts of one
+object, as labelme's own converters read them: its box encloses them all. Points, lines and other shapes have no box:
+they are counted and left out. Images without a JSON file are left out. ``labels.txt``, as labelme uses it, gives the
+order of the classes; otherwise it is alphabetical over all splits.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pkdzoo.utils.text import quote_some
 FILE_LIMIT = 128 << 20  # bytes: the image may be inside
 LARGEST = 10**9  # pixels
 NO_CLASS = ("__ignore__", "_background_")
+Box = list[int | float]  # x, y, width, height in pixels
 
 
 def is_annotation(path: Path) -> bool:
@@ -90,18 +92,41 @@ def to_coco(pattern: Path, strict: bool = True) -> dict[str, Any]:
         records.append(
             {"id": number, "file_name": _image_of(name, path, content, by_stem), "height": height, "width": width}
         )
-        for position, shape in enumerate(content["shapes"], 1):
-            where = f"{path}: shape {position}"
-            label = _class_of(shape, where)
-            box, more = _box(shape, where)
-            if label in NO_CLASS or box is None:
-                not_read[f"shapes {'without a class' if box else 'without a box (points, lines)'}"] += 1
-                continue
+        for label, parts in _objects(content["shapes"], path, not_read):
             if label not in ids:
-                raise ValueError(f"{where}: the class {label!r:.60} is not among {quote_some(classes, 20)}")
+                raise ValueError(f"{path}: the class {label!r:.60} is not among {quote_some(classes, 20)}")
+            box, more = _join(parts)
             annotations.append(make_annotation(len(annotations) + 1, number, ids[label], box, **more))
     _fill_sizes(records, images, strict)
     return make_content(records, annotations, classes, not_read)
+
+
+def _objects(
+    shapes: list[dict[str, Any]], path: Path, not_read: Counter[str]
+) -> Iterator[tuple[str, list[tuple[Box, dict[str, Any]]]]]:
+    """Class and parts of each object, in the order of its first shape."""
+    objects: dict[Any, tuple[str, list[tuple[Box, dict[str, Any]]]]] = {}
+    for position, shape in enumerate(shapes, 1):
+        where = f"{path}: shape {position}"
+        label = _class_of(shape, where)
+        box, more = _box(shape, where)
+        if label in NO_CLASS or box is None:
+            not_read[f"shapes {'without a class' if box else 'without a box (points, lines)'}"] += 1
+            continue
+        group = shape.get("group_id")
+        key = ("shape", position) if group is None else (label, str(group))
+        objects.setdefault(key, (label, []))[1].append((box, more))
+    yield from objects.values()
+
+
+def _join(parts: list[tuple[Box, dict[str, Any]]]) -> tuple[Box, dict[str, Any]]:
+    """Box and ``segmentation`` of an object; the latter only where each of its parts has one."""
+    if len(parts) == 1:
+        return parts[0]
+    left, top = (min(box[k] for box, _ in parts) for k in (0, 1))
+    right, bottom = (max(box[k] + box[k + 2] for box, _ in parts) for k in (0, 1))
+    polygons = [more["segmentation"][0] for _, more in parts if more]
+    return [left, top, right - left, bottom - top], {"segmentation": polygons} if len(polygons) == len(parts) else {}
 
 
 def _labels(files: list[Path]) -> Iterator[str]:
@@ -138,7 +163,7 @@ def _fill_sizes(records: list[dict[str, Any]], images: Path, strict: bool) -> No
         record.update(height=height, width=width)
 
 
-def _box(shape: dict[str, Any], where: str) -> tuple[list[int | float] | None, dict[str, Any]]:
+def _box(shape: dict[str, Any], where: str) -> tuple[Box | None, dict[str, Any]]:
     """Box of a shape, None for shapes without one; and its ``segmentation``, if it is a polygon."""
     kind: Any = shape.get("shape_type") or "polygon"
     points: Any = shape.get("points")

@@ -12,6 +12,7 @@ from helpers.scripts import ROOT, launch
 
 from pkdzoo.data import check_headers, find_split, open_dataset
 from pkdzoo.data.formats.base import split_of
+from pkdzoo.data.formats.labelme import to_coco
 from pkdzoo.data.formats.read import TABLE, find_format, splits_of
 from pkdzoo.training import Data
 from pkdzoo.training.build import find_data
@@ -182,6 +183,23 @@ class TestLabelme:
         dataset = open_dataset(root, "train", with_masks=False)
         assert dataset[0].instances.boxes.tolist() == [[10, 4, 30, 40], [40, 20, 60, 40]]
         assert dataset.label_names == ["a"]
+
+    def test_shapes_of_one_group_are_parts_of_one_object(self, tmp_path: Path) -> None:
+        part = {"label": "a", "shape_type": "polygon", "group_id": 1}
+        shapes = [
+            {**part, "points": [[10, 12], [30, 4], [20, 40]]},
+            {**part, "label": "b", "points": [[1, 1], [9, 1], [9, 9]]},
+            {**part, "points": [[50, 20], [58, 20], [58, 30], [50, 30]]},
+            {**part, "group_id": None, "points": [[2, 30], [9, 30], [9, 38]]},
+            {**part, "group_id": None, "points": [[12, 2], [19, 2], [19, 8]]},
+        ]
+        dataset = open_dataset(self.write(tmp_path, *shapes), "train", with_masks=True)
+        objects = dataset[0].instances
+        assert objects.boxes.tolist() == [[10, 4, 58, 40], [1, 1, 9, 9], [2, 30, 9, 38], [12, 2, 19, 8]]
+        assert objects.labels.tolist() == [0, 1, 0, 0]
+        assert bool(objects.masks[0, 15, 20]) and bool(objects.masks[0, 25, 54]) and not bool(objects.masks[0, 25, 40])
+        area = to_coco(tmp_path / "*.json")["annotations"][0]["area"]
+        assert area == 320 + 80
 
     def test_what_is_left_out_is_said(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         box = {"label": "a", "points": [[10, 12], [30, 20]], "shape_type": "rectangle"}
