@@ -74,7 +74,7 @@ def test_every_row_of_the_zoo_names_its_data_set() -> None:
     with pytest.raises(ValueError, match=r"a\.voc07: add the data set of tag 'voc07' to DATA_SETS"):
         pages.data_set("a.voc07")
     zoo = (ROOT / "docs" / "zoo.md").read_text()
-    assert all(f"| {name} | " in zoo for name in pkdzoo.list_detectors(pretrained=True))
+    assert all(f"| [{name}](../hub_cards/{name}.md) | " in zoo for name in pkdzoo.list_detectors(pretrained=True))
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -137,7 +137,9 @@ def test_the_zoo_shows_measured_latencies_where_there_are_any() -> None:
     lines = pkdzoo.results("retina_r50*")
     table = site_table(lines, {"ms": {"retina_r50": 12.34}, "about": "one thread of a CPU"})
     assert re.search(
-        r"^\| \[retina_r50\.coco_1x\]\S+ \| COCO \| 38\.0 \| 250\.5 \| 36\.5 \| 12\.3 \|", table, re.MULTILINE
+        r"^\| \[retina_r50\.coco_1x\]\S+ \| COCO \| 38\.0 \| 250\.5 \| 1333 x 800 \| 36\.5 \| 12\.3 \|",
+        table,
+        re.MULTILINE,
     )
     assert "\n**ms**: one thread of a CPU\n" in table
     without = site_table(lines, {"ms": {"gfl_r18": 1.0}, "about": "x"})
@@ -223,7 +225,7 @@ def test_search_and_the_zoo_work_in_a_browser_without_a_network(tmp_path: Path) 
         box = page.locator(".zoo").first
         box.locator("input[type=search]").fill("retina_r50_pkd")
         assert box.locator("tbody tr:visible").count() == 3
-        box.locator("th button", has_text="GFLOPs").click()
+        box.locator("th button", has_text="GMACs").click()
         assert box.locator("th[aria-sort=ascending]").count() == 1
         page.keyboard.press("Control+k")
         page.keyboard.type("SLURM")

@@ -19,6 +19,7 @@ from typing import Any
 from pkdzoo.data.labels import COCO_NAMES
 from pkdzoo.hub.card import SHAPES, UNKNOWN, Card
 from pkdzoo.hub.card_licenses import check_licenses, licenses
+from pkdzoo.hub.card_methods import METHODS
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.utils.text import counted, escape_markdown, install_line, markdown_code, printable
 
@@ -27,7 +28,7 @@ HUB_METRICS = {
     "AP": "map", "AP50": "map_50", "AP75": "map_75", "APs": "map_small", "APm": "map_medium", "APl": "map_large",
     "AR1": "mar_1", "AR10": "mar_10", "AR100": "mar_100", "ARs": "mar_small", "ARm": "mar_medium", "ARl": "mar_large",
 }  # fmt: skip
-PAPER = "https://arxiv.org/abs/2207.02039"  # of PKD
+MASK_FAMILIES = ("mask_rcnn", "cascade_rcnn")
 HUB_LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc0-1.0", "gpl-3.0")
 
 
@@ -152,10 +153,19 @@ def summary(card: Card) -> str:
     """One paragraph on architecture, teacher and classes."""
     kind = "object detector" + ("" if card.pair is None else f" distilled from {markdown_code(card.pair.teacher)}")
     shown = ", ".join(map(escape_markdown, card.labels[:12])) + (" and others" if len(card.labels) > 12 else "")
-    note = f"\n\n{escape_markdown(card.note[0].upper() + card.note[1:])}." if card.note else ""
+    masks = " and predicts their masks" if card.family in MASK_FAMILIES else ""
     count = counted(len(card.labels), "class")
     data = escape_markdown(card.data.name)
-    return f"{markdown_code(card.architecture)}: an {kind}. It detects {count} of {data}: {shown}.{note}"
+    text = f"{markdown_code(card.architecture)}: an {kind}. It detects {count} of {data}{masks}: {shown}."
+    return f"{text}{unlicensed(card)}"
+
+
+def unlicensed(card: Card) -> str:
+    """A warning about weights whose authors state no license; empty for others."""
+    if card.license != UNKNOWN:
+        return ""
+    note = f" {capitalized(card.note)}." if card.note else ""
+    return f"\n\n**The license of these weights is not known.** Ask their authors before you use or publish them.{note}"
 
 
 def load_lines(card: Card) -> str:
@@ -194,8 +204,8 @@ def distillation(card: Card) -> str:
     if pair is None:
         return ""
     teacher, methods = markdown_code(pair.teacher), ", ".join(map(escape_markdown, pair.methods))
-    paper = f" [PKD]({PAPER}) is Pearson correlation distillation." if "pkd" in pair.methods else ""
-    lines = ["## Distillation\n", f"Teacher: {teacher}. Methods: {methods}.{paper}"]
+    known = "".join(f" {METHODS[name]}" for name in pair.methods if name in METHODS)
+    lines = ["## Distillation\n", f"Teacher: {teacher}. Methods: {methods}.{known}"]
     teacher_ap = card.provenance.get("teacher_AP")
     if pair.triple is not None:
         names = (f"teacher {teacher}", f"plain student {markdown_code(pair.student)}", "distilled student")
@@ -218,6 +228,8 @@ def distillation(card: Card) -> str:
         origin = f", source: {shown_source(source)}" if source else ""
         alone = "The same student without distillation has not been evaluated."
         lines += ["", f"AP of the teacher: {teacher_ap:.1f}{origin}. {alone}"]
+    if pair.note:
+        lines += ["", f"{capitalized(pair.note)}."]
     return "\n".join(lines)
 
 
@@ -321,7 +333,7 @@ def training(card: Card) -> str:
         elsewhere = "Trained elsewhere: the authors of the source trained these weights, with their own program."
         if card.recipe is None:
             return f"{elsewhere} pkdzoo has no recipe for them."
-        own = f"pkdzoo's recipe for the same setting, {markdown_code(recipe)}, trains other weights:"
+        own = f"pkdzoo's recipe {markdown_code(recipe)} repeats their training and gives weights of its own:"
         return f"{elsewhere} {own}\n\n{command}"
     if card.recipe is None and not card.launch:
         return "How these weights were trained is not recorded."
@@ -346,8 +358,15 @@ def provenance(card: Card) -> str:
         digest = f", SHA-256 {start.sha256}" if start.sha256 else ""
         note = f", {start.resize_note}" if start.resize_note else ""
         lines.append(f"- the backbone started from: {escape_markdown(f'{start.name}{revision}{digest}{note}')}")
-    facts = ((key.replace("_", " "), format_fact(value)) for key, value in card.provenance.items())
+    facts = [(key.replace("_", " "), format_fact(value)) for key, value in card.provenance.items()]
+    if card.note and card.license != UNKNOWN:  # without a license it stands at the top
+        facts.append(("note", card.note))
     return "\n".join([*lines, *(f"- {escape_markdown(key)}: {shown_source(value)}" for key, value in facts)])
+
+
+def capitalized(text: str) -> str:
+    """Text that begins a sentence, escaped."""
+    return escape_markdown(text[0].upper() + text[1:])
 
 
 def format_fact(value: Any) -> str:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from pkdzoo.distill.registry import METHODS, list_methods
 from pkdzoo.maintain.recipes_page import EQUAL_METHODS, experiments, reference_detectors
-from pkdzoo.models._registry import find
+from pkdzoo.models._registry import find, list_detectors
 from pkdzoo.models._zoo_index import INDEX
-from pkdzoo.models._zoo_table import METRICS, Line, format_number, results
+from pkdzoo.models._zoo_table import Line, format_number, results
 from pkdzoo.utils.files import write_json, write_text
 
 # The rows of README.md: one student for each of five families.
@@ -24,9 +24,10 @@ CHOSEN = (
     "retina_r50_pkd_swin",
     "faster_rcnn_r50_pkd_r101",
     "reppoints_r50_pkd_x101",
-    "atss_r50_crosskd_r101",
-    "fcos_r50_caffe_crosskd_pkd_r101",
+    "retina_r50_pkd_fcos_x101",
+    "gfl_r101_ld_r101_dcn",
 )
+NUMBERS = ("params (M)", "GMACs", "AP", "ms", "teacher AP", "baseline", "gap closed")  # columns of the zoo
 LATENCY = "pkdzoo/models/_latency.json"  # for `pkdzoo list`, which has no recipes beside it
 # Data set by the beginning of a tag. An AP on one data set says nothing about an AP on another.
 DATA_SETS = {"coco": "COCO", "bccd": "BCCD", "deeppcb": "DeepPCB", "shapes": "generated shapes"}
@@ -116,18 +117,45 @@ PAGES: Mapping[str, Mapping[str, Callable[[Path], str]]] = {
 }
 
 
-def zoo_table(lines: Sequence[Line]) -> str:
-    """One row for each set of weights, with its data set, size, cost, APs and teacher."""
+def zoo_table(lines: Sequence[Line], ms: Mapping[str, float] | None = None) -> str:
+    """One row for each set of weights, with links to its card and its teacher's.
+
+    Args:
+        lines: of the table.
+        ms: measured milliseconds by architecture; None for a table without this column.
+    """
+    timed = [] if ms is None else ["ms"]
     pair = ["teacher", "teacher AP", "baseline", "gap closed"]
-    rows = [["name", "data", "params (M)", "GFLOPs", *METRICS, *pair, "source"]]
-    rows.append(["---", "---", *["---:"] * 8, "---", *["---:"] * 3, "---"])
+    head = ["name", "data", "params (M)", "GMACs", "input", "AP", *timed, *pair, "license", "download", "source"]
+    rows = [head, ["---:" if name in NUMBERS else "---" for name in head]]
     for line in lines:
-        sizes = [format_number(value) for value in (line.params, line.gflops)]
-        metrics = [format_number(getattr(line, key)) for key in METRICS]
-        pair = [line.teacher or "", format_number(line.teacher_AP), format_number(line.baseline)]
+        architecture = line.name.partition(".")[0]
+        short, long = INDEX[architecture].resize
+        sizes = [format_number(line.params), format_number(line.gflops), f"{long} x {short}", format_number(line.AP)]
+        times = [format_number((ms or {}).get(architecture))] if timed else []
         gap = "" if line.gap_closed is None else f"{line.gap_closed:.0%}"
-        rows.append([line.name, data_set(line.name), *sizes, *metrics, *pair, gap, line.source])
+        pair = [linked(line.teacher), format_number(line.teacher_AP), format_number(line.baseline), gap]
+        origin = [line.license, download(line.name), line.source]
+        rows.append([linked(line.name), data_set(line.name), *sizes, *times, *pair, *origin])
     return markdown(rows)
+
+
+def linked(name: str | None) -> str:
+    """A set of weights with a link to its card; teachers whose weights are unpublished have none."""
+    if not name:
+        return ""
+    entry, row = find(name)
+    row = row or entry.default
+    card = "" if row is None else f"{entry.name}.{row.tag}"
+    return f"[{name}](../hub_cards/{card}.md)" if card in list_detectors(pretrained=True) else f"`{name}`"
+
+
+def download(name: str) -> str:
+    """How ``arch.tag`` is loaded: by itself, after it was saved in a browser, or from the package."""
+    _, row = find(name)
+    if row is None or row.file:
+        return "in the package"
+    return "automatic" if row.direct else "in a browser"
 
 
 def data_set(name: str) -> str:

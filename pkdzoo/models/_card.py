@@ -65,7 +65,7 @@ def card_of(name: str, recipe: str | None = None) -> Card:
         speed=row.speed,
         megabytes=megabytes,
         provenance={f"sha256 of the published file{digits}": row.sha256} if row.sha256 else {},
-        note="; ".join(text for text in dict.fromkeys([row.note, pair.note if pair else ""]) if text),
+        note=row.note,
     )
 
 

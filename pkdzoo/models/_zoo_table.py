@@ -22,7 +22,7 @@ class Line:
         name: ``arch.tag``.
         params: millions of parameters.
         gflops: billions of multiply-adds of one image of 1333 x 800, up to the raw outputs of the head (two-stage:
-            1000 regions, 100 masks). Detector papers call this unit GFLOPs.
+            1000 regions, 100 masks). timm calls this unit GMACs, detector papers GFLOPs.
         AP: box AP on the validation split of the data set, in percent, like the next five; None if it is unknown.
         source: where the APs are published, or the command that measured them.
         license: license of the weights.
@@ -75,7 +75,7 @@ class Results(Sequence[Line]):
 
     def to_markdown(self) -> str:
         """The main columns as a Markdown table; distilled detectors have their teacher and the gap they close."""
-        head = ["name", "params (M)", "GFLOPs", *METRICS, "teacher", "teacher AP", "baseline", "gap closed", "source"]
+        head = ["name", "params (M)", "GMACs", *METRICS, "teacher", "teacher AP", "baseline", "gap closed", "source"]
         rows = [head, ["---", *["---:"] * 8, "---", *["---:"] * 3, "---"]]
         for line in self.lines:
             numbers = [format_number(getattr(line, key)) for key in METRICS]

@@ -296,7 +296,7 @@ def _bytes(size: float) -> str:
 
 
 def _operations(number: float) -> str:
-    return f"{number / 1e9:.3g} GFLOPs" if number < 1e12 else f"{number / 1e12:.3g} TFLOPs"
+    return f"{number / 1e9:.3g} GMACs" if number < 1e12 else f"{number / 1e12:.3g} TMACs"
 
 
 def largest_image(data: Data) -> tuple[int, int]:

@@ -86,7 +86,7 @@ def verdict(difference: Summary | None) -> str:
         return "one seed: undecided"
     if difference.low > 0:
         return "seen"
-    return "the opposite was seen" if difference.high < 0 else "undecided: the interval contains 0"
+    return "contradicted" if difference.high < 0 else "undecided: the interval contains 0"
 
 
 def spread(summary: Summary) -> str:

@@ -41,8 +41,8 @@ pyramid. This page is generated: `python recipes/experiments/run.py --report`.
 - **Hours** are those of processor time of the steps, without evaluations, mean of the seeds; empty where a run did not
   measure them.
 - **"Minus plain"** is the mean difference to the plain student of the same seed, with its 95 % interval (Student's t).
-- **"Difference"** of a claim is the first number under "here" minus the second, over the seeds that both have. With
-  four numbers, the difference of the last two is subtracted.
+- **"Difference"** of a claim is the first AP minus the second, over the seeds that both have. With four APs, the
+  difference of the last two is subtracted.
 - **Chance.** An interval that contains 0 shows no difference. A single seed shows nothing. One of twenty intervals is
   expected to miss the true value.
 - **Pearson's r** is computed over at most 100 validation images for the levels that PKD compares, from the finest to
@@ -223,9 +223,7 @@ def page(results: Path) -> str:
     maps, costs = (measured(results.parent / name) for name in ("maps", "costs"))
     parts = ["\n".join([TITLE, claims.SUMMARY_HEAD, *claims.summary_rows(runs, maps, costs), ""])]
     parts += [HEAD, f"## In short\n\n{BEGIN}{short(runs)}\n{END}"]
-    parts.append(
-        "\n".join(["## The comparisons behind the claims", "", claims.HEAD, *claims.claim_rows(runs, maps, costs), ""])
-    )
+    parts.append("\n".join(["## The comparisons behind the claims", "", *claims.claim_rows(runs, maps, costs)]))
     for experiment in experiments(runs):
         of_experiment = [run for run in runs if run["experiment"] == experiment]
         description = f"{subject(results.parent / f'{experiment}.py')}\n\n{source(of_experiment)}".strip()

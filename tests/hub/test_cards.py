@@ -18,10 +18,12 @@ import pkdzoo
 from pkdzoo.data.labels import KNOWN, label_names
 from pkdzoo.hub.card import COCO, UNKNOWN, Card, DataSet, known_data
 from pkdzoo.hub.card_licenses import UnknownLicense
+from pkdzoo.hub.card_methods import METHODS
 from pkdzoo.hub.card_text import HUB_METRICS, eval_results, front_matter, render
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.maintain.cards import zoo_cards
 from pkdzoo.models._card import card_of, describe_card
+from pkdzoo.models._registry import entries
 
 ROOT = Path(__file__).parents[2]
 NAMES = pkdzoo.list_detectors(pretrained=True)
@@ -210,6 +212,17 @@ def test_names_from_strangers_are_text_on_a_card() -> None:
     assert "\x1b" not in hostile.text and "\u202e" not in hostile.text
     headings = [sum(line.startswith("#") for line in body(text).splitlines()) for text in (HOSTILE, "harmless")]
     assert headings[0] == headings[1]
+
+
+def test_every_method_of_the_zoo_is_explained() -> None:
+    used = {method for entry in entries() if entry.distilled for method in entry.distilled.methods}
+    assert used and used <= set(METHODS)
+
+
+def test_unlicensed_weights_say_so_before_the_example() -> None:
+    text = render(card_of("rtmdet_tiny_kd_s"), publish=False)
+    assert "**The license of these weights is not known.**" in text.partition("## Usage")[0]
+    assert "license of these weights" not in render(card_of("retina_r50_pkd_swin"), publish=False)
 
 
 def test_weights_of_other_projects_are_not_claimed() -> None:

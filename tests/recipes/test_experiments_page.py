@@ -44,7 +44,7 @@ def test_differences_are_paired_by_seed() -> None:
     five = intervals.summarize([1.0, 2.0, 3.0, 4.0, 5.0])  # deviation sqrt(2.5), 2.776 with 4 degrees of freedom
     assert (five.mean, five.low) == (3.0, pytest.approx(3 - 2.776 * math.sqrt(2.5 / 5)))
     assert intervals.verdict(five) == "seen" and intervals.interval(five) == "+3.0 [+1.0, +5.0]"
-    assert intervals.verdict(intervals.paired({0: 1.0, 1: 2.0}, {0: 5.0, 1: 6.1})) == "the opposite was seen"
+    assert intervals.verdict(intervals.paired({0: 1.0, 1: 2.0}, {0: 5.0, 1: 6.1})) == "contradicted"
     near = intervals.Summary(5, 1.1, 0.9, 1.08)
     assert intervals.verdict(near) == "seen" and intervals.interval(near) == "+1.10 [+0.02, +2.18]"
     one = intervals.summarize([4.0])
@@ -131,11 +131,15 @@ def test_claims_are_tested_by_the_cells() -> None:
     runs += [result("pkd_weight_3", s, ap, DISTILL) for s, ap in enumerate((11.5, 14.5))]
     rows = claims.claim_rows(runs)
     who = "bccd: RetinaNet from GFL"
+    assert "not run" not in "".join(rows) and "Not run." in rows
     assert f"| {who} | pkd 12.5 ± 2.1, plain 11.0 ± 1.4 | +1.5 [-4.9, +7.9], 2 seeds | undecided" in "".join(rows)
-    early = next(row for row in rows if "converges" in row)
+    early = next(row for row in rows if "after 3 of" in row)
     assert "after 3 of 12 epochs | pkd 3.1 ± 0.5, plain 2.8 ± 0.4 | +0.4 [-1.2, +2.0], 2 seeds |" in early
     assert "| -0.5 [-0.5, -0.5], 2 seeds | they differ by 0.5 to 0.5 AP |" in "".join(rows)
-    assert any(row.endswith("| deeppcb: RetinaNet from FCOS |  |  | not run |") for row in rows)
+    (harm,) = [claim for claim in claims.CLAIMS if claim.below]
+    gained = [result("mse", s, ap, DISTILL) for s, ap in enumerate((11.0, 13.1))]
+    found = claims.rows_of(harm, [*runs, *gained], [], [])[0]
+    assert found[1:] == ("mse 12.1 ± 1.5, plain 11.0 ± 1.4", "+1.0 [+0.4, +1.7], 2 seeds", "contradicted")
     for found in runs:
         found["budget"] = {"steps": 624 if found["variant"] == "pkd" else 52, "images": 2460}
     unequal = next(row for row in claims.claim_rows(runs) if f"| {who} |" in row)
@@ -168,14 +172,14 @@ def test_channels_dominate_where_they_hold_half() -> None:
 
 
 def test_by_how_much_more_pkd_beats_mse_where_magnitudes_differ() -> None:
-    """By hand, for the seed that all four have: (30 - 20) - (28 - 27) = 9."""
+    """By hand, for the seed that all four have: (20 - 30) - (27 - 28) = -9."""
     variants = {"pkd": 30.0, "mse": 20.0, "pkd_retina": 28.0, "mse_retina": 27.0}
     there: dict[str, Any] = {"experiment": "deeppcb", "curve": [{"epoch": 2, "AP": 5.0}, {"epoch": 4, "AP": 6.0}]}
     runs = [result(variant, 0, ap, DISTILL, **there) for variant, ap in variants.items()]
     runs += [result(variant, 1, 50.0, DISTILL, **there) for variant in ("pkd", "mse")]
-    row = next(row for row in claims.claim_rows(runs) if "RetinaNet from FCOS and from RetinaNet" in row)
+    row = next(row for row in claims.claim_rows(runs) if "MSE minus PKD, less the same from RetinaNet" in row)
     assert row.endswith(
-        "pkd 30.0, mse 20.0, pkd_retina 28.0, mse_retina 27.0 | +9.0 (one seed) | one seed: undecided |"
+        "mse 20.0, pkd 30.0, mse_retina 27.0, pkd_retina 28.0 | -9.0 (one seed) | one seed: undecided |"
     )
 
 
@@ -269,7 +273,9 @@ def test_pairs_whose_head_is_timed() -> None:
 def test_the_page_is_generated_and_names_no_local_path() -> None:
     text = (FOLDER / "README.md").read_text()
     assert text == report.page(FOLDER / "results"), "python recipes/experiments/run.py --report writes it anew"
-    assert all(claim.text in text for claim in claims.CLAIMS)
+    assert all(
+        claim.text in text and claim.text[1:] in text.partition("behind the claims")[2] for claim in claims.CLAIMS
+    )
     for path in (FOLDER / "results").glob("*/*.json"):
         found = json.loads(path.read_text())
         assert path.stem == f"{found['variant']}-{found['seed']}" and path.parent.name == found["experiment"]

@@ -43,7 +43,7 @@ def test_the_summary_names_models_data_steps_and_costs(sets) -> None:
         "retina_r10w16, 0.75 M parameters", "fcos_r10w16, 0.66 M parameters", "AP 12.5 (table 1)", "by pkd",
         "4 = processes 2 x passes 1 x images 2", "15 = 3 epochs of 5", "of 6 classes, 6 images",
         "classes   6 of the student; the teacher's have no names", "costs     ",
-        "GFLOPs per image of 96 x 64", "memory    about ", "teacher 2.65 MB, gradients 5.96 MB",
+        "GMACs per image of 96 x 64", "memory    about ", "teacher 2.65 MB, gradients 5.96 MB",
         "student rgb, mean 123.7 116.3 103.5, std 58.4 57.12 57.38; teacher rgb", "time      printed after a few steps",
         "warning: the teacher has random weights", "published for a batch of 16, this run has 4",
     ):  # fmt: skip

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from pkdzoo.maintain.cards import zoo_cards
-from pkdzoo.maintain.pages import PACKAGED, PAGES, data_set, markdown, with_parts
-from pkdzoo.models._registry import find, list_detectors
-from pkdzoo.models._zoo_table import Line, format_number, results
+from pkdzoo.maintain.pages import PACKAGED, PAGES, linked, with_parts, zoo_table
+from pkdzoo.models._registry import find
+from pkdzoo.models._zoo_table import Line, results
 
 LATENCY = "pkdzoo/models/_latency.json"
-NUMBERS = ("params (M)", "GFLOPs", "AP", "teacher AP", "baseline", "gap closed", "ms")
 
 
 def zoo_page(root: Path) -> str:
-    """``docs/zoo.md`` with the site's tables instead of the repository's, which are wider."""
+    """``docs/zoo.md`` with the site's tables instead of the repository's: with measured times, filters and sorting."""
     text = (root / "docs" / "zoo.md").read_text(encoding="utf-8")
     parts = {name: make(root) for name, make in PAGES["docs/zoo.md"].items()}
     times = latencies(root)
@@ -35,33 +34,14 @@ def latencies(root: Path) -> Mapping[str, Any]:
 def site_table(lines: Sequence[Line], times: Mapping[str, Any]) -> str:
     """One row for each set of weights, which is linked, in a box that the script of the page can filter.
 
-    Links are those of the repository: ``hub_cards/NAME.md`` is the page of a set of weights.
-
     Args:
         lines: of the table.
         times: see :func:`latencies`; the column is left out where none of the lines has a time.
     """
-    shown = [times.get("ms", {}).get(line.name.partition(".")[0]) for line in lines]
-    timed = any(time is not None for time in shown)
-    head = ["weights", "data", *NUMBERS[:3], *(["ms"] if timed else []), "teacher", *NUMBERS[3:-1], "license", "source"]
-    rows = [head, [("---:" if name in NUMBERS else "---") for name in head]]
-    for line, time in zip(lines, shown):
-        gap = "" if line.gap_closed is None else f"{line.gap_closed:.0%}"
-        numbers = [format_number(value) for value in (line.params, line.gflops, line.AP, *([time] if timed else []))]
-        pair = [linked(line.teacher), format_number(line.teacher_AP), format_number(line.baseline), gap]
-        rows.append([linked(line.name), data_set(line.name), *numbers, *pair, line.license, line.source])
+    ms = times.get("ms", {})
+    timed = any(line.name.partition(".")[0] in ms for line in lines)
     about = f"\n**ms**: {times.get('about', '')}\n" if timed else ""
-    return f'<div class="zoo" markdown>\n\n{markdown(rows)}\n</div>\n{about}'
-
-
-def linked(name: str | None) -> str:
-    """A set of weights with a link to its card; teachers whose weights are unpublished have none."""
-    if not name:
-        return ""
-    entry, row = find(name)
-    row = row or entry.default
-    card = "" if row is None else f"{entry.name}.{row.tag}"
-    return f"[{name}](../hub_cards/{card}.md)" if card in list_detectors(pretrained=True) else f"`{name}`"
+    return f'<div class="zoo" markdown>\n\n{zoo_table(lines, ms if timed else None)}\n</div>\n{about}'
 
 
 def weights_pages(root: Path) -> dict[str, str]:
