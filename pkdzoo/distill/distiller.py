@@ -74,6 +74,8 @@ class Distiller(Task):
                     f"the {who} must be a pkdzoo.Detector, got {type(model).__name__}; wrap any other module "
                     "in pkdzoo.Teacher(module, features, mean, std)"
                 )
+        if student.optimized:
+            raise ValueError(f"{student.name} is optimized and cannot be trained: leave out student.optimize()")
         if student is teacher:
             raise ValueError("student and teacher are one object: build the detector twice")
         self.student = student
@@ -97,6 +99,7 @@ class Distiller(Task):
         self.depth: Depth = max((m.teacher_depth for m in self._methods()), key=DEPTHS.index)
         self.tap = self._common_tap()
         self.set_progress()
+        self._passes: int | None = 0  # training passes so far; None where set_progress() tells the steps
 
     @property
     def teacher(self) -> Detector:
@@ -136,13 +139,16 @@ class Distiller(Task):
     def set_progress(self, step: int = 0, total: int = 1, epoch: int = 0, epochs: int = 1) -> None:
         """Set the progress of the training run; call it before every step if a weight has a schedule.
 
+        Without any call, ``warmup:N`` and ``delay:N`` count the passes in train mode as steps, and ``decay`` and
+        ``epoch_decay``, which need the length of the run, leave the weight as it is.
+
         Args:
             step: optimizer steps done.
             total: optimizer steps of the whole run.
             epoch: epochs done.
             epochs: epochs of the whole run.
         """
-        progress = Progress(step, total, epoch, epochs)
+        progress, self._passes = Progress(step, total, epoch, epochs), None
         for name, method in self._named():
             method.progress = progress
             if self.schedules[name] != "constant":
@@ -155,6 +161,7 @@ class Distiller(Task):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted losses of the student and of the methods; their sum is the objective."""
+        self._count_pass()
         student = self.student.trace(batch, "loss", self.tap)
         teacher = self.frozen.trace(batch, self.depth, self.tap)
         losses = dict(student.losses)
@@ -180,6 +187,16 @@ class Distiller(Task):
             self.unlabeled_logs |= {f"{name}/unlabeled_{key}": value for key, value in method.logs.items()}
             method.logs = labeled_logs
         return losses
+
+    def _count_pass(self) -> None:
+        """Follow the schedules that count steps, in a loop that does not call :meth:`set_progress`."""
+        if self._passes is None or not self.training:
+            return
+        for name, schedule in self.schedules.items():
+            if schedule.startswith(("warmup", "delay")):
+                factor = schedule_factor(schedule, Progress(self._passes))
+                self.get_buffer(f"factor_{name}").fill_(factor)
+        self._passes += 1
 
     def _scheduled(self, name: str, value: Tensor) -> Tensor:
         return value if self.schedules[name] == "constant" else value * self.get_buffer(f"factor_{name}")

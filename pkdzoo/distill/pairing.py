@@ -87,14 +87,22 @@ def _backbone_shape(model: Detector) -> PyramidShape:
     return PyramidShape(tuple(map(int, channels)), tuple(map(int, strides)))
 
 
+def require_unfolded(model: Detector) -> None:
+    """Refuse an optimized detector for methods that compare maps from before the neck's last norm."""
+    if model.optimized and getattr(model.neck, "gives_before_norm", False):
+        raise ValueError(
+            f"maps before the last norm of the neck are compared, and the norms of {model.name} are folded: leave out "
+            "optimize()"
+        )
+
+
 def _require_before_norm(model: Detector) -> None:
     if not getattr(model.neck, "gives_before_norm", False):
         raise ValueError(
             f'where="before_norm" compares maps before the last norm of the neck, which {model.name} does not give: '
             'take a detector of this package, or pkd with where="neck"'
         )
-    if model.optimized:
-        raise ValueError(f'where="before_norm": the norms of {model.name} are folded: leave out optimize()')
+    require_unfolded(model)
 
 
 def maps_at(features: FeaturePyramid, where: Where, strides: tuple[int, ...]) -> FeaturePyramid:

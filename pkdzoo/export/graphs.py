@@ -136,7 +136,8 @@ class DenseDetections(DenseGraph):
             boxes, labels = rows_of(boxes, index), labels.gather(1, index)
         if model.clip_before_nms:
             boxes = clip(boxes, sizes)
-        scores = torch.where(has_area(boxes), scores, INVALID)  # boxes outside the image have no area after clipping
+        if not model.keeps_empty_boxes:  # boxes outside the image have no area after clipping
+            scores = torch.where(has_area(boxes), scores, INVALID)
         classes = torch.arange(model.num_classes, device=labels.device)[:, None]
         by_class = torch.where(labels[:, None] == classes, scores[:, None], INVALID)  # (B, C, N)
         kept = survivors(boxes, by_class, config.nms_threshold).any(dim=1)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pkdzoo.distill.pairing import PairBy, PyramidShape, match_levels, pair_maps
 from pkdzoo.losses import normalize_channels, pearson_correlation
+from pkdzoo.models._eval_mode import eval_mode
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch, FeaturePyramid
 
@@ -119,12 +120,8 @@ def extract_maps(model: Detector, batch: Batch, levels: int | None = 4, name: st
         >>> sorted(maps.numbers()["levels"][0]["after"])
         ['channel', 'max', 'mean', 'share', 'share_of_5', 'std']
     """
-    training = model.training
-    model.eval()
-    try:
+    with eval_mode(model):
         features = model.extract_features(batch)
-    finally:
-        model.train(training)
     kept = FeaturePyramid(features.levels[:levels], features.strides[:levels]).to("cpu")
     return PyramidMaps(name or model.name, kept, batch.sizes)
 

@@ -31,7 +31,8 @@ class PredictOptions(TypedDict, total=False):
             depends on the padding: with 1 the results are exactly those of each image alone.
         flip: also detect in the horizontally flipped image and merge the detections by NMS; takes twice the time.
             Default False.
-        sizes: short sides in pixels at which to detect, e.g. ``(640, 800, 960)``; the detections are merged by NMS.
+        sizes: short sides in pixels at which to detect, e.g. ``(640, 800, 960)``, or one of them; the detections are
+            merged by NMS.
             None means the detector's own size.
         tiles: side in pixels of the tiles in which larger images are detected, so that small objects keep their pixels;
             None, the default, means the whole image at once. Detections of one object in several tiles are merged.
@@ -53,9 +54,9 @@ class PredictOptions(TypedDict, total=False):
     classes: str | int | Sequence[str | int] | None
     batch_size: int
     flip: bool
-    sizes: Sequence[int] | None
+    sizes: int | Sequence[int] | None
     tiles: int | None
-    overlap: float
+    overlap: float | None
     workers: int
 
 
@@ -72,7 +73,7 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise TypeError(f"predict() has no option {name!r}. {did_you_mean(name, PredictOptions.__annotations__)}")
     for name in ("threshold", "nms_threshold"):
         value = options.get(name)
-        if value is not None and not 0 <= value <= 1:  # False for NaN as well
+        if value is not None and not (is_number(value) and 0 <= value <= 1):  # False for NaN as well
             raise ValueError(f"{name}={value!r}: write a number from 0 to 1")
     for name, lowest in WHOLE.items():
         value = options.get(name, lowest)
@@ -80,10 +81,22 @@ def check_options(options: Mapping[str, Any]) -> None:
             continue
         if isinstance(value, bool) or not is_whole(value) or value < lowest:
             raise ValueError(f"{name}={value!r}: write a whole number of at least {lowest}")
-    if "overlap" in options and options.get("tiles") is None:
-        raise ValueError(f"overlap={options['overlap']!r} belongs to tiles: write tiles=640 as well, or leave it out")
-    if not 0 <= options.get("overlap", 0) <= MAX_OVERLAP:
-        raise ValueError(f"overlap={options['overlap']!r}: write a share of a tile from 0 to {MAX_OVERLAP}")
+    overlap = options.get("overlap")
+    if overlap is None:
+        return
+    if options.get("tiles") is None:
+        raise ValueError(f"overlap={overlap!r} belongs to tiles: write tiles=640 as well, or leave it out")
+    if not (is_number(overlap) and 0 <= overlap <= MAX_OVERLAP):
+        raise ValueError(f"overlap={overlap!r}: write a share of a tile from 0 to {MAX_OVERLAP}")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number, of Python, numpy or torch; a text is none."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(value, (str, bytes, bool))
 
 
 def is_whole(value: Any) -> bool:

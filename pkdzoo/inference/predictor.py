@@ -109,7 +109,8 @@ def predict_stream(model: DetectorLike, images: Any, options: PredictOptions) ->
     if side is None:
         results = _predict_batches(model, decoded, config, labels, batch_size, views)
     else:
-        tiling = Tiling(side, options.get("overlap", OVERLAP), batch_size, options.get("max_detections"))
+        overlap = options.get("overlap")
+        tiling = Tiling(side, OVERLAP if overlap is None else overlap, batch_size, options.get("max_detections"))
         config = replace(config, max_detections=max(config.max_detections, model.postprocess_config.max_detections))
         results = (_predict_in_tiles(model, item, config, labels, views, tiling) for item in decoded)
     if threshold is None:
@@ -150,19 +151,19 @@ def _class_index(model: DetectorLike, name: Any) -> int:
     return int(name)
 
 
-def make_views(model: DetectorLike, flip: bool, sizes: Sequence[int] | None) -> list[View]:
+def make_views(model: DetectorLike, flip: bool, sizes: int | Sequence[int] | None) -> list[View]:
     """The versions of each image: every size and, with ``flip``, every size flipped as well.
 
     Args:
         model: its own size is used where ``sizes`` is None; the ratio of its sides applies to every size.
         flip: add the flipped versions.
-        sizes: short sides in pixels.
+        sizes: short sides in pixels, or one of them.
 
     Raises:
         ValueError: for no size, a size below 32 pixels, or for a letterbox one that is no multiple of 32.
     """
     short, long = model.resize
-    short_sides = [short] if sizes is None else list(sizes)
+    short_sides = [short] if sizes is None else [sizes] if isinstance(sizes, int) else list(sizes)
     if not short_sides or any(size < MIN_SIZE for size in short_sides):
         raise ValueError(f"sizes={sizes!r}: write short sides in pixels from {MIN_SIZE} up, e.g. sizes=(600, 800)")
     if sizes is not None and model.letterbox is not None and any(size % DIVISOR for size in short_sides):
@@ -219,7 +220,10 @@ def flip_detections(detections: Detections, width: float) -> Detections:
 
 
 def detect_view(model: DetectorLike, images: Sequence[Tensor], view: View, config: PostProcess) -> list[Detections]:
-    """Detections in one version of each image (uint8 (3, H, W)), in pixels of the original images."""
+    """Detections in one version of each image (uint8 (3, H, W)), in pixels of the original images.
+
+    Some detectors clip boxes only after NMS; what is left without area is no detection.
+    """
     samples = [view_of(image, view, model.letterbox) for image in images]
     detections = model.detect(collate(samples).to(model.pixel_mean.device), config)
     original = []
@@ -227,7 +231,8 @@ def detect_view(model: DetectorLike, images: Sequence[Tensor], view: View, confi
         if view.flip:
             left = sample.meta.get("offset", (0, 0))[0]
             per_image = flip_detections(per_image, sample.meta["width"] + 2 * left)
-        original.append(scale_back(per_image, sample.meta))
+        per_image = scale_back(per_image, sample.meta)
+        original.append(per_image[(per_image.boxes[:, 2:] > per_image.boxes[:, :2]).all(dim=1)])
     return original
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ from pkdzoo.models.backbones import backbone_arguments
 from pkdzoo.models.backbones.timm_networks import describe_network, full_name, is_timm
 from pkdzoo.structures import PixelNorm
 from pkdzoo.utils.suggest import did_you_mean
+from pkdzoo.utils.text import quote_some
 
 ON_THE_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[^@]+)?", re.ASCII)
 # Arguments of create_detector itself, for suggestions.
@@ -130,8 +132,20 @@ def from_name(
     else:
         model = from_registry(name, pretrained, num_classes, cache_dir, overrides)
     if labels is not None:
-        set_labels(model, labels)
+        rename_classes(model, labels)
     return model.eval()
+
+
+def rename_classes(model: ZooModel, labels: tuple[str, ...]) -> None:
+    """Set the class names that a user gave; a warning if weights were trained with as many other ones."""
+    generic = tuple(f"class_{i}" for i in range(model.num_classes))
+    if model.loaded_from is not None and model.label_names not in (generic, labels):
+        warnings.warn(
+            f"{model.name} was trained to detect {quote_some(model.label_names)}: label_names gives its classes other "
+            "names, and what it detects stays the same",
+            stacklevel=4,
+        )
+    set_labels(model, labels)
 
 
 def resolve_classes(
@@ -287,5 +301,5 @@ def open_saved(
     labels, num_classes = resolve_classes(label_names, num_classes)
     model = from_folder(name, num_classes, cache_dir, overrides, token, local_files_only)
     if labels is not None:
-        set_labels(model, labels)
+        rename_classes(model, labels)
     return model.eval()

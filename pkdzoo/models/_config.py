@@ -27,6 +27,7 @@ def describe(model: ZooModel) -> dict[str, Any]:
     if model.optimized:
         raise ValueError(f"{model.name} is optimized and has no norm layers any more: save it before optimize()")
     check_layers(model)
+    norm = model.pixel_norm
     names, ids = model.label_names, coco_ids(model.label_names)
     return {
         "library_name": "pkdzoo",
@@ -38,9 +39,9 @@ def describe(model: ZooModel) -> dict[str, Any]:
         "id2label": {str(i): name for i, name in enumerate(names)},
         **({} if ids is None else {"label_to_coco_id": {str(i): number for i, number in ids.items()}}),
         SETTINGS: {
-            "pixel_mean": model.pixel_mean.tolist(),
-            "pixel_std": model.pixel_std.tolist(),
-            "channel_order": model.channel_order,
+            "pixel_mean": list(norm.mean),
+            "pixel_std": list(norm.std),
+            "channel_order": norm.channel_order,
             "resize": list(model.resize),
             **({} if model.letterbox is None else {"letterbox": asdict(model.letterbox)}),
             "postprocess": asdict(model.postprocess_config),

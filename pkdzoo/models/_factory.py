@@ -53,7 +53,8 @@ def create_detector(
             initialized randomly, and all others are loaded strictly.
         in_chans: number of image channels. The weights of the first convolution are summed for one channel and
             repeated for more than three.
-        label_names: class names, or ``"coco"``; None means those of the weights.
+        label_names: class names, or ``"coco"``; None means those of the weights. As many as the weights have rename
+            their classes, with a warning; another number makes a new class layer, see ``num_classes``.
         cache_dir: folder for downloaded weights; None means ``PKDZOO_CACHE``, else the user's cache folder, and for
             ``hf-hub:`` the cache of the Hub's client.
         features_only: return the feature pyramid alone, as a

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from pkdzoo.hub.weights import InitialWeights
-from pkdzoo.structures import Letterbox, PostProcess
+from pkdzoo.structures import Letterbox, PixelNorm, PostProcess
 
 
 class ZooModel(nn.Module):
@@ -54,6 +55,24 @@ class ZooModel(nn.Module):
     built_layers: dict[str, tuple[Any, ...]] | None = None
     backbone: nn.Module
     neck: nn.Module
+    _pixel_norm: PixelNorm
+
+    @property
+    def pixel_norm(self) -> PixelNorm:
+        """Pixel statistics and channel order; as they were given, although ``half()`` rounds the buffers."""
+        given, buffers = self._pixel_norm, (self.pixel_mean, self.pixel_std)
+        exact = [
+            torch.equal(buffer.cpu(), torch.tensor(values).to(buffer.dtype))
+            for buffer, values in zip(buffers, (given.mean, given.std))
+        ]
+        mean, std = (given.mean, given.std) if all(exact) else (tuple(buffer.tolist()) for buffer in buffers)
+        return PixelNorm(mean, std, self.channel_order)
+
+    def set_pixel_norm(self, norm: PixelNorm) -> None:
+        """Replace pixel statistics, of as many channels, and the channel order."""
+        self.pixel_mean.copy_(torch.tensor(norm.mean))
+        self.pixel_std.copy_(torch.tensor(norm.std))
+        self._pixel_norm, self.channel_order = norm, norm.channel_order
 
     def check_layout(self, state: Mapping[str, Tensor]) -> None:
         """Refuse weights whose tensors fit but whose names show that they mean something else.

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, get_args, get_type_hints
 
-import torch
-
 from pkdzoo.hub.files import SETTINGS
 from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.models._channels import MAX_CHANNELS
@@ -164,9 +162,7 @@ def apply_settings(model: ZooModel, settings: Mapping[str, Any]) -> None:
                 f"config.json: {len(norm.mean)} pixel_mean for "
                 f"{counted(len(model.pixel_mean), 'channel')}: write one per channel"
             )
-        model.pixel_mean.copy_(torch.tensor(norm.mean))
-        model.pixel_std.copy_(torch.tensor(norm.std))
-        model.channel_order = norm.channel_order
+        model.set_pixel_norm(norm)
     model.resize = settings.get("resize", model.resize)
     model.letterbox = settings.get("letterbox", model.letterbox)
     model.postprocess_config = settings.get("postprocess", model.postprocess_config)

@@ -86,6 +86,7 @@ class Detector(TrainingMethods, ZooModel):
         self.postprocess_config = postprocess_config or PostProcess()
         self.resize = resize
         self.letterbox = letterbox
+        self._pixel_norm = pixel_norm
         self.channel_order = pixel_norm.channel_order
         # Not persistent: they follow from the registered entry, and mmdetection's files do not have them.
         self.register_buffer("pixel_mean", torch.tensor(pixel_norm.mean), persistent=False)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pkdzoo.models.detector import Detector
-from pkdzoo.structures import Batch, FeaturePyramid, PixelNorm
+from pkdzoo.structures import Batch, FeaturePyramid
 
 
 class FeatureExtractor(nn.Module):
@@ -27,14 +27,12 @@ class FeatureExtractor(nn.Module):
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
-        order = detector.channel_order
-        pixel_norm = PixelNorm(tuple(detector.pixel_mean.tolist()), tuple(detector.pixel_std.tolist()), order)
         # A detector without a head, which normalizes the images and runs backbone and neck.
         self.detector = Detector(
             detector.backbone,
             detector.neck,
             detector.num_classes,
-            pixel_norm,
+            detector.pixel_norm,
             resize=detector.resize,
             letterbox=detector.letterbox,
         )

@@ -53,7 +53,10 @@ def suppress(detections: Detections, nms_threshold: float, max_detections: int) 
         max_detections: maximum number of detections.
     """
     # float32 also under autocast: half precision moves large coordinates by whole pixels
-    kept = batched_nms(detections.boxes.float(), detections.scores.float(), detections.labels, nms_threshold)
+    boxes = detections.boxes.float()
+    if len(boxes):  # torchvision tells classes apart by moving them beyond the largest coordinate, from 0 up
+        boxes = boxes - boxes.amin().clamp(max=0)
+    kept = batched_nms(boxes, detections.scores.float(), detections.labels, nms_threshold)
     return detections[kept[:max_detections]]
 
 

@@ -178,6 +178,30 @@ def test_a_schedule_scales_one_method_only() -> None:
         distiller_of(pkd={"schedule": "slowly"})
 
 
+@pytest.mark.parametrize(
+    ("schedule", "expected"), [("warmup:2", [0, 0.5, 1, 1]), ("delay:2", [0, 0, 1, 1]), ("decay", [1, 1, 1, 1])]
+)
+def test_schedules_of_a_loop_that_tells_no_progress(schedule: str, expected: list[float]) -> None:
+    """A warmup that nobody counts would leave the method without effect."""
+    distiller, batch = distiller_of(pkd={"schedule": schedule}), tiny_batch()
+    full = float(distiller_of()(batch)["loss_pkd"].detach())
+    distiller.eval()(batch)  # no training pass
+    distiller.train()
+    found = [float(distiller(batch)["loss_pkd"].detach()) for _ in expected]
+    assert found == pytest.approx([factor * full for factor in expected], rel=1e-6)
+    distiller.set_progress(0, 100)
+    first = 1.0 if schedule == "decay" else 0.0
+    assert [float(distiller(batch)["loss_pkd"].detach()) for _ in range(3)] == pytest.approx(
+        [first * full] * 3, rel=1e-6
+    )
+
+
+def test_an_optimized_student_is_refused() -> None:
+    student = pkdzoo.create_detector("retina_r10w16", norm="frozen_bn").optimize()
+    with pytest.raises(ValueError, match=r"retina_r10w16 is optimized .* leave out student\.optimize\(\)"):
+        pkdzoo.Distiller(student, tiny_detector(seed=1), {"pkd": {}})
+
+
 def test_class_maps_must_fit_where_classes_are_compared() -> None:
     student, teacher = tiny_detector(), tiny_detector(seed=1)
     require_same_classes(student, teacher, "crosskd")

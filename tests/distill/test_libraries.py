@@ -204,6 +204,7 @@ def test_the_input_is_that_of_the_preprocessor(saved: Path) -> None:
     ("change", "says"),
     [
         ({"backbone_config": {"model_type": "hgnet_v2", "auto_map": {"AutoConfig": "evil.C"}}}, "runs code of its own"),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "is quantized: take its weights in float32"),
         ({"backbone": "evil/repository", "backbone_config": None}, "without a pinned commit: save the model with"),
         ({"backbone_config": {"model_type": "timm_backbone", "backbone": "hf-hub:evil/x"}}, "without a pinned commit"),
         ({"backbone_config": {"model_type": "unheard_of"}}, "no model can be built by its config.json .*unheard_of"),
@@ -216,6 +217,18 @@ def test_configs_that_cannot_be_used_are_refused(change: dict[str, Any], says: s
     (saved / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(ValueError, match=says):
         pkdzoo.create_teacher(f"transformers:{saved}", pretrained=False)
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "_experts_implementation"])
+def test_a_config_chooses_no_kernel(key: str, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel is a repository with code of its own; the library would download and import it."""
+    config = json.loads((saved / "config.json").read_text())
+    evil = {key: "evil/kernel@main"}
+    changed = {**config, **evil, "backbone_config": {**config["backbone_config"], **evil}}
+    (saved / "config.json").write_text(json.dumps(changed))
+    teacher = pkdzoo.create_teacher(f"transformers:{saved}", pretrained=False)
+    own = teacher.backbone.config  # type: ignore[union-attr]
+    assert "evil" not in json.dumps([own.to_dict(), str(own._attn_implementation)])
 
 
 @pytest.mark.parametrize(

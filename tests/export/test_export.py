@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +305,38 @@ def test_no_region_of_a_graph_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     full = torch.tensor([True, True, False, False, True])
     torch.testing.assert_close(result[full], expected[full])
     assert not result[~full].any()
+
+
+def wide_boxes(name: str, **args: Any) -> pkdzoo.Detector:
+    """A detector with many boxes that reach beyond the image or lie outside."""
+    torch.manual_seed(0)
+    model = pkdzoo.create_detector(name, num_classes=3, **args).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # statistics are those of the next passes
+    with torch.no_grad():
+        model.trace(pkdzoo.Batch(torch.rand(4, 3, 128, 128) * 255, [(128, 128)] * 4), upto="head")
+        for key, parameter in model.named_parameters():
+            if key.startswith("head"):
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    model.postprocess_config = replace(model.postprocess_config, score_threshold=0.02, max_detections=60)
+    return model.eval()
+
+
+@pytest.mark.parametrize(("name", "args"), [("tood_r10w16", {}), ("rtmdet_w12", {"dialect": "mmyolo"})])
+def test_boxes_beyond_the_image_are_suppressed_as_in_the_detector(name: str, args: dict[str, Any]) -> None:
+    """Classes stay apart where coordinates are negative, and boxes without area count where the detector keeps them."""
+    model = wide_boxes(name, **args)
+    images, sizes = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 255, [(64, 96), (61, 91)]
+    images = images.round()
+    expected = model.detect(pkdzoo.Batch(images, sizes))
+    assert min(map(len, expected)) > 5
+    with torch.no_grad():
+        _, scores, _, counts = build_graph(model, "detections")(images.to(torch.uint8), torch.tensor(sizes))
+    for i, found in enumerate(expected):
+        count = int(counts[i])
+        assert count == len(found)
+        torch.testing.assert_close(scores[i, :count], found.scores, rtol=0, atol=1e-5)  # their order may differ: ties
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if "rcnn" not in name])

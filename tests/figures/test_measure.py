@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import pkdzoo
+from pkdzoo.distill import freeze
 from pkdzoo.figures import PyramidMaps, extract_maps, pair_numbers, read_run
 from pkdzoo.figures.measure import dominant
 from pkdzoo.structures import FeaturePyramid
@@ -104,3 +105,12 @@ class TestLog:
         (tmp_path / "log.jsonl").write_text('{"step": 3}\nhello\n{"step": 4}\n')
         with pytest.raises(ValueError, match="line 2"):
             read_run(tmp_path)
+
+
+def test_frozen_norms_stay_frozen() -> None:
+    model = pkdzoo.create_detector("retina_r10w16", norm="bn").train()
+    freeze(model, ["backbone"])
+    modes = [module.training for module in model.modules()]
+    extract_maps(model, pkdzoo.Batch(torch.rand(1, 3, 64, 96) * 255, [(64, 96)]))
+    assert [module.training for module in model.modules()] == modes
+    assert {module.training for module in model.backbone.modules()} == {False}

@@ -73,6 +73,8 @@ def test_classes_that_the_detector_does_not_have(model: pkdzoo.Detector, pixels:
         ({"threshold": 50}, "threshold=50: write a number from 0 to 1"),
         ({"threshold": -0.1}, "threshold=-0.1: write a number from 0 to 1"),
         ({"threshold": float("nan")}, "threshold=nan: write"),
+        ({"threshold": "0.5"}, "threshold='0.5': write a number from 0 to 1"),
+        ({"tiles": 64, "overlap": "half"}, "overlap='half': write a share of a tile"),
         ({"nms_threshold": 60}, "nms_threshold=60: write"),
         ({"max_detections": -1}, "max_detections=-1: write a whole number of at least 1"),
         ({"max_detections": 0}, "max_detections=0: write"),
@@ -86,6 +88,16 @@ def test_values_out_of_range(model: pkdzoo.Detector, pixels: np.ndarray, options
         model.predict(pixels, **options)
     with pytest.raises(ValueError, match=message):
         model.predict_stream([], **options)  # at once
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [({"sizes": 96}, {"sizes": (96,)}), ({"tiles": 64, "overlap": None}, {"tiles": 64})]
+)
+def test_one_size_and_no_overlap_are_taken_as_they_are_meant(
+    model: pkdzoo.Detector, pixels: np.ndarray, written: Any, meant: Any
+) -> None:
+    one, other = (found(model.predict(pixels, threshold=0.0, **options)) for options in (written, meant))
+    assert len(one) > 0 and torch.equal(one.boxes, other.boxes) and torch.equal(one.scores, other.scores)
 
 
 def test_numbers_of_numpy_are_numbers(model: pkdzoo.Detector, pixels: np.ndarray) -> None:

@@ -31,6 +31,21 @@ FAMILIES += ["faster_rcnn_r10w16", "mask_rcnn_r50"]
 SMALL = {"backbone": "r10w16", "width": 16, "box_width": 32, "mask_width": 16, "norm": "gn", "frozen_stages": 0}
 
 
+def test_no_result_has_a_box_without_area() -> None:
+    """TOOD clips its boxes after NMS: those outside the image have no area then."""
+    model = detector("tood_r10w16")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith("head"):
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    image = torch.randint(0, 255, (3, 61, 91), dtype=torch.uint8)
+    empty = model.detect(pkdzoo.Batch(image[None].float(), [(61, 91)]))[0].boxes
+    assert (empty[:, 2:] <= empty[:, :2]).any()
+    boxes = model.predict(image, threshold=0.0).boxes
+    assert len(boxes) > 5 and (boxes[:, 2:] > boxes[:, :2]).all()
+
+
 def detector(name: str, **changes: object) -> pkdzoo.Detector:
     torch.manual_seed(0)
     more = SMALL if name == "mask_rcnn_r50" else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,33 @@ def test_names_that_nobody_has() -> None:
         pkdzoo.create_detector("retina_r10w16", num_class=3)
     with pytest.raises(ValueError, match="a whole number of classes, at least 1"):
         pkdzoo.create_detector("retina_r10w16", num_classes=0)
+
+
+def test_other_names_for_trained_classes_are_told(tmp_path: Path) -> None:
+    names = ["cat", "dog", "cow", "sheep", "horse", "pig"]
+    with pytest.warns(
+        UserWarning, match="fcos_r18w24 was trained to detect 'circle', .*what it detects stays the same"
+    ):
+        model = pkdzoo.create_detector("fcos_r18w24", pretrained=True, label_names=names)
+    assert list(model.label_names) == names
+    folder = model.save_pretrained(tmp_path / "mine")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pkdzoo.create_detector(str(folder), label_names=names)
+        pkdzoo.create_detector("fcos_r18w24", pretrained=True, label_names=names[:3])  # a new class layer
+    with pytest.warns(UserWarning, match="was trained to detect 'cat'"):
+        pkdzoo.from_pretrained(folder, label_names=names[::-1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_pixel_statistics_survive_other_precisions(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = pkdzoo.create_detector("fcos_r10w16")
+    norm = model.pixel_norm
+    assert norm.mean == (123.675, 116.28, 103.53)
+    again = pkdzoo.create_detector(str(model.to(dtype).save_pretrained(tmp_path / "saved")))
+    assert again.pixel_norm == norm
+    again.pixel_mean += 1.0  # a buffer that was changed by hand counts
+    assert again.pixel_norm.mean == pytest.approx((124.675, 117.28, 104.53))
 
 
 def test_folders_need_no_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

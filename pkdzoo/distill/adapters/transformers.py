@@ -35,6 +35,8 @@ from pkdzoo.utils.suggest import did_you_mean
 README, MAX_README = "README.md", 1 << 20
 SIZE = (640, 640)
 ARGS = ("input_size",)
+# Fields that choose how layers are computed; a value may name a repository with a kernel, which would be run.
+KERNELS = tuple(f"{start}{kind}_implementation" for start in ("", "_") for kind in ("attn", "experts"))
 
 
 class Family(NamedTuple):
@@ -169,8 +171,10 @@ def config_of(name: str, library: Any, family: Family, content: dict[str, Any]) 
     if not hasattr(library, family.model):
         raise ValueError(f"transformers {library.__version__} has no {family.model}: pip install -U transformers")
     content = deepcopy(content)
-    for part in parts_of(content):  # would download weights that the file replaces
-        if "use_pretrained_backbone" in part:
+    for part in parts_of(content):
+        for key in KERNELS:
+            part.pop(key, None)
+        if "use_pretrained_backbone" in part:  # would download weights that the file replaces
             part["use_pretrained_backbone"] = False
     with config_errors(name):
         config = getattr(library, family.config).from_dict(content)
@@ -244,6 +248,11 @@ def family_of(name: str, config: Any) -> Family:
             raise ValueError(
                 f"transformers:{name} runs code of its own repository, which pkdzoo never does; wrap it in "
                 "pkdzoo.Teacher"
+            )
+        if part.get("quantization_config") is not None:
+            raise ValueError(
+                f"transformers:{name} is quantized: take its weights in float32 or float16, of a {CONFIG} without "
+                "quantization_config"
             )
         source = part.get("backbone")
         if isinstance(source, str) and (part is config or not re.fullmatch(r"[\w.-]+", source, re.ASCII)):

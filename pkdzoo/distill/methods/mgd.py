@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from pkdzoo.distill.base import DistillMethod, by_family
 from pkdzoo.distill.imitation import squared_difference
-from pkdzoo.distill.pairing import Adapter, PairBy, PyramidPairs, Resize
+from pkdzoo.distill.pairing import Adapter, PairBy, PyramidPairs, Resize, require_unfolded
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import Trace
 from pkdzoo.structures import Batch, FeaturePyramid
@@ -95,6 +95,9 @@ class MGD(DistillMethod):
         masked = of_family[1] if masked is None else masked
         if not 0 <= masked <= 1:
             raise ValueError(f"masked={masked}: write the share of the locations that is set to 0, between 0 and 1")
+        if before_norm:
+            require_unfolded(student)
+            require_unfolded(teacher)
         self.pairs = PyramidPairs(student, teacher, levels, pair, resize, most=of_family[2], adapter=adapter)
         if draws is not None and not callable(draws) and len(draws) != len(self.pairs):
             raise ValueError(

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pkdzoo.distill.registry import METHODS, list_methods, method_options
-from pkdzoo.maintain.pages import markdown
+from pkdzoo.maintain.pages import linked, markdown
 from pkdzoo.maintain.recipes_page import EQUAL_METHODS, published
 from pkdzoo.maintain.site.docstrings import argument_texts, public_names, with_links
-from pkdzoo.maintain.site.zoo import linked
 from pkdzoo.models._registry import find, list_detectors
 from pkdzoo.models._zoo_table import format_number
 from pkdzoo.training import Recipe

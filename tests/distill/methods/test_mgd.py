@@ -88,6 +88,14 @@ def test_maps_are_those_before_the_necks_norm() -> None:
     assert losses[0] == pytest.approx(expected, rel=1e-4) and losses[1] != pytest.approx(expected, rel=1e-2)
 
 
+def test_a_folded_neck_is_refused_where_its_maps_before_the_norm_are_compared() -> None:
+    student, teacher = (tiny_detector("rtmdet_tiny", seed=i, width=0.125) for i in range(2))
+    teacher.optimize()
+    with pytest.raises(ValueError, match=r"the norms of rtmdet_tiny are folded: leave out optimize\(\)"):
+        pkdzoo.Distiller(student, teacher, {"mgd": {}})
+    pkdzoo.Distiller(student, teacher, {"mgd": {"before_norm": False}})
+
+
 def test_bad_options_are_refused() -> None:
     pair = tiny_detector(), tiny_detector(seed=1)
     with pytest.raises(ValueError, match=r"masked=1\.5: write the share"):
