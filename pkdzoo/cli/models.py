@@ -150,7 +150,8 @@ def run_facts(name: str) -> dict[str, Any]:
         facts["teacher"] = distill.teacher if distill else None
         facts["methods"] = list(distill.methods) if distill else []
     if (folder / "metrics.json").is_file():
-        facts["AP"] = read_json_object(folder / "metrics.json").get("AP")
+        metrics = read_json_object(folder / "metrics.json")
+        facts |= {"AP": metrics.get("AP"), "epoch": metrics.get("epoch")}
     return facts
 
 
@@ -243,7 +244,8 @@ def info_lines(content: dict[str, Any]) -> list[str]:
     elif content.get("teacher"):
         lines.append(f"  teacher      {content['teacher']}, by {', '.join(content['methods'])}")
     if content.get("AP") is not None:
-        lines.append(f"  AP           {content['AP']:.1f} after the last epoch of this run")
+        when = "" if content.get("epoch") is None else f" after epoch {content['epoch']}"
+        lines.append(f"  AP           {content['AP']:.1f}{when}")
     for row in content.get("weights", []):
         lines += weights_lines(Weights(**row))
     return lines + (training_lines(content) if "recipes" in content else [])

@@ -58,7 +58,10 @@ def train_command(args: TrainArguments) -> list[TrainedRun]:
     signals.follow_launcher()
     with expected_errors():
         cpu_processes.check_started(args.cpu_processes)
-        return train_recipes(load_recipes(args.recipe, args.set, args.only, args.unlabeled), args)
+        recipes = load_recipes(args.recipe, args.set, args.only, args.unlabeled)
+        if args.check_teacher and not any(recipe.distill for recipe in recipes):
+            raise ValueError(f"--check-teacher: no teacher in {args.recipe} to check; leave the option out")
+        return train_recipes(recipes, args)
 
 
 @contextmanager

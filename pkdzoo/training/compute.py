@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedType, parse_flag_from_env
 from torch.utils.checkpoint import checkpoint
 
@@ -28,6 +29,18 @@ def open_processes(cpu: bool) -> PartialState:
         cpu: train on the CPU even if there is a GPU.
     """
     return PartialState(cpu=cpu or parse_flag_from_env("ACCELERATE_USE_CPU"))
+
+
+def forget_processes() -> None:
+    """Let the next ``Accelerator`` of this Python process choose device and precision anew.
+
+    Accelerate keeps both for the whole process: after a training in bf16, an evaluation would be in bf16, too, and
+    another precision an error. It has no public function for this. Several processes stay as they were launched.
+    """
+    if PartialState._shared_state and PartialState().num_processes > 1:
+        return
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 def refuse_sharding() -> None:

@@ -108,6 +108,7 @@ def train_epoch(run: TrainingRun, stop_request: StopRequest) -> bool:
     """Train the rest of the current epoch; returns whether a stop request ended it early, after saving."""
     recipe, accelerator, progress = run.recipe, run.accelerator, run.progress
     accumulate, monitor = recipe.optim.accumulate, run.monitor
+    trained, passes = progress.step_in_epoch * accumulate, len(run.train_loader)
     for number, batch in enumerate(monitor.time_loading(start_epoch(run))):
         if progress.step >= run.parts.steps:
             break
@@ -117,7 +118,7 @@ def train_epoch(run: TrainingRun, stop_request: StopRequest) -> bool:
 
         with accelerator.accumulate(run.task):
             losses: dict[str, Tensor] = run.task(batch)
-            accelerator.backward(torch.stack(list(losses.values())).sum())
+            accelerator.backward(share_of_step(trained + number, passes, accumulate) * total_of(losses))
             monitor.add_pass(batch, losses, run.raw_task.logs)
             if not accelerator.sync_gradients:
                 continue  # more passes to accumulate before the step
@@ -141,6 +142,25 @@ def train_epoch(run: TrainingRun, stop_request: StopRequest) -> bool:
         if stop:
             return True
     return False
+
+
+def share_of_step(number: int, passes: int, accumulate: int) -> float:
+    """Factor of the loss of a pass, which Accelerate divides by ``accumulate``.
+
+    It is 1, except in an epoch's last step where that has fewer passes: there Accelerate would divide by too much.
+
+    Args:
+        number: of the pass in the epoch, from 0.
+        passes: of the epoch.
+        accumulate: passes of a step.
+    """
+    first = number // accumulate * accumulate
+    return accumulate / min(accumulate, passes - first)
+
+
+def total_of(losses: dict[str, Tensor]) -> Tensor:
+    """The sum of the losses, which is what is minimized."""
+    return torch.stack(list(losses.values())).sum()
 
 
 def start_epoch(run: TrainingRun) -> Iterable[Batch]:

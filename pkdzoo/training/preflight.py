@@ -27,7 +27,7 @@ from pkdzoo.training.build import batch_per_process, unlabeled_per_pass, val_loa
 from pkdzoo.training.cost_estimate import estimate_cost, estimate_memory, resident_memory
 from pkdzoo.training.evaluate import evaluate
 from pkdzoo.training.optim import planned_steps
-from pkdzoo.training.recipe import Data, Recipe
+from pkdzoo.training.recipe import Data, Recipe, Schedule
 from pkdzoo.utils.text import counted
 
 LOADER_BYTES = 40e6  # measured: what a loader process holds of its own, besides the batches that it prepares
@@ -224,10 +224,30 @@ def _describe_steps(report: Report, recipe: Recipe, processes: int, steps_per_ep
     steps = planned_steps(recipe.schedule, steps_per_epoch)
     epochs = math.ceil(steps / steps_per_epoch)
     report.lines.append(f"steps     {steps} = {counted(epochs, 'epoch')} of {steps_per_epoch}")
+    warn_of_the_schedule(report, recipe.schedule, steps, epochs)
     if batch != optim.base_batch_size and not optim.scale_lr:
         report.warnings.append(
             f"the learning rate {optim.lr:g} was published for a batch of {optim.base_batch_size}, this run has "
             f"{batch}: write --set optim.scale_lr=true to scale it, or --set optim.base_batch_size={batch} to keep it"
+        )
+
+
+def warn_of_the_schedule(report: Report, schedule: Schedule, steps: int, epochs: int) -> None:
+    """Warn of a warmup that takes much of the run, and of milestones after its end; not of runs cut by max_steps."""
+    if schedule.max_steps is not None:
+        return
+    warmup = schedule.warmup
+    if warmup is not None and warmup.steps > steps / 3:
+        report.warnings.append(
+            f"the warmup takes {warmup.steps} of {counted(steps, 'step')}"
+            + (", so the learning rate is never reached" if warmup.steps > steps else "")
+            + f": write --set schedule.warmup.steps={max(1, steps // 10)}"
+        )
+    late = [epoch for epoch in schedule.milestones if epoch >= epochs] if schedule.decay == "step" else []
+    if late:
+        report.warnings.append(
+            f"the learning rate falls after {' and '.join(map(str, late))} epochs, and the run has {epochs}: write "
+            f"--set schedule.milestones={max(1, round(epochs * 2 / 3))},{max(1, round(epochs * 11 / 12))}"
         )
 
 

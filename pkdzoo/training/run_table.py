@@ -1,4 +1,4 @@
-"""One table of any finished runs: seeds side by side, and what distillation gained over the plain student.
+"""One table of any runs: seeds side by side, and what distillation gained over the plain student.
 
 Reads the files of the runs and needs no torch. A difference to the plain student is taken between runs of the same
 seed, because such runs begin with the same weights and see the same images in the same order.
@@ -38,6 +38,12 @@ class FinishedRun:
     def seed(self) -> int:
         """Seed of the recipe."""
         return int(self.recipe.get("seed", 0))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended; True where no checkpoint is left to tell."""
+        manifests = sorted((self.folder / "checkpoints").glob("step_*/manifest.json"))
+        return not manifests or any(read_json(file)["progress"]["done"] for file in manifests)
 
     @property
     def methods(self) -> list[str]:
@@ -83,9 +89,9 @@ class Variant:
     gain: float | None = None
     gap_closed: float | None = None
 
-    def values(self, metric: str) -> dict[int, float]:
-        """One metric by seed; seeds without a number are left out."""
-        found = {seed: run.metrics.get(metric) for seed, run in self.runs.items()}
+    def values(self, metric: str, finished: bool = False) -> dict[int, float]:
+        """One metric by seed, of finished runs alone if so wanted; seeds without a number are left out."""
+        found = {seed: run.metrics.get(metric) for seed, run in self.runs.items() if run.finished or not finished}
         return {seed: float(value) for seed, value in found.items() if value is not None}
 
     def mean(self, metric: str) -> float | None:
@@ -143,7 +149,13 @@ def compare_runs(runs: Sequence[FinishedRun]) -> RunTable:
         role = "distilled" if run.methods else "plain"
         if is_teacher(run.folder, taught):
             role = "teacher"
-        variant = groups.setdefault(run.key(), Variant(str(run.recipe.get("name", run.folder.name)), role))
+        if not run.finished:
+            warnings.append(
+                f"{run.folder} is not finished: its AP is that of epoch {run.metrics.get('epoch')}; continue it with "
+                "--resume"
+            )
+        key = f"{run.key()} {run.metrics.get('annotations_sha256')}"
+        variant = groups.setdefault(key, Variant(str(run.recipe.get("name", run.folder.name)), role))
         if run.seed in variant.runs:
             warnings.append(f"{run.folder} repeats {variant.runs[run.seed].folder} (seed {run.seed}); it is left out")
             continue
@@ -166,13 +178,20 @@ def is_teacher(folder: Path, teachers: Iterable[Path]) -> bool:
 
 def _add_gain(table: RunTable, variant: Variant) -> None:
     first = next(iter(variant.runs.values()))
-    alike = [v for v in table.variants if v.role == "plain" and _first_key(v) == first.key(with_teacher=False)]
+    data = first.metrics.get("annotations_sha256")
+    alike = [
+        v
+        for v in table.variants
+        if v.role == "plain" and _first_key(v) == first.key(with_teacher=False) and _data_of(v) == data
+    ]
     if not alike:
         table.warnings.append(
             f"{variant.name} has no plain student among these runs: train the same recipe with distill=None"
         )
         return
-    plain, ours = alike[0].values("AP"), variant.values("AP")
+    plain, ours = alike[0].values("AP", finished=True), variant.values("AP", finished=True)
+    if not plain or not ours:
+        return  # a warning names the runs that are not finished
     seeds = sorted(plain.keys() & ours.keys())
     if not seeds:
         table.warnings.append(
@@ -196,6 +215,10 @@ def _add_gain(table: RunTable, variant: Variant) -> None:
 
 def _first_key(variant: Variant) -> str:
     return next(iter(variant.runs.values())).key(with_teacher=False)
+
+
+def _data_of(variant: Variant) -> Any:
+    return next(iter(variant.runs.values())).metrics.get("annotations_sha256")
 
 
 def _teacher_ap(table: RunTable, run: FinishedRun) -> float | None:

@@ -79,6 +79,32 @@ def test_other_data_and_other_seeds_are_said(runs, capsys) -> None:
     assert any("share no seed" in line for line in warnings)
 
 
+def test_one_recipe_on_two_data_sets_is_no_repeat(runs, capsys) -> None:
+    write(runs / "other-0", 50.0, sha256="b")
+    rows, warnings = rows_of(capsys, runs)
+    assert rows["plain"]["AP"] == 21.0 and rows["other"]["AP"] == 50.0 and rows["pkd"]["gain"] == 4.5
+    assert not any("repeats" in line for line in warnings)
+    assert any("different annotations" in line for line in warnings)
+    rows, warnings = rows_of(capsys, runs / "pkd-0", runs / "other-0")
+    assert rows["pkd"]["gain"] is None and any("has no plain student" in line for line in warnings)
+
+
+def test_an_unfinished_run_gives_no_gain(runs, capsys) -> None:
+    def mark(name: str, done: bool) -> None:
+        folder = runs / name / "checkpoints" / "step_00000006"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "manifest.json").write_text(json.dumps({"progress": {"step": 6, "done": done}, "sha256": {}}))
+
+    for name in ("plain-0", "plain-1", "pkd-0"):
+        mark(name, True)
+    mark("pkd-1", False)
+    rows, warnings = rows_of(capsys, runs)
+    assert rows["pkd"]["gain"] == 4.0
+    assert any(line.startswith(f"{runs / 'pkd-1'} is not finished: its AP is that of epoch ") for line in warnings)
+    mark("pkd-0", False)
+    assert rows_of(capsys, runs)[0]["pkd"]["gain"] is None
+
+
 def test_a_comparison_of_another_teacher_gives_no_gap(runs, tmp_path, capsys) -> None:
     """``comparison.json`` lies beside all runs of a folder, whether they were part of it or not."""
     rows = [

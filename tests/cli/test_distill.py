@@ -24,6 +24,8 @@ from pkdzoo.data import make_shapes
 from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.dataset_tools.convert import convert
 from pkdzoo.training import checkpoint
+from pkdzoo.training import evaluate as evaluation
+from pkdzoo.training.command import TrainingFailed
 from pkdzoo.training.own_data import timer
 from pkdzoo.training.own_data.arguments import DistillArguments
 from pkdzoo.training.own_data.distill import command_to_go_on
@@ -374,6 +376,52 @@ def test_a_detector_trains_evaluates_and_exports_itself(photos, tmp_path) -> Non
         model.fit(photos, output=tmp_path / "fit", cpu=True)
     with pytest.raises(TypeError, match="save_pretrained"):
         pkdzoo.distill(photos, model)
+
+
+def test_fit_overwrites_no_detector(photos, tmp_path) -> None:
+    kept = pkdzoo.create_detector("retina_r10w16", num_classes=2).save_pretrained(tmp_path / "mine-start")
+    before = (kept / "model.safetensors").read_bytes()
+    with pytest.raises(TrainingFailed, match="mine-start, which exists already: delete it, or choose another output"):
+        pkdzoo.create_detector("retina_r10w16").fit(photos, output=tmp_path / "mine", cpu=True, threads=1)
+    assert (kept / "model.safetensors").read_bytes() == before
+
+
+def test_the_precision_of_a_training_stays_its_own(photos, tmp_path, monkeypatch) -> None:
+    seen: list[str] = []
+    evaluate = evaluation.evaluate
+
+    def noted(model: Any, loader: Any, dataset: Any, accelerator: Any, **more: Any) -> Any:
+        seen.append(accelerator.mixed_precision)
+        return evaluate(model, loader, dataset, accelerator, **more)
+
+    monkeypatch.setattr(evaluation, "evaluate", noted)
+    model = pkdzoo.create_detector("fcos_r18w24", pretrained=True)
+    model.evaluate(photos, cpu=True)
+    words = {"init": "none", "set": ["schedule.max_steps=1"], "cpu": True, "threads": 1, "mixed_precision": "bf16"}
+    pkdzoo.distill(
+        photos, "retina_r10w16", model.save_pretrained(tmp_path / "teacher"), output=tmp_path / "run", **words
+    )
+    del seen[:]
+    model.evaluate(photos, cpu=True)
+    assert seen == ["no"]
+
+
+def test_an_unfinished_teacher_of_other_settings_is_not_continued(capsys, finished, photos, tmp_path) -> None:
+    (teacher,) = (finished[0].parent / "teachers").iterdir()
+    place = tmp_path / "teachers" / teacher.name
+    shutil.copytree(teacher, place)
+    for manifest in place.glob("checkpoints/*/manifest.json"):
+        shutil.rmtree(manifest.parent)
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    words = ("distill", "--data", photos, *TINY, "--output", tmp_path / "mine", *SHORT, "--set", "optim.lr=0.003")
+    code, _, err = run(capsys, *words)
+    assert code == 0, err
+    (other,) = [path for path in (tmp_path / "teachers").iterdir() if path != place]
+    assert other.name.startswith(f"{place.name}-")
+    assert json.loads((other / "recipe.json").read_text())["optim"]["lr"] == 0.003
+    distill = json.loads((tmp_path / "mine" / "distilled" / "recipe.json").read_text())["distill"]
+    assert distill["teacher"] == f"local-dir:{other / 'best'}"
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
 
 
 def test_without_a_validation_split_what_fit_holds_out_is_evaluated(photos, tmp_path) -> None:

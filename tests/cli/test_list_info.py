@@ -70,10 +70,10 @@ class TestListAndInfo:
         (tmp_path / "run" / "best").symlink_to(folder)
         recipe = {"name": "x", "model": "retina_r10w16", "distill": {"teacher": "gfl_r18", "methods": {"pkd": {}}}}
         (tmp_path / "run" / "recipe.json").write_text(json.dumps(recipe))
-        (tmp_path / "run" / "metrics.json").write_text(json.dumps({"AP": 12.34}))
+        (tmp_path / "run" / "metrics.json").write_text(json.dumps({"AP": 12.34, "epoch": 7}))
         out = run(capsys, "info", tmp_path / "run")[1]
         assert "architecture retina_r10w16\n  family       retina\n" in out
-        assert "teacher      gfl_r18, by pkd\n  AP           12.3 after" in out
+        assert "teacher      gfl_r18, by pkd\n  AP           12.3 after epoch 7\n" in out
 
     def test_info_counts_the_weights_classes(self, capsys: pytest.CaptureFixture[str]) -> None:
         parsed = json.loads(run(capsys, "info", "fcos_r18w24", "--json")[1])

@@ -61,6 +61,12 @@ def test_the_run_is_that_of_the_script(capsys, recipe, shapes, tmp_path) -> None
     assert_same_run(tmp_path / "verb", tmp_path / "script")
 
 
+def test_a_teacher_that_is_not_there_cannot_be_checked(capsys, recipe, shapes, tmp_path) -> None:
+    words = ("--data", shapes, "--output", tmp_path / "run", "--check-teacher", 3, *MACHINE)
+    assert "--check-teacher: no teacher in" in fails(capsys, "train", recipe, *words)
+    assert not (tmp_path / "run").exists()
+
+
 def test_json_is_all_that_stdout_has(capsys, recipe, shapes, tmp_path) -> None:
     code, out, _ = run(capsys, "train", recipe, "--data", shapes, "--output", tmp_path / "a", "--json", *MACHINE)
     (row,) = json.loads(out)

@@ -120,6 +120,14 @@ def test_accumulated_passes_are_one_large_batch(train, recipe, twins, tmp_path) 
         assert_close(weights(tmp_path / "1"), weights(tmp_path / passes), 1e-5)
 
 
+def test_the_last_step_of_an_epoch_may_have_fewer_passes(train, recipe, twins, tmp_path) -> None:
+    """Eight equal images, two a pass and three passes a step: the second step of an epoch has one pass."""
+    more = sets("data.short=64", "data.flip=0", "logging.log_every=1", "optim.lr=1e-9", "data.batch_size=6")
+    train(recipe, "--data", twins, "--output", tmp_path / "run", *more, *sets("optim.accumulate=3"))
+    norms = [line["grad_norm"] for line in log_lines(tmp_path / "run") if "loss" in line]
+    assert len(norms) >= 4 and norms == pytest.approx([norms[0]] * len(norms), rel=1e-4)
+
+
 def test_the_average_is_of_all_steps_and_what_is_exported(train, recipe, shapes, tmp_path) -> None:
     run = tmp_path / "run"
     train(recipe, "--data", shapes, "--output", run, *sets("optim.ema=0.8", "logging.save_every=1", "logging.keep=99"))

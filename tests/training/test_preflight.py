@@ -13,8 +13,15 @@ from pkdzoo.data import make_shapes
 from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.structures import Detections
 from pkdzoo.training import build, preflight
-from pkdzoo.training.preflight import Report, check_run, check_teacher, largest_image, warn_of_frozen_random_layers
-from pkdzoo.training.recipe import Data, Distill, Optim, Recipe, Schedule
+from pkdzoo.training.preflight import (
+    Report,
+    check_run,
+    check_teacher,
+    largest_image,
+    warn_of_frozen_random_layers,
+    warn_of_the_schedule,
+)
+from pkdzoo.training.recipe import Data, Distill, Optim, Recipe, Schedule, Warmup
 from pkdzoo.training.task import SupervisedTask
 
 RECIPE = Recipe(
@@ -151,3 +158,24 @@ def test_images_kept_in_memory_are_reported(tmp_path) -> None:
     text = str(check_run(recipe, SupervisedTask(build.build_student(recipe, CLASSES)), train, val, 1, 2))
     assert "JPEG files decoded at reduced size (decode=fast); 6 of 6 images kept in 0.111 MB of memory" in text
     assert "2 of 3 images kept" in text  # with what the training images left
+
+
+def test_schedules_that_do_not_fit_the_run_are_told() -> None:
+    def warnings(schedule: Schedule, steps: int) -> list[str]:
+        report = Report()
+        warn_of_the_schedule(report, schedule, steps, schedule.epochs)
+        return report.warnings
+
+    (long,) = warnings(Schedule(epochs=12), 228)
+    assert long == (
+        "the warmup takes 500 of 228 steps, so the learning rate is never reached: write --set schedule.warmup.steps=22"
+    )
+    (third,) = warnings(Schedule(epochs=12, warmup=Warmup(steps=100)), 228)
+    assert third.startswith("the warmup takes 100 of 228 steps: write")
+    (late,) = warnings(Schedule(epochs=2, warmup=None), 228)
+    assert late == (
+        "the learning rate falls after 8 and 11 epochs, and the run has 2: write --set schedule.milestones=1,2"
+    )
+    assert not warnings(Schedule(epochs=12), 90_000)
+    assert not warnings(Schedule(epochs=2, max_steps=2), 2)
+    assert not warnings(Schedule(epochs=2, decay="cosine", warmup=None), 228)

@@ -14,9 +14,11 @@ from pkdzoo.data.locate import find_split
 from pkdzoo.dataset_tools.check import check
 from pkdzoo.dataset_tools.check_report import CheckReport, SplitReport
 from pkdzoo.dataset_tools.hold_out import divide
+from pkdzoo.utils.files import write_json
 from pkdzoo.utils.text import counted, quote_some
 
 HELD_OUT = 0.2  # share of the training images
+HELD_OUT_MARK = "held_out.json"  # beside annotations that were written here, and may be written again
 DECODED = 5000  # images up to which every one is decoded; of larger data sets only the headers are read
 FINDINGS = 6  # lines of findings that are printed
 MANY_EMPTY = 0.2  # share of images without a box that is worth a line
@@ -131,6 +133,13 @@ def _with_splits(folder: Path, train: SplitReport, val: SplitReport) -> OwnData:
 def _held_out(folder: Path, train: SplitReport, target: Path, say: Say) -> OwnData:
     """Divide the training split; copies of an image and frames of one video stay together."""
     annotations, images = find_split(folder, train.split)
+    written = [target / "annotations" / f"instances_{split}.json" for split in ("train", "val")]
+    taken = [str(file) for file in written if file.exists() and not (target / HELD_OUT_MARK).is_file()]
+    if taken:
+        raise ValueError(
+            f"{quote_some(taken)} would be overwritten by the images that are held out for validation: choose another "
+            "output, which is not the folder around the data set"
+        )
     is_coco = TABLE[find_format(folder) or format_of(annotations)].read is coco_folders.read
     content: dict[str, Any] = coco_folders.read_whole(annotations) if is_coco else read_coco(annotations)
     kept_part, held_part, remarks = divide(content, HELD_OUT, images)
@@ -142,7 +151,8 @@ def _held_out(folder: Path, train: SplitReport, target: Path, say: Say) -> OwnDa
                 "images, or make a val split by hand"
             )
         coco_folders.write(part, target, split)
-    files = [str(target / "annotations" / f"instances_{split}.json") for split in parts]
+    write_json(target / HELD_OUT_MARK, {"data": str(folder), "share": HELD_OUT})
+    files = [str(file) for file in written]
     images = images.resolve()
     kept, held = (len(part["images"]) for part in parts.values())
     say(

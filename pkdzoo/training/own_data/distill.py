@@ -19,7 +19,7 @@ from pkdzoo.training import checkpoint, cpu_processes, run_folder, signals
 from pkdzoo.training.arguments import MACHINE_OPTIONS, TrainArguments
 from pkdzoo.training.command import expected_errors
 from pkdzoo.training.compare import TrainedRun, compare
-from pkdzoo.training.compute import open_processes
+from pkdzoo.training.compute import forget_processes, open_processes
 from pkdzoo.training.errors import describe_error
 from pkdzoo.training.log import Diverged, duration
 from pkdzoo.training.loop import train
@@ -323,3 +323,4 @@ def finish(args: DistillArguments, runs: list[TrainedRun], seconds: float) -> No
         said = verdict_of(args.folder)
         say(f"{said}\nreport    {(args.folder / REPORT).resolve()}\ntook      {duration(seconds)}".lstrip())
     state.destroy_process_group()
+    forget_processes()

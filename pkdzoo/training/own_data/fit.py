@@ -19,7 +19,7 @@ from pkdzoo.training import build, run_folder
 from pkdzoo.training import evaluate as evaluation
 from pkdzoo.training.arguments import TrainArguments
 from pkdzoo.training.command import expected_errors
-from pkdzoo.training.compute import open_processes
+from pkdzoo.training.compute import forget_processes, open_processes
 from pkdzoo.training.loop import train
 from pkdzoo.training.own_data import settings as choices
 from pkdzoo.training.own_data.budget import Job, fit_time
@@ -48,7 +48,13 @@ def fit(
             raise ValueError(f"{folder} holds a run already: choose another output")
         run_folder.check_folder(folder)
         own = look_at(Path(data), folder / "data", say)
-        start_folder = model.save_pretrained(folder.with_name(f"{folder.name}-start"))
+        start_folder = folder.with_name(f"{folder.name}-start")
+        if start_folder.exists():
+            raise ValueError(
+                f"the detector as it is now would be saved in {start_folder}, which exists already: delete it, or "
+                "choose another output"
+            )
+        model.save_pretrained(start_folder)
         start = Start(model.name, overrides_of(model), f"local-dir:{start_folder}", find(model.name)[0].family)
         machine = machine_of(state, threads)
         job = Job(folder.name, start, choices.choose(own, start, machine), assignments=assignments)
@@ -65,6 +71,7 @@ def fit(
         )  # fmt: skip
         with ExitStack() as locks:
             train(recipe, args, folder, folder, locks)
+    forget_processes()
     trained = evaluation.open_detector(folder).to(next(model.parameters()).device)
     vars(model).clear()  # the head may have another number of classes now
     vars(model).update(vars(trained))
@@ -72,7 +79,8 @@ def fit(
 
 def evaluate(model: Detector, data: str | Path, split: str, batch_size: int, workers: int, cpu: bool) -> dict[str, Any]:
     """COCO's metrics of a detector; see ``Detector.evaluate``."""
-    accelerator = Accelerator(cpu=cpu)
+    forget_processes()  # of an earlier training in this process
+    accelerator = Accelerator(cpu=cpu, mixed_precision="no")
     device = next(model.parameters()).device
     with TemporaryDirectory() as folder:
         dataset = build.val_dataset(
@@ -84,6 +92,7 @@ def evaluate(model: Detector, data: str | Path, split: str, batch_size: int, wor
             return evaluation.evaluate(model, loader, dataset, accelerator, thresholds=True)
         finally:
             model.to(device)
+            forget_processes()
 
 
 def split_of(data: Path, split: str, folder: Path) -> tuple[Path, Path]:

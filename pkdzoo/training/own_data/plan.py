@@ -193,6 +193,9 @@ def make_plan(args: DistillArguments, machine: Machine, device: torch.device, sa
         draft = replace(draft, methods={"pkd": pkd_options(student_model, model)})
     timer.measure_all(jobs, model, draft)
     fit_time(jobs, data, machine, seconds, time.monotonic() - begin, say)
+    if place is not None and not taught:
+        place = other_place(place, trains.recipe())
+        draft = replace(draft, teacher=f"local-dir:{place / 'best'}")
     plan = Plan(data, None if place is None else str(place), {}, assignments, seconds)
     plan = plan.with_jobs(jobs, draft, machine)
     for line in choices.describe(plan.recipes[DISTILLED], data, machine):
@@ -201,6 +204,20 @@ def make_plan(args: DistillArguments, machine: Machine, device: torch.device, sa
         counts = ", ".join(f"{name} {count}" for name, count in plan.threads.items())
         say(f"threads   {counts}, of up to {machine.cores}: measured (--threads N to choose)")
     return plan
+
+
+def other_place(place: Path, recipe: Recipe) -> Path:
+    """The folder for a teacher's run, or another one if an unfinished run with other settings is in it.
+
+    Args:
+        place: where the teacher would be trained.
+        recipe: with which it would be.
+    """
+    file = place / "recipe.json"
+    if not file.is_file() or Recipe.from_dict(read_json_object(file)) == recipe:
+        return place
+    text = json.dumps(recipe.to_dict(), sort_keys=True)
+    return place.with_name(f"{place.name}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}")
 
 
 def unlabeled_images(args: DistillArguments) -> Unlabeled | None:

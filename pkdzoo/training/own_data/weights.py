@@ -146,11 +146,17 @@ class WeightsFinder:
                 f"--{role} {name} holds {model.name}, a model of another library: write a detector of this package, or "
                 "as --teacher a name such as torchvision:NAME or transformers:FOLDER"
             )
+        family = find(model.name)[0].family
+        if role == "student" and self.init != AUTO:
+            self.say(f"{role:<9} {model.name}, the architecture in {name}; --init {self.init} says where it starts")
+            if self.init == NONE:
+                return Start(model.name, {**trainable_args(model.name), **overrides_of(model)}, None, family)
+            return Start(model.name, overrides_of(model), self.init, family)
         ready = tuple(model.label_names) == tuple(self.classes)
         what = "has the classes of the data" if ready else f"has {counted(model.num_classes, 'other class')}"
         self.say(f"{role:<9} {model.name} in {name}, {what}")
         place = name if ":" in name else f"local-dir:{name}"
-        return Start(model.name, overrides_of(model), place, find(model.name)[0].family, ready)
+        return Start(model.name, overrides_of(model), place, family, ready)
 
     def _published(self, arch: str) -> list[str]:
         row = find(arch)[0].default

@@ -77,6 +77,19 @@ def test_a_split_is_held_out_from_every_format(look: Look, shapes: Path, tmp_pat
     assert {row["image_id"] for row in val["annotations"]} <= {row["id"] for row in val["images"]}
 
 
+def test_annotations_that_were_not_written_here_are_not_overwritten(shapes: Path, tmp_path: Path) -> None:
+    """A data set in ``OUTPUT/data``, where the held-out split would be written."""
+    folder = Path(shutil.copytree(shapes, tmp_path / "project" / "data"))
+    (folder / "annotations" / "instances_val2017.json").unlink()
+    (folder / "annotations" / "instances_train2017.json").rename(folder / "annotations" / "instances_train.json")
+    before = (folder / "annotations" / "instances_train.json").read_bytes()
+    with pytest.raises(ValueError, match=r"instances_train\.json.* would be overwritten .* choose another output"):
+        look_at(folder, folder, lambda line: None)
+    assert (folder / "annotations" / "instances_train.json").read_bytes() == before
+    for _ in range(2):  # its own files it may write again
+        assert look_at(folder, tmp_path / "run" / "data", lambda line: None).val_images == 2
+
+
 def test_the_digest_is_that_of_the_content(look: Look, shapes: Path, copy: Path) -> None:
     same = look(copy)[0].digest
     assert same == look(shapes)[0].digest

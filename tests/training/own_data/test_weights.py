@@ -66,6 +66,17 @@ def test_a_saved_detector_keeps_its_architecture(lines, tmp_path) -> None:
     assert not WeightsFinder("auto", ("b", "a"), lines.append).start("teacher", str(folder)).ready
 
 
+@pytest.mark.parametrize("init", ["none", "imagenet", "weights.pth"])
+def test_a_saved_student_starts_where_init_says(init: str, lines, tmp_path) -> None:
+    model = pkdzoo.create_detector("retina_r10w16", label_names=("a", "b"), width=32, resize=(64, 96))
+    folder = model.save_pretrained(tmp_path / "saved")
+    start = WeightsFinder(init, ("a", "b"), lines.append).start("student", str(folder))
+    assert (start.model, start.init) == ("retina_r10w16", None if init == "none" else init)
+    assert start.model_args["width"] == 32 and not start.ready
+    assert f"--init {init} says where it starts" in lines[0]
+    assert WeightsFinder(init, ("a", "b"), lines.append).start("teacher", str(folder)).init == f"local-dir:{folder}"
+
+
 def test_a_model_of_another_library_teaches_as_it_is(lines, without_network) -> None:
     start = WeightsFinder("auto", ("a",), lines.append).start("teacher", "torchvision:fcos_resnet50_fpn")
     assert start.ready and start.init == "torchvision:fcos_resnet50_fpn" and not without_network
