@@ -73,7 +73,7 @@ def prediction(results: Mapping[str, Any]) -> str:
         return ""
     lines = ["\nPrediction in PyTorch (`model.optimize()`) and by the ONNX file, one thread:\n\n"]
     lines.append(
-        "| detector | PyTorch (ms) | onnxruntime (ms) | ratio | of processor time |\n|---|---:|---:|---:|---:|\n"
+        "| detector | PyTorch (ms) | onnxruntime (ms) | ratio of wall time | ratio of CPU time |\n|---|---:|---:|---:|---:|\n"
     )
     for row in results["eager"]:
         times = " | ".join(f"{row['ms'][key]:.0f}" for key in ("PyTorch", "onnxruntime"))
