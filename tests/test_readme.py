@@ -141,7 +141,7 @@ def own_recipe(path: Path = OWN_DATA) -> str:
 def test_every_code_block_is_tested() -> None:
     """A new Python block needs a test below; the others are covered by the tests that read them."""
     found = {path: len(blocks(path, "python")) for path in DOCUMENTS if path.name != "CONTRIBUTING.md"}
-    expected = {README: 2, DETECT: 1, OWN_DATA: 2, OTHER_LIBRARIES: 4, DISTILL: 2, UNLABELED: 2}
+    expected = {README: 2, DETECT: 2, OWN_DATA: 2, OTHER_LIBRARIES: 4, DISTILL: 2, UNLABELED: 2}
     assert {path: count for path, count in found.items() if count} == expected
 
 
@@ -271,6 +271,15 @@ def test_prediction_as_shown(page: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert smaller != code
     exec(smaller, {})
     assert Image.open("street_out.png").size == (640, 480)
+
+
+def test_a_detector_as_a_torch_module(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    exec(next(block for block in blocks(DETECT, "python") if "features_only" in block), names)
+    assert set(names["losses"]) == {"loss_cls", "loss_box", "loss_centerness"}
+    assert set(names["result"].to_dict()) == {"boxes", "scores", "labels"}
+    assert names["model"].head.cls.weight.grad is not None
+    assert "torch.Size([1, 64, 12, 16])" in capsys.readouterr().out
 
 
 @pytest.mark.slow
