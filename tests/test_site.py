@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from helpers.scripts import ROOT
 
 import pkdzoo
 from pkdzoo.cli import VERBS
+from pkdzoo.distill.methods import crosskd, fbkd, fgd, frs
 from pkdzoo.distill.registry import method_options
 from pkdzoo.maintain.site import write_site
 from pkdzoo.maintain.site.assemble import TARGET
@@ -84,6 +86,28 @@ def test_every_set_of_weights_and_every_method_has_a_page(site: Path) -> None:
         for option in method_options(name):
             row = re.search(rf"^\| `{option}` \| `[^|]+` \| (.+) \|$", page, flags=re.MULTILINE)
             assert row is not None, f"{name}: the docstring does not describe {option}"
+
+
+def test_the_pages_of_methods_state_the_values_that_none_stands_for() -> None:
+    """What is published, by family or version, as the code has it."""
+
+    def text(name: str) -> str:
+        return (ROOT / "docs" / "methods" / f"{name}.md").read_text()
+
+    def rows(name: str) -> dict[str, list[float]]:
+        found = re.findall(r"^\| ([^|]+) ((?:\| [\d.e-]+ )+)", text(name), flags=re.MULTILINE)
+        return {head.strip("`"): [float(number) for number in cells.split("|")[1:]] for head, cells in found}
+
+    assert rows("frs") == {key.replace("_", "-"): list(row) for key, row in frs.PUBLISHED.items()}
+    assert rows("fbkd") == {key: list(row) for key, row in fbkd.SETTINGS.items()}
+    found = {key: list(astuple(row)) for key, row in fgd.PUBLISHED.items()}
+    assert found.pop("GFL") == found["RetinaNet"]
+    assert rows("fgd") == {{"RetinaNet": "RetinaNet, GFL"}.get(k, k).replace("_", "-"): v for k, v in found.items()}
+    expected = {key: [row.block, row.cls, row.box] for key, row in crosskd.PUBLISHED.items()}
+    assert {key: row[:3] for key, row in rows("crosskd").items()} == expected
+    for name in pkdzoo.list_methods():
+        options = method_options(name)
+        assert "None` " in text(name) or not [key for key in options if key.endswith("weight") and options[key] is None]
 
 
 def test_measured_rows_are_those_of_the_experiments(site: Path) -> None:

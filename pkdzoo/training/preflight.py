@@ -141,8 +141,8 @@ def _pixels(model: Detector) -> str:
     """Channel order and pixel statistics of a detector, as text."""
     mean, std = (" ".join(f"{float(v):.4g}" for v in s) for s in (model.pixel_mean, model.pixel_std))
     size = getattr(model, "input_size", None)  # of teachers and students of other libraries
-    squashed = f", squashed to {size[1]} x {size[0]}" if size else ""
-    return f"{model.channel_order}, mean {mean}, std {std}{squashed}"
+    stretched = f", stretched to {size[1]} x {size[0]}" if size else ""
+    return f"{model.channel_order}, mean {mean}, std {std}{stretched}"
 
 
 def _describe_data(report: Report, train: CocoDataset, val: CocoDataset) -> None:

@@ -72,9 +72,8 @@ def prediction(results: Mapping[str, Any]) -> str:
     if "eager" not in results:
         return ""
     lines = ["\nPrediction in PyTorch (`model.optimize()`) and by the ONNX file, one thread:\n\n"]
-    lines.append(
-        "| detector | PyTorch (ms) | onnxruntime (ms) | ratio | of processor time |\n|---|---:|---:|---:|---:|\n"
-    )
+    lines.append("| detector | PyTorch (ms) | onnxruntime (ms) | ratio of wall time | ratio of CPU time |\n")
+    lines.append("|---|---:|---:|---:|---:|\n")
     for row in results["eager"]:
         times = " | ".join(f"{row['ms'][key]:.0f}" for key in ("PyTorch", "onnxruntime"))
         lines.append(f"| {row['name']} | {times} | {row['ratio']:.2f} | {row['cpu_ratio']:.2f} |\n")

@@ -1,4 +1,4 @@
-"""DeepPCB, 1,000 images of defects on circuit boards: small students of three teachers, with all methods.
+"""DeepPCB, 1,000 images of circuit boards: small students, three teachers, PKD, MSE, Norm + KL, CrossKD, FGD, FBKD.
 
 python recipes/experiments/run.py recipes/experiments/deeppcb.py --data deeppcb/
 accelerate launch recipes/train.py recipes/experiments/deeppcb.py --data deeppcb/ --only deeppcb_plain

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers.processes import Run
@@ -91,20 +91,21 @@ def folder_of(name: str, tmp_path: Path) -> str:
 
 
 def measured(printed: str, role: str) -> tuple[str, str, str]:
-    """Strides, channels and preparation of the images of a teacher or student, from what the pre-flight prints."""
+    """Strides, channels and preparation of the images of a teacher or student, as the run prints them."""
     maps = re.findall(r"stride (\d+) x (\d+) channels", re.search(rf"maps +{role} (.+)", printed)[1])  # type: ignore[index]
-    pixels = re.search(rf"pixels .*{role} rgb, mean ([\d. ]+), std [\d. ]+?(, squashed to \d+ x \d+)?(?:;|\n)", printed)
+    size = r"(, stretched to \d+ x \d+)?(?:;|\n)"
+    pixels = re.search(rf"pixels .*{role} rgb, mean ([\d. ]+), std [\d. ]+?{size}", printed)
     assert pixels is not None
     mean = "0 to 1" if pixels[1] == "0 0 0" else f"mean {pixels[1]}"
-    squashed = "squashed to its size" if pixels[2] else "as they are"
+    resized = "stretched to its input size" if pixels[2] else "as they are"
     strides, widths = ", ".join(s for s, _ in maps), [width for _, width in maps]
-    return strides, ", ".join(widths if len(set(widths)) > 1 else widths[:1]), f"{squashed}, {mean}"
+    return strides, ", ".join(widths if len(set(widths)) > 1 else widths[:1]), f"{resized}, {mean}"
 
 
-def compare(heading: str, name: str, row: list[Any]) -> None:
-    cells = [str(cell) for cell in row]
-    print(f"\n| `{name}` | " + " | ".join(cells) + " |")
-    assert known_rows(heading).get(name) == cells
+def compare(heading: str, name: str, row: Sequence[str], steps: int) -> None:
+    print(f"\n| `{name}` | " + " | ".join(row) + " |")
+    assert known_rows(heading).get(name) == list(row)
+    assert steps == STEPS
 
 
 @pytest.mark.parametrize("name", TEACHERS)
@@ -113,7 +114,7 @@ def test_a_row_of_a_teacher(name: str, recipe: Path, shapes: Path, tmp_path: Pat
         pytest.importorskip("timm")
     teacher = {"teacher": folder_of(name, tmp_path), "methods": {"pkd": {"adapter": True}}, "teacher_weights": "random"}
     printed, steps = train(tmp_path, recipe, shapes, f"distill={json.dumps(teacher)}")
-    compare("What teaches", name, [*measured(printed, "teacher"), 1, steps])
+    compare("What teaches", name, measured(printed, "teacher"), steps)
 
 
 @pytest.mark.parametrize("name", STUDENTS)
@@ -126,4 +127,4 @@ def test_a_row_of_a_student(name: str, recipe: Path, shapes: Path, tmp_path: Pat
         model = [f"model={folder_of(name, tmp_path)}"]
     teacher = {"teacher": "gfl_r10w16", "methods": {"pkd": {"adapter": True}}, "teacher_weights": "random"}
     printed, steps = train(tmp_path, recipe, shapes, *model, f"distill={json.dumps(teacher)}")
-    compare("What learns", name, [*measured(printed, "student"), 1, steps])
+    compare("What learns", name, measured(printed, "student"), steps)

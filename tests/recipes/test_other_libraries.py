@@ -58,7 +58,7 @@ def test_a_student_learns_from_transformers(student, dfine, recipe, train, shape
     train(recipe, "--data", shapes, "--output", tmp_path / "run", "--set", f"model={student}", *change(name, {}))
     printed = capsys.readouterr().out
     facts = check(tmp_path / "run", name, printed, "maps      teacher stride 8 x 32 channels")
-    assert "squashed to 96 x 96" in printed
+    assert "stretched to 96 x 96" in printed
     assert facts["teacher"] == "transformers:dfine-tiny" and facts["teacher_license"] == "apache-2.0"
     assert len(facts["teacher_sha256"]) == 64 and "secret" not in json.dumps(facts)
     folder = prepare(str(tmp_path / "run"), tmp_path / "card", license="MIT", data_license="MIT")
@@ -75,7 +75,7 @@ def test_a_student_learns_from_torchvision(student, recipe, train, shapes, tmp_p
         recipe, "--data", shapes, "--output", tmp_path / "run", "--set", f"model={student}",
         *change(TORCHVISION, {}, teacher_weights="random"),
     )  # fmt: skip
-    facts = check(tmp_path / "run", TORCHVISION, capsys.readouterr().out, "squashed to 320 x 320")
+    facts = check(tmp_path / "run", TORCHVISION, capsys.readouterr().out, "stretched to 320 x 320")
     assert facts["teacher"] == TORCHVISION and facts["teacher_weights"] == "random"
     with pytest.raises(UnknownLicense, match="--teacher-license"):
         prepare(str(tmp_path / "run"), tmp_path / "card", license="MIT", data_license="MIT")

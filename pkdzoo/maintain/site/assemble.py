@@ -30,6 +30,7 @@ PLACES = {
     "recipes/README.md": "recipes.md",
     "recipes/MIGRATING.md": "migrating.md",
     "recipes/experiments/README.md": "experiments.md",
+    "recipes/experiments/unlabeled_images.md": "unlabeled_measured.md",
     "recipes/benchmark_results/README.md": "benchmark.md",
 }
 ASSETS = ("docs/assets/site.css", "docs/assets/zoo.js", "docs/assets/iframe-worker.js")
