@@ -65,7 +65,7 @@ def default_teacher(student: str) -> str:
     """
     entry, _ = find(student)
     base = find(entry.distilled.student)[0] if entry.distilled is not None else entry
-    if base.args.get("width") == NARROW:
+    if base.args.get("width") == NARROW and base.name != NARROW_TEACHER:
         return NARROW_TEACHER
     own = known_costs(base)
     larger = []

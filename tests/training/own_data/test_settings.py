@@ -197,6 +197,7 @@ def test_teachers_are_larger_detectors_of_the_family() -> None:
     assert default_teacher("retina_r50_pkd_swin") == default_teacher("retina_r50.coco_2x") == "retina_r101"
     with pytest.raises(ValueError, match="write --teacher NAME"):
         default_teacher("rtmdet_x")
+    assert default_teacher("gfl_r18w64") == "gfl_r50"  # the tiny detectors' teacher is not its own
 
 
 def test_norms_learn_from_scratch() -> None:
