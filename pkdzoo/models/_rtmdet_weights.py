@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pkdzoo.hub.weights import Distilled, Weights
 from pkdzoo.models._published import ZOO
-from pkdzoo.models._rtmdet_students import BCCD_TEACHER
+from pkdzoo.models._rtmdet_students import BCCD_TEACHER, DEEPPCB_TEACHER
 
 TAG = "coco_300e"
 NO_LICENSE = "the weights state no license; MMYOLO, whose config trained them, is under GPL-3.0"
@@ -78,7 +78,7 @@ WEIGHTS: dict[str, list[Weights]] = {
     **{f"rtmdet_{size}": [_mmdetection(size)] for size in MMDETECTION},
     **{f"rtmdet_{size}_yolo": [_mmyolo(size)] for size in MMYOLO},
 }
-WEIGHTS["rtmdet_tiny"].append(BCCD_TEACHER)
+WEIGHTS["rtmdet_tiny"] += [BCCD_TEACHER, DEEPPCB_TEACHER]
 PAIRS: dict[str, tuple[Distilled, Weights]] = {
     f"rtmdet_{student}_kd_{teacher}": _pair(student, teacher) for student, teacher in DISTILLED
 }

@@ -122,6 +122,8 @@ CLAIMS = (
         (
             Check("bccd", "pkd", "plain", f"{BCCD}, after 3 of 12 epochs", epoch=3),
             Check("deeppcb", "pkd", "plain", f"{PCB}, after 2 of 4 epochs", epoch=2),
+            Check("rtmdet_bccd", "pkd", "plain", "RTMDet from a wider one, after 10 of 60 epochs", epoch=10),
+            Check("rtmdet_deeppcb", "pkd", "plain", "RTMDet from a wider one, after 6 of 24 epochs", epoch=6),
         ),
     ),
     Claim(

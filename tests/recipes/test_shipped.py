@@ -21,6 +21,7 @@ from pkdzoo.training import load_recipes
 from pkdzoo.utils.files import sha256_of_file
 from recipes.experiments import package_weights
 from recipes.experiments import run as runner
+from recipes.experiments.generated_boards import defects, draw_board
 from recipes.experiments.show_generated import DRAWINGS
 
 RESULTS = ROOT / "recipes" / "experiments" / "results"
@@ -50,10 +51,18 @@ class Student:
         return found
 
 
+DEFECTS = ("open", "short", "mousebite", "spur", "copper", "pin-hole")
 STUDENTS = [
-    Student("rtmdet_w12_pkd_tiny", "bccd", (0, 1), "cells", {"RBC": 14, "WBC": 2, "Platelets": 5}, 2),
+    Student("rtmdet_w12_pkd_tiny", "bccd", (0, 1, 2), "cells", {"RBC": 14, "WBC": 2, "Platelets": 5}, 2),
+    Student("rtmdet_w12_pkd_tiny_640", "deeppcb", (0,), "boards", dict.fromkeys(DEFECTS, 2), 1),
 ]
 each = pytest.mark.parametrize("student", STUDENTS, ids=lambda student: student.data)
+
+
+def counted_off(seeds: tuple[int, ...]) -> str:
+    """Seeds as a source names them."""
+    *first, last = map(str, seeds)
+    return f"seeds {', '.join(first)} and {last}" if first else f"seed {last}"
 
 
 @each
@@ -69,19 +78,17 @@ def test_rows_say_what_their_runs_measured(student: Student) -> None:
     seeds = {name: [result(f"{name}-{seed}")["metrics"]["AP"] for seed in student.seeds] for name in ("plain", "pkd")}
     aps = numbers["AP"], *(sum(found) / len(found) for found in seeds.values())
     assert pair.triple == tuple(round(ap, 1) for ap in aps)
-    assert " and ".join(map(str, student.seeds)) in pair.source
+    assert counted_off(student.seeds) in pair.source
     assert (pair.student, pair.teacher, pair.methods) == ("rtmdet_w12", student.teacher, ("pkd",))
     # The run measured in bf16; the row, in float32, what a user loads. The slow test below measures it again.
     assert set(row.metrics) == {*METRICS, "per_class"} and f"evaluate.py {entry.name}.{row.tag}" in row.source
     assert row.metrics["AP"] == pytest.approx(result("pkd-0")["metrics"]["AP"], abs=0.2)
     assert " --runs plain-0 pkd-0 " in row.launch
     keys = {"this student, seed 0": "pkd-0", "plain student, seed 0": "plain-0", "teacher": "w24-0"}
-    if len(student.seeds) > 1:
-        keys |= {"the same with seed 1": "pkd-1", "plain student, seed 1": "plain-1"}
+    for seed in student.seeds[1:]:
+        keys |= {f"the same with seed {seed}": f"pkd-{seed}", f"plain student, seed {seed}": f"plain-{seed}"}
     curves = {name: result(key)["curve"] for name, key in keys.items()}
     epochs = tuple(point["epoch"] for point in curves["this student, seed 0"])
-    if len(curves["teacher"]) != len(epochs):  # trained for fewer epochs
-        del curves["teacher"]
     expected = {name: tuple(round(point["AP"], 1) for point in curve) for name, curve in curves.items()}
     assert row.curves == {"epoch": epochs, **expected}
 
@@ -90,7 +97,10 @@ def test_what_a_remark_says_of_single_seeds() -> None:
     cells = STUDENTS[0]
     pair = find(cells.name)[0].distilled
     assert pair is not None
-    assert all(f"{cells.result(f'plain-{seed}')['metrics']['AP']:.1f}" in pair.note for seed in (0, 1))
+    assert all(f"{cells.result(f'plain-{seed}')['metrics']['AP']:.1f}" in pair.note for seed in cells.seeds)
+    boards = STUDENTS[1]
+    plain, pkd = (boards.result(f"{name}-0")["metrics"]["AP"] for name in ("plain", "pkd"))
+    assert f"a gain of {pkd - plain:.1f} AP" in find(boards.name)[0].distilled.note
 
 
 @each
@@ -136,6 +146,15 @@ def test_it_loads_and_predicts_without_a_network(
     assert isinstance(found, pkdzoo.Result)
     assert all(abs(found.names.count(name) - count) <= student.slack for name, count in student.drawn.items())
     assert set(found.names) == set(student.drawn) and found.plot().size == image.size
+
+
+def test_every_defect_is_found_where_it_is_drawn() -> None:
+    found = pkdzoo.create_detector(STUDENTS[1].name, pretrained=True).predict(draw_board(), threshold=0.4)
+    assert isinstance(found, pkdzoo.Result)
+    for name, (x, y) in defects():
+        x1, y1, x2, y2 = found.boxes.unbind(dim=1)
+        inside = (x1 < x) & (x < x2) & (y1 < y) & (y < y2)
+        assert [found.names[i] for i in inside.nonzero().flatten().tolist()] == [name], (name, x, y)
 
 
 @each
