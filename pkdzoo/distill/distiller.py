@@ -99,7 +99,9 @@ class Distiller(Task):
         self.depth: Depth = max((m.teacher_depth for m in self._methods()), key=DEPTHS.index)
         self.tap = self._common_tap()
         self.set_progress()
-        self._passes: int | None = 0  # training passes so far; None where set_progress() tells the steps
+        # Schedules that count training passes, as long as set_progress() does not tell the steps.
+        self._counting = tuple(k for k, text in self.schedules.items() if text.startswith(("warmup", "delay")))
+        self._passes = 0
 
     @property
     def teacher(self) -> Detector:
@@ -148,7 +150,7 @@ class Distiller(Task):
             epoch: epochs done.
             epochs: epochs of the whole run.
         """
-        progress, self._passes = Progress(step, total, epoch, epochs), None
+        progress, self._counting = Progress(step, total, epoch, epochs), ()
         for name, method in self._named():
             method.progress = progress
             if self.schedules[name] != "constant":
@@ -161,7 +163,8 @@ class Distiller(Task):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted losses of the student and of the methods; their sum is the objective."""
-        self._count_pass()
+        if self._counting and self.training:
+            self._count_pass()
         student = self.student.trace(batch, "loss", self.tap)
         teacher = self.frozen.trace(batch, self.depth, self.tap)
         losses = dict(student.losses)
@@ -188,14 +191,12 @@ class Distiller(Task):
             method.logs = labeled_logs
         return losses
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a number that changes would be compiled in
     def _count_pass(self) -> None:
         """Follow the schedules that count steps, in a loop that does not call :meth:`set_progress`."""
-        if self._passes is None or not self.training:
-            return
-        for name, schedule in self.schedules.items():
-            if schedule.startswith(("warmup", "delay")):
-                factor = schedule_factor(schedule, Progress(self._passes))
-                self.get_buffer(f"factor_{name}").fill_(factor)
+        for name in self._counting:
+            factor = schedule_factor(self.schedules[name], Progress(self._passes))
+            self.get_buffer(f"factor_{name}").fill_(factor)
         self._passes += 1
 
     def _scheduled(self, name: str, value: Tensor) -> Tensor:

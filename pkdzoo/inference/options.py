@@ -81,6 +81,9 @@ def check_options(options: Mapping[str, Any]) -> None:
             continue
         if isinstance(value, bool) or not is_whole(value) or value < lowest:
             raise ValueError(f"{name}={value!r}: write a whole number of at least {lowest}")
+    sizes = options.get("sizes")
+    if sizes is not None and not is_whole(sizes) and not are_whole(sizes):
+        raise ValueError(f"sizes={sizes!r}: write one or several whole numbers of pixels, e.g. sizes=(600, 800)")
     overlap = options.get("overlap")
     if overlap is None:
         return
@@ -97,6 +100,14 @@ def is_number(value: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return not isinstance(value, (str, bytes, bool))
+
+
+def are_whole(values: Any) -> bool:
+    """Whether these are whole numbers, at least one; a text is none."""
+    try:
+        return not isinstance(values, (str, bytes)) and len(values) > 0 and all(map(is_whole, values))
+    except TypeError:
+        return False
 
 
 def is_whole(value: Any) -> bool:

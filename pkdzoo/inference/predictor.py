@@ -151,7 +151,7 @@ def _class_index(model: DetectorLike, name: Any) -> int:
     return int(name)
 
 
-def make_views(model: DetectorLike, flip: bool, sizes: int | Sequence[int] | None) -> list[View]:
+def make_views(model: DetectorLike, flip: bool, sizes: Any) -> list[View]:
     """The versions of each image: every size and, with ``flip``, every size flipped as well.
 
     Args:
@@ -163,7 +163,7 @@ def make_views(model: DetectorLike, flip: bool, sizes: int | Sequence[int] | Non
         ValueError: for no size, a size below 32 pixels, or for a letterbox one that is no multiple of 32.
     """
     short, long = model.resize
-    short_sides = [short] if sizes is None else [sizes] if isinstance(sizes, int) else list(sizes)
+    short_sides = [short] if sizes is None else [int(sizes)] if is_whole(sizes) else list(sizes)
     if not short_sides or any(size < MIN_SIZE for size in short_sides):
         raise ValueError(f"sizes={sizes!r}: write short sides in pixels from {MIN_SIZE} up, e.g. sizes=(600, 800)")
     if sizes is not None and model.letterbox is not None and any(size % DIVISOR for size in short_sides):

@@ -60,12 +60,13 @@ class ZooModel(nn.Module):
     @property
     def pixel_norm(self) -> PixelNorm:
         """Pixel statistics and channel order; as they were given, although ``half()`` rounds the buffers."""
-        given, buffers = self._pixel_norm, (self.pixel_mean, self.pixel_std)
-        exact = [
-            torch.equal(buffer.cpu(), torch.tensor(values).to(buffer.dtype))
-            for buffer, values in zip(buffers, (given.mean, given.std))
-        ]
-        mean, std = (given.mean, given.std) if all(exact) else (tuple(buffer.tolist()) for buffer in buffers)
+        buffers = (self.pixel_mean, self.pixel_std)
+        given = self.__dict__.get("_pixel_norm")  # detectors that an earlier version pickled have none
+        if given is not None:
+            exact = [torch.tensor(values).to(b.dtype) for b, values in zip(buffers, (given.mean, given.std))]
+            if all(torch.equal(buffer.cpu(), value) for buffer, value in zip(buffers, exact)):
+                return PixelNorm(given.mean, given.std, self.channel_order)
+        mean, std = (tuple(buffer.tolist()) for buffer in buffers)
         return PixelNorm(mean, std, self.channel_order)
 
     def set_pixel_norm(self, norm: PixelNorm) -> None:

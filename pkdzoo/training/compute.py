@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -31,16 +34,25 @@ def open_processes(cpu: bool) -> PartialState:
     return PartialState(cpu=cpu or parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
-def forget_processes() -> None:
-    """Let the next ``Accelerator`` of this Python process choose device and precision anew.
+@contextmanager
+def own_accelerators() -> Iterator[None]:
+    """In this block an ``Accelerator`` chooses precision and, of one process, device anew; afterward all is as before.
 
-    Accelerate keeps both for the whole process: after a training in bf16, an evaluation would be in bf16, too, and
-    another precision an error. It has no public function for this. Several processes stay as they were launched.
+    Accelerate keeps both for the whole Python process: after a training in bf16 an evaluation would be in bf16, too,
+    and another precision an error. It has no public function for this. An ``Accelerator`` from outside stays usable
+    after the block. Several processes keep their group.
     """
-    if PartialState._shared_state and PartialState().num_processes > 1:
-        return
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+    several = bool(PartialState._shared_state) and PartialState().num_processes > 1
+    states: list[Any] = [AcceleratorState, GradientState, *([] if several else [PartialState])]
+    before = [dict(state._shared_state) for state in states]
+    for state in states:
+        state._shared_state.clear()
+    try:
+        yield
+    finally:
+        for state, content in zip(states, before):
+            state._shared_state.clear()
+            state._shared_state.update(content)
 
 
 def refuse_sharding() -> None:

@@ -247,7 +247,7 @@ def warn_of_the_schedule(report: Report, schedule: Schedule, steps: int, epochs:
     if late:
         report.warnings.append(
             f"the learning rate falls after {' and '.join(map(str, late))} epochs, and the run has {epochs}: write "
-            f"--set schedule.milestones={max(1, round(epochs * 2 / 3))},{max(1, round(epochs * 11 / 12))}"
+            f"--set schedule.milestones={epochs * 2 / 3:.3g},{epochs * 11 / 12:.3g}"
         )
 
 

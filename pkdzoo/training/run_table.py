@@ -42,8 +42,9 @@ class FinishedRun:
     @property
     def finished(self) -> bool:
         """Whether the run has ended; True where no checkpoint is left to tell."""
-        manifests = sorted((self.folder / "checkpoints").glob("step_*/manifest.json"))
-        return not manifests or any(read_json(file)["progress"]["done"] for file in manifests)
+        manifests = map(read_json, (self.folder / "checkpoints").glob("step_*/manifest.json"))
+        states = [manifest.get("progress", {}) for manifest in manifests]
+        return max(((state.get("step", 0), state.get("done", True)) for state in states), default=(0, True))[1]
 
     @property
     def methods(self) -> list[str]:

@@ -57,8 +57,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """A temporary folder, whose content is in the folder ``path`` when the block ends without an error.
 
-    It lies beside ``path`` and replaces it in one step. A mount point, or a link to a folder, cannot be replaced: there
-    the temporary folder lies inside, and its content is moved up. After an error nothing of it is left.
+    It lies beside ``path`` and replaces it in one step. A mount point, a link to a folder, and the current folder
+    cannot be replaced: there the temporary folder lies inside, and its content is moved up. After an error nothing of
+    it is left.
 
     Args:
         path: a folder that is empty or does not exist; the folder above it must exist.
@@ -78,9 +79,10 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     if path.is_dir() and any(path.iterdir()):
         raise OSError(errno.ENOTEMPTY, "the folder is not empty", str(path))
-    inside = path.is_symlink() or os.path.ismount(path)
-    temporary = (path if inside else path.parent) / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    inside = path.is_symlink() or os.path.ismount(path) or (path.is_dir() and os.path.samefile(path, "."))
+    temporary = (path if inside else path.parent) / f".{path.name or 'new'}.{uuid.uuid4().hex[:8]}"
     temporary.mkdir()
+    moved: list[Path] = []
     try:
         yield temporary
         if not inside:
@@ -88,6 +90,11 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             return
         for entry in sorted(temporary.iterdir()):
             os.rename(entry, path / entry.name)
+            moved.append(path / entry.name)
+    except BaseException:
+        for entry in moved:  # removed with the temporary folder
+            os.rename(entry, temporary / entry.name)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

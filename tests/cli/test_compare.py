@@ -90,10 +90,10 @@ def test_one_recipe_on_two_data_sets_is_no_repeat(runs, capsys) -> None:
 
 
 def test_an_unfinished_run_gives_no_gain(runs, capsys) -> None:
-    def mark(name: str, done: bool) -> None:
-        folder = runs / name / "checkpoints" / "step_00000006"
+    def mark(name: str, done: bool, step: int = 6) -> None:
+        folder = runs / name / "checkpoints" / f"step_{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "manifest.json").write_text(json.dumps({"progress": {"step": 6, "done": done}, "sha256": {}}))
+        (folder / "manifest.json").write_text(json.dumps({"progress": {"step": step, "done": done}, "sha256": {}}))
 
     for name in ("plain-0", "plain-1", "pkd-0"):
         mark(name, True)
@@ -101,7 +101,7 @@ def test_an_unfinished_run_gives_no_gain(runs, capsys) -> None:
     rows, warnings = rows_of(capsys, runs)
     assert rows["pkd"]["gain"] == 4.0
     assert any(line.startswith(f"{runs / 'pkd-1'} is not finished: its AP is that of epoch ") for line in warnings)
-    mark("pkd-0", False)
+    mark("pkd-0", False, step=8)  # a finished run that goes on with more epochs
     assert rows_of(capsys, runs)[0]["pkd"]["gain"] is None
 
 

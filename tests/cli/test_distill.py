@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from helpers.commands import fails, run
 from helpers.processes import happening
 from helpers.scripts import launch
@@ -386,6 +387,27 @@ def test_fit_overwrites_no_detector(photos, tmp_path) -> None:
     assert (kept / "model.safetensors").read_bytes() == before
 
 
+def test_fit_can_be_tried_again_after_a_mistake(photos, tmp_path) -> None:
+    model = pkdzoo.create_detector("retina_r10w16", num_classes=2)
+    words = {"output": tmp_path / "mine", "cpu": True, "threads": 1}
+    with pytest.raises(TrainingFailed, match="lrr"):
+        model.fit(photos, set=["optim.lrr=0.1", "schedule.max_steps=1"], **words)
+    assert model.fit(photos, set=["optim.lr=0.001", "schedule.max_steps=1"], **words).label_names == CLASSES
+
+
+def test_an_accelerator_of_the_user_survives(photos) -> None:
+    net = torch.nn.Linear(2, 1)
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2, mixed_precision="bf16")
+    net, optimizer = accelerator.prepare(net, torch.optim.SGD(net.parameters(), 0.1))
+    pkdzoo.create_detector("fcos_r18w24", pretrained=True).evaluate(photos, cpu=True)
+    assert accelerator.mixed_precision == "bf16" and accelerator.gradient_accumulation_steps == 2
+    for _ in range(2):
+        with accelerator.accumulate(net):
+            accelerator.backward(net(torch.ones(1, 2)).sum())
+            optimizer.step()
+    assert accelerator.sync_gradients
+
+
 def test_the_precision_of_a_training_stays_its_own(photos, tmp_path, monkeypatch) -> None:
     seen: list[str] = []
     evaluate = evaluation.evaluate
@@ -422,6 +444,9 @@ def test_an_unfinished_teacher_of_other_settings_is_not_continued(capsys, finish
     distill = json.loads((tmp_path / "mine" / "distilled" / "recipe.json").read_text())["distill"]
     assert distill["teacher"] == f"local-dir:{other / 'best'}"
     assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+    again = ("distill", "--data", photos, *TINY, "--output", tmp_path / "second", *SHORT)
+    code, out, err = run(capsys, *again)
+    assert code == 0 and f"used again from {other} (" in out, err  # it is finished
 
 
 def test_without_a_validation_split_what_fit_holds_out_is_evaluated(photos, tmp_path) -> None:

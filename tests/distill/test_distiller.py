@@ -196,6 +196,23 @@ def test_schedules_of_a_loop_that_tells_no_progress(schedule: str, expected: lis
     )
 
 
+@pytest.mark.parametrize("options", [{}, {"schedule": "warmup:4"}])
+def test_a_compiled_distiller_is_compiled_once(options: dict[str, Any]) -> None:
+    distiller, batch = distiller_of(pkd=options).train(), tiny_batch()
+    expected = [float(distiller_of(pkd=options).train()(batch)["loss_pkd"].detach())]
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = torch.compile(distiller, backend="eager")
+    found, frames = [], []
+    for _ in range(6):
+        found.append(float(compiled(batch)["loss_pkd"].detach()))
+        frames.append(torch._dynamo.utils.counters["frames"]["total"])
+    assert found[0] == pytest.approx(expected[0], rel=1e-5)
+    assert frames[1:] == [frames[1]] * 5
+    ratios = [value / found[-1] for value in found]
+    assert ratios == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1] if options else [1] * 6, rel=1e-4)
+
+
 def test_an_optimized_student_is_refused() -> None:
     student = pkdzoo.create_detector("retina_r10w16", norm="frozen_bn").optimize()
     with pytest.raises(ValueError, match=r"retina_r10w16 is optimized .* leave out student\.optimize\(\)"):

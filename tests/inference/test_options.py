@@ -74,6 +74,10 @@ def test_classes_that_the_detector_does_not_have(model: pkdzoo.Detector, pixels:
         ({"threshold": -0.1}, "threshold=-0.1: write a number from 0 to 1"),
         ({"threshold": float("nan")}, "threshold=nan: write"),
         ({"threshold": "0.5"}, "threshold='0.5': write a number from 0 to 1"),
+        ({"sizes": "640"}, "sizes='640': write one or several whole numbers of pixels"),
+        ({"sizes": 640.0}, "sizes=640.0: write one"),
+        ({"sizes": (640, 0.5)}, "write one or several whole numbers"),
+        ({"sizes": ()}, "write one or several whole numbers"),
         ({"tiles": 64, "overlap": "half"}, "overlap='half': write a share of a tile"),
         ({"nms_threshold": 60}, "nms_threshold=60: write"),
         ({"max_detections": -1}, "max_detections=-1: write a whole number of at least 1"),
@@ -91,7 +95,7 @@ def test_values_out_of_range(model: pkdzoo.Detector, pixels: np.ndarray, options
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"), [({"sizes": 96}, {"sizes": (96,)}), ({"tiles": 64, "overlap": None}, {"tiles": 64})]
+    ("written", "meant"), [({"sizes": np.int64(96)}, {"sizes": (96,)}), ({"tiles": 64, "overlap": None}, {"tiles": 64})]
 )
 def test_one_size_and_no_overlap_are_taken_as_they_are_meant(
     model: pkdzoo.Detector, pixels: np.ndarray, written: Any, meant: Any

@@ -95,6 +95,13 @@ def test_pixel_statistics_survive_other_precisions(dtype: torch.dtype, tmp_path:
     assert again.pixel_norm.mean == pytest.approx((124.675, 117.28, 104.53))
 
 
+def test_detectors_pickled_before_pixel_norm_was_kept_can_be_saved(tmp_path: Path) -> None:
+    model = pkdzoo.create_detector("fcos_r10w16")
+    del model.__dict__["_pixel_norm"]
+    assert model.pixel_norm.mean == pytest.approx((123.675, 116.28, 103.53))
+    model.save_pretrained(tmp_path / "saved")
+
+
 def test_folders_need_no_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A path, a name in the current folder, and a run's folder, of which the best student is taken."""
     model = pkdzoo.create_detector("retina_r10w16", label_names=["a", "b"])

@@ -174,8 +174,9 @@ def test_schedules_that_do_not_fit_the_run_are_told() -> None:
     assert third.startswith("the warmup takes 100 of 228 steps: write")
     (late,) = warnings(Schedule(epochs=2, warmup=None), 228)
     assert late == (
-        "the learning rate falls after 8 and 11 epochs, and the run has 2: write --set schedule.milestones=1,2"
+        "the learning rate falls after 8 and 11 epochs, and the run has 2: write --set schedule.milestones=1.33,1.83"
     )
+    assert not warnings(Schedule(epochs=2, milestones=(1.33, 1.83), warmup=None), 228)
     assert not warnings(Schedule(epochs=12), 90_000)
     assert not warnings(Schedule(epochs=2, max_steps=2), 2)
     assert not warnings(Schedule(epochs=2, decay="cosine", warmup=None), 228)

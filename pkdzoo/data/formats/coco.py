@@ -30,6 +30,7 @@ POLYGONS = re.compile(r'"segmentation"\s*:\s*\[\s*(?:\[[0-9eE+.,\s-]*\]\s*(?:,\s
 SECTIONS = ("images", "annotations", "categories")
 CROWD, IGNORE = 1, 2  # bits of Columns.flags
 MAX_SIDE = 1_000_000  # pixels; a height or width beyond it is a mistake
+PLAIN = (int, bool, type(None))  # types of the flags of nearly all records
 FLAG_WORDS = {"0": False, "1": True, "false": False, "true": True, "no": False, "yes": True, "": False}
 
 
@@ -213,10 +214,10 @@ def flags_of(record: Mapping[str, Any]) -> int:
     Raises:
         ValueError: another value.
     """
-    if record.get("iscrowd").__class__ is int and "ignore" not in record and "difficult" not in record:
-        return CROWD if record["iscrowd"] else 0  # nearly all records
-    ignored = [_flag(record, key) for key in ("ignore", "difficult")]
-    return (CROWD if _flag(record, "iscrowd") else 0) | (IGNORE if any(ignored) else 0)
+    crowd, ignore, difficult = record.get("iscrowd"), record.get("ignore"), record.get("difficult")
+    if crowd.__class__ not in PLAIN or ignore.__class__ not in PLAIN or difficult.__class__ not in PLAIN:
+        crowd, ignore, difficult = (_flag(record, key) for key in ("iscrowd", "ignore", "difficult"))
+    return (CROWD if crowd else 0) | (IGNORE if ignore or difficult else 0)
 
 
 def _flag(record: Mapping[str, Any], key: str) -> bool:

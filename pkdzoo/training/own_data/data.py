@@ -150,8 +150,10 @@ def _held_out(folder: Path, train: SplitReport, target: Path, say: Say) -> OwnDa
                 f"after a fifth of the images was held out for validation, none with a box is in {split}: label more "
                 "images, or make a val split by hand"
             )
-        coco_folders.write(part, target, split)
+    target.mkdir(parents=True, exist_ok=True)
     write_json(target / HELD_OUT_MARK, {"data": str(folder), "share": HELD_OUT})
+    for split, part in parts.items():
+        coco_folders.write(part, target, split)
     files = [str(file) for file in written]
     images = images.resolve()
     kept, held = (len(part["images"]) for part in parts.values())

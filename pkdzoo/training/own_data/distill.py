@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -19,7 +19,7 @@ from pkdzoo.training import checkpoint, cpu_processes, run_folder, signals
 from pkdzoo.training.arguments import MACHINE_OPTIONS, TrainArguments
 from pkdzoo.training.command import expected_errors
 from pkdzoo.training.compare import TrainedRun, compare
-from pkdzoo.training.compute import forget_processes, open_processes
+from pkdzoo.training.compute import open_processes, own_accelerators
 from pkdzoo.training.errors import describe_error
 from pkdzoo.training.log import Diverged, duration
 from pkdzoo.training.loop import train
@@ -37,6 +37,8 @@ from pkdzoo.training.report.page import REPORT, update_report, verdict_of
 from pkdzoo.training.threads import share_of_cores
 from pkdzoo.utils.files import write_json
 from pkdzoo.utils.text import printable
+
+T = TypeVar("T")
 
 OWN = ("data", "recipe.py", PLAN, PLAIN, DISTILLED, "comparison.json", "predictions.png", "report.html")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a full quota, a file that is too large
@@ -56,7 +58,7 @@ def distill_command(args: DistillArguments) -> Run:
         RunStopped: for a stop request, after a checkpoint; the message that is printed says how to go on.
     """
     signals.follow_launcher()
-    with expected_errors():
+    with expected_errors(), own_accelerators():
         begin = time.monotonic()
         cpu_processes.check_started(args.cpu_processes)
         state = open_processes(args.cpu)
@@ -76,7 +78,7 @@ def say(line: str) -> None:
     print(printable(line, keep="\n"), flush=True)
 
 
-def on_main(state: PartialState, work: Callable[[], Plan]) -> Plan:
+def on_main(state: PartialState, work: Callable[[], T]) -> T:
     """What the main process makes, the same for all processes.
 
     Raises:
@@ -94,8 +96,8 @@ def on_main(state: PartialState, work: Callable[[], Plan]) -> Plan:
         answer = broadcast_object_list(answer)
     if answer[1]:
         raise ValueError(answer[1])
-    plan: Plan = answer[0]
-    return plan
+    made: T = answer[0]
+    return made
 
 
 def open_plan(args: DistillArguments, state: PartialState) -> Plan:
@@ -323,4 +325,3 @@ def finish(args: DistillArguments, runs: list[TrainedRun], seconds: float) -> No
         said = verdict_of(args.folder)
         say(f"{said}\nreport    {(args.folder / REPORT).resolve()}\ntook      {duration(seconds)}".lstrip())
     state.destroy_process_group()
-    forget_processes()

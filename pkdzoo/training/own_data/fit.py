@@ -19,15 +19,18 @@ from pkdzoo.training import build, run_folder
 from pkdzoo.training import evaluate as evaluation
 from pkdzoo.training.arguments import TrainArguments
 from pkdzoo.training.command import expected_errors
-from pkdzoo.training.compute import forget_processes, open_processes
+from pkdzoo.training.compute import open_processes, own_accelerators
 from pkdzoo.training.loop import train
 from pkdzoo.training.own_data import settings as choices
 from pkdzoo.training.own_data.budget import Job, fit_time
 from pkdzoo.training.own_data.data import data_places, look_at
-from pkdzoo.training.own_data.distill import machine_of, say
+from pkdzoo.training.own_data.distill import machine_of, on_main, say
 from pkdzoo.training.own_data.timer import Timer, training_images
 from pkdzoo.training.own_data.weights import Start, overrides_of
 from pkdzoo.training.task import SupervisedTask
+from pkdzoo.utils.files import write_json
+
+START_MARK = "fit.json"  # in a folder that may be written again
 
 
 def fit(
@@ -42,19 +45,13 @@ def fit(
     """Train a detector in place; see ``Detector.fit``."""
     begin, seconds = time.monotonic(), None if budget is None else choices.parse_time(budget)
     folder = Path(output) if output is not None else Path("runs") / f"{model.name}-{Path(data).absolute().stem}"
-    with expected_errors():
+    with expected_errors(), own_accelerators():
         state = open_processes(cpu)
         if (folder / "recipe.json").is_file():
             raise ValueError(f"{folder} holds a run already: choose another output")
         run_folder.check_folder(folder)
-        own = look_at(Path(data), folder / "data", say)
-        start_folder = folder.with_name(f"{folder.name}-start")
-        if start_folder.exists():
-            raise ValueError(
-                f"the detector as it is now would be saved in {start_folder}, which exists already: delete it, or "
-                "choose another output"
-            )
-        model.save_pretrained(start_folder)
+        own = on_main(state, lambda: look_at(Path(data), folder / "data", say))
+        start_folder = on_main(state, lambda: save_start(model, folder.with_name(f"{folder.name}-start")))
         start = Start(model.name, overrides_of(model), f"local-dir:{start_folder}", find(model.name)[0].family)
         machine = machine_of(state, threads)
         job = Job(folder.name, start, choices.choose(own, start, machine), assignments=assignments)
@@ -71,18 +68,32 @@ def fit(
         )  # fmt: skip
         with ExitStack() as locks:
             train(recipe, args, folder, folder, locks)
-    forget_processes()
     trained = evaluation.open_detector(folder).to(next(model.parameters()).device)
     vars(model).clear()  # the head may have another number of classes now
     vars(model).update(vars(trained))
 
 
+def save_start(model: Detector, folder: Path) -> Path:
+    """Save a detector as it is before the training, which the recipe of the run names.
+
+    Raises:
+        ValueError: for a folder that an earlier ``fit`` has not made.
+    """
+    if folder.exists() and not (folder / START_MARK).is_file():
+        raise ValueError(
+            f"the detector as it is now would be saved in {folder}, which exists already: delete it, or choose another "
+            "output"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / START_MARK, {"detector": model.name, "saved by": "Detector.fit, before the training"})
+    return model.save_pretrained(folder)
+
+
 def evaluate(model: Detector, data: str | Path, split: str, batch_size: int, workers: int, cpu: bool) -> dict[str, Any]:
     """COCO's metrics of a detector; see ``Detector.evaluate``."""
-    forget_processes()  # of an earlier training in this process
-    accelerator = Accelerator(cpu=cpu, mixed_precision="no")
     device = next(model.parameters()).device
-    with TemporaryDirectory() as folder:
+    with own_accelerators(), TemporaryDirectory() as folder:
+        accelerator = Accelerator(cpu=cpu, mixed_precision="no")
         dataset = build.val_dataset(
             split_of(Path(data), split, Path(folder)), model.resize, model.label_names, False, model.letterbox
         )
@@ -92,7 +103,6 @@ def evaluate(model: Detector, data: str | Path, split: str, batch_size: int, wor
             return evaluation.evaluate(model, loader, dataset, accelerator, thresholds=True)
         finally:
             model.to(device)
-            forget_processes()
 
 
 def split_of(data: Path, split: str, folder: Path) -> tuple[Path, Path]:

@@ -255,5 +255,8 @@ def teacher_place(folder: Path, teacher: Start, data: OwnData) -> tuple[Path | N
     start = json.dumps([data.digest, teacher.model, dict(teacher.model_args), teacher.init], sort_keys=True)
     key = hashlib.blake2b(start.encode(), digest_size=4).hexdigest()
     place = folder.parent / "teachers" / f"{teacher.model}-{key}"
-    found = checkpoint.find_checkpoint(place) if (place / "checkpoints").is_dir() else None
-    return place, found is not None and found[1].done
+    for folder in (place, *sorted(place.parent.glob(f"{place.name}-*"))):  # see other_place
+        found = checkpoint.find_checkpoint(folder) if (folder / "checkpoints").is_dir() else None
+        if found is not None and found[1].done:
+            return folder, True
+    return place, False

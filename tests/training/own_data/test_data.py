@@ -90,6 +90,19 @@ def test_annotations_that_were_not_written_here_are_not_overwritten(shapes: Path
         assert look_at(folder, tmp_path / "run" / "data", lambda line: None).val_images == 2
 
 
+def test_more_labels_are_taken_after_the_error_that_asks_for_them(copy: Path, tmp_path: Path) -> None:
+    (copy / "annotations" / "instances_val2017.json").unlink()
+    file = copy / "annotations" / "instances_train2017.json"
+    whole = json.loads(file.read_text())
+    first = whole["annotations"][0]["image_id"]
+    few = [row for row in whole["annotations"] if row["image_id"] == first]
+    file.write_text(json.dumps({**whole, "annotations": few}))
+    with pytest.raises(ValueError, match="label more images"):
+        look_at(copy, tmp_path / "run" / "data", lambda line: None)
+    file.write_text(json.dumps(whole))
+    assert look_at(copy, tmp_path / "run" / "data", lambda line: None).val_images == 2
+
+
 def test_the_digest_is_that_of_the_content(look: Look, shapes: Path, copy: Path) -> None:
     same = look(copy)[0].digest
     assert same == look(shapes)[0].digest
