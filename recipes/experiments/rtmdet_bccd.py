@@ -55,5 +55,5 @@ RECIPES = [
     GFL,
     *(distilled(f"gfl_{name}", {name: {}}, GFL, "gfl_r18w24") for name in ("pkd", "ld", "crosskd")),
 ]
-ONCE = ("pkd_fading", "norm_cwd", "norm_kl", "fgd", "plain_twice", "gfl_plain", "gfl_pkd", "gfl_ld", "gfl_crosskd")
-RUNS = ((tuple(map(NAME, ("plain", "pkd", "mse"))), 3), (tuple(map(NAME, ONCE)), 1))
+ONCE = ("norm_cwd", "norm_kl", "fgd", "plain_twice", "gfl_plain", "gfl_pkd", "gfl_ld", "gfl_crosskd")
+RUNS = ((tuple(map(NAME, ("plain", "pkd", "pkd_fading", "mse"))), 3), (tuple(map(NAME, ONCE)), 1))
