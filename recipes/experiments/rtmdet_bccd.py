@@ -31,9 +31,10 @@ TWICE = replace(
     data=replace(PLAIN.data, mix=replace(MIX, last_epochs=2 * EPOCHS // 5)),
     schedule=replace(PLAIN.schedule, epochs=2 * EPOCHS),
 )
-SIZE = {"norm": "bn", "head_norm": "bn", "width": 52}
-GFL = replace(PLAIN, name="rtmdet_bccd_gfl_plain", model="gfl_r10w16", model_args=SIZE)
-GFL_TEACHER = replace(GFL, name="rtmdet_bccd_gfl_r18w24", model_args={**SIZE, "backbone": "r18w24"})
+HEAD = {"head_norm": "bn", "width": 52}
+GFL = replace(PLAIN, name="rtmdet_bccd_gfl_plain", model="gfl_r10w16", model_args={**HEAD, "norm": "bn"})
+ARGS = {**HEAD, "backbone": "cspnext_tiny"}
+GFL_TEACHER = replace(GFL, name=NAME("gfl_cspnext"), model="gfl_cspnext_s", model_args=ARGS)
 
 
 def distilled(name: str, methods: dict[str, Any], plain: Recipe = PLAIN, teacher: str = "w24") -> Recipe:
@@ -53,7 +54,7 @@ RECIPES = [
     TWICE,
     GFL_TEACHER,
     GFL,
-    *(distilled(f"gfl_{name}", {name: {}}, GFL, "gfl_r18w24") for name in ("pkd", "ld", "crosskd")),
+    *(distilled(f"gfl_{name}", {name: {}}, GFL, "gfl_cspnext") for name in ("pkd", "ld", "crosskd")),
 ]
 ONCE = ("norm_cwd", "norm_kl", "fgd", "plain_twice", "gfl_plain", "gfl_pkd", "gfl_ld", "gfl_crosskd")
 RUNS = ((tuple(map(NAME, ("plain", "pkd", "pkd_fading", "mse"))), 3), (tuple(map(NAME, ONCE)), 1))
