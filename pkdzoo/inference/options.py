@@ -14,6 +14,7 @@ DEFAULT_THRESHOLD = 0.3
 # Of boxes that become labels: a wrong one is learned, a missing one costs less.
 LABEL_THRESHOLD = 0.5
 OVERLAP, MAX_OVERLAP = 0.2, 0.9  # of neighboring tiles; with a larger one the number of tiles explodes
+MIN_SIZE = 32  # smallest short side of ``sizes``, in pixels
 WHOLE = {"max_detections": 1, "batch_size": 1, "tiles": 32, "workers": 0}  # lowest values of whole numbers
 
 
@@ -83,7 +84,9 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}={value!r}: write a whole number of at least {lowest}")
     sizes = options.get("sizes")
     if sizes is not None and not is_whole(sizes) and not are_whole(sizes):
-        raise ValueError(f"sizes={sizes!r}: write one or several whole numbers of pixels, e.g. sizes=(600, 800)")
+        raise ValueError(
+            f"sizes={sizes!r}: write one or several short sides in pixels from {MIN_SIZE} up, e.g. sizes=(600, 800)"
+        )
     overlap = options.get("overlap")
     if overlap is None:
         return

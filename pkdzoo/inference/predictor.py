@@ -15,7 +15,7 @@ from pkdzoo.data.batching import collate
 from pkdzoo.data.image_files import UnreadableImage
 from pkdzoo.data.letterbox import DIVISOR, LetterboxResize
 from pkdzoo.data.transforms import Sample, resize_keep_ratio
-from pkdzoo.inference.options import DEFAULT_THRESHOLD, OVERLAP, PredictOptions, check_options, is_whole
+from pkdzoo.inference.options import DEFAULT_THRESHOLD, MIN_SIZE, OVERLAP, PredictOptions, check_options, is_whole
 from pkdzoo.inference.result import Result
 from pkdzoo.inference.sources import DecodedImage, decode_ahead, is_several_files, is_single, iterate_images
 from pkdzoo.inference.tiles import make_tiles, merge_tiles
@@ -24,8 +24,6 @@ from pkdzoo.ops.nms import concatenate, suppress
 from pkdzoo.structures import Batch, Detections, Instances, Letterbox, PostProcess
 from pkdzoo.utils.suggest import did_you_mean
 from pkdzoo.utils.text import counted
-
-MIN_SIZE = 32  # pixels; lower limit of a short side
 
 
 class DetectorLike(Protocol):

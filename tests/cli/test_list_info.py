@@ -28,7 +28,7 @@ class TestListAndInfo:
         assert len(order) == len(rows)
         named = [name for name, ap in order if ap is not None]
         assert named == sorted(named, key=lambda name: (name != "COCO 2017", name))
-        assert {"COCO 2017", "generated shapes", "BCCD"} == set(named)
+        assert {"COCO 2017", "generated shapes", "BCCD", "DeepPCB"} == set(named)
         assert all(ap is None for _, ap in order[len(named) :])
         assert all(name in line for line, (name, ap) in zip(lines, order) if ap is not None)
 
