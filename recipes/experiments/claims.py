@@ -60,6 +60,7 @@ BCCD, PCB = "RetinaNet from GFL", "RetinaNet from FCOS"
 HOME, FASTER, FCOS = "RetinaNet from RetinaNet", "RetinaNet from Faster R-CNN", "FCOS from FCOS"
 UNEVEN = "RetinaNet from a GFL with dominant channels"
 LONG, AT_HOME = "RTMDet from a wider one, trained until AP hardly rises", ("mse_retina", "pkd_retina")
+FADING = "the weight of PKD falling to 0"
 CLAIMS = (
     Claim(
         "PKD beats the plain student, from a teacher of its own family and of another one",
@@ -72,6 +73,8 @@ CLAIMS = (
             Check("deeppcb", "fcos_pkd", "fcos_plain", FCOS),
             Check("rtmdet_bccd", "pkd", "plain", LONG),
             Check("rtmdet_deeppcb", "pkd", "plain", LONG),
+            Check("rtmdet_bccd", "pkd_fading", "plain", f"{LONG}, {FADING}"),
+            Check("rtmdet_deeppcb", "pkd_fading", "plain", f"{LONG}, {FADING}"),
         ),
     ),
     Claim(
