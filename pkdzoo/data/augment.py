@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pkdzoo.data.transforms import RandomFlip, Sample, integer, random_window, resize_sample, uniform
-from pkdzoo.ops.boxes import clip_boxes
+from pkdzoo.ops.boxes import clip_boxes, has_area
 from pkdzoo.structures import Instances
 
 GRAY = 114  # the gray level of RTMDet's padding
@@ -179,7 +179,7 @@ def paste(canvas: Tensor, part: Sample, left: int, top: int) -> Instances:
 def visible(instances: Instances, size: tuple[int, int]) -> Instances:
     """Objects clipped to an image of ``size`` (height, width); those of which nothing is left are dropped."""
     clipped = clip_boxes(instances.boxes, size)
-    return replace(instances, boxes=clipped)[(clipped[:, 2:] > clipped[:, :2]).all(1)]
+    return replace(instances, boxes=clipped)[has_area(clipped)]
 
 
 def concatenate(parts: Sequence[Instances]) -> Instances:

@@ -24,7 +24,7 @@ from pkdzoo.models.dense import DenseDetector
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.mask_rcnn import MaskRCNN
 from pkdzoo.models.two_stage import BoxHead, RegionDetector, TwoStageDetector
-from pkdzoo.ops.boxes import decode_deltas
+from pkdzoo.ops.boxes import decode_deltas, has_area
 from pkdzoo.ops.levels import flatten_level
 from pkdzoo.ops.rois import roi_levels
 from pkdzoo.structures import FeaturePyramid, HeadOutputs, PostProcess, Priors
@@ -304,11 +304,6 @@ def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
     """Clip boxes (B, N, 4) to images of ``sizes`` (B, 2): :func:`pkdzoo.ops.boxes.clip_boxes` for a batch."""
     limit = sizes.flip(1).repeat(1, 2)[:, None].to(boxes.dtype)
     return torch.minimum(boxes.clamp(min=0), limit)
-
-
-def has_area(boxes: Tensor) -> Tensor:
-    """Whether each box of (B, N, 4) has an area: (B, N) bool."""
-    return (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
 
 
 def best(boxes: Tensor, scores: Tensor, labels: Tensor, top: int | torch.SymInt, lowest: float = INVALID) -> TopRows:

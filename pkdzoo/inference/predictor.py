@@ -19,7 +19,7 @@ from pkdzoo.inference.options import DEFAULT_THRESHOLD, MIN_SIZE, OVERLAP, Predi
 from pkdzoo.inference.result import Result
 from pkdzoo.inference.sources import DecodedImage, decode_ahead, is_several_files, is_single, iterate_images
 from pkdzoo.inference.tiles import make_tiles, merge_tiles
-from pkdzoo.ops.boxes import clip_boxes
+from pkdzoo.ops.boxes import clip_boxes, has_area
 from pkdzoo.ops.nms import concatenate, suppress
 from pkdzoo.structures import Batch, Detections, Instances, Letterbox, PostProcess
 from pkdzoo.utils.suggest import did_you_mean
@@ -205,7 +205,7 @@ def scale_back(detections: Detections, meta: Mapping[str, Any]) -> Detections:
     offset, clip = meta.get("offset", (0, 0)), meta.get("clip", True)
     scaled = scale_to_original(detections, meta["scale"], meta["original_size"], offset, clip)
     if "offset" in meta and clip:
-        return scaled[(scaled.boxes[:, 2:] > scaled.boxes[:, :2]).all(dim=1)]
+        return scaled[has_area(scaled.boxes)]
     return scaled
 
 
@@ -230,7 +230,7 @@ def detect_view(model: DetectorLike, images: Sequence[Tensor], view: View, confi
             left = sample.meta.get("offset", (0, 0))[0]
             per_image = flip_detections(per_image, sample.meta["width"] + 2 * left)
         per_image = scale_back(per_image, sample.meta)
-        original.append(per_image[(per_image.boxes[:, 2:] > per_image.boxes[:, :2]).all(dim=1)])
+        original.append(per_image[has_area(per_image.boxes)])
     return original
 
 

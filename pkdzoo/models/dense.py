@@ -17,7 +17,7 @@ from pkdzoo.layers.norm import Norm
 from pkdzoo.layers.towers import Tower
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.trace import NO_TAPS, HeadTrace, LossTrace, Taps, Trace
-from pkdzoo.ops.boxes import clip_boxes
+from pkdzoo.ops.boxes import clip_boxes, has_area
 from pkdzoo.ops.levels import flatten_level, flatten_levels
 from pkdzoo.ops.nms import concatenate, select_candidates, suppress
 from pkdzoo.ops.priors import grid_priors, valid_prior_mask
@@ -190,9 +190,8 @@ class DenseDetector(Detector):
             candidates = candidates[candidates.scores.topk(config.pre_nms_top_k).indices]
         if self.clip_before_nms:
             candidates = replace(candidates, boxes=clip_boxes(candidates.boxes, size))
-        boxes = candidates.boxes
         if not self.keeps_empty_boxes:  # clipped boxes outside the image are empty
-            candidates = candidates[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
+            candidates = candidates[has_area(candidates.boxes)]
         detections = suppress(candidates, config.nms_threshold, config.max_detections)
         if self.clip_before_nms:
             return detections

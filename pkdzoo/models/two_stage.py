@@ -23,7 +23,7 @@ from pkdzoo.models.assigners.sampling import Sampling, sample
 from pkdzoo.models.detector import Detector
 from pkdzoo.models.rpn import RATIOS, RPN, SCALES, ProposalConfig, lie_inside, smooth_l1
 from pkdzoo.models.trace import HeadTrace, LossTrace, Trace
-from pkdzoo.ops.boxes import clip_boxes, decode_deltas, encode_deltas
+from pkdzoo.ops.boxes import clip_boxes, decode_deltas, encode_deltas, has_area
 from pkdzoo.ops.levels import flatten_level, flatten_levels
 from pkdzoo.ops.nms import select_candidates, suppress
 from pkdzoo.ops.priors import base_anchors, grid_priors, valid_prior_mask
@@ -270,9 +270,9 @@ class RegionDetector(Detector):
         proposals = []
         for candidates, score, size in zip(torch.cat(boxes, dim=1), torch.cat(scores, dim=1), batch.sizes):
             candidates = clip_boxes(candidates, size)
-            has_area = (candidates[:, 2:] > candidates[:, :2]).all(dim=1)
-            candidates = candidates[has_area]
-            kept = batched_nms(candidates, score[has_area], level[has_area], config.nms_threshold)
+            valid = has_area(candidates)
+            candidates = candidates[valid]
+            kept = batched_nms(candidates, score[valid], level[valid], config.nms_threshold)
             proposals.append(candidates[kept[: config.max_proposals]])
         return proposals
 

@@ -75,6 +75,11 @@ def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.stack([boxes[..., i].clamp(0, (width, height)[i % 2]) for i in range(4)], dim=-1)
 
 
+def has_area(boxes: Tensor) -> Tensor:
+    """Whether each box (..., 4) has an area: (...) bool. Boxes that are clipped outside an image have none."""
+    return (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
+
+
 def paired_iou(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:
     """Intersection over union of ``a[i]`` with ``b[i]``.
 
