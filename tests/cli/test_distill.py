@@ -428,6 +428,18 @@ def test_the_precision_of_a_training_stays_its_own(photos, tmp_path, monkeypatch
     assert seen == ["no"]
 
 
+def test_an_unfinished_teacher_of_the_same_settings_is_continued(capsys, photos, tmp_path) -> None:
+    words = ("distill", "--data", photos, *TINY, *SHORT, "--set", "data.batch_size=4")
+    with happening(1, lambda: os.kill(os.getpid(), signal.SIGINT)):
+        code, out, _ = run(capsys, *words, "--output", tmp_path / "first")
+    assert code == 130 and "teacher begun, distilled not begun" in out
+    code, out, err = run(capsys, *words, "--output", tmp_path / "second")
+    (teacher,) = (tmp_path / "teachers").iterdir()
+    assert code == 0 and f"resumed from {teacher}" in out, err
+    code, _, err = run(capsys, *words, "--output", tmp_path / "first", "--resume")
+    assert code == 0 and (tmp_path / "first" / "distilled" / "best").is_dir(), err
+
+
 def test_an_unfinished_teacher_of_other_settings_is_not_continued(capsys, finished, photos, tmp_path) -> None:
     (teacher,) = (finished[0].parent / "teachers").iterdir()
     place = tmp_path / "teachers" / teacher.name

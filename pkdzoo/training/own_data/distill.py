@@ -31,8 +31,6 @@ from pkdzoo.training.own_data.recipe_text import recipe_file
 from pkdzoo.training.own_data.replan import replan, say_if_late
 from pkdzoo.training.own_data.result import Run
 from pkdzoo.training.own_data.settings import Machine
-from pkdzoo.training.provenance import read_json_object
-from pkdzoo.training.recipe import Recipe
 from pkdzoo.training.report.page import REPORT, update_report, verdict_of
 from pkdzoo.training.threads import share_of_cores
 from pkdzoo.utils.files import write_json
@@ -237,10 +235,8 @@ class Work:
 
     def _train(self, name: str, locks: ExitStack) -> TrainedRun:
         place = self.place(name)
-        recipe = with_same_teacher(self.plan.recipes[name], place)
-        return train(
-            recipe, train_arguments(self.args, self.plan, name, place, self.state), place, self.args.folder, locks
-        )
+        args = train_arguments(self.args, self.plan, name, place, self.state)
+        return train(self.plan.recipes[name], args, place, self.args.folder, locks)
 
     def _is_begun(self) -> bool:
         return any((self.place(name) / "recipe.json").is_file() for name in self.plan.students)
@@ -251,14 +247,6 @@ class Work:
         folder = self.args.folder
         plan.write(folder, recipe_file(list(plan.recipes.values()), head_of(plan, self.args)))
         return plan
-
-
-def with_same_teacher(recipe: Recipe, place: Path) -> Recipe:
-    """The recipe that an interrupted run in a folder began with, if there is one; otherwise the given one."""
-    file = place / "recipe.json"
-    if recipe.name == TEACHER and file.is_file():
-        return Recipe.from_dict(read_json_object(file))
-    return recipe
 
 
 def is_finished(place: Path) -> bool:
