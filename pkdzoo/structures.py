@@ -16,6 +16,7 @@ In targets, ``C`` means background and ``-1`` (``IGNORE``) excludes a prior from
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
@@ -61,8 +62,12 @@ class PixelNorm:
 
     Attributes:
         mean: one value per channel, in ``channel_order``.
-        std: one value per channel, in ``channel_order``.
-        channel_order: channel order of the network's input. Batches always hold RGB; a detector converts them.
+        std: one value above 0 per channel, in ``channel_order``.
+        channel_order: channel order of the network's input. Batches always hold RGB; a detector converts them. ``bgr``
+            is for three channels.
+
+    Raises:
+        ValueError: for other values, and for statistics of pixels 0-1.
 
     Example:
         >>> from pkdzoo.structures import PixelNorm
@@ -73,6 +78,23 @@ class PixelNorm:
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
     std: tuple[float, ...] = (58.395, 57.12, 57.375)
     channel_order: Literal["rgb", "bgr"] = "rgb"
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean={self.mean}, std={self.std}: write one of each per channel")
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or not all(value > 0 for value in self.std):
+            raise ValueError(f"mean={self.mean}, std={self.std}: write finite numbers, and every std above 0")
+        if self.std and max(self.std) < 1 and all(0 <= value <= 1 for value in self.mean):
+            raise ValueError(
+                f"mean={self.mean}, std={self.std} are statistics of pixels 0-1, and detectors take pixels 0-255: "
+                "multiply both by 255"
+            )
+        if self.channel_order not in ("rgb", "bgr"):
+            raise ValueError(f"channel_order={self.channel_order!r}: write 'rgb' or 'bgr'")
+        if self.channel_order == "bgr" and len(self.mean) != 3:
+            raise ValueError(f"channel_order='bgr' is for 3 channels, not for {len(self.mean)}: write 'rgb'")
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ class ModuleStudent(Detector):
             raise ValueError(f"channel_order={channel_order!r}: write 'rgb' or 'bgr'")
         norm = PixelNorm(tuple(mean), tuple(std), channel_order)
         super().__init__(backbone=module, neck=nn.Identity(), num_classes=num_classes, pixel_norm=norm)
+        self.match_precision()
         self.name = type(module).__name__
         self.pyramid_shape = self._probe(strides)
 

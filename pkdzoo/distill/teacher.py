@@ -80,6 +80,7 @@ class Teacher(Detector):
         factor = _range_of(mean, std, scale)
         pixel_norm = PixelNorm(tuple(m * factor for m in mean), tuple(s * factor for s in std), channel_order)
         super().__init__(backbone=module, neck=nn.Identity(), num_classes=1, pixel_norm=pixel_norm)
+        self.match_precision()
         self.name = type(module).__name__
         self.two_stage = two_stage
         self.features = features

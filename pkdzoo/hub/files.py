@@ -227,8 +227,18 @@ def read_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise FileNotFoundError(f"{folder} is no saved detector: it has no {CONFIG}")
     config = read_config(folder / CONFIG)
     if not (folder / TENSORS).is_file():
-        raise FileNotFoundError(f"{folder} has no {TENSORS}; pickled weights beside it are never loaded")
+        raise FileNotFoundError(f"{folder} has no {TENSORS}{other_weights(folder)}")
     return config, read_state_dict(folder / TENSORS)
+
+
+def other_weights(folder: Path) -> str:
+    """What an error says of weights in a folder that has no ``model.safetensors``."""
+    if (folder / f"{TENSORS}.index.json").is_file():
+        return (
+            f": its tensors are divided over several files, which {TENSORS}.index.json lists. Save it in one: "
+            "save_pretrained(FOLDER, max_shard_size='100GB') in transformers"
+        )
+    return "; pickled weights beside it are never loaded"
 
 
 def read_config(path: Path) -> dict[str, Any]:

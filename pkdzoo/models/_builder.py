@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,14 +22,14 @@ from pkdzoo.layers.init import DeferredInit
 from pkdzoo.models._channels import widen
 from pkdzoo.models._config import from_json, layers_of, set_labels
 from pkdzoo.models._interface import ZooModel
-from pkdzoo.models._loading import adapt_state, to_our_layout
+from pkdzoo.models._loading import adapt_state, is_generic, to_our_layout
 from pkdzoo.models._registry import PREFIXES, Entry, find, folder_of, list_detectors, no_such_prefix
 from pkdzoo.models._saved_config import Saved, apply_settings, newer_version, read_saved
 from pkdzoo.models.backbones import backbone_arguments
 from pkdzoo.models.backbones.timm_networks import describe_network, full_name, is_timm
 from pkdzoo.structures import PixelNorm
 from pkdzoo.utils.suggest import did_you_mean
-from pkdzoo.utils.text import quote_some
+from pkdzoo.utils.text import counted, quote_some
 
 ON_THE_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[^@]+)?", re.ASCII)
 # Arguments of create_detector itself, for suggestions.
@@ -52,9 +53,10 @@ def build(entry: Entry, overrides: Mapping[str, Any], num_classes: int | None, l
     """
     changes = check_overrides(entry, overrides)
     if num_classes is not None:
-        if not isinstance(num_classes, int) or num_classes < 1:
+        if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
             raise ValueError(f"num_classes={num_classes!r}: write a whole number of classes, at least 1")
         changes["num_classes"] = num_classes
+    check_preprocessing(changes)
     if is_timm(changes.get("backbone")):
         changes["backbone"] = full_name(changes["backbone"])  # saved with its tag, whose default can change
     if "pixel_norm" not in changes:
@@ -71,6 +73,25 @@ def build(entry: Entry, overrides: Mapping[str, Any], num_classes: int | None, l
     model.overrides = changes
     model.built_layers = layers_of(model)
     return model
+
+
+def check_preprocessing(changes: Mapping[str, Any]) -> None:
+    """Check that pixel statistics and image size are such, and fit the number of channels.
+
+    Raises:
+        ValueError: for a value that is none, or statistics of another number of channels.
+    """
+    norm, resize = changes.get("pixel_norm"), changes.get("resize", (1, 1))
+    if norm is not None and not isinstance(norm, PixelNorm):
+        raise ValueError(f"pixel_norm={norm!r}: write pkdzoo.structures.PixelNorm(mean, std, channel_order)")
+    channels = changes.get("in_chans", 3)
+    if norm is not None and len(norm.mean) != channels:
+        raise ValueError(
+            f"pixel_norm is for {counted(len(norm.mean), 'channel')}, and the images have {channels}: write as many "
+            "means, or in_chans=... for images of another number of channels than 3"
+        )
+    if not isinstance(resize, (tuple, list)) or len(resize) != 2 or not all(type(s) is int and s > 0 for s in resize):
+        raise ValueError(f"resize={resize!r}: write two whole numbers of pixels, e.g. (800, 1333)")
 
 
 def default_pixel_norm(entry: Entry, backbone: str | None, channels: int) -> dict[str, PixelNorm]:
@@ -110,7 +131,7 @@ def arguments_of(entry: Entry, backbone: str) -> set[str]:
 
 
 def from_name(
-    name: str,
+    name: str | Path,
     pretrained: bool,
     num_classes: int | None,
     label_names: str | Sequence[str] | None,
@@ -119,6 +140,7 @@ def from_name(
 ) -> ZooModel:
     """Build a registered detector or load a saved one, in eval mode, see :func:`pkdzoo.create_detector`."""
     labels, num_classes = resolve_classes(label_names, num_classes)
+    name = as_name(name)
     folder = folder_of(name)
     if folder is not None and not name.startswith(PREFIXES) and not folder.is_dir():
         raise NoSavedDetector(
@@ -136,10 +158,22 @@ def from_name(
     return model.eval()
 
 
+def as_name(name: str | Path) -> str:
+    """A name as text; that of a path is ``local-dir:PATH``.
+
+    Raises:
+        ValueError: for what is neither a text nor a path.
+    """
+    if isinstance(name, str):
+        return name
+    if isinstance(name, os.PathLike):
+        return f"local-dir:{os.fspath(name)}"
+    raise ValueError(f"{name!r} is no name: write that of a detector, or the path of a saved one")
+
+
 def rename_classes(model: ZooModel, labels: tuple[str, ...]) -> None:
     """Set the class names that a user gave; a warning if weights were trained with as many other ones."""
-    generic = tuple(f"class_{i}" for i in range(model.num_classes))
-    if model.loaded_from is not None and model.label_names not in (generic, labels):
+    if model.loaded_from is not None and model.label_names != labels and not is_generic(model.label_names):
         warnings.warn(
             f"{model.name} was trained to detect {quote_some(model.label_names)}: label_names gives its classes other "
             "names, and what it detects stays the same",
@@ -154,6 +188,12 @@ def resolve_classes(
     """Class names as a tuple, and the number of classes: theirs where only names are given."""
     if label_names is None:
         return None, num_classes
+    if isinstance(label_names, Mapping):
+        raise ValueError("label_names is a mapping: write its names in the order of the labels, list(NAMES.values())")
+    if not isinstance(label_names, (str, Sequence)):
+        raise ValueError(f"label_names={label_names!r} has no order: write a list of names")
+    if not all(isinstance(label, str) for label in label_names):
+        raise ValueError(f"label_names={label_names!r}: write a list of texts, one per class")
     labels = names_of(label_names if isinstance(label_names, str) else tuple(label_names))
     return labels, len(labels) if num_classes is None else num_classes
 
@@ -169,7 +209,7 @@ def from_registry(
     if row is None or not row.has_source:
         raise ValueError(no_weights_message(entry))
     names = names_of(row.labels)
-    model = build(entry, overrides, num_classes or len(names), loaded=len(names))
+    model = build(entry, overrides, len(names) if num_classes is None else num_classes, loaded=len(names))
     swap_channels = (entry.args.get("pixel_norm") or PixelNorm()).channel_order != model.channel_order
 
     def convert(content: dict[str, Any]) -> dict[str, Tensor]:
@@ -179,7 +219,10 @@ def from_registry(
         return state
 
     state, origin = find_weights(f"{entry.name}.{row.tag}", row, convert, cache_dir)
-    load_strictly(model, adapt_state(model, state, len(names), swap_channels))
+    try:
+        load_strictly(model, adapt_state(model, state, len(names), swap_channels))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}. Its weights are from {origin}") from error
     model.loaded_from = f"{entry.name}.{row.tag} ({origin})"
     if model.num_classes == len(names):
         set_labels(model, names)
@@ -234,22 +277,21 @@ def from_saved(
         ValueError: if the config, the tensors and the arguments do not fit together.
     """
     entry, _ = find(saved.architecture)
-    args = {key: from_json(value) for key, value in saved.args.items() if key != "num_classes"}
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    with config_errors():
+        args = {key: from_json(value) for key, value in saved.args.items() if key != "num_classes"}
     if args or saved.classes > entry.args.get("num_classes", 80):
         check_size(entry, args, saved.classes, state)
-    settings = dict(saved.settings)
-    for key in overrides:
-        settings.pop(key, None)
-    if "in_chans" in overrides:  # build() computes statistics for another number of channels
-        args.pop("pixel_norm", None)
-    if "in_chans" in overrides or "pixel_norm" in overrides:
-        settings.pop("pixel_norm", None)
+    norm = saved.settings.get("pixel_norm") or {**entry.args, **args}.get("pixel_norm") or PixelNorm()
+    channels = args.get("in_chans", 3)
+    if overrides.get("in_chans", channels) != channels:
+        overrides.setdefault("pixel_norm", widen(norm, overrides["in_chans"]))
+    settings = {key: value for key, value in saved.settings.items() if key not in overrides}
     with config_errors(active=not overrides):
-        model = build(entry, {**args, **overrides}, num_classes or saved.classes, loaded=saved.classes)
-    saved_norm = saved.settings.get("pixel_norm")
-    saved_order = model.channel_order if saved_norm is None else saved_norm.channel_order
+        classes = saved.classes if num_classes is None else num_classes
+        model = build(entry, {**args, **overrides}, classes, loaded=saved.classes)
     apply_settings(model, settings)
-    load_strictly(model, adapt_state(model, state, saved.classes, swap_channels=saved_order != model.channel_order))
+    load_strictly(model, adapt_state(model, state, saved.classes, norm.channel_order != model.channel_order))
     if model.num_classes == saved.classes:
         set_labels(model, saved.labels)
     model.loaded_from = name

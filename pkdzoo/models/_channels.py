@@ -36,27 +36,36 @@ def widen(pixel_norm: PixelNorm, channels: int) -> PixelNorm:
 
 
 def adapt_stem(state: Mapping[str, Tensor], model: nn.Module, swap_channels: bool) -> dict[str, Tensor]:
-    """Adapt the first convolution of a state dict to the model's number of channels.
+    """Adapt the first convolution of a state dict to the model's number and order of channels.
 
     Args:
         state: tensors in our key layout.
         model: a detector with a ``backbone``, whose stem gives the number of channels.
-        swap_channels: whether the weights take BGR and the model does not.
+        swap_channels: whether the weights take another channel order than the model, BGR or RGB.
 
     Returns:
         The same tensors, except for the weight of the first convolution.
     """
     expected, adapted = model.state_dict(), dict(state)
     channels = len(getattr(model, "pixel_mean", ()))
+    to_bgr = swap_channels and getattr(model, "channel_order", "rgb") == "bgr"
     for key, weight in state.items():
         if not key.startswith((*STEMS, NETWORK)) or weight.ndim != 4 or key not in expected:
             continue
-        old, new = weight.shape[1], expected[key].shape[1]
-        if old == new or (key.startswith(NETWORK) and new != channels):
+        new = expected[key].shape[1]
+        if key.startswith(NETWORK) and new != channels:
             continue
-        weight = weight.flip(1) if swap_channels else weight
-        if new == 1:
-            adapted[key] = weight.sum(dim=1, keepdim=True)
-        else:
-            adapted[key] = weight.repeat(1, math.ceil(new / old), 1, 1)[:, :new] * (old / new)
+        weight = weight.flip(1) if swap_channels and not to_bgr and weight.shape[1] == 3 else weight
+        weight = repeat_channels(weight, new)
+        adapted[key] = weight.flip(1) if to_bgr and new == 3 else weight
     return adapted
+
+
+def repeat_channels(weight: Tensor, channels: int) -> Tensor:
+    """The weight of a convolution for another number of channels, see the top of this file."""
+    old = weight.shape[1]
+    if old == channels:
+        return weight
+    if channels == 1:
+        return weight.sum(dim=1, keepdim=True)
+    return weight.repeat(1, math.ceil(channels / old), 1, 1)[:, :channels] * (old / channels)

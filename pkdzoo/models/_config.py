@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
@@ -11,6 +12,7 @@ from torch import nn
 from pkdzoo.data.labels import coco_ids
 from pkdzoo.hub.files import SETTINGS
 from pkdzoo.models._interface import ZooModel
+from pkdzoo.models._saved_config import read_saved
 from pkdzoo.structures import Letterbox, PixelNorm
 from pkdzoo.utils.text import counted
 from pkdzoo.version import __version__
@@ -22,14 +24,15 @@ def describe(model: ZooModel) -> dict[str, Any]:
     Other libraries read ``id2label`` and, for COCO's classes, ``label_to_coco_id``.
 
     Raises:
-        ValueError: for a detector after ``optimize()``, and for one with other layers than its name and arguments give.
+        ValueError: for a detector after ``optimize()``, for one with other layers than its name and arguments give, and
+            for one with settings that could not be read again.
     """
     if model.optimized:
         raise ValueError(f"{model.name} is optimized and has no norm layers any more: save it before optimize()")
     check_layers(model)
     norm = model.pixel_norm
     names, ids = model.label_names, coco_ids(model.label_names)
-    return {
+    config = {
         "library_name": "pkdzoo",
         "pkdzoo_version": __version__,
         "architecture": model.name,
@@ -43,11 +46,21 @@ def describe(model: ZooModel) -> dict[str, Any]:
             "pixel_std": list(norm.std),
             "channel_order": norm.channel_order,
             "resize": list(model.resize),
-            **({} if model.letterbox is None else {"letterbox": asdict(model.letterbox)}),
+            "letterbox": None if model.letterbox is None else asdict(model.letterbox),
             "postprocess": asdict(model.postprocess_config),
             **({} if model.initial_weights is None else {"initial_weights": asdict(model.initial_weights)}),
         },
     }
+    check_readable(model.name, config)
+    return config
+
+
+def check_readable(name: str, config: Mapping[str, Any]) -> None:
+    """Raise ValueError for a config that could not be read again, before anything is written."""
+    try:
+        read_saved(json.loads(json.dumps(config)))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} cannot be saved, because it could not be loaded again: {error}") from error
 
 
 def layers_of(model: ZooModel) -> dict[str, tuple[Any, ...]]:

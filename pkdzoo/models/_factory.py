@@ -16,7 +16,7 @@ from pkdzoo.utils.suggest import did_you_mean
 
 @overload
 def create_detector(
-    name: str,
+    name: str | Path,
     pretrained: bool = ...,
     num_classes: int | None = ...,
     in_chans: int | None = ...,
@@ -28,11 +28,11 @@ def create_detector(
 
 
 @overload
-def create_detector(name: str, *, features_only: Literal[True], **overrides: Any) -> FeatureExtractor: ...
+def create_detector(name: str | Path, *, features_only: Literal[True], **overrides: Any) -> FeatureExtractor: ...
 
 
 def create_detector(
-    name: str,
+    name: str | Path,
     pretrained: bool = False,
     num_classes: int | None = None,
     in_chans: int | None = None,

@@ -69,6 +69,11 @@ class ZooModel(nn.Module):
         mean, std = (tuple(buffer.tolist()) for buffer in buffers)
         return PixelNorm(mean, std, self.channel_order)
 
+    def match_precision(self) -> None:
+        """Normalize images to the precision of the backbone's parameters, for a module that is in bfloat16 already."""
+        like = next((p for p in self.backbone.parameters() if p.is_floating_point()), self.pixel_mean)
+        self.pixel_mean, self.pixel_std = self.pixel_mean.to(like.dtype), self.pixel_std.to(like.dtype)
+
     def set_pixel_norm(self, norm: PixelNorm) -> None:
         """Replace pixel statistics, of as many channels, and the channel order."""
         self.pixel_mean.copy_(torch.tensor(norm.mean))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,14 +12,23 @@ from torch import Tensor
 from pkdzoo.checkpoints import load_strictly, read_state_dict, select_matching, to_our_keys
 from pkdzoo.checkpoints.wrappers import unwrap
 from pkdzoo.hub.fetch import find_weights
-from pkdzoo.hub.files import TENSORS
-from pkdzoo.hub.weights import InitialWeights
+from pkdzoo.hub.files import CONFIG, TENSORS, read_config
+from pkdzoo.hub.weights import InitialWeights, Weights
 from pkdzoo.models._channels import adapt_stem
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.models._registry import find
+from pkdzoo.models._saved_config import Saved, read_saved
 from pkdzoo.models.backbones.timm import TimmBackbone
-from pkdzoo.models.backbones.weights import add_missing_tensors, imagenet_weights, to_backbone
+from pkdzoo.models.backbones.weights import (
+    add_missing_tensors,
+    check_strides,
+    describe_norm,
+    imagenet_weights,
+    is_same_norm,
+    to_backbone,
+)
 from pkdzoo.structures import PixelNorm
+from pkdzoo.utils.text import quote_some
 
 M = TypeVar("M", bound=ZooModel)
 
@@ -37,7 +47,8 @@ def load_checkpoint(model: M, source: str | Path | Mapping[str, Any]) -> M:
 
     Raises:
         ValueError: if keys are missing, unexpected or have another shape; lists them all, and the model is unchanged.
-            Also for weights of another dialect of the architecture, as far as their keys tell it.
+            Also for weights of another dialect of the architecture, as far as their keys tell it, and for a saved
+            detector of another architecture or with other pixel statistics.
         FileNotFoundError: if the file does not exist.
 
     Example:
@@ -47,10 +58,53 @@ def load_checkpoint(model: M, source: str | Path | Mapping[str, Any]) -> M:
         'a state dict'
     """
     check_not_optimized(model)
-    content = source if isinstance(source, Mapping) else read_state_dict(file_of(source))
-    load_strictly(model, to_our_layout(model, content))
-    model.loaded_from = "a state dict" if isinstance(source, Mapping) else str(source)
+    if isinstance(source, Mapping):
+        load_strictly(model, to_our_layout(model, source))
+        model.loaded_from = "a state dict"
+        return model
+    file = file_of(source)
+    saved = read_saved(read_config(file.with_name(CONFIG))) if is_saved(file) else None
+    if saved is not None:
+        check_same(model, saved, file.parent)
+    load_strictly(model, to_our_layout(model, read_state_dict(file)))
+    if saved is not None:
+        model.initial_weights = saved.settings.get("initial_weights")
+    model.loaded_from = str(source)
     return model
+
+
+def is_saved(file: Path) -> bool:
+    """Whether a file holds the tensors of a saved detector, whose config lies beside it."""
+    return file.name == TENSORS and file.with_name(CONFIG).is_file()
+
+
+def check_same(model: ZooModel, saved: Saved, folder: Path) -> None:
+    """Check that a detector is the saved one, as far as the tensors do not tell it. Other class names are a warning.
+
+    Raises:
+        ValueError: for another architecture or other pixel statistics.
+    """
+    help = f"write pkdzoo.from_pretrained({str(folder)!r}), which builds what was saved"
+    if saved.architecture != model.name:
+        raise ValueError(f"{folder} holds a {saved.architecture}, and this is a {model.name}: {help}")
+    norm = saved.settings.get("pixel_norm")
+    if norm is not None and not is_same_norm(norm, model.pixel_norm):
+        raise ValueError(
+            f"{folder} takes pixels normalized with {describe_norm(norm)}, and this detector normalizes with "
+            f"{describe_norm(model.pixel_norm)}: {help}"
+        )
+    names = tuple(saved.labels)
+    if names != model.label_names and len(names) == model.num_classes and not is_generic(model.label_names):
+        warnings.warn(
+            f"{folder} was trained to detect {quote_some(names)}, and this detector calls its classes "
+            f"{quote_some(model.label_names)}",
+            stacklevel=3,
+        )
+
+
+def is_generic(names: Sequence[str]) -> bool:
+    """Whether class names are those that a detector has before it is given any."""
+    return tuple(names) == tuple(f"class_{i}" for i in range(len(names)))
 
 
 def load_backbone(model: M, source: str = "imagenet", cache_dir: str | Path | None = None) -> M:
@@ -82,10 +136,10 @@ def load_backbone(model: M, source: str = "imagenet", cache_dir: str | Path | No
         model.initial_weights = load_timm(model, model.backbone, source, cache_dir)
         return model
     entry, _ = find(model.name)
-    args = {**entry.args, **model.overrides}
-    name, pixel_norm = args.get("backbone", "r50"), entry.args.get("pixel_norm") or PixelNorm()
-    row = imagenet_weights(name, pixel_norm.mean, source)
-    swap_channels = pixel_norm.channel_order != model.channel_order
+    name = {**entry.args, **model.overrides}.get("backbone", "r50")
+    norm, row = weights_for(model, name, entry.args.get("pixel_norm") or PixelNorm(), source)
+    check_strides(model.backbone, norm, row)
+    swap_channels = norm.channel_order != model.channel_order
 
     def prepare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         prefixed = {f"backbone.{key}": value for key, value in state.items()}
@@ -102,6 +156,30 @@ def load_backbone(model: M, source: str = "imagenet", cache_dir: str | Path | No
     state, _ = find_weights(f"{name}.{row.tag}", row, convert, cache_dir)
     load_strictly(model.backbone, prepare(state))
     return model
+
+
+def weights_for(model: ZooModel, backbone: str, published: PixelNorm, source: str) -> tuple[PixelNorm, Weights]:
+    """The file for the pixel statistics of a detector, and the statistics that the file was trained with.
+
+    Args:
+        model: the detector.
+        backbone: its name.
+        published: statistics of the registered detector; they decide for statistics of the user's own.
+        source: see :func:`load_backbone`.
+    """
+    own = model.pixel_norm
+    if source != "imagenet" or len(own.mean) != 3:
+        return imagenet_weights(backbone, published, source)
+    try:
+        return imagenet_weights(backbone, own)
+    except ValueError:
+        norm, row = imagenet_weights(backbone, published)
+    warnings.warn(
+        f"{model.name} normalizes pixels with {describe_norm(own)}, and its ImageNet weights were trained with "
+        f"{describe_norm(norm)}: they start from other values than they know. Leave pixel_norm out to use theirs",
+        stacklevel=3,
+    )
+    return norm, row
 
 
 def load_timm(model: ZooModel, backbone: TimmBackbone, source: str, cache_dir: str | Path | None) -> InitialWeights:

@@ -140,6 +140,8 @@ def find(name: str) -> tuple[Entry, Weights | None]:
     Raises:
         ValueError: for an unknown architecture, with the closest names, or an unknown tag, with the known ones.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"{name!r} is no name of a detector: write a text, see pkdzoo.list_detectors()")
     arch, _, tag = name.partition(".")
     entry = _ENTRIES.get(arch)
     if ":" in name:
@@ -292,7 +294,7 @@ def _module_of(entry: Entry) -> str:
 
 
 def _patterns(wildcards: str | Sequence[str]) -> list[str]:
-    return [wildcards] if isinstance(wildcards, str) and wildcards else list(wildcards)
+    return [wildcards] if isinstance(wildcards, str) and wildcards else list(wildcards or ())
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -73,6 +73,10 @@ def test_any_module_learns_in_ones_own_loop() -> None:
     assert net.norm.num_batches_tracked == 4 and distiller.student.backbone is net
 
 
+def test_a_module_in_bfloat16_is_measured() -> None:
+    assert pkdzoo.Student(Net().bfloat16(), forward, num_classes=3).pyramid_shape.strides == (8, 16)
+
+
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=pytest.mark.slow) if n in ("fbkd", "defeat", "mgd") else n for n in pkdzoo.list_methods()],

@@ -42,6 +42,12 @@ def test_distills_from_any_module() -> None:
     assert float(losses["loss_pkd"].detach()) > 0
 
 
+def test_a_module_in_bfloat16_teaches() -> None:
+    teacher = pkdzoo.Teacher(Stack().bfloat16(), maps_of, *UNIT)
+    maps = teacher.trace(tiny_batch(), "features").features
+    assert {level.dtype for level in maps.levels} == {torch.bfloat16}
+
+
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
 def test_pixels_arrive_as_the_module_expects_them(order: str) -> None:
     batch = tiny_batch()

@@ -2,56 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import json
-import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torchvision
 from helpers.extras import skip_without_library
-from helpers.foreign_checkpoints import checkpoint, register, tensors
-from helpers.reference import uniform
-from helpers.serving import serving
-from torch import nn
+from helpers.foreign_checkpoints import checkpoint
+from helpers.head_outputs import run_head
 
 import pkdzoo
-from pkdzoo.checkpoints import save_safetensors, select_matching
+from pkdzoo.checkpoints import save_safetensors
 from pkdzoo.data.labels import COCO_IDS, COCO_NAMES
-from pkdzoo.hub.weights import Distilled, Weights
+from pkdzoo.hub.weights import Distilled
 from pkdzoo.models import _registry
-from pkdzoo.models._channels import adapt_stem, widen
 from pkdzoo.models._registry import Entry, find
-from pkdzoo.models.backbones import build_backbone
-from pkdzoo.models.backbones.weights import IMAGENET, add_missing_tensors, imagenet_weights, to_backbone
 from pkdzoo.structures import PixelNorm
 
 TINY = [name for name in pkdzoo.list_detectors() if name.endswith(("r10w16", "r18w24"))]  # not evaluated
-
-
-@pytest.fixture
-def row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Register a tiny RetinaNet with weights behind a file link, and return its tensors."""
-    monkeypatch.setenv("PKDZOO_CACHE", str(tmp_path / "cache"))
-
-    def make(**args: Any) -> dict[str, torch.Tensor]:
-        base = pkdzoo.create_detector("retina_r10w16", **args)
-        state = tensors(base)
-        (tmp_path / "file.pth").write_bytes(checkpoint(state))
-        register(monkeypatch, Weights("coco_1x", url=(tmp_path / "file.pth").as_uri()), **args)
-        return state
-
-    return make
-
-
-def outputs(model: pkdzoo.Detector, images: torch.Tensor) -> list[torch.Tensor]:
-    with torch.no_grad():
-        found = model.trace(pkdzoo.Batch(images, [tuple(images.shape[-2:])] * len(images)), "head").outputs
-    assert found is not None
-    return [*found.cls, *found.box]
 
 
 # -- names and arguments ---------------------------------------------------------------------------------------------
@@ -82,24 +53,6 @@ def test_other_names_for_trained_classes_are_told(tmp_path: Path) -> None:
         pkdzoo.create_detector("fcos_r18w24", pretrained=True, label_names=names[:3])  # a new class layer
     with pytest.warns(UserWarning, match="was trained to detect 'cat'"):
         pkdzoo.from_pretrained(folder, label_names=names[::-1])
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_pixel_statistics_survive_other_precisions(dtype: torch.dtype, tmp_path: Path) -> None:
-    model = pkdzoo.create_detector("fcos_r10w16")
-    norm = model.pixel_norm
-    assert norm.mean == (123.675, 116.28, 103.53)
-    again = pkdzoo.create_detector(str(model.to(dtype).save_pretrained(tmp_path / "saved")))
-    assert again.pixel_norm == norm
-    again.pixel_mean += 1.0  # a buffer that was changed by hand counts
-    assert again.pixel_norm.mean == pytest.approx((124.675, 117.28, 104.53))
-
-
-def test_detectors_pickled_before_pixel_norm_was_kept_can_be_saved(tmp_path: Path) -> None:
-    model = pkdzoo.create_detector("fcos_r10w16")
-    del model.__dict__["_pixel_norm"]
-    assert model.pixel_norm.mean == pytest.approx((123.675, 116.28, 103.53))
-    model.save_pretrained(tmp_path / "saved")
 
 
 def test_folders_need_no_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +107,36 @@ def test_weights_that_nobody_has() -> None:
         pkdzoo.create_detector("retina_r50.coco_3x", pretrained=True)
 
 
+def test_paths_and_other_types_as_names(tmp_path: Path) -> None:
+    folder = pkdzoo.create_detector("retina_r10w16", num_classes=2).save_pretrained(tmp_path / "saved")
+    assert pkdzoo.create_detector(folder).num_classes == 2
+    with pytest.raises(ValueError, match="None is no name"):
+        pkdzoo.create_detector(None)  # type: ignore[call-overload]
+    assert not pkdzoo.is_detector(None)  # type: ignore[arg-type]
+    assert pkdzoo.list_detectors(None) == pkdzoo.list_detectors()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("classes", [0, True, -1, 1.0])
+def test_numbers_of_classes_that_cannot_be(classes: Any, tmp_path: Path) -> None:
+    folder = pkdzoo.create_detector("retina_r10w16", num_classes=2).save_pretrained(tmp_path / "saved")
+    for name, pretrained in (("fcos_r18w24.shapes", True), (folder, False), ("retina_r10w16", False)):
+        with pytest.raises(ValueError, match="write a whole number of classes, at least 1"):
+            pkdzoo.create_detector(name, pretrained=pretrained, num_classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        ({0: "a", 1: "b"}, r"label_names is a mapping: write its names in the order of the labels"),
+        ({"a", "b"}, "has no order: write a list of names"),
+        ([1, 2], "write a list of texts, one per class"),
+    ],
+)
+def test_label_names_without_order_or_text(labels: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        pkdzoo.create_detector("retina_r10w16", label_names=labels)
+
+
 def test_label_names() -> None:
     model = pkdzoo.create_detector("retina_r10w16", label_names=["cat", "dog"])
     assert (model.num_classes, model.label_names) == (2, ("cat", "dog"))
@@ -167,7 +150,7 @@ def test_label_names() -> None:
     assert dict(zip(COCO_NAMES, COCO_IDS))["stop sign"] == 13
 
 
-# -- other classes, other channels -----------------------------------------------------------------------------------
+# -- other classes ---------------------------------------------------------------------------------------------------
 
 
 def test_other_classes_keep_everything_else(row: Any) -> None:
@@ -205,48 +188,6 @@ def test_every_class_dependent_tensor_is_named(name: str) -> None:
     assert few.class_parameters() >= differ
 
 
-def test_gray_images_give_what_their_rgb_copies_gave(row: Any) -> None:
-    pixel_norm = PixelNorm((100.0, 100.0, 100.0), (50.0, 50.0, 50.0))
-    row(pixel_norm=pixel_norm)
-    color = pkdzoo.create_detector("test_retina", pretrained=True)
-    gray = pkdzoo.create_detector("test_retina", pretrained=True, in_chans=1)
-    images = torch.rand(2, 1, 64, 96) * 255
-    for one, three in zip(outputs(gray, images), outputs(color, images.expand(-1, 3, -1, -1))):
-        assert torch.allclose(one, three, atol=1e-4)
-    with pytest.raises(ValueError, match="images of 1 channel, got 3"):
-        outputs(gray, images.expand(-1, 3, -1, -1))
-
-
-@pytest.mark.parametrize("order", ["rgb", "bgr"])
-def test_six_channels_give_what_three_gave_twice(row: Any, order: str) -> None:
-    row(pixel_norm=PixelNorm((10.0, 20.0, 30.0), (50.0, 60.0, 70.0), order))
-    three = pkdzoo.create_detector("test_retina", pretrained=True)
-    six = pkdzoo.create_detector("test_retina", pretrained=True, in_chans=6)
-    images = torch.rand(1, 3, 64, 96) * 255
-    for one, other in zip(outputs(six, images.repeat(1, 2, 1, 1)), outputs(three, images)):
-        assert torch.allclose(one, other, atol=1e-4)
-
-
-def test_widened_statistics() -> None:
-    bgr = PixelNorm((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), "bgr")
-    assert widen(bgr, 4) == PixelNorm((3.0, 2.0, 1.0, 3.0), (6.0, 5.0, 4.0, 6.0), "rgb")
-    assert widen(bgr, 1) == PixelNorm((2.0,), (5.0,), "rgb")
-    with pytest.raises(ValueError, match="in_chans=0: write a whole number of channels from 1"):
-        widen(bgr, 0)
-
-
-def test_stems_of_transformers() -> None:
-    three, one = (
-        nn.ModuleDict({"backbone": build_backbone("swin_t", depths=(1, 1, 1, 1), width=12, in_chans=n)}) for n in (3, 1)
-    )
-    state = adapt_stem(three.state_dict(), one, swap_channels=False)
-    one.load_state_dict(state)
-    images = torch.rand(1, 1, 64, 64)
-    expected = three.eval()["backbone"](images.expand(-1, 3, -1, -1))
-    for found, level in zip(one.eval()["backbone"](images), expected, strict=True):
-        assert torch.allclose(found, level, atol=1e-5)
-
-
 # -- folders ---------------------------------------------------------------------------------------------------------
 
 
@@ -264,7 +205,7 @@ def test_saved_and_read_back(name: str, tmp_path: Path) -> None:
     assert again.postprocess_config == model.postprocess_config
     assert again.loaded_from == f"local-dir:{tmp_path / 'saved'}"
     images = torch.rand(1, 3, 64, 96) * 255
-    assert all(torch.equal(a, b) for a, b in zip(outputs(model, images), outputs(again, images)))
+    assert all(torch.equal(a, b) for a, b in zip(run_head(model, images), run_head(again, images)))
     again.save_pretrained(tmp_path / "twice")
     assert (tmp_path / "twice" / "config.json").read_text() == (tmp_path / "saved" / "config.json").read_text()
 
@@ -288,6 +229,21 @@ def test_saved_detectors_for_other_classes_and_channels(tmp_path: Path) -> None:
     assert torch.equal(other.backbone.conv1.weight, model.backbone.conv1.weight)
     one = pkdzoo.create_detector(f"local-dir:{tmp_path}", in_chans=1)
     assert torch.allclose(one.backbone.conv1.weight, model.backbone.conv1.weight.sum(1, keepdim=True))
+
+
+def test_what_could_not_be_read_again_is_not_saved(tmp_path: Path) -> None:
+    model = pkdzoo.create_detector("retina_r10w16", num_classes=2)
+    model.postprocess_config = replace(model.postprocess_config, score_threshold=-1.0)
+    with pytest.raises(ValueError, match=r"could not be loaded again: config\.json: score_threshold=-1"):
+        model.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+def test_a_letterbox_that_was_taken_off_stays_off(tmp_path: Path) -> None:
+    model = pkdzoo.create_detector("rtmdet_w12", num_classes=2)
+    assert model.letterbox is not None
+    model.letterbox = None
+    assert pkdzoo.from_pretrained(model.save_pretrained(tmp_path / "saved")).letterbox is None
 
 
 def test_saved_folders_are_read_strictly(tmp_path: Path) -> None:
@@ -349,66 +305,6 @@ def test_features_only(name: str) -> None:
     assert not any("head" in key for key, _ in net.named_parameters())
     with pytest.raises(ValueError, match=r"write image\[None\]"):
         net(images[0])
-
-
-# -- ImageNet --------------------------------------------------------------------------------------------------------
-
-
-def filled(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {
-        key: value if value.dtype == torch.int64 else torch.from_numpy(uniform(key, tuple(value.shape)))
-        for key, value in model.state_dict().items()
-    }
-
-
-def test_imagenet_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = filled(torchvision.models.resnet18(weights=None))
-    buffer = io.BytesIO()
-    torch.save(original, buffer)
-    with serving() as server:
-        url, digest = server.put("/resnet18.pth", buffer.getvalue())
-        row = Weights("imagenet", url, sha256=digest[:8])
-        monkeypatch.setitem(IMAGENET, "r18", dict.fromkeys(IMAGENET["r18"], row))
-        model = pkdzoo.create_detector("retina_r18", num_classes=2)
-        head = model.head.cls.weight.clone()
-        assert pkdzoo.load_backbone(model, "imagenet", cache_dir=tmp_path) is model
-        own = model.backbone.state_dict()
-        assert own
-        assert all(torch.equal(value, original[key]) for key, value in own.items())
-        assert torch.equal(model.head.cls.weight, head)
-        plain = pkdzoo.create_detector("retina_r18", num_classes=2, norm="bn", in_chans=1)
-        pkdzoo.load_backbone(plain, cache_dir=tmp_path)
-        assert torch.allclose(plain.backbone.conv1.weight, original["conv1.weight"].sum(1, keepdim=True))
-        assert len(server.requests) == 1
-        with pytest.raises(ValueError, match="weights are for batch norm: write norm='frozen_bn'"):
-            pkdzoo.load_backbone(pkdzoo.create_detector("retina_r18", norm="gn"), cache_dir=tmp_path)
-    with pytest.raises(ValueError, match="no ImageNet weights for backbone 'r10w16'"):
-        pkdzoo.load_backbone(pkdzoo.create_detector("retina_r10w16"))
-
-
-def test_the_file_that_fits_the_pixels() -> None:
-    assert "resnet50-0676ba61" in str(imagenet_weights("r50", PixelNorm().mean).url)
-    assert "resnet50_caffe" in str(imagenet_weights("r50", (102.9801, 115.9465, 122.7717)).url)
-    assert "resnet50_msra" in str(imagenet_weights("r50", (103.53, 116.28, 123.675)).url)
-    assert "resnet50_caffe" in str(imagenet_weights("r50", (103.53, 116.28, 123.675), "imagenet_caffe").url)
-    with pytest.raises(ValueError, match=re.escape("imagenet for pixels of mean (123.675, 116.28, 103.53)")):
-        imagenet_weights("r18", (0.0, 0.0, 0.0))
-
-
-def test_what_detection_adds_to_a_backbone_stays() -> None:
-    small: dict[str, Any] = {"blocks": (1, 1, 1, 1), "width": 8}
-    backbone = build_backbone("r50", **small, deformable=(2, 3, 4))
-    plain = filled(build_backbone("r50", **small, norm="bn"))
-    caffe = {key: value for key, value in plain.items() if "running" not in key and "tracked" not in key}
-    caffe["fc.weight"] = torch.zeros(10, 4)
-    full = select_matching(backbone, add_missing_tensors(to_backbone({"state_dict": caffe}), backbone))
-    assert torch.equal(full["layer1.0.conv2.weight"], plain["layer1.0.conv2.weight"])
-    assert torch.equal(full["layer3.0.conv2.weight"], plain["layer3.0.conv2.weight"])
-    assert not full["layer3.0.conv2.offset.weight"].any()
-    assert not full["bn1.running_mean"].any()
-    assert (full["bn1.running_var"] == 1).all()
-    with pytest.raises(ValueError, match=r"1 key of the checkpoint matches no rule.*layer5"):
-        to_backbone({**caffe, "layer5.weight": torch.zeros(1)})
 
 
 # -- cost ------------------------------------------------------------------------------------------------------------

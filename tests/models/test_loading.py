@@ -11,7 +11,9 @@ import torch
 from helpers.foreign_checkpoints import mmdetection_names, tensors
 
 import pkdzoo
+from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.models._loading import is_our_layout
+from pkdzoo.structures import PixelNorm
 from pkdzoo.training.checkpoint import Progress, save_checkpoint, snapshot
 from pkdzoo.training.optim import build_average
 
@@ -102,6 +104,27 @@ def test_the_student_of_a_checkpoint_of_the_training(model: pkdzoo.Detector, tmp
 def test_a_saved_folder_is_a_checkpoint_too(model: pkdzoo.Detector, tmp_path: Path) -> None:
     student = pkdzoo.create_detector("retina_r10w16")
     assert equal(pkdzoo.load_checkpoint(model, student.save_pretrained(tmp_path / "saved")), student.state_dict())
+
+
+@pytest.mark.parametrize("place", ["", "model.safetensors"])
+def test_a_saved_folder_of_another_detector(model: pkdzoo.Detector, tmp_path: Path, place: str) -> None:
+    norm = PixelNorm((50.0, 60.0, 70.0), (10.0, 11.0, 12.0), "bgr")
+    saved = pkdzoo.create_detector("retina_r10w16", pixel_norm=norm).save_pretrained(tmp_path / "saved") / place
+    with pytest.raises(ValueError, match=r"normalized with mean 50, 60, 70.*write pkdzoo\.from_pretrained"):
+        pkdzoo.load_checkpoint(model, saved)
+    other = pkdzoo.create_detector("retina_r18", num_classes=2).save_pretrained(tmp_path / "other") / place
+    with pytest.raises(ValueError, match=r"holds a retina_r18, and this is a retina_r10w16: write pkdzoo\.from_pre"):
+        pkdzoo.load_checkpoint(model, other)
+
+
+def test_a_saved_folder_brings_its_license_and_its_class_names_are_compared(tmp_path: Path) -> None:
+    first = pkdzoo.create_detector("retina_r10w16", label_names=("cat", "dog"))
+    first.initial_weights = InitialWeights("timm/x", "cc-by-nc-4.0")
+    folder = first.save_pretrained(tmp_path / "saved")
+    second = pkdzoo.create_detector("retina_r10w16", label_names=("dog", "cat"))
+    with pytest.warns(UserWarning, match="was trained to detect 'cat', 'dog', and .* calls its classes 'dog', 'cat'"):
+        pkdzoo.load_checkpoint(second, folder)
+    assert second.initial_weights == first.initial_weights
 
 
 def test_names_that_are_no_strings(model: pkdzoo.Detector) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import pkdzoo
+from pkdzoo.structures import Letterbox
 from pkdzoo.utils.strict_json import read_strict_json
 
 
@@ -56,6 +58,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"args": {"width": 8192}}, "of another shape"),
     ({"args": {"width": -1}}, "arguments that cannot be used"),
     ({"args": {"width": [[256]]}}, "arguments that cannot be used"),
+    ({"args": {"width": {"mean": "abc", "std": 1, "channel_order": 3}}}, "arguments that cannot be used"),
+    ({"args": {"letterbox": {**asdict(Letterbox()), "fill": "x"}}}, "arguments that cannot be used"),
+    ({"args": {"resize": "ab"}}, "resize='ab': write two whole numbers"),
     ({"args": {"later": 1}}, "no argument 'later'"),
     (
         {"args": {"pixel_norm": {"mean": [[1]], "std": [1], "channel_order": "rgb"}}},

@@ -110,6 +110,9 @@ def test_folders_of_others_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"cposix\nsystem\n(S'touch x'\ntR.")
     with pytest.raises(FileNotFoundError, match="pickled weights beside it are never loaded"):
         files.read_folder(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="divided over several files"):
+        files.read_folder(tmp_path)
 
 
 def test_what_cannot_be_json_is_refused_before_anything_is_written(

@@ -183,7 +183,7 @@ def imagenet_file(entry: Entry, recipe: Recipe) -> str:
     """The link that a recipe's ``init`` stands for."""
     assert recipe.init is not None
     pixel_norm = entry.args.get("pixel_norm") or PixelNorm()
-    return imagenet_weights(entry.args.get("backbone", "r50"), pixel_norm.mean, recipe.init).url or ""
+    return imagenet_weights(entry.args.get("backbone", "r50"), pixel_norm, recipe.init)[1].url or ""
 
 
 # -- numbers ---------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from pkdzoo.distill.adapters import import_library
 from pkdzoo.distill.adapters.preprocessor import Preprocessor, read_preprocessor
 from pkdzoo.distill.teacher import Teacher
-from pkdzoo.hub.files import CONFIG, PREPROCESSOR, TENSORS, fetch_file, split_repository
+from pkdzoo.hub.files import CONFIG, PREPROCESSOR, TENSORS, fetch_file, other_weights, split_repository
 from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.utils.files import sha256_of_file
 from pkdzoo.utils.loggers import errors_only
@@ -213,7 +213,7 @@ def find_files(name: str, pretrained: bool, cache_dir: str | Path | None) -> Fil
     if folder.is_dir():
         for file in (CONFIG, TENSORS) if pretrained else (CONFIG,):
             if not (folder / file).is_file():
-                note = "; pickled weights beside it are never loaded" if file == TENSORS else ""
+                note = other_weights(folder) if file == TENSORS else ""
                 raise FileNotFoundError(f"transformers:{name} has no {file}{note}")
         return Files(folder, folder.resolve().name, "")
     if name.partition("@")[0].count("/") != 1 or name.startswith(("/", ".", "~")):

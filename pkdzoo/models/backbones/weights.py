@@ -2,7 +2,7 @@
 
 The depth alone does not determine the file: caffe-style weights have their stride in the first 1x1 convolution and need
 BGR pixels with std 1, and Detectron's and Detectron2's files differ in their mean. A wrong file silently costs AP, so
-files are selected and checked by the pixel statistics of the detector.
+files are selected by the pixel statistics of the detector, and the place of its strides is checked.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from pkdzoo.checkpoints.keymap import Rule, to_our_keys
 from pkdzoo.checkpoints.swin import from_original
 from pkdzoo.checkpoints.wrappers import find_tensors
 from pkdzoo.hub.weights import Weights
+from pkdzoo.structures import PixelNorm
 
-RGB = (123.675, 116.28, 103.53)  # ImageNet's mean
-DETECTRON, DETECTRON2 = (102.9801, 115.9465, 122.7717), (103.53, 116.28, 123.675)  # BGR
+RGB = PixelNorm()  # torchvision's
+DETECTRON = PixelNorm((102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), "bgr")
+DETECTRON2 = PixelNorm((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), "bgr")
+RTMDET = PixelNorm((103.53, 116.28, 123.675), (57.375, 57.12, 58.395), "bgr")
 
 
 def torchvision(file: str) -> Weights:
@@ -55,8 +58,8 @@ def hash_of(file: str) -> str:
     return file.removesuffix(".pth").rpartition("-")[2]
 
 
-# backbone -> mean of its input in its channel order -> file
-IMAGENET: dict[str, dict[tuple[float, ...], Weights]] = {
+# backbone -> statistics of its input -> file; std 1 stands for caffe's style, see the top of this file
+IMAGENET: dict[str, dict[PixelNorm, Weights]] = {
     "r18": {RGB: torchvision("resnet18-f37072fd.pth")},
     "r34": {RGB: torchvision("resnet34-b627a593.pth")},
     "r50": {
@@ -71,8 +74,8 @@ IMAGENET: dict[str, dict[tuple[float, ...], Weights]] = {
     },
     "x101_32x4d": {RGB: openmmlab("resnext101_32x4d-a5af3160.pth")},
     "x101_64x4d": {RGB: openmmlab("resnext101_64x4d-ee2c6f71.pth")},
-    "cspnext_tiny": {DETECTRON2: cspnext("tiny")},
-    "cspnext_s": {DETECTRON2: cspnext("s")},
+    "cspnext_tiny": {RTMDET: cspnext("tiny")},
+    "cspnext_s": {RTMDET: cspnext("s")},
     "swin_t": {RGB: microsoft("swin_tiny_patch4_window7_224.pth")},
     "swin_s": {RGB: microsoft("swin_small_patch4_window7_224.pth")},
 }
@@ -89,13 +92,16 @@ CSPNEXT_RULES: list[Rule] = [
 ADDED = re.compile(r"layer\d\.\d+\.conv2\.offset\.(weight|bias)|norm\d\.(weight|bias)")
 
 
-def imagenet_weights(backbone: str, mean: tuple[float, ...], tag: str = "imagenet") -> Weights:
+def imagenet_weights(backbone: str, norm: PixelNorm, tag: str = "imagenet") -> tuple[PixelNorm, Weights]:
     """Select the ImageNet file of a backbone.
 
     Args:
         backbone: ``r50``, ``swin_t``, ...
-        mean: of each channel, values 0-255, in the detector's channel order.
-        tag: ``imagenet`` for the file that was trained with this mean, or the tag of one file.
+        norm: pixel statistics of the detector, of three channels, in either order.
+        tag: ``imagenet`` for the file that was trained with these statistics, or the tag of one file.
+
+    Returns:
+        The statistics that the file was trained with, and the file.
 
     Raises:
         ValueError: if there is no such file; the message lists the existing ones.
@@ -107,13 +113,48 @@ def imagenet_weights(backbone: str, mean: tuple[float, ...], tag: str = "imagene
             "scratch write norm='gn', frozen_stages=0"
         )
     for known, row in rows.items():
-        same = len(mean) == len(known) and all(abs(a - b) < 1e-3 for a, b in zip(mean, known))
-        if same if tag == "imagenet" else row.tag == tag:
-            return row
-    have = "; ".join(f"{row.tag} for pixels of mean {known}" for known, row in rows.items())
-    raise ValueError(
-        f"no weights {tag!r} of {backbone!r} for pixels of mean {tuple(round(m, 4) for m in mean)}; there are: {have}"
-    )
+        if is_same_norm(known, norm) if tag == "imagenet" else row.tag == tag:
+            return known, row
+    have = "; ".join(f"{row.tag} for pixels of {describe_norm(known)}" for known, row in rows.items())
+    raise ValueError(f"no weights {tag!r} of {backbone!r} for pixels of {describe_norm(norm)}; there are: {have}")
+
+
+def is_same_norm(one: PixelNorm, other: PixelNorm) -> bool:
+    """Whether two pixel statistics are the same, whatever their channel orders."""
+    if len(one.mean) != len(other.mean):
+        return False
+    step = 1 if one.channel_order == other.channel_order else -1
+    pairs = zip((*one.mean, *one.std), (*other.mean[::step], *other.std[::step]))
+    return all(abs(a - b) < 1e-3 for a, b in pairs)
+
+
+def describe_norm(norm: PixelNorm) -> str:
+    """Pixel statistics for a message."""
+    mean, std = (", ".join(f"{value:.7g}" for value in part) for part in (norm.mean, norm.std))
+    return f"mean {mean}, std {std} ({norm.channel_order.upper()})"
+
+
+def check_strides(backbone: nn.Module, norm: PixelNorm, row: Weights) -> None:
+    """Check that a ResNet has its strides where the file has them, which its tensors do not tell.
+
+    Args:
+        backbone: of the detector.
+        norm: statistics that the file was trained with.
+        row: the file.
+
+    Raises:
+        ValueError: for the other style.
+    """
+    stage = getattr(backbone, "layer2", None)
+    first = getattr(stage[0], "conv1", None) if isinstance(stage, nn.Sequential) else None
+    if not isinstance(first, nn.Conv2d) or first.kernel_size != (1, 1):
+        return  # no bottleneck
+    has, needs = ("caffe" if first.stride == (2, 2) else "pytorch"), ("caffe" if set(norm.std) == {1.0} else "pytorch")
+    if has != needs:
+        raise ValueError(
+            f"the weights {row.tag!r} for pixels of {describe_norm(norm)} are for style={needs!r}, and the backbone "
+            f"has style={has!r}: write style={needs!r}, or the pixel_norm of the other weights"
+        )
 
 
 def to_backbone(content: Mapping[str, Any]) -> dict[str, Tensor]:
