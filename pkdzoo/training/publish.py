@@ -39,8 +39,10 @@ from pkdzoo.training.provenance import (
 )
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.training.report.charts import Line, standalone
-from pkdzoo.training.report.contenders import PLAIN, read_contenders
+from pkdzoo.training.report.contenders import read_contenders
 from pkdzoo.training.report.measures import measure, precision_curve
+from pkdzoo.training.report.pairs import plain_student_of
+from pkdzoo.training.run_table import FinishedRun
 from pkdzoo.utils.files import refuse_links, sha256_of_file
 
 # Keys of a metrics file that describe how the metrics were obtained.
@@ -163,10 +165,12 @@ def from_folder(
 def plots_of(run: Path, saved: Path) -> dict[str, str]:
     """AP by epoch, and precision over recall if the weights in ``saved`` are those of the last evaluation.
 
-    With a plain student of the same comparison, its curve is drawn, too.
+    With its plain student in the same comparison, whose curve is drawn, too.
     """
     together = run.parent if (run.parent / "comparison.json").is_file() else run
-    contenders = [c for c in read_contenders([together], light=True) if c.folder == run or c.role == PLAIN]
+    everyone = read_contenders([together], light=True)
+    plain = next((plain_student_of(c, everyone) for c in everyone if c.folder == run), None)
+    contenders = [c for c in everyone if c.folder == run or c is plain]
     plots = {PLOTS[0]: standalone([Line(c.title, c.curve("AP", "epoch"), c.role) for c in contenders], "epoch", "AP")}
     step, last = (read_json_object(folder / METRICS_FILE).get("step") for folder in (saved, run))
     if step == last and (run / DETECTIONS).is_file():
@@ -199,7 +203,7 @@ def with_baseline(card: Card, run: Path, saved: Path, baseline: Path) -> Card:
         raise ValueError(f"--baseline {baseline}: {run} was trained without a teacher, leave the baseline out")
     own, other = read_json_object(run / RECIPE), read_json_object(baseline / RECIPE)
     numbers, reference = numbers_of(saved), numbers_of(plain)
-    reasons = [f"another {key}" for key in ("model", "model_args", "schedule") if own.get(key) != other.get(key)]
+    reasons = [f"another {key}" for key in FinishedRun(run, own, {}).differences(FinishedRun(baseline, other, {}))]
     reasons += ["a teacher"] if (other.get("distill") or {}).get("methods") else []
     reasons += ["other validation images"] if not same_images(numbers, reference) else []
     reasons += ["no AP"] if reference.get("AP") is None or numbers.get("AP") is None else []

@@ -66,6 +66,16 @@ class FinishedRun:
         text = json.dumps([content, taught if with_teacher else None], sort_keys=True)
         return json.dumps(json.loads(text, parse_float=_number_of))  # 8 and 8.0 are one number
 
+    def differences(self, other: FinishedRun) -> list[str]:
+        """Those of the fields that two runs of one student share in which these two differ."""
+        own, others = (json.loads(run.key(with_teacher=False))[0] for run in (self, other))
+        return [name for name in STUDENT if own[name] != others[name]]
+
+    def has_same_student(self, other: FinishedRun) -> bool:
+        """Whether two runs differ in nothing but seed and teacher, and were evaluated on the same annotations."""
+        same_data = self.metrics.get("annotations_sha256") == other.metrics.get("annotations_sha256")
+        return same_data and self.key(with_teacher=False) == other.key(with_teacher=False)
+
 
 def _number_of(text: str) -> float | int:
     number = float(text)
@@ -151,10 +161,7 @@ def compare_runs(runs: Sequence[FinishedRun]) -> RunTable:
         if is_teacher(run.folder, taught):
             role = "teacher"
         if not run.finished:
-            warnings.append(
-                f"{run.folder} is not finished: its AP is that of epoch {run.metrics.get('epoch')}; continue it with "
-                "--resume"
-            )
+            warnings.append(not_finished(run))
         key = f"{run.key()} {run.metrics.get('annotations_sha256')}"
         variant = groups.setdefault(key, Variant(str(run.recipe.get("name", run.folder.name)), role))
         if run.seed in variant.runs:
@@ -178,26 +185,17 @@ def is_teacher(folder: Path, teachers: Iterable[Path]) -> bool:
 
 
 def _add_gain(table: RunTable, variant: Variant) -> None:
-    first = next(iter(variant.runs.values()))
-    data = first.metrics.get("annotations_sha256")
-    alike = [
-        v
-        for v in table.variants
-        if v.role == "plain" and _first_key(v) == first.key(with_teacher=False) and _data_of(v) == data
-    ]
+    first = _first_run(variant)
+    alike = [v for v in table.variants if v.role == "plain" and first.has_same_student(_first_run(v))]
     if not alike:
-        table.warnings.append(
-            f"{variant.name} has no plain student among these runs: train the same recipe with distill=None"
-        )
+        table.warnings.append(no_plain_student(variant.name))
         return
     plain, ours = alike[0].values("AP", finished=True), variant.values("AP", finished=True)
     if not plain or not ours:
         return  # a warning names the runs that are not finished
     seeds = sorted(plain.keys() & ours.keys())
     if not seeds:
-        table.warnings.append(
-            f"{variant.name} and its plain student share no seed: train both with the same ones, --set seed=N"
-        )
+        table.warnings.append(no_shared_seed(variant.name))
         return
     variant.gain = statistics.mean(ours[seed] - plain[seed] for seed in seeds)
     spread = max(plain.values()) - min(plain.values())
@@ -208,21 +206,33 @@ def _add_gain(table: RunTable, variant: Variant) -> None:
         )
     if len(seeds) == 1:
         table.warnings.append(f"{variant.name}: one seed shows no difference for certain; train more, --set seed=N")
-    teacher = _teacher_ap(table, first)
+    teacher = teacher_ap(first)
     base = statistics.mean(plain[seed] for seed in seeds)
     if teacher is not None and teacher > base:
         variant.gap_closed = variant.gain / (teacher - base)
 
 
-def _first_key(variant: Variant) -> str:
-    return next(iter(variant.runs.values())).key(with_teacher=False)
+def no_plain_student(name: str) -> str:
+    """The sentence on a distilled student that cannot be compared with any run."""
+    return f"{name} has no plain student among these runs: train the same recipe with distill=None"
 
 
-def _data_of(variant: Variant) -> Any:
-    return next(iter(variant.runs.values())).metrics.get("annotations_sha256")
+def no_shared_seed(name: str) -> str:
+    """The sentence on a distilled student whose plain student has other seeds."""
+    return f"{name} and its plain student share no seed: train both with the same ones, --set seed=N"
 
 
-def _teacher_ap(table: RunTable, run: FinishedRun) -> float | None:
+def not_finished(run: FinishedRun) -> str:
+    """The sentence on a run whose AP is not its last one."""
+    epoch = run.metrics.get("epoch")
+    return f"{run.folder} is not finished: its AP is that of epoch {epoch}; continue it with --resume"
+
+
+def _first_run(variant: Variant) -> FinishedRun:
+    return next(iter(variant.runs.values()))
+
+
+def teacher_ap(run: FinishedRun) -> float | None:
     """AP of a run's teacher, if it was measured on the images of the run."""
     folder = run.teacher_folder
     if folder is not None and (folder / "metrics.json").is_file():

@@ -31,6 +31,7 @@ from pkdzoo.hub.weights import Weights
 from pkdzoo.training import Data, Distill, Recipe, load_recipe, run_folder
 from pkdzoo.training.provenance import about_teacher
 from pkdzoo.training.publish import prepare
+from pkdzoo.training.run_table import STUDENT
 
 FILES = ["LICENSE", "README.md", "config.json", "metrics.json", "model.safetensors", "preprocessor_config.json"]
 OF_A_RUN = sorted([*FILES, "predictions.png", "recipe.json"])
@@ -347,6 +348,14 @@ def test_a_baseline_from_another_folder(run: Path, tmp_path: Path) -> None:
     (plain / "best" / "metrics.json").write_text(json.dumps({**content, "annotations_sha256": "cd34"}))
     with pytest.raises(ValueError, match=r"cannot be compared .* other validation images"):
         prepare(str(run), tmp_path / "c", **facts, baseline=plain)
+    recipe = json.loads((plain / "recipe.json").read_text())
+    (plain / "best" / "metrics.json").write_text(json.dumps(content))
+    for field in STUDENT:
+        other = f"{recipe.get(field)}, changed" if field in ("model", "init") else {"changed": 1}
+        (plain / "recipe.json").write_text(json.dumps({**recipe, field: other}))
+        with pytest.raises(ValueError, match=rf"cannot be compared .* another {field}$"):
+            prepare(str(run), tmp_path / "c", **facts, baseline=plain)
+    (plain / "recipe.json").write_text(json.dumps(recipe))
     with pytest.raises(ValueError, match="it has a teacher"):
         prepare(str(run), tmp_path / "c", **facts, baseline=run)
     with pytest.raises(ValueError, match="was trained without a teacher"):

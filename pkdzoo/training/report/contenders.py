@@ -17,6 +17,7 @@ from pkdzoo.models.detector import Detector
 from pkdzoo.training.compare import TEACHER_DETECTIONS
 from pkdzoo.training.evaluate import open_detector
 from pkdzoo.training.provenance import read_json, read_json_object
+from pkdzoo.training.run_table import FinishedRun, is_teacher
 
 TEACHER, PLAIN, DISTILLED = "teacher", "plain", "distilled"
 ORDER = {TEACHER: 0, PLAIN: 1, DISTILLED: 2}
@@ -28,7 +29,7 @@ class Contender:
 
     Attributes:
         title: name of the run, or of the teacher.
-        role: ``teacher``, ``plain`` or ``distilled``.
+        role: ``teacher``, also of a run that taught another one of the report; ``plain`` or ``distilled``.
         folder: of the run; of the teacher the folder that it was loaded from, if any.
         metrics: of the last evaluation; empty before it.
         recipe: as JSON values; empty for a published teacher.
@@ -49,6 +50,11 @@ class Contender:
     detections: SavedDetections | None = None
     costs: tuple[float, float] | None = None
     size: tuple[int, int] | None = None
+
+    @property
+    def run(self) -> FinishedRun:
+        """What the rules of ``pkdzoo compare`` read of it."""
+        return FinishedRun(self.folder or Path(self.title), self.recipe, self.metrics)
 
     def curve(self, key: str, x: str = "step") -> list[tuple[float, float]]:
         """The values of a key of the log, by step or epoch."""
@@ -84,6 +90,10 @@ def read_contenders(folders: Iterable[str | Path], light: bool = False) -> list[
         if place not in seen:
             unique.append(contender)
             seen.add(place)
+    taught = {path for contender in unique if (path := contender.run.teacher_folder) is not None}
+    for contender in unique:
+        if contender.folder is not None and is_teacher(contender.folder, taught):
+            contender.role = TEACHER
     return sorted(unique, key=lambda contender: ORDER[contender.role])
 
 

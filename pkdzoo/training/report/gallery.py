@@ -13,7 +13,7 @@ from PIL import Image
 from pkdzoo.data.image_files import UnreadableImage, open_image
 from pkdzoo.evaluation.matches import Matches, errors_by_image
 from pkdzoo.evaluation.thresholds import RIGHT
-from pkdzoo.training.report.contenders import PLAIN, TEACHER
+from pkdzoo.training.report.contenders import TEACHER
 from pkdzoo.training.report.measures import Measured
 from pkdzoo.utils.text import counted
 
@@ -35,7 +35,7 @@ def gallery(measured: Measured, threshold: float) -> list[dict[str, Any]]:
     """
     main = measured.main
     errors = errors_by_image(main[1], threshold).sum(axis=1)
-    other = measured.first(PLAIN)
+    other = measured.plain
     differs = other is not None and other[0] is not main[0]
     rivals = errors_by_image(other[1], threshold).sum(axis=1) if other is not None and differs else errors * 0
     order = np.lexsort((-errors, -np.abs(errors - rivals)))

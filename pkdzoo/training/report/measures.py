@@ -13,7 +13,8 @@ from pkdzoo.evaluation.ground_truth import AnnotationFile
 from pkdzoo.evaluation.matches import Difference, Matches, paired_difference
 from pkdzoo.evaluation.saved_detections import SavedDetections
 from pkdzoo.evaluation.thresholds import best_thresholds
-from pkdzoo.training.report.contenders import DISTILLED, PLAIN, TEACHER, Contender
+from pkdzoo.training.report.contenders import PLAIN, TEACHER, Contender
+from pkdzoo.training.report.pairs import Pair, pair_students
 from pkdzoo.utils.text import counted
 
 
@@ -27,6 +28,7 @@ class Measured:
         images: folder of the images.
         rows: contenders with their matches.
         left_out: sentences on contenders that cannot be compared.
+        pair: distilled and plain student; None without a distilled one.
     """
 
     truth: AnnotationFile
@@ -34,15 +36,26 @@ class Measured:
     images: Path
     rows: list[tuple[Contender, Matches]]
     left_out: list[str]
+    pair: Pair | None
 
-    def first(self, role: str) -> tuple[Contender, Matches] | None:
-        """The first contender of a role."""
-        return next((row for row in self.rows if row[0].role == role), None)
+    def row(self, contender: Contender | None) -> tuple[Contender, Matches] | None:
+        """A contender with its matches; None where it cannot be compared."""
+        return next((row for row in self.rows if row[0] is contender), None)
+
+    @property
+    def distilled(self) -> tuple[Contender, Matches] | None:
+        """The distilled student of the pair."""
+        return self.row(self.pair.distilled) if self.pair else None
+
+    @property
+    def plain(self) -> tuple[Contender, Matches] | None:
+        """The plain student of the pair."""
+        return self.row(self.pair.plain) if self.pair else None
 
     @property
     def main(self) -> tuple[Contender, Matches]:
         """The contender that the report is about: the distilled student, else the last one."""
-        return self.first(DISTILLED) or self.rows[-1]
+        return self.distilled or self.rows[-1]
 
 
 def measure(contenders: Sequence[Contender]) -> Measured | None:
@@ -65,7 +78,7 @@ def measure(contenders: Sequence[Contender]) -> Measured | None:
             left_out.append(f"{contender.title} was evaluated on {detections.annotations}, and is not compared")
             continue
         rows.append((contender, detections.matches(truth, objects)))
-    return Measured(truth, objects, first.images, rows, left_out)
+    return Measured(truth, objects, first.images, rows, left_out, pair_students(contenders))
 
 
 def _exists(annotations: Path) -> bool:
@@ -81,57 +94,47 @@ def best_f1(measured: Measured, matches: Matches) -> Mapping[str, Any] | None:
 
 
 def difference(measured: Measured) -> Difference | None:
-    """AP of the distilled minus that of the plain student."""
-    plain, distilled = measured.first(PLAIN), measured.first(DISTILLED)
+    """AP of the distilled minus that of its plain student; None without one."""
+    plain, distilled = measured.plain, measured.distilled
     return None if plain is None or distilled is None else paired_difference(distilled[1], plain[1])
-
-
-def gap_closed(contenders: Sequence[Contender]) -> float | None:
-    """Share of the gap from plain student to teacher that distillation closes; None without a gap."""
-    aps = {c.role: c.metrics.get("AP") for c in reversed(contenders)}
-    teacher, plain, distilled = (aps.get(role) for role in (TEACHER, PLAIN, DISTILLED))
-    if teacher is None or plain is None or distilled is None or teacher <= plain:
-        return None
-    return float((distilled - plain) / (teacher - plain))
 
 
 def verdict(contenders: Sequence[Contender], found: Difference | None, images: int) -> str:
     """The result in a few sentences, with what they do not show."""
-    aps: dict[str, float] = {}
-    for contender in contenders:
-        if contender.metrics.get("AP") is not None:
-            aps.setdefault(contender.role, float(contender.metrics["AP"]))
-    if not aps:
+    evaluated = [contender for contender in contenders if contender.metrics.get("AP") is not None]
+    if not evaluated:
         return "No evaluation yet: the numbers follow with the first one."
-    if DISTILLED not in aps or PLAIN not in aps or found is None:
-        name = DISTILLED if DISTILLED in aps else next(reversed(aps))
-        text = f"The {name} {'student ' if name == DISTILLED else 'detector ' if name == PLAIN else ''}reaches AP "
-        text += f"{aps[name]:.1f}."
-        if DISTILLED in aps and PLAIN not in aps:
-            text += " Whether the teacher helped is not known: train the plain student as well, with --baseline."
-        return text
-    text = f"The distilled student reaches AP {aps[DISTILLED]:.1f}, the plain one {aps[PLAIN]:.1f}: "
-    interval = (
-        f"{found.value:+.1f} (95 % interval {found.low:+.1f} to {found.high:+.1f}, bootstrap over "
-        f"{counted(images, 'image')})"
-    )
+    pair = pair_students(contenders)
+    if pair is None:
+        last = evaluated[-1]
+        return f"The {last.role}{' detector' if last.role == PLAIN else ''} reaches AP {last.metrics['AP']:.1f}."
+    text = f"The distilled student reaches AP {pair.ap:.1f}"
+    if pair.plain_ap is None or found is None:
+        unknown = f" Whether the teacher helped is not known: {pair.reason}." if pair.reason else ""
+        return f"{text}.{unknown}"
+    text += f", the plain one {pair.plain_ap:.1f}: {found.value:+.1f} (95 % interval {found.low:+.1f} to "
+    text += f"{found.high:+.1f}, bootstrap over {counted(images, 'image')}), so that "
     if found.shows:
-        text += f"{interval}, so that distillation {'helped' if found.value > 0 else 'hurt'} on these images. "
+        text += f"distillation {'helped' if found.value > 0 else 'hurt'} on these images. "
     else:
-        text += f"{interval}, so that these images show no difference. "
-    closed = gap_closed(contenders)
-    if closed is not None and closed > 1:
-        text += f"It passes the teacher (AP {aps[TEACHER]:.1f}). "
-    elif closed is not None and closed <= 0:
-        text += f"It closes nothing of the gap to the teacher (AP {aps[TEACHER]:.1f}). "
-    elif closed is not None:
-        text += f"It closes {closed:.0%} of the gap to the teacher (AP {aps[TEACHER]:.1f}). "
-    elif TEACHER in aps:
-        text += f"The teacher has AP {aps[TEACHER]:.1f} and is not better than the plain student. "
+        text += "these images show no difference. "
+    text += _about_gap(pair)
     seeds = {c.recipe.get("seed") for c in contenders if c.role != TEACHER}
     if len(seeds) == 1:
         text += "The interval is about the images alone: runs with another seed may differ by as much."
     return text.strip()
+
+
+def _about_gap(pair: Pair) -> str:
+    """A sentence on the gap from plain student to teacher; empty if the teacher's AP is not known."""
+    if pair.teacher_ap is None:
+        return ""
+    closed, teacher = pair.gap_closed, f"teacher (AP {pair.teacher_ap:.1f})"
+    if closed is None:
+        return f"The teacher has AP {pair.teacher_ap:.1f} and is not better than the plain student. "
+    if closed > 1:
+        return f"It passes the {teacher}. "
+    return f"It closes {f'{closed:.0%}' if closed > 0 else 'nothing'} of the gap to the {teacher}. "
 
 
 def precision_curve(matches: Matches, label: int | None = None) -> list[tuple[float, float]]:

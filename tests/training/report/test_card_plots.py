@@ -46,6 +46,19 @@ def test_plots_are_files_of_their_own(folder: Path, tmp_path: Path) -> None:
     assert "AP on the validation images by epoch (blue: distilled" in card
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_the_orange_curve_is_that_of_the_plain_student(folder: Path, tmp_path: Path, same: bool) -> None:
+    """Not that of any run without a teacher: here of another schedule."""
+    copy = Path(shutil.copytree(folder, tmp_path / "mine"))
+    if not same:
+        recipe = json.loads((copy / "plain" / "recipe.json").read_text())
+        (copy / "plain" / "recipe.json").write_text(json.dumps({**recipe, "schedule": {"epochs": 3}}))
+    published(copy, tmp_path / "a")
+    for name in PLOTS:
+        drawing = (tmp_path / "a" / name).read_text()
+        assert (' plain"' in drawing) == same and ' distilled"' in drawing
+
+
 def test_images_are_shown_where_that_is_allowed(capsys, folder: Path, tmp_path: Path) -> None:
     files, card = published(folder, tmp_path / "a", images_allowed=True)
     assert "predictions.png" in files and "![Predictions](predictions.png)" in card

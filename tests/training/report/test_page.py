@@ -20,8 +20,9 @@ from pkdzoo.evaluation.saved_detections import DETECTIONS, SavedDetections
 from pkdzoo.training.report import contenders as reading
 from pkdzoo.training.report.charts import Line, histogram, line_chart, thinned
 from pkdzoo.training.report.contenders import Contender, read_contenders
-from pkdzoo.training.report.measures import gap_closed, verdict
+from pkdzoo.training.report.measures import verdict
 from pkdzoo.training.report.page import render, update_report, write_report
+from pkdzoo.training.report.pairs import pair_students
 
 
 @pytest.fixture(scope="module")
@@ -194,11 +195,68 @@ def test_ten_thousand_classes_are_cut_and_said_so(data: Path, tmp_path: Path) ->
     assert "classes with most objects of 2006" in page and len(page) < 1_000_000
 
 
-def test_verdicts() -> None:
+def verdict_on(*folders: Path) -> str:
+    """The sentences at the top of a report."""
+    found = re.search(r'<p class="verdict">(.*?)</p>', write_report(folders, folders[0].parent / "x.html").read_text())
+    assert found is not None
+    return unescape(found[1])
+
+
+def change(run: Path, name: str, **values: object) -> None:
+    """Replace fields of a file of a run."""
+    content = json.loads((run / name).read_text())
+    (run / name).write_text(json.dumps({**content, **values}))
+
+
+def test_a_teacher_is_no_plain_student(folder: Path, tmp_path: Path) -> None:
+    """A student was said to be better than "the plain one", which was its teacher."""
+    runs = Path(shutil.copytree(folder.parent, tmp_path / "runs"))
+    teacher, distilled = runs / "teachers" / "big", runs / "mine" / "distilled"
+    change(distilled, "recipe.json", distill={"teacher": f"local-dir:{teacher / 'best'}", "methods": {"pkd": {}}})
+    assert [c.role for c in read_contenders([distilled, teacher])] == ["teacher", "distilled"]
+    said = verdict_on(teacher, distilled)
+    assert "helped is not known: distilled has no plain student among these runs: train the same recipe" in said
+    assert "the plain one" not in said
+    said = verdict_on(teacher, runs / "mine" / "plain", distilled)
+    assert "the plain one" in said and "of the gap to the teacher" in said
+
+
+@pytest.mark.parametrize(
+    ("file", "changed", "reason"),
+    [
+        ("recipe.json", {"model": "fcos_r10w16"}, "has no plain student among these runs"),
+        ("recipe.json", {"schedule": {"epochs": 3}}, "has no plain student among these runs"),
+        ("metrics.json", {"annotations_sha256": "cd34"}, "has no plain student among these runs"),
+        ("recipe.json", {"seed": 5}, "share no seed"),
+        ("checkpoints/step_00000010/manifest.json", {"progress": {"step": 10, "done": False}}, "plain is not finished"),
+    ],
+)
+def test_the_verdict_compares_what_pkdzoo_compare_does(
+    capsys, folder: Path, tmp_path: Path, file: str, changed: dict, reason: str
+) -> None:
+    runs = Path(shutil.copytree(folder, tmp_path / "mine"))
+    path = runs / "plain" / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.is_file() else {}), **changed}))
+    said = verdict_on(runs / "plain", runs / "distilled")
+    assert "Whether the teacher helped is not known: " in said and reason in said and "interval" not in said
+    code, out, _ = run(capsys, "compare", runs / "plain", runs / "distilled")
+    assert code == 0 and reason in out
+
+
+def test_verdicts(tmp_path: Path) -> None:
     rows = [
         Contender(role, role, None, {"AP": ap})
         for role, ap in (("teacher", 30.0), ("plain", 20.0), ("distilled", 21.0))
     ]
+    rows[2].recipe = {"distill": {"teacher": f"local-dir:{tmp_path}", "methods": {"pkd": {}}}}
+
+    def gap_closed(rows: list[Contender]) -> float | None:
+        (tmp_path / "metrics.json").write_text(json.dumps({"AP": rows[0].metrics["AP"]}))
+        pair = pair_students(rows)
+        assert pair is not None
+        return pair.gap_closed
+
     assert gap_closed(rows) == pytest.approx(0.1)
     assert "these images show no difference" in verdict(rows, Difference(1.0, -0.5, 2.5), 50)
     assert "+1.0 (95 % interval -0.5 to +2.5, bootstrap over 50 images)" in verdict(
