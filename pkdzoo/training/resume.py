@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate.utils import gather_object
 
 from pkdzoo.data import CocoDataset, UnlabeledImages
 from pkdzoo.models._registry import folder_of
 from pkdzoo.training import checkpoint
 from pkdzoo.training.provenance import read_json_object
 from pkdzoo.training.recipe import Recipe
-from pkdzoo.utils.files import sha256_of_bytes
+from pkdzoo.utils.files import sha256_of_bytes, sha256_of_file
 from pkdzoo.utils.text import counted
 
 IDENTITY = ("name", "model", "model_args", "distill")  # another run altogether
@@ -268,6 +269,31 @@ def check_checkpoints(output: Path) -> None:
             f"choose another --output, which may begin with the weights so far: --set "
             f"init={output / 'last/model.safetensors'}"
         )
+
+
+def check_same_checkpoint(newest: tuple[Path, checkpoint.Progress] | None) -> None:
+    """Check that every process continues from the same checkpoint, or none from any. Every process calls it.
+
+    Args:
+        newest: what ``find_checkpoint`` gave this process.
+
+    Raises:
+        ValueError: on every process, where one sees another checkpoint or none, as on machines without a shared disk.
+    """
+    own = None
+    if newest is not None:
+        path, progress = newest
+        own = (progress.step, progress.epoch, sha256_of_file(path / checkpoint.MANIFEST), str(path))
+    seen = gather_object([own])
+    last = max((one for one in seen if one is not None), default=None)
+    if last is None:
+        return
+    for process, one in enumerate(seen):
+        if one is None or one[:3] != last[:3]:
+            raise ValueError(
+                f"process {process} does not see {last[3]}: --resume on several machines needs a folder that all of "
+                "them see, on a shared disk"
+            )
 
 
 def keep_old_log(output: Path) -> Path | None:

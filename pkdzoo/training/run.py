@@ -231,13 +231,19 @@ def restore(
     parts: Parts,
     facts: dict[str, Any],
 ) -> TrainingRun:
-    """Build optimizer, schedule and average, load the last checkpoint on ``--resume``, and wrap all by Accelerate."""
+    """Build optimizer, schedule and average, load the last checkpoint on ``--resume``, and wrap all by Accelerate.
+
+    Raises:
+        ValueError: on every process, if they do not see the same checkpoint.
+    """
     task, student, steps = parts.task, parts.task.student, parts.steps
     optimizer = build_optimizer(task, recipe.optim, recipe.data.batch_size)
     scheduler = build_schedule(optimizer, recipe.schedule, parts.steps_per_epoch)
     average = build_average(student, recipe.optim.ema, recipe.optim.ema_warmup)
     progress = checkpoint.Progress(batch=recipe.data.batch_size)
     newest = checkpoint.find_checkpoint(output) if args.resume else None
+    if args.resume:
+        resume.check_same_checkpoint(newest)
     if newest is not None:
         path, saved = newest
         progress = checkpoint.reopened(saved, steps, recipe.logging.patience)

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -96,6 +96,7 @@ class Run:
         processes: how many.
         signal_at: (process, place, signal): this process sends itself the signal there; places are those of
             :func:`happening`.
+        places: working folder of each process, as on machines with disks of their own; None: that of the test.
     """
 
     def __init__(
@@ -105,14 +106,15 @@ class Run:
         said: Path,
         processes: int = 1,
         signal_at: tuple[int, int | str, int] | None = None,
+        places: Sequence[Path] | None = None,
     ) -> None:
         self.said = said
         said.parent.mkdir(parents=True, exist_ok=True)
         words = [str(word) for word in argv]
         port = free_port()
         self.processes: list[BaseProcess] = [
-            CONTEXT.Process(target=_work, args=(name, words, rank, processes, port, str(said), signal_at))
-            for rank in range(processes)
+            CONTEXT.Process(target=_work, args=(name, words, rank, processes, port, str(said), signal_at, place))
+            for rank, place in enumerate(places or [Path.cwd()] * processes)
         ]
         for process in self.processes:
             process.start()
@@ -169,8 +171,10 @@ def _work(
     port: int,
     said: str,
     signal_at: tuple[int, int | str, int] | None,
+    place: Path,
 ) -> None:
     os.setsid()
+    os.chdir(place)
     multiprocessing.set_start_method("fork", force=True)  # of loader processes; here it would be this file's own
     signal.signal(signal.SIGINT, signal.default_int_handler)
     handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from typing import Any
 
@@ -99,6 +100,32 @@ def test_every_process_ends_when_the_folder_is_another_runs(recipe, shapes, tmp_
     assert refused.text().count("error: another run is writing to") == 2 and "Traceback" not in refused.text()
     run(2, recipe, shapes, tmp_path / "run", *sets("schedule.max_steps=1")).finish()
     assert (tmp_path / "run" / "comparison.json").is_file()
+
+
+def test_machines_without_a_shared_disk_cannot_resume(recipe, even, tmp_path) -> None:
+    """One process would train from the first step beside others that go on."""
+    places = [tmp_path / name for name in ("with", "without", "older")]
+    for place in places:
+        place.mkdir()
+    words = [recipe, "--data", even, "--output", "run", "--cpu", "--threads", 1, *sets(*ONE_SIZE)]
+    words += sets("logging.save_every=1", "logging.eval_every=9")
+    begun = sets("schedule.max_steps=2")
+    Run("train", *words, *begun, said=tmp_path / "begun", processes=2, places=[places[0]] * 2).finish()
+    shutil.copytree(places[0] / "run", places[2] / "run")
+    for newest in (places[2] / "run" / "checkpoints").glob("step_00000002*"):
+        shutil.rmtree(newest)
+    saved = [path.name for path in checkpoint.list_checkpoints(places[0] / "run")]
+    for number, pair in enumerate([(0, 1), (1, 0), (0, 2)]):
+        said = tmp_path / f"said{number}"
+        refused = Run("train", *words, "--resume", said=said, processes=2, places=[places[k] for k in pair])
+        assert refused.wait() == [1, 1], refused.text()
+        process = 0 if pair[0] else 1
+        error = f"error: process {process} does not see run/checkpoints/{saved[0]}: --resume on several machines needs"
+        assert refused.text().count(error) == 2 and "Traceback" not in refused.text(), refused.text()
+        assert [path.name for path in checkpoint.list_checkpoints(places[0] / "run")] == saved
+    again = Run("train", *words, "--resume", said=tmp_path / "again", processes=2, places=[places[0]] * 2)
+    again.finish()
+    assert "resumed from run/checkpoints" in again.text()
 
 
 TRAINED = sets("model=fcos_r18w24", "init=fcos_r18w24", "optim.lr=1e-4")  # weights that find something
