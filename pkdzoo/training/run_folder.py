@@ -28,7 +28,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
 from pkdzoo.checkpoints.io import TEMPORARY as SAFETENSORS_TEMPORARY
@@ -38,6 +37,7 @@ from pkdzoo.hub.files import TENSORS
 from pkdzoo.models.detector import Detector
 from pkdzoo.training import checkpoint
 from pkdzoo.training import resume as resume_rules
+from pkdzoo.training.processes import on_main_process
 from pkdzoo.training.provenance import WEIGHTS, read_json_object
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.utils.files import sha256_of_file, write_json
@@ -72,26 +72,27 @@ def lock_folder(output: Path, accelerator: Accelerator) -> Iterator[None]:
     Raises:
         ValueError: on every process, if another run holds the lock or the folder cannot hold a run.
     """
-    lock, message = FileLock(output / LOCK), ""
+    lock = FileLock(output / LOCK)
     created: list[Path] = []
-    if accelerator.is_main_process:
+
+    def open_and_lock() -> None:
         try:
             check_folder(output)
-            created = [path for path in (output, *output.parents) if not path.exists()]
+            created.extend(path for path in (output, *output.parents) if not path.exists())
             output.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=LOCK_TIMEOUT)
         except Timeout:
             message = f"another run is writing to {output}: wait until it has ended, or choose another --output"
+            raise ValueError(message) from None
         except NotImplementedError as error:
             warnings.warn(
                 f"{output} cannot be locked, its file system has no locks ({error}): do not start a second run there",
-                stacklevel=3,
+                stacklevel=5,
             )
-        except (ValueError, OSError) as error:
-            message = str(error)
-    (message,) = broadcast_object_list([message])
-    if message:
-        raise ValueError(message)
+        except OSError as error:
+            raise ValueError(str(error)) from error
+
+    on_main_process(accelerator, open_and_lock)
     try:
         yield
     finally:

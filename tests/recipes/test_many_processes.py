@@ -102,6 +102,16 @@ def test_every_process_ends_when_the_folder_is_another_runs(recipe, shapes, tmp_
     assert (tmp_path / "run" / "comparison.json").is_file()
 
 
+@pytest.mark.parametrize("change", [("--data", "nosuch"), ("--data", "DATA", "--train-json", "nosuch.json")])
+def test_missing_data_ends_every_process_with_one_line(change, recipe, even, tmp_path) -> None:
+    """The last line used to be that of a process that lost the other one."""
+    words = [recipe, *(str(even) if word == "DATA" else word for word in change), "--output", tmp_path / "run"]
+    refused = Run("train", *words, "--cpu", "--threads", 1, said=tmp_path / "said", processes=2)
+    assert refused.wait() == [1, 1], refused.text()
+    assert "Traceback" not in refused.text() and refused.text().count("error: ") == 2 and "nosuch" in refused.text()
+    assert refused.text().splitlines()[-1].startswith(("error: ", "  ")), refused.text()
+
+
 def test_machines_without_a_shared_disk_cannot_resume(recipe, even, tmp_path) -> None:
     """One process would train from the first step beside others that go on."""
     places = [tmp_path / name for name in ("with", "without", "older")]
