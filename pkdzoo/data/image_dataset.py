@@ -21,6 +21,7 @@ from pkdzoo.data.augment import MixTransform
 from pkdzoo.data.image_files import UnreadableImage
 from pkdzoo.data.image_reader import Decode, ImageReader
 from pkdzoo.data.transforms import Sample, Transform, with_image
+from pkdzoo.ops.reduce import max_over_ranks
 from pkdzoo.structures import Instances
 
 MAX_UNREADABLE = 0.01  # share of the images that training may skip
@@ -181,8 +182,19 @@ class ImageDataset(Dataset[Sample]):
 
     @property
     def skipped(self) -> int:
-        """Number of different images that could not be read so far, over all workers of this process."""
+        """Number of different images that could not be read so far, over all workers of this process.
+
+        After :meth:`share_skipped` it includes those of the other processes.
+        """
         return int(self._unreadable.sum())
+
+    def share_skipped(self, device: torch.device) -> None:
+        """Mark the images that any process could not read; all processes call it.
+
+        Args:
+            device: on which the processes exchange tensors.
+        """
+        self._unreadable.copy_(max_over_ranks(self._unreadable.to(device)))  # in place: the workers share it
 
     def check_skipped(self) -> None:
         """Check that no more images were skipped than allowed.

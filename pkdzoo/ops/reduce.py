@@ -52,6 +52,14 @@ def mean_over_ranks(value: Tensor, least: float | None = None) -> Tensor:
     return value if least is None else value.clamp(min=least / processes)
 
 
+def max_over_ranks(value: Tensor) -> Tensor:
+    """The largest value of each element over processes, without gradient."""
+    if world_size() > 1:
+        value = value.detach().clone()
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+    return value
+
+
 class _SumOverRanks(torch.autograd.Function):
     """All-reduce whose gradient is all-reduced too, because every rank's sum depends on every rank's input."""
 

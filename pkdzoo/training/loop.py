@@ -190,6 +190,7 @@ def finish_epoch(run: TrainingRun) -> None:
     """
     recipe, progress = run.recipe, run.progress
     for images in run.parts.train_sets:
+        images.share_skipped(run.accelerator.device)  # then every process counts, and raises, alike
         images.check_skipped()
         if images.skipped:
             run.monitor.print(f"skipped {images.skipped} of {len(images)} images that cannot be read")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.processes import on_each
 from helpers.tiny_coco import annotation, content, image, write
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -217,6 +219,27 @@ def test_a_pickled_data_set_is_the_same(tiny):
 
 
 # ---- unreadable images
+
+
+def skips_on_each(folder: Path) -> tuple[int, str]:
+    """The number of skipped images, and the error at the end of an epoch, where each process skipped another one."""
+    dataset = many(folder / str(torch.distributed.get_rank()), 8, on_error="skip", max_unreadable=0.2)
+    name = dataset.file_name(torch.distributed.get_rank())
+    (dataset.image_dir / name).write_bytes(b"")
+    for index in range(8):
+        dataset[index]
+    before = dataset.skipped
+    dataset.share_skipped(torch.device("cpu"))
+    try:
+        dataset.check_skipped()
+    except TooManyUnreadable as error:
+        return before, str(error)
+    return before, ""
+
+
+def test_all_processes_count_the_images_that_any_of_them_skipped(tmp_path: Path) -> None:
+    for before, error in on_each(partial(skips_on_each, tmp_path / "data"), tmp_path / "found"):
+        assert before == 1 and error.startswith("2 of 8 images cannot be read, more than 20%")
 
 
 def test_evaluation_stops_at_an_unreadable_image(tiny):

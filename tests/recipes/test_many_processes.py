@@ -112,6 +112,17 @@ def test_missing_data_ends_every_process_with_one_line(change, recipe, even, tmp
     assert refused.text().splitlines()[-1].startswith(("error: ", "  ")), refused.text()
 
 
+def test_images_that_any_process_cannot_read_are_counted(recipe, tmp_path) -> None:
+    """The main process meets one of the two at most."""
+    data = make_shapes(tmp_path / "data", train=200, val=2, size=(64, 64))
+    for image in sorted((data / "train2017").iterdir())[5:200:99]:
+        image.write_bytes(b"\xff\xd8 broken")
+    words = sets("data.short=64", "data.long=64", "data.batch_size=50", "schedule.epochs=1", "data.drop_empty=false")
+    started = run(2, recipe, data, tmp_path / "run", *words)
+    started.finish()
+    assert "skipped 2 of 200 images that cannot be read" in started.text(), started.text()
+
+
 def test_machines_without_a_shared_disk_cannot_resume(recipe, even, tmp_path) -> None:
     """One process would train from the first step beside others that go on."""
     places = [tmp_path / name for name in ("with", "without", "older")]
