@@ -121,7 +121,9 @@ def preview_arguments(parser: Parser) -> None:
 def preview_run(args: argparse.Namespace) -> int:
     """Write a contact sheet."""
     from pkdzoo.dataset_tools.preview import preview
+    from pkdzoo.utils.files import check_target
 
+    check_target(args.output)
     sheet = preview(args.folder, args.split, args.count, args.columns, args.tile, args.seed)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(args.output)

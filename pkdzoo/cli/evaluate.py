@@ -73,9 +73,14 @@ def eval_run(args: argparse.Namespace) -> int:
     from pkdzoo.training import run_folder, threads
     from pkdzoo.training.errors import describe_error
     from pkdzoo.training.evaluate import table
+    from pkdzoo.training.processes import on_main_process
+    from pkdzoo.utils.files import check_target
 
     accelerator = Accelerator(cpu=args.cpu, mixed_precision=args.mixed_precision)
     threads.share_cores(accelerator, args.threads)
+    path = args.output or output_in_run(args)
+    if path is not None:
+        on_main_process(accelerator, lambda: check_target(path))  # the evaluation may take hours
     try:
         if args.model.endswith(SUFFIXES):  # no image is needed
             annotations = args.annotations or find_split(args.data, args.split, None, args.images)[0]
@@ -89,11 +94,12 @@ def eval_run(args: argparse.Namespace) -> int:
         message = describe_error(error).replace("pass skip_other_classes=True", "write --skip-other-classes")
         raise ValueError(message) from None
     if accelerator.is_main_process:
-        text, path = f"{table(metrics)}\n\n{threshold_table(metrics['best_f1'])}", args.output or output_in_run(args)
+        # printed first: the disk may be full by now
+        show(args, f"{table(metrics)}\n\n{threshold_table(metrics['best_f1'])}", {**about, **metrics})
         if path is not None:
             write_metrics(path, metrics, **about, **run_folder.about(accelerator.num_processes))
-            text += f"\nwritten to {path.resolve()}"
-        show(args, text, {**about, **metrics})
+            if not args.json:
+                print(printable(f"written to {path.resolve()}"))
     return 0
 
 

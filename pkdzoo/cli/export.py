@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pkdzoo.cli.common import NMS_HELP, Parser, Verb, add_detector, detector_from_args, note, positive_int, share, show
 from pkdzoo.cli.export_int8 import check_int8, file_size, int8_arguments, write_int8
+from pkdzoo.utils.files import check_target
 
 if TYPE_CHECKING:
     from pkdzoo.export import What
@@ -66,8 +67,9 @@ def export_run(args: argparse.Namespace) -> int:
     suffix, default = FORMATS[args.format]
     what: What = args.what or ("dense" if args.no_nms else default)
     check_arguments(args, what)
-    model = detector_from_args(args)
     path = args.output or Path(f"{Path(args.model).name}{suffix}")
+    check_target(path)
+    model = detector_from_args(args)
     note(f"exporting {what} of {args.model} to {path}, this takes about a minute")
     content: dict[str, Any] = {"path": str(path), "format": args.format, "what": what}
     if args.int8:

@@ -93,20 +93,24 @@ def predict_arguments(parser: Parser) -> None:
 def predict_run(args: argparse.Namespace) -> int:
     """Print and write the detections of each image; one batch at a time is in memory."""
     from pkdzoo.cli.writers import DrawingWriter, drawing_paths, open_detection_writer
+    from pkdzoo.utils.files import check_target
 
     paths = find_inputs(args.images)
     outputs = drawing_paths(paths, args.output) if args.output else {}
     if args.save is not None and args.save.suffix not in (".json", ".jsonl"):
         raise ValueError(f"--save {args.save}: write a name that ends in .jsonl or .json")
+    if args.save is not None:
+        check_target(args.save, "--save")
     model = exported_from_args(args) if is_exported(args.model) else detector_from_args(args)
     given = {name: getattr(args, name) for name in PREDICT_OPTIONS if getattr(args, name) is not None}
     options: dict[str, Any] = {name: None if value == "none" else value for name, value in given.items()}
     total = None if any(map(is_video_file, paths)) else len(paths)
+    results = model.predict_stream(images_of(paths, args.every), **options)  # refuses options before a file is made
     done = failed = 0
     with ExitStack() as stack:
         writer = stack.enter_context(open_detection_writer(args.save, model.label_names)) if args.save else None
         drawings = stack.enter_context(DrawingWriter(outputs, args.every)) if outputs else None
-        for result in with_progress(model.predict_stream(images_of(paths, args.every), **options), total):
+        for result in with_progress(results, total):
             done, failed = done + 1, failed + (result.error is not None)
             print_result(args, result)
             if writer is not None:

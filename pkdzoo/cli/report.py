@@ -23,8 +23,11 @@ def report_arguments(parser: Parser) -> None:
 def report_run(args: argparse.Namespace) -> int:
     """Write the report, and print its path."""
     from pkdzoo.training.report.page import REPORT, write_report
+    from pkdzoo.utils.files import check_target
 
     target = args.output or (Path(REPORT) if len(args.runs) > 1 else None)
+    if target is not None:
+        check_target(target)
     path = write_report(args.runs, target, pictures=not args.no_images)
     show(args, path, {"output": str(path), "bytes": path.stat().st_size})
     return 0

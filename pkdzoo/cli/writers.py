@@ -15,7 +15,7 @@ from pkdzoo.inference.coco_writer import CocoWriter
 from pkdzoo.inference.result import Result
 from pkdzoo.inference.video import VideoWriter, frame_rate, is_video, writing_video
 from pkdzoo.inference.web import is_link, path_in
-from pkdzoo.utils.files import atomic_path
+from pkdzoo.utils.files import atomic_path, check_target
 from pkdzoo.utils.text import ESCAPED
 
 DRAWING_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # drawings of other images are PNG
@@ -64,11 +64,12 @@ def open_detection_writer(path: Path, label_names: tuple[str, ...]) -> Iterator[
 
 
 def drawing_paths(paths: list[str], folder: Path) -> dict[str, Path]:
-    """Choose the file of the annotated image or video of each path, and create the folder.
+    """Choose the file of the annotated image or video of each path.
 
     Raises:
-        ValueError: if an annotated image would overwrite an input.
+        ValueError: if an annotated image would overwrite an input, or the folder cannot be written to.
     """
+    check_target(folder, folder=True)
     sources = {Path(path).resolve() for path in paths if not is_link(path)}
     outputs: dict[str, Path] = {}
     taken: set[str] = set()
@@ -85,12 +86,11 @@ def drawing_paths(paths: list[str], folder: Path) -> dict[str, Path]:
         outputs[path] = folder / name
         if outputs[path].resolve() in sources:
             raise ValueError(f"--output {folder} would overwrite {path}: choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
     return outputs
 
 
 class DrawingWriter(ExitStack):
-    """Writes annotated images, and annotated videos frame by frame; one video at a time is open.
+    """Writes annotated images, and annotated videos frame by frame; one video at a time is open. Creates the folder.
 
     Args:
         paths: output by input, from :func:`drawing_paths`.
@@ -100,6 +100,8 @@ class DrawingWriter(ExitStack):
     def __init__(self, paths: dict[str, Path], every: int = 1) -> None:
         super().__init__()
         self.paths, self.every = paths, every
+        for folder in {path.parent for path in paths.values()}:
+            folder.mkdir(parents=True, exist_ok=True)
         self.open: str | None = None
         self.video: VideoWriter | None = None
 

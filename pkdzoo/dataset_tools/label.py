@@ -18,7 +18,7 @@ from pkdzoo.inference.coco_writer import CocoWriter
 from pkdzoo.inference.options import LABEL_THRESHOLD
 from pkdzoo.inference.result import Result
 from pkdzoo.models.detector import Detector
-from pkdzoo.utils.files import atomic_path
+from pkdzoo.utils.files import atomic_path, check_target
 from pkdzoo.utils.text import ESCAPED, counted
 from pkdzoo.version import __version__
 
@@ -130,12 +130,13 @@ def check_output(output: Path) -> None:
     """Check that an annotation file can be written there.
 
     Raises:
-        ValueError: if there is something already, or the name is no JSON file's.
+        ValueError: if there is something already, the name is no JSON file's, or nothing can be written there.
     """
     if output.exists() or output.is_symlink():
         raise ValueError(f"{output} exists already and is not overwritten: choose another --output, or move it away")
     if output.suffix != ".json":
         raise ValueError(f"--output {output}: write a name that ends in .json")
+    check_target(output)
 
 
 def about(model: Detector, name: str, threshold: float) -> dict[str, Any]:

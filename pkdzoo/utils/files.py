@@ -99,6 +99,34 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_target(path: str | Path, option: str = "--output", folder: bool = False) -> None:
+    """Check that a file can be written at the end of a long work, before it begins; nothing is left there.
+
+    Args:
+        path: the file, which may be missing, with the folders above it.
+        option: of the command line that names it, for messages.
+        folder: it is a folder.
+
+    Raises:
+        ValueError: for a folder in place of a file, or a file in place of a folder, and where nothing can be written.
+    """
+    path = Path(path)
+    if path.is_dir() and not folder:
+        raise ValueError(f"{path} is a folder: {option} takes a file")
+    parts = ([path] if folder else []) + list(path.absolute().parents)
+    above = next(part for part in parts if part.exists())
+    if not above.is_dir():
+        raise ValueError(
+            f"{option} {path}: {above} is a file, and nothing can be written below it: choose another path"
+        )
+    try:
+        tempfile.TemporaryFile(dir=above).close()
+    except OSError as error:
+        raise ValueError(
+            f"{option} {path} cannot be written: {above}: {error.strerror}: choose another {option}"
+        ) from None
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     with atomic_path(path) as temporary:

@@ -128,6 +128,27 @@ class TestDoor:
         changed = {"batch_size": 1, "flip": False, "workers": 1}
         assert all(args[name] == changed.get(name) for name in predict.PREDICT_OPTIONS)
 
+    @pytest.mark.parametrize(
+        ("words", "work"),
+        [
+            (("export", "retina_r10w16", "--format", "torch"), "pkdzoo.cli.export.detector_from_args"),
+            (("data", "preview", "DATA"), "pkdzoo.dataset_tools.preview.preview"),
+            (("data", "label", "DATA", "--model", "retina_r10w16"), "pkdzoo.cli.data.detector_from_args"),
+            (("report", "DATA"), "pkdzoo.training.report.page.write_report"),
+        ],
+    )
+    def test_a_file_that_cannot_be_written_is_refused_before_the_work(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words, work
+    ) -> None:
+        monkeypatch.setattr(work, None)
+        (tmp_path / "file").write_text("")
+        start = [str(tmp_path) if word == "DATA" else word for word in words]
+        said = fails(capsys, *start, "--output", tmp_path / "file" / "new.json")
+        assert f"{tmp_path / 'file'} is a file, and nothing can be written below it" in said
+        (tmp_path / "folder.json").mkdir()
+        said = fails(capsys, *start, "--output", tmp_path / "folder.json")
+        assert "takes a file" in said or "exists already" in said
+
     def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(capsys, "--version") == (0, f"pkdzoo {pkdzoo.__version__}\n", "")
 

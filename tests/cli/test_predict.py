@@ -126,6 +126,24 @@ class TestPredict:
         assert "would overwrite" in fails(capsys, *start, photos, "--output", photos)
         assert "would overwrite" in fails(capsys, *start, photos / "a.png", "--output", photos / "more" / "..")
 
+    def test_nothing_is_written_before_the_options_are_accepted(
+        self, capsys: pytest.CaptureFixture[str], folder: str, photos: Path, tmp_path: Path
+    ) -> None:
+        targets = ("--output", tmp_path / "drawn", "--save", tmp_path / "new" / "found.jsonl")
+        for words, reason in ((("--classes", "nosuch"), "no class 'nosuch'"), (("--overlap", "0.2"), "overlap")):
+            assert reason in fails(capsys, "predict", folder, photos, *words, *targets)
+            assert not (tmp_path / "drawn").exists() and not (tmp_path / "new").exists()
+
+    def test_places_that_cannot_be_written_are_refused_before_the_detector_is_built(
+        self, capsys: pytest.CaptureFixture[str], photos: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(predict, "detector_from_args", None)
+        start, file = ("predict", "retina_r10w16", photos), photos / "notes.txt"
+        for words in (("--output", file), ("--output", file / "new"), ("--save", file / "a.json")):
+            assert "is a file, and nothing can be written below it" in fails(capsys, *start, *words)
+        (photos / "folder.json").mkdir()
+        assert "is a folder: --save takes a file" in fails(capsys, *start, "--save", photos / "folder.json")
+
     def test_annotated_images(self, capsys: pytest.CaptureFixture[str], folder: str, photos: Path) -> None:
         output = photos.parent / "new" / "drawn"
         code, _, _ = run(capsys, "predict", folder, photos / "**" / "*.[pbj]*", "--threshold", 0, "--output", output)

@@ -103,6 +103,38 @@ def test_evaluate_refuses(capsys, folder, shapes, tmp_path) -> None:
     assert not (tmp_path / "none.json").exists()
 
 
+def test_a_file_that_cannot_be_written_is_refused_before_the_detector_is_built(
+    capsys, folder, shapes, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("pkdzoo.cli.evaluate.detector_from_args", None)
+
+    def why(output: Path, model: Path = folder) -> str:
+        return fails(capsys, "eval", model, "--data", shapes, "--output", output, *HERE)
+
+    (tmp_path / "file").write_text("")
+    assert f"{tmp_path} is a folder: --output takes a file" in why(tmp_path)
+    assert f"{tmp_path / 'file'} is a file, and nothing can be written below it" in why(tmp_path / "file" / "a.json")
+    if Path("/proc/self").exists():
+        assert "cannot be written" in why(Path("/proc/new/a.json"))
+    (tmp_path / "run" / "eval_val.json").mkdir(parents=True)
+    (tmp_path / "run" / "recipe.json").write_text("{}")
+    said = fails(capsys, "eval", tmp_path / "run", "--data", shapes, *HERE)
+    assert "eval_val.json is a folder: --output takes a file" in said
+
+
+@pytest.mark.parametrize("json_too", [(), ("--json",)])
+def test_numbers_are_printed_though_their_file_cannot_be_written(
+    capsys, folder, shapes, tmp_path, monkeypatch, json_too
+) -> None:
+    def full(*args: object, **about: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pkdzoo.evaluation.write_metrics", full)
+    code, out, err = run(capsys, "eval", folder, "--data", shapes, "--output", tmp_path / "a.json", *json_too, *HERE)
+    assert code == 1 and "AP50" in out and "No space left" in err and "written to" not in out
+    assert not json_too or json.loads(out)["images"] == 5
+
+
 def test_infer_draws_and_writes(folder, shapes, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     words = (

@@ -47,6 +47,7 @@ def write_report(
     """
     contenders = read_contenders(folders, light)
     path = Path(target) if target is not None else Path(folders[0]) / REPORT
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, render(contenders, title_of(folders), pictures))
     return path
 
