@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.methods.crosskd import CrossKD
@@ -27,6 +27,7 @@ from pkdzoo.distill.methods.pkd import PKD
 from pkdzoo.distill.methods.rank_mimic import RankMimic
 from pkdzoo.models.detector import Detector
 from pkdzoo.utils.suggest import did_you_mean
+from pkdzoo.utils.values import convert_value, is_json_type
 
 METHODS: dict[str, Callable[..., DistillMethod]] = {
     "crosskd": CrossKD,
@@ -114,13 +115,14 @@ def build_method(name: str, student: Detector, teacher: Detector, options: Mappi
     """Build a method by name.
 
     Raises:
-        ValueError: for an unknown method or option (the message lists the valid ones), for a number out of range, and
-            for pairs that the method refuses.
+        ValueError: for an unknown method or option (the message lists the valid ones), for a value of another type than
+            the option's, for a number out of range, and for pairs that the method refuses.
     """
     known = method_options(name)
     for key in options:
         if key not in known:
             raise ValueError(f"{name} has no option {key!r}. Its options: {', '.join([*known, 'schedule']) or 'none'}")
+    _check_types(name, options)
     for key, value in options.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
@@ -128,3 +130,21 @@ def build_method(name: str, student: Detector, teacher: Detector, options: Mappi
         if not (value > 0 if positive else value >= 0) or value == math.inf:
             raise ValueError(f"{name}: {key}={value}: write a finite number {'above 0' if positive else 'from 0 up'}")
     return METHODS[name](student, teacher, **options)
+
+
+def _check_types(name: str, options: Mapping[str, Any]) -> None:
+    """Check the values that a recipe can hold against the annotations of the method, as far as they are JSON's types.
+
+    Raises:
+        ValueError: naming the option and the expected type.
+    """
+    method: Any = METHODS[name]
+    is_class = isinstance(method, type)
+    try:
+        hints = get_type_hints(method.__init__ if is_class else method)
+    except (NameError, TypeError):  # of a method from elsewhere, whose annotations cannot be read at run time
+        return
+    for key, value in options.items():
+        hint = hints.get(key, Any)
+        if is_json_type(hint) and isinstance(value, (bool, int, float, str, list, tuple, Mapping, type(None))):
+            convert_value(value, hint, f"{name}: {key}")

@@ -1,17 +1,15 @@
-"""Values of recipe fields, from JSON or from a command line, checked against the type annotations."""
+"""Fields of recipes: unknown ones are refused, and texts of a command line become their values."""
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pkdzoo.utils.suggest import did_you_mean
-from pkdzoo.utils.text import counted
+from pkdzoo.utils.values import convert_value, suggest_fields
 
 T = TypeVar("T")
 
@@ -35,19 +33,6 @@ def suggests_fields(cls: type[T]) -> type[T]:
     return cls
 
 
-def suggest_fields(word: str, known: Iterable[str]) -> str:
-    """A sentence with the fields that were probably meant: those with a similar part, else those of a similar name.
-
-    Example:
-        >>> from pkdzoo.training.fields import suggest_fields
-        >>> suggest_fields("bacth", ["short", "batch_size", "eval_batch_size"])
-        'Did you mean batch_size, eval_batch_size?'
-    """
-    names = list(known)
-    alike = [name for name in names if difflib.get_close_matches(word, name.rpartition(".")[2].split("_"), 1, 0.75)]
-    return f"Did you mean {', '.join(alike[:5])}?" if alike else did_you_mean(word, names)
-
-
 def dotted_fields(owner: Any, where: str = "") -> list[str]:
     """Names of all fields of a dataclass and of the dataclasses in it, with dots."""
     names = []
@@ -59,84 +44,10 @@ def dotted_fields(owner: Any, where: str = "") -> list[str]:
     return names
 
 
-def convert_value(value: Any, hint: Any, where: str) -> Any:
-    """Convert a JSON value to the type ``hint``: lists to tuples, dicts to dataclasses, int to float; nothing else.
-
-    Args:
-        value: a JSON value.
-        hint: type annotation of the field.
-        where: dotted name of the field, for messages.
-
-    Raises:
-        ValueError: naming the field and the expected type.
-    """
-    origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return value
-    if origin in (Union, types.UnionType):
-        return _first_match(value, inner, where)
-    if origin is Literal:
-        if value in inner:
-            return value
-        raise ValueError(f"{where}={value!r}: write one of {', '.join(map(repr, inner))}")
-    if origin is tuple and isinstance(value, (list, tuple)):
-        kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
-        if len(kinds) != len(value):
-            raise ValueError(f"{where}={list(value)}: write {counted(len(kinds), 'value')}")
-        return tuple(convert_value(item, kind, where) for item, kind in zip(value, kinds))
-    if is_dataclass(hint) and isinstance(value, Mapping):
-        return _build(cast(type[Any], hint), value, where)
-    if origin is not None and issubclass(origin, Mapping) and isinstance(value, Mapping):
-        return {str(key): convert_value(item, inner[1], f"{where}.{key}") for key, item in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    plain = origin is None and isinstance(hint, type)  # Python 3.10 calls list[int] a type too
-    if plain and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    raise ValueError(f"{where}={value!r}: write {_describe(hint)}")
-
-
-def _first_match(value: Any, kinds: Sequence[Any], where: str) -> Any:
-    reasons = []
-    for kind in kinds:
-        if kind is type(None):
-            if value is None:
-                return None
-            continue
-        try:
-            return convert_value(value, kind, where)
-        except ValueError as error:
-            reasons.append(error)
-    raise reasons[-1]
-
-
-def _build(kind: type[Any], content: Mapping[str, Any], where: str) -> Any:
-    hints = get_type_hints(kind)
-    known = [f.name for f in fields(kind)]
-    for key in content:
-        if key not in known:
-            dotted = f"{where}.{key}" if where else key
-            raise ValueError(f"a recipe has no field {dotted!r}. {suggest_fields(key, known)}")
-    values = {
-        key: convert_value(value, hints[key], f"{where}.{key}" if where else key) for key, value in content.items()
-    }
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ValueError(f"{where or 'the recipe'}: {error}") from error
-
-
-def _describe(hint: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    if get_origin(hint) is tuple:
-        return "a list such as 8,11"
-    return names.get(hint, f"a {getattr(hint, '__name__', hint)}")
-
-
 def parse_text(text: str, hint: Any) -> Any:
     """The JSON value of a command line text for a field of the type ``hint``."""
     kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    if text.lower() in ("none", "null") and type(None) in kinds:
+    if text.lower() in ("none", "null") and (type(None) in kinds or Any in kinds):
         return None
     if text.lower() in ("true", "false"):
         return text.lower() == "true"

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
-from pkdzoo.training.fields import convert_value, suggests_fields, with_field
+from pkdzoo.training.fields import suggests_fields, with_field
 from pkdzoo.training.ranges import check_ranges
+from pkdzoo.utils.values import convert_value
 
 
 @suggests_fields

@@ -14,7 +14,8 @@ from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.inherit import inherit
 from pkdzoo.hub.weights import InitialWeights
-from pkdzoo.training import build
+from pkdzoo.structures import Batch, Instances
+from pkdzoo.training import build, override
 from pkdzoo.training.provenance import about_teacher
 from pkdzoo.training.recipe import Data, Distill, Optim, Recipe
 
@@ -25,6 +26,25 @@ RECIPE = Recipe("tiny", "retina_r10w16", data=DATA, seed=3)
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
     return make_shapes(tmp_path_factory.mktemp("shapes") / "data", train=6, val=3, size=(64, 96))
+
+
+def test_an_option_without_a_value_and_one_of_another_type() -> None:
+    """Both used to fail in the first step."""
+    recipe = replace(
+        RECIPE, model="rtmdet_w12", distill=Distill("rtmdet_w12", {"norm_cwd": {}}, teacher_weights="random")
+    )
+    teacher = build.build_teacher(recipe.distill, CLASSES)
+    student = build.build_student(recipe, CLASSES)
+    task = build.build_task(override(recipe, ["distill.methods.norm_cwd.stop_epoch=none"]), student, teacher)
+    task.train()
+    task.set_progress(0, 10, 0, 1)
+    boxes = Instances(torch.tensor([[5.0, 5.0, 40.0, 40.0]]), torch.tensor([0]))
+    losses = task(Batch(255 * torch.rand(2, 3, 64, 64), [(64, 64)] * 2, [boxes] * 2))
+    assert all(value.isfinite() for value in losses.values())
+    for value in ("6x", "1.5"):
+        changed = override(recipe, [f"distill.methods.norm_cwd.stop_epoch={value}"])
+        with pytest.raises(ValueError, match=rf"norm_cwd: stop_epoch='?{value}'?: write a whole number"):
+            build.build_task(changed, student, teacher)
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:

@@ -34,6 +34,18 @@ def fixed_draws() -> None:
     torch.manual_seed(0)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_value_of_another_type_is_refused_by_the_name_of_its_option(name: str) -> None:
+    student, teacher = tiny_detector("gfl_r10w16"), tiny_detector("gfl_r10w16", seed=1)
+    options = method_options(name)
+    for option in set(options) - {"draws"}:  # tensors, which no recipe holds
+        for value in ("6x", {"a": 1}, ["6x"]):
+            with pytest.raises(ValueError, match=rf"^{name}: {option}=.*: write "):
+                Distiller(student, teacher, {name: {option: value}})
+    given = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}  # as in JSON
+    assert name in Distiller(student, teacher, {name: given}).schedules
+
+
 def added_by(distiller: Distiller, losses: dict[str, torch.Tensor]) -> list[str]:
     own = {"loss_cls", "loss_box", "loss_dfl", "loss_centerness", "loss_rpn_cls", "loss_rpn_box"}
     return [name for name in losses if name not in own]
