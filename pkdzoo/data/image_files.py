@@ -89,7 +89,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         ValueError: for floating-point and 32-bit pixels.
     """
-    if image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format == "PNG"):  # a PNG has no 32-bit samples
+    # Neither PNG nor PGM has 32-bit samples; PIL scales those of a PGM to 0..65535, whatever its highest value.
+    if image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         kind = "32-bit integer" if image.mode == "I" else "floating-point"

@@ -63,6 +63,21 @@ def test_sixteen_bits_keep_their_high_byte(tmp_path):
     assert torch.equal(found[2], torch.from_numpy(RGB[..., 0]))
 
 
+@pytest.mark.parametrize("highest", [256, 1023, 4095, 65535])
+@pytest.mark.parametrize("kind", ["P5", "P2"])
+def test_sixteen_bits_of_a_pgm_are_scaled(tmp_path, highest, kind):
+    deep = np.arange(20 * 30, dtype=np.int64).reshape(20, 30) * highest // 599
+    assert deep.max() == highest
+    head = f"{kind}\n30 20\n{highest}\n".encode()
+    body = deep.astype(">u2").tobytes() if kind == "P5" else " ".join(map(str, deep.flatten().tolist())).encode()
+    (tmp_path / "a.pgm").write_bytes(head + body)
+    found = read_image(tmp_path / "a.pgm")
+    assert torch.equal(
+        found, torch.from_numpy((deep * 65535 / highest).round().astype(np.int64) >> 8).expand(3, -1, -1)
+    )
+    assert decode(Image.open(tmp_path / "a.pgm")).error is None
+
+
 def test_cmyk_looks_as_it_did(tmp_path):
     flat = np.full((16, 16, 3), (200, 40, 90), np.uint8)
     found = read_image(save(tmp_path, Image.fromarray(flat).convert("CMYK"), "a.jpg", quality=100))
