@@ -158,8 +158,11 @@ def _frames_or_error(path: str, video: Iterator[Frame]) -> Iterator[Frame | Deco
 
 
 def _decode_pil(image: Image.Image) -> DecodedImage:
-    """Decode a PIL image, whose pixels may still be in its file; the file may be damaged or closed."""
+    """Decode a PIL image, whose pixels may still be in its file; the file may be damaged or closed, the image empty."""
     path = getattr(image, "filename", None) or None
+    if 0 in image.size:
+        size = f"{image.width} x {image.height}"
+        return DecodedImage(None, path and str(path), f"{path or 'a PIL image'}: it has no pixels ({size})")
     try:
         return DecodedImage(to_tensor(upright(image)))
     except Exception as error:  # PIL's decoders raise nearly anything on damaged files

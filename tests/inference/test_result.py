@@ -87,6 +87,18 @@ class TestInputs:
         with pytest.raises(TypeError, match="predict takes paths"):
             model.predict(3)
 
+    @pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
+    @pytest.mark.parametrize("mode", ["RGB", "L", "P", "I"])
+    def test_an_image_without_pixels_fails_alone(
+        self, model: pkdzoo.Detector, pixels: np.ndarray, mode: str, size: tuple[int, int]
+    ) -> None:
+        empty, error = Image.new(mode, size), f"a PIL image: it has no pixels ({size[0]} x {size[1]})"
+        with pytest.raises(UnreadableImage, match="it has no pixels"):
+            model.predict(empty)
+        found = list(model.predict_stream(iter([pixels, empty, pixels]), threshold=None, workers=1, batch_size=2))
+        assert [result.error for result in found] == [None, error, None]
+        assert len(found[1].scores) == 0 and torch.equal(found[0].scores, found[2].scores)
+
     def test_an_unreadable_image_fails_alone(self, model: pkdzoo.Detector, pixels: np.ndarray, tmp_path: Path) -> None:
         Image.fromarray(pixels).save(tmp_path / "good.png")
         whole = (tmp_path / "good.png").read_bytes()
