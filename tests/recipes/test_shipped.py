@@ -54,7 +54,7 @@ class Student:
 DEFECTS = ("open", "short", "mousebite", "spur", "copper", "pin-hole")
 STUDENTS = [
     Student("rtmdet_w12_pkd_tiny", "bccd", (0, 1, 2), "cells", {"RBC": 14, "WBC": 2, "Platelets": 5}, 2),
-    Student("rtmdet_w12_pkd_tiny_640", "deeppcb", (0,), "boards", dict.fromkeys(DEFECTS, 2), 1),
+    Student("rtmdet_w12_pkd_tiny_640", "deeppcb", (0, 1), "boards", dict.fromkeys(DEFECTS, 2), 1),
 ]
 each = pytest.mark.parametrize("student", STUDENTS, ids=lambda student: student.data)
 
@@ -99,8 +99,10 @@ def test_what_a_remark_says_of_single_seeds() -> None:
     assert pair is not None
     assert all(f"{cells.result(f'plain-{seed}')['metrics']['AP']:.1f}" in pair.note for seed in cells.seeds)
     boards = STUDENTS[1]
-    plain, pkd = (boards.result(f"{name}-0")["metrics"]["AP"] for name in ("plain", "pkd"))
-    assert f"a gain of {pkd - plain:.1f} AP" in find(boards.name)[0].distilled.note
+    found = [[boards.result(f"{name}-{seed}")["metrics"]["AP"] for seed in (0, 1)] for name in ("plain", "pkd")]
+    above, below = (pkd - plain for plain, pkd in zip(*found))
+    remark = find(boards.name)[0].distilled.note
+    assert f"is {above:.1f} AP above its plain twin, that of seed 1 is {-below:.1f} below it" in remark
 
 
 @each
