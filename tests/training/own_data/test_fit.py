@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 import pkdzoo
 from pkdzoo.data import make_shapes
@@ -56,6 +57,7 @@ def test_fit_can_be_tried_again_after_a_mistake(photos, tmp_path) -> None:
 
 
 def test_an_accelerator_of_the_user_survives(photos) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)  # that of other tests of this process
     net = torch.nn.Linear(2, 1)
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2, mixed_precision="bf16")
     net, optimizer = accelerator.prepare(net, torch.optim.SGD(net.parameters(), 0.1))
