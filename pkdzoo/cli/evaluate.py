@@ -73,14 +73,14 @@ def eval_run(args: argparse.Namespace) -> int:
     from pkdzoo.training import run_folder, threads
     from pkdzoo.training.errors import describe_error
     from pkdzoo.training.evaluate import table
-    from pkdzoo.training.processes import on_main_process
+    from pkdzoo.training.processes import run_on_main_process
     from pkdzoo.utils.files import check_target
 
     accelerator = Accelerator(cpu=args.cpu, mixed_precision=args.mixed_precision)
     threads.share_cores(accelerator, args.threads)
     path = args.output or output_in_run(args)
     if path is not None:
-        on_main_process(accelerator, lambda: check_target(path))  # the evaluation may take hours
+        run_on_main_process(accelerator, lambda: check_target(path))  # the evaluation may take hours
     try:
         if args.model.endswith(SUFFIXES):  # no image is needed
             annotations = args.annotations or find_split(args.data, args.split, None, args.images)[0]

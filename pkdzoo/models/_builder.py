@@ -76,10 +76,10 @@ def build(entry: Entry, overrides: Mapping[str, Any], num_classes: int | None, l
 
 
 def check_preprocessing(changes: Mapping[str, Any]) -> None:
-    """Check that pixel statistics and image size are such, and fit the number of channels.
+    """Check pixel statistics and image size: their types, and one mean per channel of the images.
 
     Raises:
-        ValueError: for a value that is none, or statistics of another number of channels.
+        ValueError: for a value of another type, or statistics of another number of channels.
     """
     norm, resize = changes.get("pixel_norm"), changes.get("resize", (1, 1))
     if norm is not None and not isinstance(norm, PixelNorm):

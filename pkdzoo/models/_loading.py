@@ -65,7 +65,7 @@ def load_checkpoint(model: M, source: str | Path | Mapping[str, Any]) -> M:
     file = file_of(source)
     saved = read_saved(read_config(file.with_name(CONFIG))) if is_saved(file) else None
     if saved is not None:
-        check_same(model, saved, file.parent)
+        check_same_detector(model, saved, file.parent)
     load_strictly(model, to_our_layout(model, read_state_dict(file)))
     if saved is not None:
         model.initial_weights = saved.settings.get("initial_weights")
@@ -78,7 +78,7 @@ def is_saved(file: Path) -> bool:
     return file.name == TENSORS and file.with_name(CONFIG).is_file()
 
 
-def check_same(model: ZooModel, saved: Saved, folder: Path) -> None:
+def check_same_detector(model: ZooModel, saved: Saved, folder: Path) -> None:
     """Check that a detector is the saved one, as far as the tensors do not tell it. Other class names are a warning.
 
     Raises:

@@ -13,8 +13,8 @@ from pkdzoo.training.errors import describe_error
 T = TypeVar("T")
 
 
-def on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T | None:
-    """What a function returns on the main process; None on the others, which wait until it has ended.
+def run_on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T | None:
+    """Call a function on the main process alone and return its result; the others wait for it and return None.
 
     Without this, an error of the main process would leave the others waiting, and end them with an error of theirs.
 

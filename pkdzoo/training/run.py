@@ -29,7 +29,7 @@ from pkdzoo.training.arguments import TrainArguments
 from pkdzoo.training.log import Monitor
 from pkdzoo.training.optim import build_average, build_optimizer, build_schedule, planned_steps
 from pkdzoo.training.preflight import check_run, check_teacher
-from pkdzoo.training.processes import on_main_process
+from pkdzoo.training.processes import run_on_main_process
 from pkdzoo.training.provenance import about_teacher
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.utils.text import printable
@@ -157,7 +157,7 @@ def build_parts(recipe: Recipe, args: TrainArguments, accelerator: accelerate.Ac
     def find_data() -> build.DataPaths:
         return build.find_data(recipe.data, args.data, args.train_json, args.val_json, args.images, place)
 
-    paths = on_main_process(accelerator, find_data) or find_data()  # first there: a recipe may generate its data
+    paths = run_on_main_process(accelerator, find_data) or find_data()  # first there: a recipe may generate its data
     cache = int(args.cache_images * GIGABYTE)
     train_set, val_set = build.build_datasets(recipe, paths, cache)
     cache -= train_set.reader.cache.nbytes + val_set.reader.cache.nbytes

@@ -37,7 +37,7 @@ from pkdzoo.hub.files import TENSORS
 from pkdzoo.models.detector import Detector
 from pkdzoo.training import checkpoint
 from pkdzoo.training import resume as resume_rules
-from pkdzoo.training.processes import on_main_process
+from pkdzoo.training.processes import run_on_main_process
 from pkdzoo.training.provenance import WEIGHTS, read_json_object
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.utils.files import sha256_of_file, write_json
@@ -92,7 +92,7 @@ def lock_folder(output: Path, accelerator: Accelerator) -> Iterator[None]:
         except OSError as error:
             raise ValueError(str(error)) from error
 
-    on_main_process(accelerator, open_and_lock)
+    run_on_main_process(accelerator, open_and_lock)
     try:
         yield
     finally:

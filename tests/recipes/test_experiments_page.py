@@ -302,3 +302,33 @@ def test_claims_name_runs_that_the_experiments_have() -> None:
         if check.epoch is not None:
             logging = variants[check.variant].logging
             assert check.epoch % logging.eval_every == 0 and check.epoch < variants[check.variant].schedule.epochs
+
+
+def test_the_text_on_circuit_boards_says_what_was_measured() -> None:
+    """Tables and sentences of docs/measured.md and README.md that are written by hand."""
+    page, readme = (" ".join((ROOT / name).read_text().split()) for name in ("docs/measured.md", "README.md"))
+    runs = {path.stem: json.loads(path.read_text()) for path in (runner.RESULTS / "rtmdet_deeppcb").glob("*.json")}
+    aps = {key: {point["epoch"]: point["AP"] for point in run["curve"]} for key, run in runs.items()}
+    rows = {
+        "plain, seeds 0, 1, 2": ("plain", 3),
+        "with PKD, seeds 0, 1": ("pkd", 2),
+        "with PKD, its weight falling to 0, seeds 0, 1, 2": ("pkd_fading", 3),
+    }
+    for title, (variant, seeds) in rows.items():
+        keys = [f"{variant}-{seed}" for seed in range(seeds)]
+        columns = [[aps[key][epoch] for key in keys] for epoch in (24, 6, 12, 18)]
+        columns.insert(1, [runs[key]["metrics"]["AP50"] for key in keys])
+        cells = [", ".join(f"{value:.1f}" for value in column) for column in columns]
+        hours = sum(runs[key]["cpu_hours"] for key in keys) / seeds
+        assert f"| {title} | {' | '.join(cells)} | {hours:.2f} |" in page
+    gains = {}
+    for epoch in (6, 12, 18, 24):
+        ours, plain = ({seed: aps[f"{name}-{seed}"][epoch] for seed in range(3)} for name in ("pkd_fading", "plain"))
+        gains[epoch] = intervals.paired(ours, plain)
+        assert all(ours[seed] > plain[seed] for seed in ours)
+    means = {epoch: f"{gain.mean:.1f}" for epoch, gain in gains.items()}
+    assert f"by {means[6]} AP after 6 epochs, {means[12]} after 12, {means[18]} after 18" in page
+    shown = {epoch: intervals.interval(gain) for epoch, gain in gains.items()}
+    low, high = (part.strip("[],") for part in shown[24].split()[1:3])
+    assert f"{means[24]} at the end ({low} to {high})" in page
+    assert f"it is {means[24]} ({low} to {high.strip('+')})" in readme
