@@ -80,7 +80,7 @@ def eval_run(args: argparse.Namespace) -> int:
     threads.share_cores(accelerator, args.threads)
     path = args.output or output_in_run(args)
     if path is not None:
-        run_on_main_process(accelerator, lambda: check_target(path))  # the evaluation may take hours
+        run_on_main_process(lambda: check_target(path))  # the evaluation may take hours
     try:
         if args.model.endswith(SUFFIXES):  # no image is needed
             annotations = args.annotations or find_split(args.data, args.split, None, args.images)[0]

@@ -17,6 +17,7 @@ from pkdzoo.models._registry import folder_of
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
 from pkdzoo.training.evaluate import evaluate
+from pkdzoo.training.processes import run_on_main_process
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.training.run_table import COLUMNS, FinishedRun, is_teacher, teacher_row
 from pkdzoo.training.sheet import prediction_sheet
@@ -69,13 +70,15 @@ def compare(runs: Sequence[TrainedRun], output: Path) -> list[dict[str, Any]]:
     teachers, teacher_models = _teachers(runs, rows, output / TEACHER_DETECTIONS)
     rows, models = [*teachers, *rows], [*teacher_models, *(run.student for run in runs)]
     add_gap(rows)
-    if runs[0].accelerator.is_main_process:
-        text = table(rows)
+
+    def write() -> None:
         write_json(output / "comparison.json", rows)
         columns = list(zip(map(_title, rows), models))
         prediction_sheet(columns, runs[0].val_set).save(output / "predictions.png")
-        print(f"\n{printable(text, keep=chr(10))}")
+        print(f"\n{printable(table(rows), keep=chr(10))}")
         print_where(output, runs[-1].output, images=output / "predictions.png")
+
+    run_on_main_process(write)
     return rows
 
 

@@ -24,6 +24,7 @@ from pkdzoo.training import build, checkpoint, run_folder
 from pkdzoo.training.arguments import TrainArguments
 from pkdzoo.training.compare import TrainedRun, compare, print_where
 from pkdzoo.training.evaluate import evaluate, table, time_images
+from pkdzoo.training.processes import run_on_main_process
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.training.report.page import update_report
 from pkdzoo.training.run import TrainingRun, build_parts, open_run, preflight, restore
@@ -216,11 +217,14 @@ def evaluate_and_export(run: TrainingRun) -> None:
     better = checkpoint.record_metric(progress, metrics[recipe.logging.best])
     monitor.write_line({"step": progress.step, "epoch": epoch, **metrics})
     monitor.print(f"epoch {epoch} of {recipe.schedule.epochs}\n{table(metrics, per_class=False)}")
-    if run.accelerator.is_main_process:
-        facts = {"recipe": recipe.name, "epoch": epoch, "step": progress.step, **run.facts}
-        facts |= time_images(model, val_set, run.accelerator)
-        run_folder.export(model, run.output, metrics, facts, better)
+    facts = {"recipe": recipe.name, "epoch": epoch, "step": progress.step, **run.facts}
+
+    def export() -> None:
+        speed = time_images(model, val_set, run.accelerator)
+        run_folder.export(model, run.output, metrics, facts | speed, better)
         update_report(run.output, light=True)
+
+    run_on_main_process(export)
 
 
 def save_is_due(run: TrainingRun) -> bool:
@@ -232,9 +236,11 @@ def save_is_due(run: TrainingRun) -> bool:
 def save(run: TrainingRun) -> None:
     """Save a checkpoint; all processes call it, the main process writes."""
     run.progress.window = run.monitor.unfinished_sums()
-    if run.accelerator.is_main_process:
+
+    def save_all() -> None:
         tensors, rest = checkpoint.snapshot(
             run.raw_task, run.optimizer, run.scheduler, run.accelerator.scaler, run.average
         )
         checkpoint.save_checkpoint(run.output, run.progress, tensors, rest, run.recipe.logging.keep)
-    run.accelerator.wait_for_everyone()
+
+    run_on_main_process(save_all)

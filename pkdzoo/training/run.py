@@ -157,7 +157,8 @@ def build_parts(recipe: Recipe, args: TrainArguments, accelerator: accelerate.Ac
     def find_data() -> build.DataPaths:
         return build.find_data(recipe.data, args.data, args.train_json, args.val_json, args.images, place)
 
-    paths = run_on_main_process(accelerator, find_data) or find_data()  # first there: a recipe may generate its data
+    run_on_main_process(find_data)  # first there: a recipe may generate its data
+    paths = find_data()
     cache = int(args.cache_images * GIGABYTE)
     train_set, val_set = build.build_datasets(recipe, paths, cache)
     cache -= train_set.reader.cache.nbytes + val_set.reader.cache.nbytes
@@ -220,11 +221,14 @@ def preflight(
         own_facts["threads"] = torch.get_num_threads()
     own_facts["data"] = resume.about_annotations(parts.train_set, parts.val_set, parts.unlabeled)
     resume.check_same_facts(output, own_facts)
-    if accelerator.is_main_process:
-        newest = checkpoint.find_checkpoint(output)
-        changes = resume.record_changes(output, recipe, newest[1].step if newest else 0)
-        run_folder.open_output(output, recipe, {**own_facts, "changes": changes} if changes else own_facts)
+    run_on_main_process(lambda: _open_output(output, recipe, own_facts))
     return facts
+
+
+def _open_output(output: Path, recipe: Recipe, facts: dict[str, Any]) -> None:
+    newest = checkpoint.find_checkpoint(output)
+    changes = resume.record_changes(output, recipe, newest[1].step if newest else 0)
+    run_folder.open_output(output, recipe, {**facts, "changes": changes} if changes else facts)
 
 
 def restore(

@@ -92,7 +92,7 @@ def lock_folder(output: Path, accelerator: Accelerator) -> Iterator[None]:
         except OSError as error:
             raise ValueError(str(error)) from error
 
-    run_on_main_process(accelerator, open_and_lock)
+    run_on_main_process(open_and_lock)
     try:
         yield
     finally:

@@ -112,6 +112,17 @@ def test_missing_data_ends_every_process_with_one_line(change, recipe, even, tmp
     assert refused.text().splitlines()[-1].startswith(("error: ", "  ")), refused.text()
 
 
+def test_weights_that_cannot_be_written_end_every_process_with_one_line(recipe, even, tmp_path) -> None:
+    """The other process used to end with a traceback of its own, about the connection that it lost."""
+    run(2, recipe, even, tmp_path / "run", *sets("schedule.max_steps=1")).finish()
+    shutil.rmtree(tmp_path / "run" / "last")
+    (tmp_path / "run" / "last").write_text("a file in the place of a folder")
+    refused = run(2, recipe, even, tmp_path / "run", *sets("schedule.max_steps=2"), "--resume")
+    assert refused.wait() == [1, 1], refused.text()
+    assert "Traceback" not in refused.text() and refused.text().count("error: ") == 2, refused.text()
+    assert "run/last" in refused.text().splitlines()[-1], refused.text()
+
+
 def test_images_that_any_process_cannot_read_are_counted(recipe, tmp_path) -> None:
     """The main process meets one of the two at most."""
     data = make_shapes(tmp_path / "data", train=200, val=2, size=(64, 64))

@@ -5,22 +5,19 @@ from __future__ import annotations
 import errno
 import shlex
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 
 from pkdzoo.training import checkpoint, cpu_processes, run_folder, signals
 from pkdzoo.training.arguments import MACHINE_OPTIONS, TrainArguments
 from pkdzoo.training.command import expected_errors
 from pkdzoo.training.compare import TrainedRun, compare
 from pkdzoo.training.compute import open_processes, own_accelerators
-from pkdzoo.training.errors import describe_error
 from pkdzoo.training.log import Diverged, duration
 from pkdzoo.training.loop import train
 from pkdzoo.training.own_data.arguments import DistillArguments
@@ -31,12 +28,11 @@ from pkdzoo.training.own_data.recipe_text import recipe_file
 from pkdzoo.training.own_data.replan import replan, say_if_late
 from pkdzoo.training.own_data.result import Run
 from pkdzoo.training.own_data.settings import Machine
+from pkdzoo.training.processes import run_on_main_process
 from pkdzoo.training.report.page import REPORT, update_report, verdict_of
 from pkdzoo.training.threads import share_of_cores
 from pkdzoo.utils.files import write_json
 from pkdzoo.utils.text import printable
-
-T = TypeVar("T")
 
 OWN = ("data", "recipe.py", PLAN, PLAIN, DISTILLED, "comparison.json", "predictions.png", "report.html")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a full quota, a file that is too large
@@ -60,7 +56,7 @@ def distill_command(args: DistillArguments) -> Run:
         begin = time.monotonic()
         cpu_processes.check_started(args.cpu_processes)
         state = open_processes(args.cpu)
-        plan = on_main(state, lambda: open_plan(args, state))
+        plan = run_on_main_process(lambda: open_plan(args, state))
         work = Work(plan, args, state, begin)
         try:
             runs = work.train_all()
@@ -74,28 +70,6 @@ def distill_command(args: DistillArguments) -> Run:
 def say(line: str) -> None:
     """Print a line of the plan."""
     print(printable(line, keep="\n"), flush=True)
-
-
-def on_main(state: PartialState, work: Callable[[], T]) -> T:
-    """What the main process makes, the same for all processes.
-
-    Raises:
-        ValueError: on every process, with the message of the main one.
-    """
-    answer: list[Any] = [None, ""]
-    if state.is_main_process:
-        try:
-            answer[0] = work()
-        except Exception as error:
-            if state.num_processes == 1:
-                raise
-            answer[1] = describe_error(error)
-    if state.num_processes > 1:
-        answer = broadcast_object_list(answer)
-    if answer[1]:
-        raise ValueError(answer[1])
-    made: T = answer[0]
-    return made
 
 
 def open_plan(args: DistillArguments, state: PartialState) -> Plan:
@@ -212,7 +186,7 @@ class Work:
         with ExitStack() as locks:
             took = self._train_teacher(locks)
             if self.plan.seconds is not None and TEACHER in self.plan.recipes and not self._is_begun():
-                self.plan = on_main(self.state, lambda: self._replan(took))
+                self.plan = run_on_main_process(lambda: self._replan(took))
             for name in self.plan.students:
                 begin = time.monotonic()
                 runs.append(self._train(name, locks))

@@ -24,9 +24,10 @@ from pkdzoo.training.loop import train
 from pkdzoo.training.own_data import settings as choices
 from pkdzoo.training.own_data.budget import Job, fit_time
 from pkdzoo.training.own_data.data import data_places, look_at
-from pkdzoo.training.own_data.distill import machine_of, on_main, say
+from pkdzoo.training.own_data.distill import machine_of, say
 from pkdzoo.training.own_data.timer import Timer, training_images
 from pkdzoo.training.own_data.weights import Start, overrides_of
+from pkdzoo.training.processes import run_on_main_process
 from pkdzoo.training.task import SupervisedTask
 from pkdzoo.utils.files import write_json
 
@@ -50,8 +51,8 @@ def fit(
         if (folder / "recipe.json").is_file():
             raise ValueError(f"{folder} holds a run already: choose another output")
         run_folder.check_folder(folder)
-        own = on_main(state, lambda: look_at(Path(data), folder / "data", say))
-        start_folder = on_main(state, lambda: save_start(model, folder.with_name(f"{folder.name}-start")))
+        own = run_on_main_process(lambda: look_at(Path(data), folder / "data", say))
+        start_folder = run_on_main_process(lambda: save_start(model, folder.with_name(f"{folder.name}-start")))
         start = Start(model.name, overrides_of(model), f"local-dir:{start_folder}", find(model.name)[0].family)
         machine = machine_of(state, threads)
         job = Job(folder.name, start, choices.choose(own, start, machine), assignments=assignments)
