@@ -228,6 +228,7 @@ def page(results: Path) -> str:
         of_experiment = [run for run in runs if run["experiment"] == experiment]
         description = f"{subject(results.parent / f'{experiment}.py')}\n\n{source(of_experiment)}".strip()
         parts.append(f"## {experiment}\n\n{description}\n\n{table(runs, experiment)}\n")
+        parts += trained_again(of_experiment)
         found = curve(runs, experiment)
         if found:
             parts.append(f"{curve_table(found, len(common_seeds(runs, experiment)[1]))}\n")
@@ -242,6 +243,24 @@ def page(results: Path) -> str:
         how = "Median and quartiles over rounds. The three steps run alternately, see [head_cost.py](head_cost.py)."
         parts.append(f"## What the teacher's head would cost\n\n{how}\n\n{costs_table(costs)}\n")
     return "\n".join(parts).rstrip("\n") + "\n"
+
+
+def trained_again(runs: Sequence[RunResult]) -> list[str]:
+    """A paragraph for each teacher of an experiment that was trained again: which runs learned from which weights."""
+    lines = []
+    for teacher in (run for run in runs if run["role"] == "teacher"):
+        key, first = f"{teacher['variant']}-{teacher['seed']}", teacher["metrics"]["AP"]
+        others: dict[float, list[str]] = {}
+        for run in runs:
+            about = run.get("teacher")
+            if about and about["run"] == key and about["AP"] != first:
+                others.setdefault(about["AP"], []).append(f"{run['variant']}-{run['seed']}")
+        for ap, students in others.items():
+            lines.append(
+                f"The teacher {teacher['variant']} was trained again, with {ap:.1f} AP in place of {first:.1f}, for "
+                f"the students {', '.join(students)}. The other students learned from the one in the table.\n"
+            )
+    return lines
 
 
 def subject(path: Path) -> str:

@@ -42,7 +42,7 @@ from pkdzoo.distill.methods.pkd import PKD
 from pkdzoo.evaluation import METRICS
 from pkdzoo.training import Recipe, build, checkpoint, load_recipes, resume, run_folder
 from pkdzoo.training.errors import describe_error
-from pkdzoo.utils.files import write_json
+from pkdzoo.utils.files import sha256_of_file, write_json
 from recipes.benchmarks.measure import commit, packages
 from recipes.experiments import report
 from recipes.experiments.result_files import SAME, load
@@ -207,12 +207,22 @@ def train_run(experiment: Experiment, run: Run, args: argparse.Namespace) -> boo
         "versions": {**versions(), "pkdzoo": about["pkdzoo"]},
         "hardware": f"{about['hardware']}, {torch.get_num_threads()} threads",
         "date": about["date"],
+        "teacher": about_teacher(args.output / key) if key else None,
         **measured(experiment, run, args, output, found[1]),
         "recipe": run.recipe.to_dict(),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, content)
     return True
+
+
+def about_teacher(folder: Path) -> dict[str, Any]:
+    """Which weights taught: the key of the run, its AP after the last epoch, and the hash of the weights.
+
+    A teacher that is trained again, on another machine or with another version, is another teacher.
+    """
+    weights = sha256_of_file(folder / "best" / "model.safetensors")
+    return {"run": folder.name, "AP": json.loads((folder / "metrics.json").read_text())["AP"], "sha256": weights}
 
 
 def note_commit(path: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -109,6 +110,10 @@ def test_a_killed_experiment_goes_on_and_finished_runs_stay(shapes, tmp_path, mo
     assert found["pearson"]["teacher"] == "teacher-0" and len(found["pearson"]["r"]) == 4
     plain = json.loads((numbers / "plain-0.json").read_text())
     assert plain["pearson"]["teacher"] == "teacher-0" and plain["pearson"]["r"] != found["pearson"]["r"]
+    weights = (runs / "teacher-0" / "best" / "model.safetensors").read_bytes()
+    taught = json.loads((numbers / "teacher-0.json").read_text())["metrics"]["AP"]
+    assert found["teacher"] == {"run": "teacher-0", "AP": taught, "sha256": hashlib.sha256(weights).hexdigest()}
+    assert plain["teacher"] is None
     assert found["metrics"]["AP"] == found["curve"][-1]["AP"] and len(found["data"]["val"]["annotations_sha256"]) == 64
     assert (
         found["versions"]["torch"] == torch.__version__ and found["versions"]["pillow"] and found["versions"]["numpy"]

@@ -203,6 +203,23 @@ def test_each_claim_has_one_row_at_the_top() -> None:
     assert claims.summary_of(mixed) == "Seen: b +1.0 [+0.5, +1.5], 3 seeds. One seed: a +1.0."
 
 
+def test_a_teacher_that_was_trained_again_is_another_teacher() -> None:
+    again = {"run": "t-0", "AP": 38.94, "sha256": "0" * 64}
+    runs = [
+        result("t", 0, 40.0, role="teacher"),
+        result("pkd", 0, 12.0, DISTILL),
+        result("pkd", 1, 12.0, DISTILL, teacher={**again, "AP": 40.0}),
+        result("mse", 0, 11.0, DISTILL, teacher=again),
+        result("mse", 1, 11.0, DISTILL, teacher=again),
+        result("plain", 0, 10.0, teacher=None),
+    ]
+    assert report.trained_again(runs) == [
+        "The teacher t was trained again, with 38.9 AP in place of 40.0, for the students mse-0, mse-1. The other "
+        "students learned from the one in the table.\n"
+    ]
+    assert report.trained_again(runs[:3]) == []
+
+
 def test_the_page_shows_curves_and_what_belongs_on_other_pages(tmp_path) -> None:
     folder = tmp_path / "results" / "bccd"
     folder.mkdir(parents=True)
