@@ -87,6 +87,16 @@ def of_benchmarks(file: str, function: str) -> Callable[[Path], str]:
     return table
 
 
+def every_seed(experiment: str) -> Callable[[Path], str]:
+    """The table that recipes/experiments/every_seed.py makes of an experiment."""
+
+    def table(root: Path) -> str:
+        text: str = importlib.import_module("recipes.experiments.every_seed").table(experiment)
+        return text
+
+    return table
+
+
 def references(root: Path) -> str:
     """How many detectors have a reference file of the original program, and which have none."""
     equal = reference_detectors(root)
@@ -106,7 +116,12 @@ PAGES: Mapping[str, Mapping[str, Callable[[Path], str]]] = {
     "docs/deploy.md": {"latency": of_benchmarks("deploy_page", "table")},
     "docs/methods.md": {"methods": methods_table},
     "docs/zoo.md": {"coco": coco_table, "package": package_table, "notes": notes_list},
-    "docs/measured.md": {"experiments": experiments_table, "references": references},
+    "docs/measured.md": {
+        "experiments": experiments_table,
+        "blood cells": every_seed("rtmdet_bccd"),
+        "circuit boards": every_seed("rtmdet_deeppcb"),
+        "references": references,
+    },
     "recipes/benchmark_results/README.md": {
         "speed": of_benchmarks("table", "recorded"),
         "versions": of_benchmarks("versions", "recorded"),

@@ -38,8 +38,7 @@ pyramid. This page is generated: `python recipes/experiments/run.py --report`.
 - **Equal budgets.** A student and its plain student have the same images, batches, epochs and learning rate. They do
   not take the same time, because a step with a teacher takes longer (last table).
 - **AP** is in percent, of the last epoch, on the validation images. **±** is the standard deviation over seeds.
-- **Hours** are those of processor time of the steps, without evaluations, mean of the seeds; empty where a run did not
-  measure them.
+- **Hours** are those of processor time of the steps, without evaluations, mean of the seeds that measured them.
 - **"Minus plain"** is the mean difference to the plain student of the same seed, with its 95 % interval (Student's t).
 - **"Difference"** of a claim is the first AP minus the second, over the seeds that both have. With four APs, the
   difference of the last two is subtracted.
@@ -90,10 +89,10 @@ def table(runs: Sequence[RunResult], experiment: str) -> str:
 
 
 def cpu_hours(runs: Sequence[RunResult], experiment: str, variant: str) -> str:
-    """Mean hours of processor time of a run; an empty text if they were not measured in every run."""
+    """Mean hours of processor time of the runs that measured them; an empty text if none did."""
     found = [run.get("cpu_hours") for run in runs if (run["experiment"], run["variant"]) == (experiment, variant)]
     hours = [each for each in found if each is not None]
-    return f"{sum(hours) / len(hours):.2f}" if hours and len(hours) == len(found) else ""
+    return f"{sum(hours) / len(hours):.2f}" if hours else ""
 
 
 def gain(runs: Sequence[RunResult], run: RunResult) -> str:
