@@ -37,7 +37,8 @@ def about_teacher(distill: Distill, task: Task | None = None) -> dict[str, Any]:
         ``methods`` with all their settings.
     """
     found = _of_library(distill, task) if is_of_other_library(distill.teacher) else _facts(distill)
-    facts = {f"teacher_{key}" if key != "teacher" else key: value for key, value in found.items() if value}
+    known = {key: value for key, value in found.items() if value not in (None, "")}
+    facts = {key if key == "teacher" else f"teacher_{key}": value for key, value in known.items()}
     return {**facts, "methods": method_settings(distill, task)}
 
 

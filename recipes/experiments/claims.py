@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipes.experiments.intervals import Summary, interval, minus, spread, summarize, verdict
-from recipes.experiments.result_files import RunResult, at_epoch, by_seed
+from recipes.experiments.result_files import RunResult, at_epoch, by_seed, data_of
 
 Row = tuple[str, str, str, str]
 SUMMARY_HEAD = "| claim of the paper | here |\n|---|---|"
@@ -213,9 +213,13 @@ def check_row(runs: Sequence[RunResult], check: Check, claim: Claim) -> Row:
 
     who = f"{check.experiment}: {check.who}"
     variants = (check.variant, check.than, *(check.over or ()))
-    budgets = [run["budget"] for run in runs if run["experiment"] == check.experiment and run["variant"] in variants]
-    if any(budget != budgets[0] for budget in budgets):
-        return who, "", "", "not comparable: unequal budgets"
+    compared = [run for run in runs if run["experiment"] == check.experiment and run["variant"] in variants]
+    for what, values in (
+        ("budgets", [run["budget"] for run in compared]),
+        ("data", [data_of(run) for run in compared]),
+    ):
+        if any(value != values[0] for value in values):
+            return who, "", "", f"not comparable: unequal {what}"
     ours, other = of(check.variant), of(check.than)
     seeds = minus(ours, other)
     if check.over is not None:

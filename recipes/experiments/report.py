@@ -102,7 +102,19 @@ def gain(runs: Sequence[RunResult], run: RunResult) -> str:
         return ""
     same = variants_of(runs, experiment, "student")[plain]["recipe"]["optim"] == run["recipe"]["optim"]
     found = interval(paired(by_seed(runs, experiment, run["variant"]), by_seed(runs, experiment, plain)))
-    return found if same or not found else f"{found}, with another learning rate"
+    remarks = [] if same else ["with another learning rate"]
+    if not same_torch(runs, experiment, run["variant"], plain):
+        remarks.append("with another version of torch")
+    return ", ".join([found, *remarks]) if found else ""
+
+
+def same_torch(runs: Sequence[RunResult], experiment: str, *variants: str) -> bool:
+    """Whether runs of one seed have one version of torch: with another one, a seed does not do the same to both."""
+    found: dict[int, set[str]] = {}
+    for run in runs:
+        if run["experiment"] == experiment and run["variant"] in variants:
+            found.setdefault(run["seed"], set()).add(run["versions"]["torch"])
+    return all(len(each) == 1 for each in found.values())
 
 
 def similarity(runs: Sequence[RunResult], experiment: str, variant: str) -> str:
@@ -248,7 +260,7 @@ def trained_again(runs: Sequence[RunResult]) -> list[str]:
     """A paragraph for each teacher of an experiment that was trained again: which runs learned from which weights."""
     lines = []
     for teacher in (run for run in runs if run["role"] == "teacher"):
-        key, first = f"{teacher['variant']}-{teacher['seed']}", teacher["metrics"]["AP"]
+        key, first = f"{teacher['variant']}-{teacher['seed']}", max(point["AP"] for point in teacher["curve"])
         others: dict[float, list[str]] = {}
         for run in runs:
             about = run.get("teacher")
@@ -297,9 +309,15 @@ def trained_on(runs: Sequence[RunResult]) -> str:
 
 
 def write(results: Path) -> Path:
-    """Write README.md beside the folder of the results, and the figures of the curves if matplotlib is installed."""
-    draw_curves(results)
+    """Write README.md beside the folder of the results, and the figures of the curves if matplotlib is installed.
+
+    Raises:
+        ValueError: for a README.md that is no page of experiments.
+    """
     path = results.parent / "README.md"
+    if path.exists() and not path.read_text().startswith(TITLE.partition("\n")[0]):
+        raise ValueError(f"{path} is another page and is kept: put the folder of the results into a folder of its own")
+    draw_curves(results)
     path.write_text(page(results))
     return path
 

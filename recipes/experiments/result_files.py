@@ -91,17 +91,19 @@ def made_of(run: RunResult) -> str:
     return f"{model} from {teacher_of(run)}: {' + '.join(methods)}"
 
 
-def plain_of(runs: Sequence[RunResult], run: RunResult) -> str | None:
-    """The variant to compare with: the same student without a teacher, with the same budget.
+def data_of(run: RunResult) -> list[Any]:
+    """Hashes of the annotations that a run was trained and evaluated on."""
+    return [run["data"][split].get("annotations_sha256") for split in ("train", "val")]
 
-    The steps and images of the run are compared as well: options of one call (``-- --set schedule.epochs=1``) are in
-    no recipe.
-    """
+
+def plain_of(runs: Sequence[RunResult], run: RunResult) -> str | None:
+    """The variant to compare with: the same student without a teacher, with the same budget and data."""
     plain = [
         (other["recipe"]["optim"] == run["recipe"]["optim"], name)
         for name, other in variants_of(runs, run["experiment"], "student").items()
         if other["recipe"]["distill"] is None
         and other["budget"] == run["budget"]
+        and data_of(other) == data_of(run)
         and all(other["recipe"][key] == run["recipe"][key] for key in SAME)
     ]
     return max(plain, key=lambda each: each[0])[1] if plain and run["recipe"]["distill"] else None

@@ -13,9 +13,10 @@ difference. A teacher is a recipe outside RUNS. A student names it by its folder
 are compared with the first teacher.
 
 The program can be stopped at any time and started again: it skips runs that have a result file, and resumes an
-interrupted run from its last checkpoint. The result file of a run is ``results/EXPERIMENT/VARIANT-SEED.json`` beside
-this file; VARIANT is the name of the recipe without that of the experiment. The metrics are those of the last epoch,
-so no epoch is chosen by its result.
+interrupted run from its last checkpoint. To repeat runs whose results are in this repository, write ``--results
+again``. The result file of a run is ``results/EXPERIMENT/VARIANT-SEED.json`` beside this file; VARIANT is the name of
+the recipe without that of the experiment. The metrics are those of the last epoch, so no epoch is chosen by its
+result.
 """
 
 from __future__ import annotations
@@ -23,141 +24,31 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import platform
-import runpy
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-import torchvision
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the folder that holds recipes/
 
-from pkdzoo import create_detector
-from pkdzoo.distill.adapters.students import is_saved_student, saved_student
-from pkdzoo.distill.methods.pkd import PKD
-from pkdzoo.evaluation import METRICS
 from pkdzoo.training import Recipe, build, checkpoint, load_recipes, resume, run_folder
+from pkdzoo.training.arguments import parse_train_arguments
 from pkdzoo.training.errors import describe_error
-from pkdzoo.utils.files import sha256_of_file, write_json
-from recipes.benchmarks.measure import commit, packages
+from pkdzoo.utils.files import write_json
 from recipes.experiments import report
-from recipes.experiments.result_files import SAME, load
+from recipes.experiments.experiment_file import (
+    RUN_FOLDER,
+    Experiment,
+    Run,
+    compared_with,
+    in_order,
+    load_experiment,
+    teacher_key,
+)
+from recipes.experiments.record import note_start, result_of
+from recipes.experiments.result_files import load
 
 ROOT = Path(__file__).resolve().parents[2]
-RUN_FOLDER = "runs/experiments"  # where recipes expect their teachers
 RESULTS = Path(__file__).parent / "results"
-
-
-@dataclass(frozen=True)
-class Run:
-    """One recipe with one seed."""
-
-    experiment: str
-    recipe: Recipe
-    seed: int
-
-    @property
-    def variant(self) -> str:
-        """Name of the recipe without that of the experiment."""
-        return self.recipe.name.removeprefix(f"{self.experiment}_")
-
-    @property
-    def key(self) -> str:
-        """Name of the run's folder and result file."""
-        return f"{self.variant}-{self.seed}"
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """Runs of one experiment file: students in the order in which they run, teachers by key."""
-
-    path: Path
-    students: list[Run]
-    teachers: dict[str, Run]
-
-
-def load_experiment(path: Path) -> Experiment:
-    """Read an experiment file.
-
-    Raises:
-        ValueError: for a file without RUNS, an unknown name in RUNS, or students with unequal budgets.
-    """
-    recipes = {recipe.name: recipe for recipe in load_recipes(path)}
-    planned = runpy.run_path(str(path)).get("RUNS")
-    if not planned:
-        raise ValueError(f"{path} is not an experiment: write RUNS = (((NAME, NAME), SEEDS), ...) beside its RECIPES")
-    unknown = [name for names, _ in planned for name in names if name not in recipes]
-    if unknown:
-        raise ValueError(f"{path}: RUNS names {', '.join(unknown)}, RECIPES has {', '.join(recipes)}")
-    students = {
-        (name, seed): Run(path.stem, replace(recipes[name], seed=seed), seed)
-        for names, seeds in planned
-        for seed in range(seeds)
-        for name in names
-    }
-    variants = {run.recipe.name for run in students.values()}
-    check_budgets([recipes[name] for name in recipes if name in variants])
-    others = [Run(path.stem, recipe, recipe.seed) for name, recipe in recipes.items() if name not in variants]
-    return Experiment(path, list(students.values()), {run.key: run for run in others})
-
-
-def check_budgets(recipes: Sequence[Recipe]) -> None:
-    """Check that each distilled student has a plain student with the same data and schedule.
-
-    If all recipes have one budget, no plain student is needed.
-
-    Raises:
-        ValueError: for a distilled student without one.
-    """
-    for recipe in recipes:
-        unequal = [(r.name, resume.differences(budget(r), budget(recipe))) for r in recipes]
-        name, differences = next((each for each in unequal if each[1]), ("", []))
-        if differences and recipe.distill and not any(is_plain_of(other, recipe) for other in recipes):
-            raise ValueError(
-                f"{recipe.name} and {name} have unequal budgets: {'; '.join(differences)}. Add the same student "
-                "without a teacher on that budget, or write another experiment"
-            )
-
-
-def budget(recipe: Recipe) -> dict[str, Any]:
-    """The fields that students must share to be compared."""
-    content = recipe.to_dict()
-    return {key: content[key] for key in ("data", "schedule", "logging")}
-
-
-def is_plain_of(plain: Recipe, distilled: Recipe) -> bool:
-    """Whether two students differ only in the teacher and the optimizer."""
-    one, other = plain.to_dict(), distilled.to_dict()
-    return plain.distill is None and all(one[key] == other[key] for key in SAME)
-
-
-def teacher_key(experiment: Experiment, run: Run) -> str | None:
-    """Key of the run of this experiment that is the teacher; None for a teacher from elsewhere, or none."""
-    teacher = run.recipe.distill.teacher if run.recipe.distill else ""
-    start = f"local-dir:{RUN_FOLDER}/{experiment.path.stem}/"
-    key = teacher.removeprefix(start).partition("/")[0] if teacher.startswith(start) else None
-    if key is not None and key not in experiment.teachers:
-        raise ValueError(f"{run.recipe.name} learns from {teacher}, but the file has {', '.join(experiment.teachers)}")
-    return key
-
-
-def in_order(experiment: Experiment, keys: Iterable[str]) -> list[Run]:
-    """The runs with these keys (without keys, all), each teacher before the first run that needs it."""
-    known = {run.key: run for run in [*experiment.teachers.values(), *experiment.students]}
-    missing = [key for key in keys if key not in known]
-    if missing:
-        raise ValueError(f"{experiment.path} has no run {', '.join(missing)}; it has {', '.join(known)}")
-    ordered: dict[str, Run] = {}
-    for run in [known[key] for key in keys] or experiment.students:
-        key = compared_with(experiment, run)
-        if key in experiment.teachers:
-            ordered.setdefault(key, experiment.teachers[key])
-        ordered.setdefault(run.key, run)
-    return list(ordered.values())
 
 
 def train_script() -> Any:
@@ -169,148 +60,85 @@ def train_script() -> Any:
     return module
 
 
-# -- one run --------------------------------------------------------------------------------------------------------
+def result_file(run: Run, args: argparse.Namespace) -> Path:
+    """Where the result of a run is written."""
+    path: Path = args.results / run.experiment / f"{run.key}.json"
+    return path
 
 
-def train_run(experiment: Experiment, run: Run, args: argparse.Namespace) -> bool:
-    """Train a run, or what is left of it, and write its result file. Returns whether the run is finished."""
-    file = args.results / run.experiment / f"{run.key}.json"
-    if file.is_file():
-        changed = resume.differences(json.loads(file.read_text())["recipe"], run.recipe.to_dict())
-        if changed:
-            raise ValueError(f"{file} holds another recipe ({'; '.join(changed)}): move it away, or rename the new one")
-        return True
-    output = args.output / run.key
-    commits = note_commit(args.output / f"{run.key}.commits.json")
-    words = ["--only", run.recipe.name, "--set", f"seed={run.seed}"]
-    key = teacher_key(experiment, run)
-    moved = ["--set", f"distill.teacher=local-dir:{args.output / key}/best"] if key else []
-    where = ["--data", str(args.data), "--output", str(output), "--resume"]
-    try:
-        train_script().main([str(experiment.path), *words, *moved, *where, *args.train])
-    except SystemExit as end:
-        if not isinstance(end.code, int) or end.code <= 128:  # above: stopped by a signal
-            raise
-    found = checkpoint.find_checkpoint(output)
-    if found is None or not found[1].done:
+def options_of(run: Run, args: argparse.Namespace) -> list[str]:
+    """The options of recipes/train.py that choose a run, and those of this call."""
+    return ["--only", run.recipe.name, "--set", f"seed={run.seed}", *args.train]
+
+
+def recipe_of(experiment: Experiment, run: Run, args: argparse.Namespace) -> Recipe:
+    """The recipe of a run, with the fields that this call changes (``-- --set schedule.epochs=1``)."""
+    parsed = parse_train_arguments([str(experiment.path), *options_of(run, args)])
+    return load_recipes(experiment.path, parsed.set, parsed.only)[0]
+
+
+def is_recorded(experiment: Experiment, run: Run, args: argparse.Namespace) -> bool:
+    """Whether a run has a result file.
+
+    Raises:
+        ValueError: for a result of another recipe or of other data.
+    """
+    file = result_file(run, args)
+    if not file.is_file():
         return False
-    about = run_folder.about(1)
-    content = {
-        "experiment": run.experiment,
-        "variant": run.variant,
-        "seed": run.seed,
-        "role": "teacher" if run.key in experiment.teachers else "student",
-        "command": " ".join(
-            ["accelerate launch recipes/train.py", f"recipes/experiments/{experiment.path.name}", *words, *args.train]
-        ),
-        "commits": commits,
-        "versions": {**versions(), "pkdzoo": about["pkdzoo"]},
-        "hardware": f"{about['hardware']}, {torch.get_num_threads()} threads",
-        "date": about["date"],
-        "teacher": about_teacher(args.output / key) if key else None,
-        **measured(experiment, run, args, output, found[1]),
-        "recipe": run.recipe.to_dict(),
-    }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, content)
+    saved = json.loads(file.read_text())
+    then = Recipe.from_dict(saved["recipe"]).to_dict()  # older files lack fields that were added since
+    changed = resume.differences(then, recipe_of(experiment, run, args).to_dict())
+    if changed:
+        raise ValueError(f"{file} holds another recipe ({'; '.join(changed)}): move it away, or rename the new one")
+    paths = build.find_data(run.recipe.data, args.data)
+    for split, path in (("train", paths.train[0]), ("val", paths.val[0])):
+        if run_folder.about_data(path, 0).get("annotations_sha256") != saved["data"][split].get("annotations_sha256"):
+            raise ValueError(f"{file} was trained on other data than {path}: write another folder after --results")
     return True
 
 
-def about_teacher(folder: Path) -> dict[str, Any]:
-    """Which weights taught: the key of the run, its AP after the last epoch, and the hash of the weights.
+def is_needed(experiment: Experiment, run: Run, others: list[Run], args: argparse.Namespace) -> bool:
+    """Whether the weights of a teacher are missing, and one of the other runs needs them: results hold no weights."""
+    if run.key not in experiment.teachers or (args.output / run.key / "best" / "model.safetensors").is_file():
+        return False
+    students = (other for other in others if compared_with(experiment, other) == run.key)
+    return any(not result_file(student, args).is_file() for student in students)
 
-    A teacher that is trained again, on another machine or with another version, is another teacher.
+
+def train_run(experiment: Experiment, run: Run, args: argparse.Namespace) -> bool:
+    """Train a run, or what is left of it, and write its result file if there is none.
+
+    Returns:
+        Whether the run is finished; False after a stop request.
     """
-    weights = sha256_of_file(folder / "best" / "model.safetensors")
-    return {"run": folder.name, "AP": json.loads((folder / "metrics.json").read_text())["AP"], "sha256": weights}
+    output, started = args.output / run.key, args.output / f"{run.key}.started.json"
+    if not is_finished(output):
+        note_start(started)
+        key = teacher_key(experiment, run)
+        moved = ["--set", f"distill.teacher=local-dir:{args.output / key}/best"] if key else []
+        where = ["--data", str(args.data), "--output", str(output), "--resume"]
+        try:
+            train_script().main([str(experiment.path), *options_of(run, args), *moved, *where])
+        except SystemExit as end:
+            if not isinstance(end.code, int) or end.code <= 128:  # above: stopped by a signal
+                raise
+        if not is_finished(output):
+            return False
+    file = result_file(run, args)
+    if file.is_file():
+        print(f"{file} is kept: {run.key} was trained again only for its weights")
+        return True
+    recipe = recipe_of(experiment, run, args)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, result_of(experiment, run, recipe, options_of(run, args), args, started))
+    return True
 
 
-def note_commit(path: Path) -> list[str]:
-    """All commits at which a run was trained, including the current one."""
-    now = commit()
-    before = json.loads(path.read_text()) if path.is_file() else []
-    commits = before if now in before else [*before, now]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, commits)
-    return commits
-
-
-def versions() -> dict[str, str | None]:
-    """Versions of the packages that influence results; torch's includes the accelerator that it was built for."""
-    builds = {"torch": torch.__version__, "torchvision": torchvision.__version__}
-    return {"python": platform.python_version(), **packages(), **builds}
-
-
-def measured(
-    experiment: Experiment, run: Run, args: argparse.Namespace, output: Path, progress: checkpoint.Progress
-) -> dict[str, Any]:
-    """Metrics of the last epoch, AP by epoch, similarity of the pyramids of student and teacher, and the budget.
-
-    ``cpu_hours`` are those of the steps, without evaluations, and of one process without its loaders.
-    """
-    numbers = json.loads((output / "metrics.json").read_text())
-    metrics = {key: numbers[key] for key in [*METRICS, "per_class"]}
-    lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-    keys = ("epoch", "step", "AP", "AP50", "AP75")
-    times = [line.get("cpu_seconds") for line in lines if "AP" not in line]  # None in lines of older versions
-    curve = [{key: line[key] for key in keys} for line in lines if "AP" in line]
-    splits = build.find_data(run.recipe.data, args.data)
-    train_set, val_set = build.build_datasets(run.recipe, splits)
-    data = {
-        name: {"annotations": each.json_path.name, **run_folder.about_data(each.json_path, len(each))}
-        for name, each in (("train", train_set), ("val", val_set))
-    }
-    whole = run.recipe.schedule.max_steps is None  # by epochs, whose last batch may be smaller
-    images = progress.epoch * len(train_set) if whole else progress.step * run.recipe.data.batch_size
-    return {
-        "budget": {"steps": progress.step, "images": images},
-        "cpu_hours": round(sum(times) / 3600, 3) if times and None not in times else None,
-        "metrics": metrics,
-        "curve": curve,
-        "pearson": similarity(experiment, run, args, output, val_set),
-        "data": data,
-    }
-
-
-def similarity(
-    experiment: Experiment, run: Run, args: argparse.Namespace, output: Path, val_set: Any
-) -> dict[str, Any] | None:
-    """Pearson's r of each level with the teacher's pyramid; a plain student is compared with the first teacher.
-
-    Over at most 100 validation images, in the batches of the evaluation. None without a teacher, and for a teacher
-    whose pyramid has another number of channels.
-    """
-    compared = compared_with(experiment, run)
-    if compared is None:
-        return None
-    name = f"local-dir:{args.output / compared}/best" if compared in experiment.teachers else compared
-    student = (
-        saved_student(output / "last")
-        if is_saved_student(output / "last")
-        else create_detector(f"local-dir:{output}/last")
-    )
-    teacher = create_detector(name, pretrained=True)
-    try:
-        method = PKD(student, teacher)
-    except ValueError:
-        return None
-    found = []
-    with torch.no_grad():
-        for batch in build.val_loader(val_set, run.recipe.data.eval_batch_size, 0):
-            method(student.trace(batch, upto="features"), teacher.trace(batch, upto="features"), batch)
-            found.append(torch.stack([method.logs[f"r{level}"] for level in range(len(method.pairs))]))
-            if len(found) * run.recipe.data.eval_batch_size >= 100:
-                break
-    return {"teacher": compared, "r": [round(r, 4) for r in torch.stack(found).mean(0).tolist()]}
-
-
-def compared_with(experiment: Experiment, run: Run) -> str | None:
-    """Key of a teacher of this experiment, or a registered name: its pyramid is compared with the run's."""
-    if run.key in experiment.teachers:
-        return None
-    if run.recipe.distill is None:
-        return next(iter(experiment.teachers), None)
-    return teacher_key(experiment, run) or run.recipe.distill.teacher
+def is_finished(output: Path) -> bool:
+    """Whether the run in a folder has reached its last step."""
+    found = checkpoint.find_checkpoint(output) if output.is_dir() else None
+    return found is not None and found[1].done
 
 
 # -- the script ------------------------------------------------------------------------------------------------------
@@ -346,10 +174,14 @@ def main(argv: list[str] | None = None) -> None:
         args.output = args.output or Path(RUN_FOLDER) / experiment.path.stem
         runs = in_order(experiment, args.runs)
         for number, run in enumerate(runs, 1):
+            place = f"{number} of {len(runs)}"
+            if is_recorded(experiment, run, args) and not is_needed(experiment, run, runs, args):
+                print(f"== {run.key} has a result already and is not trained, {place}: {result_file(run, args)}")
+                continue
             if not train_run(experiment, run, args):
-                print(f"stopped on request in {run.key}, {number} of {len(runs)}; the same command continues")
+                print(f"stopped on request in {run.key}, {place}; the same command continues")
                 sys.exit(143)
-            print(f"== {run.key} is finished, {number} of {len(runs)}", flush=True)
+            print(f"== {run.key} is finished, {place}", flush=True)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {describe_error(error)}")
     print(report.table(load(args.results), experiment.path.stem))

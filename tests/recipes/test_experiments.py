@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +18,13 @@ from helpers.scripts import ROOT
 
 from pkdzoo import Batch, create_detector, load_checkpoint
 from pkdzoo.checkpoints import read_state_dict
+from pkdzoo.data import make_shapes
 from pkdzoo.evaluation import write_metrics
+from pkdzoo.training import Recipe
 from pkdzoo.utils.files import sha256_of_file
 from recipes.experiments import package_weights, report
 from recipes.experiments import run as runner
+from recipes.experiments.experiment_file import compared_with, in_order, load_experiment
 
 FOLDER = ROOT / "recipes" / "experiments"
 EXPERIMENT = """
@@ -49,21 +52,21 @@ def test_unequal_budgets_and_misspelled_names_are_refused(tmp_path) -> None:
     path = tmp_path / "tiny.py"
     path.write_text(EXPERIMENT.replace('distill=Distill("', 'schedule=Schedule(3, (1,)), distill=Distill("'))
     with pytest.raises(ValueError, match=r"unequal budgets: schedule\.epochs: 2 -> 3"):
-        runner.load_experiment(path)
+        load_experiment(path)
     longer = 'LONGER = replace(PLAIN, name="tiny_longer", schedule=PKD.schedule)\nRECIPES = [LONGER, '
     path.write_text(
         path.read_text().replace("RECIPES = [", longer).replace('(("tiny_plain"', '(("tiny_longer", "tiny_plain"')
     )
-    assert {run.variant for run in runner.load_experiment(path).students} == {"longer", "plain", "pkd"}
+    assert {run.variant for run in load_experiment(path).students} == {"longer", "plain", "pkd"}
     path.write_text(EXPERIMENT.replace('RUNS = ((("tiny_plain"', 'RUNS = ((("tiny_plian"'))
     with pytest.raises(ValueError, match="RUNS names tiny_plian, RECIPES has tiny_teacher, tiny_plain, tiny_pkd"):
-        runner.load_experiment(path)
+        load_experiment(path)
     path.write_text(EXPERIMENT.partition("RUNS")[0])
     with pytest.raises(ValueError, match="is not an experiment: write RUNS"):
-        runner.load_experiment(path)
+        load_experiment(path)
     path.write_text(EXPERIMENT)
     with pytest.raises(ValueError, match="has no run pkd-7; it has teacher-0, plain-0, pkd-0"):
-        runner.in_order(runner.load_experiment(path), ["pkd-7"])
+        in_order(load_experiment(path), ["pkd-7"])
 
 
 @pytest.mark.parametrize(
@@ -75,14 +78,24 @@ def test_unequal_budgets_and_misspelled_names_are_refused(tmp_path) -> None:
     ],
 )
 def test_our_experiments_can_be_read(name, variants, seeds) -> None:
-    experiment = runner.load_experiment(FOLDER / f"{name}.py")
-    runs = runner.in_order(experiment, [])
+    experiment = load_experiment(FOLDER / f"{name}.py")
+    runs = in_order(experiment, [])
     assert {run.key for run in runs} >= {f"{variant}-{seed}" for variant in variants for seed in range(seeds)}
     for k, each in enumerate(runs):
-        teacher = runner.compared_with(experiment, each)
+        teacher = compared_with(experiment, each)
         abroad = ["fcos_r18w24.shapes", "local-dir:runs/experiments/deeppcb/fcos_r18-0/best"]
         assert teacher in [None, *abroad, *(before.key for before in runs[:k])]
     assert all(run.recipe.distill is None for run in experiment.teachers.values())
+
+
+def test_every_recorded_result_is_that_of_its_recipe() -> None:
+    """Files are older than some fields of a recipe, whose values are those that fields had before."""
+    for folder in sorted((FOLDER / "results").iterdir()):
+        experiment = load_experiment(FOLDER / f"{folder.name}.py")
+        known = {run.key: run for run in [*experiment.teachers.values(), *experiment.students]}
+        for path in sorted(folder.glob("*.json")):
+            saved = Recipe.from_dict(json.loads(path.read_text())["recipe"])
+            assert saved.to_dict() == known[path.stem].recipe.to_dict(), path
 
 
 @pytest.mark.slow
@@ -110,9 +123,10 @@ def test_a_killed_experiment_goes_on_and_finished_runs_stay(shapes, tmp_path, mo
     assert found["pearson"]["teacher"] == "teacher-0" and len(found["pearson"]["r"]) == 4
     plain = json.loads((numbers / "plain-0.json").read_text())
     assert plain["pearson"]["teacher"] == "teacher-0" and plain["pearson"]["r"] != found["pearson"]["r"]
-    weights = (runs / "teacher-0" / "best" / "model.safetensors").read_bytes()
+    weights = sha256_of_file(runs / "teacher-0" / "best" / "model.safetensors")
     taught = json.loads((numbers / "teacher-0.json").read_text())["metrics"]["AP"]
-    assert found["teacher"] == {"run": "teacher-0", "AP": taught, "sha256": hashlib.sha256(weights).hexdigest()}
+    assert found["teacher"]["AP"] == pytest.approx(taught)
+    assert (found["teacher"]["run"], found["teacher"]["sha256"]) == ("teacher-0", weights)
     assert plain["teacher"] is None
     assert found["metrics"]["AP"] == found["curve"][-1]["AP"] and len(found["data"]["val"]["annotations_sha256"]) == 64
     assert (
@@ -128,6 +142,41 @@ def test_a_killed_experiment_goes_on_and_finished_runs_stay(shapes, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=r"pkd-0\.json holds another recipe"):
         runner.main(["tiny.py", "--data", str(shapes), "--results", "numbers"])
+
+
+@pytest.mark.slow
+def test_runs_are_recorded_as_they_were_trained_and_teachers_are_trained_when_needed(
+    shapes, tmp_path, monkeypatch, capsys
+) -> None:
+    """Without the weights of a teacher its student could not start, although the teacher has a result."""
+    (tmp_path / "tiny.py").write_text(EXPERIMENT)
+    monkeypatch.chdir(tmp_path)
+    where = ["tiny.py", "--data", str(shapes), "--results", "all/numbers"]
+    train = ["--", "--cpu", "--threads", "1", "--set", "schedule.max_steps=1", "--set", "optim.lr=0.02"]
+    numbers, runs = tmp_path / "all" / "numbers" / "tiny", tmp_path / "runs" / "experiments" / "tiny"
+    runner.main([*where, "--runs", "plain-0", *train])
+    plain, teacher = (json.loads((numbers / f"{key}.json").read_text()) for key in ("plain-0", "teacher-0"))
+    assert plain["recipe"]["schedule"]["max_steps"] == 1 and plain["budget"]["steps"] == 1
+    assert plain["recipe"]["optim"]["lr"] == 0.02
+
+    shutil.rmtree(runs)
+    runner.main([*where, "--runs", "plain-0", *train])
+    assert "plain-0 has a result already and is not trained, 2 of 2" in capsys.readouterr().out and not runs.exists()
+    runner.main([*where, "--runs", "pkd-0", *train])
+    assert "teacher-0.json is kept" in capsys.readouterr().out
+    assert json.loads((numbers / "teacher-0.json").read_text()) == teacher
+    pkd = json.loads((numbers / "pkd-0.json").read_text())
+    assert pkd["recipe"]["optim"]["lr"] == 0.02 and pkd["versions"]["torch"] == torch.__version__
+    with pytest.raises(SystemExit, match=r"teacher-0\.json holds another recipe \(optim\.lr: 0\.02 -> 0\.01\)"):
+        runner.main([*where, "--runs", "plain-0", *train[:-2]])
+
+    other = make_shapes(tmp_path / "other", train=8, val=3, size=(64, 96), seed=1)
+    with pytest.raises(SystemExit, match=r"teacher-0\.json was trained on other data than"):
+        runner.main(["tiny.py", "--data", str(other), *where[3:], "--runs", "plain-0", *train])
+    (tmp_path / "all" / "README.md").write_text("# Mine")
+    with pytest.raises(SystemExit, match=r"README\.md is another page and is kept"):
+        runner.main(["--report", "--results", "all/numbers"])
+    assert (tmp_path / "all" / "README.md").read_text() == "# Mine"
 
 
 @pytest.mark.slow

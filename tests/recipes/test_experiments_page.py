@@ -13,6 +13,7 @@ from helpers.scripts import ROOT
 from recipes.experiments import claims, every_seed, head_cost, intervals, maps, report
 from recipes.experiments import result_files as numbers
 from recipes.experiments import run as runner
+from recipes.experiments.experiment_file import load_experiment
 
 FOLDER = ROOT / "recipes" / "experiments"
 
@@ -241,7 +242,7 @@ def test_every_seed_has_its_numbers(tmp_path) -> None:
         "| with FGD, seed 0 | 24.0 | 44.0 | 30.0 | 6.0 | 12.0 | 18.0 | 0.25 |",
     ]
     for name in ("rtmdet_bccd", "rtmdet_deeppcb"):
-        experiment = runner.load_experiment(FOLDER / f"{name}.py")
+        experiment = load_experiment(FOLDER / f"{name}.py")
         assert set(every_seed.ROWS) == {run.variant for run in [*experiment.students, *experiment.teachers.values()]}
 
 
@@ -326,7 +327,7 @@ def test_the_page_is_generated_and_names_no_local_path() -> None:
 
 def test_claims_name_runs_that_the_experiments_have() -> None:
     experiments = {
-        name: runner.load_experiment(FOLDER / f"{name}.py")
+        name: load_experiment(FOLDER / f"{name}.py")
         for name in (
             "bccd",
             "deeppcb",

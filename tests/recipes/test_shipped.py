@@ -21,6 +21,7 @@ from pkdzoo.training import load_recipes
 from pkdzoo.utils.files import sha256_of_file
 from recipes.experiments import package_weights
 from recipes.experiments import run as runner
+from recipes.experiments.experiment_file import in_order, load_experiment
 from recipes.experiments.generated_boards import defects, draw_board
 from recipes.experiments.show_generated import DRAWINGS
 
@@ -121,7 +122,7 @@ def test_the_architectures_are_those_of_the_runs(student: Student) -> None:
     words = pkdzoo.get_weights(student.name).launch.split()
     args = runner.parse_arguments(words[2:])
     assert (ROOT / words[1]).is_file() and (ROOT / args.experiment).is_file()
-    keys = [run.key for run in runner.in_order(runner.load_experiment(ROOT / args.experiment), args.runs)]
+    keys = [run.key for run in in_order(load_experiment(ROOT / args.experiment), args.runs)]
     assert keys == ["w24-0", "plain-0", "pkd-0"]
     assert student.result("pkd-0")["command"].endswith(" ".join(args.train))
 
