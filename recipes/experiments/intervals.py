@@ -102,4 +102,5 @@ def interval(difference: Summary | None) -> str:
         return f"{difference.mean:+.1f} (one seed)"
     ends = (difference.low, difference.high)
     digits = 1 if all(end == 0 or abs(end) >= 0.05 for end in ends) else 2  # show on which side of 0 an end is
-    return f"{difference.mean:+.{digits}f} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
+    mean, low, high = (f"{value:+.{digits}f}" for value in (difference.mean, *ends))
+    return f"{mean} [{low}, {high}]".replace("-0.0 [", "0.0 [")

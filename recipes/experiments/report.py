@@ -27,7 +27,8 @@ COMPARED = ("plain", "mse", "pkd")  # variants of the short table and of the cur
 
 TITLE = """# Experiments: does distillation help?
 
-Differences of AP with their 95 % interval, over several seeds if not said otherwise.
+Each difference is one of AP, with its 95 % interval over several seeds if not said otherwise. Short trainings are the
+experiments `bccd` and `deeppcb`, longer ones `rtmdet_bccd` and `rtmdet_deeppcb`.
 """
 HEAD = """## How to read this page
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -197,6 +198,13 @@ def test_each_claim_has_one_row_at_the_top() -> None:
     assert rows["PKD beats MSE"] == "One seed: bccd: RetinaNet from GFL +0.5."
     assert rows[claims.CLAIMS[0].text] == "Seen: bccd: RetinaNet from GFL +2.0 [+2.0, +2.0], 2 seeds."
     assert rows["few levels and channels dominate a pyramid"] == "Not run."
+    decided = claims.Claim("PKD helps", "", here="Yes: {0}. Open: {1}.", decided=(0,))
+    found = [("a", "", "+1.0 [+0.5, +1.5], 3 seeds", "seen"), ("b", "", "+1.0 (one seed)", "one seed: undecided")]
+    sentence = claims.sentence_of(decided, found, [], [])
+    assert sentence == "Yes: +1.0 [+0.5, +1.5]. Open: +1.0 (one seed)."
+    for wrong in ((), (0, 1), (1,)):
+        with pytest.raises(ValueError, match="the sentence on 'PKD helps' does not fit"):
+            claims.sentence_of(replace(decided, decided=wrong), found, [], [])
     mixed = [
         ("a", "", "+1.0 (one seed)", "one seed: undecided"),
         ("b", "", "+1.0 [+0.5, +1.5], 3 seeds", "seen"),
