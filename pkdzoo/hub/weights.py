@@ -102,6 +102,7 @@ class Distilled:
         triple: AP of teacher, plain student and distilled student, from one source.
         source: where the triple is published.
         note: a remark.
+        gain_shown: False where the gain over the plain student may be chance; then no share of the gap is given.
     """
 
     student: str
@@ -110,15 +111,16 @@ class Distilled:
     triple: tuple[float, float, float] | None = None
     source: str = ""
     note: str = ""
+    gain_shown: bool = True
 
     @property
     def gap_closed(self) -> float | None:
         """Share of the gap from plain student to teacher that distillation closes.
 
-        Above 1 if the student is better than its teacher. None without a triple, and for a teacher that is not better
-        than the plain student.
+        Above 1 if the student is better than its teacher. None without a triple, for a gain that may be chance, and
+        for a teacher that is not better than the plain student.
         """
-        if self.triple is None:
+        if self.triple is None or not self.gain_shown:
             return None
         teacher, plain, distilled = self.triple
         return (distilled - plain) / (teacher - plain) if teacher > plain else None

@@ -23,6 +23,7 @@ from recipes.experiments import package_weights
 from recipes.experiments import run as runner
 from recipes.experiments.experiment_file import in_order, load_experiment
 from recipes.experiments.generated_boards import defects, draw_board
+from recipes.experiments.intervals import paired
 from recipes.experiments.show_generated import DRAWINGS
 
 RESULTS = ROOT / "recipes" / "experiments" / "results"
@@ -55,7 +56,7 @@ class Student:
 DEFECTS = ("open", "short", "mousebite", "spur", "copper", "pin-hole")
 STUDENTS = [
     Student("rtmdet_w12_pkd_tiny", "bccd", (0, 1, 2), "cells", {"RBC": 14, "WBC": 2, "Platelets": 5}, 2),
-    Student("rtmdet_w12_pkd_tiny_640", "deeppcb", (0, 1), "boards", dict.fromkeys(DEFECTS, 2), 1),
+    Student("rtmdet_w12_pkd_tiny_640", "deeppcb", (0, 1, 2), "boards", dict.fromkeys(DEFECTS, 2), 1),
 ]
 each = pytest.mark.parametrize("student", STUDENTS, ids=lambda student: student.data)
 
@@ -99,11 +100,23 @@ def test_what_a_remark_says_of_single_seeds() -> None:
     pair = find(cells.name)[0].distilled
     assert pair is not None
     assert all(f"{cells.result(f'plain-{seed}')['metrics']['AP']:.1f}" in pair.note for seed in cells.seeds)
+    assert f"twice the epochs reached {cells.result('plain_twice-0')['metrics']['AP']:.1f} AP (one seed)" in pair.note
     boards = STUDENTS[1]
-    found = [[boards.result(f"{name}-{seed}")["metrics"]["AP"] for seed in (0, 1)] for name in ("plain", "pkd")]
-    above, below = (pkd - plain for plain, pkd in zip(*found))
-    remark = find(boards.name)[0].distilled.note
-    assert f"is {above:.1f} AP above its plain twin, that of seed 1 is {-below:.1f} below it" in remark
+    aps = [{s: boards.result(f"{name}-{s}")["metrics"]["AP"] for s in boards.seeds} for name in ("pkd", "plain")]
+    gain, remark = paired(*aps), find(boards.name)[0].distilled.note
+    assert gain is not None
+    assert f"it is {gain.mean:+.1f} AP, with a 95 % interval from {gain.low:+.1f} to {gain.high:+.1f}" in remark
+
+
+@each
+def test_all_seeds_that_were_run_are_counted_and_no_gain_is_claimed_that_is_not_shown(student: Student) -> None:
+    folder = RESULTS / student.experiment
+    assert all(sorted(folder.glob(f"{name}-[0-9].json"))[-1].stem == f"{name}-2" for name in ("plain", "pkd"))
+    assert student.seeds == (0, 1, 2)
+    aps = [{s: student.result(f"{name}-{s}")["metrics"]["AP"] for s in student.seeds} for name in ("pkd", "plain")]
+    gain, pair = paired(*aps), find(student.name)[0].distilled
+    assert gain is not None and pair is not None
+    assert pair.gain_shown == (gain.low > 0) and (pair.gap_closed is None) == (not pair.gain_shown)
 
 
 @each
