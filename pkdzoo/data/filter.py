@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pkdzoo.data.formats.coco import CROWD, IGNORE, Columns
+from pkdzoo.data.formats.common import UNKNOWN_SIZE
 from pkdzoo.data.load_report import LoadReport
 from pkdzoo.data.segmentations import INVALID, NONE
 from pkdzoo.utils.text import quote_some
@@ -168,17 +169,28 @@ def _kept_images(
     min_image_size: int,
     report: LoadReport,
 ) -> NDArray[np.bool_]:
-    """(M,) which images stay: the first of each id, not too small and, with ``drop_empty``, with a box."""
+    """(M,) which images stay: the first of each id, not too small and, with ``drop_empty``, with a box.
+
+    Images of unknown size stay as well: loading counts them as unreadable, and too many of them are an error.
+    """
     kept = np.zeros(len(columns.image_ids), bool)
     kept[first] = True
-    small = kept & (columns.sizes.min(1) < min_image_size)
-    empty = kept & ~small & (counts == 0)
+    unknown = _of_unknown_size(columns.sizes)
+    small = kept & ~unknown & (columns.sizes.min(1) < min_image_size)
+    empty = kept & ~unknown & ~small & (counts == 0)
+    report.unread_images = int((kept & unknown).sum())
     report.small_images, report.empty_images = int(small.sum()), int(empty.sum())
     report.dropped_empty = drop_empty
     kept &= ~small
     if drop_empty:
         kept &= ~empty
     return kept
+
+
+def _of_unknown_size(sizes: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """(M,) which images could not be read when their annotations were."""
+    unknown: NDArray[np.bool_] = (sizes == UNKNOWN_SIZE).all(1)
+    return unknown
 
 
 def _labels(columns: Columns, label_of: dict[int, int], source: str) -> NDArray[np.int32]:
@@ -229,6 +241,7 @@ def _fill_slice(
     report.ignored += leave_out((columns.flags[part] & IGNORE) > 0)
     # A negation, so that NaN is left out as well.
     report.no_size += leave_out(~(np.isfinite(raw).all(1) & (raw[:, 2:] > 0).all(1)))
+    leave_out(_of_unknown_size(columns.sizes[owner]))  # not counted: their image cannot be read
     limits = np.tile(columns.sizes[owner][:, ::-1], 2)
     xyxy = np.concatenate((raw[:, :2], raw[:, :2] + raw[:, 2:]), 1)
     clipped = np.clip(xyxy, 0, limits)
@@ -254,7 +267,7 @@ def _ignore_maskless(columns: Columns, table: Table, other_size: int, report: Lo
 
 
 def _require_boxes(with_object: int, total: int, kept: int, label_names: list[str], report: LoadReport) -> None:
-    reasons = report.reasons() if report.annotations else "The file has no annotations"
+    reasons = report.reasons() if report.annotations or report.unread_images else "The file has no annotations"
     if with_object == 0:
         raise ValueError(
             f"{report.source}: 0 of {total} images have a box of your classes ({quote_some(label_names)}). {reasons}"

@@ -30,6 +30,7 @@ class LoadReport:
         duplicate_images, duplicate_annotations: records that repeat an id.
         empty_images: images without a box, left out if ``dropped_empty``.
         small_images: images left out because of their size.
+        unread_images: images whose size is unknown, because their files are missing or damaged.
         found_names: image names that were found by their last parts, with the paths inside the image folder.
 
     Example:
@@ -59,6 +60,7 @@ class LoadReport:
     empty_images: int = 0
     dropped_empty: bool = False
     small_images: int = 0
+    unread_images: int = 0
     found_names: dict[str, str] = field(default_factory=dict)
     per_class: dict[str, int] = field(default_factory=dict)
     crowd_only: list[str] = field(default_factory=list)
@@ -97,6 +99,7 @@ class LoadReport:
             (self.duplicate_images, "image record is", "image records are", " repeated"),
             (self.duplicate_annotations, "annotation repeats", "annotations repeat", " an id"),
             (self.small_images, "image", "", " left out: too small"),
+            (self.unread_images, "image", "", " cannot be read"),
             (
                 len(self.found_names),
                 "image name is found by its last parts",

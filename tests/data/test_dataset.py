@@ -26,6 +26,7 @@ from pkdzoo.data import (
     UnreadableImage,
     collate,
     find_split,
+    open_dataset,
     train_transform,
 )
 from pkdzoo.data.image_dataset import item_seed
@@ -279,6 +280,31 @@ def test_nothing_readable_ends_however_much_is_allowed(tiny):
         os.unlink(tiny[1] / name)
     with pytest.raises(TooManyUnreadable, match="3 of 3"):
         CocoDataset(*tiny, on_error="skip", max_unreadable=1.0)[0]
+
+
+@pytest.mark.parametrize("kind", ["yolo", "csv"])
+def test_images_that_cannot_be_read_are_not_left_out_as_small(tmp_path, kind):
+    images = tmp_path / "images" / "train"
+    images.mkdir(parents=True)
+    for k in range(4):
+        if k < 2:
+            Image.fromarray(image(64, 96, k)).save(images / f"{k}.png")
+        labels = tmp_path / "labels" / "train" / f"{k}.txt"
+        labels.parent.mkdir(parents=True, exist_ok=True)
+        labels.write_text("0 0.5 0.5 0.4 0.4")
+    if kind == "yolo":
+        (tmp_path / "train.txt").write_text("".join(f"images/train/{k}.png\n" for k in range(4)))
+        (tmp_path / "data.yaml").write_text("train: train.txt\nnames: [box]\n")
+    else:
+        rows = "".join(f"{k}.png,box,9,9,40,40\n" for k in range(4))
+        (tmp_path / "train.csv").write_text(f"filename,class,xmin,ymin,xmax,ymax\n{rows}")
+    dataset = open_dataset(tmp_path, "train", on_error="skip", min_image_size=32, drop_empty=True)
+    found = dataset.report
+    assert (len(dataset), found.unread_images, found.small_images, found.empty_images, found.outside) == (4, 2, 0, 0, 0)
+    assert [Path(name).name for name in dataset.check_files()] == ["2.png", "3.png"]
+    assert str(found).endswith("4 images; 2 images cannot be read")
+    with pytest.raises(TooManyUnreadable, match="1 of 4 images cannot be read, more than 1%"):
+        dataset[2]
 
 
 def test_skipping_does_not_depend_on_workers(tmp_path):

@@ -15,7 +15,7 @@ from pkdzoo.data.formats.coco import CROWD, IGNORE, flags_of
 from pkdzoo.data.image_files import UnreadableImage, is_image_name, read_size
 from pkdzoo.utils.text import quote_some
 
-UNKNOWN_SIZE = (1, 1)  # every box is too thin to be used then, and loading the image raises an error with its name
+UNKNOWN_SIZE = (1, 1)  # none of its boxes is used, and loading the image raises an error with its name
 # Files with the order of the classes, one name per line, and the lines that name no class.
 CLASS_FILES = {"classes.txt": (), "labels.txt": ("__ignore__", "_background_"), "labelmap.txt": ("background",)}
 NOT_READ = "not_read"  # key of a COCO content: counts of what the source has and the content has not
