@@ -18,7 +18,8 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -243,12 +244,12 @@ def to_coco(path: Path, strict: bool = True) -> dict[str, Any]:
     root, files = _data_set_of(path)
     classes = class_order([root, path.parent], lambda: (row.label for file in files for row in read_rows(file)))
     ids = {name: number for number, name in enumerate(classes, 1)}
-    find = _finder(images)
+    paths = _match_images((row.image for row in rows), images)
     numbers: dict[str, int] = {}
     records: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for row in rows:
-        name = find(row.image)
+        name = paths[row.image]
         if name not in numbers:
             numbers[name] = len(numbers) + 1
             height, width = row.size or (0, 0)
@@ -275,8 +276,21 @@ def _data_set_of(path: Path) -> tuple[Path, list[Path]]:
     return path.parent, [path]
 
 
+def _match_images(stated: Iterable[str], images: Path) -> dict[str, str]:
+    """Path in the folder of each image name of the csv; names without a file stay as they are.
+
+    A name may have more parts than the path of its file, or fewer, if no other name stands for that file.
+    """
+    find = _finder(images)
+    plain = {name: PurePosixPath(_relative(name)).as_posix() for name in dict.fromkeys(stated)}
+    found = {path: find(path) for path in plain.values()}
+    users = Counter(found.values())
+    usable = {path: file for path, file in found.items() if file and (file == path or users[file] == 1)}
+    return {name: usable.get(path, path) for name, path in plain.items()}
+
+
 def _finder(images: Path) -> Callable[[str], str]:
-    """A function that gives the path of an image in the folder, from the name in the csv."""
+    """A function that gives the path of an image in the folder, from a name with ``/``; empty where it has none."""
     stored = list_images(images)
     names = set(stored)
     by_name: dict[str, list[str]] = {}
@@ -286,13 +300,13 @@ def _finder(images: Path) -> Callable[[str], str]:
         by_stem.setdefault(PurePosixPath(name).stem, []).append(name)
 
     def find(name: str) -> str:
-        plain = PurePosixPath(_relative(name))
+        plain = PurePosixPath(name)
         tails = ("/".join(plain.parts[start:]) for start in range(len(plain.parts)))
         tail = next((tail for tail in tails if tail in names), None)
         if tail is not None:
             return tail
         same = by_name.get(plain.name) or by_stem.get(plain.name) or []  # image_id has no suffix
-        return same[0] if len(same) == 1 else plain.as_posix() or name  # several: which one cannot be told
+        return same[0] if len(same) == 1 else ""  # several: which one cannot be told
 
     return find
 

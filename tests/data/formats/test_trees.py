@@ -258,6 +258,19 @@ class TestCsv:
         assert [dataset.file_name(k) for k in range(4)] == ["p1.png", "cam1/p2.png", "p3.png", "cam2/p3.png"]
         assert dataset.check_files() == ["p3.png"]  # of three images of this name, none can be chosen
 
+    def test_two_names_never_stand_for_one_file(self, tmp_path: Path) -> None:
+        names = ("cam1/p2.png", "cam2/p2.png", "cam2/p3.png", "/x/cam3/p4.png", "cam4/p4.png")
+        lines = "".join(f"{name},red,10,12,40,32\n" for name in ("p1.png", *names, "./cam1/p2.png"))
+        root = self.write(tmp_path, f"filename,class,xmin,ymin,xmax,ymax\n{lines}")
+        for name in ("p2", "p3"):
+            trees.image(root / "images" / "cam1", name)
+        trees.image(root / "images", "p4")
+        dataset = open_dataset(root, "train")
+        found = [dataset.file_name(k) for k in range(len(dataset))]
+        assert found == ["p1.png", "cam1/p2.png", "cam2/p2.png", "cam1/p3.png", "x/cam3/p4.png", "cam4/p4.png"]
+        assert dataset.check_files() == ["cam2/p2.png", "x/cam3/p4.png", "cam4/p4.png"]
+        assert len(dataset.load_instances(1)) == 2
+
     def test_an_image_without_objects(self, tmp_path: Path) -> None:
         root = self.write(tmp_path, "filename,class,xmin,ymin,xmax,ymax\np1.png,red,10,12,40,32\np2.png,,,,,\n")
         trees.image(root / "images", "p2")
