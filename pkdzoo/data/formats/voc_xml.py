@@ -10,7 +10,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, NoReturn
 
 from pkdzoo.data.formats.base import read_beginning, read_bytes
@@ -85,19 +85,21 @@ def to_content(
         strict: raise an error for unreadable images whose annotation has no size; otherwise their size is 1 x 1.
 
     Raises:
-        ValueError: a file is invalid, or an object's class is not among ``classes``.
+        ValueError: a file is invalid, an object's class is not among ``classes``, or an annotation fits images in
+            several folders.
     """
     ids = {name: number for number, name in enumerate(classes, 1)}
     by_stem: dict[str, list[str]] = {}
     for image in stored:
         by_stem.setdefault(_stem(image), []).append(image)
-    for image in stored:  # the annotations may lie in one folder, and the images in several
-        by_stem.setdefault(_stem(Path(image).name), [image])
+    by_name: dict[str, list[str]] = {}  # the annotations may lie in one folder, and the images in several
+    for image in stored:
+        by_name.setdefault(_stem(Path(image).name), []).append(image)
     records: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, (name, path) in enumerate(files, 1):
         tree = parse(path)
-        records.append(_image(tree, number, _image_of(name, text_of(tree, "filename"), by_stem), path))
+        records.append(_image(tree, number, _image_of(name, tree, by_stem, by_name, path), path))
         for position, element in enumerate(tree.findall("object"), 1):
             class_name, box, flags = _object(element, f"{path}: object {position}")
             if class_name not in ids:
@@ -113,13 +115,52 @@ def _stem(file: str) -> str:
     return file[: len(file) - len(Path(file).suffix)]
 
 
-def _image_of(name: str, filename: str, stored: Mapping[str, list[str]]) -> str:
-    """The image file of an annotation, by the annotation's name: ``<filename>`` may be an older name of the image."""
+def _image_of(
+    name: str,
+    tree: ET.Element,
+    by_stem: Mapping[str, list[str]],
+    by_name: Mapping[str, list[str]],
+    path: Path,
+) -> str:
+    """The image file of an annotation, by the annotation's name: ``<filename>`` may be an older name of the image.
+
+    Args:
+        name: path of the image without suffix.
+        tree: the annotation.
+        by_stem: image files by their path without suffix.
+        by_name: image files by their name without folder and suffix.
+        path: of the annotation.
+    """
+    filename = text_of(tree, "filename")
     suffix = Path(filename).suffix or ".jpg"
-    files = stored.get(name, [])
+    files = by_stem.get(name) or _in_one_folder(by_name.get(name, []), tree, path)
     if files:
         return next((file for file in files if file.lower().endswith(suffix.lower())), files[0])
-    return filename if filename in stored.get(_stem(filename), []) else name + suffix
+    return filename if filename in by_stem.get(_stem(filename), []) else name + suffix
+
+
+def _in_one_folder(files: list[str], tree: ET.Element, path: Path) -> list[str]:
+    """Those of several files of one name that are in the folder of an annotation's ``<path>`` or ``<folder>``.
+
+    Raises:
+        ValueError: neither tells which folder it is.
+    """
+    folders = {Path(file).parent.parts for file in files}
+    if len(folders) < 2:
+        return files
+    for stated in (PureWindowsPath(text_of(tree, "path")).parent.parts, PureWindowsPath(text_of(tree, "folder")).parts):
+        meant = [folder for folder in folders if stated and _end_alike(folder, stated)]
+        if len(meant) == 1:
+            return [file for file in files if Path(file).parent.parts == meant[0]]
+    raise ValueError(
+        f"{path}: there are several images of its name ({quote_some(files)}): write the folder of one of them in "
+        "<folder>, or give the annotation the same folder as its image"
+    )
+
+
+def _end_alike(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether two paths have the same parts from their ends, as far as the shorter one reaches."""
+    return all(a == b for a, b in zip(reversed(first), reversed(second)))
 
 
 def _image(tree: ET.Element, number: int, file: str, path: Path) -> dict[str, Any]:

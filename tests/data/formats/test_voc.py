@@ -106,6 +106,29 @@ class TestReading:
         root = write_voc(tmp_path, {"a": f"<filename>b.jpg</filename>{SIZE}", "b": f"<filename>b.jpg</filename>{SIZE}"})
         assert [i["file_name"] for i in voc.to_coco(root, "train")["images"]] == ["a.jpg", "b.jpg"]
 
+    @pytest.mark.parametrize(
+        ("stated", "expected"),
+        [
+            ("<folder>cam2</folder>", "cam2/a.jpg"),
+            ("<folder>images</folder><path>C:\\data\\cam1\\a.jpg</path>", "cam1/a.jpg"),
+            ("<folder>old</folder><path>/old/a.jpg</path>", None),
+            ("", None),
+        ],
+    )
+    def test_of_images_of_one_name_the_annotation_tells_which(
+        self, tmp_path: Path, stated: str, expected: str | None
+    ) -> None:
+        root = write_voc(tmp_path, {"a": f"<filename>a.jpg</filename>{stated}{SIZE}{CAT}"})
+        for folder in ("cam1", "cam2"):
+            (root / "JPEGImages" / folder).mkdir()
+            Image.new("RGB", (60, 40)).save(root / "JPEGImages" / folder / "a.jpg")
+        (root / "JPEGImages" / "a.jpg").unlink()
+        if expected is not None:
+            assert voc.to_coco(root, "train")["images"][0]["file_name"] == expected
+            return
+        with pytest.raises(ValueError, match=r"a\.xml: there are several images .*'cam1/a\.jpg', 'cam2/a\.jpg'"):
+            voc.to_coco(root, "train")
+
     def test_images_may_lie_in_images(self, tmp_path: Path) -> None:
         root = write_voc(tmp_path, {"a": SIZE + CAT})
         (root / "JPEGImages").rename(root / "images")
