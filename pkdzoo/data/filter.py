@@ -7,6 +7,7 @@ image, boxes thinner than a pixel, annotations marked ``ignore``. mmdetection al
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +75,7 @@ def select(
         raise ValueError(f"{report.source}: 'images' is an empty list")
     columns.check_image_ids(report.source)
     order, first = _first_of_each(columns.image_ids)
-    _count_records(columns, len(first), report)
+    _count_records(columns, first, report)
     owner = positions(columns.owners, columns.image_ids, order)
     labels = _labels(columns, label_of, report.source)
     boxes, usable = _usable_boxes(columns, owner, labels, report)
@@ -154,9 +155,12 @@ def positions(ids: NDArray[np.int64], table: NDArray[np.int64], order: NDArray[n
     return position
 
 
-def _count_records(columns: Columns, different_images: int, report: LoadReport) -> None:
+def _count_records(columns: Columns, first: NDArray[np.int64], report: LoadReport) -> None:
+    """Count records and those that repeat an id or a file name; ``first`` is the first image of each id."""
     report.images, report.annotations = len(columns.image_ids), len(columns.labels)
-    report.duplicate_images = len(columns.image_ids) - different_images
+    report.duplicate_images = len(columns.image_ids) - len(first)
+    files = Counter(columns.names[columns.name_ends[k] : columns.name_ends[k + 1]] for k in first.tolist())
+    report.twice_listed = sum(count > 1 for count in files.values())
     known = columns.ids[columns.ids >= 0]
     report.duplicate_annotations = len(known) - len(np.unique(known))
 

@@ -28,6 +28,7 @@ class LoadReport:
         other_areas: boxes whose annotated area cannot be that of their object: zero, or in another unit than pixels.
         crowd_only: classes that have boxes, all of which are crowd regions.
         duplicate_images, duplicate_annotations: records that repeat an id.
+        twice_listed: image files that are listed under several ids.
         empty_images: images without a box, left out if ``dropped_empty``.
         small_images: images left out because of their size.
         unread_images: images whose size is unknown, because their files are missing or damaged.
@@ -57,6 +58,7 @@ class LoadReport:
     other_areas: int = 0
     duplicate_images: int = 0
     duplicate_annotations: int = 0
+    twice_listed: int = 0
     empty_images: int = 0
     dropped_empty: bool = False
     small_images: int = 0
@@ -97,6 +99,7 @@ class LoadReport:
                 f" only crowd regions, which are not learned ({crowd_only})",
             ),
             (self.duplicate_images, "image record is", "image records are", " repeated"),
+            (self.twice_listed, "image is", "images are", " listed twice, under different ids"),
             (self.duplicate_annotations, "annotation repeats", "annotations repeat", " an id"),
             (self.small_images, "image", "", " left out: too small"),
             (self.unread_images, "image", "", " cannot be read"),

@@ -161,6 +161,15 @@ def test_repeated_records_are_counted(tmp_path):
     assert [len(found.load_instances(k)) for k in range(3)] == [3, 2, 0]
 
 
+def test_a_file_listed_under_two_ids_is_counted(tmp_path):
+    data = content()
+    data["images"] += [{**data["images"][0], "id": 11}, {**data["images"][0], "id": 12}, dict(data["images"][1])]
+    found = load(tmp_path, data)
+    assert (len(found), found.report.twice_listed, found.report.duplicate_images) == (5, 1, 1)
+    assert "1 image is listed twice, under different ids" in str(found.report)
+    assert load(tmp_path, content()).report.twice_listed == 0
+
+
 def test_no_box_at_all(tmp_path):
     data = content()
     with pytest.raises(
