@@ -248,7 +248,7 @@ def _fill_slice(
     leave_out(_of_unknown_size(columns.sizes[owner]))  # not counted: their image cannot be read
     limits = np.tile(columns.sizes[owner][:, ::-1], 2)
     xyxy = np.concatenate((raw[:, :2], raw[:, :2] + raw[:, 2:]), 1)
-    clipped = np.clip(xyxy, 0, limits)
+    clipped = np.clip(xyxy, 0, limits).astype(np.float32)  # as they are kept: a thinner rest has no size there
     report.outside += leave_out(~(clipped[:, 2:] > clipped[:, :2]).all(1))
     report.thin += leave_out((raw[:, 2:] < 1).any(1))
     report.clipped += int(((np.abs(clipped - xyxy) > 0.5).any(1) & usable).sum())

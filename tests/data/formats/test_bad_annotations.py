@@ -170,6 +170,15 @@ def test_a_file_listed_under_two_ids_is_counted(tmp_path):
     assert load(tmp_path, content()).report.twice_listed == 0
 
 
+def test_a_box_that_vanishes_in_single_precision_is_left_out(tmp_path):
+    data = content()
+    data["annotations"].append(annotation(0, 10, [59.9999999, 10, 30, 30]))
+    found = load(tmp_path, data)
+    assert (found.report.outside, found.report.clipped, found.report.boxes) == (1, 0, 4)
+    boxes = found.load_instances(0).boxes
+    assert bool((boxes[:, 2:] > boxes[:, :2]).all())
+
+
 def test_no_box_at_all(tmp_path):
     data = content()
     with pytest.raises(
