@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -214,6 +215,19 @@ class ImageDataset(Dataset[Sample]):
         raise TooManyUnreadable(
             f"{count} of {len(self)} images cannot be read, more than {self.max_unreadable:.0%}: " + "; ".join(reasons)
         )
+
+
+def real_paths(dataset: ImageDataset) -> list[str]:
+    """The path of each image's file without symbolic links; each folder is resolved once, and no file is read."""
+    folders: dict[str, str] = {}
+    paths = []
+    for index in range(len(dataset)):
+        folder, name = os.path.split(os.path.join(dataset.image_dir, dataset.file_name(index)))
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        path = os.path.join(folders[folder], name)
+        paths.append(os.path.realpath(path) if os.path.islink(path) else path)
+    return paths
 
 
 def _shared(count: int, dtype: torch.dtype) -> Tensor:

@@ -12,7 +12,7 @@ from torch.utils.data import Subset
 
 from pkdzoo.data import CocoDataset, UnlabeledImages, check_headers
 from pkdzoo.data.formats.read import findings_of
-from pkdzoo.data.image_dataset import ImageDataset
+from pkdzoo.data.image_dataset import ImageDataset, real_paths
 from pkdzoo.distill.adapters.detecting import detecting_teacher
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.pairing import shape_of
@@ -28,7 +28,7 @@ from pkdzoo.training.cost_estimate import estimate_cost, estimate_memory, reside
 from pkdzoo.training.evaluate import evaluate
 from pkdzoo.training.optim import planned_steps
 from pkdzoo.training.recipe import Data, Recipe, Schedule
-from pkdzoo.utils.text import counted
+from pkdzoo.utils.text import counted, quote_some
 
 LOADER_BYTES = 40e6  # measured: what a loader process holds of its own, besides the batches that it prepares
 LOADER_BATCHES = 3  # two that wait and one in work
@@ -76,6 +76,7 @@ def check_run(
     student = task.student
     _describe_models(report, recipe, task)
     _describe_data(report, train, val)
+    warn_of_shared_images(report, train, val)
     if unlabeled is not None:
         _describe_unlabeled(report, recipe, task, unlabeled, processes, steps_per_epoch)
     check_val_images(val)
@@ -169,6 +170,17 @@ def _describe_data(report: Report, train: CocoDataset, val: CocoDataset) -> None
                 "inside this folder"
             )
         report.warnings.append(f"{line}; they are skipped")
+
+
+def warn_of_shared_images(report: Report, train: CocoDataset, val: CocoDataset) -> None:
+    """Warn of validation images whose files are training images; copies of a file are not found."""
+    training = set(real_paths(train))
+    shared = [val.file_name(index) for index, path in enumerate(real_paths(val)) if path in training]
+    if shared:
+        report.warnings.append(
+            f"{len(shared)} of {len(val)} val images are training images ({quote_some(shared, 3)}): AP will be "
+            "too high. Take them out of one of the splits"
+        )
 
 
 def _describe_unlabeled(

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 
 import pkdzoo
-from pkdzoo.data import make_shapes
+from pkdzoo.data import CocoDataset, make_shapes
 from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.structures import Detections
 from pkdzoo.training import build, preflight
@@ -19,6 +19,7 @@ from pkdzoo.training.preflight import (
     check_teacher,
     largest_image,
     warn_of_frozen_random_layers,
+    warn_of_shared_images,
     warn_of_the_schedule,
 )
 from pkdzoo.training.recipe import Data, Distill, Optim, Recipe, Schedule, Warmup
@@ -149,6 +150,26 @@ def test_a_teacher_is_measured_against_its_row(sets, monkeypatch) -> None:
     stranger = pkdzoo.create_detector("fcos_r10w16", num_classes=6)
     with pytest.raises(ValueError, match="has other classes"):
         check_teacher("local-dir:x", stranger, sets[1], 2, 0, accelerator)
+
+
+def test_val_images_that_are_training_images_are_warned_about(sets, tmp_path) -> None:
+    def warnings(train, val) -> list[str]:
+        report = Report()
+        warn_of_shared_images(report, train, val)
+        return report.warnings
+
+    train, val = sets
+    assert not warnings(train, val)
+    (tmp_path / "images").mkdir()
+    names = [val.file_name(index) for index in range(len(val))]
+    for index, name in enumerate(names):
+        source = train.image_dir / train.file_name(0) if index == 1 else val.image_dir / name
+        (tmp_path / "images" / name).symlink_to(source)
+    linked = CocoDataset(val.json_path, tmp_path / "images", label_names=val.label_names)
+    assert warnings(train, linked) == [
+        f"1 of 3 val images are training images ('{names[1]}'): AP will be too high. Take them out of one of the splits"
+    ]
+    assert warnings(train, train)[0].startswith("6 of 6 val images are training images (")
 
 
 def test_images_kept_in_memory_are_reported(tmp_path) -> None:
