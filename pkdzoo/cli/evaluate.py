@@ -161,7 +161,7 @@ def evaluate_detector(
         paths, model.resize, model.label_names, args.skip_other_classes, model.letterbox, model.canvas
     )
     if accelerator.is_main_process:
-        note(str(dataset.report))
+        note(dataset.report.describe(evaluated=True))
     loader = accelerator.prepare(build.val_loader(dataset, args.batch_size, args.workers))
     metrics = evaluate(model, loader, dataset, accelerator, args.backend, thresholds=True)
     about = {"detector": args.model, "weights": model.loaded_from, "annotations": str(paths[0])}

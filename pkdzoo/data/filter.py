@@ -243,8 +243,9 @@ def _fill_slice(
     report.without_image += leave_out(owner < 0)
     report.other_classes += leave_out(labels < 0)
     report.ignored += leave_out((columns.flags[part] & IGNORE) > 0)
-    # A negation, so that NaN is left out as well.
-    report.no_size += leave_out(~(np.isfinite(raw).all(1) & (raw[:, 2:] > 0).all(1)))
+    infinite = leave_out(~np.isfinite(raw).all(1))
+    report.not_finite += infinite
+    report.no_size += infinite + leave_out((raw[:, 2:] <= 0).any(1))
     leave_out(_of_unknown_size(columns.sizes[owner]))  # not counted: their image cannot be read
     limits = np.tile(columns.sizes[owner][:, ::-1], 2)
     xyxy = np.concatenate((raw[:, :2], raw[:, :2] + raw[:, 2:]), 1)

@@ -6,10 +6,14 @@ from dataclasses import dataclass, field
 
 from pkdzoo.utils.text import counted, quote_some
 
+Clause = tuple[int, str, str, str]  # a count, the words for one and for more, and what follows
+
 
 @dataclass
 class LoadReport:
     """Counts of one data set. ``str(report)`` lists only those that are not zero.
+
+    It says what a training does; ``describe(evaluated=True)`` says what an evaluation on the same file does.
 
     Attributes:
         source: the annotation file.
@@ -17,8 +21,9 @@ class LoadReport:
         boxes: kept boxes; ``crowd`` of them are crowd regions, ``clipped`` of them extended over the image's edge by
             more than half a pixel.
         per_class: kept boxes by class name.
-        no_size, outside, thin: boxes left out because a width or height is not above zero, because they lie outside the
-            image, or because they are thinner than a pixel.
+        no_size, outside, thin: boxes that training leaves out because a width or height is not above zero, because
+            they lie outside the image, or because they are thinner than a pixel.
+        not_finite: those of ``no_size`` that hold NaN or infinity.
         ignored, other_classes, without_image: annotations left out because they are marked ``ignore``, because of their
             class, or because no image has their image id.
         without_mask: objects without a segmentation although masks were requested; they are treated as crowd.
@@ -47,6 +52,7 @@ class LoadReport:
     crowd: int = 0
     clipped: int = 0
     no_size: int = 0
+    not_finite: int = 0
     outside: int = 0
     thin: int = 0
     ignored: int = 0
@@ -67,8 +73,12 @@ class LoadReport:
     per_class: dict[str, int] = field(default_factory=dict)
     crowd_only: list[str] = field(default_factory=list)
 
-    def reasons(self) -> str:
-        """What was left out or looks wrong, one clause each; empty where there is nothing to report."""
+    def reasons(self, evaluated: bool = False) -> str:
+        """What was left out or looks wrong, one clause each; empty where there is nothing to report.
+
+        Args:
+            evaluated: say what an evaluation does with the boxes, which keeps those that training leaves out or clips.
+        """
         left_out = "left out" if self.dropped_empty else "kept"
         # a few areas differ in any large data set; more of them change the numbers of an evaluation
         other_areas = self.other_areas if self.other_areas > 0.01 * self.boxes else 0
@@ -76,11 +86,7 @@ class LoadReport:
         as_crowd = "ignored, like crowd"
         moved = next((f"{name!r:.80} as {path!r:.80}" for name, path in self.found_names.items()), "")
         clauses = (
-            (self.no_size, "box", "", " left out: width or height is not above zero"),
-            (self.outside, "box", "", " left out: outside the image"),
-            (self.thin, "box", "", " left out: thinner than a pixel"),
-            (self.clipped, "box", "", " clipped to the image"),
-            (self.ignored, "annotation", "", " left out: marked 'ignore'"),
+            *(self._evaluated_boxes() if evaluated else self._boxes_to_learn()),
             (self.other_classes, "annotation", "", " left out: of other classes"),
             (self.without_image, "annotation", "", " left out: the image_id belongs to no image"),
             (self.without_mask, "object has", "objects have", f" no segmentation: {as_crowd}"),
@@ -113,9 +119,33 @@ class LoadReport:
         )
         return "; ".join(f"{counted(count, one, more)}{what}" for count, one, more, what in clauses if count)
 
+    def _boxes_to_learn(self) -> tuple[Clause, ...]:
+        return (
+            (self.no_size, "box", "", " left out: width or height is not above zero"),
+            (self.outside, "box", "", " left out: outside the image"),
+            (self.thin, "box", "", " left out: thinner than a pixel"),
+            (self.clipped, "box", "", " clipped to the image"),
+            (self.ignored, "annotation", "", " left out: marked 'ignore'"),
+        )
+
+    def _evaluated_boxes(self) -> tuple[Clause, ...]:
+        missed = (
+            " cannot be found by any detector (no size, or outside the image): counted as missed, as in pycocotools"
+        )
+        return (
+            (self.no_size - self.not_finite + self.outside, "box", "", missed),
+            (self.not_finite, "box", "", " left out: NaN or infinity"),
+            (self.ignored, "annotation", "", " marked 'ignore': neither found nor missed"),
+        )
+
     def __str__(self) -> str:
+        return self.describe()
+
+    def describe(self, evaluated: bool = False) -> str:
+        """Counts of boxes, classes and images, and the :meth:`reasons`, as one line."""
         crowd = f" ({self.crowd} crowd)" if self.crowd else ""
-        head = f"{self.source}: {counted(self.boxes, 'box')}{crowd} of {counted(len(self.per_class), 'class')}, "
+        boxes = self.boxes + (self.no_size - self.not_finite + self.outside + self.thin if evaluated else 0)
+        head = f"{self.source}: {counted(boxes, 'box')}{crowd} of {counted(len(self.per_class), 'class')}, "
         head += counted(self.images, "image")
-        reasons = self.reasons()
+        reasons = self.reasons(evaluated)
         return f"{head}; {reasons}" if reasons else head

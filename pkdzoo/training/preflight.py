@@ -148,7 +148,9 @@ def _pixels(model: Detector) -> str:
 
 def _describe_data(report: Report, train: CocoDataset, val: CocoDataset) -> None:
     for name, dataset in (("train", train), ("val", val)):
-        report.lines.append(f"{name:<9} {dataset.report}{_describe_reading(dataset)}")
+        report.lines.append(
+            f"{name:<9} {dataset.report.describe(evaluated=dataset is not train)}{_describe_reading(dataset)}"
+        )
         empty = [label for label, boxes in dataset.report.per_class.items() if not boxes]
         if empty:
             names = ", ".join(empty[:10]) + (", ..." if len(empty) > 10 else "")

@@ -141,6 +141,13 @@ def test_boxes_nobody_can_learn_from_are_counted(tmp_path):
         "5 boxes (1 crowd)",
     ):
         assert words in str(found.report)
+    # an evaluation keeps them all but those of NaN and infinity
+    assert len(found.ground_truth()["bbox"]) == len(data["annotations"]) - 2 - 1  # one has no image
+    text = found.report.describe(evaluated=True)
+    assert "5 boxes cannot be found by any detector (no size, or outside the image): counted as missed, as" in text
+    assert ": 11 boxes (1 crowd) of 2 classes" in text
+    assert "2 boxes left out: NaN or infinity; 1 annotation marked 'ignore': neither found nor missed; 1 ann" in text
+    assert "clipped" not in text and "thinner" not in text
 
 
 def test_two_images_of_one_id_are_refused(tmp_path):
