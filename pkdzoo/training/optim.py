@@ -19,7 +19,7 @@ from pkdzoo.layers.norm import FrozenBatchNorm2d
 from pkdzoo.models.detector import Detector
 from pkdzoo.training.recipe import Optim, Schedule
 
-NORM_LAYERS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, FrozenBatchNorm2d)
+NORM_LAYERS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm, FrozenBatchNorm2d)
 
 
 def param_groups(model: nn.Module, optim: Optim, lr: float) -> list[dict[str, Any]]:

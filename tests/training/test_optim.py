@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from pkdzoo import create_detector
+from pkdzoo.training.compute import synchronize_norms
 from pkdzoo.training.optim import build_average, build_optimizer, build_schedule, lr_factor, param_groups, planned_steps
 from pkdzoo.training.recipe import Optim, Schedule, Warmup
+from pkdzoo.training.schedules import RTMDET_OPTIM
 
 
 class Toy(nn.Module):
@@ -23,7 +25,7 @@ class Toy(nn.Module):
         self.relative_position_bias_table = nn.Parameter(torch.zeros(4))
 
 
-def settings(model: Toy, optim: Optim) -> dict[str, tuple[float, float]]:
+def settings(model: nn.Module, optim: Optim) -> dict[str, tuple[float, float]]:
     """(lr, weight decay) by parameter name."""
     names = {id(p): n for n, p in model.named_parameters()}
     return {
@@ -49,6 +51,15 @@ def test_norms_and_named_parameters_without_decay() -> None:
     assert found["norm.weight"] == found["norm.bias"] == (0.1, 0.0)
     assert found["relative_position_bias_table"] == (0.1, 0.0)
     assert found["conv.bias"] == (0.1, 0.2)
+
+
+def test_synchronized_norms_have_the_settings_of_norms() -> None:
+    model = create_detector("rtmdet_w12")
+    before = settings(model, RTMDET_OPTIM)
+    synchronize_norms(model)
+    assert any(isinstance(layer, nn.SyncBatchNorm) for layer in model.modules())
+    assert settings(model, RTMDET_OPTIM) == before
+    assert {decay for _, decay in before.values()} == {0.0, 0.05}
 
 
 def test_every_trainable_parameter_of_a_detector_is_in_one_group() -> None:
