@@ -93,13 +93,34 @@ def check_same_detector(model: ZooModel, saved: Saved, folder: Path) -> None:
             f"{folder} takes pixels normalized with {describe_norm(norm)}, and this detector normalizes with "
             f"{describe_norm(model.pixel_norm)}: {help}"
         )
-    names = tuple(saved.labels)
-    if names != model.label_names and len(names) == model.num_classes and not is_generic(model.label_names):
+    warn_of_other_classes(str(folder), saved.labels, model.label_names)
+
+
+def warn_of_other_classes(source: str, theirs: Sequence[str], own: Sequence[str]) -> None:
+    """Warn if weights were trained with as many classes of other names, or in another order.
+
+    Args:
+        source: of the weights, for the message.
+        theirs: class names of the weights.
+        own: class names of the detector that has them now.
+    """
+    if tuple(theirs) != tuple(own) and len(theirs) == len(own) and not is_generic(theirs) and not is_generic(own):
         warnings.warn(
-            f"{folder} was trained to detect {quote_some(names)}, and this detector calls its classes "
-            f"{quote_some(model.label_names)}",
-            stacklevel=3,
+            f"{source} was trained to detect {quote_some(theirs)}, and this detector calls its classes "
+            f"{quote_some(own)}",
+            stacklevel=4,
         )
+
+
+def saved_labels(source: str | Path) -> tuple[str, ...] | None:
+    """The class names of a file or folder of weights; None if it has none.
+
+    Args:
+        source: see :func:`load_checkpoint`.
+    """
+    file = file_of(source)
+    labels = tuple(read_saved(read_config(file.with_name(CONFIG))).labels) if is_saved(file) else ()
+    return None if is_generic(labels) else labels
 
 
 def is_generic(names: Sequence[str]) -> bool:

@@ -37,7 +37,7 @@ from pkdzoo.distill.inherit import freeze, inherit
 from pkdzoo.distill.task import Task
 from pkdzoo.models._config import from_json
 from pkdzoo.models._factory import create_detector
-from pkdzoo.models._loading import load_backbone, load_checkpoint
+from pkdzoo.models._loading import load_backbone, load_checkpoint, saved_labels, warn_of_other_classes
 from pkdzoo.models._registry import find, folder_of
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch, Letterbox
@@ -298,6 +298,7 @@ def build_student(recipe: Recipe, label_names: Sequence[str]) -> Detector:
         return student_of_library(recipe.model, label_names, own, recipe.data.eval_size)
     args: dict[str, Any] = {**recipe.model_args, "num_classes": len(label_names), "resize": recipe.data.eval_size}
     model = _detector(recipe.model, **args)
+    model.label_names = tuple(label_names)  # before the weights, which may be of other classes
     if recipe.init is not None:
         model = _with_weights(model, recipe.init, args)
     model.label_names = tuple(label_names)
@@ -323,14 +324,15 @@ def _with_weights(model: Detector, init: str, args: dict[str, Any]) -> Detector:
     loaded = _detector(init, pretrained=True, **args)
     if loaded.name != model.name:
         raise ValueError(f"init={init!r} are weights of {loaded.name}, but the model is {model.name}")
+    warn_of_other_classes(f"init={init!r}", loaded.label_names, model.label_names)
     return loaded
 
 
 def build_teacher(distill: Distill, label_names: Sequence[str]) -> Detector:
     """The teacher, with its weights.
 
-    A teacher loaded from a file of weights is built for the classes of the data, unless ``teacher_args`` sets its
-    number of classes.
+    A teacher loaded from the file of a saved detector has the classes that were saved. For other files of weights it is
+    built for the classes of the data, unless ``teacher_args`` sets its number of classes.
 
     Raises:
         ValueError: if no weights are available and the recipe does not set ``teacher_weights="random"``.
@@ -342,10 +344,12 @@ def build_teacher(distill: Distill, label_names: Sequence[str]) -> Detector:
     if distill.teacher_weights == "random":
         return _detector(distill.teacher, **args)
     if distill.teacher_weights is not None:
-        args.setdefault("num_classes", len(label_names))
+        saved = saved_labels(distill.teacher_weights)
+        names = tuple(label_names) if saved is None else saved
+        args.setdefault("num_classes", len(names))
         teacher = load_checkpoint(_detector(distill.teacher, **args), distill.teacher_weights)
-        if "num_classes" not in distill.teacher_args:
-            teacher.label_names = tuple(label_names)
+        if saved is not None or "num_classes" not in distill.teacher_args:
+            teacher.label_names = names
         return teacher
     try:
         return _detector(distill.teacher, pretrained=True, **args)

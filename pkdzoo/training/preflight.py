@@ -20,6 +20,7 @@ from pkdzoo.distill.student_base import ModuleStudent
 from pkdzoo.distill.task import Task
 from pkdzoo.distill.teacher import Teacher
 from pkdzoo.layers.norm import has_fixed_statistics
+from pkdzoo.models._loading import saved_labels
 from pkdzoo.models._registry import get_weights, is_detector
 from pkdzoo.models.backbones import TimmBackbone
 from pkdzoo.models.detector import Detector
@@ -102,7 +103,7 @@ def _describe_models(report: Report, recipe: Recipe, task: Task) -> None:
             report.warnings.append(
                 "the teacher has random weights, as set in the recipe: it cannot improve the student"
             )
-        report.lines.append(f"classes   {_describe_classes(student, teacher)}")
+        report.lines.append(f"classes   {_describe_classes(student, teacher)}{_describe_assumed(recipe, teacher)}")
         for name, method in task.methods.items():
             pairs = cast(DistillMethod, method).paired_levels
             if pairs:
@@ -122,6 +123,21 @@ def _describe_models(report: Report, recipe: Recipe, task: Task) -> None:
         source = recipe.expect.get("source", "")
         numbers = ", ".join(f"{key} {value}" for key, value in recipe.expect.items() if isinstance(value, (int, float)))
         report.lines.append(f"expect    {numbers}" + (f" ({source})" if source else ""))
+
+
+def _describe_assumed(recipe: Recipe, teacher: Detector) -> str:
+    """That the teacher was given the class names of the data, where its file of weights has none."""
+    distill = recipe.distill
+    if distill is None or isinstance(teacher, Teacher) or "num_classes" in distill.teacher_args:
+        return ""
+    if distill.teacher_weights is None or distill.teacher_weights == "random":
+        return ""
+    if saved_labels(distill.teacher_weights) is not None:
+        return ""
+    return (
+        f"; those of the teacher are not known, because {distill.teacher_weights} has no config.json with their names, "
+        "and are taken to be the data's in the same order"
+    )
 
 
 def _describe_classes(student: Detector, teacher: Detector) -> str:

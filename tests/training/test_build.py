@@ -152,6 +152,25 @@ def test_teachers(tmp_path) -> None:
     assert build.build_teacher(Distill("fcos_r10w16", teacher_weights="random"), CLASSES).loaded_from is None
 
 
+def test_the_classes_of_a_saved_teacher_are_its_own(tmp_path) -> None:
+    """They used to be those of the data, and methods then compared the predictions of different classes."""
+    moved = (*CLASSES[1:], CLASSES[0])
+    saved = pkdzoo.create_detector("retina_r10w16", num_classes=6, label_names=moved).save_pretrained(tmp_path / "a")
+    weights = str(saved / "model.safetensors")
+    distill = Distill("retina_r10w16", {"crosskd": {}}, teacher_weights=weights)
+    recipe, teacher = replace(RECIPE, distill=distill), build.build_teacher(distill, CLASSES)
+    assert teacher.label_names == moved
+    with pytest.raises(ValueError, match="class 0 is 'circle' in the student but"):
+        build.build_task(recipe, build.build_student(recipe, CLASSES), teacher)
+    assert build.build_teacher(distill, CLASSES[:2]).label_names == moved
+    bare = tmp_path / "bare.safetensors"
+    bare.write_bytes((saved / "model.safetensors").read_bytes())
+    assert build.build_teacher(replace(distill, teacher_weights=str(bare)), CLASSES).label_names == CLASSES
+    for init in (weights, f"local-dir:{saved}"):
+        with pytest.warns(UserWarning, match="was trained to detect .* calls its classes 'circle'"):
+            assert build.build_student(replace(RECIPE, init=init), CLASSES).label_names == CLASSES
+
+
 def test_inherited_parts_are_the_teachers_and_frozen_ones_stay() -> None:
     distill = Distill("retina_r10w16", teacher_weights="random", inherit=("neck", "head"), freeze=("backbone",))
     recipe = replace(RECIPE, distill=replace(distill, teacher_args={"num_classes": 6}), model_args={"norm": "bn"})

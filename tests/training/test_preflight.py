@@ -75,6 +75,19 @@ def test_the_summary_says_which_classes_both_have(sets) -> None:
     assert line() == "classes   6 of the student, 3 of the teacher, 0 in both"
 
 
+def test_the_summary_says_where_the_classes_of_a_teacher_are_not_known(sets, tmp_path) -> None:
+    saved = pkdzoo.create_detector("fcos_r10w16", num_classes=6, label_names=CLASSES).save_pretrained(tmp_path / "a")
+    bare = tmp_path / "bare.safetensors"
+    bare.write_bytes((saved / "model.safetensors").read_bytes())
+    for file, words in ((saved / "model.safetensors", ""), (bare, "those of the teacher are not known")):
+        recipe = replace(RECIPE, distill=Distill("fcos_r10w16", teacher_weights=str(file)))
+        student, teacher = build.build_student(recipe, CLASSES), build.build_teacher(recipe.distill, CLASSES)
+        text = str(check_run(recipe, build.build_task(recipe, student, teacher), *sets, 1, 5))
+        (line,) = (line for line in text.splitlines() if line.startswith("classes"))
+        assert line.startswith("classes   the same 6 for student and teacher") and words in line
+        assert ("are not known" in line) is bool(words)
+
+
 def test_scaled_rate_is_not_warned_about(sets) -> None:
     recipe = replace(RECIPE, optim=Optim(lr=0.01, base_batch_size=16, scale_lr=True))
     task = SupervisedTask(build.build_student(recipe, CLASSES))
