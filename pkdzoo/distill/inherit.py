@@ -7,10 +7,14 @@ on another detector's frozen backbone and neck, ``inherit=("backbone", "neck")``
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from torch import nn
 
+from pkdzoo.models._loading import is_generic
+from pkdzoo.models.backbones.weights import describe_norm, is_same_norm
 from pkdzoo.models.detector import Detector
 
 HEADS = ("rpn", "box_head", "mask_head")  # the parts that "head" means in a two-stage detector
@@ -40,7 +44,8 @@ def inherit_part(student: Detector, teacher: Detector, name: str) -> None:
     """Start a part of the student with a copy of the teacher's tensors.
 
     Raises:
-        ValueError: when names or shapes of tensors differ; the message has some of them. The student is unchanged.
+        ValueError: when names or shapes of tensors differ; the message has some of them. Also for a backbone that
+            knows other pixel statistics, and for a head of other classes. The student is unchanged.
     """
     own, inherited = part_of(student, name).state_dict(), part_of(teacher, name).state_dict()
     different = [key for key in {*own, *inherited} if key not in own or key not in inherited]
@@ -50,7 +55,41 @@ def inherit_part(student: Detector, teacher: Detector, name: str) -> None:
             f"distill.inherit={name!r}: student and teacher differ in {', '.join(sorted(different)[:5])}; only a part "
             "of equal structure can be inherited"
         )
+    if name == "backbone":
+        check_pixels(student, teacher)
+    elif name in ("head", *HEADS):
+        check_classes(student, teacher, name)
     part_of(student, name).load_state_dict(inherited)
+
+
+def check_pixels(student: Detector, teacher: Detector) -> None:
+    """Check that a backbone gets the pixels that it was trained with.
+
+    Raises:
+        ValueError: for other pixel statistics or another channel order.
+    """
+    own, theirs = student.pixel_norm, teacher.pixel_norm
+    if own.channel_order != theirs.channel_order or not is_same_norm(own, theirs):
+        raise ValueError(
+            f"distill.inherit='backbone': {student.name} normalizes pixels with {describe_norm(own)}, and the backbone "
+            f"of {teacher.name} was trained with {describe_norm(theirs)}: write --set model_args.pixel_norm="
+            f"'{json.dumps(asdict(theirs))}'"
+        )
+
+
+def check_classes(student: Detector, teacher: Detector, name: str) -> None:
+    """Check that an inherited head predicts the classes of the student in their order, as far as both have names.
+
+    Raises:
+        ValueError: for other names, or another order.
+    """
+    own, theirs = student.label_names, teacher.label_names
+    if own != theirs and not is_generic(own) and not is_generic(theirs):
+        at = next(i for i, (a, b) in enumerate(zip(own, theirs)) if a != b)
+        raise ValueError(
+            f"distill.inherit={name!r}: class {at} is {own[at]!r} in the student but {theirs[at]!r} in the teacher, "
+            f"whose head would predict other classes: bring both to one order, or leave {name!r} out"
+        )
 
 
 def inherit(student: Detector, teacher: Detector, parts: Sequence[str]) -> Detector:
@@ -60,7 +99,8 @@ def inherit(student: Detector, teacher: Detector, parts: Sequence[str]) -> Detec
         The student.
 
     Raises:
-        ValueError: for a part that is missing or of different structure.
+        ValueError: for a part that is missing or of different structure, a backbone trained with other pixel
+            statistics, and a head of other classes.
 
     Example:
         >>> import pkdzoo, torch
