@@ -20,7 +20,7 @@ from pkdzoo.data import CocoDataset, UnlabeledImages
 from pkdzoo.models._registry import folder_of
 from pkdzoo.training import checkpoint
 from pkdzoo.training.provenance import read_json_object
-from pkdzoo.training.recipe import Recipe
+from pkdzoo.training.recipe import Data, Recipe
 from pkdzoo.utils.files import sha256_of_bytes, sha256_of_file
 from pkdzoo.utils.text import counted
 
@@ -71,6 +71,12 @@ def check_changes(output: Path, old: Mapping[str, Any], new: Mapping[str, Any]) 
         )
     refused = [f"{line} ({FIXED[field]})" for line, field in fields.items() if field in FIXED]
     averages = [(recipe.get("optim") or {}).get("ema") for recipe in (old, new)]
+    sizes = [_test_size(recipe.get("data") or {}) for recipe in (old, new)]
+    if sizes[0] != sizes[1]:
+        refused.append(
+            f"the size of the val images: {sizes[0]} -> {sizes[1]} (best/ would compare metrics of two sizes: keep it "
+            f"with --set data.test={sizes[0][0]},{sizes[0][1]})"
+        )
     if (averages[0] is None) != (averages[1] is None):
         refused.append(f"optim.ema: {averages[0]} -> {averages[1]} (an average has to begin with the run)")
     if refused:
@@ -86,6 +92,13 @@ def check_changes(output: Path, old: Mapping[str, Any], new: Mapping[str, Any]) 
     if REORDERED in fields.values():
         warnings.warn(f"{REORDERED} changed: {_reordered()}", stacklevel=3)
     return changed
+
+
+def _test_size(data: Mapping[str, Any]) -> tuple[int, int]:
+    """See ``Data.eval_size``; of a recipe as JSON values."""
+    names = ("short", "long", "test")
+    given = {name: tuple(data[name]) if isinstance(data[name], list) else data[name] for name in names if name in data}
+    return Data(**given).eval_size
 
 
 def _reordered() -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pkdzoo.training import resume, run_folder
-from pkdzoo.training.recipe import Distill, Optim, Recipe
+from pkdzoo.training.recipe import Data, Distill, Optim, Recipe
 
 RECIPE = Recipe("run", "retina_r18")
 
@@ -45,6 +45,11 @@ def test_whose_folder_it_is(output, tmp_path) -> None:
         run_folder.check_output(output, replace(RECIPE, distill=Distill("retina_r50")), resume=True)
     with pytest.warns(UserWarning, match=r"optim\.lr: 0\.01 -> 0\.02"):
         run_folder.check_output(output, replace(RECIPE, optim=Optim(lr=0.02)), resume=True)
+    for data in (Data(test=(640, 640)), Data(short=640)):
+        with pytest.raises(ValueError, match=r"size of the val images: \(800, 1333\) -> .*--set data\.test=800,1333"):
+            run_folder.check_output(output, replace(RECIPE, data=data), resume=True)
+    with pytest.warns(UserWarning, match="data"):
+        run_folder.check_output(output, replace(RECIPE, data=Data(short=640, test=(800, 1333))), resume=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file"):
         run_folder.check_output(tmp_path / "file", RECIPE, resume=False)
