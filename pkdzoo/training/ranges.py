@@ -35,6 +35,7 @@ def range_rules(recipe: Any) -> list[tuple[str, bool, str]]:
             warmup is None or (optim.ema is not None and warmup >= 1),
             "1 or more steps, beside optim.ema, or none",
         ),
+        ("schedule.gamma", 0 < schedule.gamma <= 1, "a factor above 0, up to 1"),
         ("schedule.final", 0 <= schedule.final <= 1, "a factor between 0 and 1"),
         ("schedule.epochs", schedule.epochs >= 1, "1 or more"),
         ("schedule.max_steps", schedule.max_steps is None or schedule.max_steps >= 1, "1 or more"),
@@ -44,6 +45,14 @@ def range_rules(recipe: Any) -> list[tuple[str, bool, str]]:
         ("logging.save_every", save_every is None or save_every >= 1, "1 or more, or none"),
         ("logging.patience", patience is None or patience >= 1, "1 or more, or none"),
         ("logging.keep", logging.keep >= 1, "1 or more checkpoints"),
+        *(
+            []
+            if schedule.warmup is None
+            else [
+                ("schedule.warmup.factor", 0 <= schedule.warmup.factor <= 1, "a factor between 0 and 1"),
+                ("schedule.warmup.steps", schedule.warmup.steps >= 0, "0 or more steps"),
+            ]
+        ),
         *(
             []
             if unlabeled is None
