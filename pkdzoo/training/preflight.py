@@ -28,7 +28,8 @@ from pkdzoo.training.build import batch_per_process, unlabeled_per_pass, val_loa
 from pkdzoo.training.cost_estimate import estimate_cost, estimate_memory, resident_memory
 from pkdzoo.training.evaluate import evaluate
 from pkdzoo.training.optim import planned_steps
-from pkdzoo.training.recipe import Data, Recipe, Schedule
+from pkdzoo.training.recipe import Data, Recipe
+from pkdzoo.training.schedule_checks import schedule_warnings
 from pkdzoo.utils.text import counted, quote_some
 
 LOADER_BYTES = 40e6  # measured: what a loader process holds of its own, besides the batches that it prepares
@@ -81,7 +82,7 @@ def check_run(
     if unlabeled is not None:
         _describe_unlabeled(report, recipe, task, unlabeled, processes, steps_per_epoch)
     check_val_images(val)
-    _describe_steps(report, recipe, processes, steps_per_epoch)
+    _describe_steps(report, recipe, task, processes, steps_per_epoch)
     warn_of_frozen_random_layers(report, student)
     _describe_costs(report, recipe, task, processes, steps_per_epoch, device or torch.device("cpu"), precision)
     return report
@@ -243,7 +244,7 @@ def check_val_images(val: CocoDataset) -> None:
         )
 
 
-def _describe_steps(report: Report, recipe: Recipe, processes: int, steps_per_epoch: int) -> None:
+def _describe_steps(report: Report, recipe: Recipe, task: Task, processes: int, steps_per_epoch: int) -> None:
     batch, optim = recipe.data.batch_size, recipe.optim
     images = batch_per_process(recipe, processes)
     lr = optim.lr * batch / optim.base_batch_size if optim.scale_lr else optim.lr
@@ -254,30 +255,11 @@ def _describe_steps(report: Report, recipe: Recipe, processes: int, steps_per_ep
     steps = planned_steps(recipe.schedule, steps_per_epoch)
     epochs = math.ceil(steps / steps_per_epoch)
     report.lines.append(f"steps     {steps} = {counted(epochs, 'epoch')} of {steps_per_epoch}")
-    warn_of_the_schedule(report, recipe.schedule, steps, epochs)
+    report.warnings += schedule_warnings(recipe, task, steps, epochs)
     if batch != optim.base_batch_size and not optim.scale_lr:
         report.warnings.append(
             f"the learning rate {optim.lr:g} was published for a batch of {optim.base_batch_size}, this run has "
             f"{batch}: write --set optim.scale_lr=true to scale it, or --set optim.base_batch_size={batch} to keep it"
-        )
-
-
-def warn_of_the_schedule(report: Report, schedule: Schedule, steps: int, epochs: int) -> None:
-    """Warn of a warmup that takes much of the run, and of milestones after its end; not of runs cut by max_steps."""
-    if schedule.max_steps is not None:
-        return
-    warmup = schedule.warmup
-    if warmup is not None and warmup.steps > steps / 3:
-        report.warnings.append(
-            f"the warmup takes {warmup.steps} of {counted(steps, 'step')}"
-            + (", so the learning rate is never reached" if warmup.steps > steps else "")
-            + f": write --set schedule.warmup.steps={max(1, steps // 10)}"
-        )
-    late = [epoch for epoch in schedule.milestones if epoch >= epochs] if schedule.decay == "step" else []
-    if late:
-        report.warnings.append(
-            f"the learning rate falls after {' and '.join(map(str, late))} epochs, and the run has {epochs}: write "
-            f"--set schedule.milestones={epochs * 2 / 3:.3g},{epochs * 11 / 12:.3g}"
         )
 
 

@@ -20,9 +20,9 @@ from pkdzoo.training.preflight import (
     largest_image,
     warn_of_frozen_random_layers,
     warn_of_shared_images,
-    warn_of_the_schedule,
 )
-from pkdzoo.training.recipe import Data, Distill, Optim, Recipe, Schedule, Warmup
+from pkdzoo.training.recipe import Data, Distill, Mix, Optim, Recipe, Schedule, Warmup
+from pkdzoo.training.schedule_checks import method_warnings, mix_warnings, schedule_warnings
 from pkdzoo.training.task import SupervisedTask
 
 RECIPE = Recipe(
@@ -196,9 +196,9 @@ def test_images_kept_in_memory_are_reported(tmp_path) -> None:
 
 def test_schedules_that_do_not_fit_the_run_are_told() -> None:
     def warnings(schedule: Schedule, steps: int) -> list[str]:
-        report = Report()
-        warn_of_the_schedule(report, schedule, steps, schedule.epochs)
-        return report.warnings
+        return schedule_warnings(replace(RECIPE, schedule=schedule), SupervisedTask(student), steps, schedule.epochs)
+
+    student = build.build_student(RECIPE, CLASSES)
 
     (long,) = warnings(Schedule(epochs=12), 228)
     assert long == (
@@ -214,3 +214,35 @@ def test_schedules_that_do_not_fit_the_run_are_told() -> None:
     assert not warnings(Schedule(epochs=12), 90_000)
     assert not warnings(Schedule(epochs=2, max_steps=2), 2)
     assert not warnings(Schedule(epochs=2, decay="cosine", warmup=None), 228)
+
+
+def test_mosaic_and_mixup_that_never_happen_are_told() -> None:
+    assert mix_warnings(Data(mix=Mix()), 12) == [
+        "mosaic and mixup are off in the last 20 epochs, and the run has 12: write --set data.mix.last_epochs=1"
+    ]
+    assert not mix_warnings(Data(mix=Mix(last_epochs=1)), 12)
+    assert not mix_warnings(Data(mix=Mix(mosaic=0.0, mixup=0.0)), 12)
+    assert not mix_warnings(Data(), 12)
+
+
+def test_methods_that_begin_or_end_after_the_run_are_told() -> None:
+    model, settings = "retina_r10w16", {"teacher_weights": "random", "teacher_args": {"num_classes": 6}}
+
+    def warnings(methods: dict, steps: int) -> list[str]:
+        recipe = replace(RECIPE, distill=Distill(model, methods, **settings))
+        student, teacher = build.build_student(recipe, CLASSES), build.build_teacher(recipe.distill, CLASSES)
+        return method_warnings(build.build_task(recipe, student, teacher), steps, 12)
+
+    (end,) = warnings({"pkd": {"stop_epoch": 280}}, 228)
+    assert end.startswith("pkd ends after 280 epochs, and the run has 12, so it never ends")
+    assert end.endswith("write --set distill.methods.pkd.stop_epoch=11, or none")
+    (delay,) = warnings({"fgfi": {"version": "original"}}, 228)
+    assert delay == (
+        "fgfi begins after 400 of 228 steps, so the student is nearly the plain one: write --set "
+        "distill.methods.fgfi.schedule=delay:22"
+    )
+    (warmup,) = warnings({"frs": {}}, 1000)
+    assert warmup == (
+        "frs reaches its full weight after 500 of 1000 steps: write --set distill.methods.frs.schedule=warmup:100"
+    )
+    assert not warnings({"frs": {"schedule": "warmup:100"}, "pkd": {"stop_epoch": 11}}, 1000)
