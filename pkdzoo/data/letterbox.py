@@ -53,9 +53,7 @@ def placement(size: tuple[int, int], resize: tuple[int, int], letterbox: Letterb
         Placement(size=(433, 640), canvas=(640, 640), offset=(0, 103))
     """
     short, long = resize
-    if long % DIVISOR:
-        near = max(DIVISOR, round(long / DIVISOR) * DIVISOR)
-        raise ValueError(f"the side of a letterbox is a multiple of {DIVISOR}, not {long}: write e.g. {near}")
+    check_side(long)
     ratio = min(long / max(size), short / min(size))
     if letterbox.rounding == "nearest":
         scaled = keep_ratio_size(size, short, long)
@@ -69,6 +67,13 @@ def placement(size: tuple[int, int], resize: tuple[int, int], letterbox: Letterb
     if letterbox.place == "center":
         offset = ((canvas[1] - scaled[1]) // 2, (canvas[0] - scaled[0]) // 2)
     return Placement(scaled, canvas, offset)
+
+
+def check_side(long: int) -> None:
+    """Raise ValueError for a long side that is no multiple of 32."""
+    if long % DIVISOR:
+        near = max(DIVISOR, round(long / DIVISOR) * DIVISOR)
+        raise ValueError(f"the side of a letterbox is a multiple of {DIVISOR}, not {long}: write e.g. {near}")
 
 
 def place_image(image: Tensor, place: Placement, letterbox: Letterbox) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 import pkdzoo
@@ -16,8 +17,10 @@ from pkdzoo.distill.inherit import inherit
 from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.structures import Batch, Instances
 from pkdzoo.training import build, override
+from pkdzoo.training.arguments import TrainArguments
 from pkdzoo.training.provenance import about_teacher
 from pkdzoo.training.recipe import Data, Distill, Optim, Recipe
+from pkdzoo.training.run import build_parts
 
 DATA = Data(short=64, long=96, batch_size=4, workers=0, min_image_size=0)
 RECIPE = Recipe("tiny", "retina_r10w16", data=DATA, seed=3)
@@ -235,3 +238,10 @@ def test_without_a_teacher_the_task_has_the_interface_of_a_distiller_and_the_los
     for key, value in student(batch).items():
         assert torch.equal(losses.pop(key), value)
     assert losses == {}
+
+
+def test_a_letterbox_of_another_side_is_refused_before_the_first_step(shapes, tmp_path) -> None:
+    recipe = replace(RECIPE, model="rtmdet_w12", data=replace(DATA, short=100, long=100))
+    args = TrainArguments(tmp_path / "recipe.py", data=shapes, cpu=True)
+    with pytest.raises(ValueError, match=r"the side of a letterbox is a multiple of 32, not 100: write e.g. 96"):
+        build_parts(recipe, args, Accelerator(cpu=True), tmp_path)
