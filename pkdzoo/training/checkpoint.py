@@ -43,7 +43,7 @@ class Progress:
         step: finished optimizer steps.
         step_in_epoch: finished optimizer steps of the current epoch.
         best: highest value so far of the metric ``logging.best``; None before the first evaluation.
-        stale: evaluations since then.
+        stale: evaluations since then in which the metric had a value.
         done: whether the run is finished.
         window: sums of the log since its last line.
         batch: total batch that the run was started with.
@@ -298,8 +298,13 @@ def describe_last_checkpoint(output: Path) -> str:
 
 
 def record_metric(progress: Progress, value: float | None) -> bool:
-    """Record a new value of the metric ``logging.best``; returns whether it is the best so far."""
-    better = value is not None and (progress.best is None or value > progress.best)
+    """Record a new value of the metric ``logging.best``; returns whether it is the best so far.
+
+    An evaluation in which the metric has no value, as APl without large objects, does not count as stale.
+    """
+    if value is None:
+        return False
+    better = progress.best is None or value > progress.best
     progress.best, progress.stale = (value, 0) if better else (progress.best, progress.stale + 1)
     return better
 

@@ -200,7 +200,12 @@ def finish_epoch(run: TrainingRun) -> None:
         if not save_is_due(run):  # else the step was saved just now
             save(run)  # before the evaluation, which may take longer than a stop request leaves time
         evaluate_and_export(run)
-        last |= recipe.logging.patience is not None and progress.stale >= recipe.logging.patience
+        if not last and recipe.logging.patience is not None and progress.stale >= recipe.logging.patience:
+            last = True
+            run.monitor.print(
+                f"stopped after epoch {progress.epoch + 1} of {recipe.schedule.epochs}: {progress.stale} evaluations "
+                f"without a better {recipe.logging.best} than {progress.best or 0:.1f} (logging.patience)"
+            )
     if progress.step_in_epoch >= run.parts.steps_per_epoch:
         progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
     progress.done = last
@@ -211,10 +216,17 @@ def evaluate_and_export(run: TrainingRun) -> None:
     """Evaluate the model, log its metrics and write it to ``last/`` and, if it is the best so far, to ``best/``."""
     recipe, progress, monitor, val_set = run.recipe, run.progress, run.monitor, run.parts.val_set
     model, epoch = run.evaluated_model, progress.epoch + 1
+    first = not run.metrics
     with monitor.paused():
         saved = run.output / DETECTIONS
         run.metrics = metrics = evaluate(model, run.val_loader, val_set, run.accelerator, save=saved)
-    better = checkpoint.record_metric(progress, metrics[recipe.logging.best])
+    value = metrics[recipe.logging.best]
+    if value is None and first:
+        monitor.print(
+            f"warning: {recipe.logging.best} has no value on this val set, so no best/ is kept and logging.patience "
+            "ends nothing: write --set logging.best=AP"
+        )
+    better = checkpoint.record_metric(progress, value)
     monitor.write_line({"step": progress.step, "epoch": epoch, **metrics})
     monitor.print(f"epoch {epoch} of {recipe.schedule.epochs}\n{table(metrics, per_class=False)}")
     facts = {"recipe": recipe.name, "epoch": epoch, "step": progress.step, **run.facts}

@@ -319,13 +319,14 @@ def test_a_nan_in_a_gradient_under_a_scaler_skips_one_step(train, recipe, shapes
     assert all(value.isfinite().all() for value in later[0].values())
 
 
-def test_patience_ends_a_run_early(train, recipe, shapes, tmp_path) -> None:
+def test_patience_ends_a_run_early(train, recipe, shapes, tmp_path, capsys) -> None:
     out = tmp_path / "run"
     # At a rate of almost nothing no evaluation is better than the first.
     train(recipe, "--data", shapes, "--output", out, "--set", "schedule.epochs=9", "--set", "logging.patience=2",
           "--set", "optim.lr=1e-12")  # fmt: skip
     newest = checkpoint.find_checkpoint(out)
     assert newest is not None and newest[1].done and newest[1].epoch == 3
+    assert "stopped after epoch 3 of 9: 2 evaluations without a better AP than" in capsys.readouterr().out
 
 
 def test_several_recipes_are_compared(train, recipe, tmp_path, capsys) -> None:

@@ -234,6 +234,8 @@ def test_best_and_stale_evaluations() -> None:
         True, False, True, False, False,
     ]  # fmt: skip
     assert (progress.best, progress.stale) == (2.0, 2)
+    assert not checkpoint.record_metric(progress, None)
+    assert progress.stale == 2  # a metric without a value does not end a run
 
 
 def test_seeds_depend_on_everything_and_on_nothing_else() -> None:
