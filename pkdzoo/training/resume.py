@@ -97,7 +97,9 @@ def check_changes(output: Path, old: Mapping[str, Any], new: Mapping[str, Any]) 
 def _test_size(data: Mapping[str, Any]) -> tuple[int, int]:
     """See ``Data.eval_size``; of a recipe as JSON values."""
     names = ("short", "long", "test")
-    given = {name: tuple(data[name]) if isinstance(data[name], list) else data[name] for name in names if name in data}
+    given: dict[str, Any] = {
+        name: tuple(data[name]) if isinstance(data[name], list) else data[name] for name in names if name in data
+    }
     return Data(**given).eval_size
 
 
