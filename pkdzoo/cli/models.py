@@ -240,7 +240,9 @@ def info_lines(content: dict[str, Any]) -> list[str]:
         if pair["triple"]:
             teacher, plain, distilled = pair["triple"]
             lines.append(f"  AP           teacher {teacher}, plain student {plain}, distilled {distilled}")
-            lines.append(f"               {pair['gap_closed']:.0%} of the gap closed ({pair['source']})")
+            gap = pair["gap_closed"]
+            said = "a gain is not shown" if gap is None else f"{gap:.0%} of the gap closed"
+            lines.append(f"               {said} ({pair['source']})")
     elif content.get("teacher"):
         lines.append(f"  teacher      {content['teacher']}, by {', '.join(content['methods'])}")
     if content.get("AP") is not None:

@@ -63,8 +63,10 @@ class ZooModel(nn.Module):
         buffers = (self.pixel_mean, self.pixel_std)
         given = self.__dict__.get("_pixel_norm")  # detectors that an earlier version pickled have none
         if given is not None:
-            exact = [torch.tensor(values).to(b.dtype) for b, values in zip(buffers, (given.mean, given.std))]
-            if all(torch.equal(buffer.cpu(), value) for buffer, value in zip(buffers, exact)):
+            exact = [
+                torch.tensor(values, device="cpu").to(b.dtype) for b, values in zip(buffers, (given.mean, given.std))
+            ]
+            if all(buffer.is_meta or torch.equal(buffer.cpu(), value) for buffer, value in zip(buffers, exact)):
                 return PixelNorm(given.mean, given.std, self.channel_order)
         mean, std = (tuple(buffer.tolist()) for buffer in buffers)
         return PixelNorm(mean, std, self.channel_order)

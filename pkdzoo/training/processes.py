@@ -25,6 +25,7 @@ def run_on_main_process(work: Callable[[], T]) -> T:
         ValueError: on every other process, with the message of an error of the main process, which stays as it is.
 
     Example:
+        >>> from pkdzoo.training.processes import run_on_main_process
         >>> run_on_main_process(lambda: "read once")
         'read once'
     """
