@@ -4,7 +4,8 @@ python recipes/experiments/run.py recipes/experiments/rtmdet_bccd.py --data bccd
 accelerate launch recipes/train.py recipes/experiments/rtmdet_bccd.py --data bccd/ --only rtmdet_bccd_plain
 
 Everything is trained from scratch at 320 x 320 (images are 640 x 480), with RTMDet's mosaic, mixup and colors; the last
-fifth of the epochs has neither. ``plain_twice`` has twice the epochs; in ``pkd_fading`` the weight of PKD falls to 0.
+fifth of the epochs has neither. In ``pkd_fading`` the weight of PKD falls to 0. ``_twice`` and ``_four_times`` have so
+many times the epochs, as has the teacher of ``pkd_twice`` and ``mse_twice``.
 ``gfl_`` are a GFL of as many multiply-adds, 0.50 billion, and its own teacher, for methods that RTMDet's head lacks.
 """
 
@@ -25,12 +26,15 @@ PLAIN = Recipe(
     logging=Logging(eval_every=10, log_every=26),
 )  # fmt: skip
 TEACHER = replace(PLAIN, name="rtmdet_bccd_w24", model="rtmdet_tiny")
-TWICE = replace(
-    PLAIN,
-    name="rtmdet_bccd_plain_twice",
-    data=replace(PLAIN.data, mix=replace(MIX, last_epochs=2 * EPOCHS // 5)),
-    schedule=replace(PLAIN.schedule, epochs=2 * EPOCHS),
-)
+
+
+def longer(recipe: Recipe, name: str, times: int) -> Recipe:
+    """A recipe with so many times the epochs, those without mosaic and mixup among them."""
+    data = replace(recipe.data, mix=replace(MIX, last_epochs=times * EPOCHS // 5))
+    return replace(recipe, name=NAME(name), data=data, schedule=replace(recipe.schedule, epochs=times * EPOCHS))
+
+
+TWICE = longer(PLAIN, "plain_twice", 2)
 HEAD = {"head_norm": "bn", "width": 52}
 GFL = replace(PLAIN, name="rtmdet_bccd_gfl_plain", model="gfl_r10w16", model_args={**HEAD, "norm": "bn"})
 ARGS = {**HEAD, "backbone": "cspnext_tiny"}
@@ -52,9 +56,14 @@ RECIPES = [
     distilled("norm_kl", {"norm_kl": {"adapter": True}}),
     distilled("fgd", {"fgd": {}}),
     TWICE,
+    longer(PLAIN, "plain_four_times", 4),
+    longer(TEACHER, "w24_twice", 2),
+    distilled("pkd_twice", {"pkd": {"adapter": True}}, TWICE, "w24_twice"),
+    distilled("mse_twice", {"mse": {}}, TWICE, "w24_twice"),
     GFL_TEACHER,
     GFL,
     *(distilled(f"gfl_{name}", {name: {}}, GFL, "gfl_cspnext") for name in ("pkd", "ld", "crosskd")),
 ]
-ONCE = ("norm_cwd", "norm_kl", "fgd", "plain_twice", "gfl_plain", "gfl_pkd", "gfl_ld", "gfl_crosskd")
+LONGER = ("plain_twice", "plain_four_times", "pkd_twice", "mse_twice")
+ONCE = ("norm_cwd", "norm_kl", "fgd", *LONGER, "gfl_plain", "gfl_pkd", "gfl_ld", "gfl_crosskd")
 RUNS = ((tuple(map(NAME, ("plain", "pkd", "pkd_fading", "mse"))), 3), (tuple(map(NAME, ONCE)), 1))
