@@ -16,12 +16,21 @@ class Tower(nn.Module):
         inputs: channels of the pyramid.
         width: channels of every block.
         depth: number of blocks.
-        norm: norm of each block, or None.
+        norm: norm of each block, or None; ``bn`` is refused.
         bias: as in :class:`pkdzoo.layers.conv.ConvBlock`.
+
+    Raises:
+        ValueError: for ``bn``, whose running statistics would be a mixture of all levels. Training normalizes each
+            level by its own, so a detector that trains well would fail in eval mode.
     """
 
     def __init__(self, inputs: int, width: int, depth: int, norm: Norm | None = None, bias: bool | None = None) -> None:
         super().__init__()
+        if norm == "bn":
+            raise ValueError(
+                "head_norm='bn': all levels share the head, and running statistics of several levels fit none of them; "
+                "write 'gn', or None"
+            )
         self.blocks = nn.ModuleList(
             ConvBlock(width if i else inputs, width, norm=norm, bias=bias) for i in range(depth)
         )

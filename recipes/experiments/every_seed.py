@@ -12,11 +12,15 @@ RESULTS = Path(__file__).parent / "results"
 MOST_CLASSES, MOST_EPOCHS = 3, 3  # columns of one kind
 ROWS = {
     "w24": "teacher",
+    "w24_twice": "teacher, twice the epochs",
     "plain": "plain",
     "plain_twice": "plain, twice the epochs",
+    "plain_four_times": "plain, four times the epochs",
     "pkd": "with PKD",
     "pkd_fading": "with PKD, its weight falling to 0",
     "mse": "with MSE",
+    "pkd_twice": "with PKD, twice the epochs",
+    "mse_twice": "with MSE, twice the epochs",
     "norm_cwd": "with CWD after a norm",
     "norm_kl": "with Norm + KL",
     "fgd": "with FGD",

@@ -35,9 +35,8 @@ def longer(recipe: Recipe, name: str, times: int) -> Recipe:
 
 
 TWICE = longer(PLAIN, "plain_twice", 2)
-HEAD = {"head_norm": "bn", "width": 52}
-GFL = replace(PLAIN, name="rtmdet_bccd_gfl_plain", model="gfl_r10w16", model_args={**HEAD, "norm": "bn"})
-ARGS = {**HEAD, "backbone": "cspnext_tiny"}
+GFL = replace(PLAIN, name="rtmdet_bccd_gfl_plain", model="gfl_r10w16", model_args={"norm": "bn", "width": 52})
+ARGS = {"backbone": "cspnext_tiny", "neck": "fpn", "width": 52}  # five levels, as the student; LD and CrossKD need them
 GFL_TEACHER = replace(GFL, name=NAME("gfl_cspnext"), model="gfl_cspnext_s", model_args=ARGS)
 
 

@@ -180,3 +180,10 @@ def test_fcos_reads_both_spellings_of_its_predictors(spelling: str) -> None:
 def test_gfl_needs_no_projection_in_the_file_and_bears_it() -> None:
     assert to_our_keys({"bbox_head.integral.project": torch.arange(17.0)}, built("gfl_r10w16").key_rules) == {}
     assert not any("project" in key for key in built("gfl_r10w16").state_dict())
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_batch_norm_of_levels_that_share_a_head_is_refused(name: str) -> None:
+    """Its running statistics fit no level: such a GFL learned from PKD to a low training loss, and had 12 AP."""
+    with pytest.raises(ValueError, match=r"head_norm='bn': all levels share the head.*write 'gn'"):
+        pkdzoo.create_detector(name, head_norm="bn")
