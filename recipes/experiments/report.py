@@ -45,14 +45,16 @@ pyramid. This page is generated: `python recipes/experiments/run.py --report`.
   difference of the last two is subtracted.
 - **Chance.** An interval that contains 0 shows no difference. A single seed shows nothing. One of twenty intervals is
   expected to miss the true value.
-- **Pearson's r** is computed over at most 100 validation images for the levels that PKD compares, from the finest to
-  the coarsest. Plain students are compared with the first teacher of the experiment.
+- **Pearson's r** is computed over the first batches of validation images, about 100 images, for the levels that PKD
+  compares, from the finest to the coarsest. Plain students are compared with the first teacher of the experiment. It is
+  empty where the pyramids differ in width, because their channels are no pairs.
 - **Teachers** are trained once, so ± does not contain the effect of another seed of the teacher. A teacher is used
   with its best epoch on the same validation images. The epoch of a student is never chosen.
 
 Data: [BCCD](https://github.com/Shenggan/BCCD_Dataset) (MIT, © 2017 shenggan) and
 [DeepPCB](https://github.com/tangsanli5201/DeepPCB) (MIT, © 2018 tangsanli5201; its page says "research purpose"). None
-of their images is in this repository.
+of their images is in this repository; [prepare_data.py](prepare_data.py) writes the folders `bccd/` and `deeppcb/` of
+the commands from a clone of theirs.
 """
 
 
