@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor
@@ -178,6 +179,7 @@ def convergence(runs: Sequence[Run], references: Mapping[str, float] | None = No
             _curve(axes, run.epochs, run.ap, k + 1, f"{run.name}: {run.ap[-1]:.1f}")
         for name, ap in (references or {}).items():
             axes.axhline(ap, color="#555555", linewidth=1.4, linestyle=(0, (6, 3)), label=f"{name}: {ap:.1f}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel("AP on the validation images, %")
         axes.set_ylim(bottom=0)

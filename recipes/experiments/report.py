@@ -23,7 +23,7 @@ from recipes.experiments.result_files import (
     variants_of,
 )
 
-COMPARED = ("plain", "mse", "pkd")  # variants of the short table and of the curves
+COMPARED = ("plain", "mse", "pkd", "pkd_fading")  # variants of the short table and of the curves
 
 TITLE = """# Experiments: does distillation help?
 
@@ -151,31 +151,36 @@ def short(runs: Sequence[RunResult]) -> str:
     return "\n".join(lines) if len(lines) > 2 else "No experiment has been run yet."
 
 
-def common_seeds(runs: Sequence[RunResult], experiment: str) -> tuple[list[str], set[int]]:
-    """The compared variants of an experiment, and the seeds that all have; no seeds for fewer than two."""
-    variants = [variant for variant in COMPARED if variant in variants_of(runs, experiment, "student")]
-    seeds = (
-        set.intersection(*(set(by_seed(runs, experiment, variant)) for variant in variants))
-        if len(variants) > 1
-        else set()
-    )
-    return variants, seeds
+Curves = dict[str, dict[int, float]]  # AP by epoch, of each variant
 
 
-def curve(runs: Sequence[RunResult], experiment: str) -> dict[str, dict[int, float]]:
-    """Mean AP of the compared variants, by epoch."""
-    variants, seeds = common_seeds(runs, experiment)
-    if not seeds:
-        return {}
-    epochs = [point["epoch"] for point in variants_of(runs, experiment, "student")[variants[0]]["curve"]]
-    found: dict[str, dict[int, float]] = {}
-    for variant in variants:
-        by_epoch = {epoch: by_seed(runs, experiment, variant, at_epoch(epoch)) for epoch in epochs}
-        found[variant] = {epoch: summarize([values[s] for s in seeds]).mean for epoch, values in by_epoch.items()}
+def curves(runs: Sequence[RunResult], experiment: str) -> list[tuple[Curves, int]]:
+    """Mean AP by epoch of variants with equal budgets, and the number of seeds: the compared ones, then longer ones.
+
+    Groups whose variants have no seed in common are left out, and a variant that has nothing to be compared with.
+    """
+    students = variants_of(runs, experiment, "student")
+    groups = {0: [variant for variant in COMPARED if variant in students]}
+    for variant, run in students.items():
+        images = run["budget"]["images"]
+        if "plain" in students and images > students["plain"]["budget"]["images"]:
+            groups.setdefault(images, []).append(variant)
+    found = []
+    for images, variants in sorted(groups.items()):
+        seeds = set.intersection(*(set(by_seed(runs, experiment, variant)) for variant in variants or ["plain"]))
+        if seeds and (images or len(variants) > 1):
+            found.append(({each: mean_curve(runs, experiment, each, seeds) for each in variants}, len(seeds)))
     return found
 
 
-def curve_table(found: Mapping[str, Mapping[int, float]], seeds: int) -> str:
+def mean_curve(runs: Sequence[RunResult], experiment: str, variant: str, seeds: Iterable[int]) -> dict[int, float]:
+    """Mean AP of some seeds of a variant, by epoch."""
+    epochs = [point["epoch"] for point in variants_of(runs, experiment, "student")[variant]["curve"]]
+    by_epoch = {epoch: by_seed(runs, experiment, variant, at_epoch(epoch)) for epoch in epochs}
+    return {epoch: summarize([values[seed] for seed in seeds]).mean for epoch, values in by_epoch.items()}
+
+
+def curve_table(found: Curves, seeds: int) -> str:
     """The curves as Markdown."""
     epochs = list(next(iter(found.values())))
     over = "one seed" if seeds == 1 else f"mean of {seeds} seeds"
@@ -243,9 +248,7 @@ def page(results: Path) -> str:
         description = f"{subject(results.parent / f'{experiment}.py')}\n\n{source(of_experiment)}".strip()
         parts.append(f"## {experiment}\n\n{description}\n\n{table(runs, experiment)}\n")
         parts += trained_again(of_experiment)
-        found = curve(runs, experiment)
-        if found:
-            parts.append(f"{curve_table(found, len(common_seeds(runs, experiment)[1]))}\n")
+        parts += [f"{curve_table(*found)}\n" for found in curves(runs, experiment)]
         image = results.parent / "curves" / f"{experiment}.png"
         if image.is_file():
             parts.append(f"![AP over epochs of {experiment}]({image.parent.name}/{image.name})\n")
@@ -333,7 +336,7 @@ def draw_curves(results: Path) -> list[Path]:
         return []
     runs, written = load(results), []
     for experiment in experiments(runs):
-        found = curve(runs, experiment)
+        found = {name: points for group, _ in curves(runs, experiment) for name, points in group.items()}
         if not found or len(next(iter(found.values()))) < 3:
             continue
         lines = [Run(variant, epochs=list(points), ap=list(points.values())) for variant, points in found.items()]
