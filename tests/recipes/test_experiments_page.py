@@ -372,3 +372,21 @@ def test_the_text_on_circuit_boards_says_what_was_measured() -> None:
     assert f"by {shown[6][0]} AP after 6 epochs {shown[6][1]}, {shown[12][0]} after 12 {shown[12][1]}" in page
     assert f"{shown[18][0]} after 18 {shown[18][1]} and {' at the end '.join(shown[24])}" in page
     assert f"it is {shown[24][0]} {shown[24][1].replace('+', '')}" in readme
+
+
+def test_the_text_on_longer_trainings_says_what_was_measured() -> None:
+    """The paragraph of docs/measured.md on plain students with twice the epochs."""
+    page = " ".join((ROOT / "docs" / "measured.md").read_text().split())
+    text = page.partition("**More epochs gave more than a teacher.**")[2].partition("too short trainings.")[0]
+    for data in ("bccd", "deeppcb"):
+        runs = {path.stem: json.loads(path.read_text()) for path in (runner.RESULTS / f"rtmdet_{data}").glob("*.json")}
+        longer = runs["plain_twice-0"]
+        others = [run["metrics"]["AP"] for key, run in runs.items() if run["recipe"]["distill"] and "_twice" not in key]
+        assert longer["metrics"]["AP"] > max(others)
+        assert f"{longer['recipe']['schedule']['epochs']} epochs gave {longer['metrics']['AP']:.1f} AP" in text
+        assert f"in {longer['cpu_hours']:.2f} hours" in text
+    less = (
+        runs["w24-0"]["metrics"]["AP"] - longer["metrics"]["AP"],
+        longer["metrics"]["AP"] - runs["plain-0"]["metrics"]["AP"],
+    )
+    assert f"{less[1]:.1f} more than 24 and {less[0]:.1f} less than the teacher" in text
