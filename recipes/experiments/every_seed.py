@@ -12,6 +12,7 @@ RESULTS = Path(__file__).parent / "results"
 MOST_CLASSES, MOST_EPOCHS = 3, 3  # columns of one kind
 ROWS = {
     "w24": "teacher",
+    "cspnext": "teacher",
     "w24_twice": "teacher, twice the epochs",
     "plain": "plain",
     "plain_twice": "plain, twice the epochs",
@@ -24,11 +25,8 @@ ROWS = {
     "norm_cwd": "with CWD after a norm",
     "norm_kl": "with Norm + KL",
     "fgd": "with FGD",
-    "gfl_cspnext": "teacher of the GFL",
-    "gfl_plain": "GFL, plain",
-    "gfl_pkd": "GFL with PKD",
-    "gfl_ld": "GFL with LD",
-    "gfl_crosskd": "GFL with CrossKD",
+    "ld": "with LD",
+    "crosskd": "with CrossKD",
 }
 
 

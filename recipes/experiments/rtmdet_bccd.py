@@ -5,8 +5,7 @@ accelerate launch recipes/train.py recipes/experiments/rtmdet_bccd.py --data bcc
 
 Everything is trained from scratch at 320 x 320 (images are 640 x 480), with RTMDet's mosaic, mixup and colors; the last
 fifth of the epochs has neither. In ``pkd_fading`` the weight of PKD falls to 0. ``_twice`` and ``_four_times`` have so
-many times the epochs, as has the teacher of ``pkd_twice`` and ``mse_twice``.
-``gfl_`` are a GFL of as many multiply-adds, 0.50 billion, and its own teacher, for methods that RTMDet's head lacks.
+many times the epochs, as has the teacher of ``pkd_twice`` and ``mse_twice``. gfl_bccd.py has the same for a GFL.
 """
 
 from dataclasses import replace
@@ -31,13 +30,10 @@ TEACHER = replace(PLAIN, name="rtmdet_bccd_w24", model="rtmdet_tiny")
 def longer(recipe: Recipe, name: str, times: int) -> Recipe:
     """A recipe with so many times the epochs, those without mosaic and mixup among them."""
     data = replace(recipe.data, mix=replace(MIX, last_epochs=times * EPOCHS // 5))
-    return replace(recipe, name=NAME(name), data=data, schedule=replace(recipe.schedule, epochs=times * EPOCHS))
+    return replace(recipe, name=name, data=data, schedule=replace(recipe.schedule, epochs=times * EPOCHS))
 
 
-TWICE = longer(PLAIN, "plain_twice", 2)
-GFL = replace(PLAIN, name="rtmdet_bccd_gfl_plain", model="gfl_r10w16", model_args={"norm": "bn", "width": 52})
-ARGS = {"backbone": "cspnext_tiny", "neck": "fpn", "width": 52}  # five levels, as the student; LD and CrossKD need them
-GFL_TEACHER = replace(GFL, name=NAME("gfl_cspnext"), model="gfl_cspnext_s", model_args=ARGS)
+TWICE = longer(PLAIN, NAME("plain_twice"), 2)
 
 
 def distilled(name: str, methods: dict[str, Any], plain: Recipe = PLAIN, teacher: str = "w24") -> Recipe:
@@ -55,14 +51,11 @@ RECIPES = [
     distilled("norm_kl", {"norm_kl": {"adapter": True}}),
     distilled("fgd", {"fgd": {}}),
     TWICE,
-    longer(PLAIN, "plain_four_times", 4),
-    longer(TEACHER, "w24_twice", 2),
+    longer(PLAIN, NAME("plain_four_times"), 4),
+    longer(TEACHER, NAME("w24_twice"), 2),
     distilled("pkd_twice", {"pkd": {"adapter": True}}, TWICE, "w24_twice"),
     distilled("mse_twice", {"mse": {}}, TWICE, "w24_twice"),
-    GFL_TEACHER,
-    GFL,
-    *(distilled(f"gfl_{name}", {name: {}}, GFL, "gfl_cspnext") for name in ("pkd", "ld", "crosskd")),
 ]
 LONGER = ("plain_twice", "plain_four_times", "pkd_twice", "mse_twice")
-ONCE = ("norm_cwd", "norm_kl", "fgd", *LONGER, "gfl_plain", "gfl_pkd", "gfl_ld", "gfl_crosskd")
+ONCE = ("norm_cwd", "norm_kl", "fgd", *LONGER)
 RUNS = ((tuple(map(NAME, ("plain", "pkd", "pkd_fading", "mse"))), 3), (tuple(map(NAME, ONCE)), 1))
