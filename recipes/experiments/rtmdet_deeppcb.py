@@ -25,11 +25,11 @@ DATA = replace(
 
 
 def renamed(text: str) -> str:
-    return text.replace("rtmdet_bccd", "rtmdet_deeppcb")
+    return text.replace("_bccd", "_deeppcb")
 
 
 def on_boards(recipe: Recipe) -> Recipe:
-    """A recipe of rtmdet_bccd.py with this data and as many times its epochs."""
+    """A recipe of rtmdet_bccd.py or gfl_bccd.py with this data and as many times its epochs."""
     distill = recipe.distill and replace(recipe.distill, teacher=renamed(recipe.distill.teacher))
     epochs = EPOCHS * recipe.schedule.epochs // BCCD["EPOCHS"]
     return replace(
