@@ -24,9 +24,9 @@ from pkdzoo.models._loading import saved_labels
 from pkdzoo.models._registry import get_weights, is_detector
 from pkdzoo.models.backbones import TimmBackbone
 from pkdzoo.models.detector import Detector
-from pkdzoo.training.build import batch_per_process, unlabeled_per_pass, val_loader
 from pkdzoo.training.cost_estimate import estimate_cost, estimate_memory, resident_memory
 from pkdzoo.training.evaluate import evaluate
+from pkdzoo.training.loaders import batch_per_process, unlabeled_per_pass, val_loader
 from pkdzoo.training.optim import planned_steps
 from pkdzoo.training.recipe import Data, Recipe
 from pkdzoo.training.schedule_checks import schedule_warnings

@@ -24,7 +24,7 @@ from pkdzoo.data.sampler import PairedBatchSampler
 from pkdzoo.distill.task import Task
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
-from pkdzoo.training import build, checkpoint, compute, resume, run_folder, threads
+from pkdzoo.training import build, checkpoint, compute, loaders, resume, run_folder, threads
 from pkdzoo.training.arguments import TrainArguments
 from pkdzoo.training.log import Monitor
 from pkdzoo.training.optim import build_average, build_optimizer, build_schedule, planned_steps
@@ -173,8 +173,8 @@ def build_parts(recipe: Recipe, args: TrainArguments, accelerator: accelerate.Ac
         compute.synchronize_norms(task.student)
     compute.apply_options(student, args.channels_last, args.checkpoint_activations, task.teacher)
     processes = accelerator.num_processes
-    train_loader, sampler = build.train_loader(recipe, train_set, processes, unlabeled)
-    val_loader = build.val_loader(val_set, recipe.data.eval_batch_size, recipe.data.workers)
+    train_loader, sampler = loaders.train_loader(recipe, train_set, processes, unlabeled)
+    val_loader = loaders.val_loader(val_set, recipe.data.eval_batch_size, recipe.data.workers)
     steps_per_epoch = math.ceil(math.ceil(len(train_loader) / processes) / recipe.optim.accumulate)
     steps = planned_steps(recipe.schedule, steps_per_epoch)
     return Parts(

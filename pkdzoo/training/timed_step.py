@@ -11,7 +11,7 @@ import torch
 from pkdzoo.data import CocoDataset, UnlabeledImages
 from pkdzoo.distill.task import Task
 from pkdzoo.structures import Batch
-from pkdzoo.training import build
+from pkdzoo.training import loaders
 from pkdzoo.training.recipe import Recipe
 
 
@@ -27,7 +27,7 @@ def first_batch(
         unlabeled: images without annotations beside each batch.
     """
     without_workers = replace(recipe, data=replace(recipe.data, workers=0))
-    batch: Batch = next(iter(build.train_loader(without_workers, dataset, processes, unlabeled)[0]))
+    batch: Batch = next(iter(loaders.train_loader(without_workers, dataset, processes, unlabeled)[0]))
     return batch
 
 

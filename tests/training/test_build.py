@@ -16,7 +16,7 @@ from pkdzoo.distill import Distiller
 from pkdzoo.distill.inherit import inherit
 from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.structures import Batch, Instances
-from pkdzoo.training import build, override
+from pkdzoo.training import build, loaders, override
 from pkdzoo.training.arguments import TrainArguments
 from pkdzoo.training.provenance import about_teacher
 from pkdzoo.training.recipe import Data, Distill, Optim, Recipe
@@ -86,15 +86,15 @@ def test_zoomed_windows_come_before_the_resize() -> None:
 
 
 def test_the_total_batch_is_shared_out() -> None:
-    assert build.batch_per_process(RECIPE, 1) == 4
-    assert build.batch_per_process(replace(RECIPE, optim=Optim(accumulate=2)), 2) == 1
+    assert loaders.batch_per_process(RECIPE, 1) == 4
+    assert loaders.batch_per_process(replace(RECIPE, optim=Optim(accumulate=2)), 2) == 1
     with pytest.raises(ValueError, match=r"batch of 4 cannot be divided by 3 processes.*data\.batch_size=6"):
-        build.batch_per_process(RECIPE, 3)
+        loaders.batch_per_process(RECIPE, 3)
 
 
 def test_loaders_leave_the_global_generator_alone(shapes) -> None:
     train, _ = build.build_datasets(RECIPE, build.find_data(DATA, shapes))
-    loader, sampler = build.train_loader(RECIPE, train, 1)
+    loader, sampler = loaders.train_loader(RECIPE, train, 1)
     torch.manual_seed(0)
     before = torch.get_rng_state()
     first = [[m["image_id"] for m in batch.meta] for batch in loader]

@@ -13,7 +13,7 @@ from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.evaluation import METRICS, CocoEvaluator
 from pkdzoo.inference.result import Result
 from pkdzoo.structures import Detections, Instances
-from pkdzoo.training import build
+from pkdzoo.training import build, loaders
 from pkdzoo.training.compare import add_gap, table
 from pkdzoo.training.evaluate import evaluate, open_detector
 from pkdzoo.training.evaluate import table as metrics_table
@@ -42,7 +42,7 @@ class Oracle(pkdzoo.Detector):
 @pytest.mark.parametrize("batch", [1, 2])
 def test_the_truth_scores_a_hundred(dataset, batch) -> None:
     accelerator = Accelerator(cpu=True)
-    loader = accelerator.prepare(build.val_loader(dataset, batch, 0))
+    loader = accelerator.prepare(loaders.val_loader(dataset, batch, 0))
     metrics = evaluate(Oracle(), loader, dataset, accelerator)
     assert metrics["AP"] == pytest.approx(100) and metrics["AR100"] == pytest.approx(100)
     assert set(METRICS) <= set(metrics) and tuple(metrics["per_class"]) == CLASSES
@@ -54,7 +54,7 @@ def test_the_loop_equals_predict(dataset) -> None:
     torch.manual_seed(0)
     model = pkdzoo.create_detector("fcos_r10w16", num_classes=6, resize=(96, 144))
     accelerator = Accelerator(cpu=True)
-    metrics = evaluate(model, accelerator.prepare(build.val_loader(dataset, 1, 0)), dataset, accelerator)
+    metrics = evaluate(model, accelerator.prepare(loaders.val_loader(dataset, 1, 0)), dataset, accelerator)
     by_hand = CocoEvaluator(dataset)
     for index, number in enumerate(dataset.image_ids):
         result = model.predict(dataset.image_dir / dataset.file_name(index))
