@@ -1,4 +1,4 @@
-"""Builds what a training run needs from its recipe: data sets, student, teacher and task. loaders.py has the loaders."""
+"""Builds what a training run needs from its recipe: data sets, student, teacher and task."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ from pkdzoo.distill.adapters import is_of_other_library, teacher_of_library
 from pkdzoo.distill.adapters.students import student_of_library
 from pkdzoo.distill.inherit import freeze, inherit
 from pkdzoo.distill.task import Task
+from pkdzoo.inference.predictor import DetectorLike
 from pkdzoo.models._config import from_json
 from pkdzoo.models._factory import create_detector
-from pkdzoo.models._loading import load_backbone, load_checkpoint, saved_labels, warn_of_other_classes
+from pkdzoo.models._loading import load_backbone, load_checkpoint, saved_labels, take_saved_size, warn_of_other_classes
 from pkdzoo.models._registry import find, folder_of
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Letterbox
@@ -174,10 +175,27 @@ def val_dataset(
         canvas: (height, width) that images are scaled to fit, for an exported graph of fixed size.
         cache: bytes of shared memory for images that were read.
     """
-    transform = eval_transform(*size, canvas) if letterbox is None else LetterboxResize(size, letterbox)
+    transform = val_transform(size, letterbox, canvas)
     return CocoDataset(
         *paths, transform=transform, label_names=label_names, skip_other_classes=skip_other_classes, cache=cache
     )
+
+
+def val_transform(
+    size: tuple[int, int], letterbox: Letterbox | None = None, canvas: tuple[int, int] | None = None
+) -> Compose | LetterboxResize:
+    """How images are resized for an evaluation; arguments as of :func:`val_dataset`."""
+    return eval_transform(*size, canvas) if letterbox is None else LetterboxResize(size, letterbox)
+
+
+def val_dataset_for(model: DetectorLike, dataset: CocoDataset) -> CocoDataset:
+    """The images of a data set as a detector takes them, at its own size and with its own letterbox.
+
+    Args:
+        model: for example a teacher, whose images may be larger than those of its student.
+        dataset: validation images, resized for another detector.
+    """
+    return dataset.with_transform(val_transform(model.resize, model.letterbox, model.canvas))
 
 
 # -- models ----------------------------------------------------------------------------------------------------------
@@ -258,6 +276,7 @@ def build_teacher(distill: Distill, label_names: Sequence[str]) -> Detector:
         names = tuple(label_names) if saved is None else saved
         args.setdefault("num_classes", len(names))
         teacher = load_checkpoint(_detector(distill.teacher, **args), distill.teacher_weights)
+        take_saved_size(teacher, distill.teacher_weights, keep="resize" in args)
         if saved is not None or "num_classes" not in distill.teacher_args:
             teacher.label_names = names
         return teacher

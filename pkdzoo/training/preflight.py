@@ -24,6 +24,7 @@ from pkdzoo.models._loading import saved_labels
 from pkdzoo.models._registry import get_weights, is_detector
 from pkdzoo.models.backbones import TimmBackbone
 from pkdzoo.models.detector import Detector
+from pkdzoo.training.build import val_dataset_for
 from pkdzoo.training.cost_estimate import estimate_cost, estimate_memory, resident_memory
 from pkdzoo.training.evaluate import evaluate
 from pkdzoo.training.loaders import batch_per_process, unlabeled_per_pass, val_loader
@@ -348,12 +349,12 @@ def free_memory(device: torch.device) -> int | None:
 def check_teacher(
     name: str, teacher: Detector, dataset: CocoDataset, count: int, workers: int, accelerator: Accelerator
 ) -> str:
-    """Evaluate a teacher on the first images of the validation set, beside its published AP.
+    """Evaluate a teacher on the first images of the validation set, at its own size, beside its published AP.
 
     Args:
         name: name of the teacher in the recipe.
         teacher: the detector itself.
-        dataset: validation images, with the teacher's classes.
+        dataset: validation images, with the teacher's classes; resized for the student or not.
         count: number of images.
         workers: number of loader processes.
         accelerator: of the run.
@@ -373,9 +374,10 @@ def check_teacher(
             f"--check-teacher: {name} has other classes ({', '.join(teacher.label_names[:5])}, ...) than the data "
             f"({', '.join(dataset.label_names[:5])}, ...), so its AP cannot be computed: leave --check-teacher out"
         )
-    part = cast(CocoDataset, Subset(dataset, range(min(count, len(dataset)))))
+    own = val_dataset_for(teacher, dataset)
+    part = cast(CocoDataset, Subset(own, range(min(count, len(own)))))
     loader = accelerator.prepare(val_loader(part, 1, workers))
-    ap = evaluate(teacher.to(accelerator.device), loader, dataset, accelerator, seen_only=True)["AP"]
+    ap = evaluate(teacher.to(accelerator.device), loader, own, accelerator, seen_only=True)["AP"]
     published = get_weights(name).metrics.get("AP") if is_detector(name) else None
     if not ap:
         raise ValueError(

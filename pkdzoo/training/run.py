@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from pkdzoo.data import AspectBatchSampler, CocoDataset, UnlabeledImages
 from pkdzoo.data.image_cache import GIGABYTE
 from pkdzoo.data.image_dataset import ImageDataset
-from pkdzoo.data.letterbox import LetterboxResize, check_side
+from pkdzoo.data.letterbox import check_side
 from pkdzoo.data.sampler import PairedBatchSampler
 from pkdzoo.distill.task import Task
 from pkdzoo.models.detector import Detector
@@ -166,7 +166,7 @@ def build_parts(recipe: Recipe, args: TrainArguments, accelerator: accelerate.Ac
     student = build.build_student(recipe, train_set.label_names)
     if student.letterbox is not None:  # known only now: the student needs the names of the training set's classes
         check_side(recipe.data.eval_size[1])  # else the first evaluation would fail, after a whole epoch
-        val_set.transform = LetterboxResize(recipe.data.eval_size, student.letterbox)
+        val_set.transform = build.val_transform(recipe.data.eval_size, student.letterbox)
     teacher = build.build_teacher(recipe.distill, train_set.label_names) if recipe.distill else None
     task = build.build_task(recipe, student, teacher)
     if recipe.sync_norms and accelerator.device.type == "cuda" and accelerator.num_processes > 1:

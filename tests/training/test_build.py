@@ -15,7 +15,7 @@ from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.inherit import inherit
 from pkdzoo.hub.weights import InitialWeights
-from pkdzoo.structures import Batch, Instances
+from pkdzoo.structures import Batch, Instances, Letterbox
 from pkdzoo.training import build, loaders, override
 from pkdzoo.training.arguments import TrainArguments
 from pkdzoo.training.provenance import about_teacher
@@ -139,6 +139,12 @@ def test_teachers(tmp_path) -> None:
     teacher = pkdzoo.create_detector("fcos_r10w16", num_classes=6, label_names=CLASSES)
     folder = teacher.save_pretrained(tmp_path / "saved")
     weights = str(folder / "model.safetensors")
+    sized = pkdzoo.create_detector("rtmdet_w12", num_classes=6, resize=(96, 96))
+    sized.letterbox = Letterbox(fill=7)
+    weights_of_sized = str(sized.save_pretrained(tmp_path / "sized") / "model.safetensors")
+    for args, size in (({}, (96, 96)), ({"resize": [64, 64]}, (64, 64))):
+        found = build.build_teacher(Distill("rtmdet_w12", teacher_args=args, teacher_weights=weights_of_sized), CLASSES)
+        assert (found.resize, found.letterbox) == (size, sized.letterbox)
     loaded = build.build_teacher(Distill("fcos_r10w16", teacher_weights=weights), CLASSES)
     assert same(teacher, loaded) and loaded.label_names == CLASSES
     run = tmp_path / "run"
