@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from pkdzoo.data import (
     find_split,
     make_shapes,
 )
+from pkdzoo.data.formats.read import splits_of
 from pkdzoo.data.letterbox import LetterboxResize
+from pkdzoo.data.unlabeled import SplitFiles
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.adapters import is_of_other_library, teacher_of_library
 from pkdzoo.distill.adapters.students import student_of_library
@@ -42,10 +45,17 @@ from pkdzoo.utils.text import counted
 
 @dataclass(frozen=True)
 class DataPaths:
-    """Annotation file and image folder of the training and the validation split."""
+    """Annotation file and image folder of each split.
+
+    Attributes:
+        train: training split.
+        val: validation split.
+        test: of the data set's folder, if it has one; its images stay out of the training.
+    """
 
     train: tuple[Path, Path]
     val: tuple[Path, Path]
+    test: tuple[Path, Path] | None = None
 
 
 def find_data(
@@ -76,7 +86,14 @@ def find_data(
             )
         folder = make_shapes(Path(cache) / "shapes", **_shape_arguments(data.generate))
     train = find_split(folder, "train", train_json, images)
-    return DataPaths(train, find_split(folder, "val", val_json, images))
+    return DataPaths(train, find_split(folder, "val", val_json, images), None if folder is None else _find_test(folder))
+
+
+def _find_test(folder: str | Path) -> tuple[Path, Path] | None:
+    """The test split of a data set; None without one, or without its images."""
+    with suppress(ValueError):
+        return find_split(folder, "test") if "test" in splits_of(folder) else None
+    return None
 
 
 def _shape_arguments(generate: Any) -> dict[str, Any]:
@@ -125,8 +142,10 @@ def build_datasets(recipe: Recipe, paths: DataPaths, cache: int = 0) -> tuple[Co
     return train, val_dataset(paths.val, data.eval_size, train.label_names, cache=left)
 
 
-def build_unlabeled(recipe: Recipe, train: CocoDataset, val: CocoDataset, cache: int = 0) -> UnlabeledImages | None:
-    """The unlabeled images of a recipe, without those that are in the training or validation split; None without any.
+def build_unlabeled(
+    recipe: Recipe, train: CocoDataset, val: CocoDataset, test: tuple[Path, Path] | None = None, cache: int = 0
+) -> UnlabeledImages | None:
+    """The unlabeled images of a recipe, without those of the training, validation or test split; None without any.
 
     They are augmented as the labeled ones, but for mosaic and mixup.
 
@@ -134,6 +153,7 @@ def build_unlabeled(recipe: Recipe, train: CocoDataset, val: CocoDataset, cache:
         recipe: of the run.
         train: training images.
         val: validation images.
+        test: annotation file and image folder of the test split, if there is one.
         cache: bytes of shared memory for images that were read.
 
     Raises:
@@ -146,7 +166,7 @@ def build_unlabeled(recipe: Recipe, train: CocoDataset, val: CocoDataset, cache:
     alone = data if data.mix is None else replace(data, mix=replace(data.mix, mosaic=0.0, mixup=0.0))
     return UnlabeledImages(
         unlabeled.folder,
-        {"train": train, "val": val},
+        {"train": train, "val": val, **({} if test is None else {"test": SplitFiles(*test)})},
         min_image_size=data.min_image_size,
         transform=train_transform(alone, recipe.schedule.epochs),
         seed=recipe.seed,

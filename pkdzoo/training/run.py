@@ -162,7 +162,7 @@ def build_parts(recipe: Recipe, args: TrainArguments, accelerator: accelerate.Ac
     cache = int(args.cache_images * GIGABYTE)
     train_set, val_set = build.build_datasets(recipe, paths, cache)
     cache -= train_set.reader.cache.nbytes + val_set.reader.cache.nbytes
-    unlabeled = build.build_unlabeled(recipe, train_set, val_set, cache)
+    unlabeled = build.build_unlabeled(recipe, train_set, val_set, paths.test, cache)
     student = build.build_student(recipe, train_set.label_names)
     if student.letterbox is not None:  # known only now: the student needs the names of the training set's classes
         check_side(recipe.data.eval_size[1])  # else the first evaluation would fail, after a whole epoch
