@@ -24,7 +24,7 @@ from pkdzoo.data import (
     make_shapes,
 )
 from pkdzoo.data.formats.read import splits_of
-from pkdzoo.data.letterbox import LetterboxResize
+from pkdzoo.data.letterbox import LetterboxBorder, LetterboxResize
 from pkdzoo.data.unlabeled import SplitFiles
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.adapters import is_of_other_library, teacher_of_library
@@ -100,12 +100,14 @@ def _shape_arguments(generate: Any) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in generate.items()}
 
 
-def train_transform(data: Data, epochs: int) -> Compose | MixTransform:
+def train_transform(data: Data, epochs: int, letterbox: Letterbox | None = None) -> Compose | MixTransform:
     """Mosaic and mixup, or resize and flip with a random crop before (``zoom``) or after (``crop``) the resize.
 
     Args:
         data: of the recipe.
         epochs: of the schedule; the last ones are without mosaic and mixup.
+        letterbox: of the student: images get the border that those of its evaluation have. Images with mosaic and
+            mixup have one already.
     """
     if data.mix is not None:
         mix = data.mix
@@ -115,7 +117,33 @@ def train_transform(data: Data, epochs: int) -> Compose | MixTransform:
         )  # fmt: skip
     steps: list[Any] = [RandomZoom(data.zoom)] if data.zoom else []
     steps += [Resize(data.short, data.long, data.mode), RandomFlip(data.flip)]
-    return Compose([*steps, RandomCrop(data.crop)] if data.crop else steps)
+    steps += [RandomCrop(data.crop)] if data.crop else []
+    return Compose(steps if letterbox is None else [*steps, LetterboxBorder(largest_side(data), letterbox)])
+
+
+def largest_side(data: Data) -> int:
+    """Pixels that no side of a training image of a recipe exceeds."""
+    return data.long if data.mix is not None or data.crop is None else min(data.long, max(data.crop))
+
+
+def fit_letterbox(
+    recipe: Recipe, letterbox: Letterbox | None, train: CocoDataset, unlabeled: UnlabeledImages | None
+) -> None:
+    """Fit the augmentation to the letterbox of a student, which is known only when the classes of its images are.
+
+    Args:
+        recipe: of the run.
+        letterbox: of the student; None for images without a border.
+        train: training images, as :func:`build_datasets` made them.
+        unlabeled: images without annotations; None without any.
+    """
+    if recipe.data.mix is not None:
+        return
+    for images in (train, unlabeled):
+        if images is not None:
+            steps = images.transform.transforms if isinstance(images.transform, Compose) else ()
+            if letterbox is not None or any(isinstance(step, LetterboxBorder) for step in steps):
+                images.transform = train_transform(recipe.data, recipe.schedule.epochs, letterbox)
 
 
 def build_datasets(recipe: Recipe, paths: DataPaths, cache: int = 0) -> tuple[CocoDataset, CocoDataset]:

@@ -167,6 +167,7 @@ def build_parts(recipe: Recipe, args: TrainArguments, accelerator: accelerate.Ac
     if student.letterbox is not None:  # known only now: the student needs the names of the training set's classes
         check_side(recipe.data.eval_size[1])  # else the first evaluation would fail, after a whole epoch
         val_set.transform = build.val_transform(recipe.data.eval_size, student.letterbox)
+        build.fit_letterbox(recipe, student.letterbox, train_set, unlabeled)
     teacher = build.build_teacher(recipe.distill, train_set.label_names) if recipe.distill else None
     task = build.build_task(recipe, student, teacher)
     if recipe.sync_norms and accelerator.device.type == "cuda" and accelerator.num_processes > 1:

@@ -89,7 +89,7 @@ def choose_threads(
         return None
     if steps >= FEWEST_STEPS and (note := _measure(recipe, task, dataset, unlabeled, accelerator, share)):
         return note
-    return limit_threads(task.student, dataset_pixels(recipe))
+    return limit_threads(task.student, dataset_pixels(recipe, task.student))
 
 
 def _measure(
@@ -171,9 +171,9 @@ def _seconds(step: Callable[[], None]) -> float:
     return perf_counter() - start
 
 
-def dataset_pixels(recipe: Recipe) -> int:
+def dataset_pixels(recipe: Recipe, student: Detector) -> int:
     """Pixels of all images of one forward pass of a run on one process."""
-    height, width = largest_image(recipe.data)
+    height, width = largest_image(recipe.data, student.letterbox)
     return height * width * (loaders.batch_per_process(recipe, 1) + loaders.unlabeled_per_pass(recipe, 1))
 
 

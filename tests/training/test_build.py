@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 
 import pkdzoo
-from pkdzoo.data import make_shapes
+from pkdzoo.data import MixTransform, make_shapes
 from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.inherit import inherit
@@ -18,8 +18,9 @@ from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.structures import Batch, Instances, Letterbox
 from pkdzoo.training import build, loaders, override
 from pkdzoo.training.arguments import TrainArguments
+from pkdzoo.training.preflight import largest_image
 from pkdzoo.training.provenance import about_teacher
-from pkdzoo.training.recipe import Data, Distill, Optim, Recipe
+from pkdzoo.training.recipe import Data, Distill, Mix, Optim, Recipe, Unlabeled
 from pkdzoo.training.run import build_parts
 
 DATA = Data(short=64, long=96, batch_size=4, workers=0, min_image_size=0)
@@ -244,6 +245,31 @@ def test_without_a_teacher_the_task_has_the_interface_of_a_distiller_and_the_los
     for key, value in student(batch).items():
         assert torch.equal(losses.pop(key), value)
     assert losses == {}
+
+
+@pytest.mark.parametrize(("crop", "side"), [(None, 96), ((64, 64), 64)])
+def test_training_images_have_the_border_of_the_evaluation(shapes, tmp_path, crop, side) -> None:
+    """Without mosaic and mixup an RTMDet used to be trained on another border than it is evaluated with."""
+    photos = make_shapes(tmp_path / "photos", train=2, val=1, size=(64, 96), seed=7)
+    taught = Distill("rtmdet_w12", {"norm_cwd": {}}, teacher_weights="random", unlabeled=Unlabeled(str(photos)))
+    data = replace(DATA, short=96, long=96, crop=crop)
+    recipe = replace(RECIPE, model="rtmdet_w12", data=data, distill=taught)
+    parts = build_parts(
+        recipe, TrainArguments(tmp_path / "a.py", data=shapes, cpu=True), Accelerator(cpu=True), tmp_path
+    )
+    for images in parts.train_sets:
+        assert images[0].size == (side, side) and (crop or (images[0].image[:, 64:] == 114).all())
+    assert (parts.val_set[0].image[:, 64:] == 114).all()
+    batch = next(iter(parts.train_loader))
+    assert batch.sizes == [(side, side)] * 4  # nothing is left to be padded with zeros
+    assert largest_image(data, parts.task.student.letterbox) == (side, side)
+    mixed = replace(recipe, data=replace(data, mix=Mix()))
+    assert isinstance(build.train_transform(mixed.data, 1, Letterbox()), MixTransform)
+    plain = replace(RECIPE, data=data)
+    parts = build_parts(
+        plain, TrainArguments(tmp_path / "a.py", data=shapes, cpu=True), Accelerator(cpu=True), tmp_path
+    )
+    assert parts.train_set[0].size == (64, crop[1] if crop else 96)
 
 
 def test_a_letterbox_of_another_side_is_refused_before_the_first_step(shapes, tmp_path) -> None:
