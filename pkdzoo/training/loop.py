@@ -29,6 +29,7 @@ from pkdzoo.training.recipe import Recipe
 from pkdzoo.training.report.page import update_report
 from pkdzoo.training.run import TrainingRun, build_parts, open_run, preflight, restore
 from pkdzoo.training.signals import RunStopped, StopRequest, stop_on_signals
+from pkdzoo.training.task import losses_of
 
 
 def train_recipes(recipes: Sequence[Recipe], args: TrainArguments) -> list[TrainedRun]:
@@ -118,7 +119,7 @@ def train_epoch(run: TrainingRun, stop_request: StopRequest) -> bool:
         run.raw_task.set_progress(progress.step, run.parts.steps, progress.epoch, recipe.schedule.epochs)
 
         with accelerator.accumulate(run.task):
-            losses: dict[str, Tensor] = run.task(batch)
+            losses = losses_of(run.task, batch)
             accelerator.backward(share_of_step(trained + number, passes, accumulate) * total_of(losses))
             monitor.add_pass(batch, losses, run.raw_task.logs)
             if not accelerator.sync_gradients:

@@ -13,6 +13,7 @@ from pkdzoo.distill.task import Task
 from pkdzoo.structures import Batch
 from pkdzoo.training import loaders
 from pkdzoo.training.recipe import Recipe
+from pkdzoo.training.task import losses_of
 
 
 def first_batch(
@@ -42,7 +43,7 @@ def train_step(task: Task, batch: Batch, autocast: Callable[[], AbstractContextM
 
     def step() -> None:
         with autocast():
-            losses = task(batch)
+            losses = losses_of(task, batch)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         task.zero_grad(set_to_none=True)
 
