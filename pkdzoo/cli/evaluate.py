@@ -152,7 +152,7 @@ def evaluate_detector(
     Returns:
         The numbers; and facts about the detector, the data and the speed.
     """
-    from pkdzoo.training import build, run_folder
+    from pkdzoo.training import build, loaders, run_folder
     from pkdzoo.training.evaluate import evaluate, time_images
 
     exported = is_exported(args.model)
@@ -162,7 +162,7 @@ def evaluate_detector(
     )
     if accelerator.is_main_process:
         note(dataset.report.describe(evaluated=True))
-    loader = accelerator.prepare(build.val_loader(dataset, args.batch_size, args.workers))
+    loader = accelerator.prepare(loaders.val_loader(dataset, args.batch_size, args.workers))
     metrics = evaluate(model, loader, dataset, accelerator, args.backend, thresholds=True)
     about = {"detector": args.model, "weights": model.loaded_from, "annotations": str(paths[0])}
     speed = time_images(model, dataset, accelerator)

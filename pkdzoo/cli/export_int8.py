@@ -149,10 +149,10 @@ def spread(dataset: CocoDataset, count: int) -> Iterator[Batch]:
 
 def measure(detector: ExportedDetector, dataset: CocoDataset, accelerator: Any, path: Path) -> Measured:
     """AP, latency and size of an exported file."""
-    from pkdzoo.training import build
+    from pkdzoo.training import loaders
     from pkdzoo.training.evaluate import evaluate, time_images
 
-    loader = accelerator.prepare(build.val_loader(dataset, detector.batch or 1, 0))
+    loader = accelerator.prepare(loaders.val_loader(dataset, detector.batch or 1, 0))
     ap = evaluate(detector, loader, dataset, accelerator)["AP"]
     if ap is None:
         raise ValueError(f"{dataset.json_path} has no object of the detector's classes: AP cannot be measured")

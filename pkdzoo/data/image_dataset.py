@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import hashlib
 import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,6 +26,9 @@ from pkdzoo.data.image_reader import Decode, ImageReader
 from pkdzoo.data.transforms import Sample, Transform, with_image
 from pkdzoo.ops.reduce import max_over_ranks
 from pkdzoo.structures import Instances
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MAX_UNREADABLE = 0.01  # share of the images that training may skip
 
@@ -104,6 +109,13 @@ class ImageDataset(Dataset[Sample]):
     def transform(self, transform: Transform | MixTransform | None) -> None:
         self._transform = transform
         self.reader = ImageReader(self.sizes, transform, self._decode, self._cache_bytes)
+
+    def with_transform(self, transform: Transform | MixTransform | None) -> Self:
+        """The same images with another transform and without a cache; annotations are shared, not read again."""
+        other = copy.copy(self)
+        other._cache_bytes = 0
+        other.transform = transform
+        return other
 
     def file_name(self, index: int) -> str:
         """Path of an image inside ``image_dir``."""

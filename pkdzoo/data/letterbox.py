@@ -61,7 +61,7 @@ def placement(size: tuple[int, int], resize: tuple[int, int], letterbox: Letterb
         scaled = max(1, int(size[0] * ratio)), max(1, int(size[1] * ratio))
     canvas = (long, long)
     if letterbox.canvas == "stride":
-        height, width = (math.ceil(side / max(size) * long / DIVISOR + 0.5) * DIVISOR for side in size)
+        height, width = (_with_half_stride(side / max(size) * long) for side in size)
         canvas = (height, width)
     offset = (0, 0)
     if letterbox.place == "center":
@@ -128,14 +128,74 @@ class LetterboxResize:
 
     def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
         place = placement(sample.size, self.resize, self.letterbox)
-        image = place_image(sample.image, place, self.letterbox)
         small = resize_sample(replace(sample, image=sample.image[:1]), place.size)  # boxes, masks and meta
-        left, top = place.offset
-        boxes = small.instances.boxes + torch.tensor([left, top, left, top])
-        masks = small.instances.masks
-        if masks is not None:
-            whole = masks.new_zeros(len(masks), *place.canvas)
-            whole[:, top : top + place.size[0], left : left + place.size[1]] = masks
-            masks = whole
+        small = replace(small, image=scale_image(sample.image, place.size, self.letterbox))
         meta = {**small.meta, "offset": place.offset, "clip": self.letterbox.clip == "image"}
-        return Sample(image, replace(small.instances, boxes=boxes, masks=masks), meta)
+        return replace(put_on_canvas(small, place.canvas, place.offset, self.letterbox.fill), meta=meta)
+
+
+@dataclass(frozen=True)
+class LetterboxBorder:
+    """Puts training samples, already resized or cropped, on the canvas that images of an evaluation have.
+
+    Without it the border of a batch is zero after normalization, a value that the detector never sees in evaluation.
+
+    Args:
+        side: largest side of a sample in pixels; a square canvas has it, rounded up to a multiple of 32.
+        letterbox: the settings.
+
+    Example:
+        >>> import torch
+        >>> from pkdzoo import Instances
+        >>> from pkdzoo.data import Sample
+        >>> from pkdzoo.data.letterbox import LetterboxBorder
+        >>> objects = Instances(torch.tensor([[0.0, 0.0, 15.0, 20.0]]), torch.tensor([1]))
+        >>> sample = Sample(torch.zeros(3, 40, 60, dtype=torch.uint8), objects)
+        >>> changed = LetterboxBorder(64)(sample, torch.Generator())
+        >>> changed.size, changed.image[:, -1, 0].tolist()
+        ((64, 64), [114, 114, 114])
+    """
+
+    side: int
+    letterbox: Letterbox = field(default_factory=Letterbox)
+
+    def __call__(self, sample: Sample, rng: torch.Generator) -> Sample:
+        height, width = sample.size
+        canvas = (square_side(self.side),) * 2
+        if self.letterbox.canvas == "stride":
+            canvas = (_with_half_stride(height), _with_half_stride(width))
+        centered = self.letterbox.place == "center"
+        offset = ((canvas[1] - width) // 2, (canvas[0] - height) // 2) if centered else (0, 0)
+        return put_on_canvas(sample, canvas, offset, self.letterbox.fill)
+
+
+def square_side(side: int) -> int:
+    """The side of a square canvas for images of at most so many pixels: the next multiple of 32."""
+    return math.ceil(side / DIVISOR) * DIVISOR
+
+
+def _with_half_stride(side: float) -> int:
+    """The smallest multiple of 32 that leaves at least 16 pixels of border."""
+    return math.ceil(side / DIVISOR + 0.5) * DIVISOR
+
+
+def put_on_canvas(sample: Sample, canvas: tuple[int, int], offset: tuple[int, int], fill: int) -> Sample:
+    """A sample on a canvas of one gray value; objects move along and ``meta`` stays.
+
+    Args:
+        sample: fits on the canvas.
+        canvas: (height, width).
+        offset: (left, top) of the image.
+        fill: gray value, 0..255.
+    """
+    left, top = offset
+    area = (slice(None), slice(top, top + sample.size[0]), slice(left, left + sample.size[1]))
+    image = sample.image.new_full((len(sample.image), *canvas), fill)
+    image[area] = sample.image
+    masks = sample.instances.masks
+    if masks is not None:
+        whole = masks.new_zeros(len(masks), *canvas)
+        whole[area] = masks
+        masks = whole
+    boxes = sample.instances.boxes + torch.tensor([left, top, left, top])
+    return replace(sample, image=image, instances=replace(sample.instances, boxes=boxes, masks=masks))

@@ -6,7 +6,7 @@ too. They never become images without objects: in a batch they are apart, see ``
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from pkdzoo.data.augment import MixTransform
 from pkdzoo.data.batching import collate
 from pkdzoo.data.formats.base import walk_files
 from pkdzoo.data.formats.coco import decode_name
+from pkdzoo.data.formats.read import read_annotations
 from pkdzoo.data.image_dataset import ImageDataset
 from pkdzoo.data.image_files import SUFFIXES, UnreadableImage, check_whole, is_image_name, is_other_image, read_size
 from pkdzoo.data.image_reader import Decode
@@ -51,16 +52,40 @@ def image_files_in(folder: str | Path) -> tuple[list[str], list[str]]:
     return names, others
 
 
+class SplitFiles:
+    """The image files of an annotated split, of which only the names are read.
+
+    Args:
+        annotations: of any format, as ``CocoDataset`` takes them.
+        image_dir: folder of the images.
+
+    Raises:
+        ValueError: for invalid annotations; the message names the file.
+    """
+
+    def __init__(self, annotations: str | Path, image_dir: str | Path) -> None:
+        self.image_dir = Path(image_dir)
+        self._columns = read_annotations(annotations, need_sizes=False)
+
+    def __len__(self) -> int:
+        return len(self._columns.image_ids)
+
+    def file_name(self, index: int) -> str:
+        """Path of an image inside ``image_dir``."""
+        return self._columns.file_name(index)
+
+
 class UnlabeledImages(ImageDataset):
     """The images of a folder and its subfolders, without annotations.
 
-    Files of the same bytes as a labeled image are left out: one of the validation split would be trained on, and one of
-    the training split is in the training already. Files that cannot be read are an error before training; one that
-    becomes unreadable later is replaced by the next one, as for labeled images.
+    Files of the same bytes as a labeled image are left out: one of the validation or test split would be trained on,
+    and one of the training split is in the training already. Files that cannot be read are an error before training;
+    one that becomes unreadable later is replaced by the next one, as for labeled images.
 
     Args:
         folder: of the images.
-        labeled: data sets whose images are left out, by name, e.g. ``{"train": train, "val": val}``.
+        labeled: data sets whose images are left out, by name, e.g. ``{"train": train, "val": val}``; ``SplitFiles``
+            where nothing but the names of the images is needed.
         min_image_size: leave out images whose short side is smaller, in pixels.
         transform: see ``CocoDataset``; it is applied to samples without objects.
         seed: see ``transform``. Random choices depend on (seed, epoch, image).
@@ -87,7 +112,7 @@ class UnlabeledImages(ImageDataset):
     def __init__(
         self,
         folder: str | Path,
-        labeled: dict[str, ImageDataset] | None = None,
+        labeled: Mapping[str, ImageDataset | SplitFiles] | None = None,
         *,
         min_image_size: int = 0,
         transform: Transform | MixTransform | None = None,
@@ -151,7 +176,7 @@ class UnlabeledImages(ImageDataset):
         return f"{self.image_dir}: {counted(len(self), 'image')} without labels{gone}"
 
 
-def files_of_same_bytes(folder: Path, names: Sequence[str], dataset: ImageDataset) -> set[str]:
+def files_of_same_bytes(folder: Path, names: Sequence[str], dataset: ImageDataset | SplitFiles) -> set[str]:
     """Names of the files of a folder that are, byte for byte, images of a data set.
 
     Many images of a large data set have the same size in bytes, so their ends are compared first; only files with the

@@ -48,6 +48,7 @@ def describe(model: ZooModel) -> dict[str, Any]:
             "resize": list(model.resize),
             "letterbox": None if model.letterbox is None else asdict(model.letterbox),
             "postprocess": asdict(model.postprocess_config),
+            **({} if model.test_proposing is None else {"proposals": asdict(model.test_proposing)}),
             **({} if model.initial_weights is None else {"initial_weights": asdict(model.initial_weights)}),
         },
     }

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pkdzoo.hub.weights import InitialWeights
+from pkdzoo.models.rpn import ProposalConfig
 from pkdzoo.structures import Letterbox, PixelNorm, PostProcess
 
 
@@ -31,6 +32,7 @@ class ZooModel(nn.Module):
         resize: (short, long) side in pixels that images are scaled to.
         letterbox: how images are fitted onto a square canvas; None means that they are only resized.
         postprocess_config: settings of the step from head outputs to detections.
+        test_proposing: settings of the proposals for detection; None for a one-stage detector.
         optimized: True after ``optimize()``, which changes the keys of the state dict.
         loaded_from: source of the weights; None for random weights.
         initial_weights: weights of timm that the backbone started from; None for others.
@@ -49,6 +51,7 @@ class ZooModel(nn.Module):
     resize: tuple[int, int]
     letterbox: Letterbox | None
     postprocess_config: PostProcess
+    test_proposing: ProposalConfig | None
     optimized: bool
     loaded_from: str | None
     initial_weights: InitialWeights | None = None

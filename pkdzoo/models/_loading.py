@@ -123,6 +123,21 @@ def saved_labels(source: str | Path) -> tuple[str, ...] | None:
     return None if is_generic(labels) else labels
 
 
+def take_saved_size(model: ZooModel, source: str | Path, keep: bool = False) -> None:
+    """Give a detector the image size and the letterbox of a saved one; nothing changes for weights without a config.
+
+    Args:
+        model: has the weights of ``source``.
+        source: see :func:`load_checkpoint`.
+        keep: keep the detector's own image size.
+    """
+    file = file_of(source)
+    if is_saved(file):
+        settings = read_saved(read_config(file.with_name(CONFIG))).settings
+        model.resize = model.resize if keep else settings.get("resize", model.resize)
+        model.letterbox = settings.get("letterbox", model.letterbox)
+
+
 def is_generic(names: Sequence[str]) -> bool:
     """Whether class names are those that a detector has before it is given any."""
     return tuple(names) == tuple(f"class_{i}" for i in range(len(names)))

@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pkdzoo.hub.files import SETTINGS
 from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.models._channels import MAX_CHANNELS
 from pkdzoo.models._interface import ZooModel
+from pkdzoo.models.rpn import ProposalConfig
 from pkdzoo.structures import Letterbox, PixelNorm, PostProcess
 from pkdzoo.utils.text import counted
 from pkdzoo.version import __version__
+
+T = TypeVar("T")
 
 MAX_CLASSES = 100_000
 MAX_SIDE = 100_000  # pixels
@@ -31,8 +34,8 @@ class Saved:
         args: arguments of the build function, in JSON's types.
         classes: number of classes.
         labels: class names.
-        settings: ``pixel_norm``, ``resize``, ``letterbox``, ``postprocess`` and ``initial_weights``, those that the
-            config has.
+        settings: ``pixel_norm``, ``resize``, ``letterbox``, ``postprocess``, ``proposals`` and ``initial_weights``,
+            those that the config has.
     """
 
     architecture: str
@@ -85,7 +88,9 @@ def read_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     if "letterbox" in config:
         settings["letterbox"] = None if config["letterbox"] is None else read_letterbox(config["letterbox"])
     if "postprocess" in config:
-        settings["postprocess"] = read_postprocess(config["postprocess"])
+        settings["postprocess"] = read_thresholds("postprocess", config["postprocess"], PostProcess)
+    if "proposals" in config:
+        settings["proposals"] = read_thresholds("proposals", config["proposals"], ProposalConfig)
     if "initial_weights" in config:
         settings["initial_weights"] = read_initial_weights(config["initial_weights"])
     return settings
@@ -103,16 +108,16 @@ def read_pixel_norm(place: str, mean: Any, std: Any, order: Any) -> PixelNorm:
     return PixelNorm(tuple(means), tuple(stds), order)
 
 
-def read_postprocess(values: Any) -> PostProcess:
-    """The thresholds; ValueError for a wrong one."""
-    check_keys("postprocess", values, PostProcess)
+def read_thresholds(name: str, values: Any, kind: type[T]) -> T:
+    """Thresholds, 0..1, and largest numbers of boxes; ValueError for a wrong one."""
+    check_keys(name, values, kind)
     read: dict[str, Any] = {}
     for key, value in values.items():
-        if key in ("score_threshold", "nms_threshold"):
+        if key.endswith("_threshold"):
             (read[key],) = numbers(key, [value], 0.0, 1.0)
         else:
             read[key] = whole(key, value, 1, 1_000_000)
-    return PostProcess(**read)
+    return kind(**read)
 
 
 def read_letterbox(values: Any) -> Letterbox:
@@ -166,6 +171,8 @@ def apply_settings(model: ZooModel, settings: Mapping[str, Any]) -> None:
     model.resize = settings.get("resize", model.resize)
     model.letterbox = settings.get("letterbox", model.letterbox)
     model.postprocess_config = settings.get("postprocess", model.postprocess_config)
+    if model.test_proposing is not None:
+        model.test_proposing = settings.get("proposals", model.test_proposing)
     model.initial_weights = settings.get("initial_weights")
 
 

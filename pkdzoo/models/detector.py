@@ -29,6 +29,7 @@ from pkdzoo.models._interface import ZooModel
 from pkdzoo.models._training_methods import TrainingMethods
 from pkdzoo.models._uncompiled import Uncompiled
 from pkdzoo.models.backbones.timm import TimmBackbone
+from pkdzoo.models.rpn import ProposalConfig
 from pkdzoo.models.trace import DEPTHS, Depth, HeadTrace, LossTrace, Trace
 from pkdzoo.structures import Batch, Detections, FeaturePyramid, Instances, Letterbox, PixelNorm, PostProcess
 from pkdzoo.utils.precision import float32_or_wider
@@ -62,6 +63,7 @@ class Detector(TrainingMethods, ZooModel):
     """
 
     two_stage: bool = False  # PKD's published loss weight depends on it
+    test_proposing: ProposalConfig | None = None  # of a two-stage detector: proposals for detection
     canvas: tuple[int, int] | None = None  # (height, width) of the only padded images that it takes: none here
     has_graph: bool = True  # False for models of other libraries, which export them
     has_features_alone: bool = True  # False for modules that give their maps with their losses alone

@@ -130,7 +130,7 @@ class RegionDetector(Detector):
 
     two_stage = True
     train_proposing = ProposalConfig(pre_nms_top_k=2000)
-    test_proposing = ProposalConfig(pre_nms_top_k=1000)
+    test_proposing: ProposalConfig = ProposalConfig(pre_nms_top_k=1000)
     rpn_beta = 0.0  # of the RPN's smooth L1 loss; 0 is L1
     anchors_inside = False  # whether the RPN is trained only on anchors that lie in the image as a whole
 

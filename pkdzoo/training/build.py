@@ -1,18 +1,16 @@
-"""Builds what a training run needs from its recipe: data sets, loaders, student, teacher and task."""
+"""Builds what a training run needs from its recipe: data sets, student, teacher and task."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from pkdzoo.data import (
-    AspectBatchSampler,
     CocoDataset,
     Compose,
     MixTransform,
@@ -21,38 +19,43 @@ from pkdzoo.data import (
     RandomZoom,
     Resize,
     UnlabeledImages,
-    collate,
     eval_transform,
     find_split,
     make_shapes,
 )
-from pkdzoo.data.image_dataset import ImageDataset
-from pkdzoo.data.letterbox import LetterboxResize
-from pkdzoo.data.sampler import PairedBatchSampler
-from pkdzoo.data.unlabeled import PairedDataset, collate_both
+from pkdzoo.data.formats.read import splits_of
+from pkdzoo.data.letterbox import LetterboxBorder, LetterboxResize
+from pkdzoo.data.unlabeled import SplitFiles
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.adapters import is_of_other_library, teacher_of_library
 from pkdzoo.distill.adapters.students import student_of_library
 from pkdzoo.distill.inherit import freeze, inherit
 from pkdzoo.distill.task import Task
+from pkdzoo.inference.predictor import DetectorLike
 from pkdzoo.models._config import from_json
 from pkdzoo.models._factory import create_detector
-from pkdzoo.models._loading import load_backbone, load_checkpoint, saved_labels, warn_of_other_classes
+from pkdzoo.models._loading import load_backbone, load_checkpoint, saved_labels, take_saved_size, warn_of_other_classes
 from pkdzoo.models._registry import find, folder_of
 from pkdzoo.models.detector import Detector
-from pkdzoo.structures import Batch, Letterbox
+from pkdzoo.structures import Letterbox
 from pkdzoo.training.recipe import Data, Distill, Recipe
-from pkdzoo.training.signals import LoaderSignals, loader_context
 from pkdzoo.training.task import SupervisedTask
 from pkdzoo.utils.text import counted
 
 
 @dataclass(frozen=True)
 class DataPaths:
-    """Annotation file and image folder of the training and the validation split."""
+    """Annotation file and image folder of each split.
+
+    Attributes:
+        train: training split.
+        val: validation split.
+        test: of the data set's folder, if it has one; its images stay out of the training.
+    """
 
     train: tuple[Path, Path]
     val: tuple[Path, Path]
+    test: tuple[Path, Path] | None = None
 
 
 def find_data(
@@ -83,19 +86,28 @@ def find_data(
             )
         folder = make_shapes(Path(cache) / "shapes", **_shape_arguments(data.generate))
     train = find_split(folder, "train", train_json, images)
-    return DataPaths(train, find_split(folder, "val", val_json, images))
+    return DataPaths(train, find_split(folder, "val", val_json, images), None if folder is None else _find_test(folder))
+
+
+def _find_test(folder: str | Path) -> tuple[Path, Path] | None:
+    """The test split of a data set; None without one, or without its images."""
+    with suppress(ValueError):
+        return find_split(folder, "test") if "test" in splits_of(folder) else None
+    return None
 
 
 def _shape_arguments(generate: Any) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in generate.items()}
 
 
-def train_transform(data: Data, epochs: int) -> Compose | MixTransform:
+def train_transform(data: Data, epochs: int, letterbox: Letterbox | None = None) -> Compose | MixTransform:
     """Mosaic and mixup, or resize and flip with a random crop before (``zoom``) or after (``crop``) the resize.
 
     Args:
         data: of the recipe.
         epochs: of the schedule; the last ones are without mosaic and mixup.
+        letterbox: of the student: images get the border that those of its evaluation have. Images with mosaic and
+            mixup have one already.
     """
     if data.mix is not None:
         mix = data.mix
@@ -105,7 +117,33 @@ def train_transform(data: Data, epochs: int) -> Compose | MixTransform:
         )  # fmt: skip
     steps: list[Any] = [RandomZoom(data.zoom)] if data.zoom else []
     steps += [Resize(data.short, data.long, data.mode), RandomFlip(data.flip)]
-    return Compose([*steps, RandomCrop(data.crop)] if data.crop else steps)
+    steps += [RandomCrop(data.crop)] if data.crop else []
+    return Compose(steps if letterbox is None else [*steps, LetterboxBorder(largest_side(data), letterbox)])
+
+
+def largest_side(data: Data) -> int:
+    """Pixels that no side of a training image of a recipe exceeds."""
+    return data.long if data.mix is not None or data.crop is None else min(data.long, max(data.crop))
+
+
+def fit_letterbox(
+    recipe: Recipe, letterbox: Letterbox | None, train: CocoDataset, unlabeled: UnlabeledImages | None
+) -> None:
+    """Fit the augmentation to the letterbox of a student, which is known only when the classes of its images are.
+
+    Args:
+        recipe: of the run.
+        letterbox: of the student; None for images without a border.
+        train: training images, as :func:`build_datasets` made them.
+        unlabeled: images without annotations; None without any.
+    """
+    if recipe.data.mix is not None:
+        return
+    for images in (train, unlabeled):
+        if images is not None:
+            steps = images.transform.transforms if isinstance(images.transform, Compose) else ()
+            if letterbox is not None or any(isinstance(step, LetterboxBorder) for step in steps):
+                images.transform = train_transform(recipe.data, recipe.schedule.epochs, letterbox)
 
 
 def build_datasets(recipe: Recipe, paths: DataPaths, cache: int = 0) -> tuple[CocoDataset, CocoDataset]:
@@ -132,8 +170,10 @@ def build_datasets(recipe: Recipe, paths: DataPaths, cache: int = 0) -> tuple[Co
     return train, val_dataset(paths.val, data.eval_size, train.label_names, cache=left)
 
 
-def build_unlabeled(recipe: Recipe, train: CocoDataset, val: CocoDataset, cache: int = 0) -> UnlabeledImages | None:
-    """The unlabeled images of a recipe, without those that are in the training or validation split; None without any.
+def build_unlabeled(
+    recipe: Recipe, train: CocoDataset, val: CocoDataset, test: tuple[Path, Path] | None = None, cache: int = 0
+) -> UnlabeledImages | None:
+    """The unlabeled images of a recipe, without those of the training, validation or test split; None without any.
 
     They are augmented as the labeled ones, but for mosaic and mixup.
 
@@ -141,6 +181,7 @@ def build_unlabeled(recipe: Recipe, train: CocoDataset, val: CocoDataset, cache:
         recipe: of the run.
         train: training images.
         val: validation images.
+        test: annotation file and image folder of the test split, if there is one.
         cache: bytes of shared memory for images that were read.
 
     Raises:
@@ -153,21 +194,13 @@ def build_unlabeled(recipe: Recipe, train: CocoDataset, val: CocoDataset, cache:
     alone = data if data.mix is None else replace(data, mix=replace(data.mix, mosaic=0.0, mixup=0.0))
     return UnlabeledImages(
         unlabeled.folder,
-        {"train": train, "val": val},
+        {"train": train, "val": val, **({} if test is None else {"test": SplitFiles(*test)})},
         min_image_size=data.min_image_size,
         transform=train_transform(alone, recipe.schedule.epochs),
         seed=recipe.seed,
         decode=data.decode,
         cache=cache,
     )
-
-
-def unlabeled_per_pass(recipe: Recipe, processes: int) -> int:
-    """Unlabeled images per forward pass of one process; 0 without any, else at least one."""
-    unlabeled = recipe.distill.unlabeled if recipe.distill is not None else None
-    if unlabeled is None:
-        return 0
-    return max(1, math.floor(unlabeled.ratio * batch_per_process(recipe, processes) + 0.5))
 
 
 def val_dataset(
@@ -190,84 +223,27 @@ def val_dataset(
         canvas: (height, width) that images are scaled to fit, for an exported graph of fixed size.
         cache: bytes of shared memory for images that were read.
     """
-    transform = eval_transform(*size, canvas) if letterbox is None else LetterboxResize(size, letterbox)
+    transform = val_transform(size, letterbox, canvas)
     return CocoDataset(
         *paths, transform=transform, label_names=label_names, skip_other_classes=skip_other_classes, cache=cache
     )
 
 
-def batch_per_process(recipe: Recipe, processes: int) -> int:
-    """Images per forward pass of one process.
-
-    Raises:
-        ValueError: if the recipe's total batch cannot be divided evenly.
-    """
-    parts = processes * recipe.optim.accumulate
-    if recipe.data.batch_size % parts:
-        raise ValueError(
-            f"a batch of {recipe.data.batch_size} cannot be divided by {counted(processes, 'process')} x "
-            f"{counted(recipe.optim.accumulate, 'accumulated pass')}: write e.g. --set data.batch_size="
-            f"{-(-recipe.data.batch_size // parts) * parts}"
-        )
-    return recipe.data.batch_size // parts
+def val_transform(
+    size: tuple[int, int], letterbox: Letterbox | None = None, canvas: tuple[int, int] | None = None
+) -> Compose | LetterboxResize:
+    """How images are resized for an evaluation; arguments as of :func:`val_dataset`."""
+    return eval_transform(*size, canvas) if letterbox is None else LetterboxResize(size, letterbox)
 
 
-def train_loader(
-    recipe: Recipe, dataset: CocoDataset, processes: int, unlabeled: UnlabeledImages | None = None
-) -> tuple[DataLoader[Batch], AspectBatchSampler | PairedBatchSampler]:
-    """Batches in the order of (seed, epoch), and their sampler, on which the epoch has to be set.
+def val_dataset_for(model: DetectorLike, dataset: CocoDataset) -> CocoDataset:
+    """The images of a data set as a detector takes them, at its own size and with its own letterbox.
 
     Args:
-        recipe: of the run.
-        dataset: training images.
-        processes: number of training processes.
-        unlabeled: images without annotations, which then come with each batch.
+        model: for example a teacher, whose images may be larger than those of its student.
+        dataset: validation images, resized for another detector.
     """
-    sampler = AspectBatchSampler(_groups(recipe, dataset), batch_per_process(recipe, processes), seed=recipe.seed)
-    if unlabeled is None:
-        return _loader(dataset, recipe.data.workers, batch_sampler=sampler), sampler
-    paired = PairedBatchSampler(sampler, _groups(recipe, unlabeled), unlabeled_per_pass(recipe, processes))
-    both = PairedDataset(dataset, unlabeled)
-    return _loader(both, recipe.data.workers, collate_both, batch_sampler=paired), paired
-
-
-def _groups(recipe: Recipe, dataset: ImageDataset) -> torch.Tensor:
-    """The aspect group of each image; with mosaic and mixup all images become squares."""
-    return dataset.aspect_groups() if recipe.data.mix is None else torch.zeros(len(dataset))
-
-
-def set_epoch(epoch: int, loader: Any, datasets: Sequence[ImageDataset], sampler: Any) -> None:
-    """Set the epoch of a loader prepared by Accelerate, of its data sets and of its sampler.
-
-    All are needed: Accelerate's loader counts epochs itself, from 0 after a resume, and does not pass its count to the
-    sampler.
-    """
-    loader.set_epoch(epoch)
-    for dataset in datasets:
-        dataset.set_epoch(epoch)
-    sampler.set_epoch(epoch)
-
-
-def val_loader(dataset: CocoDataset, batch: int, workers: int) -> DataLoader[Batch]:
-    """Batches in the order of the annotation file, the same for any number of processes."""
-    return _loader(dataset, workers, batch_size=batch)
-
-
-def _loader(dataset: Any, workers: int, collate_fn: Any = collate, **kwargs: Any) -> DataLoader[Batch]:
-    # Without its own generator, each epoch's start would draw from the global one, and a run resumed within an epoch
-    # would draw once more than an uninterrupted run.
-    generator = torch.Generator().manual_seed(0)
-    return DataLoader(
-        dataset,
-        collate_fn=collate_fn,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        worker_init_fn=LoaderSignals() if workers else None,
-        multiprocessing_context=loader_context() if workers else None,
-        generator=generator,
-        pin_memory=torch.cuda.is_available(),
-        **kwargs,
-    )
+    return dataset.with_transform(val_transform(model.resize, model.letterbox, model.canvas))
 
 
 # -- models ----------------------------------------------------------------------------------------------------------
@@ -348,6 +324,7 @@ def build_teacher(distill: Distill, label_names: Sequence[str]) -> Detector:
         names = tuple(label_names) if saved is None else saved
         args.setdefault("num_classes", len(names))
         teacher = load_checkpoint(_detector(distill.teacher, **args), distill.teacher_weights)
+        take_saved_size(teacher, distill.teacher_weights, keep="resize" in args)
         if saved is not None or "num_classes" not in distill.teacher_args:
             teacher.label_names = names
         return teacher

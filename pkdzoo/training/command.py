@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from pkdzoo.data import TooManyUnreadable
 from pkdzoo.hub.errors import DownloadError
-from pkdzoo.training import build, cpu_processes, load_recipes, signals
+from pkdzoo.training import cpu_processes, load_recipes, loaders, signals
 from pkdzoo.training.arguments import MachineArguments, TrainArguments
 from pkdzoo.training.compare import TrainedRun
 from pkdzoo.training.errors import describe_error
@@ -38,7 +38,7 @@ def run_on_processes(args: MachineArguments, program: Sequence[str]) -> int | No
         cpu_processes.check_place(args.cpu_processes, args.cpu)
         if isinstance(args, TrainArguments):
             for recipe in load_recipes(args.recipe, args.set, args.only, args.unlabeled):
-                build.batch_per_process(recipe, args.cpu_processes)
+                loaders.batch_per_process(recipe, args.cpu_processes)
         return cpu_processes.run_processes(program, args.cpu_processes)
 
 

@@ -16,7 +16,9 @@ from pkdzoo.evaluation.saved_detections import DETECTIONS
 from pkdzoo.models._registry import folder_of
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
+from pkdzoo.training.build import val_dataset_for
 from pkdzoo.training.evaluate import evaluate
+from pkdzoo.training.loaders import val_loader
 from pkdzoo.training.processes import run_on_main_process
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.training.run_table import COLUMNS, FinishedRun, is_teacher, teacher_row
@@ -57,14 +59,19 @@ def compare(runs: Sequence[TrainedRun], output: Path) -> list[dict[str, Any]]:
 
     Args:
         runs: evaluated on the same images. The plain student of a distilled one is the first run without a teacher
-            whose recipe is otherwise the same; a run that is itself the teacher of another one is no plain student.
+            whose recipe is otherwise the same, with the same seed; a run that is itself the teacher of another one is
+            no plain student.
         output: folder for the two files.
 
     Returns:
         The rows of the table.
     """
     rows = [
-        {**_row(run.recipe.name, _role(run, runs), run.metrics, _student(run.recipe)), "settings": _settings(run)}
+        {
+            **_row(run.recipe.name, _role(run, runs), run.metrics, run.student, _student(run.recipe)),
+            "settings": _settings(run),
+            "seed": run.recipe.seed,
+        }
         for run in runs
     ]
     teachers, teacher_models = _teachers(runs, rows, output / TEACHER_DETECTIONS)
@@ -101,12 +108,21 @@ def _teachers(
             teacher = run.teacher.to(run.accelerator.device)
             alike = sum(model.name == teacher.name for model in models)
             name = f"{teacher.name} ({alike + 1})" if alike else teacher.name
-            save = None if found else saved
-            metrics = evaluate(teacher, run.val_loader, run.val_set, run.accelerator, save=save)
-            found[key] = _row(name, "teacher", metrics)
+            metrics = _evaluate_teacher(teacher, run, None if found else saved)
+            found[key] = _row(name, "teacher", metrics, teacher)
             models.append(teacher)
         row["teacher"] = found[key]["name"]
     return list(found.values()), models
+
+
+def _evaluate_teacher(teacher: Detector, run: TrainedRun, save: Path | None) -> dict[str, Any]:
+    """Metrics of a teacher at its own image size and letterbox; at those of the student it may find less."""
+    dataset, loader = run.val_set, run.val_loader
+    if (teacher.resize, teacher.letterbox) != (run.recipe.data.eval_size, run.student.letterbox):
+        data = run.recipe.data
+        dataset = val_dataset_for(teacher, dataset)
+        loader = run.accelerator.prepare(val_loader(dataset, data.eval_batch_size, data.workers))
+    return evaluate(teacher, loader, dataset, run.accelerator, save=save)
 
 
 def _settings(run: TrainedRun) -> str:
@@ -140,9 +156,10 @@ def _title(row: dict[str, Any]) -> str:
     return name if row["AP"] is None else f"{name}, AP {row['AP']:.1f}"
 
 
-def _row(name: str, role: str, metrics: dict[str, Any], student: str | None = None) -> dict[str, Any]:
+def _row(name: str, role: str, metrics: dict[str, Any], model: Detector, student: str | None = None) -> dict[str, Any]:
     own = {} if student is None else {"student": student}
-    return {"name": name, "role": role, **own, **{key: metrics[key] for key in COLUMNS}}
+    numbers = {key: metrics[key] for key in COLUMNS}
+    return {"name": name, "role": role, **own, **numbers, "image_size": list(model.resize)}
 
 
 def _student(recipe: Recipe) -> str:
@@ -160,18 +177,23 @@ def _role(run: TrainedRun, runs: Sequence[TrainedRun]) -> str:
 
 
 def add_gap(rows: list[dict[str, Any]]) -> None:
-    """Add to each distilled row the share of the AP gap between its plain student and its teacher that it closes."""
-    plain_aps = {_same_student(row): row["AP"] for row in reversed(rows) if row["role"] == "plain"}
+    """Add to each distilled row the share of the AP gap between its plain student and its teacher that it closes.
+
+    The plain student is the one of the same seed, as in ``run_table.compare_runs``.
+    """
+    plain_rows: dict[Any, dict[str, Any]] = {
+        _same_student(row): row for row in reversed(rows) if row["role"] == "plain"
+    }
     for row in rows:
-        plain, teacher = plain_aps.get(_same_student(row)), teacher_row(rows, row).get("AP")
+        plain, teacher = plain_rows.get(_same_student(row), {}).get("AP"), teacher_row(rows, row).get("AP")
         if row["role"] != "distilled" or teacher is None or plain is None or row["AP"] is None:
             continue
         # Without a gap, when the teacher is not better than the plain student, there is no share.
         row["gap_closed"] = (row["AP"] - plain) / (teacher - plain) if teacher > plain else None
 
 
-def _same_student(row: dict[str, Any]) -> tuple[Any, Any]:
-    return row.get("student"), row.get("settings")
+def _same_student(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row.get("student"), row.get("settings"), row.get("seed")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -184,4 +206,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         lines.append(
             f"{row['name']:<{width}}  {row['role']:<9}  {numbers}  {'' if gap is None else format(gap, '.0%'):>10}"
         )
+    sizes = {tuple(row["image_size"]): row["name"] for row in reversed(rows) if "image_size" in row}
+    if len(sizes) > 1:
+        of_each = ", ".join(f"{short} x {long} of {name}" for (short, long), name in reversed(sizes.items()))
+        lines.append(f"each is evaluated at its own image size (short x long side in pixels): {of_each}")
     return "\n".join(lines)

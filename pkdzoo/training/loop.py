@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pkdzoo.evaluation.saved_detections import DETECTIONS
 from pkdzoo.structures import Batch
-from pkdzoo.training import build, checkpoint, run_folder
+from pkdzoo.training import build, checkpoint, loaders, run_folder
 from pkdzoo.training.arguments import TrainArguments
 from pkdzoo.training.compare import TrainedRun, compare, print_where
 from pkdzoo.training.evaluate import evaluate, table, time_images
@@ -29,6 +29,7 @@ from pkdzoo.training.recipe import Recipe
 from pkdzoo.training.report.page import update_report
 from pkdzoo.training.run import TrainingRun, build_parts, open_run, preflight, restore
 from pkdzoo.training.signals import RunStopped, StopRequest, stop_on_signals
+from pkdzoo.training.task import losses_of
 
 
 def train_recipes(recipes: Sequence[Recipe], args: TrainArguments) -> list[TrainedRun]:
@@ -118,7 +119,7 @@ def train_epoch(run: TrainingRun, stop_request: StopRequest) -> bool:
         run.raw_task.set_progress(progress.step, run.parts.steps, progress.epoch, recipe.schedule.epochs)
 
         with accelerator.accumulate(run.task):
-            losses: dict[str, Tensor] = run.task(batch)
+            losses = losses_of(run.task, batch)
             accelerator.backward(share_of_step(trained + number, passes, accumulate) * total_of(losses))
             monitor.add_pass(batch, losses, run.raw_task.logs)
             if not accelerator.sync_gradients:
@@ -170,10 +171,10 @@ def start_epoch(run: TrainingRun) -> Iterable[Batch]:
     build.train_mode(run.raw_task, recipe)
     checkpoint.seed_step(recipe.seed, -1 - epoch, run.accelerator.process_index)
     run.raw_task.set_epoch(epoch)
-    build.set_epoch(epoch, loader, parts.train_sets, parts.sampler)
+    loaders.set_epoch(epoch, loader, parts.train_sets, parts.sampler)
     if not run.progress.step_in_epoch:  # in a resumed epoch, the checkpoint holds what the methods prepared
         run.raw_task.on_epoch_start(epoch, loader)
-        build.set_epoch(epoch, loader, parts.train_sets, parts.sampler)  # a method may have iterated over the loader
+        loaders.set_epoch(epoch, loader, parts.train_sets, parts.sampler)  # a method may have iterated over the loader
     trained = run.progress.step_in_epoch * recipe.optim.accumulate
     if trained >= len(loader):
         return []  # not every version of Accelerate can skip a whole epoch

@@ -13,6 +13,7 @@ from torch.utils.data import Subset
 from pkdzoo.data import CocoDataset, UnlabeledImages, check_headers
 from pkdzoo.data.formats.read import findings_of
 from pkdzoo.data.image_dataset import ImageDataset, real_paths
+from pkdzoo.data.letterbox import square_side
 from pkdzoo.distill.adapters.detecting import detecting_teacher
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.pairing import shape_of
@@ -24,9 +25,11 @@ from pkdzoo.models._loading import saved_labels
 from pkdzoo.models._registry import get_weights, is_detector
 from pkdzoo.models.backbones import TimmBackbone
 from pkdzoo.models.detector import Detector
-from pkdzoo.training.build import batch_per_process, unlabeled_per_pass, val_loader
+from pkdzoo.structures import Letterbox
+from pkdzoo.training.build import largest_side, val_dataset_for
 from pkdzoo.training.cost_estimate import estimate_cost, estimate_memory, resident_memory
 from pkdzoo.training.evaluate import evaluate
+from pkdzoo.training.loaders import batch_per_process, unlabeled_per_pass, val_loader
 from pkdzoo.training.optim import planned_steps
 from pkdzoo.training.recipe import Data, Recipe
 from pkdzoo.training.schedule_checks import schedule_warnings
@@ -289,7 +292,7 @@ def _describe_costs(
     precision: str,
 ) -> None:
     student, images, more = task.student, batch_per_process(recipe, processes), unlabeled_per_pass(recipe, processes)
-    size = largest_image(recipe.data)
+    size = largest_image(recipe.data, student.letterbox)
     autocast = None if precision == "no" else torch.autocast("cpu", torch.bfloat16)
     resident = resident_memory() if device.type == "cpu" else 0
     cost = estimate_cost(task, size, images, autocast, more)
@@ -331,8 +334,15 @@ def _operations(number: float) -> str:
     return f"{number / 1e9:.3g} GMACs" if number < 1e12 else f"{number / 1e12:.3g} TMACs"
 
 
-def largest_image(data: Data) -> tuple[int, int]:
-    """(height, width) of the largest landscape training image of a recipe, padded to a multiple of 32."""
+def largest_image(data: Data, letterbox: Letterbox | None = None) -> tuple[int, int]:
+    """(height, width) of the largest landscape training image of a recipe, padded to a multiple of 32.
+
+    Args:
+        data: of the recipe.
+        letterbox: of the student; a square one makes all images squares.
+    """
+    if letterbox is not None and letterbox.canvas == "square":
+        return (square_side(largest_side(data)),) * 2
     short = data.short if isinstance(data.short, int) else max(data.short)
     if data.mix is not None:
         short = data.long  # mixed images are squares
@@ -348,12 +358,12 @@ def free_memory(device: torch.device) -> int | None:
 def check_teacher(
     name: str, teacher: Detector, dataset: CocoDataset, count: int, workers: int, accelerator: Accelerator
 ) -> str:
-    """Evaluate a teacher on the first images of the validation set, beside its published AP.
+    """Evaluate a teacher on the first images of the validation set, at its own size, beside its published AP.
 
     Args:
         name: name of the teacher in the recipe.
         teacher: the detector itself.
-        dataset: validation images, with the teacher's classes.
+        dataset: validation images, with the teacher's classes; resized for the student or not.
         count: number of images.
         workers: number of loader processes.
         accelerator: of the run.
@@ -373,9 +383,10 @@ def check_teacher(
             f"--check-teacher: {name} has other classes ({', '.join(teacher.label_names[:5])}, ...) than the data "
             f"({', '.join(dataset.label_names[:5])}, ...), so its AP cannot be computed: leave --check-teacher out"
         )
-    part = cast(CocoDataset, Subset(dataset, range(min(count, len(dataset)))))
+    own = val_dataset_for(teacher, dataset)
+    part = cast(CocoDataset, Subset(own, range(min(count, len(own)))))
     loader = accelerator.prepare(val_loader(part, 1, workers))
-    ap = evaluate(teacher.to(accelerator.device), loader, dataset, accelerator, seen_only=True)["AP"]
+    ap = evaluate(teacher.to(accelerator.device), loader, own, accelerator, seen_only=True)["AP"]
     published = get_weights(name).metrics.get("AP") if is_detector(name) else None
     if not ap:
         raise ValueError(

@@ -136,9 +136,9 @@ def compared(run: Path, recipe: Recipe, teacher: str) -> Distilled | None:
     rows = read_json(run.parent / "comparison.json")
     rows = rows if isinstance(rows, list) else []
     own: dict[str, Any] = next((row for row in rows if row["role"] == "distilled" and row["name"] == recipe.name), {})
-    key = FinishedRun(run, recipe.to_dict(), {}).key(with_teacher=False)
+    key = _key(FinishedRun(run, recipe.to_dict(), {}))
     plain_row: dict[str, Any] = next(
-        (row for row in rows if row["role"] == "plain" and _key(run.parent / row["name"]) == key), {}
+        (row for row in rows if row["role"] == "plain" and _key(_run_of(run.parent / row["name"])) == key), {}
     )
     aps = [row.get("AP") for row in (teacher_row(rows, own), plain_row, own)]
     if recipe.distill is None or not own or None in aps:
@@ -149,9 +149,13 @@ def compared(run: Path, recipe: Recipe, teacher: str) -> Distilled | None:
     return Distilled(recipe.model, teacher, tuple(recipe.distill.methods), (first, plain, distilled), source)
 
 
-def _key(run: Path) -> str:
-    """See ``FinishedRun.key``."""
-    return FinishedRun(run, read_json_object(run / "recipe.json"), {}).key(with_teacher=False)
+def _run_of(folder: Path) -> FinishedRun:
+    return FinishedRun(folder, read_json_object(folder / "recipe.json"), {})
+
+
+def _key(run: FinishedRun) -> tuple[str, int]:
+    """What a plain student has to share: all but the teacher, and the seed."""
+    return run.key(with_teacher=False), run.seed
 
 
 def read_json(path: Path) -> Any:

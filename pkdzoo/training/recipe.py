@@ -60,7 +60,8 @@ class Data:
         zoom: probability of enlarging a random window of a training image, as in the training of Swin detectors; see
             ``pkdzoo.data.RandomZoom``.
         mix: see Mix; training images are then squares of ``long`` pixels, and ``short``, ``mode``, ``crop`` and
-            ``zoom`` are not used. None means no mosaic and no mixup.
+            ``zoom`` are not used. None means no mosaic and no mixup. A student with a letterbox is then trained on
+            images with its border.
         test: (short, long) side in evaluation and prediction; None means the largest ``short`` and ``long``.
         batch_size: images per optimizer step, over all processes and accumulated passes together.
         eval_batch_size: images per forward pass in evaluation. Images of one pass are padded to one size, which changes

@@ -19,12 +19,12 @@ from torch.utils.data import DataLoader
 from pkdzoo.data import AspectBatchSampler, CocoDataset, UnlabeledImages
 from pkdzoo.data.image_cache import GIGABYTE
 from pkdzoo.data.image_dataset import ImageDataset
-from pkdzoo.data.letterbox import LetterboxResize, check_side
+from pkdzoo.data.letterbox import check_side
 from pkdzoo.data.sampler import PairedBatchSampler
 from pkdzoo.distill.task import Task
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
-from pkdzoo.training import build, checkpoint, compute, resume, run_folder, threads
+from pkdzoo.training import build, checkpoint, compute, loaders, resume, run_folder, threads
 from pkdzoo.training.arguments import TrainArguments
 from pkdzoo.training.log import Monitor
 from pkdzoo.training.optim import build_average, build_optimizer, build_schedule, planned_steps
@@ -162,19 +162,20 @@ def build_parts(recipe: Recipe, args: TrainArguments, accelerator: accelerate.Ac
     cache = int(args.cache_images * GIGABYTE)
     train_set, val_set = build.build_datasets(recipe, paths, cache)
     cache -= train_set.reader.cache.nbytes + val_set.reader.cache.nbytes
-    unlabeled = build.build_unlabeled(recipe, train_set, val_set, cache)
+    unlabeled = build.build_unlabeled(recipe, train_set, val_set, paths.test, cache)
     student = build.build_student(recipe, train_set.label_names)
     if student.letterbox is not None:  # known only now: the student needs the names of the training set's classes
         check_side(recipe.data.eval_size[1])  # else the first evaluation would fail, after a whole epoch
-        val_set.transform = LetterboxResize(recipe.data.eval_size, student.letterbox)
+        val_set.transform = build.val_transform(recipe.data.eval_size, student.letterbox)
+        build.fit_letterbox(recipe, student.letterbox, train_set, unlabeled)
     teacher = build.build_teacher(recipe.distill, train_set.label_names) if recipe.distill else None
     task = build.build_task(recipe, student, teacher)
     if recipe.sync_norms and accelerator.device.type == "cuda" and accelerator.num_processes > 1:
         compute.synchronize_norms(task.student)
     compute.apply_options(student, args.channels_last, args.checkpoint_activations, task.teacher)
     processes = accelerator.num_processes
-    train_loader, sampler = build.train_loader(recipe, train_set, processes, unlabeled)
-    val_loader = build.val_loader(val_set, recipe.data.eval_batch_size, recipe.data.workers)
+    train_loader, sampler = loaders.train_loader(recipe, train_set, processes, unlabeled)
+    val_loader = loaders.val_loader(val_set, recipe.data.eval_batch_size, recipe.data.workers)
     steps_per_epoch = math.ceil(math.ceil(len(train_loader) / processes) / recipe.optim.accumulate)
     steps = planned_steps(recipe.schedule, steps_per_epoch)
     return Parts(

@@ -1,7 +1,8 @@
 """One table of any runs: seeds side by side, and what distillation gained over the plain student.
 
 Reads the files of the runs and needs no torch. A difference to the plain student is taken between runs of the same
-seed, because such runs begin with the same weights and see the same images in the same order.
+seed, because such runs begin with the same weights and see the same images in the same order. intervals.py gives the
+interval of such differences.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pkdzoo.models._registry import folder_of
+from pkdzoo.training.intervals import Summary, interval, summarize
 from pkdzoo.utils.files import read_json
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
@@ -90,15 +92,20 @@ class Variant:
         name: of the first run.
         role: ``teacher``, ``plain`` or ``distilled``.
         runs: by seed.
-        gain: mean difference in AP to the plain student; None without one.
+        difference: in AP to the plain student, paired by seed, with its interval; None without one.
         gap_closed: share of the gap from plain student to teacher; None if one of them is missing.
     """
 
     name: str
     role: str
     runs: dict[int, FinishedRun] = field(default_factory=dict)
-    gain: float | None = None
+    difference: Summary | None = None
     gap_closed: float | None = None
+
+    @property
+    def gain(self) -> float | None:
+        """Mean difference in AP to the plain student; None without one."""
+        return None if self.difference is None else self.difference.mean
 
     def values(self, metric: str, finished: bool = False) -> dict[int, float]:
         """One metric by seed, of finished runs alone if so wanted; seeds without a number are left out."""
@@ -197,19 +204,19 @@ def _add_gain(table: RunTable, variant: Variant) -> None:
     if not seeds:
         table.warnings.append(no_shared_seed(variant.name))
         return
-    variant.gain = statistics.mean(ours[seed] - plain[seed] for seed in seeds)
-    spread = max(plain.values()) - min(plain.values())
-    if len(plain) > 1 and spread > abs(variant.gain):
+    difference = summarize([ours[seed] - plain[seed] for seed in seeds])
+    variant.difference = difference
+    if len(seeds) > 1 and difference.low <= 0 <= difference.high:
         table.warnings.append(
-            f"plain students of different seeds differ by {spread:.1f} AP, more than the {variant.gain:+.1f} AP of "
-            f"{variant.name}: this many seeds show no difference"
+            f"{variant.name} and its plain student differ by {interval(difference)} AP over {len(seeds)} seeds: the "
+            "interval of 95 % contains 0, so this many seeds show no difference; train more, --set seed=N"
         )
     if len(seeds) == 1:
         table.warnings.append(f"{variant.name}: one seed shows no difference for certain; train more, --set seed=N")
     teacher = teacher_ap(first)
     base = statistics.mean(plain[seed] for seed in seeds)
     if teacher is not None and teacher > base:
-        variant.gap_closed = variant.gain / (teacher - base)
+        variant.gap_closed = difference.mean / (teacher - base)
 
 
 def no_plain_student(name: str) -> str:
@@ -273,10 +280,11 @@ def format_table(table: RunTable) -> str:
         aps = variant.values("AP")
         spread = f" ± {statistics.stdev(aps.values()):.1f}" if len(aps) > 1 else ""
         numbers = [_number(variant.mean(column)) + (spread if column == "AP" else "") for column in COLUMNS]
-        gain = "" if variant.gain is None else f"{variant.gain:+.1f}"
         gap = "" if variant.gap_closed is None else f"{variant.gap_closed:.0%}"
         by_seed = " ".join(f"{seed}: {ap:.1f}" for seed, ap in sorted(aps.items())) if len(aps) > 1 else ""
-        rows.append([variant.name, variant.role, str(len(variant.runs)), *numbers, gain, gap, by_seed])
+        rows.append(
+            [variant.name, variant.role, str(len(variant.runs)), *numbers, interval(variant.difference), gap, by_seed]
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     left = (0, 1, len(head) - 1)
     lines = [
@@ -298,10 +306,16 @@ def table_rows(table: RunTable) -> list[dict[str, Any]]:
             **{column: variant.mean(column) for column in COLUMNS},
             "AP_by_seed": {str(seed): ap for seed, ap in variant.values("AP").items()},
             "gain": variant.gain,
+            "gain_interval": _ends(variant.difference),
             "gap_closed": variant.gap_closed,
         }
         for variant in table.variants
     ]
+
+
+def _ends(difference: Summary | None) -> list[float] | None:
+    """The interval of 95 % of a difference; None for fewer than two seeds."""
+    return None if difference is None or difference.half is None else [difference.low, difference.high]
 
 
 def _number(value: float | None) -> str:

@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from pkdzoo.distill.task import Task
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
+
+SINGLE_VALUE = "more than 1 value per channel"  # of torch's error for a batch norm without a variance
+
+
+def losses_of(task: Callable[[Batch], dict[str, Tensor]], batch: Batch) -> dict[str, Tensor]:
+    """The losses of a task, wrapped or not, by name.
+
+    Args:
+        task: in training mode.
+        batch: raw images and their objects.
+
+    Raises:
+        ValueError: for a batch norm that gets one value per channel; the message says what to write.
+    """
+    try:
+        return task(batch)
+    except ValueError as error:
+        if SINGLE_VALUE not in str(error):
+            raise
+        raise ValueError(
+            "a batch norm that is trained got one value per channel, a map of 1 x 1 of a single image, which has no "
+            "variance: write two or more images per pass and process (a larger data.batch_size, a smaller "
+            "optim.accumulate), larger images (data.short and data.long), or another norm, e.g. model_args.norm=gn "
+            f"({error})"
+        ) from error
 
 
 class SupervisedTask(Task):

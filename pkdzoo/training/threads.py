@@ -20,7 +20,7 @@ from pkdzoo.data import CocoDataset, UnlabeledImages
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.task import Task
 from pkdzoo.models.detector import Detector
-from pkdzoo.training import build
+from pkdzoo.training import build, loaders
 from pkdzoo.training.cpu_processes import is_started_here
 from pkdzoo.training.preflight import largest_image
 from pkdzoo.training.provenance import read_json_object
@@ -89,7 +89,7 @@ def choose_threads(
         return None
     if steps >= FEWEST_STEPS and (note := _measure(recipe, task, dataset, unlabeled, accelerator, share)):
         return note
-    return limit_threads(task.student, dataset_pixels(recipe))
+    return limit_threads(task.student, dataset_pixels(recipe, task.student))
 
 
 def _measure(
@@ -171,10 +171,10 @@ def _seconds(step: Callable[[], None]) -> float:
     return perf_counter() - start
 
 
-def dataset_pixels(recipe: Recipe) -> int:
+def dataset_pixels(recipe: Recipe, student: Detector) -> int:
     """Pixels of all images of one forward pass of a run on one process."""
-    height, width = largest_image(recipe.data)
-    return height * width * (build.batch_per_process(recipe, 1) + build.unlabeled_per_pass(recipe, 1))
+    height, width = largest_image(recipe.data, student.letterbox)
+    return height * width * (loaders.batch_per_process(recipe, 1) + loaders.unlabeled_per_pass(recipe, 1))
 
 
 def limit_threads(student: Detector, pixels: int) -> str | None:

@@ -11,8 +11,9 @@ import torch
 from pkdzoo.data import CocoDataset, UnlabeledImages
 from pkdzoo.distill.task import Task
 from pkdzoo.structures import Batch
-from pkdzoo.training import build
+from pkdzoo.training import loaders
 from pkdzoo.training.recipe import Recipe
+from pkdzoo.training.task import losses_of
 
 
 def first_batch(
@@ -27,7 +28,7 @@ def first_batch(
         unlabeled: images without annotations beside each batch.
     """
     without_workers = replace(recipe, data=replace(recipe.data, workers=0))
-    batch: Batch = next(iter(build.train_loader(without_workers, dataset, processes, unlabeled)[0]))
+    batch: Batch = next(iter(loaders.train_loader(without_workers, dataset, processes, unlabeled)[0]))
     return batch
 
 
@@ -42,7 +43,7 @@ def train_step(task: Task, batch: Batch, autocast: Callable[[], AbstractContextM
 
     def step() -> None:
         with autocast():
-            losses = task(batch)
+            losses = losses_of(task, batch)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         task.zero_grad(set_to_none=True)
 

@@ -30,7 +30,7 @@ from pkdzoo.export.onnx_file import halve
 from pkdzoo.export.openvino_file import convert_onnx
 from pkdzoo.inference.predictor import View, view_of
 from pkdzoo.inference.result import Result
-from pkdzoo.training import build
+from pkdzoo.training import build, loaders
 from pkdzoo.training.evaluate import evaluate
 from pkdzoo.utils.files import write_json
 from recipes.benchmarks import deploy_page
@@ -167,7 +167,7 @@ def rows(data: Path, names: list[str], limit: int) -> Iterator[dict[str, Any]]:
 
 def average_precision(model: Any, dataset: CocoDataset, accelerator: Accelerator) -> float:
     """AP in percent."""
-    AP = evaluate(model, accelerator.prepare(build.val_loader(dataset, 1, 0)), dataset, accelerator)["AP"]
+    AP = evaluate(model, accelerator.prepare(loaders.val_loader(dataset, 1, 0)), dataset, accelerator)["AP"]
     assert AP is not None
     return float(AP)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recipes.experiments.intervals import Summary, interval, minus, spread, summarize, verdict
+from pkdzoo.training.intervals import Summary, interval, minus, spread, summarize, verdict
 from recipes.experiments.result_files import RunResult, at_epoch, by_seed, data_of
 
 Row = tuple[str, str, str, str]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pkdzoo.data import find_split
 from pkdzoo.models.detector import Detector
-from pkdzoo.training import build
+from pkdzoo.training import build, loaders
 from pkdzoo.training.errors import describe_error
 from pkdzoo.training.evaluate import open_detector
 from pkdzoo.utils.files import write_json
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
         model = open_detector(args.detector)
         split = find_split(args.data, "val")
         dataset = build.val_dataset(split, model.resize, model.label_names, True, model.letterbox)
-        levels = measure(model, build.val_loader(dataset, 1, 0))
+        levels = measure(model, loaders.val_loader(dataset, 1, 0))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {describe_error(error)}")
     args.output.mkdir(parents=True, exist_ok=True)

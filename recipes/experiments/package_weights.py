@@ -26,7 +26,7 @@ from pkdzoo.evaluation import METRICS
 from pkdzoo.hub.fetch import PACKAGED
 from pkdzoo.models._loading import load_checkpoint
 from pkdzoo.models.detector import Detector
-from pkdzoo.training import build
+from pkdzoo.training import build, loaders
 from pkdzoo.training.arguments import positive_integer
 from pkdzoo.training.errors import describe_error
 from pkdzoo.training.evaluate import evaluate, open_detector
@@ -55,7 +55,7 @@ def measured(model: Detector, data: Path, precision: str = "no") -> dict[str, An
     """COCO's metrics on the validation images, with a batch size of 1, in float32 or a ``--mixed-precision``."""
     dataset = build.val_dataset(find_split(data, "val"), model.resize, model.label_names, True, model.letterbox)
     with torch.autocast("cpu", AUTOCAST.get(precision), enabled=precision in AUTOCAST):
-        return evaluate(model, build.val_loader(dataset, 1, 0), dataset, Accelerator(cpu=True))
+        return evaluate(model, loaders.val_loader(dataset, 1, 0), dataset, Accelerator(cpu=True))
 
 
 def precision_of(folder: Path) -> str:

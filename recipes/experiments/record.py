@@ -15,7 +15,7 @@ from pkdzoo import create_detector
 from pkdzoo.distill.adapters.students import is_saved_student, saved_student
 from pkdzoo.distill.methods.pkd import PKD
 from pkdzoo.evaluation import METRICS
-from pkdzoo.training import Recipe, build, checkpoint, run_folder
+from pkdzoo.training import Recipe, build, checkpoint, loaders, run_folder
 from pkdzoo.utils.files import write_json
 from recipes.benchmarks.measure import commit, packages
 from recipes.experiments.experiment_file import Experiment, Run, compared_with, teacher_key
@@ -142,7 +142,7 @@ def similarity(
         return None
     found = []
     with torch.no_grad():
-        for batch in build.val_loader(val_set, run.recipe.data.eval_batch_size, 0):
+        for batch in loaders.val_loader(val_set, run.recipe.data.eval_batch_size, 0):
             method(student.trace(batch, upto="features"), teacher.trace(batch, upto="features"), batch)
             found.append(torch.stack([method.logs[f"r{level}"] for level in range(len(method.pairs))]))
             if len(found) * run.recipe.data.eval_batch_size >= 100:

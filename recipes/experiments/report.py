@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pkdzoo.maintain.recipes_page import BEGIN, END
+from pkdzoo.training.intervals import interval, paired, spread, summarize
 from recipes.experiments import claims
-from recipes.experiments.intervals import interval, paired, spread, summarize
 from recipes.experiments.result_files import (
     RunResult,
     at_epoch,

@@ -53,15 +53,30 @@ def test_seeds_are_side_by_side_and_the_teacher_is_no_plain_student(runs, capsys
     }  # fmt: skip
     assert rows["plain"]["AP"] == 21.0 and rows["pkd"]["AP_by_seed"] == {"0": 24.0, "1": 27.0}
     assert rows["pkd"]["gain"] == 4.5 and rows["pkd"]["gap_closed"] == pytest.approx(4.5 / 9.0)
-    assert warnings == []
+    half = 12.706 * 0.5  # Student's t of one degree of freedom, deviation over the root of two seeds
+    assert rows["pkd"]["gain_interval"] == pytest.approx([4.5 - half, 4.5 + half])
+    assert rows["plain"]["gain_interval"] is None
+    (warning,) = warnings
+    assert warning.startswith("pkd and its plain student differ by +4.5 [-1.9, +10.9] AP over 2 seeds: the interval of")
     code, out, _ = run(capsys, "compare", runs)  # a folder of runs
-    assert code == 0 and "0: 24.0 1: 27.0" in out and "+4.5" in out and "50%" in out
+    assert code == 0 and "0: 24.0 1: 27.0" in out and "+4.5 [-1.9, +10.9]" in out and "50%" in out
 
 
-def test_a_gain_below_the_spread_of_the_plain_seeds_is_warned_about(runs, capsys) -> None:
-    write(runs / "plain-2", 30.0, seed=2)
-    _, warnings = rows_of(capsys, runs)
-    assert any("differ by 10.0 AP, more than the +4.5 AP of pkd" in line for line in warnings)
+def test_whether_seeds_show_a_gain_depends_on_their_paired_differences(runs, capsys) -> None:
+    """The range of the plain seeds used to decide: it has nothing to do with differences of common seeds."""
+    distill = json.loads((runs / "pkd-0" / "recipe.json").read_text())["distill"]
+    for seed, (plain, pkd) in enumerate(((30.0, 34.2), (12.0, 16.1)), 2):  # plain seeds differ by 18 AP
+        write(runs / f"plain-{seed}", plain, seed=seed)
+        write(runs / f"pkd-{seed}", pkd, seed=seed, distill=distill)
+    write(runs / "plain-9", 99.0, seed=9)  # of no distilled student
+    rows, warnings = rows_of(capsys, runs)
+    low, high = rows["pkd"]["gain_interval"]
+    assert 0 < low < rows["pkd"]["gain"] < high and warnings == []
+    path = runs / "pkd-3" / "metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "AP": 8.0}))
+    rows, warnings = rows_of(capsys, runs)
+    low, high = rows["pkd"]["gain_interval"]
+    assert low < 0 < high and "over 4 seeds: the interval of 95 % contains 0" in warnings[0]
 
 
 def test_only_the_same_recipe_is_a_plain_student(runs, capsys) -> None:

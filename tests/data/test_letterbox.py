@@ -12,8 +12,9 @@ from helpers.reference import load, made_image, uniform
 
 import pkdzoo
 from pkdzoo.data import Sample
-from pkdzoo.data.letterbox import LetterboxResize, place_image, placement
+from pkdzoo.data.letterbox import LetterboxBorder, LetterboxResize, place_image, placement
 from pkdzoo.data.opencv_resize import resize_bilinear, resize_by_area
+from pkdzoo.data.transforms import resize_sample
 from pkdzoo.models.backbones.cspnext import BGR
 from pkdzoo.models.rtmdet import LETTERBOXES
 from pkdzoo.structures import Letterbox
@@ -77,6 +78,21 @@ def test_objects_and_masks_move_along() -> None:
     assert found.instances.masks is not None and found.instances.masks.shape == (1, 96, 96)
     assert found.instances.masks[0, 24:56, 16:48].all() and found.instances.masks.sum() == 32 * 32
     assert (found.image[:, :16] == 114).all() and (found.image[:, 16:80] == 0).all()
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("size", [(40, 60), (60, 40), (64, 64), (50, 33)])
+def test_the_border_of_a_training_image_is_that_of_the_evaluation(part: str, size: tuple[int, int]) -> None:
+    objects = pkdzoo.Instances(torch.tensor([[10.0, 5.0, 30.0, 25.0]]), torch.tensor([0]))
+    objects.masks = torch.zeros(1, *size, dtype=torch.bool)
+    objects.masks[0, 5:25, 10:30] = True
+    sample = Sample(torch.full((3, *size), 200, dtype=torch.uint8), objects, {"original_size": size})
+    expected = LetterboxResize((96, 96), PARTS[part])(sample, torch.Generator())
+    resized = resize_sample(sample, placement(size, (96, 96), PARTS[part]).size)
+    found = LetterboxBorder(90, PARTS[part])(resized, torch.Generator())  # the side is rounded up to 96
+    assert found.size == expected.size and torch.equal(found.instances.boxes, expected.instances.boxes)
+    assert torch.equal(found.instances.masks, expected.instances.masks)
+    assert torch.equal(found.image, expected.image)
 
 
 @pytest.mark.parametrize("side", [600, 30, 1])

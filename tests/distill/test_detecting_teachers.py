@@ -29,7 +29,10 @@ def test_labels_become_those_of_the_data_and_other_classes_are_left_out() -> Non
         return [pkdzoo.Detections(torch.arange(16.0).reshape(4, 4), torch.rand(4), torch.tensor([2, 0, 1, 2]))]
 
     detector = pkdzoo.Student(net, forward, detect, num_classes=3).with_labels(["person", "N/A", "car"])
-    found = RelabeledDetector(detector, ["car", "person"]).detect(tiny_batch())[0]
+    detector.resize = (96, 128)
+    relabeled = RelabeledDetector(detector, ["car", "person"])
+    assert relabeled.resize == (96, 128)
+    found = relabeled.detect(tiny_batch())[0]
     assert found.labels.tolist() == [0, 1, 0] and found.boxes[:, 0].tolist() == [0, 4, 12]
 
 
@@ -37,6 +40,7 @@ def test_classes_of_torchvision_are_those_of_its_weights() -> None:
     teacher = pkdzoo.create_teacher(SMALL, pretrained=False)
     assert isinstance(teacher, pkdzoo.Teacher)
     assert detecting_teacher(teacher, ["person", "car"]).label_names[0] == "class_0"  # random weights have no names
+    assert detecting_teacher(teacher, ["person", "car"]).resize == (320, 640)  # the library's own size
     as_many = [f"thing {i}" for i in range(90)]  # those of a teacher with as many classes are the data's
     assert detecting_teacher(teacher, as_many).label_names == tuple(as_many)
     teacher.origin = InitialWeights(f"{SMALL}.coco_v1", "BSD-3-Clause")

@@ -89,6 +89,9 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"pixel_mean": [[1], 2, 3]}, "pixel_mean=.*: write numbers"),
     ({"channel_order": "gbr"}, "channel_order='gbr': write 'rgb' or 'bgr'"),
     ({"letterbox": {"place": "left"}}, r"letterbox\.place='left': write one of"),
+    ({"proposals": {"max_proposals": 0}}, "max_proposals=0: write a whole number from 1"),
+    ({"proposals": {"nms_threshold": 7}}, "nms_threshold=7: write numbers from 0 to 1"),
+    ({"proposals": {"later": 1}}, "proposals has 'later'; it knows pre_nms_top_k"),
     ({"letterbox": {"fill": 300}}, r"letterbox\.fill=300: write numbers from 0 to 255"),
 ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torchvision.ops import box_iou
@@ -67,6 +69,17 @@ def test_more_is_proposed_for_learning() -> None:
     torch.testing.assert_close(
         model.postprocess(trace, batch)[0].boxes, model.postprocess(model.trace(batch, "head"), batch)[0].boxes
     )
+
+
+def test_the_proposals_for_detection_are_saved(tmp_path: Path) -> None:
+    """A loaded detector used to have those of its architecture, and other detections than the one that was saved."""
+    model, batch = tiny().eval(), batch_of(SOME)
+    model.test_proposing = ProposalConfig(pre_nms_top_k=40, nms_threshold=0.5, max_proposals=3)
+    found = pkdzoo.from_pretrained(model.save_pretrained(tmp_path / "saved"))
+    assert isinstance(found, FasterRCNN) and found.test_proposing == model.test_proposing
+    assert len(found.trace(batch, "head").proposals[0]) == 3
+    one_stage = pkdzoo.create_detector("retina_r10w16").save_pretrained(tmp_path / "one_stage")
+    assert "proposals" not in (one_stage / "config.json").read_text()
 
 
 def test_anchor_targets() -> None:

@@ -328,6 +328,14 @@ def test_links_in_a_run_are_not_followed(run: Path, tmp_path: Path, where: str) 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_plain_student_of_another_seed_is_no_baseline(run: Path, tmp_path: Path) -> None:
+    recipe = run.parent / "plain" / "recipe.json"
+    recipe.write_text(json.dumps({**json.loads(recipe.read_text()), "seed": 4}))
+    folder = prepare(str(run), tmp_path / "out", "org/pets", license="MIT", teacher_license="MIT")
+    facts = json.loads((folder / "config.json").read_text())["pkdzoo_cfg"]["provenance"]
+    assert facts.get("gap_closed") is None and "gap" not in (folder / "README.md").read_text()
+
+
 def test_a_baseline_from_another_folder(run: Path, tmp_path: Path) -> None:
     """The plain student's AP comes from its own run; the teacher's is shown only if it is of the same images."""
     (run.parent / "comparison.json").unlink()

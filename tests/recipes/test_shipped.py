@@ -18,12 +18,12 @@ from pkdzoo.evaluation import METRICS
 from pkdzoo.hub.fetch import PACKAGED
 from pkdzoo.models._registry import find
 from pkdzoo.training import load_recipes
+from pkdzoo.training.intervals import paired
 from pkdzoo.utils.files import sha256_of_file
 from recipes.experiments import package_weights
 from recipes.experiments import run as runner
 from recipes.experiments.experiment_file import in_order, load_experiment
 from recipes.experiments.generated_boards import defects, draw_board
-from recipes.experiments.intervals import paired
 from recipes.experiments.show_generated import DRAWINGS
 
 RESULTS = ROOT / "recipes" / "experiments" / "results"

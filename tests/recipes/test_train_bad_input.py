@@ -51,6 +51,15 @@ def threads_as_before() -> Iterator[None]:
     AcceleratorState._reset_state(True)
 
 
+def test_a_batch_norm_that_gets_a_single_value_is_explained(train, capsys, recipe, shapes, tmp_path) -> None:
+    """The message of torch says nothing about what to write."""
+    norms = 'model_args={"norm": "bn", "neck_norm": "bn"}'
+    words = [word for each in ("data.batch_size=1", "data.short=48", "data.long=64", norms) for word in ("--set", each)]
+    said = refusal(train, capsys, recipe, "--data", shapes, "--output", tmp_path / "run", *words)
+    assert "a batch norm that is trained got one value per channel" in said
+    assert "data.batch_size" in said and "model_args.norm=gn" in said
+
+
 @pytest.fixture
 def says(train, capsys, recipe, copy, tmp_path):
     def run(*argv: object) -> str:

@@ -80,6 +80,24 @@ def test_a_step_takes_both_and_the_summary_says_how_many(train, shapes, taught, 
     assert json.loads((tmp_path / "run" / "run.json").read_text())["data"]["unlabeled_images"] == 8
 
 
+def test_images_of_the_test_split_are_left_out(train, shapes, taught, photos, tmp_path, capsys) -> None:
+    """They used to be trained on: only those of the training and the validation split were known."""
+    data = Path(shutil.copytree(shapes, tmp_path / "data"))
+    other = make_shapes(tmp_path / "other", train=1, val=2, size=(64, 80), seed=5)
+    shutil.copytree(other / "val2017", data / "test2017")
+    truth = data / "annotations" / "instances_test2017.json"
+    shutil.copy(other / "annotations" / "instances_val2017.json", truth)
+    train(taught, "--data", data, "--output", tmp_path / "run", "--unlabeled", tmp_path, *sets("schedule.max_steps=1"))
+    said = capsys.readouterr().out
+    names = [f"'{folder}/{path.name}'" for path in sorted((data / "test2017").iterdir()) for folder in
+             ("data/test2017", "other/val2017")]  # fmt: skip
+    assert f"{tmp_path}: 1 image without labels" in said  # the training image of the other data set
+    assert "4 of the same bytes as an image of the test split (" in said and any(name in said for name in names)
+    shutil.rmtree(data / "test2017")  # annotations without their images, as of a challenge, stop nothing
+    train(taught, "--data", data, "--output", tmp_path / "b", "--unlabeled", photos, *sets("schedule.max_steps=1"))
+    assert "8 images without labels\n" in capsys.readouterr().out
+
+
 def test_a_run_that_goes_on_within_an_epoch_is_the_same_and_the_folder_may_have_moved(
     train, shapes, taught, photos, refusal, tmp_path
 ) -> None:

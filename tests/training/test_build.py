@@ -10,16 +10,17 @@ from accelerate import Accelerator
 from torch import nn
 
 import pkdzoo
-from pkdzoo.data import make_shapes
+from pkdzoo.data import MixTransform, make_shapes
 from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.inherit import inherit
 from pkdzoo.hub.weights import InitialWeights
-from pkdzoo.structures import Batch, Instances
-from pkdzoo.training import build, override
+from pkdzoo.structures import Batch, Instances, Letterbox
+from pkdzoo.training import build, loaders, override
 from pkdzoo.training.arguments import TrainArguments
+from pkdzoo.training.preflight import largest_image
 from pkdzoo.training.provenance import about_teacher
-from pkdzoo.training.recipe import Data, Distill, Optim, Recipe
+from pkdzoo.training.recipe import Data, Distill, Mix, Optim, Recipe, Unlabeled
 from pkdzoo.training.run import build_parts
 
 DATA = Data(short=64, long=96, batch_size=4, workers=0, min_image_size=0)
@@ -86,15 +87,15 @@ def test_zoomed_windows_come_before_the_resize() -> None:
 
 
 def test_the_total_batch_is_shared_out() -> None:
-    assert build.batch_per_process(RECIPE, 1) == 4
-    assert build.batch_per_process(replace(RECIPE, optim=Optim(accumulate=2)), 2) == 1
+    assert loaders.batch_per_process(RECIPE, 1) == 4
+    assert loaders.batch_per_process(replace(RECIPE, optim=Optim(accumulate=2)), 2) == 1
     with pytest.raises(ValueError, match=r"batch of 4 cannot be divided by 3 processes.*data\.batch_size=6"):
-        build.batch_per_process(RECIPE, 3)
+        loaders.batch_per_process(RECIPE, 3)
 
 
 def test_loaders_leave_the_global_generator_alone(shapes) -> None:
     train, _ = build.build_datasets(RECIPE, build.find_data(DATA, shapes))
-    loader, sampler = build.train_loader(RECIPE, train, 1)
+    loader, sampler = loaders.train_loader(RECIPE, train, 1)
     torch.manual_seed(0)
     before = torch.get_rng_state()
     first = [[m["image_id"] for m in batch.meta] for batch in loader]
@@ -139,6 +140,12 @@ def test_teachers(tmp_path) -> None:
     teacher = pkdzoo.create_detector("fcos_r10w16", num_classes=6, label_names=CLASSES)
     folder = teacher.save_pretrained(tmp_path / "saved")
     weights = str(folder / "model.safetensors")
+    sized = pkdzoo.create_detector("rtmdet_w12", num_classes=6, resize=(96, 96))
+    sized.letterbox = Letterbox(fill=7)
+    weights_of_sized = str(sized.save_pretrained(tmp_path / "sized") / "model.safetensors")
+    for args, size in (({}, (96, 96)), ({"resize": [64, 64]}, (64, 64))):
+        found = build.build_teacher(Distill("rtmdet_w12", teacher_args=args, teacher_weights=weights_of_sized), CLASSES)
+        assert (found.resize, found.letterbox) == (size, sized.letterbox)
     loaded = build.build_teacher(Distill("fcos_r10w16", teacher_weights=weights), CLASSES)
     assert same(teacher, loaded) and loaded.label_names == CLASSES
     run = tmp_path / "run"
@@ -238,6 +245,31 @@ def test_without_a_teacher_the_task_has_the_interface_of_a_distiller_and_the_los
     for key, value in student(batch).items():
         assert torch.equal(losses.pop(key), value)
     assert losses == {}
+
+
+@pytest.mark.parametrize(("crop", "side"), [(None, 96), ((64, 64), 64)])
+def test_training_images_have_the_border_of_the_evaluation(shapes, tmp_path, crop, side) -> None:
+    """Without mosaic and mixup an RTMDet used to be trained on another border than it is evaluated with."""
+    photos = make_shapes(tmp_path / "photos", train=2, val=1, size=(64, 96), seed=7)
+    taught = Distill("rtmdet_w12", {"norm_cwd": {}}, teacher_weights="random", unlabeled=Unlabeled(str(photos)))
+    data = replace(DATA, short=96, long=96, crop=crop)
+    recipe = replace(RECIPE, model="rtmdet_w12", data=data, distill=taught)
+    parts = build_parts(
+        recipe, TrainArguments(tmp_path / "a.py", data=shapes, cpu=True), Accelerator(cpu=True), tmp_path
+    )
+    for images in parts.train_sets:
+        assert images[0].size == (side, side) and (crop or (images[0].image[:, 64:] == 114).all())
+    assert (parts.val_set[0].image[:, 64:] == 114).all()
+    batch = next(iter(parts.train_loader))
+    assert batch.sizes == [(side, side)] * 4  # nothing is left to be padded with zeros
+    assert largest_image(data, parts.task.student.letterbox) == (side, side)
+    mixed = replace(recipe, data=replace(data, mix=Mix()))
+    assert isinstance(build.train_transform(mixed.data, 1, Letterbox()), MixTransform)
+    plain = replace(RECIPE, data=data)
+    parts = build_parts(
+        plain, TrainArguments(tmp_path / "a.py", data=shapes, cpu=True), Accelerator(cpu=True), tmp_path
+    )
+    assert parts.train_set[0].size == (64, crop[1] if crop else 96)
 
 
 def test_a_letterbox_of_another_side_is_refused_before_the_first_step(shapes, tmp_path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -12,11 +14,12 @@ from pkdzoo.data import make_shapes
 from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.evaluation import METRICS, CocoEvaluator
 from pkdzoo.inference.result import Result
-from pkdzoo.structures import Detections, Instances
-from pkdzoo.training import build
-from pkdzoo.training.compare import add_gap, table
+from pkdzoo.structures import Detections, Instances, Letterbox
+from pkdzoo.training import build, loaders
+from pkdzoo.training.compare import TrainedRun, add_gap, compare, table
 from pkdzoo.training.evaluate import evaluate, open_detector
 from pkdzoo.training.evaluate import table as metrics_table
+from pkdzoo.training.recipe import Data, Distill, Recipe
 from pkdzoo.training.sheet import TILE, TITLE_FONT, choose_images, prediction_sheet, sheet
 
 
@@ -42,7 +45,7 @@ class Oracle(pkdzoo.Detector):
 @pytest.mark.parametrize("batch", [1, 2])
 def test_the_truth_scores_a_hundred(dataset, batch) -> None:
     accelerator = Accelerator(cpu=True)
-    loader = accelerator.prepare(build.val_loader(dataset, batch, 0))
+    loader = accelerator.prepare(loaders.val_loader(dataset, batch, 0))
     metrics = evaluate(Oracle(), loader, dataset, accelerator)
     assert metrics["AP"] == pytest.approx(100) and metrics["AR100"] == pytest.approx(100)
     assert set(METRICS) <= set(metrics) and tuple(metrics["per_class"]) == CLASSES
@@ -50,11 +53,57 @@ def test_the_truth_scores_a_hundred(dataset, batch) -> None:
     assert "100.0" in text and "moon" in text and "moon" not in metrics_table(metrics, per_class=False)
 
 
+class AtOwnSize(Oracle):
+    """Knows the truth of batches of its own image size alone, and detects nothing in others."""
+
+    def __init__(self, resize: tuple[int, int], size: tuple[int, int], letterbox: Letterbox | None = None) -> None:
+        super().__init__()
+        self.resize, self.size, self.letterbox, self.label_names = resize, size, letterbox, CLASSES
+
+    def detect(self, batch, inference=None):
+        if batch.instances is None or tuple(batch.images.shape[-2:]) != self.size:
+            return [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long())] * len(batch.sizes)
+        return super().detect(batch, inference)
+
+
+@pytest.mark.parametrize(
+    "teacher",
+    [
+        AtOwnSize((96, 144), (96, 160)),  # the student's size, padded to a multiple of 32
+        AtOwnSize((64, 96), (64, 96)),
+        AtOwnSize((192, 288), (192, 288)),
+        AtOwnSize((160, 160), (160, 160), Letterbox()),
+    ],
+    ids=["the same", "smaller", "larger", "letterbox"],
+)
+def test_a_teacher_is_compared_at_its_own_size(dataset, teacher, tmp_path, capsys) -> None:
+    """It used to be evaluated on the student's images, where it finds less, and the gap looked smaller than it is."""
+    accelerator = Accelerator(cpu=True)
+    student = pkdzoo.create_detector("retina_r10w16", label_names=CLASSES, resize=(96, 144))
+    loader = accelerator.prepare(loaders.val_loader(dataset, 2, 0))
+    data = Data(short=96, long=144, eval_batch_size=2, workers=0)
+    plain = Recipe("plain", "retina_r10w16", data=data)
+    distilled = replace(plain, name="distilled", distill=Distill("fcos_r10w16", {"pkd": {}}, teacher_weights="random"))
+    metrics = dict.fromkeys(METRICS, 50.0)
+    runs = [
+        TrainedRun(recipe, student, model, {**metrics, "AP": ap}, tmp_path / recipe.name, dataset, loader, accelerator)
+        for recipe, model, ap in ((plain, None, 40.0), (distilled, teacher, 55.0))
+    ]
+    rows = {row["name"]: row for row in compare(runs, tmp_path)}
+    assert rows[teacher.name]["AP"] == pytest.approx(100)
+    assert rows[teacher.name]["image_size"] == list(teacher.resize) and rows["plain"]["image_size"] == [96, 144]
+    assert rows["distilled"]["gap_closed"] == pytest.approx(0.25)
+    assert dataset[0].size == (96, 144)  # the student's images are as before
+    printed = capsys.readouterr().out
+    sizes = f"{teacher.resize[0]} x {teacher.resize[1]} of {teacher.name}, 96 x 144 of plain"
+    assert (sizes in printed) is (teacher.resize != (96, 144))
+
+
 def test_the_loop_equals_predict(dataset) -> None:
     torch.manual_seed(0)
     model = pkdzoo.create_detector("fcos_r10w16", num_classes=6, resize=(96, 144))
     accelerator = Accelerator(cpu=True)
-    metrics = evaluate(model, accelerator.prepare(build.val_loader(dataset, 1, 0)), dataset, accelerator)
+    metrics = evaluate(model, accelerator.prepare(loaders.val_loader(dataset, 1, 0)), dataset, accelerator)
     by_hand = CocoEvaluator(dataset)
     for index, number in enumerate(dataset.image_ids):
         result = model.predict(dataset.image_dir / dataset.file_name(index))
@@ -107,6 +156,16 @@ def test_each_student_has_its_own_teacher_and_plain_student() -> None:
     ]
     add_gap(rows)
     assert [r.get("gap_closed") for r in rows[4:]] == [0.5, 0.25, None]
+
+
+def test_the_plain_student_of_a_gap_has_the_same_seed() -> None:
+    rows = [
+        row("t", "teacher", 40.0),
+        *(row(f"p{seed}", "plain", ap) | {"seed": seed} for seed, ap in ((0, 30.0), (1, 36.0))),
+        *(row(f"d{seed}", "distilled", 38.0) | {"seed": seed} for seed in (0, 1, 2)),
+    ]
+    add_gap(rows)
+    assert [r.get("gap_closed") for r in rows[3:]] == [0.8, 0.5, None]
 
 
 def test_no_gap_no_share() -> None:

@@ -133,12 +133,13 @@ def test_frozen_layers_that_were_never_loaded(args, warned) -> None:
 
 def test_a_teacher_is_measured_against_its_row(sets, monkeypatch) -> None:
     torch.manual_seed(0)
-    teacher = pkdzoo.create_detector("fcos_r10w16", num_classes=6, label_names=CLASSES)
+    teacher = pkdzoo.create_detector("fcos_r10w16", num_classes=6, label_names=CLASSES, resize=(128, 192))
     truth = {int(number): sets[1].load_instances(i) for i, number in enumerate(sets[1].image_ids)}
 
     def perfect(batch, inference=None):
+        assert batch.sizes == [(128, 192)] * len(batch.sizes)  # the teacher's size, not that of the student
         found = [truth[m["image_id"]] for m in batch.meta]
-        return [Detections(i.boxes, torch.ones(len(i)), i.labels) for i in found]
+        return [Detections(2 * i.boxes, torch.ones(len(i)), i.labels) for i in found]
 
     accelerator = Accelerator(cpu=True)
     monkeypatch.setattr(teacher, "detect", perfect)

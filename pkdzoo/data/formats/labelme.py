@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -81,22 +81,22 @@ def to_coco(pattern: Path, strict: bool = True) -> dict[str, Any]:
     files = [path for each in patterns for _, path in folders.annotation_files(each)]
     classes = class_order(roots, lambda: _labels(files))
     ids = {name: number for number, name in enumerate(classes, 1)}
-    stored = list_images(images)
-    by_stem = {Path(name).with_suffix("").as_posix(): name for name in reversed(stored)}
+    stated: list[tuple[str, PureWindowsPath]] = []
     records: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     not_read: Counter[str] = Counter()
     for number, (name, path) in enumerate(folders.annotation_files(pattern), 1):
         content = _load(path)
         height, width = (_side(content.get(key)) for key in ("imageHeight", "imageWidth"))
-        records.append(
-            {"id": number, "file_name": _image_of(name, path, content, by_stem), "height": height, "width": width}
-        )
+        stated.append((name, _stated_image(content, path)))
+        records.append({"id": number, "file_name": "", "height": height, "width": width})
         for label, parts in _objects(content["shapes"], path, not_read):
             if label not in ids:
                 raise ValueError(f"{path}: the class {label!r:.60} is not among {quote_some(classes, 20)}")
             box, more = _join(parts)
             annotations.append(make_annotation(len(annotations) + 1, number, ids[label], box, **more))
+    for record, file in zip(records, match_images(stated, list_images(images), beside=images == pattern.parent)):
+        record["file_name"] = file
     _fill_sizes(records, images, strict)
     return make_content(records, annotations, classes, not_read)
 
@@ -114,7 +114,7 @@ def _objects(
             not_read[f"shapes {'without a class' if box else 'without a box (points, lines)'}"] += 1
             continue
         group = shape.get("group_id")
-        key = ("shape", position) if group is None else (label, str(group))
+        key = ("shape", position) if group in (None, "") else (label, str(group))
         objects.setdefault(key, (label, []))[1].append((box, more))
     yield from objects.values()
 
@@ -145,11 +145,65 @@ def _class_of(shape: dict[str, Any], where: str) -> str:
     return label.strip()
 
 
-def _image_of(name: str, path: Path, content: dict[str, Any], by_stem: dict[str, str]) -> str:
-    """The image file of an annotation, by the annotation's name: ``imagePath`` may be an older name of the image."""
-    stated = PureWindowsPath(str(content.get("imagePath") or f"{name}.jpg")).name  # also splits at "/"
-    stem = plain_path(stated, path).rpartition(".")[0]
-    return by_stem.get(name) or by_stem.get(Path(name).name) or by_stem.get(stem) or stated or f"{name}.jpg"
+def _stated_image(content: dict[str, Any], path: Path) -> PureWindowsPath:
+    """``imagePath`` of an annotation, without drive and dots; empty where there is none."""
+    stated = PureWindowsPath(plain_path(str(content.get("imagePath") or ""), path))  # also splits at "/"
+    return PureWindowsPath(*(part for part in stated.parts if part not in ("..", stated.anchor)))
+
+
+def match_images(annotations: Sequence[tuple[str, PureWindowsPath]], stored: Sequence[str], beside: bool) -> list[str]:
+    """The image file of each annotation; no file is that of two annotations.
+
+    An image has the path of its annotation without the suffix. Where there is none, the annotation's name or that in
+    ``imagePath``, which may be an older name, stands for one image in another folder, but never for the image of
+    another annotation. Of several images of that name it is the one in the folder that ``imagePath`` ends with.
+
+    Args:
+        annotations: path without suffix, and ``imagePath``, of each.
+        stored: image files.
+        beside: annotations lie beside their images, so that only ``imagePath`` may name an image of another folder.
+
+    Returns:
+        Paths inside the folder of the images; for an annotation without an image that of the missing file.
+    """
+    by_stem: dict[str, list[str]] = {}
+    for file in stored:
+        by_stem.setdefault(Path(file).with_suffix("").as_posix(), []).append(file)
+    own = [_of_suffix(by_stem.get(name, []), stated) for name, stated in annotations]
+    taken, by_name = set(own), dict[str, list[str]]()
+    for file in stored:
+        if file not in taken:
+            by_name.setdefault(Path(file).stem, []).append(file)
+    found = [file or _elsewhere(name, stated, by_name, beside) for file, (name, stated) in zip(own, annotations)]
+    claims = Counter(found)
+    return [
+        file if file and claims[file] == 1 else f"{name}{stated.suffix or '.jpg'}"
+        for file, (name, stated) in zip(found, annotations)
+    ]
+
+
+def _of_suffix(files: Sequence[str], stated: PureWindowsPath) -> str:
+    """Of files that differ in their suffix the one with that of ``imagePath``, else the first; empty without any."""
+    alike = [file for file in files if Path(file).suffix.lower() == stated.suffix.lower()]
+    return next(iter([*alike, *files]), "")
+
+
+def _elsewhere(name: str, stated: PureWindowsPath, by_name: Mapping[str, list[str]], beside: bool) -> str:
+    """The one image of another path that an annotation may mean; empty without one, and where it may be several."""
+    folder = Path(name).parent
+    for wanted in dict.fromkeys((Path(name).name, stated.stem)):
+        files = by_name.get(wanted, [])
+        told = [file for file in files if len(stated.parts) > 1 and _ends_with(stated.parent, Path(file).parent)]
+        same = [file for file in files if Path(file).parent == folder]
+        folders = (told, same) if beside else (told, same, files)
+        for choice in folders:
+            if len({Path(file).parent for file in choice}) == 1:
+                return _of_suffix(choice, stated)
+    return ""
+
+
+def _ends_with(stated: PureWindowsPath, folder: Path) -> bool:
+    return bool(folder.parts) and stated.parts[-len(folder.parts) :] == folder.parts
 
 
 def _side(value: Any) -> int:

@@ -29,7 +29,9 @@ class RelabeledDetector(Detector):
     numbers: Tensor
 
     def __init__(self, detector: Detector, label_names: Sequence[str]) -> None:
-        super().__init__(detector.backbone, detector.neck, len(label_names))
+        super().__init__(
+            detector.backbone, detector.neck, len(label_names), resize=detector.resize, letterbox=detector.letterbox
+        )
         self.detector, self.name, self.label_names = detector, detector.name, tuple(label_names)
         numbers = [self.label_names.index(name) if name in self.label_names else -1 for name in detector.label_names]
         self.register_buffer("numbers", torch.tensor(numbers), persistent=False)
@@ -76,7 +78,9 @@ def detecting_teacher(teacher: Detector, label_names: Sequence[str]) -> Detector
 def _detector_of(teacher: Teacher) -> ModuleStudent | None:
     net: Any = teacher.backbone
     if type(net) in KINDS:
-        return TorchvisionStudent(net)
+        student = TorchvisionStudent(net)
+        student.resize = (int(net.transform.min_size[-1]), int(net.transform.max_size))  # as the library resizes
+        return student
     kind = str(getattr(getattr(net, "config", None), "model_type", ""))
     if kind in FAMILIES and FAMILIES[kind].learns and teacher.input_size is not None:
         mean, std = (part.flatten().tolist() for part in (teacher.pixel_mean, teacher.pixel_std))

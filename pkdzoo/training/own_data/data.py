@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pkdzoo.data.formats import coco_folders
 from pkdzoo.data.formats.read import TABLE, find_format, format_of, read_annotations, read_coco, splits_of
 from pkdzoo.data.locate import find_split
@@ -40,7 +42,7 @@ class OwnData:
         val_images: validation images.
         size: (width, height) in pixels of the largest image.
         box_side: median of the square root of the box area, in pixels of the original images.
-        digest: of file names, classes and boxes of both splits.
+        digest: of all that the annotations of both splits say, see :func:`digest_of`.
     """
 
     folder: str
@@ -59,7 +61,8 @@ class OwnData:
         """The options of ``pkdzoo train`` that select this data."""
         if self.train_json is None:
             return ["--data", self.folder]
-        return ["--train-json", self.train_json, "--val-json", str(self.val_json), "--images", str(self.images)]
+        own = ["--train-json", self.train_json, "--val-json", str(self.val_json), "--images", str(self.images)]
+        return ["--data", self.folder, *own]  # the folder may have a test split, whose images stay out of the training
 
 
 def look_at(folder: Path, target: Path, say: Say) -> OwnData:
@@ -187,18 +190,20 @@ def _own_data(
 
 
 def digest_of(*annotations: Path) -> str:
-    """A short hash of file names, classes and boxes, the same in every format."""
+    """A short hash of image names and sizes, classes, and boxes with their areas and flags (crowd, ignored)."""
     state = hashlib.blake2b(digest_size=8)
     for path in annotations:
         columns = read_annotations(path)
         state.update(repr(list(columns.categories)).encode())
-        for array in (columns.image_ids, columns.owners, columns.labels, columns.boxes):
-            state.update(array.tobytes())
+        for array in (
+            columns.image_ids, columns.sizes, columns.owners, columns.labels, columns.boxes, columns.areas,
+            columns.flags,
+        ):  # fmt: skip
+            state.update(np.ascontiguousarray(array).tobytes())
         state.update("\n".join(columns.file_name(k) for k in range(len(columns.image_ids))).encode())
     return state.hexdigest()
 
 
-def data_places(data: OwnData) -> tuple[str | None, str | None, str | None, str | None]:
+def data_places(data: OwnData) -> tuple[str, str | None, str | None, str | None]:
     """Folder, training file, validation file and image folder, as ``build.find_data`` takes them."""
-    held_out = data.train_json is not None
-    return (None if held_out else data.folder, data.train_json, data.val_json, data.images)
+    return (data.folder, data.train_json, data.val_json, data.images)

@@ -15,7 +15,7 @@ from pkdzoo.data import find_split
 from pkdzoo.data.formats.read import splits_of
 from pkdzoo.models._registry import find
 from pkdzoo.models.detector import Detector
-from pkdzoo.training import build, run_folder
+from pkdzoo.training import build, loaders, run_folder
 from pkdzoo.training import evaluate as evaluation
 from pkdzoo.training.arguments import TrainArguments
 from pkdzoo.training.command import expected_errors
@@ -98,7 +98,7 @@ def evaluate(model: Detector, data: str | Path, split: str, batch_size: int, wor
         dataset = build.val_dataset(
             split_of(Path(data), split, Path(folder)), model.resize, model.label_names, False, model.letterbox
         )
-        loader = accelerator.prepare(build.val_loader(dataset, batch_size, workers))
+        loader = accelerator.prepare(loaders.val_loader(dataset, batch_size, workers))
         model.to(accelerator.device)
         try:
             return evaluation.evaluate(model, loader, dataset, accelerator, thresholds=True)

@@ -109,6 +109,5 @@ def unlabeled_images(recipe: Recipe, data: OwnData) -> UnlabeledImages | None:
     """The unlabeled images of a recipe, if it has any."""
     if recipe.distill is None or recipe.distill.unlabeled is None:
         return None
-    return build.build_unlabeled(
-        recipe, *build.build_datasets(recipe, build.find_data(recipe.data, *data_places(data)))
-    )
+    paths = build.find_data(recipe.data, *data_places(data))
+    return build.build_unlabeled(recipe, *build.build_datasets(recipe, paths), paths.test)

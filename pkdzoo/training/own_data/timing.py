@@ -13,7 +13,7 @@ import torch
 from pkdzoo.data import CocoDataset, UnlabeledImages
 from pkdzoo.distill.task import Task
 from pkdzoo.ops.reduce import alone
-from pkdzoo.training import threads
+from pkdzoo.training import build, threads
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.training.timed_step import first_batch, train_step
 
@@ -66,7 +66,7 @@ def measure(
     Args:
         recipe: its batch and augmentation.
         task: not wrapped; it is moved to ``device``.
-        dataset: training images.
+        dataset: training images; their augmentation is fitted to the letterbox of the student.
         processes: of the training.
         device: of the training.
         autocast: of the forward pass; None for full precision.
@@ -75,6 +75,7 @@ def measure(
         counts: numbers of CPU threads to choose from, most of them first; the best one is set, see
             :func:`pkdzoo.training.threads.set_fastest`. None of them leaves the number as it is.
     """
+    build.fit_letterbox(recipe, task.student.letterbox, dataset, unlabeled)
     start = time.perf_counter()
     batch = first_batch(recipe, dataset, processes, unlabeled)
     load = (time.perf_counter() - start) / len(batch)

@@ -201,6 +201,48 @@ class TestLabelme:
         area = to_coco(tmp_path / "*.json")["annotations"][0]["area"]
         assert area == 320 + 80
 
+    def test_shapes_with_an_empty_group_are_objects_of_their_own(self, tmp_path: Path) -> None:
+        shapes = [
+            {"label": "a", "group_id": "", "shape_type": "rectangle", "points": points}
+            for points in ([[1, 1], [9, 9]], [[20, 20], [40, 40]])
+        ]
+        objects = open_dataset(self.write(tmp_path, *shapes), "train")[0].instances
+        assert objects.boxes.tolist() == [[1, 1, 9, 9], [20, 20, 40, 40]]
+
+    def images(self, root: Path, annotations: dict[str, str], files: list[str], apart: str = "") -> dict[str, str]:
+        """Image files by annotation, for the ``imagePath`` of each annotation and the files there are."""
+        shape = {"label": "a", "shape_type": "rectangle", "points": [[1, 1], [9, 9]]}
+        size = {"imageHeight": 64, "imageWidth": 96}
+        for name, stated in annotations.items():
+            trees.text(root / apart / f"{name}.json", json.dumps({"shapes": [shape], "imagePath": stated, **size}))
+        for file in files:
+            place = root / ("images" if apart else "") / file
+            trees.image(place.parent, place.stem)
+            if place.suffix != ".png":
+                place.with_suffix(".png").rename(place)
+        dataset = open_dataset(root, "train")
+        return dict(zip(sorted(annotations), (dataset.file_name(k) for k in range(len(dataset)))))
+
+    def test_images_of_one_name_in_several_folders_stay_apart(self, tmp_path: Path) -> None:
+        found = self.images(tmp_path, {"p1": "p1.png", "b/p1": "p1.png", "c/p1": "p1.png"}, ["p1.png", "c/p1.png"])
+        assert found == {"p1": "p1.png", "b/p1": "b/p1.png", "c/p1": "c/p1.png"}  # b/p1.png is missing: no other image
+        assert open_dataset(tmp_path, "train").check_files() == ["b/p1.png"]
+
+    def test_the_suffix_of_the_image_is_the_stated_one(self, tmp_path: Path) -> None:
+        found = self.images(tmp_path, {"p1": "p1.png", "p2": "p2.jpg"}, ["p1.jpg", "p2.jpg", "p2.png", "p1.png"])
+        assert found == {"p1": "p1.png", "p2": "p2.jpg"}
+
+    def test_the_stated_folder_decides_among_images_of_one_name(self, tmp_path: Path) -> None:
+        stated = {"one": "..\\images\\cam1\\p1.png", "two": "../images/cam2/p1.png", "p3": "old.png", "p4": "p4.png"}
+        files = ["cam1/p1.png", "cam2/p1.png", "cam2/p3.png", "cam1/p4.png", "cam2/p4.png"]
+        found = self.images(tmp_path, stated, files, apart="annotations")
+        assert found == {"one": "cam1/p1.png", "two": "cam2/p1.png", "p3": "cam2/p3.png", "p4": "p4.png"}
+        assert open_dataset(tmp_path, "train").check_files() == ["p4.png"]  # of two images none can be chosen
+
+    def test_two_annotations_never_stand_for_one_image(self, tmp_path: Path) -> None:
+        found = self.images(tmp_path, {"a/p1": "p1.png", "b/p1": "p1.png"}, ["p1.png", "p2.png"], apart="annotations")
+        assert found == {"a/p1": "a/p1.png", "b/p1": "b/p1.png"}
+
     def test_what_is_left_out_is_said(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         box = {"label": "a", "points": [[10, 12], [30, 20]], "shape_type": "rectangle"}
         point = {"label": "b", "points": [[3, 3]], "shape_type": "point"}

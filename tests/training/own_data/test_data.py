@@ -12,7 +12,8 @@ from PIL import Image
 
 from pkdzoo.data import make_shapes
 from pkdzoo.dataset_tools.convert import convert
-from pkdzoo.training.own_data.data import OwnData, look_at
+from pkdzoo.training import Data, build
+from pkdzoo.training.own_data.data import OwnData, data_places, digest_of, look_at
 
 Look = Callable[[Path], tuple[OwnData, str]]
 
@@ -74,6 +75,8 @@ def test_a_split_is_held_out_from_every_format(look: Look, shapes: Path, tmp_pat
     names = [{row["file_name"] for row in part["images"]} for part in (train, val)]
     assert not names[0] & names[1]
     assert all((Path(str(data.images)) / name).is_file() for name in names[0] | names[1])
+    assert data.options[:2] == ["--data", str(folder)]  # which may have a test split
+    assert build.find_data(Data(), *data_places(data)).train[0] == Path(str(data.train_json))
     assert {row["image_id"] for row in val["annotations"]} <= {row["id"] for row in val["images"]}
 
 
@@ -106,7 +109,23 @@ def test_more_labels_are_taken_after_the_error_that_asks_for_them(copy: Path, tm
 def test_the_digest_is_that_of_the_content(look: Look, shapes: Path, copy: Path) -> None:
     same = look(copy)[0].digest
     assert same == look(shapes)[0].digest
-    edit(copy, lambda content: content["annotations"][0].update(bbox=[1, 2, 30, 30]))
+    changes: list[Callable[[dict], object]] = [
+        lambda content: content["annotations"][0].update(bbox=[1, 2, 30, 30]),
+        lambda content: content["annotations"][0].update(category_id=content["annotations"][0]["category_id"] % 6 + 1),
+        lambda content: content["annotations"][0].update(iscrowd=1),
+        lambda content: content["annotations"][0].update(ignore=1),
+        lambda content: content["annotations"][0].update(area=7.0),
+        lambda content: content["images"][0].update(height=content["images"][0]["height"] + 1),
+    ]
+    train, val = (copy / "annotations" / f"instances_{split}2017.json" for split in ("train", "val"))
+    seen = {digest_of(train, val)}
+    before = train.read_text()
+    for change in changes:
+        edit(copy, change)
+        seen.add(digest_of(train, val))
+        train.write_text(before)
+    assert len(seen) == 1 + len(changes)
+    edit(copy, changes[0])
     assert look(copy)[0].digest != same
 
 

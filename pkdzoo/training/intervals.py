@@ -1,4 +1,4 @@
-"""Statistics over a few seeds.
+"""Statistics over a few seeds; needs no torch.
 
 Differences are paired by seed: a student and the plain student of the same seed start from the same weights and see the
 same images in the same order, so what the seed does to both cancels. The interval is that of Student's t at 95 % over
