@@ -75,13 +75,18 @@ def split_repository(repository: str) -> tuple[str, str]:
         ValueError: for other characters, and for two dots in a row.
     """
     repo, at, revision = repository.partition("@")
-    valid = REPOSITORY.fullmatch(repo) and (REVISION.fullmatch(revision) or not at)
+    valid = is_repository(repo) and (REVISION.fullmatch(revision) or not at)
     if not valid or ".." in repository or len(repository) > MAX_NAME:
         raise ValueError(
             f"{repository[:MAX_NAME]!r} is no repository on the Hub: write ORGANIZATION/NAME or "
             "ORGANIZATION/NAME@REVISION, with letters, digits, '-', '_', '.' (and '/' in a revision, as in refs/pr/1)"
         )
     return repo, revision
+
+
+def is_repository(name: str) -> bool:
+    """Whether a repository on the Hub can have this name."""
+    return REPOSITORY.fullmatch(name) is not None and ".." not in name and len(name) <= MAX_NAME
 
 
 def fetch_file(
