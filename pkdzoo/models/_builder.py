@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pkdzoo.checkpoints import load_strictly, select_matching
+from pkdzoo.data.labels import check_names
 from pkdzoo.data.labels import label_names as names_of
 from pkdzoo.hub.fetch import find_weights
 from pkdzoo.hub.files import NoSavedDetector, fetch_repository, find_saved_folder, read_folder
@@ -196,6 +197,7 @@ def resolve_classes(
         raise ValueError(f"label_names={label_names!r}: write a list of texts, one per class")
     labels = names_of(label_names if isinstance(label_names, str) else tuple(label_names))
     return labels, len(labels) if num_classes is None else num_classes
+    check_names(labels)
 
 
 def from_registry(
