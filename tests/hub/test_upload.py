@@ -149,6 +149,22 @@ def test_leaks_are_found(model: pkdzoo.Detector, tmp_path: Path, text: str, kind
         push_folder(folder, "org/name")
 
 
+    **dict.fromkeys(
+        (
+            "file://192.168.1.5/share/coco",
+            "file://server/share",
+            "smb://10.0.0.5/coco",
+            "//192.168.1.5/share/coco",
+            "//[fe80::1]/share/coco",
+            "192.168.1.5:/export/coco",
+            "[fe80::1]:/export/coco",
+            "nas2:/export/coco",
+            "ann@10.0.0.5:data/coco",
+            "\\\\192.168.1.5\\share\\coco",
+            "\\\\?\\UNC\\server\\share",
+        ),
+        "a local path",
+    ),
 @pytest.mark.parametrize(
     "text",
     [
@@ -195,6 +211,9 @@ def test_other_files_and_heads_of_tensors(model: pkdzoo.Detector, tmp_path: Path
 
 
 def test_paths_are_shortened() -> None:
+        "http://10.0.0.5:8080/a/b",
+        "ann@example.org: write to me",
+        "at 12:30 and 1:2",
     for text in (
         "/my disk/coco",
         "//server/share/coco",
