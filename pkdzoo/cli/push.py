@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from typing import Any
 
-from pkdzoo.cli.common import Parser, Verb, note, show
+from pkdzoo.cli.common import Parser, Verb, add_labels, note, read_labels, show
 
 PREPARE_OPTIONS = (
     "arch",
@@ -36,6 +36,7 @@ def push_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--arch", metavar="NAME", help="architecture of a checkpoint file")
     parser.add_argument(
+    add_labels(parser, "for a checkpoint file: class names", "those in the file, else the architecture's")
         "--license",
         metavar="ID",
         help="license of the weights, e.g. Apache-2.0 (default: the one of a registered name)",
@@ -66,6 +67,10 @@ def push_run(args: argparse.Namespace) -> int:
         try:
             folder = prepare(args.source, args.dry_run or temporary, args.repo, **options)
         except UnknownLicense as error:
+    if args.labels is not None:
+        if args.arch is None:
+            raise ValueError("--labels belongs to a checkpoint file with --arch NAME: leave it out")
+        options["label_names"] = read_labels(args.labels)
             if dry and not args.json:
                 show(args, render(error.card, publish=False), None)
             raise

@@ -331,8 +331,8 @@ def _with_weights(model: Detector, init: str, args: dict[str, Any]) -> Detector:
 def build_teacher(distill: Distill, label_names: Sequence[str]) -> Detector:
     """The teacher, with its weights.
 
-    A teacher loaded from the file of a saved detector has the classes that were saved. For other files of weights it is
-    built for the classes of the data, unless ``teacher_args`` sets its number of classes.
+    A teacher loaded from the file of a saved detector, or from a file with class names, has those classes. For other
+    files of weights it is built for the classes of the data, unless ``teacher_args`` sets its number of classes.
 
     Raises:
         ValueError: if no weights are available and the recipe does not set ``teacher_weights="random"``.
@@ -348,7 +348,7 @@ def build_teacher(distill: Distill, label_names: Sequence[str]) -> Detector:
         names = tuple(label_names) if saved is None else saved
         args.setdefault("num_classes", len(names))
         teacher = load_checkpoint(_detector(distill.teacher, **args), distill.teacher_weights)
-        if saved is not None or "num_classes" not in distill.teacher_args:
+        if len(names) == teacher.num_classes and (saved is not None or "num_classes" not in distill.teacher_args):
             teacher.label_names = names
         return teacher
     try:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from pkdzoo.hub.weights import Distilled
 from pkdzoo.models._card import card_of, describe_card, license_of
 from pkdzoo.models._config import describe
 from pkdzoo.models._factory import create_detector
-from pkdzoo.models._loading import load_checkpoint
+from pkdzoo.models._loading import is_saved, load_checkpoint, saved_labels
 from pkdzoo.models._registry import find, folder_of, is_detector
 from pkdzoo.models.detector import Detector
 from pkdzoo.training.evaluate import open_detector
@@ -73,6 +73,7 @@ def prepare(
     arch: str | None = None,
     license: str = "unknown",
     teacher_license: str | None = None,
+    label_names: str | Sequence[str] | None = None,
     data: str | None = None,
     data_license: str | None = None,
     image: str | Path | None = None,
@@ -86,7 +87,9 @@ def prepare(
         folder: target, empty or missing.
         repository: ``org/name`` on the Hub.
         arch: architecture of a checkpoint file, with a tag if the file has the weights of that tag; None otherwise.
-        license: of the weights; registered weights have their own, unless their source states none.
+        label_names: class names of a checkpoint file; None means those in it, else those of the architecture's
+            weights.
+        license: of the weights; registered and published weights have their own, unless their source states none.
         teacher_license: of the teacher; a registered teacher has its own, unless its source states none.
         data: name of the data set.
         data_license: of the data set.
@@ -111,7 +114,8 @@ def prepare(
         card = with_stated_licenses(card_of(source), license, teacher_license)
         found = Publication(create_detector(source, pretrained=True), card)
     elif arch is not None:
-        model = load_checkpoint(create_detector(arch.partition(".")[0], **labels_of(arch)), source)
+        names = {"label_names": label_names} if label_names is not None else labels_of(arch, source)
+        model = load_checkpoint(create_detector(arch.partition(".")[0], **names), source)
         found = Publication(model, card_of_file(Path(source), arch, model, license, data, data_license))
     else:
         raise ValueError(
@@ -240,8 +244,16 @@ def draw_predictions(model: Detector, image: Path, target: Path) -> Path:
     return target
 
 
-def labels_of(arch: str) -> dict[str, Any]:
-    """Class names of the registered weights of ``arch.tag`` or ``arch``, as an argument of ``create_detector``."""
+def labels_of(arch: str, source: str | Path) -> dict[str, Any]:
+    """Class names for a checkpoint file, as an argument of ``create_detector``.
+
+    Args:
+        arch: ``arch.tag`` or ``arch``, whose registered weights have the names where the file has none.
+        source: path of the file.
+    """
+    saved = saved_labels(source)
+    if saved is not None:
+        return {"label_names": saved}
     entry, row = find(arch)
     row = row or entry.default
     return {} if row is None else {"label_names": row.labels}
