@@ -35,15 +35,17 @@ from pkdzoo.distill.adapters import is_of_other_library, teacher_of_library
 from pkdzoo.distill.adapters.students import student_of_library
 from pkdzoo.distill.inherit import freeze, inherit
 from pkdzoo.distill.task import Task
+from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.models._config import from_json
 from pkdzoo.models._factory import create_detector
-from pkdzoo.models._loading import load_backbone, load_checkpoint, saved_labels, warn_of_other_classes
+from pkdzoo.models._loading import is_saved, load_backbone, load_checkpoint, saved_labels, warn_of_other_classes
 from pkdzoo.models._registry import find, folder_of
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch, Letterbox
 from pkdzoo.training.recipe import Data, Distill, Recipe
 from pkdzoo.training.signals import LoaderSignals, loader_context
 from pkdzoo.training.task import SupervisedTask
+from pkdzoo.utils.files import sha256_of_file
 from pkdzoo.utils.text import counted
 
 
@@ -312,7 +314,10 @@ def _with_weights(model: Detector, init: str, args: dict[str, Any]) -> Detector:
         model.loaded_from = f"{init} weights of the backbone"
         return model
     if Path(init).is_file():
-        return load_checkpoint(model, init)
+        load_checkpoint(model, init)
+        if not is_saved(Path(init)):  # a file alone states no license
+            model.initial_weights = InitialWeights(Path(init).name, "unknown", sha256=sha256_of_file(init))
+        return model
     if ":" not in init and folder_of(init) is None:
         try:
             find(init)
@@ -380,7 +385,7 @@ def build_task(recipe: Recipe, student: Detector, teacher: Detector | None) -> T
     origin = (
         getattr(teacher, "origin", None) or teacher.initial_weights
     )  # of a teacher of another library, or its start
-    if "backbone" in inherited and origin is not None:
+    if inherited and origin is not None:
         student.initial_weights = origin
     freeze(student, recipe.distill.freeze)
     unlabeled = recipe.distill.unlabeled
