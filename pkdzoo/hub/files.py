@@ -165,9 +165,15 @@ def save_folder(
 
 
 def preprocessor(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Preprocessing in the format of other libraries, which scale pixels to 0..1."""
+    """Preprocessing in the format of other libraries, which scale pixels to 0..1.
+
+    A letterbox is described by the keys that other libraries have: the long side, and the canvas where it is a square.
+    None of their classes places images as it does and pads with its gray, so that none is named; ``letterbox`` has the
+    rest.
+    """
     own = config[SETTINGS]
     short, long = own["resize"]
+    letterbox = own.get("letterbox")
     content = {
         "do_resize": True,
         "size": {"shortest_edge": short, "longest_edge": long},
@@ -180,8 +186,15 @@ def preprocessor(config: Mapping[str, Any]) -> dict[str, Any]:
         "do_pad": True,
         "size_divisor": 32,
     }
+    if letterbox is not None:
+        content |= {"size": {"max_height": long, "max_width": long}, "letterbox": letterbox}
+        if letterbox["canvas"] == "square":
+            content |= {"pad_size": {"height": long, "width": long}}
+            del content["size_divisor"]
     if own["channel_order"] == "bgr":  # no type: transformers' DetrImageProcessor would not flip the channels
-        return {**content, "do_flip_channel_order": True}
+        content["do_flip_channel_order"] = True
+    if letterbox is not None or own["channel_order"] == "bgr":
+        return content
     return {**content, "image_processor_type": "DetrImageProcessor"}
 
 
