@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 from pkdzoo.hub.card import BY_NAME, UNKNOWN, Card, DataSet, known_data
+from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.utils.text import printable
 
 # Licenses of initial weights under which a detector may be published with any license of its own.
@@ -70,6 +71,12 @@ def with_initial_license(card: Card, stated: str | None) -> Card:
         return card
     license = known_or_stated(card.initial.name, "init_license", card.initial.license, stated)
     return replace(card, initial=replace(card.initial, license=license))
+
+
+def stricter(first: InitialWeights | None, second: InitialWeights | None) -> InitialWeights | None:
+    """Of two sets of weights that a detector has parts of, the one whose license has terms; the second if both do."""
+    permissive = second is None or second.license.lower() in PERMISSIVE
+    return first if first is not None and permissive and first.license.lower() not in PERMISSIVE else second or first
 
 
 def data_set(name: str | None, license: str | None = None) -> DataSet:

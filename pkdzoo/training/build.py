@@ -35,6 +35,7 @@ from pkdzoo.distill.adapters import is_of_other_library, teacher_of_library
 from pkdzoo.distill.adapters.students import student_of_library
 from pkdzoo.distill.inherit import freeze, inherit
 from pkdzoo.distill.task import Task
+from pkdzoo.hub.card_licenses import stricter
 from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.models._config import from_json
 from pkdzoo.models._factory import create_detector
@@ -385,8 +386,8 @@ def build_task(recipe: Recipe, student: Detector, teacher: Detector | None) -> T
     origin = (
         getattr(teacher, "origin", None) or teacher.initial_weights
     )  # of a teacher of another library, or its start
-    if inherited and origin is not None:
-        student.initial_weights = origin
+    if inherited:
+        student.initial_weights = stricter(student.initial_weights, origin)
     freeze(student, recipe.distill.freeze)
     unlabeled = recipe.distill.unlabeled
     if not recipe.distill.methods:

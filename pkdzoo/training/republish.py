@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pkdzoo.hub.card import Card
+from pkdzoo.hub.card import Card, DataSet
 from pkdzoo.hub.card_facts import read_card_facts
 from pkdzoo.hub.card_licenses import data_set, known_or_stated
 from pkdzoo.hub.files import CONFIG, SETTINGS, TENSORS, read_config
@@ -63,16 +63,9 @@ def card_of_published(
         ValueError: for another license or data set than the published one.
     """
     model.initial_weights = read_saved(read_config(folder / CONFIG)).settings.get("initial_weights")
-    known = known_or_stated(f"{folder}, which was published before,", "license", own["license"], license)
     facts: dict[str, Any] = read_card_facts(own["card"]) if "card" in own else {}
-    found = facts.pop("data", None)
-    if found is None:
-        found = data_set(data, data_license)
-    elif data is not None and data_set(data).name != found.name:
-        raise ValueError(f"--data {data}: {folder} was published with the data set {found.name}: leave --data out")
-    else:
-        license_of_data = known_or_stated(found.name, "data_license", found.license, data_license)
-        found = replace(found, license=license_of_data)
+    known = known_or_stated(f"{folder}, which was published before,", "license", own["license"], license)
+    found = published_data(folder, facts.pop("data", None), data, data_license)
     pair = facts.get("pair")
     if pair is not None:
         stated = known_or_stated(
@@ -89,6 +82,19 @@ def card_of_published(
     more = {"metrics": metrics, "source": source if isinstance(source, str) else "", "provenance": about, **facts}
     more["recipe"] = more.get("recipe") if more.get("recipe") != RECIPE or (folder / RECIPE).is_file() else None
     return describe_card(model, known, found, **more)
+
+
+def published_data(folder: Path, found: DataSet | None, data: str | None, data_license: str | None) -> DataSet:
+    """The data set of a published detector, with the caller's license where its card states none.
+
+    Raises:
+        ValueError: for another data set or another license.
+    """
+    if found is None:
+        return data_set(data, data_license)
+    if data is not None and data_set(data).name != found.name:
+        raise ValueError(f"--data {data}: {folder} was published with the data set {found.name}: leave --data out")
+    return replace(found, license=known_or_stated(found.name, "data_license", found.license, data_license))
 
 
 def plots_again(folder: Path) -> dict[str, str]:

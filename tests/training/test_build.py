@@ -218,6 +218,8 @@ def test_a_backbone_that_is_inherited_from_another_library_keeps_its_license() -
     origin = InitialWeights("timm/test_resnet.r160_in1k", "cc-by-nc-4.0")
     teacher.origin = origin  # type: ignore[assignment]
     assert build.build_task(recipe, student, teacher).student.initial_weights == origin
+    teacher.origin = InitialWeights("timm/other", "apache-2.0")  # type: ignore[assignment]
+    assert build.build_task(recipe, student, teacher).student.initial_weights == origin  # the head has its terms still
 
 
 def test_a_file_that_training_starts_from_states_no_license(tmp_path) -> None:
