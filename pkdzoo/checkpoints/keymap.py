@@ -70,8 +70,7 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load a state dict in our key layout; buffers that can be computed are optional.
 
     Raises:
-        ValueError: for missing keys, unexpected keys and different shapes; the message lists them. The model stays
-            unchanged.
+        ValueError: as :func:`select_matching`. The model stays unchanged.
     """
     model.load_state_dict(select_matching(model, state), strict=False)
 
@@ -80,7 +79,8 @@ def select_matching(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, 
     """Check that a state dict fits a model, and return the tensors that the model has.
 
     Raises:
-        ValueError: for missing keys, unexpected keys and different shapes; the message lists them.
+        ValueError: for missing keys, unexpected keys, different shapes, integers in place of real numbers (quantized
+            weights), and values that are not finite; the message lists them.
     """
     own = model.state_dict()
     loaded = {key: value for key, value in state.items() if key in own or not DERIVED.fullmatch(key)}
@@ -91,10 +91,20 @@ def select_matching(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, 
         for key, value in loaded.items()
         if key in own and value.shape != own[key].shape
     ]
-    if missing or extra or shapes:
+    kinds = [
+        f"{key}: file {str(value.dtype).removeprefix('torch.')}, model {str(own[key].dtype).removeprefix('torch.')}"
+        for key, value in loaded.items()
+        if key in own and own[key].is_floating_point() and not value.is_floating_point()
+    ]
+    if missing or extra or shapes or kinds:
         parts = [
             f"{len(rows)} {what}: {shorten(rows)}"
-            for what, rows in (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
+            for what, rows in (
+                ("missing", missing),
+                ("unexpected", extra),
+                ("of another shape", shapes),
+                ("of integers", kinds),
+            )
             if rows
         ]
         hint = (
@@ -103,7 +113,20 @@ def select_matching(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, 
             else ""
         )
         raise ValueError(f"the checkpoint does not fit this detector; {'; '.join(parts)}{hint}")
+    broken = [key for key, value in loaded.items() if not is_finite(value)]
+    if broken:
+        raise ValueError(
+            f"the checkpoint has {counted(len(broken), 'tensor')} with NaN or infinite values: {shorten(broken)}. Its "
+            "training has diverged, or the file is damaged: take an earlier checkpoint"
+        )
     return loaded
+
+
+def is_finite(value: Tensor) -> bool:
+    """Whether a tensor has neither NaN nor infinite values; True for one without values, on the meta device."""
+    if value.is_meta or not value.is_floating_point():
+        return True
+    return bool(torch.isfinite(value if value.element_size() > 1 else value.float()).all())
 
 
 def shorten(rows: Sequence[str], limit: int = 12) -> str:

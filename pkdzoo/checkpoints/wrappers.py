@@ -36,6 +36,24 @@ def find_tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
     return state
 
 
+def class_names(content: Mapping[Any, Any]) -> tuple[str, ...] | None:
+    """The class names in a checkpoint of mmdetection, mmrazor or CrossKD; None if it has none.
+
+    mmdetection 2 writes ``meta.CLASSES``, mmdetection 3 ``meta.dataset_meta.classes``, or ``CLASSES`` there.
+    """
+    meta = content.get("meta")
+    if not isinstance(meta, Mapping):
+        return None
+    of_data = meta.get("dataset_meta")
+    places = [meta, of_data] if isinstance(of_data, Mapping) else [meta]
+    for names in (place.get(key) for place in places for key in ("classes", "CLASSES")):
+        if isinstance(names, str):  # a data set of one class, written without the comma of a tuple
+            names = (names,)
+        if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
+            return tuple(names)
+    return None
+
+
 def unwrap(content: Mapping[Any, Any]) -> dict[str, Tensor]:
     """Extract the tensors of the detector from the checkpoint of a training program.
 

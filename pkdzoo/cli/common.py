@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 Parser = argparse.ArgumentParser
 COMMON = ("verb", "words", "json", "debug")  # what a parsed command line has besides the options of its verb
 MODEL_HELP = "a name from 'pkdzoo list', the folder of a saved detector or of a run, or hf-hub:ORG/NAME"
+
+TEXT_LISTS = (".txt", ".names", ".list", ".lst")  # suffixes of files with one name per line
+OTHER_LISTS = (".json", ".yaml", ".yml", ".csv", ".xml")  # of other files that name classes
+PLACE = re.compile(r"[./~]|[A-Za-z]:[\\/]|.*[\\/].*\.\w+$")  # texts that can only be paths
+MAX_PATH = 250  # bytes, below the limit of every file system
 
 NMS_HELP = "IoU above which the lower-scoring of two boxes of one class is dropped (default: the detector's)"
 
@@ -88,16 +94,16 @@ def add_detector(parser: Parser, more: str = "", device: bool = True, option: bo
     else:
         parser.add_argument("model", help=MODEL_HELP + more)
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="load these weights (.safetensors, .pth)")
-    add_labels(parser, "with --checkpoint: class names")
+    add_labels(parser, "with --checkpoint: class names", "those in the file, else coco")
     if device:
         parser.add_argument(
             "--device", default="auto", help="cpu, cuda, cuda:1 or mps (default: auto, a GPU if there is one)"
         )
 
 
-def add_labels(parser: Parser, help: str) -> None:
-    """Add ``--labels``; :func:`read_labels` reads it."""
-    help += " separated by commas, a text file with one name per line, or coco (the default)"
+def add_labels(parser: Parser, help: str, default: str) -> None:
+    """Add ``--labels``; :func:`read_labels` reads it. ``default`` says what is taken without it."""
+    help += f" separated by commas, a text file with one name per line, or coco (default: {default})"
     parser.add_argument("--labels", metavar="NAMES", help=help)
 
 
@@ -135,7 +141,7 @@ def detector_from_args(args: argparse.Namespace, device: torch.device | None = N
         model = open_detector(args.model)
     else:
         model = load_checkpoint(
-            create_detector(args.model, label_names=read_labels(args.labels or "coco")), args.checkpoint
+            create_detector(args.model, label_names=labels_for(args.labels, args.checkpoint)), args.checkpoint
         )
     return model.to(device or device_of(args.device))
 
@@ -160,8 +166,34 @@ def device_of(text: str) -> torch.device:
     return device
 
 
+def labels_for(text: str | None, checkpoint: Path) -> str | tuple[str, ...]:
+    """Class names of ``--labels``; without it those in the checkpoint, else COCO's."""
+    from pkdzoo.models._loading import saved_labels
+
+    return read_labels(text) if text is not None else saved_labels(checkpoint) or "coco"
+
+
 def read_labels(text: str) -> str | tuple[str, ...]:
-    """Class names of ``--labels``."""
-    if Path(text).is_file():
-        return tuple(line.strip() for line in Path(text).read_text(encoding="utf-8").splitlines() if line.strip())
-    return text if text == "coco" else comma_list(text)
+    """Class names of ``--labels``.
+
+    Raises:
+        ValueError: for a file that does not exist or is no list of names, and for no name at all.
+    """
+    from pkdzoo.data.labels import KNOWN
+
+    if text in KNOWN:
+        return text
+    path = Path(text)
+    is_file = len(text.encode()) <= MAX_PATH and path.is_file()
+    if not is_file and "," not in text and (path.suffix.lower() in (*TEXT_LISTS, *OTHER_LISTS) or PLACE.match(text)):
+        raise ValueError(f"--labels {text}: there is no such file: check the path, or write names separated by commas")
+    if is_file and path.suffix.lower() in OTHER_LISTS:
+        raise ValueError(f"--labels {text}: write a text file with one name per line, or names separated by commas")
+    try:
+        names = tuple(path.read_text(encoding="utf-8-sig").splitlines()) if is_file else comma_list(text)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--labels {text} is no text in UTF-8: save it as UTF-8, one name per line") from error
+    names = tuple(name.strip() for name in names if name.strip())
+    if not names:
+        raise ValueError(f"--labels {text}: it has no names: write some, separated by commas or one per line of a file")
+    return names

@@ -24,7 +24,7 @@ def convert_arguments(parser: Parser) -> None:
     target = "a new folder for the detector, or FILE.safetensors for the tensors alone"
     parser.add_argument("target", type=Path, help=target)
     parser.add_argument("--arch", metavar="NAME", help="architecture of a checkpoint, from 'pkdzoo list'")
-    add_labels(parser, "for a checkpoint: class names")
+    add_labels(parser, "for a checkpoint: class names", "those in the file, else the architecture's")
 
 
 def convert_run(args: argparse.Namespace) -> int:
@@ -83,7 +83,7 @@ def open_source(args: argparse.Namespace) -> Detector:
         raise ValueError(
             f"{args.source} does not contain its architecture: write --arch NAME ('pkdzoo list' shows names)"
         )
-    labels = {"label_names": read_labels(args.labels)} if args.labels else labels_of(args.arch)
+    labels = {"label_names": read_labels(args.labels)} if args.labels is not None else labels_of(args.arch, args.source)
     model: Detector = create_detector(args.arch.partition(".")[0], **labels)
     return load_checkpoint(model, args.source)
 

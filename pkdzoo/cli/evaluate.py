@@ -152,8 +152,11 @@ def evaluate_detector(
     Returns:
         The numbers; and facts about the detector, the data and the speed.
     """
+    from pkdzoo.hub.card_metrics import WEIGHTS
+    from pkdzoo.hub.files import TENSORS
     from pkdzoo.training import build, loaders, run_folder
     from pkdzoo.training.evaluate import evaluate, time_images
+    from pkdzoo.utils.files import sha256_of_file
 
     exported = is_exported(args.model)
     model = exported_from_args(args, args.threads) if exported else detector_from_args(args, accelerator.device)
@@ -165,6 +168,9 @@ def evaluate_detector(
     loader = accelerator.prepare(loaders.val_loader(dataset, args.batch_size, args.workers))
     metrics = evaluate(model, loader, dataset, accelerator, args.backend, thresholds=True)
     about = {"detector": args.model, "weights": model.loaded_from, "annotations": str(paths[0])}
+    file = Path(str(args.checkpoint or str(model.loaded_from).removeprefix("local-dir:")))
+    file = file / TENSORS if file.is_dir() else file
+    about |= {WEIGHTS: sha256_of_file(file)} if file.is_file() and not exported else {}  # for what is published
     speed = time_images(model, dataset, accelerator)
     return metrics, about | run_folder.about_data(dataset.json_path, len(dataset)) | speed
 

@@ -231,7 +231,7 @@ def info_lines(content: dict[str, Any]) -> list[str]:
         lines.insert(1, f"  architecture {content['architecture']}")
     start = content.get("initial_weights")
     if start:
-        lines.append(f"  backbone     started from {start['name']}, license {start['license']}")
+        lines.append(f"  training     started from {start['name']}, license {start['license']}")
         note = InitialWeights(**start).resize_note
         lines += [f"               {note}"] if note else []
     pair = content.get("distilled")

@@ -6,12 +6,13 @@ import argparse
 import tempfile
 from typing import Any
 
-from pkdzoo.cli.common import Parser, Verb, note, show
+from pkdzoo.cli.common import Parser, Verb, add_labels, note, read_labels, show
 
 PREPARE_OPTIONS = (
     "arch",
     "license",
     "teacher_license",
+    "init_license",
     "data",
     "data_license",
     "image",
@@ -35,13 +36,17 @@ def push_arguments(parser: Parser) -> None:
         "--space", metavar="ORG/NAME", help="with --dry-run FOLDER: write a Space around the published detector instead"
     )
     parser.add_argument("--arch", metavar="NAME", help="architecture of a checkpoint file")
+    add_labels(parser, "for a checkpoint file: class names", "those in the file, else the architecture's")
     parser.add_argument(
         "--license",
         metavar="ID",
         help="license of the weights, e.g. Apache-2.0 (default: the one of a registered name)",
     )
     parser.add_argument("--teacher-license", metavar="ID", help="license of the teacher's weights")
-    parser.add_argument("--data", metavar="NAME", help="name of the training data set")
+    parser.add_argument(
+        "--init-license", metavar="ID", help="license of the weights that the training started from, if they state none"
+    )
+    parser.add_argument("--data", metavar="NAME", help="name of the training data set, e.g. coco")
     parser.add_argument("--data-license", metavar="ID", help="license of the data set")
     parser.add_argument("--image", metavar="FILE", help="image that the card shows with predictions")
     parser.add_argument("--baseline", metavar="RUN", help="run of the plain student, which the card compares with")
@@ -62,6 +67,10 @@ def push_run(args: argparse.Namespace) -> int:
     if args.space is not None:
         return write_a_space(args)
     options = {name: getattr(args, name) for name in PREPARE_OPTIONS if getattr(args, name) is not None}
+    if args.labels is not None:
+        if args.arch is None:
+            raise ValueError("--labels belongs to a checkpoint file with --arch NAME: leave it out")
+        options["label_names"] = read_labels(args.labels)
     with tempfile.TemporaryDirectory() as temporary:
         try:
             folder = prepare(args.source, args.dry_run or temporary, args.repo, **options)

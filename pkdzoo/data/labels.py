@@ -47,6 +47,20 @@ def label_names(labels: str | tuple[str, ...]) -> tuple[str, ...]:
     return KNOWN[labels]
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Check that class names which a user gives tell the classes apart.
+
+    Raises:
+        ValueError: for an empty name, and for a name that occurs twice.
+    """
+    empty = [str(label) for label, name in enumerate(names) if not name.strip()]
+    if empty:
+        raise ValueError(f"label_names: the name of class {', '.join(empty)} is empty: write one name per class")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"label_names: {quote_some(twice)} occurs twice: write a name of its own for each class")
+
+
 def coco_ids(names: tuple[str, ...]) -> dict[int, int] | None:
     """COCO's category id of each label; None for other class names than COCO's."""
     return dict(enumerate(COCO_IDS)) if tuple(names) == COCO_NAMES else None

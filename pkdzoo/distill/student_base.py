@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from pkdzoo.data.labels import check_names
 from pkdzoo.distill.pairing import PyramidShape
 from pkdzoo.distill.teacher import check_maps
 from pkdzoo.models._checks import check_instances
@@ -88,7 +89,7 @@ class ModuleStudent(Detector):
         """The same student with class names.
 
         Raises:
-            ValueError: for another number of names than of classes.
+            ValueError: for another number of names than of classes, an empty name, and one that occurs twice.
         """
         if label_names is not None:
             if len(label_names) != self.num_classes:
@@ -96,6 +97,7 @@ class ModuleStudent(Detector):
                     f"{counted(len(label_names), 'class name')} for "
                     f"{counted(self.num_classes, 'class')}: write one per class"
                 )
+            check_names(label_names)
             self.label_names = tuple(label_names)
         return self
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pkdzoo.data.labels import BCCD_NAMES, COCO_NAMES, DEEPPCB_NAMES, SHAPES_NAMES, label_names
+from pkdzoo.data.labels import KNOWN as LABELS
 from pkdzoo.hub.weights import Distilled, InitialWeights
 
 UNKNOWN = "unknown"
@@ -63,6 +64,10 @@ DEEPPCB = DataSet(
     example="board",
 )
 KNOWN = {COCO_NAMES: COCO, SHAPES_NAMES: SHAPES, BCCD_NAMES: BCCD, DEEPPCB_NAMES: DEEPPCB}
+BY_NAME = {
+    **{name: KNOWN[labels] for name, labels in LABELS.items()},
+    **{data.name.lower(): data for data in KNOWN.values()},
+}  # names of known data sets, as a user writes them in lower case
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class Card:
         megabytes: size of the file of tensors; None if it is not written yet, float32 is assumed then.
         speed: time per image and the hardware, as text.
         base_model: repository of the backbone's initial weights.
-        initial: weights that the backbone started from, where their license is recorded.
+        initial: weights that the training started from, where their license is recorded.
         repository: ``org/name`` on the Hub, if it is known.
         origin: link of the file that another project published and that was converted.
         direct: False if the link can only be opened in a browser.
@@ -131,5 +136,5 @@ class Card:
 
 
 def known_data(labels: str | tuple[str, ...]) -> DataSet | None:
-    """The data set with these classes, if it is known."""
+    """The known data set with these classes; only for registered weights, others can have the same classes."""
     return KNOWN.get(label_names(labels))

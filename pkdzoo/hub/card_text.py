@@ -9,7 +9,6 @@ are escaped, so that they show as they are and neither HTML, links nor further s
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from importlib import resources
@@ -20,14 +19,10 @@ from pkdzoo.data.labels import COCO_NAMES
 from pkdzoo.hub.card import SHAPES, UNKNOWN, Card
 from pkdzoo.hub.card_licenses import check_licenses, licenses
 from pkdzoo.hub.card_methods import METHODS
+from pkdzoo.hub.card_metrics import HUB_METRICS
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.utils.text import counted, escape_markdown, install_line, markdown_code, printable
 
-# The evaluator's names of metrics, and those that the Hub shows.
-HUB_METRICS = {
-    "AP": "map", "AP50": "map_50", "AP75": "map_75", "APs": "map_small", "APm": "map_medium", "APl": "map_large",
-    "AR1": "mar_1", "AR10": "mar_10", "AR100": "mar_100", "ARs": "mar_small", "ARm": "mar_medium", "ARl": "mar_large",
-}  # fmt: skip
 MASK_FAMILIES = ("mask_rcnn", "cascade_rcnn")
 HUB_LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc0-1.0", "gpl-3.0")
 
@@ -68,28 +63,6 @@ def render(card: Card, publish: bool = True) -> str:
 def title(card: Card) -> str:
     """The name of the repository without its organization, or the name of the weights."""
     return card.repository.rpartition("/")[2] if card.repository else card.name
-
-
-def check_numbers(card: Card) -> None:
-    """Check the metrics of a card.
-
-    Raises:
-        ValueError: for a metric that is neither a finite number nor None, and for ``per_class`` without class names.
-    """
-    classes = card.metrics.get("per_class") or {}
-    if not isinstance(classes, Mapping):
-        raise ValueError(
-            f"{card.name}: per_class is a {type(classes).__name__} in its metrics and should be a mapping from class "
-            "to AP: evaluate again"
-        )
-    values = {key: card.metrics.get(key) for key in (*HUB_METRICS, "mask_AP")} | {
-        f"per_class {key}": classes[key] for key in classes
-    }
-    for key, value in values.items():
-        if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):
-            raise ValueError(
-                f"{card.name}: {key} is {value!r} in its metrics and should be a number or null: evaluate again"
-            )
 
 
 def front_matter(card: Card) -> str:
@@ -326,7 +299,7 @@ def cost(card: Card) -> str:
 
 def training(card: Card) -> str:
     """Who trained the weights; training command and recipe."""
-    data = "" if card.data is SHAPES else " --data DIR"
+    data = "" if card.data == SHAPES else " --data DIR"
     recipe = printable(card.recipe or "")
     command = f"```\naccelerate launch recipes/train.py {recipe}{data}\n```"
     if card.origin is not None:
@@ -357,7 +330,7 @@ def provenance(card: Card) -> str:
         revision = f", commit {start.revision}" if start.revision else ""
         digest = f", SHA-256 {start.sha256}" if start.sha256 else ""
         note = f", {start.resize_note}" if start.resize_note else ""
-        lines.append(f"- the backbone started from: {escape_markdown(f'{start.name}{revision}{digest}{note}')}")
+        lines.append(f"- training started from: {escape_markdown(f'{start.name}{revision}{digest}{note}')}")
     facts = [(key.replace("_", " "), format_fact(value)) for key, value in card.provenance.items()]
     if card.note and card.license != UNKNOWN:  # without a license it stands at the top
         facts.append(("note", card.note))

@@ -27,7 +27,7 @@ from torch import Tensor
 from pkdzoo.checkpoints.io import read_state_dict, save_safetensors
 from pkdzoo.hub.download import hold_lock, open_download
 from pkdzoo.hub.errors import DownloadError, first_line
-from pkdzoo.hub.files import fetch_repository, read_folder
+from pkdzoo.hub.files import fetch_repository, is_repository, read_folder
 from pkdzoo.hub.weights import Weights
 from pkdzoo.utils.files import read_json, write_json
 
@@ -67,7 +67,8 @@ def find_weights(
         The state dict, and a description of its source.
 
     Raises:
-        ValueError: if the link can only be opened in a browser, or the file does not fit.
+        ValueError: if the link can only be opened in a browser, the file does not fit, or ``PKDZOO_HUB_NAMESPACE`` is
+            no name.
         DownloadError: if no source has a complete file with the right hash, or ``PKDZOO_REQUIRE_SHA256`` forbids it.
     """
     if row.file and (PACKAGED / row.file).is_file():
@@ -197,10 +198,15 @@ def read_cached(path: Path) -> dict[str, Tensor] | None:
 
 
 def hub_repositories(name: str, row: Weights) -> list[str]:
-    """Repositories on the Hub that may hold ``arch.tag``."""
+    """Repositories on the Hub that may hold ``arch.tag``; ValueError for a namespace that cannot exist."""
     if full_hash_required():  # the published hash is the link's, not the repository's
         return []
     namespace = os.environ.get("PKDZOO_HUB_NAMESPACE")
+    if namespace and ("/" in namespace or not is_repository(f"{namespace}/name")):
+        raise ValueError(
+            f"PKDZOO_HUB_NAMESPACE={namespace!r}: write the name of a user or an organization on the Hub, with "
+            "letters, digits, '-', '_' and '.', or unset it"
+        )
     repositories = [f"{namespace}/{name}" if namespace else None, row.hub_id]
     return [repository for repository in repositories if repository]
 

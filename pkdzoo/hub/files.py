@@ -75,13 +75,18 @@ def split_repository(repository: str) -> tuple[str, str]:
         ValueError: for other characters, and for two dots in a row.
     """
     repo, at, revision = repository.partition("@")
-    valid = REPOSITORY.fullmatch(repo) and (REVISION.fullmatch(revision) or not at)
+    valid = is_repository(repo) and (REVISION.fullmatch(revision) or not at)
     if not valid or ".." in repository or len(repository) > MAX_NAME:
         raise ValueError(
             f"{repository[:MAX_NAME]!r} is no repository on the Hub: write ORGANIZATION/NAME or "
             "ORGANIZATION/NAME@REVISION, with letters, digits, '-', '_', '.' (and '/' in a revision, as in refs/pr/1)"
         )
     return repo, revision
+
+
+def is_repository(name: str) -> bool:
+    """Whether a repository on the Hub can have this name."""
+    return REPOSITORY.fullmatch(name) is not None and ".." not in name and len(name) <= MAX_NAME
 
 
 def fetch_file(
@@ -160,9 +165,15 @@ def save_folder(
 
 
 def preprocessor(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Preprocessing in the format of other libraries, which scale pixels to 0..1."""
+    """Preprocessing in the format of other libraries, which scale pixels to 0..1.
+
+    A letterbox is described by the keys that other libraries have: the long side, and the canvas where it is a square.
+    None of their classes places images as it does and pads with its gray, so that none is named; ``letterbox`` has the
+    rest.
+    """
     own = config[SETTINGS]
     short, long = own["resize"]
+    letterbox = own.get("letterbox")
     content = {
         "do_resize": True,
         "size": {"shortest_edge": short, "longest_edge": long},
@@ -175,8 +186,15 @@ def preprocessor(config: Mapping[str, Any]) -> dict[str, Any]:
         "do_pad": True,
         "size_divisor": 32,
     }
+    if letterbox is not None:
+        content |= {"size": {"max_height": long, "max_width": long}, "letterbox": letterbox}
+        if letterbox["canvas"] == "square":
+            content |= {"pad_size": {"height": long, "width": long}}
+            del content["size_divisor"]
     if own["channel_order"] == "bgr":  # no type: transformers' DetrImageProcessor would not flip the channels
-        return {**content, "do_flip_channel_order": True}
+        content["do_flip_channel_order"] = True
+    if letterbox is not None or own["channel_order"] == "bgr":
+        return content
     return {**content, "image_processor_type": "DetrImageProcessor"}
 
 

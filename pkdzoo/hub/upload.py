@@ -28,8 +28,10 @@ from torch import Tensor
 
 from pkdzoo.data.image_files import open_image
 from pkdzoo.hub.card import Card
+from pkdzoo.hub.card_facts import card_facts
 from pkdzoo.hub.card_licenses import check_licenses, licenses
-from pkdzoo.hub.card_text import check_numbers, eval_results, render
+from pkdzoo.hub.card_metrics import WEIGHTS, check_numbers, check_weights
+from pkdzoo.hub.card_text import eval_results, render
 from pkdzoo.hub.errors import UploadError, first_line, is_transient, lacks_xet, status_of, unwrap
 from pkdzoo.hub.files import CONFIG, PREPROCESSOR, SETTINGS, TENSORS, preprocessor, save_folder
 from pkdzoo.utils.files import open_regular_file, refuse_links, sha256_of_file, write_json, write_text
@@ -83,11 +85,12 @@ def write_repository(
     check_numbers(card)
     extras = eval_results(card)
     save_folder(folder, state, config, {PREPROCESSOR: preprocessor(config)})
-    write_json(folder / CONFIG, with_provenance(config, card, sha256_of_file(folder / TENSORS)))
+    sha256 = sha256_of_file(folder / TENSORS)
+    check_weights(card, sha256)
+    write_json(folder / CONFIG, with_provenance(config, card, sha256))
     if card.metrics:
-        write_json(
-            folder / METRICS_FILE, {**strip_local_paths(dict(card.metrics)), "source": strip_local_paths(card.source)}
-        )
+        numbers = {key: value for key, value in card.metrics.items() if key != WEIGHTS}  # the config has the hash
+        write_json(folder / METRICS_FILE, {**strip_local_paths(numbers), "source": strip_local_paths(card.source)})
     if recipe is not None:
         write_json(folder / RECIPE, strip_local_paths(recipe))
     card = replace(card, megabytes=(folder / TENSORS).stat().st_size / 1e6)
@@ -118,7 +121,7 @@ def write_pixels(image: Path, target: Path) -> None:
 
 
 def with_provenance(config: Mapping[str, Any], card: Card, sha256: str) -> dict[str, Any]:
-    """The config with the hash, license and provenance of the tensors added to our settings."""
+    """The config with the hash, license and provenance of the tensors, and the facts on the card, in our settings."""
     about: dict[str, Any] = {**card.provenance}
     pair = card.pair
     if pair is not None:
@@ -129,6 +132,7 @@ def with_provenance(config: Mapping[str, Any], card: Card, sha256: str) -> dict[
     own = {**config.get(SETTINGS, {}), "sha256": sha256, "license": card.license}
     own |= {"AP": card.metrics["AP"]} if card.metrics.get("AP") is not None else {}
     own |= {"provenance": strip_local_paths(about)} if about else {}
+    own["card"] = strip_local_paths(card_facts(card))
     return {**config, SETTINGS: own}
 
 

@@ -67,10 +67,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Weights of another project that a backbone started from, and whose license its detector inherits.
+    """Weights that the training of a detector, or of its backbone, started from, and whose license it inherits.
 
     Attributes:
-        name: repository on the Hub.
+        name: repository on the Hub, or ``arch.tag``, or the name of a file or folder.
         license: of the weights; ``unknown`` if their source states none.
         revision: commit of the repository.
         sha256: of the file.

@@ -15,16 +15,18 @@ import torch
 from torch import Tensor
 
 from pkdzoo.checkpoints import load_strictly, select_matching
+from pkdzoo.data.labels import check_names
 from pkdzoo.data.labels import label_names as names_of
 from pkdzoo.hub.fetch import find_weights
 from pkdzoo.hub.files import NoSavedDetector, fetch_repository, find_saved_folder, read_folder
+from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.layers.init import DeferredInit
 from pkdzoo.models._channels import widen
 from pkdzoo.models._config import from_json, layers_of, set_labels
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.models._loading import adapt_state, is_generic, to_our_layout
 from pkdzoo.models._registry import PREFIXES, Entry, find, folder_of, list_detectors, no_such_prefix
-from pkdzoo.models._saved_config import Saved, apply_settings, newer_version, read_saved
+from pkdzoo.models._saved_config import Saved, apply_settings, newer_version, read_saved, start_of
 from pkdzoo.models.backbones import backbone_arguments
 from pkdzoo.models.backbones.timm_networks import describe_network, full_name, is_timm
 from pkdzoo.structures import PixelNorm
@@ -195,6 +197,7 @@ def resolve_classes(
     if not all(isinstance(label, str) for label in label_names):
         raise ValueError(f"label_names={label_names!r}: write a list of texts, one per class")
     labels = names_of(label_names if isinstance(label_names, str) else tuple(label_names))
+    check_names(labels)
     return labels, len(labels) if num_classes is None else num_classes
 
 
@@ -224,6 +227,7 @@ def from_registry(
     except ValueError as error:
         raise ValueError(f"{name}: {error}. Its weights are from {origin}") from error
     model.loaded_from = f"{entry.name}.{row.tag} ({origin})"
+    model.initial_weights = InitialWeights(f"{entry.name}.{row.tag}", row.license, sha256=row.sha256)
     if model.num_classes == len(names):
         set_labels(model, names)
     return model
@@ -291,6 +295,7 @@ def from_saved(
         classes = saved.classes if num_classes is None else num_classes
         model = build(entry, {**args, **overrides}, classes, loaded=saved.classes)
     apply_settings(model, settings)
+    model.initial_weights = start_of(name, saved)
     load_strictly(model, adapt_state(model, state, saved.classes, norm.channel_order != model.channel_order))
     if model.num_classes == saved.classes:
         set_labels(model, saved.labels)

@@ -6,7 +6,9 @@ from typing import Any
 
 from pkdzoo.data.labels import label_names
 from pkdzoo.hub.card import UNKNOWN, Card, DataSet, known_data
+from pkdzoo.hub.card_licenses import data_set
 from pkdzoo.hub.fetch import PACKAGED
+from pkdzoo.hub.files import REPOSITORY
 from pkdzoo.models._counting import count_costs
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.models._registry import Entry, find, is_detector, known_costs
@@ -99,19 +101,21 @@ def describe_card(
     Args:
         model: the detector.
         license: license of the weights.
-        data: training data set; None means the known one with the same classes.
-        data_license: license of the data set, if ``data`` is its name.
+        data: training data set, or its name; None means one of the caller's own.
+        data_license: license of the data set, if ``data`` is its name; a known data set has its own.
         more: further fields of :class:`pkdzoo.hub.card.Card`.
+
+    Raises:
+        ValueError: for another license than that of a known data set.
     """
-    if data is None:
-        data = known_data(model.label_names) or "a custom data set"
-    if isinstance(data, str):
-        data = DataSet(data, data_license or "unknown")
+    if not isinstance(data, DataSet):
+        data = data_set(data, data_license)
     short, long = model.resize
     params, gflops = count_costs(model, (short, long))
     family = find(model.name)[0].family if is_detector(model.name) else ""
     initial = model.initial_weights
     if initial is not None:
-        more = {"initial": initial, "base_model": initial.name, **more}
+        base = initial.name if REPOSITORY.fullmatch(initial.name) and "/" in initial.name else None
+        more = {"initial": initial, "base_model": base, **more}
     fields = {"name": model.name, "family": family, "params": params, "gflops": gflops, "size": (long, short), **more}
     return Card(architecture=model.name, license=license, labels=model.label_names, data=data, **fields)

@@ -35,7 +35,8 @@ class ZooModel(nn.Module):
         test_proposing: settings of the proposals for detection; None for a one-stage detector.
         optimized: True after ``optimize()``, which changes the keys of the state dict.
         loaded_from: source of the weights; None for random weights.
-        initial_weights: weights of timm that the backbone started from; None for others.
+        initial_weights: weights that the detector, or its backbone, started from and whose license it inherits; None
+            for random ones, for ImageNet weights of torchvision and for weights of one's own.
         built_layers: layers at the time when the detector was built; None for one that the registry did not build.
     """
 

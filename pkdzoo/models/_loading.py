@@ -10,14 +10,15 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from pkdzoo.checkpoints import load_strictly, read_state_dict, select_matching, to_our_keys
-from pkdzoo.checkpoints.wrappers import unwrap
+from pkdzoo.checkpoints.wrappers import class_names, unwrap
+from pkdzoo.data.labels import COCO_NAMES
 from pkdzoo.hub.fetch import find_weights
 from pkdzoo.hub.files import CONFIG, TENSORS, read_config
 from pkdzoo.hub.weights import InitialWeights, Weights
 from pkdzoo.models._channels import adapt_stem
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.models._registry import find
-from pkdzoo.models._saved_config import Saved, read_saved
+from pkdzoo.models._saved_config import Saved, apply_image_settings, read_saved, start_of
 from pkdzoo.models.backbones.timm import TimmBackbone
 from pkdzoo.models.backbones.weights import (
     add_missing_tensors,
@@ -41,6 +42,7 @@ def load_checkpoint(model: M, source: str | Path | Mapping[str, Any]) -> M:
         source: the path of a ``.safetensors`` or ``.pth`` file, of a folder with ``model.safetensors`` (a saved
             detector, or a checkpoint of pkdzoo's training), or a state dict. Its keys are those of pkdzoo,
             mmdetection, mmrazor or CrossKD. From a checkpoint or state dict of a distillation, the student is loaded.
+            A saved detector brings its image size, letterbox and thresholds, unless the model was created with others.
 
     Returns:
         The same model.
@@ -68,7 +70,8 @@ def load_checkpoint(model: M, source: str | Path | Mapping[str, Any]) -> M:
         check_same_detector(model, saved, file.parent)
     load_strictly(model, to_our_layout(model, read_state_dict(file)))
     if saved is not None:
-        model.initial_weights = saved.settings.get("initial_weights")
+        model.initial_weights = start_of(str(file.parent), saved)
+        apply_image_settings(model, {key: saved.settings[key] for key in saved.settings if key not in model.overrides})
     model.loaded_from = str(source)
     return model
 
@@ -116,26 +119,16 @@ def saved_labels(source: str | Path) -> tuple[str, ...] | None:
     """The class names of a file or folder of weights; None if it has none.
 
     Args:
-        source: see :func:`load_checkpoint`.
-    """
-    file = file_of(source)
-    labels = tuple(read_saved(read_config(file.with_name(CONFIG))).labels) if is_saved(file) else ()
-    return None if is_generic(labels) else labels
-
-
-def take_saved_size(model: ZooModel, source: str | Path, keep: bool = False) -> None:
-    """Give a detector the image size and the letterbox of a saved one; nothing changes for weights without a config.
-
-    Args:
-        model: has the weights of ``source``.
-        source: see :func:`load_checkpoint`.
-        keep: keep the detector's own image size.
+        source: see :func:`load_checkpoint`. The names are in the config of a saved detector, or in the file itself.
     """
     file = file_of(source)
     if is_saved(file):
-        settings = read_saved(read_config(file.with_name(CONFIG))).settings
-        model.resize = model.resize if keep else settings.get("resize", model.resize)
-        model.letterbox = settings.get("letterbox", model.letterbox)
+        labels = tuple(read_saved(read_config(file.with_name(CONFIG))).labels)
+    else:
+        labels = class_names(read_state_dict(file)) or ()
+    if tuple(name.replace("_", " ") for name in labels) == COCO_NAMES:  # mmdetection 1 wrote "traffic_light"
+        return COCO_NAMES
+    return None if is_generic(labels) else labels
 
 
 def is_generic(names: Sequence[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from pkdzoo.hub.files import SETTINGS
@@ -36,6 +37,8 @@ class Saved:
         labels: class names.
         settings: ``pixel_norm``, ``resize``, ``letterbox``, ``postprocess``, ``proposals`` and ``initial_weights``,
             those that the config has.
+        license: of the weights, if they were published; else None.
+        sha256: of the tensors, if they were published; else empty.
     """
 
     architecture: str
@@ -43,6 +46,8 @@ class Saved:
     classes: int
     labels: Sequence[str]
     settings: Mapping[str, Any]
+    license: str | None = None
+    sha256: str = ""
 
 
 def read_saved(config: Mapping[str, Any]) -> Saved:
@@ -67,7 +72,36 @@ def read_saved(config: Mapping[str, Any]) -> Saved:
         )
     for key, value in args.items():
         check_argument(key, value)
-    return Saved(architecture, args, classes, labels, read_settings({**config, **config.get(SETTINGS, {})}))
+    own = config.get(SETTINGS, {})
+    license, sha256 = own.get("license"), own.get("sha256", "")
+    if license is not None and not (is_line(license) and license.strip()):
+        raise ValueError(f"config.json: license={shorten(license)}: write one line, e.g. MIT")
+    if not isinstance(sha256, str) or not re.fullmatch("([0-9a-f]{64})?", sha256):
+        raise ValueError(f"config.json: sha256={shorten(sha256)}: write 64 digits")
+    return Saved(architecture, args, classes, labels, read_settings({**config, **own}), license, sha256)
+
+
+def is_line(value: Any) -> bool:
+    """Whether a value is one line of text, of at most ``MAX_TEXT`` characters."""
+    return isinstance(value, str) and value.isprintable() and len(value) <= MAX_TEXT
+
+
+def start_of(place: str, saved: Saved) -> InitialWeights | None:
+    """The weights whose license a detector inherits that starts as a saved one.
+
+    Args:
+        place: ``hf-hub:ORG/NAME@REVISION``, or the path of a folder, of which the last part is kept.
+        saved: its config.
+
+    Returns:
+        The saved weights if they were published; of others what they started from themselves, and None for none.
+    """
+    if saved.license is None:
+        start: InitialWeights | None = saved.settings.get("initial_weights")
+        return start
+    name, _, revision = place.partition("@") if place.startswith("hf-hub:") else (Path(place).name, "", "")
+    name = name.removeprefix("hf-hub:") or saved.architecture
+    return InitialWeights(name, saved.license, revision, saved.sha256)
 
 
 def read_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,10 +168,10 @@ def read_letterbox(values: Any) -> Letterbox:
 
 
 def read_initial_weights(values: Any) -> InitialWeights:
-    """Origin and license of the weights that a backbone started from; ValueError for a wrong value."""
+    """Origin and license of the weights that a detector started from; ValueError for a wrong value."""
     check_keys("initial_weights", values, InitialWeights)
     for key, value in values.items():
-        if not isinstance(value, str) or not value.isprintable() or len(value) > MAX_TEXT:
+        if not is_line(value):
             raise ValueError(
                 f"config.json: initial_weights.{key}={shorten(value)}: write one line of at most {MAX_TEXT} characters"
             )
@@ -168,12 +202,17 @@ def apply_settings(model: ZooModel, settings: Mapping[str, Any]) -> None:
                 f"{counted(len(model.pixel_mean), 'channel')}: write one per channel"
             )
         model.set_pixel_norm(norm)
+    apply_image_settings(model, settings)
+    model.initial_weights = settings.get("initial_weights")
+
+
+def apply_image_settings(model: ZooModel, settings: Mapping[str, Any]) -> None:
+    """Set image size, letterbox and thresholds of a detector; the arguments are those of :func:`apply_settings`."""
     model.resize = settings.get("resize", model.resize)
     model.letterbox = settings.get("letterbox", model.letterbox)
     model.postprocess_config = settings.get("postprocess", model.postprocess_config)
     if model.test_proposing is not None:
         model.test_proposing = settings.get("proposals", model.test_proposing)
-    model.initial_weights = settings.get("initial_weights")
 
 
 def newer_version(config: Mapping[str, Any]) -> str:

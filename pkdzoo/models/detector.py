@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 import torch
 from torch import Tensor, nn
 
+from pkdzoo.hub.card_licenses import with_initial_license
+from pkdzoo.hub.card_metrics import check_stated
 from pkdzoo.hub.files import PREPROCESSOR, preprocessor, save_folder
 from pkdzoo.hub.upload import push_folder, write_repository
 from pkdzoo.inference.options import PredictOptions
@@ -388,6 +390,7 @@ class Detector(TrainingMethods, ZooModel):
         data_license: str | None = None,
         metrics: Mapping[str, Any] | None = None,
         source: str = "",
+        init_license: str | None = None,
         **kwargs: Any,
     ) -> str:
         """Upload this detector with a model card to the Hugging Face Hub.
@@ -395,10 +398,11 @@ class Detector(TrainingMethods, ZooModel):
         Args:
             repository: ``org/name``; is created if it does not exist.
             license: license of the weights, e.g. ``Apache-2.0``.
-            data: name of the training data set; None means COCO for a detector with COCO's classes.
-            data_license: license of the data set.
-            metrics: results of an evaluation, by name.
+            data: name of the training data set, e.g. ``coco``; class names do not tell it.
+            data_license: license of the data set; known data sets, such as COCO, have their own.
+            metrics: results of an evaluation in percent, by the names of ``model.evaluate()``.
             source: the command that measured them.
+            init_license: license of the weights that the training started from, if they state none.
             kwargs: ``private``, ``token``, ``revision``, ``message``, ``create_pr``: see
                 :func:`pkdzoo.hub.upload.push_folder`.
 
@@ -406,12 +410,15 @@ class Detector(TrainingMethods, ZooModel):
             The URL of the commit.
 
         Raises:
-            ValueError: for an unknown license.
+            ValueError: for an unknown license, or one that the weights that the training started from do not allow;
+                for metrics of other names, in another unit or of other weights.
             pkdzoo.hub.upload.UploadError: for an upload that fails.
         """
+        check_stated(metrics or {})
         card = describe_card(
             self, license, data, data_license, metrics=metrics or {}, source=source, repository=repository
         )
+        card = with_initial_license(card, init_license)
         with tempfile.TemporaryDirectory() as folder:
             write_repository(folder, self.state_dict(), describe(self), card)
             return push_folder(folder, repository, **kwargs)

@@ -31,15 +31,18 @@ from pkdzoo.distill.adapters import is_of_other_library, teacher_of_library
 from pkdzoo.distill.adapters.students import student_of_library
 from pkdzoo.distill.inherit import freeze, inherit
 from pkdzoo.distill.task import Task
+from pkdzoo.hub.card_licenses import stricter
+from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.inference.predictor import DetectorLike
 from pkdzoo.models._config import from_json
 from pkdzoo.models._factory import create_detector
-from pkdzoo.models._loading import load_backbone, load_checkpoint, saved_labels, take_saved_size, warn_of_other_classes
+from pkdzoo.models._loading import is_saved, load_backbone, load_checkpoint, saved_labels, warn_of_other_classes
 from pkdzoo.models._registry import find, folder_of
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Letterbox
 from pkdzoo.training.recipe import Data, Distill, Recipe
 from pkdzoo.training.task import SupervisedTask
+from pkdzoo.utils.files import sha256_of_file
 from pkdzoo.utils.text import counted
 
 
@@ -288,7 +291,10 @@ def _with_weights(model: Detector, init: str, args: dict[str, Any]) -> Detector:
         model.loaded_from = f"{init} weights of the backbone"
         return model
     if Path(init).is_file():
-        return load_checkpoint(model, init)
+        load_checkpoint(model, init)
+        if not is_saved(Path(init)):  # a file alone states no license
+            model.initial_weights = InitialWeights(Path(init).name, "unknown", sha256=sha256_of_file(init))
+        return model
     if ":" not in init and folder_of(init) is None:
         try:
             find(init)
@@ -307,8 +313,8 @@ def _with_weights(model: Detector, init: str, args: dict[str, Any]) -> Detector:
 def build_teacher(distill: Distill, label_names: Sequence[str]) -> Detector:
     """The teacher, with its weights.
 
-    A teacher loaded from the file of a saved detector has the classes that were saved. For other files of weights it is
-    built for the classes of the data, unless ``teacher_args`` sets its number of classes.
+    A teacher loaded from the file of a saved detector, or from a file with class names, has those classes. For other
+    files of weights it is built for the classes of the data, unless ``teacher_args`` sets its number of classes.
 
     Raises:
         ValueError: if no weights are available and the recipe does not set ``teacher_weights="random"``.
@@ -324,8 +330,7 @@ def build_teacher(distill: Distill, label_names: Sequence[str]) -> Detector:
         names = tuple(label_names) if saved is None else saved
         args.setdefault("num_classes", len(names))
         teacher = load_checkpoint(_detector(distill.teacher, **args), distill.teacher_weights)
-        take_saved_size(teacher, distill.teacher_weights, keep="resize" in args)
-        if saved is not None or "num_classes" not in distill.teacher_args:
+        if len(names) == teacher.num_classes and (saved is not None or "num_classes" not in distill.teacher_args):
             teacher.label_names = names
         return teacher
     try:
@@ -357,8 +362,8 @@ def build_task(recipe: Recipe, student: Detector, teacher: Detector | None) -> T
     origin = (
         getattr(teacher, "origin", None) or teacher.initial_weights
     )  # of a teacher of another library, or its start
-    if "backbone" in inherited and origin is not None:
-        student.initial_weights = origin
+    if inherited:
+        student.initial_weights = stricter(student.initial_weights, origin)
     freeze(student, recipe.distill.freeze)
     unlabeled = recipe.distill.unlabeled
     if not recipe.distill.methods:

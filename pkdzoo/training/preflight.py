@@ -139,7 +139,7 @@ def _describe_assumed(recipe: Recipe, teacher: Detector) -> str:
     if saved_labels(distill.teacher_weights) is not None:
         return ""
     return (
-        f"; those of the teacher are not known, because {distill.teacher_weights} has no config.json with their names, "
+        f"; those of the teacher are not known, because {distill.teacher_weights} has no class names, "
         "and are taken to be the data's in the same order"
     )
 

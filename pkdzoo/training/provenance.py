@@ -13,6 +13,7 @@ from pkdzoo.distill.adapters import is_of_other_library
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.registry import method_options
 from pkdzoo.distill.task import Task
+from pkdzoo.hub.card_metrics import WEIGHTS
 from pkdzoo.hub.files import CONFIG, SETTINGS, TENSORS, fetch_repository, find_saved_folder
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.models._registry import find, folder_of
@@ -20,8 +21,6 @@ from pkdzoo.training.recipe import Distill, Recipe
 from pkdzoo.training.run_table import FinishedRun, teacher_row
 from pkdzoo.utils.files import sha256_of_file
 from pkdzoo.utils.private_text import strip_local_paths
-
-WEIGHTS = "weights_sha256"  # key of a metrics file: hash of the weights that were evaluated
 
 
 def about_teacher(distill: Distill, task: Task | None = None) -> dict[str, Any]:
@@ -186,13 +185,20 @@ def numbers_of(folder: Path) -> dict[str, Any]:
     """The metrics of the weights in a folder; empty if they were not evaluated.
 
     Raises:
-        ValueError: if the metrics belong to other weights, because the run was killed between writing the two.
+        ValueError: if the metrics belong to other weights, because the run was killed between writing the two, or do
+            not say to which.
     """
     metrics = read_json_object(folder / "metrics.json")
-    sha256 = metrics.pop(WEIGHTS, None)
-    if sha256 is not None and sha256 != sha256_of_file(folder / TENSORS):
+    if not metrics:
+        return {}
+    published = read_json_object(folder / CONFIG).get(SETTINGS, {}).get("sha256")  # in place of the metrics' own
+    measured = metrics.pop(WEIGHTS, published)
+    if measured != sha256_of_file(folder / TENSORS):
+        reason = f"was measured with other weights than {TENSORS} beside it"
+        if measured is None:
+            reason = f"does not say by {WEIGHTS} that it was measured with {TENSORS} beside it"
         raise ValueError(
-            f"{folder / 'metrics.json'} was measured with other weights than {TENSORS} beside it: continue the run "
-            f"with --resume, or measure again, pkdzoo eval {folder} --data DIR --output {folder / 'metrics.json'}"
+            f"{folder / 'metrics.json'} {reason}: continue the run with --resume, or measure "
+            f"again, pkdzoo eval {folder} --data DIR --output {folder / 'metrics.json'}"
         )
     return metrics

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,17 @@ from pkdzoo.distill.adapters import is_of_other_library
 from pkdzoo.distill.student_base import ModuleStudent
 from pkdzoo.evaluation.saved_detections import DETECTIONS, SavedDetections
 from pkdzoo.hub.card import SHAPES, UNKNOWN, Card
-from pkdzoo.hub.files import CONFIG, TENSORS
+from pkdzoo.hub.card_licenses import data_set, known_or_stated, with_initial_license
+from pkdzoo.hub.card_metrics import MEASURED
+from pkdzoo.hub.files import CONFIG, TENSORS, read_config
 from pkdzoo.hub.upload import IMAGE, METRICS_FILE, PLOTS, RECIPE, check_repository, write_repository
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.models._card import card_of, describe_card, license_of
 from pkdzoo.models._config import describe
 from pkdzoo.models._factory import create_detector
-from pkdzoo.models._loading import load_checkpoint
+from pkdzoo.models._loading import is_saved, load_checkpoint, saved_labels
 from pkdzoo.models._registry import find, folder_of, is_detector
+from pkdzoo.models._saved_config import read_saved
 from pkdzoo.models.detector import Detector
 from pkdzoo.training.evaluate import open_detector
 from pkdzoo.training.provenance import (
@@ -42,11 +45,10 @@ from pkdzoo.training.report.charts import Line, standalone
 from pkdzoo.training.report.contenders import read_contenders
 from pkdzoo.training.report.measures import measure, precision_curve
 from pkdzoo.training.report.pairs import plain_student_of
+from pkdzoo.training.republish import card_of_published, plots_again, published_settings
 from pkdzoo.training.run_table import FinishedRun
 from pkdzoo.utils.files import refuse_links, sha256_of_file
 
-# Keys of a metrics file that describe how the metrics were obtained.
-MEASURED = ("pkdzoo", "torch", "processes", "hardware", "date", "epoch", "step", "images", "annotations_sha256")
 COLORS = "blue: distilled, orange: plain, gray: teacher"
 PLOT_CAPTIONS = {
     PLOTS[0]: f"AP on the validation images by epoch ({COLORS}).",
@@ -71,8 +73,10 @@ def prepare(
     repository: str | None = None,
     *,
     arch: str | None = None,
+    label_names: str | Sequence[str] | None = None,
     license: str = "unknown",
     teacher_license: str | None = None,
+    init_license: str | None = None,
     data: str | None = None,
     data_license: str | None = None,
     image: str | Path | None = None,
@@ -86,10 +90,13 @@ def prepare(
         folder: target, empty or missing.
         repository: ``org/name`` on the Hub.
         arch: architecture of a checkpoint file, with a tag if the file has the weights of that tag; None otherwise.
-        license: of the weights; registered weights have their own, unless their source states none.
+        label_names: class names of a checkpoint file; None means those in it, else those of the architecture's
+            weights.
+        license: of the weights; registered and published weights have their own, unless their source states none.
         teacher_license: of the teacher; a registered teacher has its own, unless its source states none.
-        data: name of the data set.
-        data_license: of the data set.
+        init_license: of the weights that the training started from, if their source states none.
+        data: name of the data set, e.g. ``coco``; class names do not tell it.
+        data_license: of the data set; known data sets, such as COCO, have their own.
         image: photograph that the card shows with its detections. Without it, the card shows images only if the run
             used generated ones, because images of a data set may not be published without permission.
         baseline: folder of the run of the plain student, whose AP the card compares with.
@@ -97,7 +104,8 @@ def prepare(
 
     Raises:
         UnknownLicense: for unknown licenses; it names all of them.
-        ValueError: for a source that is none of the three, and a symbolic link among the files of the run.
+        ValueError: for a source that is none of the three, a symbolic link among the files of the run, and another
+            license than one that is recorded.
         FileNotFoundError: if the checkpoint file does not exist.
     """
     if repository is not None:
@@ -111,13 +119,15 @@ def prepare(
         card = with_stated_licenses(card_of(source), license, teacher_license)
         found = Publication(create_detector(source, pretrained=True), card)
     elif arch is not None:
-        model = load_checkpoint(create_detector(arch.partition(".")[0], **labels_of(arch)), source)
+        names = {"label_names": label_names} if label_names is not None else labels_of(arch, source)
+        model = load_checkpoint(create_detector(arch.partition(".")[0], **names), source)
         found = Publication(model, card_of_file(Path(source), arch, model, license, data, data_license))
     else:
         raise ValueError(
             f"there is no folder {source!r}, and no registered weights have this name: check the path, or see "
             "`pkdzoo list`; for a checkpoint file write --arch NAME, too"
         )
+    found = replace(found, card=with_initial_license(found.card, init_license))
     with tempfile.TemporaryDirectory() as temporary:
         if image is not None:
             found = replace(found, image=draw_predictions(found.model, Path(image), Path(temporary) / IMAGE))
@@ -128,6 +138,7 @@ def write_publication(found: Publication, folder: str | Path, repository: str | 
     """Write the folder of a publication, see :func:`prepare`."""
     card = replace(found.card, repository=repository, image=None if found.image is None else IMAGE)
     card = replace(card, plots={name: PLOT_CAPTIONS[name] for name in found.plots})
+    found.model.initial_weights = card.initial
     state, config = found.model.state_dict(), describe(found.model)
     return write_repository(folder, state, config, card, found.image, found.recipe, found.plots)
 
@@ -148,18 +159,31 @@ def from_folder(
     saved = Path(str(model.loaded_from).removeprefix("local-dir:"))
     run = next((path for path in (saved, saved.parent) if (path / RECIPE).is_file()), saved)
     of_run = (RECIPE, "run.json", IMAGE, "log.jsonl", DETECTIONS)
-    files = [*(saved / name for name in (CONFIG, TENSORS, METRICS_FILE)), *(run / name for name in of_run)]
+    of_saved = (CONFIG, TENSORS, METRICS_FILE, RECIPE, IMAGE, *PLOTS)
+    files = [*(saved / name for name in of_saved), *(run / name for name in of_run)]
     compared_with = run.parent.glob("*/") if (run.parent / "comparison.json").is_file() else ()
     beside = [path / name for path in compared_with for name in ("log.jsonl", DETECTIONS, RECIPE, METRICS_FILE)]
     for path in (*files, run.parent / "comparison.json", run.parent / IMAGE, *beside):
         refuse_links(path, within=folder)
-    card = card_of_run(run, saved, model, license, teacher_license, data, data_license)
+    stated = (license, teacher_license, data, data_license)
+    own = published_settings(saved)
+    if own is not None:
+        if baseline is not None:
+            raise ValueError(f"{saved} was published before, and a baseline is compared with a run: leave it out")
+        card = card_of_published(saved, own, model, *stated)
+        recipe = read_json_object(saved / RECIPE) or None
+        return Publication(model, card, recipe, image_in(saved), plots_again(saved))
+    card = card_of_run(run, saved, model, *stated)
     if baseline is not None:
         card = with_baseline(card, run, saved, Path(str(baseline).removeprefix("local-dir:")))
     recipe = without_local_paths(read_json_object(run / RECIPE), card) if (run / RECIPE).is_file() else None
-    sheet = next((path for path in (run / IMAGE, run.parent / IMAGE) if path.is_file()), None)
-    shown = sheet if images_allowed or card.data is SHAPES else None
+    shown = image_in(run, run.parent) if images_allowed or card.data == SHAPES else None
     return Publication(model, card, recipe, shown, plots_of(run, saved) if recipe is not None else {})
+
+
+def image_in(*folders: Path) -> Path | None:
+    """The first image of predictions in one of these folders; None if there is none."""
+    return next((folder / IMAGE for folder in folders if (folder / IMAGE).is_file()), None)
 
 
 def plots_of(run: Path, saved: Path) -> dict[str, str]:
@@ -225,11 +249,12 @@ def same_images(numbers: Mapping[str, Any], other: Mapping[str, Any], key: str =
 
 def with_stated_licenses(card: Card, license: str, teacher_license: str | None) -> Card:
     """A card of registered weights, with the caller's licenses where the source of the weights states none."""
-    if card.license == UNKNOWN:
-        card = replace(card, license=license)
-    if card.pair is not None and card.teacher_license in (None, UNKNOWN):
-        card = replace(card, teacher_license=teacher_license)
-    return card
+    card = replace(card, license=known_or_stated(card.name, "license", card.license, license))
+    if card.pair is None:
+        return card
+    teacher = f"the teacher {card.pair.teacher}"
+    known = known_or_stated(teacher, "teacher_license", card.teacher_license, teacher_license)
+    return replace(card, teacher_license=known)
 
 
 def draw_predictions(model: Detector, image: Path, target: Path) -> Path:
@@ -240,8 +265,16 @@ def draw_predictions(model: Detector, image: Path, target: Path) -> Path:
     return target
 
 
-def labels_of(arch: str) -> dict[str, Any]:
-    """Class names of the registered weights of ``arch.tag`` or ``arch``, as an argument of ``create_detector``."""
+def labels_of(arch: str, source: str | Path) -> dict[str, Any]:
+    """Class names for a checkpoint file, as an argument of ``create_detector``.
+
+    Args:
+        arch: ``arch.tag`` or ``arch``, whose registered weights have the names where the file has none.
+        source: path of the file.
+    """
+    saved = saved_labels(source)
+    if saved is not None:
+        return {"label_names": saved}
     entry, row = find(arch)
     row = row or entry.default
     return {} if row is None else {"label_names": row.labels}
@@ -258,11 +291,14 @@ def card_of_file(
     _, row = find(arch)
     digest = sha256_of_file(path)
     about = {"converted from a file of sha256": digest}
+    if is_saved(path):  # perhaps of a published detector
+        known = read_saved(read_config(path.with_name(CONFIG))).license
+        license = known_or_stated(path.parent.name, "license", known, license)
     if row is None:
         return describe_card(model, license, data, data_license, provenance=about)
     if row.sha256 and not digest.startswith(row.sha256):
         raise ValueError(f"{path.name} is not {arch}: its SHA-256 begins with {digest[:8]} and not with {row.sha256}")
-    return replace(card_of(arch), provenance=about)
+    return replace(with_stated_licenses(card_of(arch), license, None), provenance=about)
 
 
 def card_of_run(
@@ -286,8 +322,9 @@ def card_of_run(
     about |= {key: metrics[key] for key in MEASURED if key in metrics}
     if recipe.distill is not None and recipe.distill.methods:
         facts = dict(read_json_object(run / "run.json").get("teacher") or about_teacher(recipe.distill))
-        known_license = facts.pop("teacher_license", None)
-        more["teacher_license"] = teacher_license or known_license or license_of(recipe.distill.teacher)
+        known_license = facts.pop("teacher_license", None) or license_of(recipe.distill.teacher)
+        teacher = f"the teacher {facts['teacher']}"
+        more["teacher_license"] = known_or_stated(teacher, "teacher_license", known_license, teacher_license)
         plain = Distilled(recipe.model, facts["teacher"], tuple(recipe.distill.methods))
         more["pair"] = compared(run, recipe, facts["teacher"]) or plain
         about |= {key: value for key, value in facts.items() if key != "teacher"}
@@ -295,7 +332,7 @@ def card_of_run(
         about |= {} if more_images is None else {"unlabeled_images": more_images}
     # With --data, a run learns from other images than its recipe would generate; their class names differ.
     generated = recipe.data.generate is not None and set(model.label_names) <= set(SHAPES_NAMES)
-    known = SHAPES if data is None and generated else data
+    known = data_set("shapes", data_license) if data is None and generated else data
     launch = launch_command(read_json_object(run / "run.json"))
     more |= {"provenance": about, "recipe": RECIPE, "launch": launch, "name": recipe.name}
     return describe_card(model, license, known, data_license, **more)

@@ -33,12 +33,13 @@ from filelock import FileLock, Timeout
 from pkdzoo.checkpoints.io import TEMPORARY as SAFETENSORS_TEMPORARY
 from pkdzoo.evaluation import write_metrics
 from pkdzoo.evaluation.saved_detections import DETECTIONS
+from pkdzoo.hub.card_metrics import WEIGHTS
 from pkdzoo.hub.files import TENSORS
 from pkdzoo.models.detector import Detector
 from pkdzoo.training import checkpoint
 from pkdzoo.training import resume as resume_rules
 from pkdzoo.training.processes import run_on_main_process
-from pkdzoo.training.provenance import WEIGHTS, read_json_object
+from pkdzoo.training.provenance import read_json_object
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.utils.files import sha256_of_file, write_json
 from pkdzoo.version import __version__

@@ -11,13 +11,18 @@ PART = r"[^\s\"',;)<>|`]"  # of a path that ends at a space
 NAME = r"[\w.~@+-]+"
 NAMES = rf"{NAME}(?: {NAME}){{0,3}}"  # a folder whose name has spaces; a separator must follow it
 # Not inside a word, a link or a longer path. "file://", "local-dir:" and "--data=" may stand before a path.
-START = r"(?:(?<![\w./:\\])|(?<=\bfile://)|(?<=[A-Za-z_-]:)(?!//))"
+START = r"(?:(?<![\w./:\\])|(?<=\bfile://)|(?<=[\w\]-]:)(?!//))"  # a host may stand there, too: "10.0.0.5:/export"
+HOST = r"(?:\[[\da-fA-F:.%]+\]|[\w.~@+-]+)"  # also an IPv6 address
+SHARES = r"(?:file|smb|cifs|nfs|afp|afs|ssh|sshfs|sftp|scp|rsync)"  # links to a disk of a private network
 LOCAL_PATH = re.compile(
     "|".join(
         (
             rf"{START}~?/(?:{NAMES}/)+{PART}*",  # /a/b, /my disk/b, ~/a/b
             rf"{START}~[\w.-]*/{PART}+",  # ~/a, ~ann/a
-            rf"(?<![\w:/\\])//{NAME}/{PART}+",  # //server/share
+            rf"(?<![\w:/\\])//{HOST}/{PART}+",  # //server/share
+            rf"(?i:\b{SHARES}):/{{2,}}{HOST}(?::\d+)?/{PART}+",  # file://server/share, smb://10.0.0.5/share
+            rf"[\w.-]+@{HOST}:{PART}*/{PART}*",  # ann@server:data/coco
+            rf"(?<![\w\\])\\{{2,4}}[?.]\\{{1,2}}{PART}+",  # \\?\UNC\server\share
             rf"(?<![\w\\])\\{{2,4}}{NAME}\\{{1,2}}{PART}+",  # \\server\share, also in JSON
             rf"(?<!\w)[A-Za-z]:(?:\\+|/(?!/))(?:{NAMES}[\\/]+)*{PART}+",  # C:\a, C:/a
             rf"\$\{{?[A-Z_][A-Z0-9_]*\}}?[\\/]+{PART}+",  # $HOME/a, ${HOME}/a

@@ -17,7 +17,7 @@ from pkdzoo.training import Distill, Recipe
 
 RTMDET = runpy.run_path(str(Path(__file__).with_name("rtmdet_bccd.py")))
 NAME = "gfl_bccd_{}".format
-PLAIN = replace(RTMDET["PLAIN"], name=NAME("plain"), model="gfl_r10w16", model_args={"norm": "bn", "width": 52})
+PLAIN: Recipe = replace(RTMDET["PLAIN"], name=NAME("plain"), model="gfl_r10w16", model_args={"norm": "bn", "width": 52})
 TEACHER = replace(
     PLAIN,
     name=NAME("cspnext"),

@@ -56,6 +56,5 @@ RECIPES = [
     distilled("pkd_twice", {"pkd": {"adapter": True}}, TWICE, "w24_twice"),
     distilled("mse_twice", {"mse": {}}, TWICE, "w24_twice"),
 ]
-LONGER = ("plain_twice", "plain_four_times", "pkd_twice", "mse_twice")
-ONCE = ("norm_cwd", "norm_kl", "fgd", *LONGER)
+ONCE = ("norm_cwd", "norm_kl", "fgd", "plain_twice", "plain_four_times", "pkd_twice", "mse_twice")
 RUNS = ((tuple(map(NAME, ("plain", "pkd", "pkd_fading", "mse"))), 3), (tuple(map(NAME, ONCE)), 1))

@@ -99,6 +99,13 @@ def test_loading_is_strict_and_leaves_the_model_alone_when_it_fails() -> None:
     ):
         load_strictly(model, broken)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    quantized = {**state, "0.weight": torch.ones(2, 1, 1, 1, dtype=torch.int8)}
+    with pytest.raises(ValueError, match=r"1 of integers: 0\.weight: file int8, model float32"):
+        load_strictly(model, quantized)
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"1 tensor with NaN or infinite values: 1\.running_var\."):
+            load_strictly(model, {**state, "1.running_var": torch.tensor([1.0, value])})
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     del state["1.num_batches_tracked"]  # not needed, and old files do not have it
     load_strictly(model, {**state, "attn.relative_position_index": ONE})
     assert torch.equal(model[0].weight, state["0.weight"])

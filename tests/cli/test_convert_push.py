@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,6 +69,41 @@ class TestConvert:
         assert run(capsys, "convert", tmp_path / "run", tmp_path / "out")[0] == 0
         same(tmp_path / "out", model)
         assert "is not empty: choose a new folder" in fails(capsys, "convert", tmp_path / "run", tmp_path / "out")
+
+    @pytest.mark.parametrize(
+        "meta", [{"CLASSES": ("cat", "red fox")}, {"dataset_meta": {"classes": ["cat", "red fox"]}}], ids=["2", "3"]
+    )
+    def test_class_names_in_a_file(
+        self, capsys: pytest.CaptureFixture[str], model: pkdzoo.Detector, tmp_path: Path, meta: dict[str, Any]
+    ) -> None:
+        (tmp_path / "a.pth").write_bytes(checkpoint(model.state_dict(), **meta))
+        words = (tmp_path / "a.pth", tmp_path / "out", "--arch", "retina_r10w16")
+        assert run(capsys, "convert", *words)[0] == 0
+        same(tmp_path / "out", model)
+        start = ("push", tmp_path / "a.pth", "--arch", "retina_r10w16", "--repo", "org/pets", *TestPush.LICENSED)
+        assert run(capsys, *start, "--dry-run", tmp_path / "b")[0] == 0
+        same(tmp_path / "b", model)
+        assert run(capsys, *start, "--labels", "dog,wolf", "--dry-run", tmp_path / "c")[0] == 0
+        assert pkdzoo.from_pretrained(tmp_path / "c").label_names == ("dog", "wolf")
+        assert "--labels belongs to a checkpoint file" in fails(
+            capsys, "push", tmp_path / "c", "--repo", "org/pets", "--labels", "a,b", "--dry-run"
+        )
+
+    def test_lists_of_class_names(self, capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path) -> None:
+        start = ("convert", file, tmp_path / "out", "--arch", "retina_r10w16", "--labels")
+        for wrong in ("clases.txt", tmp_path / "names", "./names", "C:\\names"):
+            assert "there is no such file: check the path" in fails(capsys, *start, wrong)
+        (tmp_path / "data.yaml").write_text("names: [cat, dog]")
+        assert "write a text file with one name per line" in fails(capsys, *start, tmp_path / "data.yaml")
+        (tmp_path / "latin.txt").write_bytes("Bär\nFüchse".encode("latin-1"))
+        assert "is no text in UTF-8" in fails(capsys, *start, tmp_path / "latin.txt")
+        assert "it has no names" in fails(capsys, *start, ",")
+        assert "'cat' occurs twice: write a name of its own" in fails(capsys, *start, "cat,cat")
+        long = ",".join(f"a rather long class name {k}" for k in range(30))
+        assert "model (270,)" in fails(
+            capsys, *start, long
+        )  # 9 anchors of 30 classes, and not an error of the file system
+        assert not (tmp_path / "out").exists()
 
     def test_slips(self, capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"

@@ -54,8 +54,8 @@ def mmdetection_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def checkpoint(state: dict[str, Tensor], layout: str = "mmdetection", zipped: bool = True) -> bytes:
-    """A file as mmdetection or mmrazor writes it, in either of torch's containers."""
+def checkpoint(state: dict[str, Tensor], layout: str = "mmdetection", zipped: bool = True, **meta: Any) -> bytes:
+    """A file as mmdetection or mmrazor writes it, in either of torch's containers; ``meta`` is added to its own."""
     content = mmdetection_names(state)
     if layout == "mmrazor":
         others = {"teacher.backbone.conv1.weight": torch.zeros(3), "distiller.connectors.a.weight": torch.zeros(3)}
@@ -63,7 +63,7 @@ def checkpoint(state: dict[str, Tensor], layout: str = "mmdetection", zipped: bo
     config = ConfigDict(model="retinanet")
     config["self"] = config
     whole = {
-        "meta": {"config": config, "epoch": 12, "time": np.float64(1.5)},
+        "meta": {"config": config, "epoch": 12, "time": np.float64(1.5), **meta},
         "state_dict": content,
         "message_hub": {"loss": HistoryBuffer()},
         "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(100)}}},

@@ -13,6 +13,7 @@ from pkdzoo import Detections
 from pkdzoo.data import open_dataset
 from pkdzoo.evaluation import METRICS, CocoEvaluator
 from pkdzoo.evaluation.saved_detections import SavedDetections
+from pkdzoo.utils.files import sha256_of_file
 
 
 def detections(dataset: Any, seed: int, noise: float) -> list[Detections]:
@@ -62,7 +63,8 @@ def write_run(folder: Path, data: Path, noise: float, distill: dict[str, Any] | 
     model = pkdzoo.create_detector("retina_r10w16", label_names=names, resize=(64, 96))
     for name in ("best", "last"):
         model.save_pretrained(folder / name)
-        (folder / name / "metrics.json").write_text(json.dumps(metrics))
+        of_weights = {"weights_sha256": sha256_of_file(folder / name / "model.safetensors")}
+        (folder / name / "metrics.json").write_text(json.dumps({**metrics, **of_weights}))
     return metrics
 
 

@@ -256,5 +256,5 @@ def test_known_classes_have_a_data_set_with_its_license_and_limits(labels: str) 
     assert data.license != UNKNOWN and data.limits.endswith(".")
     model = pkdzoo.create_detector("retina_r10w16", num_classes=len(label_names(labels)))
     model.label_names = label_names(labels)
-    text = render(describe_card(model, "Apache-2.0"))
+    text = render(describe_card(model, "Apache-2.0", labels))
     assert data.name in text and data.limits in text and data.license in text

@@ -131,6 +131,14 @@ def test_embedded_before_cache_before_hub_before_link(
     assert len(asked) == 2
 
 
+@pytest.mark.parametrize("namespace", ["me/mine", "../x", "a b", "https://huggingface.co/me", "me@main"])
+def test_namespaces_that_cannot_exist(namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PKDZOO_HUB_NAMESPACE", namespace)
+    register(monkeypatch, Weights("coco_1x", url="https://host/x.pth"))
+    with pytest.raises(ValueError, match=r"PKDZOO_HUB_NAMESPACE=.*: write the name of a user or an organization"):
+        pkdzoo.create_detector("test_retina", pretrained=True, cache_dir=tmp_path)
+
+
 def test_nothing_on_the_hub_falls_back_to_the_link(
     server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, torch.Tensor]
 ) -> None:

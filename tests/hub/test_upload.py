@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from pkdzoo.checkpoints import save_safetensors
 from pkdzoo.hub.upload import check_private, listing, push_folder, write_repository
 from pkdzoo.models._card import card_of, describe_card
 from pkdzoo.models._config import describe
-from pkdzoo.structures import PixelNorm
+from pkdzoo.structures import Letterbox, PixelNorm
 from pkdzoo.utils.private_text import strip_local_paths
 
 
@@ -85,6 +86,36 @@ def test_pixels_in_the_words_of_others(tmp_path: Path) -> None:
     assert content["image_mean"] == pytest.approx([0.485, 0.456, 0.406])
 
 
+def test_a_letterbox_in_the_words_of_others(tmp_path: Path) -> None:
+    square = pkdzoo.create_detector("rtmdet_w12", num_classes=2, resize=(320, 320)).save_pretrained(tmp_path / "a")
+    content = json.loads((square / "preprocessor_config.json").read_text())
+    assert content["size"] == {"max_height": 320, "max_width": 320}
+    assert content["pad_size"] == {"height": 320, "width": 320} and "size_divisor" not in content
+    assert content["letterbox"]["fill"] == 114
+    assert "image_processor_type" not in content  # none of other libraries pads with gray
+    of_strides = pkdzoo.create_detector(
+        "rtmdet_w12", num_classes=2, resize=(320, 320), letterbox=Letterbox(canvas="stride")
+    )
+    content = json.loads((of_strides.save_pretrained(tmp_path / "b") / "preprocessor_config.json").read_text())
+    assert "pad_size" not in content and content["size_divisor"] == 32
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"map": 37.0}, r"metrics has 'map': write the names of pkdzoo eval\. .*mask_AP"),
+        ({"AP": 0.374, "AP50": 0.567}, r"in percent: write 100 times as much, e\.g\. 56\.7 for 0\.567"),
+        ({"AP": 101.0}, "AP is 101.0 in its metrics and should be in percent"),
+        ({"AP": -1.0, "AP50": 3.0}, "AP is -1.0 in its metrics and should be in percent"),
+        ({"AP": 3.0, "AP50": True}, "AP50 is True in its metrics and should be a number"),
+        ({"AP": 37.0, "weights_sha256": "0" * 64}, "were measured with other weights.*: evaluate these"),
+    ],
+)
+def test_metrics_that_callers_state_are_checked(model: pkdzoo.Detector, metrics: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model.push_to_hub("org/pets", "MIT", "pets", "CC0-1.0", metrics=metrics)
+
+
 def test_unknown_licenses_write_nothing(model: pkdzoo.Detector, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"licenses of the weights and of the data set .* are unknown"):
         write_repository(tmp_path / "a", model.state_dict(), describe(model), describe_card(model, "unknown", "pets"))
@@ -118,6 +149,22 @@ LEAKS = {
     "D:\\my data\\coco": "a local path",
     "~ann/runs": "a local path",
     "\\/home\\/ann\\/x": "a local path",
+    **dict.fromkeys(
+        (
+            "file://192.168.1.5/share/coco",
+            "file://server/share",
+            "smb://10.0.0.5/coco",
+            "//192.168.1.5/share/coco",
+            "//[fe80::1]/share/coco",
+            "192.168.1.5:/export/coco",
+            "[fe80::1]:/export/coco",
+            "nas2:/export/coco",
+            "ann@10.0.0.5:data/coco",
+            "\\\\192.168.1.5\\share\\coco",
+            "\\\\?\\UNC\\server\\share",
+        ),
+        "a local path",
+    ),
     **dict.fromkeys(
         (
             "ghs_" + "a1" * 18,
@@ -164,6 +211,9 @@ def test_leaks_are_found(model: pkdzoo.Detector, tmp_path: Path, text: str, kind
         "s3://bucket/a/b",
         "km/h and m/s",
         "$x/y$",
+        "http://10.0.0.5:8080/a/b",
+        "ann@example.org: write to me",
+        "at 12:30 and 1:2",
         "risk-taking-is-no-secret-at-all",
     ],
 )

@@ -137,6 +137,14 @@ def test_label_names_without_order_or_text(labels: Any, sentence: str) -> None:
         pkdzoo.create_detector("retina_r10w16", label_names=labels)
 
 
+@pytest.mark.parametrize(
+    ("labels", "sentence"), [(["cat", "cat"], "'cat' occurs twice"), (["cat", " "], "the name of class 1 is empty")]
+)
+def test_label_names_that_do_not_tell_classes_apart(labels: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=f"label_names: {sentence}"):
+        pkdzoo.create_detector("retina_r10w16", label_names=labels)
+
+
 def test_label_names() -> None:
     model = pkdzoo.create_detector("retina_r10w16", label_names=["cat", "dog"])
     assert (model.num_classes, model.label_names) == (2, ("cat", "dog"))

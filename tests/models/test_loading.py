@@ -13,7 +13,7 @@ from helpers.foreign_checkpoints import mmdetection_names, tensors
 import pkdzoo
 from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.models._loading import is_our_layout
-from pkdzoo.structures import PixelNorm
+from pkdzoo.structures import PixelNorm, PostProcess
 from pkdzoo.training.checkpoint import Progress, save_checkpoint, snapshot
 from pkdzoo.training.optim import build_average
 
@@ -125,6 +125,20 @@ def test_a_saved_folder_brings_its_license_and_its_class_names_are_compared(tmp_
     with pytest.warns(UserWarning, match="was trained to detect 'cat', 'dog', and .* calls its classes 'dog', 'cat'"):
         pkdzoo.load_checkpoint(second, folder)
     assert second.initial_weights == first.initial_weights
+
+
+def test_a_saved_folder_brings_its_image_size_and_thresholds(tmp_path: Path) -> None:
+    first = pkdzoo.create_detector("rtmdet_w12", num_classes=2, resize=(320, 320))
+    first.postprocess_config = PostProcess(0.25, 100, 0.5, 7)
+    folder = first.save_pretrained(tmp_path / "saved")
+    second = pkdzoo.load_checkpoint(pkdzoo.create_detector("rtmdet_w12", num_classes=2), folder)
+    assert (second.resize, second.letterbox, second.postprocess_config) == (
+        first.resize,
+        first.letterbox,
+        first.postprocess_config,
+    )
+    chosen = pkdzoo.create_detector("rtmdet_w12", num_classes=2, resize=(64, 64))
+    assert pkdzoo.load_checkpoint(chosen, folder).resize == (64, 64)
 
 
 def test_names_that_are_no_strings(model: pkdzoo.Detector) -> None:

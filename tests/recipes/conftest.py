@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from helpers.finished_run import finished_run
 from helpers.scripts import script
 
 from pkdzoo.data import make_shapes
@@ -64,3 +65,9 @@ def train(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             torch.set_num_threads(threads)
 
     return run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A finished run as training leaves it, one of two, with everything that must not be published."""
+    return finished_run(tmp_path)

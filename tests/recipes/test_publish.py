@@ -17,76 +17,17 @@ from unittest import mock
 from urllib.request import urlopen
 
 import pytest
-import torch
-from helpers.foreign_checkpoints import checkpoint, register, tensors
+from helpers.finished_run import NAMES, OF_A_RUN, names_in
 from helpers.loopback_hub import TOKEN
 from helpers.scripts import ROOT
 from PIL import Image
 
 import pkdzoo
-from pkdzoo.checkpoints import save_safetensors
-from pkdzoo.evaluation import write_metrics
 from pkdzoo.hub.upload import text_of
-from pkdzoo.hub.weights import Weights
 from pkdzoo.training import Data, Distill, Recipe, load_recipe, run_folder
 from pkdzoo.training.provenance import about_teacher
 from pkdzoo.training.publish import prepare
 from pkdzoo.training.run_table import STUDENT
-
-FILES = ["LICENSE", "README.md", "config.json", "metrics.json", "model.safetensors", "preprocessor_config.json"]
-OF_A_RUN = sorted([*FILES, "predictions.png", "recipe.json"])
-NAMES = ["circle", "square"]
-
-
-def saved(folder: Path, arch: str, metrics: dict[str, Any] | None = None, **about: Any) -> Path:
-    pkdzoo.create_detector(arch, label_names=NAMES, resize=(64, 96)).save_pretrained(folder)
-    if metrics is not None:
-        write_metrics(folder / "metrics.json", metrics, **about)
-    return folder
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A finished run as training leaves it, one of two, with everything that must not be published."""
-    demo = tmp_path / "home" / "annsmith" / "runs" / "demo"
-    command = f"{tmp_path}/annsmith/pkdzoo/recipes/train.py recipes/mine.py --output {demo} --set optim.lr=0.1"
-    big = tmp_path / "annsmith" / "big"
-    measured = f"/annsmith/recipes/evaluate.py {big / 'best'} --data /data/shapes"
-    teacher = saved(big / "best", "fcos_r10w16", {"AP": 55.25}, command=measured)
-    (big / "recipe.json").write_text(json.dumps(Recipe("big_teacher", "fcos_r10w16").to_dict()))
-    distill = Distill(f"local-dir:{teacher}", {"pkd": {"weight": 6.0, "levels": 4}})
-    plain = Recipe("plain", "retina_r10w16", data=Data(generate={"train": 9}), seed=3)
-    metrics = {"AP": 31.5, "AP50": 60.0, "APl": None, "AR100": 44.0, "per_class": {"circle": 40.0, "square": 23.0}}
-    about = {
-        "command": command,
-        "pkdzoo": "1.0",
-        "torch": "2.6",
-        "step": 5,
-        "images": 7,
-        "annotations_sha256": "ab12",
-    }
-    for recipe in (plain, replace(plain, name="distilled", distill=distill)):
-        output = demo / recipe.name
-        for folder in ("best", "last"):
-            timed = {"ms_per_image": 12.345, "hardware": "1 x H200"}
-            saved(output / folder, "retina_r10w16", metrics, **about, **timed)
-        (output / "recipe.json").write_text(json.dumps(recipe.to_dict()))
-        taught = {} if recipe.distill is None else {"teacher": about_teacher(recipe.distill)}
-        (output / "run.json").write_text(json.dumps({**about, **taught}))
-    rows = [("big", "teacher", 55.25), ("plain", "plain", 20.0), ("distilled", "distilled", 31.5)]
-    comparison = [{"name": name, "role": role, "AP": ap} for name, role, ap in rows]
-    (demo / "comparison.json").write_text(json.dumps(comparison))
-    Image.new("RGB", (8, 8)).save(demo / "predictions.png")
-    (output / "log.jsonl").write_text('{"loss": 1}\n')
-    checkpoint = output / "checkpoints" / "step_00000005"
-    checkpoint.mkdir(parents=True)
-    torch.save({"optimizer": {}}, checkpoint / "rest.pt")
-    save_safetensors(pkdzoo.create_detector("retina_r10w16").state_dict(), checkpoint / "model.safetensors")
-    return output
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
 def test_of_a_run(run: Path, tmp_path: Path) -> None:
@@ -207,7 +148,10 @@ def test_numbers_of_other_weights_are_not_published(run: Path, tmp_path: Path) -
     ],
 )
 def test_files_that_no_run_wrote(run: Path, tmp_path: Path, name: str, content: Any, message: str) -> None:
-    (run / ("best" if name == "metrics.json" else "") / name).write_text(json.dumps(content))
+    path = run / ("best" if name == "metrics.json" else "") / name
+    if name == "metrics.json" and isinstance(content, dict):
+        content = {**json.loads(path.read_text()), **content}
+    path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
         prepare(str(run), tmp_path / "out", license="MIT", teacher_license="MIT")
     assert not (tmp_path / "out").exists()
@@ -250,16 +194,6 @@ def test_images_of_others_are_published_only_when_asked(run: Path, tmp_path: Pat
     assert b"Smith" not in (folder / "predictions.png").read_bytes()
 
 
-def test_images_of_other_data_are_not_taken_for_generated_ones(run: Path, tmp_path: Path) -> None:
-    """A recipe that generates its data can be trained on a data set; its images are not published unasked."""
-    pkdzoo.create_detector("retina_r10w16", label_names=["cat", "dog"], resize=(64, 96)).save_pretrained(run / "best")
-    facts = {"license": "MIT", "teacher_license": "MIT"}
-    with pytest.raises(ValueError, match=r"license of the data set \(a custom data set\) is unknown"):
-        prepare(str(run), tmp_path / "a", **facts)
-    folder = prepare(str(run), tmp_path / "b", **facts, data="pets", data_license="CC0-1.0")
-    assert "predictions.png" not in names_in(folder) and "generated shapes" not in (folder / "README.md").read_text()
-
-
 def test_runs_that_differ_in_more_are_not_compared(run: Path, tmp_path: Path) -> None:
     other = Recipe("plain", "retina_r10w16", {"norm": "gn"}, data=Data(generate={"train": 9}), seed=3)
     (run.parent / "plain" / "recipe.json").write_text(json.dumps(other.to_dict()))
@@ -267,44 +201,6 @@ def test_runs_that_differ_in_more_are_not_compared(run: Path, tmp_path: Path) ->
     card = (folder / "README.md").read_text()
     assert "plain student" not in card
     assert "AP of the teacher: 55.2, source: `recipes/evaluate.py best --data shapes`." in card
-
-
-@pytest.mark.parametrize(
-    ("given", "whose"),
-    [({"teacher_license": "MIT"}, "the weights"), ({"license": "MIT"}, r"the teacher \(big_teacher\)")],
-)
-def test_unknown_licenses(run: Path, tmp_path: Path, given: dict[str, str], whose: str) -> None:
-    with pytest.raises(ValueError, match=f"license of {whose} is unknown"):
-        prepare(str(run), tmp_path / "out", **given)
-    assert not (tmp_path / "out").exists()
-
-
-def test_of_registered_names_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = checkpoint(tensors(pkdzoo.create_detector("retina_r10w16")))
-    file = tmp_path / "published.pth"
-    file.write_bytes(content)
-    digest = hashlib.sha256(content).hexdigest()
-    row = Weights(
-        "coco_1x", url="https://host/x.pth", sha256=digest[:8], metrics={"AP": 1.5}, source="them", license="MIT"
-    )
-    register(monkeypatch, row)
-    monkeypatch.setenv("PKDZOO_CACHE", str(tmp_path / "cache"))
-    by_file = prepare(str(file), tmp_path / "b", "org/b", arch="test_retina.coco_1x")
-    card = (by_file / "README.md").read_text()
-    assert digest in card
-    assert "Source: them." in card
-    assert names_in(by_file) == [".eval_results/coco-2017.yaml", *FILES]
-    file.write_bytes(checkpoint(tensors(pkdzoo.create_detector("retina_r10w16"), 1)))
-    with pytest.raises(ValueError, match=r"published\.pth is not test_retina\.coco_1x: its SHA-256 begins with"):
-        prepare(str(file), tmp_path / "c", arch="test_retina.coco_1x")
-    file.write_bytes(content)
-    register(monkeypatch, Weights("coco_1x", url="https://host/zoo/x.pth", sha256=digest[:8], license="MIT"))
-    monkeypatch.setenv("PKDZOO_MIRROR", str(tmp_path))
-    (tmp_path / "zoo").mkdir()
-    (tmp_path / "zoo" / "x.pth").write_bytes(content)
-    by_name = prepare("test_retina.coco_1x", tmp_path / "a", "org/a")
-    assert "converted from: <https://host/zoo/x.pth>" in (by_name / "README.md").read_text()
-    assert (by_name / "model.safetensors").read_bytes() == (by_file / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("where", ["image", "metrics", "recipe", "best", "comparison"])
@@ -452,20 +348,3 @@ def test_dry_runs(
     code, out, err = dry("--dry-run")  # a preview, and all that is missing at once
     assert code == 1 and out.startswith("---\nlibrary_name: pkdzoo\n") and "- these weights: unknown" in out
     assert re.search(r"licenses of the weights and of the teacher \(big_teacher\) are .* --license ID --teacher-", err)
-
-
-def test_weights_without_a_license_are_published_once_the_caller_states_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = checkpoint(tensors(pkdzoo.create_detector("retina_r10w16")))
-    (tmp_path / "zoo").mkdir()
-    (tmp_path / "zoo" / "x.pth").write_bytes(content)
-    monkeypatch.setenv("PKDZOO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PKDZOO_MIRROR", str(tmp_path))
-    digest = hashlib.sha256(content).hexdigest()
-    register(monkeypatch, Weights("coco_1x", url="https://host/zoo/x.pth", sha256=digest[:8]))
-    with pytest.raises(ValueError, match="license of the weights is unknown"):
-        prepare("test_retina.coco_1x", tmp_path / "a", "org/a")
-    folder = prepare("test_retina.coco_1x", tmp_path / "a", "org/a", license="GPL-3.0")
-    assert "license: gpl-3.0" in (folder / "README.md").read_text()
-    assert all(pkdzoo.get_weights(name).license == "unknown" for name in ("rtmdet_s_yolo", "rtmdet_tiny_kd_s"))

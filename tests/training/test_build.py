@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 
 import pkdzoo
+from pkdzoo.checkpoints import save_safetensors
 from pkdzoo.data import MixTransform, make_shapes
 from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.distill import Distiller
@@ -224,6 +225,17 @@ def test_a_backbone_that_is_inherited_from_another_library_keeps_its_license() -
     origin = InitialWeights("timm/test_resnet.r160_in1k", "cc-by-nc-4.0")
     teacher.origin = origin  # type: ignore[assignment]
     assert build.build_task(recipe, student, teacher).student.initial_weights == origin
+    teacher.origin = InitialWeights("timm/other", "apache-2.0")  # type: ignore[assignment]
+    assert build.build_task(recipe, student, teacher).student.initial_weights == origin  # the head has its terms still
+
+
+def test_a_file_that_training_starts_from_states_no_license(tmp_path) -> None:
+    start = pkdzoo.create_detector("retina_r10w16", label_names=CLASSES)
+    save_safetensors(start.state_dict(), tmp_path / "start.safetensors")
+    found = build.build_student(replace(RECIPE, init=str(tmp_path / "start.safetensors")), CLASSES).initial_weights
+    assert (found.name, found.license, len(found.sha256)) == ("start.safetensors", "unknown", 64)
+    own = start.save_pretrained(tmp_path / "own") / "model.safetensors"
+    assert build.build_student(replace(RECIPE, init=str(own)), CLASSES).initial_weights is None
 
 
 def test_statistics_of_pixels_are_written_as_a_dict() -> None:

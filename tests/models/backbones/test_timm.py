@@ -355,7 +355,7 @@ def test_licenses_of_the_weights_are_on_the_card_and_decide(tmp_path: Path, caps
     assert "no commercial use; it holds for these weights, too" in text
     assert f"timm/{name}: cc-by-nc-4.0, no commercial use" in (folder / "LICENSE").read_text()
     model.initial_weights = None
-    assert "backbone started from" not in render(describe_card(model, "MIT", "pets", "CC0-1.0"))
+    assert "training started from" not in render(describe_card(model, "MIT", "pets", "CC0-1.0"))
 
 
 # -- bad input -------------------------------------------------------------------------------------------------------

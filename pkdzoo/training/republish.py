@@ -1,0 +1,102 @@
+"""The card of a detector that was published before: its license and provenance stay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pkdzoo.hub.card import Card, DataSet
+from pkdzoo.hub.card_facts import read_card_facts
+from pkdzoo.hub.card_licenses import data_set, known_or_stated
+from pkdzoo.hub.files import CONFIG, SETTINGS, TENSORS, read_config
+from pkdzoo.hub.upload import PLOTS, RECIPE
+from pkdzoo.models._card import describe_card
+from pkdzoo.models._saved_config import read_saved
+from pkdzoo.models.detector import Detector
+from pkdzoo.training.provenance import numbers_of
+from pkdzoo.utils.files import sha256_of_file
+
+# What the config's provenance has besides the card's own, see pkdzoo.hub.upload.with_provenance.
+OF_THE_PAIR = ("teacher", "student", "AP", "gap_closed", "source")
+
+
+def published_settings(folder: Path) -> dict[str, Any] | None:
+    """Our settings in the config of a folder that was published; None for another saved detector.
+
+    Raises:
+        ValueError: if its tensors are not those that were published.
+    """
+    config = read_config(folder / CONFIG)
+    own: dict[str, Any] = config.get(SETTINGS, {})
+    if read_saved(config).license is None:
+        return None
+    if own.get("sha256") != sha256_of_file(folder / TENSORS):
+        raise ValueError(
+            f"{folder} was published, and {TENSORS} is not what was published: its license and numbers belong to other "
+            "weights. Publish the run, or save the detector anew by save_pretrained()"
+        )
+    return own
+
+
+def card_of_published(
+    folder: Path,
+    own: dict[str, Any],
+    model: Detector,
+    license: str,
+    teacher_license: str | None,
+    data: str | None,
+    data_license: str | None,
+) -> Card:
+    """The card that was published with a detector; the last arguments may only state what it does not.
+
+    Args:
+        folder: of the published detector.
+        own: its settings, see :func:`published_settings`.
+        model: the detector; the weights that its training started from become those of the first publication.
+        license: see :func:`pkdzoo.training.publish.prepare`, as for the following.
+        teacher_license: of the teacher.
+        data: name of the data set.
+        data_license: of the data set.
+
+    Raises:
+        ValueError: for another license or data set than the published one.
+    """
+    model.initial_weights = read_saved(read_config(folder / CONFIG)).settings.get("initial_weights")
+    facts: dict[str, Any] = read_card_facts(own["card"]) if "card" in own else {}
+    known = known_or_stated(f"{folder}, which was published before,", "license", own["license"], license)
+    found = published_data(folder, facts.pop("data", None), data, data_license)
+    pair = facts.get("pair")
+    if pair is not None:
+        stated = known_or_stated(
+            f"the teacher {pair.teacher}", "teacher_license", facts.get("teacher_license"), teacher_license
+        )
+        facts["teacher_license"] = stated
+    about = own.get("provenance")
+    about = dict(about) if isinstance(about, dict) else {}
+    if pair is not None:
+        about = {key: value for key, value in about.items() if key not in OF_THE_PAIR}
+        about = {key: value for key, value in about.items() if key != "methods" or isinstance(value, dict)}
+    metrics = numbers_of(folder)
+    source = metrics.pop("source", "")
+    more = {"metrics": metrics, "source": source if isinstance(source, str) else "", "provenance": about, **facts}
+    more["recipe"] = more.get("recipe") if more.get("recipe") != RECIPE or (folder / RECIPE).is_file() else None
+    return describe_card(model, known, found, **more)
+
+
+def published_data(folder: Path, found: DataSet | None, data: str | None, data_license: str | None) -> DataSet:
+    """The data set of a published detector, with the caller's license where its card states none.
+
+    Raises:
+        ValueError: for another data set or another license.
+    """
+    if found is None:
+        return data_set(data, data_license)
+    if data is not None and data_set(data).name != found.name:
+        raise ValueError(f"--data {data}: {folder} was published with the data set {found.name}: leave --data out")
+    return replace(found, license=known_or_stated(found.name, "data_license", found.license, data_license))
+
+
+def plots_again(folder: Path) -> dict[str, str]:
+    """The plots of a folder that was published, by file name."""
+    return {name: (folder / name).read_text(encoding="utf-8") for name in PLOTS if (folder / name).is_file()}
