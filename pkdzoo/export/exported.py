@@ -37,6 +37,7 @@ class ExportedDetector:
         letterbox: canvas of the images, or None.
         canvas: (height, width) of the padded images of a graph of fixed size; None leaves them open.
         batch: number of images of a graph of fixed size; None leaves it open.
+        fixed_limits: True: the graph has dropped what is beyond its own number of detections.
         pixel_mean: (3,), of which only length and device count: the graph normalizes the pixels.
         postprocess_config: the thresholds in the graph.
 
@@ -67,6 +68,7 @@ class ExportedDetector:
         self.letterbox: Letterbox | None = saved.settings.get("letterbox")
         self.postprocess_config: PostProcess = saved.settings["postprocess"]
         self.pixel_mean = torch.zeros(3)
+        self.fixed_limits = True
         self.canvas: tuple[int, int] | None = None
         self.batch: int | None = None
         if "canvas" in resize:

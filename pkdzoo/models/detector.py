@@ -63,6 +63,7 @@ class Detector(TrainingMethods, ZooModel):
 
     two_stage: bool = False  # PKD's published loss weight depends on it
     canvas: tuple[int, int] | None = None  # (height, width) of the only padded images that it takes: none here
+    fixed_limits: bool = False  # True for exported files, whose graphs give no more than their own number of detections
     has_graph: bool = True  # False for models of other libraries, which export them
     has_features_alone: bool = True  # False for modules that give their maps with their losses alone
 
