@@ -21,7 +21,7 @@ from PIL import Image
 from pkdzoo.data import UnreadableImage, read_image
 from pkdzoo.inference import web as module
 from pkdzoo.inference.sources import DecodedImage, decode, decode_ahead, is_single, iterate_images
-from pkdzoo.inference.video import Frame, frame_rate, read_video, writing_video
+from pkdzoo.inference.video import Frame, VideoWriter, frame_rate, read_video, writing_video
 from pkdzoo.inference.web import fetch_image
 
 
@@ -257,6 +257,25 @@ class TestVideos:
             assert reason in broken.error and broken.path == str(tmp_path / name)
         with pytest.raises(ValueError, match="every=0"):
             read_video(video, every=0)
+
+    @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts"])
+    def test_one_that_was_cut_off_says_so(self, tmp_path: Path, suffix: str) -> None:
+        """FFmpeg reads the frames that are there, and of most formats it reports no error."""
+        av, noise = pytest.importorskip("av"), np.random.default_rng(0)
+        whole, cut = tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}"
+        with av.open(str(whole), "w", options={"movflags": "faststart"} if suffix == "mp4" else {}) as file:
+            writer = VideoWriter(file, Fraction(10))
+            for _ in range(60):
+                writer.add(Image.fromarray(noise.integers(0, 255, (48, 64, 3), dtype=np.uint8)))
+            file.mux(writer.stream.encode(None))
+        cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+        frames = [decode(frame) for frame in iterate_images(whole)]
+        assert len(frames) == 60 and frames[0].time == pytest.approx(0) and frames[-1].time == pytest.approx(5.9)
+        assert all(frame.error is None for frame in frames)
+        *some, last = [decode(frame) for frame in iterate_images(cut)]
+        assert 20 < len(some) < 45 and all(frame.error is None for frame in some)
+        if suffix != "ts":  # made for receivers that tune in and out, it does not say how long it is
+            assert f"frame {some[-1].frame}" in str(last.error) and last.path == str(cut)
 
     def test_without_pyav(self, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "av", None)
