@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,11 @@ def evaluate_file(args: argparse.Namespace, annotations: Path) -> tuple[dict[str
     truth = AnnotationFile(annotations)
     for remark in truth.remarks():
         note(remark)
-    metrics = evaluate_results(args.model, truth, args.backend, thresholds=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        metrics = evaluate_results(args.model, truth, args.backend, thresholds=True)
+    for warning in caught:
+        note(str(warning.message))
     about = {"detections": args.model, "annotations": str(annotations)}
     return metrics, about | run_folder.about_data(annotations, len(truth.image_ids))
 
