@@ -72,6 +72,23 @@ class FixedSize:
             raise ValueError(f"batch={self.batch}: write a whole number of images from 1 up")
 
 
+# Suffix of the files of each format, and what writes them.
+FORMATS = {".onnx": "onnx", ".xml": "openvino", ".tflite": "litert", ".pt2": "torch"}
+
+
+def check_suffix(path: str | Path, suffix: str) -> None:
+    """Raise ValueError for a file name with another suffix than the runtimes of the format take."""
+    found = Path(path).suffix
+    if found == suffix:
+        return
+    other = f", or export it in the format {FORMATS[found]!r}" if found in FORMATS else ""
+    beside = ", with a .bin of the same name beside" if suffix == ".xml" else ""
+    raise ValueError(
+        f"{path}: files in the format {FORMATS[suffix]!r} end in {suffix}{beside}: "
+        f"write {Path(path).stem}{suffix}{other}"
+    )
+
+
 def round_up(side: int) -> int:
     """The next multiple of 32 from ``side`` on, at least 32 and at most 16384."""
     return min(max(1, -(-side // DIVISOR)), LARGEST) * DIVISOR
@@ -198,7 +215,7 @@ def export_program(
 
     Args:
         model: the detector, which is not changed.
-        path: the file to write.
+        path: the file to write; it ends in ``.pt2``.
         what: ``features`` (backbone and neck), ``dense`` (boxes and scores of all priors, no NMS; one-stage detectors)
             or ``detections``. See :mod:`pkdzoo.export.graphs` for inputs and outputs.
         threshold: lowest score, 0..1; None means the detector's own threshold.
@@ -210,7 +227,7 @@ def export_program(
         The path.
 
     Raises:
-        ValueError: this kind of detector does not have ``what``.
+        ValueError: for another suffix, or if this kind of detector does not have ``what``.
 
     Example:
         >>> import torch, pkdzoo
@@ -222,6 +239,7 @@ def export_program(
         >>> [tuple(level.shape[1:]) for level in pyramid(images, sizes)]
         [(64, 8, 12), (64, 4, 6), (64, 2, 3), (64, 1, 2), (64, 1, 1)]
     """
+    check_suffix(path, ".pt2")
     graph, metadata = graph_of(model, what, threshold, nms_threshold, max_detections, fixed)
     program = trace_graph(graph, fixed)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
