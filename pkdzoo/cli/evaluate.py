@@ -132,6 +132,10 @@ def evaluate_file(args: argparse.Namespace, annotations: Path) -> tuple[dict[str
     from pkdzoo.evaluation.ground_truth import AnnotationFile
     from pkdzoo.training import run_folder
 
+    options = ("checkpoint", "labels", "skip_other_classes", "mixed_precision")
+    given = [f"--{name.replace('_', '-')}" for name in options if getattr(args, name) not in (None, False)]
+    if given:
+        raise ValueError(f"{args.model} holds detections, and no detector runs: leave {', '.join(given)} out")
     truth = AnnotationFile(annotations)
     for remark in truth.remarks():
         note(remark)
