@@ -41,9 +41,9 @@ def export_onnx(
     """Write a detector as an ONNX file; ``recipes/onnx_infer.py`` shows how to use it.
 
     Its inputs are ``images`` (B, 3, H, W) uint8, RGB (or of as many channels as the detector takes), H and W multiples
-    of 32, and ``sizes`` (B, 2) int64, height and width of each image inside the padding. The graph normalizes the pixels.
-    Label names and the resize are in the file's metadata, see :mod:`pkdzoo.export.program`. TOOD, RepPoints and deformable backbones use DeformConv of opset
-    19, which needs onnxruntime 1.25 or later.
+    of 32, and ``sizes`` (B, 2) int64, height and width of each image inside the padding. The graph normalizes the
+    pixels. Label names and the resize are in the file's metadata, see :mod:`pkdzoo.export.program`. TOOD, RepPoints and
+    deformable backbones use DeformConv of opset 19, which needs onnxruntime 1.25 or later.
 
     Args:
         model: the detector, which is not changed.

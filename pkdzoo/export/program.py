@@ -30,6 +30,7 @@ from torch.fx.experimental import _config
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pkdzoo.export.graphs import Graph, What, build_graph
+from pkdzoo.inference.options import check_options, is_whole
 from pkdzoo.models._config import describe
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import PostProcess
@@ -63,6 +64,8 @@ class FixedSize:
 
     def __post_init__(self) -> None:
         sides = (self.height, self.width)
+        if not all(is_whole(number) for number in (*sides, self.batch)):
+            raise ValueError(f"{self}: write whole numbers, e.g. FixedSize(480, 640)")
         if any(side % DIVISOR or not 0 < side <= DIVISOR * LARGEST for side in sides):
             raise ValueError(
                 f"a graph of {self.width} x {self.height} pixels: sides are multiples of {DIVISOR} up to "
@@ -150,8 +153,14 @@ def graph_of(
     """Make the graph of a copy of the detector, on the CPU and in eval mode, and its metadata.
 
     Raises:
-        ValueError: as :func:`build_graph`; and for a letterbox on a canvas that is not square.
+        ValueError: as :func:`build_graph`; for a letterbox on a canvas that is not square; and for thresholds out of
+            range, or of outputs before NMS.
     """
+    limits = {"threshold": threshold, "nms_threshold": nms_threshold, "max_detections": max_detections}
+    given = [name for name, value in limits.items() if value is not None]
+    if given and what != "detections":
+        raise ValueError(f"{', '.join(given)} has no effect on {what}, which come before NMS: leave it out")
+    check_options(limits)
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     if fixed is not None and model.letterbox is not None:
         if fixed.height != fixed.width:

@@ -180,6 +180,25 @@ def test_another_suffix_is_refused_on_the_command_line(tmp_path, capsys) -> None
     assert "write a.onnx, or export it in the format 'openvino'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (5, {}, "5: write a file that ends with .onnx"),
+        ("a.onnx", {"size": "640"}, "size='640': write one side or"),
+        ("a.onnx", {"size": (640,)}, "write one side or"),
+        ("a.onnx", {"size": (64.0, 64)}, "write whole numbers"),
+        ("a.onnx", {"treshold": 0.5}, r"no option 'treshold'\. Did you mean threshold"),
+        ("a.pt2", {"half": True}, "no option 'half'"),
+        ("a.tflite", {"size": 64, "threshold": 0.5}, r"no option 'threshold'\. It has no options"),
+        ("a.onnx", {"threshold": 50}, "threshold=50: write a number from 0 to 1"),
+        ("a.onnx", {"what": "dense", "threshold": 0.5}, "threshold has no effect on dense"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_a_sentence(name, options, message, detector, tmp_path) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        detector.export(name if name == 5 else tmp_path / name, **options)
+
+
 @pytest.mark.slow
 def test_a_detector_of_one_channel(tmp_path) -> None:
     model = pkdzoo.create_detector("retina_r10w16", num_classes=2, in_chans=1).eval()
