@@ -76,9 +76,11 @@ def check_options(options: Mapping[str, Any]) -> None:
         if name not in PredictOptions.__annotations__:
             raise TypeError(f"predict() has no option {name!r}. {did_you_mean(name, PredictOptions.__annotations__)}")
     for name in ("threshold", "nms_threshold"):
-        value = options.get(name)
-        if value is not None and not (is_number(value) and 0 <= value <= 1):  # False for NaN as well
-            raise ValueError(f"{name}={value!r}: write a number from 0 to 1")
+        if options.get(name) is not None:
+            check_share(name, options[name])
+    flip = options.get("flip", False)
+    if flip not in (True, False):
+        raise ValueError(f"flip={flip!r}: write True or False")
     for name, lowest in WHOLE.items():
         value = options.get(name, lowest)
         if name in ("max_detections", "tiles") and value is None:
@@ -97,6 +99,12 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise ValueError(f"overlap={overlap!r} belongs to tiles: write tiles=640 as well, or leave it out")
     if not (is_number(overlap) and 0 <= overlap <= MAX_OVERLAP):
         raise ValueError(f"overlap={overlap!r}: write a share of a tile from 0 to {MAX_OVERLAP}")
+
+
+def check_share(name: str, value: Any) -> None:
+    """Raise ValueError for anything else than a number from 0 to 1."""
+    if not (is_number(value) and 0 <= value <= 1):  # False for NaN as well
+        raise ValueError(f"{name}={value!r}: write a number from 0 to 1")
 
 
 def is_number(value: Any) -> bool:

@@ -166,6 +166,8 @@ def class_indices(model: DetectorLike, classes: Any) -> Tensor:
         ValueError: for a class that the detector does not have, or for no class.
     """
     single = isinstance(classes, str) or is_whole(classes)
+    if not single and (isinstance(classes, (bytes, Mapping)) or not hasattr(classes, "__iter__")):
+        raise ValueError(f"no class {classes!r}: write names or labels of classes, e.g. {model.label_names[:2]}")
     names = [classes] if single else list(classes)
     if not names:
         raise ValueError(f"classes={classes!r} is empty: leave it out to report all classes")

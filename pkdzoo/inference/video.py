@@ -79,8 +79,8 @@ def read_video(path: str | Path, every: int = 1) -> Iterator[Frame]:
         >>> for frame in read_video("street.mp4", every=25):  # doctest: +SKIP
         ...     print(frame.number, frame.time)
     """
-    if every < 1:
-        raise ValueError(f"every={every}: write 1 for all frames, 2 for every second frame, ...")
+    if not isinstance(every, int) or every < 1:
+        raise ValueError(f"every={every!r}: write 1 for all frames, 2 for every second frame, ...")
     return _frames(_av(), str(path), every)
 
 

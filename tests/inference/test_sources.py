@@ -255,8 +255,9 @@ class TestVideos:
         for name, reason in (("text.mp4", "Invalid data"), ("cut.mp4", "Invalid data"), ("none.mp4", "no such file")):
             (broken,) = (decode(image) for image in iterate_images(tmp_path / name))
             assert reason in broken.error and broken.path == str(tmp_path / name)
-        with pytest.raises(ValueError, match="every=0"):
-            read_video(video, every=0)
+        for every in (0, "2", 1.5):
+            with pytest.raises(ValueError, match=f"every={every!r}: write 1 for all frames"):
+                read_video(video, every=every)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts"])
     def test_one_that_was_cut_off_says_so(self, tmp_path: Path, suffix: str) -> None:
