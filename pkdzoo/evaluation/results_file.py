@@ -252,7 +252,7 @@ def evaluate_results(
         >>> keys = ("image_id", "category_id", "bbox")
         >>> truth = json.loads(annotations.read_text())["annotations"]
         >>> results = pathlib.Path(tempfile.mkdtemp()) / "results.json"
-        >>> _ = results.write_text(json.dumps([{**{key: row[key] for key in keys}, "score": 1.0} for row in truth]))
+        >>> _ = results.write_text(json.dumps([{**{key: row[key] for key in keys}, "score": 0.1} for row in truth]))
         >>> round(evaluate_results(results, annotations)["AP"], 3)
         100.0
     """
