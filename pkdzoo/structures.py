@@ -81,6 +81,8 @@ class PixelNorm:
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
+            if isinstance(getattr(self, name), (int, float, str)):
+                raise ValueError(f"{name}={getattr(self, name)!r}: write one number per channel, e.g. (0.0, 0.0, 0.0)")
             object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
         if len(self.mean) != len(self.std):
             raise ValueError(f"mean={self.mean}, std={self.std}: write one of each per channel")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from pkdzoo.structures import Batch, FeaturePyramid, HeadOutputs, Instances
+from pkdzoo.structures import Batch, FeaturePyramid, HeadOutputs, Instances, PixelNorm
 
 
 def a_batch() -> Batch:
@@ -54,3 +56,9 @@ def test_what_does_not_fit_is_refused(make: object, message: str) -> None:
 def test_crowd_is_no_target() -> None:
     objects = Instances(torch.rand(3, 4), torch.arange(3), torch.tensor([True, False, False]))
     assert objects.without_crowd().labels.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("mean", [0.5, "imagenet"])
+def test_pixel_statistics_are_one_number_per_channel(mean: Any) -> None:
+    with pytest.raises(ValueError, match=r"mean=.*: write one number per channel"):
+        PixelNorm(mean, (1.0, 1.0, 1.0))

@@ -122,6 +122,10 @@ def exported_from_args(args: argparse.Namespace, threads: int | None = None) -> 
 
     if args.checkpoint is not None or args.labels is not None:
         raise ValueError(f"{args.model} has weights and class names of its own: leave --checkpoint and --labels out")
+    if getattr(args, "device", "auto") not in ("auto", "cpu"):
+        raise ValueError(f"{args.model} runs on the CPU here: leave --device {args.device} out")
+    if getattr(args, "mixed_precision", None) is not None:
+        raise ValueError(f"{args.model} has a precision of its own: leave --mixed-precision out")
     return ExportedDetector(args.model, threads)
 
 

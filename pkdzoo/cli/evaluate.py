@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,10 +132,18 @@ def evaluate_file(args: argparse.Namespace, annotations: Path) -> tuple[dict[str
     from pkdzoo.evaluation.ground_truth import AnnotationFile
     from pkdzoo.training import run_folder
 
+    options = ("checkpoint", "labels", "skip_other_classes", "mixed_precision")
+    given = [f"--{name.replace('_', '-')}" for name in options if getattr(args, name) not in (None, False)]
+    if given:
+        raise ValueError(f"{args.model} holds detections, and no detector runs: leave {', '.join(given)} out")
     truth = AnnotationFile(annotations)
     for remark in truth.remarks():
         note(remark)
-    metrics = evaluate_results(args.model, truth, args.backend, thresholds=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        metrics = evaluate_results(args.model, truth, args.backend, thresholds=True)
+    for warning in caught:
+        note(str(warning.message))
     about = {"detections": args.model, "annotations": str(annotations)}
     return metrics, about | run_folder.about_data(annotations, len(truth.image_ids))
 

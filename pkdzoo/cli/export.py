@@ -64,10 +64,13 @@ def export_arguments(parser: Parser) -> None:
 
 def export_run(args: argparse.Namespace) -> int:
     """Write the file, and print its path and size."""
+    from pkdzoo.export.program import check_suffix
+
     suffix, default = FORMATS[args.format]
     what: What = args.what or ("dense" if args.no_nms else default)
     check_arguments(args, what)
     path = args.output or Path(f"{Path(args.model).name}{suffix}")
+    check_suffix(path, suffix)
     check_target(path)
     model = detector_from_args(args)
     note(f"exporting {what} of {args.model} to {path}, this takes about a minute")

@@ -96,6 +96,8 @@ def predict_run(args: argparse.Namespace) -> int:
     from pkdzoo.utils.files import check_target
 
     paths = find_inputs(args.images)
+    if args.every > 1 and not any(map(is_video_file, paths)):
+        raise ValueError(f"--every {args.every} is for videos, and there is none: leave it out")
     outputs = drawing_paths(paths, args.output) if args.output else {}
     if args.save is not None and args.save.suffix not in (".json", ".jsonl"):
         raise ValueError(f"--save {args.save}: write a name that ends in .jsonl or .json")

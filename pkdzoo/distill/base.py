@@ -150,7 +150,7 @@ class FrozenTeacher(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenTeacher:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.module._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.module._apply(fn, recurse)
         return self
 
     def train(self, mode: bool = True) -> FrozenTeacher:

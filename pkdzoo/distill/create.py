@@ -37,6 +37,8 @@ def create_teacher(
         stride 8 x 256 channels, stride 16 x 256 channels, stride 32 x 256 channels, stride 64 x 256 channels, \
 stride 128 x 256 channels
     """
+    if not isinstance(name, str):
+        raise ValueError(f"{name!r} is no name: write that of a distilled student, or LIBRARY:NAME")
     if is_of_other_library(name):
         return teacher_of_library(name, pretrained, cache_dir=cache_dir, args=kwargs).eval()
     return _factory.create_teacher(name, pretrained, cache_dir=cache_dir, **kwargs)

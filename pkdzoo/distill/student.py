@@ -13,6 +13,7 @@ from pkdzoo.distill.adapters.torchvision_student import TorchvisionStudent
 from pkdzoo.distill.adapters.transformers_student import TransformersStudent
 from pkdzoo.distill.student_base import ModuleStudent
 from pkdzoo.models._eval_mode import eval_mode
+from pkdzoo.ops.nms import suppress
 from pkdzoo.structures import Batch, Detections, Instances, PostProcess
 
 Forward = Callable[[nn.Module, Tensor, list[Instances]], tuple[Mapping[str, Tensor], Sequence[Tensor]]]
@@ -122,7 +123,10 @@ class Student(ModuleStudent):
             )
         with eval_mode(self):
             found = self.run_detect(self.backbone, self.normalize(batch), list(batch.sizes))
-        return found if config is None else [limited(d, config) for d in found]
+        if config is None:
+            return found
+        merges = config.nms_threshold < self.postprocess_config.nms_threshold  # a higher one cannot bring boxes back
+        return [limited(suppress(d, config.nms_threshold, len(d)) if merges else d, config) for d in found]
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Adapters of libraries save as their library does.
@@ -134,5 +138,6 @@ class Student(ModuleStudent):
 
 
 def limited(found: Detections, config: PostProcess) -> Detections:
-    """The detections above a threshold, at most as many as wanted."""
+    """The best detections above a threshold, at most as many as wanted."""
+    found = found[found.scores.argsort(descending=True, stable=True)]
     return found[found.scores > config.score_threshold][: config.max_detections]

@@ -12,7 +12,9 @@ the same detections.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,10 @@ from pkdzoo.evaluation.coco import CocoEvaluator
 from pkdzoo.evaluation.ground_truth import AnnotationFile, FileNameIndex
 from pkdzoo.structures import Detections
 from pkdzoo.utils.suggest import did_you_mean
+from pkdzoo.utils.text import counted
 
 SUFFIXES = (".json", ".jsonl")
+LOW_SCORE = 0.1  # above the thresholds with which AP is evaluated, usually 0.05
 OF_A_DATA_SET = {"id", "area", "iscrowd"}  # fields of annotations, which detections do not have
 Row = tuple[int, int, float, list[float]]  # image id, label, score, box xyxy
 
@@ -57,7 +61,10 @@ def read_results(
         >>> read_results(results, {18: 0})[7].boxes.tolist()
         [[10.0, 20.0, 40.0, 60.0]]
     """
-    reader = _Reader(str(path), label_of, images, names)
+    return _read(_Reader(str(path), label_of, images, names), path)
+
+
+def _read(reader: _Reader, path: str | Path) -> dict[int, Detections]:
     with Path(path).open("rb") as file:
         stream = JsonStream(file, str(path))
         if Path(path).suffix == ".jsonl":
@@ -88,6 +95,7 @@ class _Reader:
         self.path, self.label_of, self.names = path, label_of, names
         self.images = images or FileNameIndex([], [])
         self.sources: dict[int, Any] = {}  # what each image of the data set was called, by its id
+        self.listed: set[int] | None = None  # images that the file has, with or without detections; None if unknown
 
     def error(self, number: int, problem: str) -> ValueError:
         return ValueError(f"{self.path}: row {number} {problem}")
@@ -144,6 +152,8 @@ class _Reader:
             )
         ids = self.own_ids(sections["images"], "images", "file_name")
         labels = self.own_ids(sections["categories"], "categories", "name")
+        for name in ids.values():
+            self.note_image(name)
         for number, (image, category, score, box) in enumerate(sections["annotations"]):
             if image not in ids or category not in labels:
                 raise self.error(number, "has an image_id or category_id that the file does not list")
@@ -161,7 +171,7 @@ class _Reader:
 
     def lines(self, stream: JsonStream) -> Iterator[Row]:
         """Rows of JSON lines, one image each; images that could not be read have no detection."""
-        number = 0
+        number, self.listed = 0, set()
         while stream.peek():
             record = stream.value()
             try:
@@ -171,11 +181,18 @@ class _Reader:
                 found = [(d["name"], float(d["score"]), [float(v) for v in d["box_xyxy"]]) for d in detections]
             except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
                 raise self.error(number, "is no line of 'pkdzoo predict --save FILE.jsonl'") from None
+            self.note_image(path)
             for name, score, box in found:
                 if len(box) != 4 or not all(map(math.isfinite, (*box, score))):
                     raise self.error(number, "has a box that is not four finite numbers, or such a score")
                 yield self.image_id(path, number, number), self.label(name, number), score, box
             number += 1
+
+    def note_image(self, name: Any) -> None:
+        """Note that the file has an image; what the data set lacks is an error where it has detections."""
+        self.listed = set() if self.listed is None else self.listed
+        with suppress(ValueError):
+            self.listed.add(self.images.find(str(name)))
 
     def image_id(self, name: Any, source: Any, number: int) -> int:
         """Id in the data set of an image's file.
@@ -212,6 +229,8 @@ def evaluate_results(
 ) -> dict[str, Any]:
     """Evaluate a file of detections; an image without a row is an image without detections.
 
+    Warns where the numbers may be too low: no detection has a low score, or the file lacks images of the data set.
+
     Args:
         path: the file, in one of the formats at the top of this module.
         annotations: the annotation file, as :func:`pkdzoo.data.find_split` returns it.
@@ -233,7 +252,7 @@ def evaluate_results(
         >>> keys = ("image_id", "category_id", "bbox")
         >>> truth = json.loads(annotations.read_text())["annotations"]
         >>> results = pathlib.Path(tempfile.mkdtemp()) / "results.json"
-        >>> _ = results.write_text(json.dumps([{**{key: row[key] for key in keys}, "score": 1.0} for row in truth]))
+        >>> _ = results.write_text(json.dumps([{**{key: row[key] for key in keys}, "score": 0.1} for row in truth]))
         >>> round(evaluate_results(results, annotations)["AP"], 3)
         100.0
     """
@@ -242,6 +261,20 @@ def evaluate_results(
     label_of = {number: label for label, number in enumerate(truth.label_to_coco_id)}
     images = FileNameIndex(truth.file_names, truth.image_ids.tolist())
     names = {name: label for label, name in enumerate(truth.label_names)}
-    detections = read_results(path, label_of, images, names)
+    reader = _Reader(str(path), label_of, images, names)
+    detections = _read(reader, path)
+    lowest = min((float(found.scores.min()) for found in detections.values()), default=0.0)
+    if lowest > LOW_SCORE:
+        warnings.warn(
+            f"{path}: the lowest score is {lowest:.3g}. AP counts detections of low scores as well, so it is too low "
+            "if a threshold was applied: write `pkdzoo predict ... --threshold none --save FILE`",
+            stacklevel=2,
+        )
+    if reader.listed is not None and len(reader.listed) < len(truth.image_ids):
+        warnings.warn(
+            f"{path} has {len(reader.listed)} of the {counted(len(truth.image_ids), 'image')} of {truth.path}. The "
+            "others count as images without detections, which lowers AP: predict all images of the split",
+            stacklevel=2,
+        )
     evaluator.update(list(detections), list(detections.values()))
     return evaluator.compute(thresholds=thresholds)

@@ -17,7 +17,7 @@ from pkdzoo.inference.options import DEFAULT_THRESHOLD, PredictOptions
 from pkdzoo.inference.predictor import predict, predict_stream
 from pkdzoo.inference.result import Result
 from pkdzoo.models._saved_config import newer_version, read_saved
-from pkdzoo.structures import Batch, Detections, Letterbox, PostProcess
+from pkdzoo.structures import Batch, Detections, Letterbox, PixelNorm, PostProcess
 from pkdzoo.utils.strict_json import MAX_BYTES, parse_strict_json
 from pkdzoo.utils.text import counted
 
@@ -37,7 +37,8 @@ class ExportedDetector:
         letterbox: canvas of the images, or None.
         canvas: (height, width) of the padded images of a graph of fixed size; None leaves them open.
         batch: number of images of a graph of fixed size; None leaves it open.
-        pixel_mean: (3,), of which only length and device count: the graph normalizes the pixels.
+        fixed_limits: True: the graph has dropped what is beyond its own number of detections.
+        pixel_mean: (channels,), of which only length and device count: the graph normalizes the pixels.
         postprocess_config: the thresholds in the graph.
 
     Args:
@@ -66,7 +67,8 @@ class ExportedDetector:
         self.resize: tuple[int, int] = saved.settings["resize"]
         self.letterbox: Letterbox | None = saved.settings.get("letterbox")
         self.postprocess_config: PostProcess = saved.settings["postprocess"]
-        self.pixel_mean = torch.zeros(3)
+        self.pixel_mean = torch.zeros(len(saved.settings.get("pixel_norm", PixelNorm()).mean))
+        self.fixed_limits = True
         self.canvas: tuple[int, int] | None = None
         self.batch: int | None = None
         if "canvas" in resize:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pkdzoo.export.graphs import Graph, What
-from pkdzoo.export.program import FixedSize, graph_of
+from pkdzoo.export.program import FixedSize, check_suffix, graph_of
 from pkdzoo.export.sessions import import_package
 from pkdzoo.models.detector import Detector
 from pkdzoo.utils.files import atomic_path
@@ -45,7 +45,7 @@ def export_litert(model: Detector, path: str | Path, fixed: FixedSize, what: Wha
 
     Args:
         model: the detector, which is not changed.
-        path: the file to write.
+        path: the file to write; it ends in ``.tflite``.
         fixed: shape of the images; the format has no open sizes.
         what: ``dense`` (boxes and scores of all priors; one-stage detectors) or ``features``.
 
@@ -54,8 +54,8 @@ def export_litert(model: Detector, path: str | Path, fixed: FixedSize, what: Wha
 
     Raises:
         ImportError: without the extra ``litert``.
-        ValueError: for ``detections``, for a detector that does not have ``what``, and for one with an operation that
-            the converter does not know; the message names it.
+        ValueError: for another suffix, for ``detections``, for a detector that does not have ``what``, and for one with
+            an operation that the converter does not know; the message names it.
 
     Example:
         >>> import pkdzoo
@@ -63,10 +63,11 @@ def export_litert(model: Detector, path: str | Path, fixed: FixedSize, what: Wha
         >>> model = pkdzoo.create_detector("fcos_r18w24", pretrained=True)
         >>> path = export_litert(model, "detector.tflite", FixedSize(640, 640))  # doctest: +SKIP
     """
+    check_suffix(path, ".tflite")
     check_litert(what)
     graph, metadata = graph_of(model, what, None, None, None, fixed)  # before the import: it may refuse the detector
     litert = import_package("litert_torch", "litert")
-    images = torch.zeros(fixed.batch, 3, fixed.height, fixed.width, dtype=torch.uint8)
+    images = torch.zeros(fixed.batch, len(model.pixel_mean), fixed.height, fixed.width, dtype=torch.uint8)
     sizes = torch.tensor([[fixed.height, fixed.width]] * fixed.batch, dtype=torch.int32)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # the converter reports its progress

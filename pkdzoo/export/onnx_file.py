@@ -16,7 +16,7 @@ import torch
 
 from pkdzoo.export.graphs import Graph, What
 from pkdzoo.export.nms import onnx_translations
-from pkdzoo.export.program import DIVISOR, FixedSize, graph_of, trace_graph
+from pkdzoo.export.program import DIVISOR, FixedSize, check_suffix, graph_of, trace_graph
 from pkdzoo.models.detector import Detector
 from pkdzoo.utils.files import atomic_path
 from pkdzoo.utils.text import install_line
@@ -40,14 +40,14 @@ def export_onnx(
 ) -> Path:
     """Write a detector as an ONNX file; ``recipes/onnx_infer.py`` shows how to use it.
 
-    Its inputs are ``images`` (B, 3, H, W) uint8, RGB, H and W multiples of 32, and ``sizes`` (B, 2) int64, height and
-    width of each image inside the padding. The graph normalizes the pixels. Label names and the resize are in the
-    file's metadata, see :mod:`pkdzoo.export.program`. TOOD, RepPoints and deformable backbones use DeformConv of opset
-    19, which needs onnxruntime 1.25 or later.
+    Its inputs are ``images`` (B, 3, H, W) uint8, RGB (or of as many channels as the detector takes), H and W multiples
+    of 32, and ``sizes`` (B, 2) int64, height and width of each image inside the padding. The graph normalizes the
+    pixels. Label names and the resize are in the file's metadata, see :mod:`pkdzoo.export.program`. TOOD, RepPoints and
+    deformable backbones use DeformConv of opset 19, which needs onnxruntime 1.25 or later.
 
     Args:
         model: the detector, which is not changed.
-        path: the file to write.
+        path: the file to write; it ends in ``.onnx``.
         what: ``detections`` gives ``boxes`` (B, max_detections, 4) xyxy in pixels of ``images``, ``scores``, ``labels``
             and ``counts`` (B,), the number of detections of each image. The best come first; unused rows are zero and
             have label -1. Mask R-CNN adds ``masks`` (B, max_detections, 28, 28), probabilities inside each box.
@@ -65,7 +65,7 @@ def export_onnx(
 
     Raises:
         ImportError: without the extra ``export``, or with torch 2.6.
-        ValueError: this kind of detector does not have ``what``, or a weight is beyond float16.
+        ValueError: for another suffix, if this kind of detector does not have ``what``, or a weight is beyond float16.
 
     Example:
         >>> import pkdzoo
@@ -74,6 +74,7 @@ def export_onnx(
         >>> path = export_onnx(model, "detector.onnx")  # doctest: +SKIP
         >>> result = ExportedDetector(path).predict("street.jpg")  # doctest: +SKIP
     """
+    check_suffix(path, ".onnx")
     graph, metadata = graph_of(model, what, threshold, nms_threshold, max_detections, fixed)  # first: it may refuse
     check_onnx()
     import onnx

@@ -10,7 +10,7 @@ from typing import Any
 
 from pkdzoo.export.graphs import What
 from pkdzoo.export.onnx_file import export_onnx, read_properties
-from pkdzoo.export.program import FixedSize, graph_of
+from pkdzoo.export.program import FixedSize, check_suffix, graph_of
 from pkdzoo.export.sessions import ROOM, first_line, import_package
 from pkdzoo.models.detector import Detector
 from pkdzoo.utils.files import atomic_path
@@ -56,8 +56,7 @@ def export_openvino(
         >>> path = export_openvino(model, "detector.xml")  # doctest: +SKIP
     """
     path = Path(path)
-    if path.suffix != ".xml":
-        raise ValueError(f"{path}: OpenVINO's files end in .xml, with a .bin of the same name beside: write one")
+    check_suffix(path, ".xml")
     limits = (threshold, nms_threshold, max_detections)
     graph_of(model, what, *limits, fixed)  # refuses what cannot be exported before it asks for a package
     import_package("openvino", "openvino")

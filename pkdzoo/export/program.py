@@ -30,6 +30,7 @@ from torch.fx.experimental import _config
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pkdzoo.export.graphs import Graph, What, build_graph
+from pkdzoo.inference.options import check_options, is_whole
 from pkdzoo.models._config import describe
 from pkdzoo.models.detector import Detector
 from pkdzoo.structures import PostProcess
@@ -63,6 +64,8 @@ class FixedSize:
 
     def __post_init__(self) -> None:
         sides = (self.height, self.width)
+        if not all(is_whole(number) for number in (*sides, self.batch)):
+            raise ValueError(f"{self}: write whole numbers, e.g. FixedSize(480, 640)")
         if any(side % DIVISOR or not 0 < side <= DIVISOR * LARGEST for side in sides):
             raise ValueError(
                 f"a graph of {self.width} x {self.height} pixels: sides are multiples of {DIVISOR} up to "
@@ -70,6 +73,23 @@ class FixedSize:
             )
         if self.batch < 1:
             raise ValueError(f"batch={self.batch}: write a whole number of images from 1 up")
+
+
+# Suffix of the files of each format, and what writes them.
+FORMATS = {".onnx": "onnx", ".xml": "openvino", ".tflite": "litert", ".pt2": "torch"}
+
+
+def check_suffix(path: str | Path, suffix: str) -> None:
+    """Raise ValueError for a file name with another suffix than the runtimes of the format take."""
+    found = Path(path).suffix
+    if found == suffix:
+        return
+    other = f", or export it in the format {FORMATS[found]!r}" if found in FORMATS else ""
+    beside = ", with a .bin of the same name beside" if suffix == ".xml" else ""
+    raise ValueError(
+        f"{path}: files in the format {FORMATS[suffix]!r} end in {suffix}{beside}: "
+        f"write {Path(path).stem}{suffix}{other}"
+    )
 
 
 def round_up(side: int) -> int:
@@ -133,8 +153,14 @@ def graph_of(
     """Make the graph of a copy of the detector, on the CPU and in eval mode, and its metadata.
 
     Raises:
-        ValueError: as :func:`build_graph`; and for a letterbox on a canvas that is not square.
+        ValueError: as :func:`build_graph`; for a letterbox on a canvas that is not square; and for thresholds out of
+            range, or of outputs before NMS.
     """
+    limits = {"threshold": threshold, "nms_threshold": nms_threshold, "max_detections": max_detections}
+    given = [name for name, value in limits.items() if value is not None]
+    if given and what != "detections":
+        raise ValueError(f"{', '.join(given)} has no effect on {what}, which come before NMS: leave it out")
+    check_options(limits)
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     if fixed is not None and model.letterbox is not None:
         if fixed.height != fixed.width:
@@ -198,7 +224,7 @@ def export_program(
 
     Args:
         model: the detector, which is not changed.
-        path: the file to write.
+        path: the file to write; it ends in ``.pt2``.
         what: ``features`` (backbone and neck), ``dense`` (boxes and scores of all priors, no NMS; one-stage detectors)
             or ``detections``. See :mod:`pkdzoo.export.graphs` for inputs and outputs.
         threshold: lowest score, 0..1; None means the detector's own threshold.
@@ -210,7 +236,7 @@ def export_program(
         The path.
 
     Raises:
-        ValueError: this kind of detector does not have ``what``.
+        ValueError: for another suffix, or if this kind of detector does not have ``what``.
 
     Example:
         >>> import torch, pkdzoo
@@ -222,6 +248,7 @@ def export_program(
         >>> [tuple(level.shape[1:]) for level in pyramid(images, sizes)]
         [(64, 8, 12), (64, 4, 6), (64, 2, 3), (64, 1, 2), (64, 1, 1)]
     """
+    check_suffix(path, ".pt2")
     graph, metadata = graph_of(model, what, threshold, nms_threshold, max_detections, fixed)
     program = trace_graph(graph, fixed)
     Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,8 @@ from pkdzoo.utils.suggest import did_you_mean
 DEFAULT_THRESHOLD = 0.3
 # Of boxes that become labels: a wrong one is learned, a missing one costs less.
 LABEL_THRESHOLD = 0.5
+# IoU of NMS between views and tiles for detectors without NMS, as in mmdetection's configs for test-time augmentation.
+MERGE_NMS_THRESHOLD = 0.5
 OVERLAP, MAX_OVERLAP = 0.2, 0.9  # of neighboring tiles; with a larger one the number of tiles explodes
 MIN_SIZE = 32  # smallest short side of ``sizes``, in pixels
 WHOLE = {"max_detections": 1, "batch_size": 1, "tiles": 32, "workers": 0}  # lowest values of whole numbers
@@ -27,11 +29,12 @@ class PredictOptions(TypedDict, total=False):
         nms_threshold: IoU, 0..1, above which NMS drops the box with the lower score of two of one class; None means the
             detector's own.
         max_detections: maximum number of detections per image; None means the detector's own, usually 100.
-        classes: names or labels of the only classes to report, or one of them; None means all.
+        classes: names or labels of the only classes to report, or one of them; None means all. ``max_detections``
+            counts these alone; an exported file has dropped what is beyond its own number of all classes.
         batch_size: images per forward pass, default 1. Images of a batch are padded to a common size, and group norm
             depends on the padding: with 1 the results are exactly those of each image alone.
-        flip: also detect in the horizontally flipped image and merge the detections by NMS; takes twice the time.
-            Default False.
+        flip: also detect in the horizontally flipped image and merge the detections by NMS, with the IoU 0.5 where the
+            detector itself has no NMS; takes twice the time. Default False.
         sizes: short sides in pixels at which to detect, e.g. ``(640, 800, 960)``, or one of them; the detections are
             merged by NMS.
             None means the detector's own size.
@@ -40,7 +43,7 @@ class PredictOptions(TypedDict, total=False):
             ``max_detections`` counts per image, the detector's own number per tile.
         overlap: of neighboring tiles, as a share of their side, from 0 to 0.9, default 0.2. An object larger than the
             overlap may be found in parts only.
-        workers: threads that decode the next images during the forward pass. Default 1 for folders and wildcards,
+        workers: threads that decode the next files during the forward pass. Default 1 for folders and wildcards,
             otherwise 0. As many decoded images, and at least a batch, are in memory besides the current ones.
 
     Example:
@@ -73,9 +76,11 @@ def check_options(options: Mapping[str, Any]) -> None:
         if name not in PredictOptions.__annotations__:
             raise TypeError(f"predict() has no option {name!r}. {did_you_mean(name, PredictOptions.__annotations__)}")
     for name in ("threshold", "nms_threshold"):
-        value = options.get(name)
-        if value is not None and not (is_number(value) and 0 <= value <= 1):  # False for NaN as well
-            raise ValueError(f"{name}={value!r}: write a number from 0 to 1")
+        if options.get(name) is not None:
+            check_share(name, options[name])
+    flip = options.get("flip", False)
+    if flip not in (True, False):
+        raise ValueError(f"flip={flip!r}: write True or False")
     for name, lowest in WHOLE.items():
         value = options.get(name, lowest)
         if name in ("max_detections", "tiles") and value is None:
@@ -94,6 +99,12 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise ValueError(f"overlap={overlap!r} belongs to tiles: write tiles=640 as well, or leave it out")
     if not (is_number(overlap) and 0 <= overlap <= MAX_OVERLAP):
         raise ValueError(f"overlap={overlap!r}: write a share of a tile from 0 to {MAX_OVERLAP}")
+
+
+def check_share(name: str, value: Any) -> None:
+    """Raise ValueError for anything else than a number from 0 to 1."""
+    if not (is_number(value) and 0 <= value <= 1):  # False for NaN as well
+        raise ValueError(f"{name}={value!r}: write a number from 0 to 1")
 
 
 def is_number(value: Any) -> bool:

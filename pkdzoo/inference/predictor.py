@@ -15,7 +15,15 @@ from pkdzoo.data.batching import collate
 from pkdzoo.data.image_files import UnreadableImage
 from pkdzoo.data.letterbox import DIVISOR, LetterboxResize
 from pkdzoo.data.transforms import Sample, resize_keep_ratio
-from pkdzoo.inference.options import DEFAULT_THRESHOLD, MIN_SIZE, OVERLAP, PredictOptions, check_options, is_whole
+from pkdzoo.inference.options import (
+    DEFAULT_THRESHOLD,
+    MERGE_NMS_THRESHOLD,
+    MIN_SIZE,
+    OVERLAP,
+    PredictOptions,
+    check_options,
+    is_whole,
+)
 from pkdzoo.inference.result import Result
 from pkdzoo.inference.sources import DecodedImage, decode_ahead, is_several_files, is_single, iterate_images
 from pkdzoo.inference.tiles import make_tiles, merge_tiles
@@ -24,6 +32,9 @@ from pkdzoo.ops.nms import concatenate, suppress
 from pkdzoo.structures import Batch, Detections, Instances, Letterbox, PostProcess
 from pkdzoo.utils.suggest import did_you_mean
 from pkdzoo.utils.text import counted
+
+# Detections of all classes before those of the wanted ones are selected: more than a dense detector has candidates.
+ALL_CLASSES_LIMIT = 10_000
 
 
 class DetectorLike(Protocol):
@@ -34,6 +45,7 @@ class DetectorLike(Protocol):
     resize: tuple[int, int]
     letterbox: Letterbox | None
     canvas: tuple[int, int] | None
+    fixed_limits: bool
     pixel_mean: Tensor
     postprocess_config: PostProcess
 
@@ -55,6 +67,21 @@ class View:
     resize: tuple[int, int]
     flip: bool = False
     canvas: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which detections of an image or a tile are reported.
+
+    Attributes:
+        config: thresholds, and the number of detections.
+        classes: labels that are reported; only these count for ``config.max_detections``. None means all.
+        merge_threshold: IoU of the NMS between views and between tiles, 0..1.
+    """
+
+    config: PostProcess
+    classes: Tensor | None = None
+    merge_threshold: float = MERGE_NMS_THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -100,17 +127,21 @@ def predict_stream(model: DetectorLike, images: Any, options: PredictOptions) ->
     threshold, classes = options.get("threshold"), options.get("classes")
     config = changed_config(model.postprocess_config, options)
     labels = None if classes is None else class_indices(model, classes)
+    merge_threshold = options.get("nms_threshold")
+    if merge_threshold is None:  # a detector without NMS has an IoU of 1, which would leave every object twice
+        merge_threshold = config.nms_threshold if config.nms_threshold < 1 else MERGE_NMS_THRESHOLD
     views = make_views(model, options.get("flip", False), options.get("sizes"))
     side, workers = options.get("tiles"), options.get("workers", 1 if is_several_files(images) else 0)
     decoded = decode_ahead(iterate_images(images), workers, batch_size if side is None else 1)
     # Invalid arguments have raised by now; the generator below starts only with its first result.
     if side is None:
-        results = _predict_batches(model, decoded, config, labels, batch_size, views)
+        results = _predict_batches(model, decoded, Selection(config, labels, merge_threshold), batch_size, views)
     else:
         overlap = options.get("overlap")
         tiling = Tiling(side, OVERLAP if overlap is None else overlap, batch_size, options.get("max_detections"))
         config = replace(config, max_detections=max(config.max_detections, model.postprocess_config.max_detections))
-        results = (_predict_in_tiles(model, item, config, labels, views, tiling) for item in decoded)
+        selection = Selection(config, labels, merge_threshold)
+        results = (_predict_in_tiles(model, item, selection, views, tiling) for item in decoded)
     if threshold is None:
         return results
     # The detector's own threshold applies to class scores, which centerness lowers afterward. A threshold that the
@@ -135,6 +166,8 @@ def class_indices(model: DetectorLike, classes: Any) -> Tensor:
         ValueError: for a class that the detector does not have, or for no class.
     """
     single = isinstance(classes, str) or is_whole(classes)
+    if not single and (isinstance(classes, (bytes, Mapping)) or not hasattr(classes, "__iter__")):
+        raise ValueError(f"no class {classes!r}: write names or labels of classes, e.g. {model.label_names[:2]}")
     names = [classes] if single else list(classes)
     if not names:
         raise ValueError(f"classes={classes!r} is empty: leave it out to report all classes")
@@ -252,43 +285,40 @@ def view_of(image: Tensor, view: View, letterbox: Letterbox | None) -> Sample:
 def predict_batch(
     model: DetectorLike,
     decoded: list[DecodedImage],
-    config: PostProcess,
-    classes: Tensor | None = None,
+    selection: Selection,
     views: Sequence[View] = (),
 ) -> list[Result]:
     """Results of a few decoded images, with one forward pass per view; the model's mode stays as it was.
 
     The detections of several views are concatenated and go through NMS once more, per class, with the same
-    ``nms_threshold`` and ``max_detections``. Of overlapping boxes the best one stays unchanged, with its own mask, as
-    in mmdetection's DetTTAModel.
+    ``max_detections``. Of overlapping boxes the best one stays unchanged, with its own mask, as in mmdetection's
+    DetTTAModel.
 
     Args:
         model: any detector of three channels.
         decoded: decoded images, or errors in their place.
-        config: thresholds.
-        classes: labels that are reported; only these count for ``max_detections``.
+        selection: which detections are reported.
         views: versions of each image; none means one, of the detector's own size.
     """
     images = [item.pixels for item in decoded if item.pixels is not None]
-    found = iter(detect_images(model, images, config, classes, views))
+    found = iter(detect_images(model, images, selection, views))
     return [_result_of(item, None if item.pixels is None else next(found), model.label_names) for item in decoded]
 
 
 def detect_images(
     model: DetectorLike,
     images: Sequence[Tensor],
-    config: PostProcess,
-    classes: Tensor | None = None,
+    selection: Selection,
     views: Sequence[View] = (),
 ) -> list[Detections]:
     """Detections of images (uint8 (3, H, W)) in their own pixels; the arguments are those of :func:`predict_batch`."""
-    view_config = config
-    if classes is not None:  # detections of other classes are dropped later, and must not take the place of these
-        limit = max(config.max_detections, model.postprocess_config.max_detections)
-        view_config = replace(config, max_detections=limit)
+    view_config = selection.config
+    if selection.classes is not None:  # those of other classes are dropped later, and must not take the place of these
+        limit = model.postprocess_config.max_detections if model.fixed_limits else ALL_CLASSES_LIMIT
+        view_config = replace(view_config, max_detections=max(view_config.max_detections, limit))
     all_views = views or [View(model.resize, canvas=model.canvas)]
     per_view = [detect_view(model, images, view, view_config) for view in all_views] if images else []
-    return [_merge_views(parts, config, classes) for parts in zip(*per_view)]
+    return [_merge_views(parts, selection) for parts in zip(*per_view)]
 
 
 def _result_of(item: DecodedImage, detections: Detections | None, label_names: tuple[str, ...]) -> Result:
@@ -305,8 +335,7 @@ def _result_of(item: DecodedImage, detections: Detections | None, label_names: t
 def _predict_in_tiles(
     model: DetectorLike,
     item: DecodedImage,
-    config: PostProcess,
-    classes: Tensor | None,
+    selection: Selection,
     views: Sequence[View],
     tiling: Tiling,
 ) -> Result:
@@ -318,26 +347,37 @@ def _predict_in_tiles(
     for start in range(0, len(tiles), tiling.batch_size):
         group = tiles[start : start + tiling.batch_size]
         images = [item.pixels[:, tile.top : tile.bottom, tile.left : tile.right] for tile in group]
-        parts += detect_images(model, images, config, classes, views)
-    merged = merge_tiles(parts, tiles, size, config.nms_threshold, tiling.max_detections)
+        parts += detect_images(model, images, selection, views)
+    merged = merge_tiles(parts, tiles, size, selection.merge_threshold, tiling.max_detections)
     return _result_of(item, merged, model.label_names)
 
 
 def _predict_batches(
     model: DetectorLike,
     images: Iterator[DecodedImage],
-    config: PostProcess,
-    labels: Tensor | None,
+    selection: Selection,
     batch_size: int,
     views: Sequence[View],
 ) -> Iterator[Result]:
-    while group := list(islice(images, batch_size)):  # at most one batch of pixels in memory
-        yield from predict_batch(model, group, config, labels, views)
+    error: Exception | None = None
+    while error is None:
+        group: list[DecodedImage] = []  # at most one batch of pixels in memory
+        try:
+            for image in islice(images, batch_size):
+                group.append(image)
+        except Exception as reason:
+            error = reason
+        if group:
+            yield from predict_batch(model, group, selection, views)
+        elif error is None:
+            return
+    raise error
 
 
-def _merge_views(parts: Sequence[Detections], config: PostProcess, labels: Tensor | None) -> Detections:
-    if labels is not None:
-        parts = [part[torch.isin(part.labels, labels.to(part.labels.device))] for part in parts]
+def _merge_views(parts: Sequence[Detections], selection: Selection) -> Detections:
+    if selection.classes is not None:
+        parts = [part[torch.isin(part.labels, selection.classes.to(part.labels.device))] for part in parts]
+    limit = selection.config.max_detections
     if len(parts) == 1:
-        return parts[0][: config.max_detections]
-    return suppress(concatenate(list(parts)), config.nms_threshold, config.max_detections)
+        return parts[0][:limit]
+    return suppress(concatenate(list(parts)), selection.merge_threshold, limit)

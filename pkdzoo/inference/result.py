@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pkdzoo.data.image_files import open_image
 from pkdzoo.inference.draw import class_color, draw_detections
-from pkdzoo.inference.options import DEFAULT_THRESHOLD, is_whole
+from pkdzoo.inference.options import check_share, is_whole
 from pkdzoo.ops.masks import paste_mask, paste_masks, run_lengths
 from pkdzoo.structures import Detections
 from pkdzoo.utils.text import counted, install_line, printable
@@ -107,7 +107,10 @@ class Result:
 
         Raises:
             IndexError: there is no detection of this number.
+            TypeError: for another kind of index.
         """
+        if isinstance(index, (str, bytes, float)) or index is None:
+            raise TypeError(f"detection {index!r}: write a number, a slice, a bool mask or several numbers")
         if getattr(index, "ndim", 0) == 0 and is_whole(index):
             number = operator.index(index)  # type: ignore[arg-type]
             if not -len(self) <= number < len(self):
@@ -153,21 +156,20 @@ class Result:
 
     # -- drawing -------------------------------------------------------------------------------------------------
 
-    def plot(
-        self, threshold: float = DEFAULT_THRESHOLD, enlarge: bool = False, font_size: int | None = None
-    ) -> Image.Image:
+    def plot(self, threshold: float = 0.0, enlarge: bool = False, font_size: int | None = None) -> Image.Image:
         """Draw the detections on the image, in its own size.
 
         Args:
-            threshold: lowest score of a drawn detection, 0..1.
+            threshold: lowest score of a drawn detection, 0..1; the default draws all that ``predict`` reported.
             enlarge: enlarge an image whose longer side is below 480 pixels by a whole number, so that captions are
                 readable.
             font_size: of captions, in pixels; None follows the size of the image.
 
         Raises:
             UnreadableImage: the image's file is missing.
-            ValueError: the result has no image.
+            ValueError: the result has no image, or the threshold is no number from 0 to 1.
         """
+        check_share("threshold", threshold)
         image = self.image
         if image is None and self.path is not None and self.error is None and self.frame is None:
             image = open_image(self.path)  # turned as in predict
@@ -217,11 +219,11 @@ class Result:
         numbers = "".join(f"<td>{v:.1f}</td>" for v in self.boxes[i].tolist())
         return f"<tr><td>{mark} {html.escape(self.names[i])}</td><td>{float(self.scores[i]):.2f}</td>{numbers}</tr>"
 
-    def save(self, path: str | Path, threshold: float = DEFAULT_THRESHOLD, enlarge: bool = False) -> None:
+    def save(self, path: str | Path, threshold: float = 0.0, enlarge: bool = False) -> None:
         """Write the annotated image; see :meth:`plot`."""
         self.plot(threshold, enlarge).save(path)
 
-    def show(self, threshold: float = DEFAULT_THRESHOLD, enlarge: bool = True) -> None:
+    def show(self, threshold: float = 0.0, enlarge: bool = True) -> None:
         """Open the annotated image in the system's viewer; a notebook shows ``result`` itself. See :meth:`plot`."""
         self.plot(threshold, enlarge).show(title=self.path)
 

@@ -10,7 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,14 +172,18 @@ def _decode_pil(image: Image.Image) -> DecodedImage:
 def decode(image: Any) -> DecodedImage:
     """Decode one input; a file or link that cannot be read gives a DecodedImage with an error.
 
+    Pixels in memory are copied: a camera or a video reader writes the next frame into the same array.
+
     Raises:
         ValueError: an array or tensor of another shape or dtype than an image.
         TypeError: an unsupported type.
     """
+    if isinstance(image, _SourceError):
+        raise image.error
     if isinstance(image, DecodedImage):
-        return image
+        return replace(image, pixels=None if image.pixels is None else image.pixels.to("cpu", copy=True))
     if isinstance(image, Frame):
-        return DecodedImage(image.pixels, image.path, None, image.number, image.time)
+        return DecodedImage(image.pixels.to("cpu", copy=True), image.path, None, image.number, image.time)
     if isinstance(image, (str, Path)):
         try:
             return DecodedImage(to_tensor(fetch_image(str(image))) if is_link(image) else read_image(image), str(image))
@@ -192,15 +196,30 @@ def decode(image: Any) -> DecodedImage:
             image = np.repeat(image[:, :, None], 3, axis=2)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise ValueError(f"a numpy image is uint8 RGB (H, W, 3), got {image.dtype} {image.shape}")
-        return DecodedImage(torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1))
+        return DecodedImage(torch.from_numpy(np.array(image, order="C")).permute(2, 0, 1))
     if isinstance(image, Tensor):
         if image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8 or image.numel() == 0:
             raise ValueError(
                 f"a tensor image is uint8 RGB (3, H, W), got {image.dtype} {tuple(image.shape)}; "
                 "convert floats in 0..1 by (image * 255).to(torch.uint8)"
             )
-        return DecodedImage(image.cpu())
+        return DecodedImage(image.to("cpu", copy=True))
     raise TypeError(f"predict takes {KINDS}, not {type(image).__name__}")
+
+
+@dataclass
+class _SourceError:
+    """An error of the source of the images, in the place of its next image."""
+
+    error: Exception
+
+
+def _with_error(images: Iterator[Any]) -> Iterator[Any]:
+    """The images; an error of their source comes last, so that those before it are not lost."""
+    try:
+        yield from images
+    except Exception as error:
+        yield _SourceError(error)
 
 
 def decode_ahead(images: Iterator[Any], workers: int, ahead: int = 1) -> Iterator[DecodedImage]:
@@ -208,8 +227,12 @@ def decode_ahead(images: Iterator[Any], workers: int, ahead: int = 1) -> Iterato
 
     Args:
         images: of :func:`iterate_images`.
-        workers: threads that decode the images after the current one; 0 decodes each image when it is asked for.
+        workers: threads that decode the files after the current image; 0 decodes each one when it is asked for. Images
+            in memory are decoded when they are taken, since their source may change them afterward.
         ahead: number of images that are taken from ``images`` in advance, at least one per thread.
+
+    Raises:
+        Exception: what ``images`` raises, after the images before it; and as :func:`decode`.
     """
     if workers == 0:
         yield from map(decode, images)
@@ -217,11 +240,21 @@ def decode_ahead(images: Iterator[Any], workers: int, ahead: int = 1) -> Iterato
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         waiting: deque[Future[DecodedImage]] = deque()
         try:
-            for image in images:
-                waiting.append(pool.submit(decode, image))
+            for image in _with_error(images):
+                waiting.append(pool.submit(decode, image) if isinstance(image, (str, Path)) else _decode_now(image))
                 if len(waiting) > max(workers, ahead):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:  # also where the caller takes no further results
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _decode_now(image: Any) -> Future[DecodedImage]:
+    """The decoded image, or the error of :func:`decode`, as a future that is done."""
+    done: Future[DecodedImage] = Future()
+    try:
+        done.set_result(decode(image))
+    except Exception as error:
+        done.set_exception(error)
+    return done

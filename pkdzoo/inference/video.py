@@ -29,7 +29,7 @@ class Frame:
         pixels: uint8 (3, H, W) RGB, upright.
         path: the video file.
         number: number of the frame, from 0 over all frames of the video.
-        time: seconds from the start; None where the file has no time stamps.
+        time: seconds from the first frame; None where the file has no time stamps.
 
     Example:
         >>> import torch
@@ -71,35 +71,65 @@ def read_video(path: str | Path, every: int = 1) -> Iterator[Frame]:
     Raises:
         ImportError: at once, without PyAV.
         ValueError: at once, for ``every`` below 1.
-        UnreadableImage: from the iterator, where the file is missing, no video, or damaged.
+        UnreadableImage: from the iterator, where the file is missing, no video, or damaged; and after the last frame,
+            where the file is shorter than it says by more than a second.
 
     Example:
         >>> from pkdzoo.inference import read_video
         >>> for frame in read_video("street.mp4", every=25):  # doctest: +SKIP
         ...     print(frame.number, frame.time)
     """
-    if every < 1:
-        raise ValueError(f"every={every}: write 1 for all frames, 2 for every second frame, ...")
+    if not isinstance(every, int) or every < 1:
+        raise ValueError(f"every={every!r}: write 1 for all frames, 2 for every second frame, ...")
     return _frames(_av(), str(path), every)
 
 
 def _frames(av: Any, path: str, every: int) -> Iterator[Frame]:
     if not Path(path).is_file():  # FFmpeg would also open links
         raise UnreadableImage(path, "there is no such file")
-    number = -1
+    number, time = -1, None
     try:
         with av.open(path) as file:
             if not file.streams.video:
                 raise UnreadableImage(path, "there is no video stream in it")
             file.streams.video[0].thread_type = "AUTO"
+            start: float | None = None
             for number, frame in enumerate(file.decode(video=0)):
+                start = frame.time if start is None else start  # the first time stamp may be any
+                time = None if frame.time is None or start is None else frame.time - start
                 if number % every == 0:
-                    yield Frame(_upright(frame), path, number, frame.time)
+                    yield Frame(_upright(frame), path, number, time)
+            missing = _missing_end(file, number, time)
     except av.error.FFmpegError as error:
         where = "" if number < 0 else f" after frame {number}"
         raise UnreadableImage(path, f"{error.strerror or type(error).__name__}{where}") from None
     if number < 0:
         raise UnreadableImage(path, "there is no frame in it")
+    if missing:
+        raise UnreadableImage(path, f"it ends after frame {number}, {missing}: the file was cut off or is damaged")
+
+
+def _missing_end(file: Any, number: int, time: float | None) -> str:
+    """What a file promised beyond its last frame, of which FFmpeg itself says nothing; empty for a whole file.
+
+    Args:
+        file: that was decoded to its end.
+        number: of the last frame, from 0.
+        time: of the last frame in seconds; None if unknown.
+    """
+    stream = file.streams.video[0]
+    if file.format.name == "avi":  # FFmpeg shortens its duration to the file's length
+        return f"of {stream.frames}" if number + 1 < 0.9 * stream.frames else ""
+    if stream.duration is not None:
+        promised = float(stream.duration * stream.time_base)
+    elif file.duration is not None and len(file.streams) == 1:  # with sound it may be the sound's
+        promised = file.duration / _av().time_base
+    else:
+        return ""
+    if time is None or number < 1:
+        return ""
+    tolerance = 1 + 2 * time / number  # the last frame may be shown for longer than the others
+    return f"at {time:.1f} of {promised:.1f} seconds" if time < promised - tolerance else ""
 
 
 def _upright(frame: Any) -> Tensor:

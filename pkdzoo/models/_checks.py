@@ -8,8 +8,17 @@ from typing import Any
 
 import torch
 
-from pkdzoo.structures import Instances
+from pkdzoo.structures import Batch, Instances
 from pkdzoo.utils.text import counted
+
+
+def check_batch(batch: Any) -> None:
+    """Raise TypeError for anything else than a Batch; the message says what to write."""
+    if not isinstance(batch, Batch):
+        raise TypeError(
+            f"this takes a pkdzoo.Batch of raw images, not a {type(batch).__name__}: write "
+            "pkdzoo.Batch(images, sizes), or for detections model.predict(image)"
+        )
 
 
 def check_instances(instances: Sequence[Instances], meta: Sequence[Mapping[str, Any]] | None, num_classes: int) -> None:

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.models.rpn import ProposalConfig
 from pkdzoo.structures import Letterbox, PixelNorm, PostProcess
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class ZooModel(nn.Module):
@@ -74,6 +77,20 @@ class ZooModel(nn.Module):
                 return PixelNorm(given.mean, given.std, self.channel_order)
         mean, std = (tuple(buffer.tolist()) for buffer in buffers)
         return PixelNorm(mean, std, self.channel_order)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Convert the module, as ``half()``, ``float()`` and ``to()`` do; pixel statistics are rounded from their own
+        values, so that a detector in half precision that becomes float32 again has them all.
+        """
+        norm, before = self.pixel_norm, self.pixel_mean
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        after = self.pixel_mean
+        if after.dtype != before.dtype and not after.is_meta:
+            self.pixel_mean, self.pixel_std = (
+                torch.tensor(values).to(after.device, after.dtype).reshape(after.shape)
+                for values in (norm.mean, norm.std)
+            )
+        return self
 
     def match_precision(self) -> None:
         """Normalize images to the precision of the backbone's parameters, for a module that is in bfloat16 already."""

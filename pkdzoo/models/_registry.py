@@ -294,6 +294,8 @@ def _module_of(entry: Entry) -> str:
 
 
 def _patterns(wildcards: str | Sequence[str]) -> list[str]:
+    if wildcards is not None and not isinstance(wildcards, (str, list, tuple, set, frozenset)):
+        raise ValueError(f'{wildcards!r} is no wildcard of names: write e.g. "retina*", or a list of them')
     return [wildcards] if isinstance(wildcards, str) and wildcards else list(wildcards or ())
 
 

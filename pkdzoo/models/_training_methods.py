@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pkdzoo.utils.lazy import call_by_name
+from pkdzoo.utils.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+LIMITS = ("threshold", "nms_threshold", "max_detections")
+EXPORT_OPTIONS = {"onnx": (*LIMITS, "half"), "openvino": (*LIMITS, "half"), "program": LIMITS, "litert": ()}
 
 
 class TrainingMethods:
@@ -105,6 +109,7 @@ class TrainingMethods:
             The file.
 
         Raises:
+            TypeError: for an option that the format does not have.
             ValueError: for an ending of no format, or what the format cannot do.
             ImportError: without the packages of the extra ``export``, ``openvino`` or ``litert``.
 
@@ -116,9 +121,16 @@ class TrainingMethods:
             ValueError: mine.engine: write a file that ends with .onnx, .xml, .tflite or .pt2
         """
         formats = {".onnx": "onnx", ".xml": "openvino", ".tflite": "litert", ".pt2": "program"}
-        kind = formats.get(Path(path).suffix)
+        kind = formats.get(Path(path).suffix) if isinstance(path, (str, Path)) else None
         if kind is None:
             raise ValueError(f"{path}: write a file that ends with .onnx, .xml, .tflite or .pt2")
+        known = EXPORT_OPTIONS[kind]
+        for name in options:
+            if name not in known:
+                hint = did_you_mean(name, known) if known else "It has no options."
+                raise TypeError(f"{path}: this format has no option {name!r}. {hint}")
+        if not (size is None or isinstance(size, int) or (isinstance(size, (tuple, list)) and len(size) == 2)):
+            raise ValueError(f"size={size!r}: write one side or (height, width) in pixels, e.g. size=640")
         if kind == "litert" and size is None:
             raise ValueError(f"{path}: LiteRT has no open sizes; write size=640 or size=(height, width)")
         height, width = (size, size) if isinstance(size, int) else size or (0, 0)

@@ -7,7 +7,7 @@ Losses, detections and distillation methods are computed from this trace.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
@@ -18,16 +18,14 @@ from pkdzoo.hub.card_licenses import with_initial_license
 from pkdzoo.hub.card_metrics import check_stated
 from pkdzoo.hub.files import PREPROCESSOR, preprocessor, save_folder
 from pkdzoo.hub.upload import push_folder, write_repository
-from pkdzoo.inference.options import PredictOptions
-from pkdzoo.inference.predictor import predict, predict_stream
-from pkdzoo.inference.result import Result
 from pkdzoo.layers.folding import fold_norms
 from pkdzoo.models._builder import open_saved
 from pkdzoo.models._card import describe_card
-from pkdzoo.models._checks import check_instances, with_one_type
+from pkdzoo.models._checks import check_batch, check_instances, with_one_type
 from pkdzoo.models._config import describe
 from pkdzoo.models._eval_mode import eval_mode
 from pkdzoo.models._interface import ZooModel
+from pkdzoo.models._prediction_methods import PredictionMethods
 from pkdzoo.models._training_methods import TrainingMethods
 from pkdzoo.models._uncompiled import Uncompiled
 from pkdzoo.models.backbones.timm import TimmBackbone
@@ -38,10 +36,10 @@ from pkdzoo.utils.precision import float32_or_wider
 from pkdzoo.utils.text import counted
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Self
 
 
-class Detector(TrainingMethods, ZooModel):
+class Detector(PredictionMethods, TrainingMethods, ZooModel):
     """A backbone and a neck; the subclasses add heads.
 
     Args:
@@ -67,6 +65,7 @@ class Detector(TrainingMethods, ZooModel):
     two_stage: bool = False  # PKD's published loss weight depends on it
     test_proposing: ProposalConfig | None = None  # of a two-stage detector: proposals for detection
     canvas: tuple[int, int] | None = None  # (height, width) of the only padded images that it takes: none here
+    fixed_limits: bool = False  # True for exported files, whose graphs give no more than their own number of detections
     has_graph: bool = True  # False for models of other libraries, which export them
     has_features_alone: bool = True  # False for modules that give their maps with their losses alone
 
@@ -158,8 +157,10 @@ class Detector(TrainingMethods, ZooModel):
             A :class:`Trace`, :class:`HeadTrace` or :class:`LossTrace` of :mod:`pkdzoo.models.trace`.
 
         Raises:
+            TypeError: for anything else than a Batch.
             ValueError: for an unknown depth, losses without instances, or a tap of a detector without towers.
         """
+        check_batch(batch)
         if upto not in DEPTHS:
             raise ValueError(f"upto={upto!r}: write one of {', '.join(map(repr, DEPTHS))}")
         if upto == "loss" and batch.instances is None:
@@ -285,65 +286,6 @@ class Detector(TrainingMethods, ZooModel):
         """Detections of each image in pixels of ``batch.images``; runs in eval mode and then restores the mode."""
         with eval_mode(self):
             return self.postprocess(self.trace(batch, upto="head"), batch, config)
-
-    def predict(self, images: Any, **options: Unpack[PredictOptions]) -> Result | list[Result]:
-        """Detect objects in one image or in many.
-
-        Args:
-            images: one result is returned for a path, a link (http or https), a PIL image, a numpy array (H, W, 3)
-                uint8 RGB or a tensor (3, H, W) uint8 RGB. A list is returned for a folder, a wildcard
-                (``"photos/*.jpg"``), a video (one result per frame; needs the extra ``video``), and a list or
-                any iterable of these.
-            options: ``threshold``, ``nms_threshold``, ``max_detections``, ``classes``, ``batch_size``, ``flip``,
-                ``sizes``, ``tiles``, ``overlap`` and ``workers``; :class:`pkdzoo.inference.PredictOptions` documents
-                them.
-
-        Returns:
-            A Result with boxes in pixels of the original image, or a list of results. In a list, an image that cannot
-            be read gives a Result whose ``error`` tells why. The results keep their images where no file holds them,
-            except for the frames of a video; for many images write :meth:`predict_stream`.
-
-        Raises:
-            UnreadableImage: a single image cannot be read.
-            TypeError: an unknown option; the message suggests the closest name.
-            ValueError: an empty folder, an unknown class, an array that is no image, or a detector with other than
-                three channels.
-
-        Example:
-            >>> import numpy as np, pkdzoo
-            >>> model = pkdzoo.create_detector("retina_r10w16")
-            >>> result = model.predict(np.zeros((64, 96, 3), np.uint8), threshold=0.5)
-            >>> result.size, len(result)
-            ((64, 96), 0)
-        """
-        return predict(self, images, options)
-
-    def predict_stream(self, images: Any, **options: Unpack[PredictOptions]) -> Iterator[Result]:
-        """Detect objects in any number of images, one by one; one batch of images is in memory at a time.
-
-        Args:
-            images: as for :meth:`predict`; a generator may be endless. Every fifth frame of a video is
-                ``pkdzoo.inference.read_video("street.mp4", every=5)``.
-            options: ``threshold``, ``nms_threshold``, ``max_detections``, ``classes``, ``batch_size``, ``flip``,
-                ``sizes``, ``tiles``, ``overlap`` and ``workers``; :class:`pkdzoo.inference.PredictOptions` documents
-                them.
-
-        Returns:
-            An iterator of results. An image that cannot be read, even a single one, gives a Result whose ``error``
-            tells why.
-
-        Raises:
-            TypeError: at once, for an unknown option.
-            ValueError: at once, for an empty folder, an unknown class, or a detector with other than three channels.
-
-        Example:
-            >>> import numpy as np, pkdzoo
-            >>> model = pkdzoo.create_detector("retina_r10w16")
-            >>> frames = (np.full((64, 96, 3), shade, np.uint8) for shade in range(3))
-            >>> [len(result) for result in model.predict_stream(frames, threshold=0.5)]
-            [0, 0, 0]
-        """
-        return predict_stream(self, images, options)
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write weights, config and preprocessor settings; ``create_detector("local-dir:FOLDER")`` reads them.

@@ -144,6 +144,15 @@ class TestPredict:
         (photos / "folder.json").mkdir()
         assert "is a folder: --save takes a file" in fails(capsys, *start, "--save", photos / "folder.json")
 
+    def test_options_without_effect_are_refused(
+        self, capsys: pytest.CaptureFixture[str], folder: str, photos: Path
+    ) -> None:
+        assert "--every 5 is for videos" in fails(capsys, "predict", folder, photos, "--every", 5)
+        assert "runs on the CPU here: leave --device" in fails(capsys, "predict", "a.onnx", photos, "--device", "cuda")
+        start = ("eval", "found.json", "--annotations", "truth.json")
+        for option in (("--labels", "cat"), ("--skip-other-classes",), ("--mixed-precision", "bf16")):
+            assert f"no detector runs: leave {option[0]} out" in fails(capsys, *start, *option)
+
     def test_annotated_images(self, capsys: pytest.CaptureFixture[str], folder: str, photos: Path) -> None:
         output = photos.parent / "new" / "drawn"
         code, _, _ = run(capsys, "predict", folder, photos / "**" / "*.[pbj]*", "--threshold", 0, "--output", output)

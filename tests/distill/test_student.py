@@ -251,6 +251,59 @@ def test_detections_of_transformers_are_its_own(tmp_path: Any) -> None:
     torch.testing.assert_close(found.boxes[:count], own["boxes"][:count], rtol=1e-2, atol=1e-2)
 
 
+def test_views_of_transformers_are_merged() -> None:
+    """Its detector has no NMS, so every object would be reported once per view."""
+    pytest.importorskip("transformers")
+    student = pkdzoo.Student.transformers(tiny_model("d_fine"), (96, 128), CLASSES)
+    image = torch.randint(0, 255, (3, 96, 128), dtype=torch.uint8)
+
+    def overlaps(**options: Any) -> int:
+        result: Any = student.predict(image, threshold=0.0, **options)
+        same = result.labels[:, None] == result.labels
+        return int(((torchvision.ops.box_iou(result.boxes, result.boxes) > 0.5) & same).triu(1).sum())
+
+    for views in ({"flip": True}, {"sizes": (96, 160)}, {"tiles": 64}):
+        assert overlaps(**views) == 0
+    assert overlaps(sizes=(96, 160), nms_threshold=1.0) > 0  # as it is asked for
+    for name in CLASSES:
+        assert set(student.predict(image, threshold=0.0, classes=name).names) == {name}  # type: ignore[union-attr]
+
+
+def test_options_of_threads_leave_torchvisions_thresholds_alone() -> None:
+    student = pkdzoo.Student.torchvision(small("retinanet"), CLASSES)
+    image, part = torch.randint(0, 255, (3, 64, 96), dtype=torch.uint8), student.detecting_part  # type: ignore[attr-defined]
+    before = (part.score_thresh, part.nms_thresh, part.detections_per_img)
+    seen, own = [], part.postprocess_detections
+
+    def watched(self: Any, *args: Any) -> Any:
+        seen.append((part.score_thresh, part.nms_thresh, part.detections_per_img))
+        return own(*args)
+
+    type(part).postprocess_detections, original = watched, type(part).postprocess_detections
+    try:
+        student.predict(image, threshold=0.0, nms_threshold=0.9, max_detections=3)
+    finally:
+        type(part).postprocess_detections = original
+    assert seen == [before]  # even while it predicts
+    assert len(student.predict(image, threshold=0.0, max_detections=3)) == 3  # type: ignore[arg-type]
+
+
+def test_options_reach_the_detections_of_a_function() -> None:
+    boxes, scores = torch.tensor([[0.0, 0, 40, 40], [0, 0, 40, 36], [50, 0, 90, 40]]), torch.tensor([0.5, 0.9, 0.7])
+
+    def detect(net: Net, images: Tensor, sizes: list[tuple[int, int]]) -> list[pkdzoo.Detections]:
+        return [pkdzoo.Detections(boxes, scores, torch.zeros(3, dtype=torch.int64)) for _ in sizes]
+
+    student = pkdzoo.Student(Net(), forward, detect, num_classes=3)
+    image = torch.zeros(3, 800, 800, dtype=torch.uint8)
+
+    def found(**options: Any) -> list[float]:
+        return [round(float(score), 1) for score in student.predict(image, **options).scores]  # type: ignore[union-attr]
+
+    assert found(max_detections=2) == [0.9, 0.7]
+    assert found(nms_threshold=0.4) == [0.9, 0.7] and found() == [0.9, 0.7, 0.5]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("library", ["torchvision", "transformers"])
 def test_a_saved_student_is_the_librarys_own_and_loads_again(library: str, tmp_path: Any) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers.commands import run
 from helpers.tiny_coco import content, write
 
 from pkdzoo.cli.writers import open_detection_writer
@@ -18,6 +21,7 @@ from pkdzoo.evaluation.ground_truth import FileNameIndex
 from pkdzoo.inference import Result
 from pkdzoo.structures import Detections
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*the lowest score is")  # it is, in most of these small files
 FOUND = {
     10: Detections(torch.tensor([[5.0, 6, 25, 16], [31, 20, 40, 31]]), torch.tensor([0.9, 0.75]), torch.tensor([0, 1])),
     4: Detections(torch.tensor([[2.0, 2, 12, 20]]), torch.tensor([0.5]), torch.tensor([1])),
@@ -131,6 +135,27 @@ def test_two_images_of_one_name_are_refused(truth: Path, tmp_path: Path, suffix:
             writer.add(Result(found.boxes, found.scores, found.labels, ("dog", "cat", "bird"), (60, 60), name))
     with pytest.raises(ValueError, match=rf"row \d is a second image .* by its name '{second}': leave out"):
         evaluate_results(path, truth)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_images_that_were_not_predicted_are_counted_aloud(
+    truth: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        low = {image: replace(found, scores=found.scores / 10) for image, found in FOUND.items()}
+        monkeypatch.setitem(globals(), "FOUND", low)
+        evaluate_results(saved(tmp_path, {7: "c.png", 10: "a.png", 4: "deep/b.png"}, suffix), truth)
+    with pytest.warns(UserWarning, match=r"has 2 of the 3 images of .*instances\.json.*: predict all images"):
+        evaluate_results(saved(tmp_path, {7: "c.png", 10: "a.png"}, suffix), truth)
+
+
+def test_a_threshold_for_display_is_noticed(truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save(tmp_path, [{**ROW, "score": 0.31}, {**ROW, "score": 0.9}])
+    with pytest.warns(UserWarning, match=r"the lowest score is 0\.31.*--threshold none --save"):
+        evaluate_results(path, truth)
+    code, _, err = run(capsys, "eval", path, "--annotations", truth)
+    assert code == 0 and "the lowest score is 0.31" in err
 
 
 def test_numbers_of_double_precision_stay(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.ops import roi_align
 
@@ -137,15 +136,6 @@ def file(trained: pkdzoo.Detector, tmp_path_factory: pytest.TempPathFactory) -> 
     return export_onnx(trained, tmp_path_factory.mktemp("export") / "deep" / "shapes.onnx")
 
 
-@pytest.fixture(scope="module")
-def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A generated image that has to be scaled and padded."""
-    pixels, _ = draw_image(185, 270, np.random.default_rng(3))
-    path = tmp_path_factory.mktemp("photos") / "shapes.png"
-    Image.fromarray(pixels).save(path)
-    return path
-
-
 @writes_onnx
 @pytest.mark.slow
 def test_a_trained_detector_finds_the_same(trained: pkdzoo.Detector, file: Path) -> None:
@@ -184,37 +174,6 @@ def test_the_file_says_what_it_is(trained: pkdzoo.Detector, file: Path) -> None:
     content = file.read_bytes()
     assert str(ROOT).encode() not in content and b"graphs.py" not in content, "paths of this machine"
     assert [path.name for path in file.parent.iterdir()] == ["shapes.onnx"]
-
-
-@writes_onnx
-@pytest.mark.slow
-def test_inference_without_torch(trained: pkdzoo.Detector, file: Path, photo: Path) -> None:
-    """The script of recipes/, in a process where torch, torchvision and pkdzoo cannot be imported."""
-    script = ROOT / "recipes" / "onnx_infer.py"
-    guard = (
-        "import runpy, sys\n"
-        "for name in ('torch', 'torchvision', 'pkdzoo', 'onnx'): sys.modules[name] = None\n"
-        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "assert not any(n.partition('.')[0] == 'torch' and m for n, m in sys.modules.items())\n"
-    )
-    command = [sys.executable, "-c", guard, str(script), str(file), str(photo)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    want = trained.predict(photo)
-    assert isinstance(want, pkdzoo.Result)
-    assert len(rows) == len(want) > 1  # at the default threshold of both
-    for row in rows:
-        boxes = (want.boxes - torch.tensor(row["box"])).abs().amax(dim=1)
-        named = torch.tensor([name == row["name"] for name in want.names])
-        assert (named & (boxes < 0.5) & ((want.scores - row["score"]).abs() < 0.01)).any(), row
-    fewer = subprocess.run([*command, "0.8"], capture_output=True, text=True, timeout=120)
-    assert fewer.stdout.splitlines() == [
-        line for line, row in zip(done.stdout.splitlines(), rows) if row["score"] > 0.8
-    ]
-    alone = subprocess.run(command[:-1], capture_output=True, text=True, timeout=120)
-    assert alone.returncode == 1 and "onnx_infer.py retina_r50.onnx street.jpg" in alone.stderr
-    assert "Traceback" not in alone.stderr
 
 
 def test_what_cannot_be_exported(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from pathlib import Path
@@ -15,7 +16,15 @@ import pkdzoo
 from pkdzoo.cli import main
 from pkdzoo.cli.export_int8 import file_size
 from pkdzoo.data import make_shapes
-from pkdzoo.export import ExportedDetector, FixedSize, export_onnx, export_openvino, quantize_openvino
+from pkdzoo.export import (
+    ExportedDetector,
+    FixedSize,
+    export_litert,
+    export_onnx,
+    export_openvino,
+    export_program,
+    quantize_openvino,
+)
 from pkdzoo.export.onnx_file import read_properties
 from pkdzoo.export.openvino_file import convert_onnx
 from pkdzoo.export.program import round_up
@@ -147,6 +156,58 @@ def test_a_size_that_the_stride_does_not_divide_is_rounded_up_and_said(tmp_path,
     assert "the size is rounded up to 160 x 128 pixels, multiples of 32" in capsys.readouterr().err
     images, sizes = torch.zeros(1, 3, 128, 160, dtype=torch.uint8), torch.tensor([[100, 150]])
     assert torch.export.load(path).module()(images, sizes)[0].shape[-2:] == (16, 20)
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "message"),
+    [
+        (export_onnx, "a.txt", r"a\.txt: files in the format 'onnx' end in \.onnx: write a\.onnx"),
+        (export_onnx, "a", "write a.onnx"),
+        (export_onnx, "a.xml", r"write a\.onnx, or export it in the format 'openvino'"),
+        (export_openvino, "a.onnx", r"\.xml, with a \.bin of the same name beside: write a\.xml, or .* 'onnx'"),
+        (export_program, "a.pt", r"write a\.pt2"),
+        (functools.partial(export_litert, fixed=FixedSize(64, 64)), "a.lite", r"write a\.tflite"),
+    ],
+)
+def test_another_suffix_is_refused(write, name, message, detector, tmp_path) -> None:
+    with pytest.raises(ValueError, match=message):
+        write(detector, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_suffix_is_refused_on_the_command_line(tmp_path, capsys) -> None:
+    assert main(["export", NAME, "--output", str(tmp_path / "a.xml")]) == 1
+    assert "write a.onnx, or export it in the format 'openvino'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (5, {}, "5: write a file that ends with .onnx"),
+        ("a.onnx", {"size": "640"}, "size='640': write one side or"),
+        ("a.onnx", {"size": (640,)}, "write one side or"),
+        ("a.onnx", {"size": (64.0, 64)}, "write whole numbers"),
+        ("a.onnx", {"treshold": 0.5}, r"no option 'treshold'\. Did you mean threshold"),
+        ("a.pt2", {"half": True}, "no option 'half'"),
+        ("a.tflite", {"size": 64, "threshold": 0.5}, r"no option 'threshold'\. It has no options"),
+        ("a.onnx", {"threshold": 50}, "threshold=50: write a number from 0 to 1"),
+        ("a.onnx", {"what": "dense", "threshold": 0.5}, "threshold has no effect on dense"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_a_sentence(name, options, message, detector, tmp_path) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        detector.export(name if name == 5 else tmp_path / name, **options)
+
+
+@pytest.mark.slow
+def test_a_detector_of_one_channel(tmp_path) -> None:
+    model = pkdzoo.create_detector("retina_r10w16", num_classes=2, in_chans=1).eval()
+    exported = ExportedDetector(export_onnx(model, tmp_path / "gray.onnx", fixed=FixedSize(64, 96), threshold=0.0))
+    batch = Batch(torch.randint(0, 255, (1, 1, 64, 96)).float(), [(64, 96)])
+    config = exported.postprocess_config
+    assert_same(exported.detect(batch), model.detect(batch, config))
+    with pytest.raises(ValueError, match=r"this detector takes 1 channel: write model\.detect"):
+        exported.predict(np.zeros((64, 96, 3), np.uint8))
 
 
 def test_sizes() -> None:

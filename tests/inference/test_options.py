@@ -63,7 +63,7 @@ def test_classes_in_every_spelling(model: pkdzoo.Detector, pixels: np.ndarray, c
 
 @pytest.mark.parametrize("classes", [3, -1, True, "wolf", 1.0, np.array([3])], ids=repr)
 def test_classes_that_the_detector_does_not_have(model: pkdzoo.Detector, pixels: np.ndarray, classes: Any) -> None:
-    with pytest.raises((ValueError, TypeError), match=r"no class|not iterable"):
+    with pytest.raises(ValueError, match="no class"):
         model.predict(pixels, classes=classes)
 
 
@@ -83,6 +83,10 @@ def test_classes_that_the_detector_does_not_have(model: pkdzoo.Detector, pixels:
         ({"max_detections": -1}, "max_detections=-1: write a whole number of at least 1"),
         ({"max_detections": 0}, "max_detections=0: write"),
         ({"max_detections": 2.5}, "max_detections=2.5: write"),
+        ({"flip": "no"}, "flip='no': write True or False"),
+        ({"flip": None}, "flip=None: write"),
+        ({"classes": 1.5}, r"no class 1\.5: write names or labels of classes, e\.g\. \('cat', 'dog'\)"),
+        ({"classes": object()}, "no class <object"),
         ({"batch_size": 0}, "batch_size=0: write"),
         ({"batch_size": True}, "batch_size=True: write"),
     ],

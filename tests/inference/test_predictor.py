@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import tracemalloc
@@ -142,6 +143,18 @@ class TestSettings:
             expected.scores[:5],
         )
 
+    def test_wanted_classes_count_alone(self, model: pkdzoo.Detector, pixels: np.ndarray) -> None:
+        """Objects of another class that score higher do not use up the detector's own limit."""
+        crowded = copy.deepcopy(model)
+        with torch.no_grad():
+            crowded.head.cls.bias.view(-1, 3)[:, 0] += 5  # cats everywhere
+        options: PredictOptions = {"threshold": 0.0, "nms_threshold": 1.0}
+        assert set(found_in(crowded.predict(pixels, **options)).names) == {"cat"}
+        result = found_in(crowded.predict(pixels, **options, classes=["dog"]))
+        assert len(result) == 100 and set(result.names) == {"dog"}
+        tiled = found_in(crowded.predict(pixels, **options, classes=["dog"], tiles=40))
+        assert len(tiled) >= 100 and set(tiled.names) == {"dog"}
+
     def test_another_number_of_channels(self, pixels: np.ndarray) -> None:
         thermal = pkdzoo.create_detector("retina_r10w16", num_classes=2, in_chans=4)
         with pytest.raises(ValueError, match=r"takes 4 channels: write model\.detect\(pkdzoo\.Batch"):
@@ -162,6 +175,22 @@ class TestSettings:
 
         peak(2)
         assert peak(24) < peak(4) + 400 * 600 * 3 * 2  # NumPy's and Python's share; 20 images more would be 14 MB
+
+    @pytest.mark.parametrize("options", [{}, {"batch_size": 3}, {"workers": 2, "batch_size": 2}], ids=str)
+    def test_a_source_that_fails_has_given_its_images(self, model: pkdzoo.Detector, options: PredictOptions) -> None:
+        memory = np.zeros((48, 64, 3), np.uint8)
+
+        def camera() -> Iterator[np.ndarray]:
+            for shade in range(4):
+                memory[:] = 50 * shade
+                yield memory
+            raise RuntimeError("the camera is gone")
+
+        results = model.predict_stream(camera(), **options)
+        shades = [next(results).image.getpixel((0, 0))[0] for _ in range(4)]  # type: ignore[union-attr,index]
+        assert shades == [0, 50, 100, 150]
+        with pytest.raises(RuntimeError, match="the camera is gone"):
+            next(results)
 
 
 class TestLinksAndVideos:

@@ -7,6 +7,7 @@ import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -246,6 +247,20 @@ class TestResult:
         result.save(tmp_path / "out.png")
         assert Image.open(tmp_path / "out.png").size == (120, 100)
         assert result.plot(enlarge=True).size == (480, 400)  # four times, so that the caption has room
+
+    def test_plot_draws_all_that_was_reported(self) -> None:
+        drawn = np.asarray(a_result(image=Image.new("RGB", (120, 100))).plot())
+        assert tuple(drawn[29, 15]) == class_color(0)  # lower side of the cat's box, whose score is 0.2
+
+    @pytest.mark.parametrize("threshold", ["out.png", 30, None])
+    def test_plot_with_what_is_no_threshold(self, threshold: Any) -> None:
+        with pytest.raises(ValueError, match=r"threshold=.*: write a number from 0 to 1"):
+            a_result(image=Image.new("RGB", (120, 100))).plot(threshold)
+
+    @pytest.mark.parametrize("index", ["dog", 1.5, None])
+    def test_an_index_of_another_kind(self, index: Any) -> None:
+        with pytest.raises(TypeError, match="write a number, a slice, a bool mask or several numbers"):
+            a_result()[index]
 
     def test_nothing_to_draw_on(self) -> None:
         with pytest.raises(ValueError, match="this result has no image"):

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.serving import Served, cut, serving, status
@@ -18,8 +20,8 @@ from PIL import Image
 
 from pkdzoo.data import UnreadableImage, read_image
 from pkdzoo.inference import web as module
-from pkdzoo.inference.sources import decode, decode_ahead, is_single, iterate_images
-from pkdzoo.inference.video import Frame, frame_rate, read_video, writing_video
+from pkdzoo.inference.sources import DecodedImage, decode, decode_ahead, is_single, iterate_images
+from pkdzoo.inference.video import Frame, VideoWriter, frame_rate, read_video, writing_video
 from pkdzoo.inference.web import fetch_image
 
 
@@ -164,17 +166,48 @@ class TestDecodedAhead:
     def test_no_more_is_taken_than_it_says_and_its_threads_end(self) -> None:
         taken: list[int] = []
 
-        def source() -> Iterator[Frame]:
+        def source() -> Iterator[Path]:
             for number in range(100):
                 taken.append(number)
-                yield Frame(torch.zeros(3, 4, 4, dtype=torch.uint8), "a.mp4", number, 0.0)
+                yield Path(f"{number}.png")
 
         results = decode_ahead(source(), 2, ahead=3)
-        assert next(results).frame == 0 and taken == [0, 1, 2, 3]
-        assert next(results).frame == 1 and len(taken) == 5
+        assert next(results).path == "0.png" and taken == [0, 1, 2, 3]
+        assert next(results).path == "1.png" and len(taken) == 5
         before = threading.active_count()
         results.close()  # type: ignore[attr-defined]
         assert threading.active_count() < before
+
+    @pytest.mark.parametrize("kind", ["array", "tensor", "frame", "decoded", "pil"])
+    def test_a_source_may_reuse_its_memory(self, kind: str) -> None:
+        """Cameras and video readers write every frame into one array; Pillow's ImageSequence gives one image."""
+        memory = np.zeros((4, 4, 3), np.uint8)
+        shared = torch.from_numpy(memory).permute(2, 0, 1)
+        image = Image.new("RGB", (4, 4))
+        same: Any = {"array": memory, "tensor": shared, "frame": Frame(shared, "a.mp4", 0, None)}
+        same |= {"decoded": DecodedImage(shared), "pil": image}
+
+        def source() -> Iterator[Any]:
+            for shade in range(6):
+                memory[:] = shade
+                image.paste((shade,) * 3, (0, 0, 4, 4))
+                yield same[kind]
+
+        for workers, ahead in ((0, 1), (1, 1), (2, 4)):
+            found = list(decode_ahead(source(), workers, ahead))
+            assert [int(item.pixels.max()) for item in found] == list(range(6))
+
+    def test_what_was_read_before_an_error_of_the_source_arrives(self, tmp_path: Path) -> None:
+        (tmp_path / "a.png").write_bytes(png())
+
+        def source() -> Iterator[Path]:
+            yield from [tmp_path / "a.png"] * 3
+            raise RuntimeError("the camera is gone")
+
+        results = decode_ahead(source(), 2, ahead=8)
+        assert all(next(results).error is None for _ in range(3))
+        with pytest.raises(RuntimeError, match="the camera is gone"):
+            next(results)
 
     def test_a_mistake_is_raised_where_its_result_would_be(self) -> None:
         results = decode_ahead(iter([png, "b"]), 1)
@@ -222,8 +255,28 @@ class TestVideos:
         for name, reason in (("text.mp4", "Invalid data"), ("cut.mp4", "Invalid data"), ("none.mp4", "no such file")):
             (broken,) = (decode(image) for image in iterate_images(tmp_path / name))
             assert reason in broken.error and broken.path == str(tmp_path / name)
-        with pytest.raises(ValueError, match="every=0"):
-            read_video(video, every=0)
+        for every in (0, "2", 1.5):
+            with pytest.raises(ValueError, match=f"every={every!r}: write 1 for all frames"):
+                read_video(video, every=every)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts"])
+    def test_one_that_was_cut_off_says_so(self, tmp_path: Path, suffix: str) -> None:
+        """FFmpeg reads the frames that are there, and of most formats it reports no error."""
+        av, noise = pytest.importorskip("av"), np.random.default_rng(0)
+        whole, cut = tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}"
+        with av.open(str(whole), "w", options={"movflags": "faststart"} if suffix == "mp4" else {}) as file:
+            writer = VideoWriter(file, Fraction(10))
+            for _ in range(60):
+                writer.add(Image.fromarray(noise.integers(0, 255, (48, 64, 3), dtype=np.uint8)))
+            file.mux(writer.stream.encode(None))
+        cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+        frames = [decode(frame) for frame in iterate_images(whole)]
+        assert len(frames) == 60 and frames[0].time == pytest.approx(0) and frames[-1].time == pytest.approx(5.9)
+        assert all(frame.error is None for frame in frames)
+        *some, last = [decode(frame) for frame in iterate_images(cut)]
+        assert 20 < len(some) < 45 and all(frame.error is None for frame in some)
+        if suffix != "ts":  # made for receivers that tune in and out, it does not say how long it is
+            assert f"frame {some[-1].frame}" in str(last.error) and last.path == str(cut)
 
     def test_without_pyav(self, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "av", None)

@@ -61,6 +61,19 @@ def test_stems_of_transformers() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_pixel_statistics_come_back_from_another_precision(dtype: torch.dtype) -> None:
+    model = pkdzoo.create_detector("retina_r10w16", num_classes=2)
+    mean, std = model.pixel_mean.clone(), model.pixel_std.clone()
+    model.to(dtype)
+    assert torch.equal(model.pixel_mean, mean.to(dtype)) and model.pixel_std.dtype == dtype
+    model.float()
+    assert torch.equal(model.pixel_mean, mean) and torch.equal(model.pixel_std, std)
+    model.pixel_mean += 0.123  # what somebody else has set stays
+    changed = model.pixel_mean.to(dtype).float()
+    assert torch.equal(model.to(dtype).float().pixel_mean, changed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_pixel_statistics_survive_other_precisions(dtype: torch.dtype, tmp_path: Path) -> None:
     model = pkdzoo.create_detector("fcos_r10w16")
     norm = model.pixel_norm

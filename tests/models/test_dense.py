@@ -187,3 +187,10 @@ def test_batch_norm_of_levels_that_share_a_head_is_refused(name: str) -> None:
     """Its running statistics fit no level: such a GFL learned from PKD to a low training loss, and had 12 AP."""
     with pytest.raises(ValueError, match=r"head_norm='bn': all levels share the head.*write 'gn'"):
         pkdzoo.create_detector(name, head_norm="bn")
+
+
+def test_pixels_are_no_batch() -> None:
+    model, pixels = built("retina_r10w16"), torch.zeros(1, 3, 64, 64)
+    for function in (model.detect, model.trace):
+        with pytest.raises(TypeError, match=r"takes a pkdzoo\.Batch of raw images, not a Tensor: write pkdzoo\.Batch"):
+            function(pixels)  # type: ignore[operator]

@@ -146,3 +146,8 @@ zoo.write_zoo_index(sys.argv[1])
     for name, row in current.items():
         assert replace(row, params=stored[name].params, gflops=stored[name].gflops) == stored[name]
         assert stored[name].params == round(row.parameters[row.num_classes] / 1e6, 3)
+
+
+def test_what_is_no_wildcard_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"5 is no wildcard of names: write e\.g\. \"retina"):
+        pkdzoo.list_detectors(5)  # type: ignore[arg-type]

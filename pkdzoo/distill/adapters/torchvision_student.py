@@ -7,8 +7,8 @@ torchvision 0.29.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +73,13 @@ class TorchvisionStudent(ModuleStudent):
         images, maps = self._maps(batch)
         first = int(self.is_two_stage)  # class 0 of a Faster R-CNN is the background
         targets = [{"boxes": objects.boxes, "labels": objects.labels + first} for objects in instances]
-        with _mode(net, training=True):
-            if self.is_two_stage:
-                proposals, losses = net.rpn(images, maps, targets)
-                losses = {**losses, **net.roi_heads(maps, proposals, images.image_sizes, targets)[1]}
-            else:
-                losses = net.compute_loss(targets, *self._head(images, list(maps.values())))
+        if self.is_two_stage:
+            # the flag by which torchvision decides between losses and detections, without that of the norms below
+            rpn, roi_heads = (_changed(part, training=True) for part in (net.rpn, net.roi_heads))
+            proposals, losses = rpn(images, maps, targets)
+            losses = {**losses, **roi_heads(maps, proposals, images.image_sizes, targets)[1]}
+        else:
+            losses = net.compute_loss(targets, *self._head(images, list(maps.values())))
         return {f"loss_{name.removeprefix('loss_')}": value for name, value in losses.items()}, list(maps.values())
 
     def maps(self, batch: Batch) -> Sequence[Tensor]:
@@ -89,13 +90,14 @@ class TorchvisionStudent(ModuleStudent):
     def detect(self, batch: Batch, config: PostProcess | None = None) -> list[Detections]:
         """The library's detections of each image in pixels of ``batch.images``."""
         net: Any = self.backbone
-        with eval_mode(self), _thresholds(self.detecting_part, config):
+        with eval_mode(self):
+            part = self._detecting_part_with(config)
             images, maps = self._maps(batch)
             if self.is_two_stage:
                 proposals, _ = net.rpn(images, maps)
-                found = net.roi_heads(maps, proposals, images.image_sizes)[0]
+                found = part(maps, proposals, images.image_sizes)[0]
             else:
-                found = self._detect_dense(images, list(maps.values()))
+                found = self._detect_dense(part, images, list(maps.values()))
         first = int(self.is_two_stage)
         return [_sorted(row["boxes"], row["scores"], row["labels"] - first) for row in found]
 
@@ -123,8 +125,13 @@ class TorchvisionStudent(ModuleStudent):
         locations = [level.shape[-2] * level.shape[-1] for level in maps]
         return (outputs, anchors, locations) if isinstance(net, FCOS) else (outputs, anchors)
 
-    def _detect_dense(self, images: ImageList, maps: list[Tensor]) -> list[dict[str, Tensor]]:
-        net: Any = self.backbone
+    def _detecting_part_with(self, config: PostProcess | None) -> Any:
+        if config is None:
+            return self.detecting_part
+        thresholds = (config.score_threshold, config.nms_threshold, config.max_detections)
+        return _changed(self.detecting_part, **dict(zip(THRESHOLDS, thresholds)))
+
+    def _detect_dense(self, net: Any, images: ImageList, maps: list[Tensor]) -> list[dict[str, Tensor]]:
         outputs, anchors = self._head(images, maps)[:2]
         locations = [level.shape[-2] * level.shape[-1] for level in maps]
         per_location = outputs["cls_logits"].shape[1] // sum(locations)
@@ -141,29 +148,12 @@ def _sorted(boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
     return Detections(boxes[order], scores[order], labels[order])
 
 
-@contextmanager
-def _mode(net: Any, training: bool) -> Iterator[None]:
-    """The flag by which torchvision decides between losses and detections, without that of the norms below."""
-    parts = [part for part in (getattr(net, "rpn", None), getattr(net, "roi_heads", None)) if part is not None]
-    before = [part.training for part in parts]
-    for part in parts:
-        part.training = training
-    try:
-        yield
-    finally:
-        for part, value in zip(parts, before):
-            part.training = value
+def _changed(part: Any, **attributes: Any) -> Any:
+    """A detector of torchvision, or a part of it, with other values of plain attributes.
 
-
-@contextmanager
-def _thresholds(part: Any, config: PostProcess | None) -> Iterator[None]:
-    """A detector's thresholds for a while."""
-    before = {name: getattr(part, name) for name in THRESHOLDS}
-    if config is not None:
-        part.score_thresh, part.nms_thresh = config.score_threshold, config.nms_threshold
-        part.detections_per_img = config.max_detections
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(part, name, value)
+    It is a shallow copy with the same layers. The part itself stays as it is, because other threads may use it.
+    """
+    other = copy.copy(part)
+    for name, value in attributes.items():
+        setattr(other, name, value)
+    return other

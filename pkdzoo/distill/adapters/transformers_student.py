@@ -20,6 +20,7 @@ from pkdzoo.distill.geometry import place_maps, squash_images
 from pkdzoo.distill.student_base import ModuleStudent
 from pkdzoo.hub.files import PREPROCESSOR
 from pkdzoo.models._eval_mode import eval_mode
+from pkdzoo.ops.nms import suppress
 from pkdzoo.structures import Batch, Detections, Instances, PostProcess
 from pkdzoo.utils.files import write_json
 from pkdzoo.utils.precision import float32_or_wider
@@ -102,20 +103,27 @@ class TransformersStudent(ModuleStudent):
 
     @torch.inference_mode()
     def detect(self, batch: Batch, config: PostProcess | None = None) -> list[Detections]:
-        """The highest scores of all queries and classes, as the library's own post-processing; there is no NMS."""
+        """The highest scores of all queries and classes, as the library's own post-processing.
+
+        There is no NMS, unless ``config`` has an ``nms_threshold`` below 1, its default here.
+        """
         net: Any = self.backbone
         config = config or self.postprocess_config
+        more = config.max_detections > self.postprocess_config.max_detections  # than the library gives
         with eval_mode(self):
             outputs = net(self.standardize(squash_images(batch, self.input_size)))
         found = []
         rows = float32_or_wider(outputs.logits), float32_or_wider(outputs.pred_boxes)
         for logits, boxes, (height, width) in zip(*rows, batch.sizes):
-            count = min(config.max_detections, len(logits))  # as many as queries, over all classes
+            count = logits.numel() if more else len(logits)  # as many as queries, over all classes
             scores, index = logits.sigmoid().flatten().topk(count)
             center, half = boxes[index // logits.shape[1], :2], boxes[index // logits.shape[1], 2:] / 2
             corners = torch.cat([center - half, center + half], dim=1) * boxes.new_tensor([width, height] * 2)
             keep = scores > config.score_threshold
-            found.append(Detections(corners[keep], scores[keep], (index % logits.shape[1])[keep]))
+            candidates = Detections(corners[keep], scores[keep], (index % logits.shape[1])[keep])
+            if config.nms_threshold < 1:
+                candidates = suppress(candidates, config.nms_threshold, len(candidates))
+            found.append(candidates[: config.max_detections])
         return found
 
     def save_pretrained(self, folder: str | Path) -> Path:

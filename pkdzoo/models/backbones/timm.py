@@ -93,6 +93,7 @@ class TimmBackbone(Backbone):
         if drop_path:
             self.arguments["drop_path_rate"] = drop_path
         self.network = self._create()
+        self.fused = False  # True after fuse()
         self.pyramid = SimplePyramid(facts.channels[0]) if len(facts.channels) == 1 else None
         channels = list(facts.channels) if self.pyramid is None else self.pyramid.channels
         self.channels = [channels[i] for i in self.outputs]
@@ -148,16 +149,21 @@ class TimmBackbone(Backbone):
         self.network = import_timm().layers.convert_sync_batchnorm(self.network)
 
     def fuse(self) -> None:
-        """Merge the branches of networks that are made for it (RepViT, MobileOne, FastViT, ...), for prediction."""
+        """Merge the branches of networks that are made for it (RepViT, MobileOne, FastViT, ...), for prediction.
+
+        A merged network stays as it is: the network that is built here would not find its weights in it.
+        """
+        if self.fused:
+            return
         timm, state = import_timm(), self.network.state_dict()
         self.norm = "bn"  # timm merges batch norms, no frozen ones
         with torch.random.fork_rng(devices=[]):
             network = self._create().eval()
-        own = network.state_dict()
-        load_strictly(network, {key: state.get(key, value) for key, value in own.items()})
+        counters = {k: v for k, v in network.state_dict().items() if k.endswith(".num_batches_tracked")}
+        load_strictly(network, {**counters, **state})  # frozen norms count no batches
         like = next(self.network.parameters())
         network = timm.utils.reparameterize_model(network.to(like.device, like.dtype), inplace=True)
-        self.network = network.requires_grad_(False)
+        self.network, self.fused = network.requires_grad_(False), True
 
     def load_imagenet(self, cache_dir: str | Path | None = None) -> InitialWeights:
         """Load the weights of the tag, strictly.
