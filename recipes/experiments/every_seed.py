@@ -19,6 +19,7 @@ ROWS = {
     "plain_four_times": "plain, four times the epochs",
     "pkd": "with PKD",
     "pkd_fading": "with PKD, its weight falling to 0",
+    "pkd_weight_1": "with PKD, weight 1",
     "mse": "with MSE",
     "pkd_twice": "with PKD, twice the epochs",
     "mse_twice": "with MSE, twice the epochs",
