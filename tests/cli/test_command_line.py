@@ -143,10 +143,11 @@ class TestDoor:
         monkeypatch.setattr(work, None)
         (tmp_path / "file").write_text("")
         start = [str(tmp_path) if word == "DATA" else word for word in words]
-        said = fails(capsys, *start, "--output", tmp_path / "file" / "new.json")
+        suffix = ".pt2" if words[0] == "export" else ".json"
+        said = fails(capsys, *start, "--output", tmp_path / "file" / f"new{suffix}")
         assert f"{tmp_path / 'file'} is a file, and nothing can be written below it" in said
-        (tmp_path / "folder.json").mkdir()
-        said = fails(capsys, *start, "--output", tmp_path / "folder.json")
+        (tmp_path / f"folder{suffix}").mkdir()
+        said = fails(capsys, *start, "--output", tmp_path / f"folder{suffix}")
         assert "takes a file" in said or "exists already" in said
 
     def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ from pkdzoo.data import make_shapes
 from pkdzoo.evaluation import write_metrics
 from pkdzoo.training import Recipe
 from pkdzoo.utils.files import sha256_of_file
-from recipes.experiments import package_weights, report
+from recipes.experiments import package_weights
 from recipes.experiments import run as runner
 from recipes.experiments.experiment_file import compared_with, in_order, load_experiment
 
@@ -72,7 +72,7 @@ def test_unequal_budgets_and_misspelled_names_are_refused(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("name", "variants", "seeds"),
     [
-        *((name, report.COMPARED, 5) for name in ("bccd", "deeppcb")),
+        *((name, ("plain", "mse", "pkd"), 5) for name in ("bccd", "deeppcb")),
         ("frozen_pyramids", ("fcos_on_gfl", "retina_on_fcos"), 3),
         ("unrelated_teachers", ("plain", "shapes", "boards"), 3),
     ],
@@ -212,7 +212,9 @@ def trained(shapes, tmp_path) -> Path:
         for parameter in model.parameters():
             parameter.mul_(1 + 1e-5)  # no longer what float16 can hold
     model.save_pretrained(tmp_path / "last")
-    write_metrics(tmp_path / "last" / "metrics.json", package_weights.measured(model, shapes))
+    tensors = sha256_of_file(tmp_path / "last" / "model.safetensors")
+    measured = {**package_weights.measured(model, shapes), "weights_sha256": tensors}
+    write_metrics(tmp_path / "last" / "metrics.json", measured)
     return tmp_path / "last"
 
 
