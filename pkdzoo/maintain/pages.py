@@ -119,6 +119,7 @@ PAGES: Mapping[str, Mapping[str, Callable[[Path], str]]] = {
     "docs/measured.md": {
         "experiments": experiments_table,
         "blood cells": every_seed("rtmdet_bccd"),
+        "blood cells, GFL": every_seed("gfl_bccd"),
         "circuit boards": every_seed("rtmdet_deeppcb"),
         "references": references,
     },

@@ -67,6 +67,7 @@ UNEVEN = "RetinaNet from a GFL with dominant channels"
 WIDER, AT_HOME = "RTMDet from a wider one", ("mse_retina", "pkd_retina")
 LONG = f"{WIDER}, longer training"
 FADING = "the weight of PKD falling to 0"
+GFL = "GFL from a wider one, longer training"
 CLAIMS = (
     Claim(
         "PKD beats the plain student, from a teacher of its own family and of another one",
@@ -81,9 +82,12 @@ CLAIMS = (
             Check("rtmdet_deeppcb", "pkd", "plain", LONG),
             Check("rtmdet_bccd", "pkd_fading", "plain", f"{LONG}, {FADING}"),
             Check("rtmdet_deeppcb", "pkd_fading", "plain", f"{LONG}, {FADING}"),
+            Check("gfl_bccd", "pkd", "plain", GFL),
+            Check("gfl_bccd", "pkd_fading", "plain", f"{GFL}, {FADING}"),
+            Check("gfl_bccd", "pkd_weight_1", "plain", f"{GFL}, the weight of PKD 1"),
         ),
         here="In short trainings yes: {0} on blood cells, {1} on circuit boards. In longer ones a gain is not shown: "
-        "{5} and {6}, and {8} on circuit boards where the weight of PKD falls to 0.",
+        "{5} and {6}, and {8} on circuit boards where the weight of PKD falls to 0. A GFL ended lower, {9}.",
         decided=(0, 1),
     ),
     Claim(
@@ -124,6 +128,7 @@ CLAIMS = (
         (
             Check("bccd", "pkd", "pkd_weight_3", f"{BCCD}, weights 10 and 3"),
             Check("deeppcb", "pkd", "pkd_weight_3", f"{PCB}, weights 10 and 3"),
+            Check("gfl_bccd", "pkd", "pkd_weight_1", f"{GFL}, weights 10 and 1"),
         ),
         equal=True,
         here="Undecided: weight 10 gave {0} more than weight 3 on blood cells.",
