@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from pkdzoo.data.image_files import UnreadableImage
+from pkdzoo.inference.options import is_whole
 from pkdzoo.utils.text import install_line
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".ogv")
@@ -79,7 +80,7 @@ def read_video(path: str | Path, every: int = 1) -> Iterator[Frame]:
         >>> for frame in read_video("street.mp4", every=25):  # doctest: +SKIP
         ...     print(frame.number, frame.time)
     """
-    if not isinstance(every, int) or every < 1:
+    if not is_whole(every) or every < 1:
         raise ValueError(f"every={every!r}: write 1 for all frames, 2 for every second frame, ...")
     return _frames(_av(), str(path), every)
 
@@ -99,7 +100,7 @@ def _frames(av: Any, path: str, every: int) -> Iterator[Frame]:
                 time = None if frame.time is None or start is None else frame.time - start
                 if number % every == 0:
                     yield Frame(_upright(frame), path, number, time)
-            missing = _missing_end(file, number, time)
+            missing = "" if number < 0 else _missing_end(file, number, frame, start)
     except av.error.FFmpegError as error:
         where = "" if number < 0 else f" after frame {number}"
         raise UnreadableImage(path, f"{error.strerror or type(error).__name__}{where}") from None
@@ -109,26 +110,31 @@ def _frames(av: Any, path: str, every: int) -> Iterator[Frame]:
         raise UnreadableImage(path, f"it ends after frame {number}, {missing}: the file was cut off or is damaged")
 
 
-def _missing_end(file: Any, number: int, time: float | None) -> str:
+def _missing_end(file: Any, number: int, last: Any, start: float | None) -> str:
     """What a file promised beyond its last frame, of which FFmpeg itself says nothing; empty for a whole file.
 
     Args:
         file: that was decoded to its end.
         number: of the last frame, from 0.
-        time: of the last frame in seconds; None if unknown.
+        last: the last frame.
+        start: time stamp of the first frame in seconds; None if unknown.
     """
     stream = file.streams.video[0]
     if file.format.name == "avi":  # FFmpeg shortens its duration to the file's length
         return f"of {stream.frames}" if number + 1 < 0.9 * stream.frames else ""
+    if last.time is None or start is None or number < 1:
+        return ""
+    time = last.time - start
     if stream.duration is not None:
         promised = float(stream.duration * stream.time_base)
     elif file.duration is not None and len(file.streams) == 1:  # with sound it may be the sound's
-        promised = file.duration / _av().time_base
+        # a Matroska file counts from 0, although its first time stamp may be later
+        promised = file.duration / _av().time_base - max(start, 0.0)
     else:
         return ""
-    if time is None or number < 1:
-        return ""
-    tolerance = 1 + 2 * time / number  # the last frame may be shown for longer than the others
+    # The last frame may be shown for longer than the others, as in the recording of a screen; old PyAV does not tell.
+    shown = float((getattr(last, "duration", None) or 0) * last.time_base)
+    tolerance = 1 + max(shown, 2 * time / number)
     return f"at {time:.1f} of {promised:.1f} seconds" if time < promised - tolerance else ""
 
 

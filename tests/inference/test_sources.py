@@ -233,7 +233,8 @@ class TestVideos:
         assert [f.time for f in frames] == pytest.approx([k / 5 for k in range(10)])
         assert all(f.pixels.shape == (3, 48, 64) and f.path == str(video) for f in frames)
         assert [float(f.pixels.float().mean()) for f in frames] == pytest.approx([20.0 * k for k in range(10)], abs=6)
-        assert [f.number for f in read_video(video, every=4)] == [0, 4, 8]
+        for every in (4, np.int64(4)):
+            assert [f.number for f in read_video(video, every=every)] == [0, 4, 8]
         assert frame_rate(video) == 5
 
     def test_one_at_a_time(self, video: Path) -> None:
@@ -277,6 +278,28 @@ class TestVideos:
         assert 20 < len(some) < 45 and all(frame.error is None for frame in some)
         if suffix != "ts":  # made for receivers that tune in and out, it does not say how long it is
             assert f"frame {some[-1].frame}" in str(last.error) and last.path == str(cut)
+
+    @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+    @pytest.mark.parametrize(
+        ("first", "last"), [(20.0, 0.1), (0.0, 9.0)], ids=["time stamps from 20 s", "a long last frame"]
+    )
+    def test_a_whole_one_is_not_taken_for_one_that_was_cut_off(
+        self, tmp_path: Path, suffix: str, first: float, last: float
+    ) -> None:
+        """Matroska's duration counts from 0, and the recording of a screen may show its last frame for long."""
+        av = pytest.importorskip("av")
+        path = tmp_path / f"whole.{suffix}"
+        with av.open(str(path), "w") as file:
+            stream = file.add_stream("mpeg4", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            frames = [av.VideoFrame(64, 48, "yuv420p") for _ in range(30)]
+            packets = [packet for frame in frames for packet in stream.encode(frame)] + stream.encode()
+            for number, packet in enumerate(packets):
+                packet.time_base = Fraction(1, 10)
+                packet.pts = packet.dts = number + int(10 * first)
+                packet.duration = int(10 * last) if number == len(packets) - 1 else 1
+                file.mux(packet)
+        assert [round(found.time or 0.0, 2) for found in read_video(path)] == [k / 10 for k in range(30)]
 
     def test_without_pyav(self, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "av", None)
