@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -129,12 +130,23 @@ class TrainingMethods:
             if name not in known:
                 hint = did_you_mean(name, known) if known else "It has no options."
                 raise TypeError(f"{path}: this format has no option {name!r}. {hint}")
-        if not (size is None or isinstance(size, int) or (isinstance(size, (tuple, list)) and len(size) == 2)):
-            raise ValueError(f"size={size!r}: write one side or (height, width) in pixels, e.g. size=640")
         if kind == "litert" and size is None:
             raise ValueError(f"{path}: LiteRT has no open sizes; write size=640 or size=(height, width)")
-        height, width = (size, size) if isinstance(size, int) else size or (0, 0)
-        fixed = call_by_name("pkdzoo.export:FixedSize", height, width) if size is not None else None
+        fixed = None if size is None else call_by_name("pkdzoo.export:FixedSize", *sides_of(size))
         what = what or ("dense" if kind == "litert" else "detections")
         call_by_name(f"pkdzoo.export:export_{kind}", self, path, what=what, fixed=fixed, **options)
         return Path(path)
+
+
+def sides_of(size: Any) -> tuple[int, int]:
+    """Height and width of ``size``, which may be one side; numbers of numpy are whole numbers, too.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    sides = list(size) if isinstance(size, (tuple, list)) else [size, size]
+    try:
+        height, width = (operator.index(side) for side in sides if not isinstance(side, bool))
+    except (TypeError, ValueError):
+        raise ValueError(f"size={size!r}: write one side or (height, width) in pixels, e.g. size=640") from None
+    return height, width

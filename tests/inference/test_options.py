@@ -84,7 +84,7 @@ def test_classes_that_the_detector_does_not_have(model: pkdzoo.Detector, pixels:
         ({"max_detections": 0}, "max_detections=0: write"),
         ({"max_detections": 2.5}, "max_detections=2.5: write"),
         ({"flip": "no"}, "flip='no': write True or False"),
-        ({"flip": None}, "flip=None: write"),
+        ({"flip": np.zeros(2)}, "flip=array.*: write True or False"),
         ({"classes": 1.5}, r"no class 1\.5: write names or labels of classes, e\.g\. \('cat', 'dog'\)"),
         ({"classes": object()}, "no class <object"),
         ({"batch_size": 0}, "batch_size=0: write"),
