@@ -131,8 +131,8 @@ CLAIMS = (
             Check("gfl_bccd", "pkd", "pkd_weight_1", f"{GFL}, weights 10 and 1"),
         ),
         equal=True,
-        here="Undecided: weight 10 gave {0} more than weight 3 on blood cells. With a longer training of a GFL, weight 10 "
-        "minus weight 1 is {2}.",
+        here="Undecided: weight 10 gave {0} more than weight 3 on blood cells. With a longer training of a GFL, weight "
+        "10 minus weight 1 is {2}.",
     ),
     Claim(
         "Norm + KL at T = 50 gives about the same",
