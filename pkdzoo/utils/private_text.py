@@ -21,7 +21,7 @@ LOCAL_PATH = re.compile(
             rf"{START}~[\w.-]*/{PART}+",  # ~/a, ~ann/a
             rf"(?<![\w:/\\])//{HOST}/{PART}+",  # //server/share
             rf"(?i:\b{SHARES}):/{{2,}}{HOST}(?::\d+)?/{PART}+",  # file://server/share, smb://10.0.0.5/share
-            rf"[\w.-]+@{HOST}:{PART}*/{PART}*",  # ann@server:data/coco
+            rf"(?<![\w./@-])(?!git@)[\w.-]+@(?!git\+){HOST}:(?!//){PART}*/{PART}*",  # ann@server:data/coco, no link
             rf"(?<![\w\\])\\{{2,4}}[?.]\\{{1,2}}{PART}+",  # \\?\UNC\server\share
             rf"(?<![\w\\])\\{{2,4}}{NAME}\\{{1,2}}{PART}+",  # \\server\share, also in JSON
             rf"(?<!\w)[A-Za-z]:(?:\\+|/(?!/))(?:{NAMES}[\\/]+)*{PART}+",  # C:\a, C:/a
