@@ -78,8 +78,8 @@ def check_options(options: Mapping[str, Any]) -> None:
     for name in ("threshold", "nms_threshold"):
         if options.get(name) is not None:
             check_share(name, options[name])
-    flip: Any = options.get("flip")
-    if flip is not None and (getattr(flip, "ndim", 0) or flip not in (0, 1)):  # an array of several is no flag
+    flip = options.get("flip")
+    if flip is not None and (getattr(flip, "ndim", 0) > 0 or flip not in (0, 1)):  # an array of several is no flag
         raise ValueError(f"flip={flip!r}: write True or False")
     for name, lowest in WHOLE.items():
         value = options.get(name, lowest)
