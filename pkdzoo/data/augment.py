@@ -18,8 +18,8 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from pkdzoo.data.letterbox import put_on_canvas
 from pkdzoo.data.transforms import RandomFlip, Sample, integer, random_window, resize_sample, uniform
 from pkdzoo.ops.boxes import clip_boxes, has_area
 from pkdzoo.structures import Instances
@@ -133,7 +133,7 @@ class MixTransform:
         sample = resize_sample(sample, (height, width))
         sample = crop_with_objects(sample, self.size, rng)
         sample = replace(sample, image=shift_colors(sample.image, self.colors, rng))
-        return pad_to_square(RandomFlip(self.flip)(sample, rng), self.size)
+        return put_on_canvas(RandomFlip(self.flip)(sample, rng), (self.size, self.size), (0, 0), GRAY)
 
 
 def make_mosaic(samples: Sequence[Sample], size: int, rng: torch.Generator) -> Sample:
@@ -203,16 +203,6 @@ def crop_with_objects(sample: Sample, size: int, rng: torch.Generator) -> Sample
         if len(cropped.instances) or not len(sample.instances):
             break
     return cropped
-
-
-def pad_to_square(sample: Sample, size: int) -> Sample:
-    """Pad with gray at the right and at the bottom."""
-    right, bottom = size - sample.size[1], size - sample.size[0]
-    masks = sample.instances.masks
-    instances = (
-        sample.instances if masks is None else replace(sample.instances, masks=pad(masks, (0, right, 0, bottom)))
-    )
-    return Sample(pad(sample.image, (0, right, 0, bottom), value=GRAY), instances, sample.meta)
 
 
 def mix_up(sample: Sample, partner: Sample, share: float, rng: torch.Generator) -> Sample:

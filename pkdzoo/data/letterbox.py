@@ -63,10 +63,14 @@ def placement(size: tuple[int, int], resize: tuple[int, int], letterbox: Letterb
     if letterbox.canvas == "stride":
         height, width = (_with_half_stride(side / max(size) * long) for side in size)
         canvas = (height, width)
-    offset = (0, 0)
-    if letterbox.place == "center":
-        offset = ((canvas[1] - scaled[1]) // 2, (canvas[0] - scaled[0]) // 2)
-    return Placement(scaled, canvas, offset)
+    return Placement(scaled, canvas, _offset(scaled, canvas, letterbox))
+
+
+def _offset(size: tuple[int, int], canvas: tuple[int, int], letterbox: Letterbox) -> tuple[int, int]:
+    """(left, top) of an image of ``size``, (height, width), on its canvas."""
+    if letterbox.place != "center":
+        return 0, 0
+    return (canvas[1] - size[1]) // 2, (canvas[0] - size[0]) // 2
 
 
 def check_side(long: int) -> None:
@@ -74,24 +78,6 @@ def check_side(long: int) -> None:
     if long % DIVISOR:
         near = max(DIVISOR, round(long / DIVISOR) * DIVISOR)
         raise ValueError(f"the side of a letterbox is a multiple of {DIVISOR}, not {long}: write e.g. {near}")
-
-
-def place_image(image: Tensor, place: Placement, letterbox: Letterbox) -> Tensor:
-    """Scale an image and put it on its canvas.
-
-    Args:
-        image: uint8 (3, H, W).
-        place: of the image, from :func:`placement`.
-        letterbox: the settings.
-
-    Returns:
-        uint8 (3, height, width) of the canvas.
-    """
-    scaled = scale_image(image, place.size, letterbox)
-    canvas = image.new_full((image.shape[0], *place.canvas), letterbox.fill)
-    left, top = place.offset
-    canvas[:, top : top + place.size[0], left : left + place.size[1]] = scaled
-    return canvas
 
 
 def scale_image(image: Tensor, size: tuple[int, int], letterbox: Letterbox) -> Tensor:
@@ -164,9 +150,7 @@ class LetterboxBorder:
         canvas = (square_side(self.side),) * 2
         if self.letterbox.canvas == "stride":
             canvas = (_with_half_stride(height), _with_half_stride(width))
-        centered = self.letterbox.place == "center"
-        offset = ((canvas[1] - width) // 2, (canvas[0] - height) // 2) if centered else (0, 0)
-        return put_on_canvas(sample, canvas, offset, self.letterbox.fill)
+        return put_on_canvas(sample, canvas, _offset(sample.size, canvas, self.letterbox), self.letterbox.fill)
 
 
 def square_side(side: int) -> int:

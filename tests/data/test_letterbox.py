@@ -12,12 +12,12 @@ from helpers.reference import load, made_image, uniform
 
 import pkdzoo
 from pkdzoo.data import Sample
-from pkdzoo.data.letterbox import LetterboxBorder, LetterboxResize, place_image, placement
+from pkdzoo.data.letterbox import LetterboxBorder, LetterboxResize, placement
 from pkdzoo.data.opencv_resize import resize_bilinear, resize_by_area
 from pkdzoo.data.transforms import resize_sample
 from pkdzoo.models.backbones.cspnext import BGR
 from pkdzoo.models.rtmdet import LETTERBOXES
-from pkdzoo.structures import Letterbox
+from pkdzoo.structures import Instances, Letterbox
 
 FIGURES = load("preprocess_rtmdet")
 PARTS: dict[str, Letterbox] = {
@@ -40,7 +40,8 @@ def test_equals_the_originals(part: str, case: dict[str, Any]) -> None:
     if "pad_param_top_bottom_left_right" in case:
         top, _, left, _ = case["pad_param_top_bottom_left_right"]
         assert place.offset == (left, top)
-    canvas = place_image(made_image(case["picture"], size), place, PARTS[part])
+    sample = Sample(made_image(case["picture"], size), Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)))
+    canvas = LetterboxResize((640, 640), PARTS[part])(sample, torch.Generator()).image
     mean, std = torch.tensor(BGR.mean)[:, None, None], torch.tensor(BGR.std)[:, None, None]
     tensor = (canvas.flip(0) - mean) / std
     expected = case["tensor"]
