@@ -5,6 +5,7 @@ Numbers are in ``metrics.json``; sizes, labels and the weights that training sta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import Any
@@ -68,14 +69,15 @@ def read_pair(pair: Any) -> Distilled:
     texts = [pair.get("student"), pair.get("teacher"), pair.get("source", ""), pair.get("note", "")]
     methods, triple = pair.get("methods"), pair.get("triple")
     check("pair", all(isinstance(text, str) for text in texts) and isinstance(methods, (list, tuple)))
+    check("pair.gain_shown", isinstance(pair.get("gain_shown", True), bool))
     check("pair.methods", all(isinstance(method, str) for method in methods or ()))
     check("pair.triple", triple is None or (is_numbers(triple) and len(triple) == 3))
     return Distilled(**{**pair, "methods": tuple(methods or ()), "triple": None if triple is None else tuple(triple)})
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of a JSON file is a number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether a value of a JSON file is a finite number; Python reads NaN and infinity there, too."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_numbers(values: Any) -> bool:
