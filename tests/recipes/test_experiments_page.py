@@ -215,7 +215,7 @@ def test_every_seed_has_its_numbers(tmp_path) -> None:
         "| with FGD, seed 0 | 24.0 | 44.0 | 30.0 | 6.0 | 12.0 | 18.0 | 0.25 |",
     ]
     variants = set()
-    for name in ("rtmdet_bccd", "rtmdet_deeppcb", "gfl_bccd", "gfl_deeppcb"):
+    for name in ("rtmdet_bccd", "rtmdet_deeppcb", "gfl_bccd", "gfl_bccd_120", "gfl_deeppcb"):
         experiment = load_experiment(FOLDER / f"{name}.py")
         variants |= {run.variant for run in [*experiment.students, *experiment.teachers.values()]}
     assert set(every_seed.ROWS) == variants
@@ -308,6 +308,7 @@ def test_claims_name_runs_that_the_experiments_have() -> None:
             "deeppcb",
             "frozen_pyramids",
             "gfl_bccd",
+            "gfl_bccd_120",
             "gfl_deeppcb",
             "magnitudes",
             "rtmdet_bccd",

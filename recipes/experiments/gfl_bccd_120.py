@@ -1,0 +1,29 @@
+"""BCCD, 205 images of blood cells at half size, 120 epochs: the methods compared where training has converged.
+
+python recipes/experiments/run.py recipes/experiments/gfl_bccd_120.py --data bccd/ -- --cache-images 1
+accelerate launch recipes/train.py recipes/experiments/gfl_bccd_120.py --data bccd/ --only gfl_bccd_120_plain
+
+Student, teacher, data and augmentation are those of gfl_bccd.py, with twice its epochs for all of them, the teacher
+among them. ``plain_twice`` has 240 epochs and shows whether 120 are enough.
+"""
+
+import runpy
+from dataclasses import replace
+from pathlib import Path
+
+from pkdzoo.training import Distill, Recipe
+
+GFL, RTMDET = (runpy.run_path(str(Path(__file__).with_name(f"{name}_bccd.py"))) for name in ("gfl", "rtmdet"))
+NAME = "gfl_bccd_120_{}".format
+THRICE, ONCE = ("pkd", "mse", "ld"), ("crosskd", "norm_kl", "norm_cwd", "fgd")
+TEACHER: Recipe = RTMDET["longer"](GFL["TEACHER"], NAME("cspnext"), 2)
+PLAIN: Recipe = RTMDET["longer"](GFL["PLAIN"], NAME("plain"), 2)
+
+
+def distilled(method: str) -> Recipe:
+    teacher = "local-dir:runs/experiments/gfl_bccd_120/cspnext-0/best"
+    return replace(PLAIN, name=NAME(method), distill=Distill(teacher, {method: {}}))
+
+
+RECIPES = [TEACHER, PLAIN, *map(distilled, THRICE + ONCE), RTMDET["longer"](PLAIN, NAME("plain_twice"), 4)]
+RUNS = ((tuple(map(NAME, ("plain", *THRICE))), 3), (tuple(map(NAME, (*ONCE, "plain_twice"))), 1))
