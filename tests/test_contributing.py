@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 from pathlib import Path
@@ -120,20 +121,31 @@ def test_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "retina_mine.blood" in pkdzoo.list_detectors("*mine*", pretrained=True)
 
 
+DEFAULT = {"markexpr": "not slow and not gpu"}
+
+
 @pytest.mark.parametrize(
     ("given", "processes"),
     [
-        ({}, 2), ({"markexpr": "not slow and not gpu"}, None), ({"markexpr": "gpu"}, None), ({"capture": "no"}, None),
+        ({}, 2), ({"file_or_dir": ["tests/hub"]}, 2), (DEFAULT, 2), ({**DEFAULT, "file_or_dir": ["tests/hub"]}, None),
+        ({**DEFAULT, "keyword": "card"}, None), ({**DEFAULT, "capture": "no"}, None),
+        ({**DEFAULT, "numprocesses": 0}, 0), ({"markexpr": "gpu"}, None), ({"capture": "no"}, None),
         ({"usepdb": True}, None), ({"collectonly": True}, None), ({"numprocesses": 0}, 0), ({"numprocesses": 4}, 4),
     ],
 )  # fmt: skip
-def test_slow_tests_share_two_processes_unless_told_otherwise(given: dict[str, Any], processes: int | None) -> None:
+def test_long_runs_share_two_processes_unless_told_otherwise(
+    given: dict[str, Any], processes: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
     usual = {"markexpr": "slow", "capture": "fd", "usepdb": False, "collectonly": False, "numprocesses": None}
+    usual |= {"file_or_dir": [], "keyword": ""}
     config = SimpleNamespace(option=SimpleNamespace(**{**usual, "dist": "no", "tx": [], **given}))
     configure = runpy.run_path(str(ROOT / "tests" / "conftest.py"))["pytest_configure"]
     configure(config)
     assert config.option.numprocesses == processes
-    assert (config.option.dist, len(config.option.tx)) == (("loadfile", 2) if not given else ("no", 0))
+    shared = processes == 2
+    assert (config.option.dist, len(config.option.tx)) == (("loadfile", 2) if shared else ("no", 0))
+    assert os.environ["OMP_NUM_THREADS"] == ("1" if shared else "4")
     worker = SimpleNamespace(option=SimpleNamespace(**usual, dist="no", tx=[]), workerinput={})
     configure(worker)
     assert worker.option.dist == "no"
