@@ -28,6 +28,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "pkd": {"pkd": {}},
     "pkd_fading": {"pkd": {"schedule": "decay"}},
     "pkd_weight_1": {"pkd": {"weight": 1.0}},
+    "mse": {"mse": {}},
     "ld": {"ld": {}},
 }
 
