@@ -47,7 +47,8 @@ class Claim:
         equal: the claim is that the differences are small.
         numbers: ``maps`` or ``costs`` for claims that are tested by those measurements instead of runs.
         here: what was measured, a sentence with the differences of checks, ``{0}`` for that of the first. For maps and
-            costs ``{low}`` and ``{high}`` are the least and the greatest number, in percent.
+            costs ``{low}`` and ``{high}`` are the least and the greatest number, in percent; for maps ``{least}`` and
+            ``{most}`` compare the strongest level of a pyramid with its weakest.
         decided: the checks in ``here`` whose interval does not contain 0, as the sentence says.
     """
 
@@ -172,8 +173,8 @@ CLAIMS = (
         "few levels and channels dominate a pyramid",
         "figures 1 and 4 to 7, without numbers",
         numbers="maps",
-        here="In part: the strongest 4 of 64 channels hold {low} to {high} % of a level's energy, where equal ones "
-        "would hold 6 %.",
+        here="In part: the strongest 6 % of the channels hold {low} to {high} % of a level's energy, and the strongest "
+        "level of a pyramid is {least} to {most} times its weakest.",
     ),
     Claim(
         "leaving out the teacher's head saves time",
@@ -224,7 +225,11 @@ def sentence_of(
         shares = [100 * level["strongest"] for each in maps for level in each["levels"]]
         longer = [100 * (each["whole / cut"]["median"] - 1) for each in costs]
         values = shares if claim.numbers == "maps" else longer
-        return claim.here.format(low=f"{min(values):.0f}", high=f"{max(values):.0f}") if values else summary_of(found)
+        if not values:
+            return summary_of(found)
+        times = [strongest_level(each) for each in maps] or [0.0]
+        shown = {"low": f"{min(values):.0f}", "high": f"{max(values):.0f}"}
+        return claim.here.format(**shown, least=f"{min(times):.1f}", most=f"{max(times):.0f}")
     named = [k for k in range(len(found)) if f"{{{k}}}" in claim.here]
     if not named or any(found[k][-1].startswith("not ") for k in named):
         return summary_of(found)
@@ -311,12 +316,18 @@ def verdict_of(found: Summary, equal: bool) -> str:
 def maps_row(found: Mapping[str, Any]) -> Row:
     """The row of one pyramid, measured by maps.py. Channels dominate if they hold half of a level's energy."""
     levels = found["levels"]
-    shares, sizes = ([level[key] for level in levels] for key in ("strongest", "rms"))
+    shares = [level["strongest"] for level in levels]
     times = [level["strongest"] * level["channels"] / level["counted"] for level in levels]
     share = f"the strongest {counted(found)} channels hold {min(shares):.0%} to {max(shares):.0%} of a level's energy"
-    between = f"the strongest level is {max(sizes) / min(sizes):.1f} times the weakest"
+    between = f"the strongest level is {strongest_level(found):.1f} times the weakest"
     seen = "seen" if max(shares) >= 0.5 else "in part, no level reaches half"
     return found["name"], share, between, f"{seen}: {min(times):.1f} to {max(times):.1f} times an equal share"
+
+
+def strongest_level(found: Mapping[str, Any]) -> float:
+    """The largest root mean square of a level, divided by the smallest."""
+    sizes = [level["rms"] for level in found["levels"]]
+    return float(max(sizes) / min(sizes))
 
 
 def counted(found: Mapping[str, Any]) -> str:

@@ -360,3 +360,18 @@ def test_the_text_on_longer_trainings_says_what_was_measured() -> None:
         longer["metrics"]["AP"] - runs["plain-0"]["metrics"]["AP"],
     )
     assert f"{less[1]:.1f} more than 24 and {less[0]:.1f} less than the teacher" in text
+
+
+def test_the_text_on_levels_that_differ_in_size_says_what_was_measured() -> None:
+    """The paragraph of docs/measured.md on the pyramid of the GFL that teaches in gfl_bccd."""
+    page = " ".join((ROOT / "docs" / "measured.md").read_text().split())
+    found = json.loads((FOLDER / "maps" / "gfl_bccd-cspnext.json").read_text())
+    sizes = [level["rms"] for level in found["levels"]]
+    assert sizes[-1] == max(sizes) and sizes[2] == min(sizes)
+    assert f"its coarsest level has {sizes[-1]:.0f} as root mean square, its third {sizes[2]:.1f}" in page
+    aps = {
+        name: json.loads((runner.RESULTS / "gfl_bccd" / f"{name}-0.json").read_text())["metrics"]["AP"]
+        for name in ("plain", "mse", "pkd")
+    }
+    less = {name: f"{aps['plain'] - aps[name]:.1f}" for name in ("mse", "pkd")}
+    assert f"ended {less['mse']} below the plain student, PKD {less['pkd']} (one seed each)" in page
