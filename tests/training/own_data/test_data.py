@@ -195,3 +195,15 @@ def test_many_findings_are_a_few_lines(look: Look, copy: Path) -> None:
     _, said = look(copy)
     assert "check     train: " in said and "image files that no annotation mentions: 1" in said
     assert len(said.splitlines()) < 10
+
+
+def test_a_test_split_without_labels_stops_nothing(look: Look, shapes: Path, tmp_path: Path) -> None:
+    """Nothing is trained or evaluated on it; ``data check`` calls it an error, since it cannot be evaluated on."""
+    folder = tmp_path / "yolo"
+    convert(shapes, folder, "yolo")
+    (folder / "images" / "test").mkdir()
+    Image.new("RGB", (96, 64), "teal").save(folder / "images" / "test" / "a.png")
+    (folder / "data.yaml").write_text((folder / "data.yaml").read_text() + "test: images/test\n")
+    data, said = look(folder)
+    assert (data.train_images, data.val_images) == (12, 3)
+    assert "check     test: invalid annotations: 1, e.g. no image of" in said and "ERROR" not in said
