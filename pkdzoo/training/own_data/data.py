@@ -12,6 +12,7 @@ import numpy as np
 
 from pkdzoo.data.formats import coco_folders
 from pkdzoo.data.formats.read import TABLE, find_format, format_of, read_annotations, read_coco, splits_of
+from pkdzoo.data.image_names import match_content
 from pkdzoo.data.locate import find_split
 from pkdzoo.dataset_tools.check import check
 from pkdzoo.dataset_tools.check_report import CheckReport, Finding, SplitReport
@@ -157,6 +158,7 @@ def _held_out(folder: Path, train: SplitReport, target: Path, say: Say) -> OwnDa
         )
     is_coco = TABLE[find_format(folder) or format_of(annotations)].read is coco_folders.read
     content: dict[str, Any] = coco_folders.read_whole(annotations) if is_coco else read_coco(annotations)
+    match_content(content, images)  # else copies of an image are not found, and would be in both splits
     kept_part, held_part, remarks = divide(content, HELD_OUT, images)
     parts = {"train": kept_part, "val": held_part}
     for split, part in parts.items():

@@ -80,6 +80,23 @@ def test_a_split_is_held_out_from_every_format(look: Look, shapes: Path, tmp_pat
     assert {row["image_id"] for row in val["annotations"]} <= {row["id"] for row in val["images"]}
 
 
+def test_copies_stay_together_where_the_file_names_another_folder(look: Look, copy: Path) -> None:
+    """Names such as ``images/train/a.jpg`` stand for files of the image folder, see docs/own_data.md."""
+    (copy / "annotations" / "instances_val2017.json").unlink()
+    file = copy / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    for number, image in enumerate(content["images"]):
+        name = "abcdefghijkl"[number] + ".jpg"
+        source = copy / "train2017" / content["images"][number % 6]["file_name"].rpartition("/")[2]
+        shutil.copy(source, copy / "train2017" / name)
+        image["file_name"] = f"images/train/{name}"
+    file.write_text(json.dumps(content))
+    data, _ = look(copy)
+    val = json.loads(Path(str(data.val_json)).read_text())["images"]
+    held_out = sorted("abcdefghijkl".index(Path(image["file_name"]).stem) % 6 for image in val)
+    assert held_out and held_out[::2] == held_out[1::2]
+
+
 def test_annotations_that_were_not_written_here_are_not_overwritten(shapes: Path, tmp_path: Path) -> None:
     """A data set in ``OUTPUT/data``, where the held-out split would be written."""
     folder = Path(shutil.copytree(shapes, tmp_path / "project" / "data"))
