@@ -163,6 +163,7 @@ def evaluate_detector(
     """
     from pkdzoo.hub.card_metrics import WEIGHTS
     from pkdzoo.hub.files import TENSORS
+    from pkdzoo.inference.predictor import own_size
     from pkdzoo.training import build, loaders, run_folder
     from pkdzoo.training.evaluate import evaluate, time_images
     from pkdzoo.utils.files import sha256_of_file
@@ -170,7 +171,7 @@ def evaluate_detector(
     exported = is_exported(args.model)
     model = exported_from_args(args, args.threads) if exported else detector_from_args(args, accelerator.device)
     dataset = build.val_dataset(
-        paths, model.resize, model.label_names, args.skip_other_classes, model.letterbox, model.canvas
+        paths, own_size(model), model.label_names, args.skip_other_classes, model.letterbox, model.canvas
     )
     if accelerator.is_main_process:
         note(dataset.report.describe(evaluated=True))

@@ -38,6 +38,7 @@ class ExportedDetector:
         canvas: (height, width) of the padded images of a graph of fixed size; None leaves them open.
         batch: number of images of a graph of fixed size; None leaves it open.
         fixed_limits: True: the graph has dropped what is beyond its own number of detections.
+        resizes_itself: False: images are resized before they are given to the graph.
         pixel_mean: (channels,), of which only length and device count: the graph normalizes the pixels.
         postprocess_config: the thresholds in the graph.
 
@@ -68,7 +69,7 @@ class ExportedDetector:
         self.letterbox: Letterbox | None = saved.settings.get("letterbox")
         self.postprocess_config: PostProcess = saved.settings["postprocess"]
         self.pixel_mean = torch.zeros(len(saved.settings.get("pixel_norm", PixelNorm()).mean))
-        self.fixed_limits = True
+        self.fixed_limits, self.resizes_itself = True, False
         self.canvas: tuple[int, int] | None = None
         self.batch: int | None = None
         if "canvas" in resize:

@@ -45,6 +45,7 @@ class DetectorLike(Protocol):
     resize: tuple[int, int]
     letterbox: Letterbox | None
     canvas: tuple[int, int] | None
+    resizes_itself: bool
     fixed_limits: bool
     pixel_mean: Tensor
     postprocess_config: PostProcess
@@ -59,12 +60,12 @@ class View:
     """One version of an image for test-time augmentation.
 
     Attributes:
-        resize: (short, long) side in pixels.
+        resize: (short, long) side in pixels; None: the image keeps its size, for detectors that resize it themselves.
         flip: whether the image is flipped horizontally.
         canvas: (height, width) that the image is scaled to fit, instead of ``resize``; None for detectors of any size.
     """
 
-    resize: tuple[int, int]
+    resize: tuple[int, int] | None
     flip: bool = False
     canvas: tuple[int, int] | None = None
 
@@ -182,6 +183,11 @@ def _class_index(model: DetectorLike, name: Any) -> int:
     return int(name)
 
 
+def own_size(model: DetectorLike) -> tuple[int, int] | None:
+    """(short, long) side that images of a detector are resized to; None for one that resizes them itself."""
+    return None if model.resizes_itself else model.resize
+
+
 def make_views(model: DetectorLike, flip: bool, sizes: Any) -> list[View]:
     """The versions of each image: every size and, with ``flip``, every size flipped as well.
 
@@ -191,8 +197,14 @@ def make_views(model: DetectorLike, flip: bool, sizes: Any) -> list[View]:
         sizes: short sides in pixels, or one of them.
 
     Raises:
-        ValueError: for no size, a size below 32 pixels, or for a letterbox one that is no multiple of 32.
+        ValueError: for no size, a size below 32 pixels, or for a letterbox one that is no multiple of 32; for any size
+            of a detector that resizes images itself.
     """
+    flips = (False, True) if flip else (False,)
+    if model.resizes_itself:
+        if sizes is not None:
+            raise ValueError(f"sizes={sizes!r}: this detector brings every image to its own size: leave sizes out")
+        return [View(None, flipped) for flipped in flips]
     short, long = model.resize
     short_sides = [short] if sizes is None else [int(sizes)] if is_whole(sizes) else list(sizes)
     if not short_sides or any(size < MIN_SIZE for size in short_sides):
@@ -200,9 +212,7 @@ def make_views(model: DetectorLike, flip: bool, sizes: Any) -> list[View]:
     if sizes is not None and model.letterbox is not None and any(size % DIVISOR for size in short_sides):
         raise ValueError(f"sizes={sizes!r}: the sides of a letterbox are multiples of {DIVISOR}, e.g. sizes=(576, 640)")
     return [
-        View((size, round(long * size / short)), flipped, model.canvas)
-        for size in short_sides
-        for flipped in ((False, True) if flip else (False,))
+        View((size, round(long * size / short)), flipped, model.canvas) for size in short_sides for flipped in flips
     ]
 
 
@@ -273,9 +283,12 @@ def view_of(image: Tensor, view: View, letterbox: Letterbox | None) -> Sample:
     height, width = image.shape[-2:]
     meta: dict[str, Any] = {"original_size": (height, width)}
     if letterbox is None:
-        small, scale = resize_keep_ratio(image, *view.resize, view.canvas)
+        small, scale = (
+            (image, (1.0, 1.0)) if view.resize is None else resize_keep_ratio(image, *view.resize, view.canvas)
+        )
         meta |= {"scale": scale, "width": small.shape[-1]}
         return Sample(small.flip(-1) if view.flip else small, no_objects, meta)
+    assert view.resize is not None, "a detector with a letterbox does not resize images itself"
     source = Sample(image.flip(-1) if view.flip else image, no_objects, meta)
     sample = LetterboxResize(view.resize, letterbox)(source, torch.Generator())
     return replace(sample, meta={**sample.meta, "width": round(width * sample.meta["scale"][0])})
@@ -316,7 +329,7 @@ def detect_images(
     if selection.classes is not None:  # those of other classes are dropped later, and must not take the place of these
         limit = model.postprocess_config.max_detections if model.fixed_limits else ALL_CLASSES_LIMIT
         view_config = replace(view_config, max_detections=max(view_config.max_detections, limit))
-    all_views = views or [View(model.resize, canvas=model.canvas)]
+    all_views = views or [View(own_size(model), canvas=model.canvas)]
     per_view = [detect_view(model, images, view, view_config) for view in all_views] if images else []
     return [_merge_views(parts, selection) for parts in zip(*per_view)]
 

@@ -65,6 +65,7 @@ class Detector(PredictionMethods, TrainingMethods, ZooModel):
     two_stage: bool = False  # PKD's published loss weight depends on it
     test_proposing: ProposalConfig | None = None  # of a two-stage detector: proposals for detection
     canvas: tuple[int, int] | None = None  # (height, width) of the only padded images that it takes: none here
+    resizes_itself: bool = False  # True for networks of other libraries that are given each image at its own size
     fixed_limits: bool = False  # True for exported files, whose graphs give no more than their own number of detections
     has_graph: bool = True  # False for models of other libraries, which export them
     has_features_alone: bool = True  # False for modules that give their maps with their losses alone

@@ -33,7 +33,7 @@ from pkdzoo.distill.inherit import freeze, inherit
 from pkdzoo.distill.task import Task
 from pkdzoo.hub.card_licenses import stricter
 from pkdzoo.hub.weights import InitialWeights
-from pkdzoo.inference.predictor import DetectorLike
+from pkdzoo.inference.predictor import DetectorLike, own_size
 from pkdzoo.models._config import from_json
 from pkdzoo.models._factory import create_detector
 from pkdzoo.models._loading import is_saved, load_backbone, load_checkpoint, saved_labels, warn_of_other_classes
@@ -208,7 +208,7 @@ def build_unlabeled(
 
 def val_dataset(
     paths: tuple[Path, Path],
-    size: tuple[int, int],
+    size: tuple[int, int] | None,
     label_names: Sequence[str],
     skip_other_classes: bool = False,
     letterbox: Letterbox | None = None,
@@ -219,7 +219,7 @@ def val_dataset(
 
     Args:
         paths: annotation file and image folder.
-        size: (short, long) side in pixels.
+        size: (short, long) side in pixels; None: images keep their size, for a model that resizes them itself.
         label_names: the model's classes.
         skip_other_classes: leave out boxes of other classes instead of raising an error.
         letterbox: of the model; None means that images are only resized.
@@ -233,9 +233,11 @@ def val_dataset(
 
 
 def val_transform(
-    size: tuple[int, int], letterbox: Letterbox | None = None, canvas: tuple[int, int] | None = None
+    size: tuple[int, int] | None, letterbox: Letterbox | None = None, canvas: tuple[int, int] | None = None
 ) -> Compose | LetterboxResize:
     """How images are resized for an evaluation; arguments as of :func:`val_dataset`."""
+    if size is None:
+        return Compose([])
     return eval_transform(*size, canvas) if letterbox is None else LetterboxResize(size, letterbox)
 
 
@@ -246,7 +248,7 @@ def val_dataset_for(model: DetectorLike, dataset: CocoDataset) -> CocoDataset:
         model: for example a teacher, whose images may be larger than those of its student.
         dataset: validation images, resized for another detector.
     """
-    return dataset.with_transform(val_transform(model.resize, model.letterbox, model.canvas))
+    return dataset.with_transform(val_transform(own_size(model), model.letterbox, model.canvas))
 
 
 # -- models ----------------------------------------------------------------------------------------------------------

@@ -21,6 +21,9 @@ from pkdzoo.utils.values import convert_value
 class Mix:
     """Mosaic and mixup, with RTMDet's random scales and colors; see :class:`pkdzoo.data.MixTransform`.
 
+    What an image does not fill is gray (114) for every detector, as in mmdetection and MMYOLO. As there, detectors with
+    a letterbox such as RTMDet have this border in evaluation, too; others are evaluated without it.
+
     Attributes:
         scale: smallest and largest random scale; 1 means that an image fits ``data.long``.
         colors: largest shifts of hue (half degrees), saturation and value (of 255).

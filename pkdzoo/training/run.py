@@ -28,10 +28,11 @@ from pkdzoo.training import build, checkpoint, compute, loaders, resume, run_fol
 from pkdzoo.training.arguments import TrainArguments
 from pkdzoo.training.log import Monitor
 from pkdzoo.training.optim import build_average, build_optimizer, build_schedule, planned_steps
-from pkdzoo.training.preflight import check_run, check_teacher
+from pkdzoo.training.preflight import check_run
 from pkdzoo.training.processes import run_on_main_process
 from pkdzoo.training.provenance import about_teacher
 from pkdzoo.training.recipe import Recipe
+from pkdzoo.training.teacher_check import check_teacher
 from pkdzoo.utils.text import printable
 
 

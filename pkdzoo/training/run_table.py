@@ -217,6 +217,8 @@ def _add_gain(table: RunTable, variant: Variant) -> None:
     base = statistics.mean(plain[seed] for seed in seeds)
     if teacher is not None and teacher > base:
         variant.gap_closed = difference.mean / (teacher - base)
+        if _own_ap(first) is None and "image_size" not in _compared_teacher(first):
+            table.warnings.append(of_unknown_size(first))
 
 
 def no_plain_student(name: str) -> str:
@@ -227,6 +229,14 @@ def no_plain_student(name: str) -> str:
 def no_shared_seed(name: str) -> str:
     """The sentence on a distilled student whose plain student has other seeds."""
     return f"{name} and its plain student share no seed: train both with the same ones, --set seed=N"
+
+
+def of_unknown_size(run: FinishedRun) -> str:
+    """The sentence on a teacher that an earlier version evaluated, which did it at the student's image size."""
+    return (
+        f"{run.folder.parent / 'comparison.json'} is of an earlier version, which evaluated teachers at the student's "
+        "image size, where they may find less: the gap that was closed may be smaller than this share"
+    )
 
 
 def not_finished(run: FinishedRun) -> str:
@@ -241,24 +251,32 @@ def _first_run(variant: Variant) -> FinishedRun:
 
 def teacher_ap(run: FinishedRun) -> float | None:
     """AP of a run's teacher, if it was measured on the images of the run."""
+    own = _own_ap(run)
+    if own is not None:
+        return own
+    ap = _compared_teacher(run).get("AP")
+    return None if ap is None else float(ap)
+
+
+def _own_ap(run: FinishedRun) -> float | None:
+    """AP in the files of the teacher itself, if it was measured on the images of the run."""
     folder = run.teacher_folder
     if folder is not None and (folder / "metrics.json").is_file():
         metrics = read_json(folder / "metrics.json")
         same = metrics.get("annotations_sha256") == run.metrics.get("annotations_sha256")
         if same and metrics.get("AP") is not None:
             return float(metrics["AP"])
-    return _compared_teacher(run)
+    return None
 
 
-def _compared_teacher(run: FinishedRun) -> float | None:
-    """AP of the teacher in the ``comparison.json`` beside a run, if the run as it is now was part of it."""
+def _compared_teacher(run: FinishedRun) -> Mapping[str, Any]:
+    """The teacher's row in the ``comparison.json`` beside a run, if the run as it is now was part of it; else empty."""
     path = run.folder.parent / "comparison.json"
     rows = read_json(path) if path.is_file() else []
     own = [row for row in rows if row.get("role") == "distilled" and row.get("name") == run.recipe.get("name")]
     if len(own) != 1 or run.folder.name != own[0]["name"] or own[0].get("AP") != run.metrics.get("AP"):
-        return None
-    ap = teacher_row(rows, own[0]).get("AP")
-    return None if ap is None else float(ap)
+        return {}
+    return teacher_row(rows, own[0])
 
 
 def teacher_row(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -132,6 +132,21 @@ def test_a_comparison_of_another_teacher_gives_no_gap(runs, tmp_path, capsys) ->
     assert rows_of(capsys, runs)[0]["pkd"]["gap_closed"] is None
 
 
+@pytest.mark.parametrize("size", [None, [800, 1333]])
+def test_a_teacher_of_an_earlier_comparison_may_have_been_evaluated_at_the_students_size(
+    size, tmp_path, capsys
+) -> None:
+    write(tmp_path / "plain", 20.0, name="plain")
+    write(tmp_path / "pkd", 24.0, name="pkd", distill={"teacher": "gfl_r101.coco_ms2x", "methods": {"pkd": {}}})
+    teacher = {"name": "gfl_r101", "role": "teacher", "AP": 30.0} | ({} if size is None else {"image_size": size})
+    own = {"name": "pkd", "role": "distilled", "AP": 24.0, "teacher": "gfl_r101"}
+    (tmp_path / "comparison.json").write_text(json.dumps([teacher, own]))
+    rows, warnings = rows_of(capsys, tmp_path)
+    assert rows["pkd"]["gap_closed"] == pytest.approx(0.4)
+    said = [line for line in warnings if "comparison.json is of an earlier version" in line]
+    assert len(said) == (size is None)
+
+
 def test_folders_without_a_run_are_named(runs, tmp_path, capsys) -> None:
     (tmp_path / "notes").mkdir()
     assert "no evaluated run to compare" in fails(capsys, "compare", tmp_path / "notes")

@@ -223,6 +223,24 @@ def test_the_teacher_is_reused_and_a_stop_says_how_to_go_on(capsys, finished, ph
     assert {path: path.stat().st_mtime_ns for path in teacher.rglob("*")} == before
 
 
+def test_data_that_changed_before_a_student_began_is_refused(capsys, finished, photos) -> None:
+    """The teacher is trained on the former boxes, and would teach a student of others."""
+    folder = finished[0].with_name("changed")
+    folder.mkdir()
+    shutil.copy(finished[0] / "distill.json", folder)
+    file = photos / "annotations" / "instances_train2017.json"
+    before = file.read_text()
+    content = json.loads(before)
+    content["annotations"].pop()
+    file.write_text(json.dumps(content))
+    try:
+        message = fails(capsys, "distill", "--data", photos, *TINY, "--output", folder, "--resume", *SHORT)
+    finally:
+        file.write_text(before)
+    assert f"the images, classes or boxes of {photos} changed since {folder} began" in message
+    assert [path.name for path in folder.iterdir()] == ["distill.json"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "states"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -22,7 +23,7 @@ from pkdzoo.data import (
     train_transform,
 )
 from pkdzoo.data.sampler import PairedBatchSampler
-from pkdzoo.data.unlabeled import PairedDataset, collate_both, files_of_same_bytes
+from pkdzoo.data.unlabeled import PairedDataset, SplitFiles, collate_both, files_of_same_bytes
 from pkdzoo.structures import Batch, Instances
 from pkdzoo.utils.files import sha256_of_file
 
@@ -55,6 +56,17 @@ class TestFolder:
         assert images.sizes.tolist() == [[90, 50], [60, 80], [40, 70], [30, 70]]
         assert images.describe() == f"{photos}: 4 images without labels"
         assert all(len(sample.instances) == 0 for sample in images) and images[0].size == (90, 50)
+
+    def test_images_of_a_split_that_names_another_folder_are_left_out(self, photos, shapes, tmp_path) -> None:
+        """Such names are found in the image folder wherever images are read, so they are here, too."""
+        content = json.loads((shapes / "annotations" / "instances_val2017.json").read_text())
+        for image in content["images"]:
+            image["file_name"] = f"/data/images/val2017/{image['file_name']}"
+        truth = tmp_path / "instances_test.json"
+        truth.write_text(json.dumps(content))
+        shutil.copy(shapes / "val2017" / "000010000001.jpg", photos / "test.jpg")
+        images = UnlabeledImages(photos, {"test": SplitFiles(truth, shapes / "val2017")})
+        assert images.left_out == {"of the same bytes as an image of the test split": ["test.jpg"]}
 
     def test_labeled_images_are_left_out_by_their_bytes(self, photos, shapes) -> None:
         train, val = open_dataset(shapes, "train"), open_dataset(shapes, "val")

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torchvision
+from accelerate import Accelerator
+from helpers.commands import run
 from helpers.kd_reference import tiny_batch, tiny_detector
 from helpers.tiny_transformers import tiny_model
+from PIL import Image
 from torch import Tensor, nn
 
 import pkdzoo
+from pkdzoo.data import CocoDataset, find_split, make_shapes
 from pkdzoo.distill.adapters.detecting import RelabeledDetector, detecting_teacher
+from pkdzoo.distill.adapters.students import saved_student
 from pkdzoo.hub.weights import InitialWeights
+from pkdzoo.training.teacher_check import check_teacher
 
 SMALL = "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn"
 
@@ -66,6 +75,48 @@ def test_a_teacher_of_transformers_detects_as_the_library_does(tmp_path: Path) -
     count = min(len(found), len(own["scores"]))
     torch.testing.assert_close(found.scores[:count], own["scores"][:count], rtol=1e-3, atol=1e-5)
     assert torch.equal(2 - found.labels[:3], own["labels"][:3])
+
+
+@pytest.mark.parametrize("door", ["check_teacher", "eval", "predict"])
+def test_a_detector_of_transformers_sees_each_image_resized_once_as_its_processor_does(
+    door: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    names = ("circle", "square", "triangle")
+    net = tiny_model("d_fine")
+    net.config.id2label = dict(enumerate(names))
+    net.save_pretrained(tmp_path / "net")
+    processor = transformers.RTDetrImageProcessor(size={"height": 96, "width": 128})
+    processor.save_pretrained(tmp_path / "net")
+    photos = make_shapes(tmp_path / "photos", train=1, val=1, size=(150, 170))
+    (photo,) = (photos / "val2017").iterdir()
+    seen: list[Tensor] = []
+    forward: Callable[..., Any] = type(net).forward
+
+    def recorded(net: nn.Module, pixels: Tensor, *args: Any, **more: Any) -> Any:
+        seen.append(pixels.clone())
+        return forward(net, pixels, *args, **more)
+
+    monkeypatch.setattr(type(net), "forward", recorded)
+    if door == "check_teacher":
+        teacher = pkdzoo.create_teacher(f"transformers:{tmp_path / 'net'}")
+        val = CocoDataset(*find_split(photos, "val"), label_names=names, skip_other_classes=True)
+        with suppress(ValueError):  # random weights may detect nothing
+            check_teacher("transformers:net", teacher, val, 1, 0, Accelerator(cpu=True))
+    elif door == "eval":
+        code, _, _ = run(
+            capsys, "eval", tmp_path / "net", "--data", photos, "--skip-other-classes", "--cpu", "--workers", 0
+        )
+        assert code == 0
+    else:
+        model = saved_student(tmp_path / "net")
+        again = saved_student(model.save_pretrained(tmp_path / "again"))
+        assert again.resizes_itself and not pkdzoo.Student.transformers(net).resizes_itself
+        with pytest.raises(ValueError, match="brings every image to its own size: leave sizes out"):
+            model.predict(photo, sizes=64)
+        model.predict(photo)
+    expected = processor(images=Image.open(photo).convert("RGB"), return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(seen[-1], expected, rtol=0, atol=1.01 / 255)  # it rounds to whole pixel values
 
 
 def test_teachers_without_detections_are_refused() -> None:

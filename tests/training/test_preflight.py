@@ -12,11 +12,10 @@ import pkdzoo
 from pkdzoo.data import CocoDataset, make_shapes
 from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.structures import Detections
-from pkdzoo.training import build, preflight
+from pkdzoo.training import build, preflight, teacher_check
 from pkdzoo.training.preflight import (
     Report,
     check_run,
-    check_teacher,
     largest_image,
     warn_of_frozen_random_layers,
     warn_of_shared_images,
@@ -24,6 +23,7 @@ from pkdzoo.training.preflight import (
 from pkdzoo.training.recipe import Data, Distill, Mix, Optim, Recipe, Schedule, Warmup
 from pkdzoo.training.schedule_checks import method_warnings, mix_warnings, schedule_warnings
 from pkdzoo.training.task import SupervisedTask
+from pkdzoo.training.teacher_check import check_teacher
 
 RECIPE = Recipe(
     "tiny",
@@ -152,7 +152,7 @@ def test_a_teacher_is_measured_against_its_row(sets, monkeypatch) -> None:
     # a registered name with a published AP, as if these were the weights
     line = check_teacher("fcos_r18w24.shapes", teacher, sets[1], 2, 0, accelerator)
     assert line == "teacher   AP 100.0 on 2 images, published 57.0 on all"
-    monkeypatch.setattr(preflight, "evaluate", lambda *args, **kwargs: {"AP": 28.0})
+    monkeypatch.setattr(teacher_check, "evaluate", lambda *args, **kwargs: {"AP": 28.0})
     line = check_teacher("fcos_r18w24.shapes", teacher, sets[1], 2, 0, accelerator)
     assert line.endswith("published 57.0 on all; less than half of it: are these the right images, and enough of them?")
     monkeypatch.undo()

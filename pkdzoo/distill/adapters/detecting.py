@@ -32,6 +32,7 @@ class RelabeledDetector(Detector):
         super().__init__(
             detector.backbone, detector.neck, len(label_names), resize=detector.resize, letterbox=detector.letterbox
         )
+        self.resizes_itself = detector.resizes_itself
         self.detector, self.name, self.label_names = detector, detector.name, tuple(label_names)
         numbers = [self.label_names.index(name) if name in self.label_names else -1 for name in detector.label_names]
         self.register_buffer("numbers", torch.tensor(numbers), persistent=False)
@@ -84,7 +85,9 @@ def _detector_of(teacher: Teacher) -> ModuleStudent | None:
     kind = str(getattr(getattr(net, "config", None), "model_type", ""))
     if kind in FAMILIES and FAMILIES[kind].learns and teacher.input_size is not None:
         mean, std = (part.flatten().tolist() for part in (teacher.pixel_mean, teacher.pixel_std))
-        return TransformersStudent(net, teacher.input_size, mean, std)
+        own = TransformersStudent(net, teacher.input_size, mean, std)
+        own.resizes_itself = True  # as its image processor does: a size before it would blur the image
+        return own
     return None
 
 

@@ -40,7 +40,7 @@ def student_of_library(
             f"{name!r} is a bare backbone, which has no losses: write a detector as model and the backbone in "
             f"model_args, e.g. 'gfl_r50' and {{'backbone': {name!r}}}"
         )
-    student.resize, student.name = (int(resize[0]), int(resize[1])), name
+    student.resize, student.name, student.resizes_itself = (int(resize[0]), int(resize[1])), name, False
     return student.with_labels(label_names)
 
 
@@ -63,6 +63,7 @@ def _of_transformers(name: str, classes: int | None, args: dict[str, Any]) -> Tr
     prepared = transformers.prepare_input(name, files, args.get("input_size"), family, config, "model_args")
     net = transformers.build(name, library, family, config, files if classes is None else None)
     student = TransformersStudent(net, prepared.size, prepared.mean, prepared.std)
+    student.resizes_itself = prepared.resize is None  # as its library does; those trained here have seen resized images
     student.resize = prepared.resize or student.resize
     return student
 

@@ -133,7 +133,8 @@ class TransformersStudent(ModuleStudent):
         net.config.label2id = {name: i for i, name in enumerate(self.label_names)}
         net.save_pretrained(folder)
         mean, std = (tuple(map(float, part)) for part in (self.pixel_mean, self.pixel_std))
-        content = preprocessor_config(Preprocessor(self.input_size, mean, std, self.resize))
+        resize = None if self.resizes_itself else self.resize
+        content = preprocessor_config(Preprocessor(self.input_size, mean, std, resize))
         write_json(Path(folder) / PREPROCESSOR, content)
         return Path(folder)
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from pkdzoo.data.formats import coco_folders
 from pkdzoo.data.formats.read import TABLE, find_format, format_of, read_annotations, read_coco, splits_of
+from pkdzoo.data.image_names import match_content
 from pkdzoo.data.locate import find_split
 from pkdzoo.dataset_tools.check import check
-from pkdzoo.dataset_tools.check_report import CheckReport, SplitReport
+from pkdzoo.dataset_tools.check_report import CheckReport, Finding, SplitReport
 from pkdzoo.dataset_tools.hold_out import divide
 from pkdzoo.utils.files import write_json
 from pkdzoo.utils.text import counted, quote_some
@@ -74,7 +75,8 @@ def look_at(folder: Path, target: Path, say: Say) -> OwnData:
         say: is called with each line for the user.
 
     Raises:
-        ValueError: for errors in the data, a data set without a training split, without a box, or of one image.
+        ValueError: for errors in the data except in its test split, a data set without a training split, without a box,
+            or of one image.
     """
     known = splits_of(folder)
     if known and not {"train", "trainval"} & set(known):
@@ -93,9 +95,10 @@ def look_at(folder: Path, target: Path, say: Say) -> OwnData:
             f"no image of the val split has a box, so nothing can be evaluated: {parts['val'].annotations}. Label some "
             "of its images first"
         )
-    if report.errors:
+    errors = sum(finding.count for split, finding in findings_by_split(report) if stops(split, finding))
+    if errors:
         raise ValueError(
-            f"errors in the data: {report.errors}, see above. Correct them, 'pkdzoo data check {folder}' tells when "
+            f"errors in the data: {errors}, see above. Correct them, 'pkdzoo data check {folder}' tells when "
             "there are none"
         )
     if train.empty > MANY_EMPTY * train.images:
@@ -116,16 +119,26 @@ def describe(report: CheckReport, decoded: bool, say: Say) -> None:
             f"data      {part.split}: {counted(part.images, 'image')}{f' up to {sides} pixels' if sides else ''}, "
             f"{counted(part.boxes, 'box')}, {counted(len(part.classes), 'class')} ({quote_some(list(part.classes), 5)})"
         )
-    named = [("all splits", finding) for finding in report.findings]
-    named += [(part.split, finding) for part in report.splits for finding in part.findings]
-    for split, finding in sorted(named, key=lambda pair: not pair[1].error)[:FINDINGS]:
-        kind = "ERROR" if finding.error else "check"
+    named = findings_by_split(report)
+    for split, finding in sorted(named, key=lambda pair: not stops(*pair))[:FINDINGS]:
+        kind = "ERROR" if stops(split, finding) else "check"
         example = f", e.g. {finding.examples[0]}" if finding.examples else ""
         say(f"{kind:<9} {split}: {finding.what}: {finding.count}{example}")
     if len(named) > FINDINGS:
         say(f"          and {counted(len(named) - FINDINGS, 'more kind')}: pkdzoo data check {report.folder}")
     if not decoded:
         say(f"data      more than {DECODED} images: only their headers were read; 'pkdzoo data check' decodes all")
+
+
+def findings_by_split(report: CheckReport) -> list[tuple[str, Finding]]:
+    """All findings of a check, each with the name of its split."""
+    named = [("all splits", finding) for finding in report.findings]
+    return named + [(part.split, finding) for part in report.splits for finding in part.findings]
+
+
+def stops(split: str, finding: Finding) -> bool:
+    """Whether a finding stops a run. Those of the test split do not: it is not used here, and often has no labels."""
+    return finding.error and split != "test"
 
 
 def _with_splits(folder: Path, train: SplitReport, val: SplitReport) -> OwnData:
@@ -145,6 +158,7 @@ def _held_out(folder: Path, train: SplitReport, target: Path, say: Say) -> OwnDa
         )
     is_coco = TABLE[find_format(folder) or format_of(annotations)].read is coco_folders.read
     content: dict[str, Any] = coco_folders.read_whole(annotations) if is_coco else read_coco(annotations)
+    match_content(content, images)  # else copies of an image are not found, and would be in both splits
     kept_part, held_part, remarks = divide(content, HELD_OUT, images)
     parts = {"train": kept_part, "val": held_part}
     for split, part in parts.items():
@@ -202,6 +216,24 @@ def digest_of(*annotations: Path) -> str:
             state.update(np.ascontiguousarray(array).tobytes())
         state.update("\n".join(columns.file_name(k) for k in range(len(columns.image_ids))).encode())
     return state.hexdigest()
+
+
+def check_unchanged(data: OwnData, folder: Path) -> None:
+    """Check, before a run goes on, that the data is still what its teacher and students learn from.
+
+    Args:
+        data: of the plan.
+        folder: of the run, for the message.
+
+    Raises:
+        ValueError: for other images, classes or boxes.
+    """
+    own = [Path(file) for file in (data.train_json, data.val_json) if file is not None]
+    if digest_of(*(own or (find_split(data.folder, split)[0] for split in ("train", "val")))) != data.digest:
+        raise ValueError(
+            f"the images, classes or boxes of {data.folder} changed since {folder} began. --resume continues on the "
+            "same data: put it back, or choose another --output"
+        )
 
 
 def data_places(data: OwnData) -> tuple[str, str | None, str | None, str | None]:

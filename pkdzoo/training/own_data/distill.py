@@ -22,7 +22,7 @@ from pkdzoo.training.log import Diverged, duration
 from pkdzoo.training.loop import train
 from pkdzoo.training.own_data.arguments import DistillArguments
 from pkdzoo.training.own_data.budget import DISTILLED, PLAIN, TEACHER
-from pkdzoo.training.own_data.data import data_places
+from pkdzoo.training.own_data.data import check_unchanged, data_places
 from pkdzoo.training.own_data.plan import PLAN, Plan, make_plan
 from pkdzoo.training.own_data.recipe_text import recipe_file
 from pkdzoo.training.own_data.replan import replan, say_if_late
@@ -76,12 +76,13 @@ def open_plan(args: DistillArguments, state: PartialState) -> Plan:
     """Read the plan of a run that is resumed, or make a new one and write it.
 
     Raises:
-        ValueError: for a folder or data that cannot be used, and a full disk.
+        ValueError: for a folder or data that cannot be used, data that changed since the run began, and a full disk.
     """
     folder = args.folder
     check_place(folder, args.resume)
     if (folder / PLAN).is_file():
         plan = Plan.read(folder)
+        check_unchanged(plan.data, folder)
         say(f"plan      of {folder / PLAN}; options beside --resume and those of the machine have no effect")
         return plan
     try:

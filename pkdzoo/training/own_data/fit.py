@@ -13,6 +13,7 @@ from accelerate import Accelerator
 
 from pkdzoo.data import find_split
 from pkdzoo.data.formats.read import splits_of
+from pkdzoo.inference.predictor import own_size
 from pkdzoo.models._registry import find
 from pkdzoo.models.detector import Detector
 from pkdzoo.training import build, loaders, run_folder
@@ -96,7 +97,7 @@ def evaluate(model: Detector, data: str | Path, split: str, batch_size: int, wor
     with own_accelerators(), TemporaryDirectory() as folder:
         accelerator = Accelerator(cpu=cpu, mixed_precision="no")
         dataset = build.val_dataset(
-            split_of(Path(data), split, Path(folder)), model.resize, model.label_names, False, model.letterbox
+            split_of(Path(data), split, Path(folder)), own_size(model), model.label_names, False, model.letterbox
         )
         loader = accelerator.prepare(loaders.val_loader(dataset, batch_size, workers))
         model.to(accelerator.device)

@@ -176,15 +176,16 @@ def describe(recipe: Recipe, data: OwnData, machine: Machine) -> list[str]:
     mosaic = fields.mix is not None and fields.mix.mosaic > 0
     augmentation = "flips" if fields.mix is None else "flips, random scales and colors" + ", mosaic, mixup" * mosaic
     devices = counted(machine.processes, "process") if machine.processes > 1 else f"one {machine.kind.upper()}"
-    length = counted(schedule.epochs, "epoch")
-    if schedule.max_steps is not None:
-        length = f"{counted(schedule.max_steps, 'step')}, less than an epoch"
+    every, per_epoch = recipe.logging.eval_every, math.ceil(data.train_images / fields.batch_size)
+    length, evaluated = counted(schedule.epochs, "epoch"), f"after every {every} of them and at the end"
+    if schedule.max_steps is not None and schedule.max_steps < per_epoch:
+        length, evaluated = f"{counted(schedule.max_steps, 'step')}, less than an epoch", "at the end"
+    elif schedule.max_steps is not None and schedule.max_steps < schedule.epochs * per_epoch:
+        length, evaluated = counted(schedule.max_steps, "step"), f"after every {counted(every, 'epoch')} and at the end"
     return [
         f"images    {short} x {fields.long} pixels of {height} x {width}: the median object has {after:.0f} "
         f"pixels; {augmentation}",
         f"batch     {counted(fields.batch_size, 'image')} on {devices}; "
         f"{optim.kind} with learning rate {optim.lr:g}, {schedule.decay}",
-        f"schedule  {length} of {counted(data.train_images, 'image')}, evaluated after every "
-        f"{recipe.logging.eval_every} of "
-        "them and at the end",
+        f"schedule  {length} of {counted(data.train_images, 'image')}, evaluated {evaluated}",
     ]

@@ -80,6 +80,23 @@ def test_a_split_is_held_out_from_every_format(look: Look, shapes: Path, tmp_pat
     assert {row["image_id"] for row in val["annotations"]} <= {row["id"] for row in val["images"]}
 
 
+def test_copies_stay_together_where_the_file_names_another_folder(look: Look, copy: Path) -> None:
+    """Names such as ``images/train/a.jpg`` stand for files of the image folder, see docs/own_data.md."""
+    (copy / "annotations" / "instances_val2017.json").unlink()
+    file = copy / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    for number, image in enumerate(content["images"]):
+        name = "abcdefghijkl"[number] + ".jpg"
+        source = copy / "train2017" / content["images"][number % 6]["file_name"].rpartition("/")[2]
+        shutil.copy(source, copy / "train2017" / name)
+        image["file_name"] = f"images/train/{name}"
+    file.write_text(json.dumps(content))
+    data, _ = look(copy)
+    val = json.loads(Path(str(data.val_json)).read_text())["images"]
+    held_out = sorted("abcdefghijkl".index(Path(image["file_name"]).stem) % 6 for image in val)
+    assert held_out and held_out[::2] == held_out[1::2]
+
+
 def test_annotations_that_were_not_written_here_are_not_overwritten(shapes: Path, tmp_path: Path) -> None:
     """A data set in ``OUTPUT/data``, where the held-out split would be written."""
     folder = Path(shutil.copytree(shapes, tmp_path / "project" / "data"))
@@ -195,3 +212,15 @@ def test_many_findings_are_a_few_lines(look: Look, copy: Path) -> None:
     _, said = look(copy)
     assert "check     train: " in said and "image files that no annotation mentions: 1" in said
     assert len(said.splitlines()) < 10
+
+
+def test_a_test_split_without_labels_stops_nothing(look: Look, shapes: Path, tmp_path: Path) -> None:
+    """Nothing is trained or evaluated on it; ``data check`` calls it an error, since it cannot be evaluated on."""
+    folder = tmp_path / "yolo"
+    convert(shapes, folder, "yolo")
+    (folder / "images" / "test").mkdir()
+    Image.new("RGB", (96, 64), "teal").save(folder / "images" / "test" / "a.png")
+    (folder / "data.yaml").write_text((folder / "data.yaml").read_text() + "test: images/test\n")
+    data, said = look(folder)
+    assert (data.train_images, data.val_images) == (12, 3)
+    assert "check     test: invalid annotations: 1, e.g. no image of" in said and "ERROR" not in said

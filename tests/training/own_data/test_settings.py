@@ -203,3 +203,20 @@ def test_teachers_are_larger_detectors_of_the_family() -> None:
 def test_norms_learn_from_scratch() -> None:
     assert trainable_args("faster_rcnn_r18") == {"norm": "gn", "frozen_stages": 0}
     assert trainable_args("retina_r10w16") == {}
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "said"),
+    [
+        (None, "3 epochs of 400 images, evaluated after every 2 of them and at the end"),
+        (999, "3 epochs of 400 images, evaluated after every 2 of them and at the end"),  # the epochs end first
+        (150, "150 steps of 400 images, evaluated after every 2 epochs and at the end"),
+        (99, "99 steps, less than an epoch of 400 images, evaluated at the end"),
+    ],
+)
+def test_the_length_is_told_as_it_is(max_steps: int | None, said: str) -> None:
+    """``--set schedule.max_steps=N`` may be more than an epoch."""
+    settings = choose(DATA, SCRATCH, CPU)
+    own = replace(settings.schedule, epochs=3, max_steps=max_steps), replace(settings.logging, eval_every=2)
+    recipe = Recipe("plain", "retina_r18", {}, None, settings.data, settings.optim, own[0], None, own[1])
+    assert choices.describe(recipe, DATA, CPU)[-1] == f"schedule  {said}"
