@@ -6,6 +6,8 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -42,4 +44,24 @@ def test_everything_public_has_one(module: str) -> None:
     things = [getattr(package, name) for name in package.__all__]
     functions = [thing for thing in things if inspect.isroutine(thing) or inspect.isclass(thing)]
     without = [thing.__name__ for thing in functions if ">>>" not in (inspect.getdoc(thing) or "")]
+    assert not without
+
+
+def arguments(thing: object) -> list[str]:
+    """Names of what is written at a call; callables without a signature have none."""
+    with suppress(TypeError, ValueError):
+        return [name for name in inspect.signature(thing).parameters if name != "self"]  # type: ignore[arg-type]
+    return []
+
+
+@pytest.mark.parametrize("module", PUBLIC_MODULES)
+def test_every_argument_of_the_public_api_is_described(module: str) -> None:
+    package = importlib.import_module(module)
+    without = []
+    for name in package.__all__:
+        thing = getattr(package, name)
+        if inspect.isroutine(thing) or inspect.isclass(thing):
+            said = (inspect.getdoc(thing) or "").partition("\nExample:")[0]
+            heads = " ".join(re.findall(r"^ {4}([\w, ]+): ", said, flags=re.MULTILINE))
+            without += [f"{name}({one})" for one in arguments(thing) if one not in re.findall(r"\w+", heads)]
     assert not without

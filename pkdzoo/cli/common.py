@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Parser = argparse.ArgumentParser
 COMMON = ("verb", "words", "json", "debug")  # what a parsed command line has besides the options of its verb
 MODEL_HELP = "a name from 'pkdzoo list', the folder of a saved detector or of a run, or hf-hub:ORG/NAME"
+LAYOUTS = (
+    "COCO, Roboflow, Pascal VOC, YOLO, labelImg, labelme, csv"  # that are read, for people without docs/own_data.md
+)
 
 TEXT_LISTS = (".txt", ".names", ".list", ".lst")  # suffixes of files with one name per line
 OTHER_LISTS = (".json", ".yaml", ".yml", ".csv", ".xml")  # of other files that name classes

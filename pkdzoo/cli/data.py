@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from pkdzoo.cli.common import (
+    LAYOUTS,
     Parser,
     Verb,
     add_detector,
@@ -22,7 +23,7 @@ FORMATS = ("coco", "voc", "yolo")  # to write, as pkdzoo.data.formats.read.FORMA
 
 
 def _add_folder(parser: Parser) -> None:
-    parser.add_argument("folder", type=Path, help="a data set (docs/own_data.md lists the layouts), or a data.yaml")
+    parser.add_argument("folder", type=Path, help=f"folder of a data set ({LAYOUTS}), or a data.yaml")
 
 
 def _add_splits(parser: Parser) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pkdzoo.cli.common import (
+    LAYOUTS,
     Parser,
     Verb,
     add_detector,
@@ -32,7 +33,7 @@ def eval_arguments(parser: Parser) -> None:
     )
     add_detector(parser, files, device=False)
     default = "(default: %(default)s)"
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="data set in a layout of docs/own_data.md")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help=f"data set ({LAYOUTS})")
     parser.add_argument("--split", default="val", metavar="NAME", help=f"split of the data set {default}")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="annotation file, if it is elsewhere")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="image folder, if it is elsewhere")

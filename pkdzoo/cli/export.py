@@ -153,7 +153,7 @@ def pixels(text: str) -> tuple[int, int]:
 
 
 EXPORT = Verb(
-    "export a detector as an ONNX file or a program of torch.export",
+    "export a detector to ONNX, OpenVINO, LiteRT or torch.export",
     (
         "pkdzoo export retina_r50_pkd_swin --threshold 0.3",
         "pkdzoo export runs/mine/best --what dense --output mine.onnx",

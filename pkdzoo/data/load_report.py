@@ -18,8 +18,9 @@ class LoadReport:
     Attributes:
         source: the annotation file.
         images, annotations: records in the file.
-        boxes: kept boxes; ``crowd`` of them are crowd regions, ``clipped`` of them extended over the image's edge by
-            more than half a pixel.
+        boxes: kept boxes.
+        crowd, clipped: of the kept boxes, crowd regions, and those that extended over the image's edge by more than
+            half a pixel.
         per_class: kept boxes by class name.
         no_size, outside, thin: boxes that training leaves out because a width or height is not above zero, because
             they lie outside the image, or because they are thinner than a pixel.
@@ -34,7 +35,8 @@ class LoadReport:
         crowd_only: classes that have boxes, all of which are crowd regions.
         duplicate_images, duplicate_annotations: records that repeat an id.
         twice_listed: image files that are listed under several ids.
-        empty_images: images without a box, left out if ``dropped_empty``.
+        empty_images: images without a box.
+        dropped_empty: whether they were left out.
         small_images: images left out because of their size.
         unread_images: images whose size is unknown, because their files are missing or damaged.
         found_names: image names that were found by their last parts, with the paths inside the image folder.

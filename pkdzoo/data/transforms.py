@@ -178,6 +178,9 @@ def integer(low: int, high: int, rng: torch.Generator) -> int:
 class Compose:
     """Applies several transforms in order.
 
+    Args:
+        transforms: each called as ``transform(sample, generator)``; returns a :class:`Sample`.
+
     Example:
         >>> import torch
         >>> from pkdzoo import Instances
@@ -248,7 +251,13 @@ class Resize:
 
 
 class RandomFlip:
-    """Flips the sample horizontally with probability ``p``.
+    """Flips the sample horizontally, image, boxes and masks.
+
+    Args:
+        p: probability, 0..1.
+
+    Raises:
+        ValueError: for another probability.
 
     Example:
         >>> import torch
@@ -383,6 +392,15 @@ def train_transform(
 ) -> Compose:
     """The published training transform: keep-ratio resize, then a random horizontal flip.
 
+    Args:
+        short: length of the short side in pixels, or several; see :class:`Resize`.
+        long: maximum length of the long side in pixels.
+        mode: ``choice`` or ``range``, see :class:`Resize`.
+        flip: probability of the flip, 0..1.
+
+    Raises:
+        ValueError: as :class:`Resize` and :class:`RandomFlip`.
+
     Example:
         >>> import torch
         >>> from pkdzoo import Instances
@@ -396,7 +414,15 @@ def train_transform(
 
 
 def eval_transform(short: int = 800, long: int = 1333, canvas: tuple[int, int] | None = None) -> Compose:
-    """The published test transform: only the keep-ratio resize, to two sides or to fit a canvas of (height, width).
+    """The published test transform: only the keep-ratio resize.
+
+    Args:
+        short: length of the short side in pixels.
+        long: maximum length of the long side in pixels.
+        canvas: (height, width) in pixels that every image is scaled to fit, in place of the two sides.
+
+    Raises:
+        ValueError: as :class:`Resize`.
 
     Example:
         >>> import torch

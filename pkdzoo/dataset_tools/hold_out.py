@@ -76,7 +76,8 @@ def divide(content: Mapping[str, Any], share: float, images: Path) -> tuple[dict
         if not count / 2 <= len(held_out) <= 2 * count or _lost(objects, held_out):
             held_out = set()
             remarks.append(
-                f"{sum(map(len, sequences.values()))} images have numbered names of {len(sequences)} sequences "
+                f"{sum(map(len, sequences.values()))} images have numbered names of "
+                f"{counted(len(sequences), 'sequence')} "
                 f"({', '.join(f'{key}#' for key in sorted(sequences)[:3])}), which were divided: if these are frames "
                 "of videos, neighbors are in both splits; then divide them by hand"
             )

@@ -132,6 +132,9 @@ class FrozenTeacher(nn.Module):
     or DistributedDataParallel, and ``train()`` leaves it in eval mode. Its parameters require no gradient. That is not
     no_grad: gradient still passes through to its inputs.
 
+    Args:
+        module: the teacher; it is frozen and put in eval mode.
+
     Example:
         >>> import pkdzoo
         >>> from pkdzoo.distill import FrozenTeacher

@@ -93,7 +93,12 @@ def check_classes(student: Detector, teacher: Detector, name: str) -> None:
 
 
 def inherit(student: Detector, teacher: Detector, parts: Sequence[str]) -> Detector:
-    """Copy the tensors of several parts, ``backbone``, ``neck``, ``head``, from teacher to student.
+    """Copy the tensors of several parts from teacher to student.
+
+    Args:
+        student: its parts are changed in place.
+        teacher: a detector with parts of equal structure.
+        parts: ``backbone``, ``neck``, ``head``.
 
     Returns:
         The student.

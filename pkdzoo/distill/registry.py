@@ -92,6 +92,12 @@ def register_method(name: str, cls: Callable[..., DistillMethod]) -> None:
 def method_options(name: str) -> dict[str, Any]:
     """Options of a method and their defaults.
 
+    Args:
+        name: of the method, see :func:`list_methods`.
+
+    Returns:
+        Defaults by name, without ``schedule``, which every method has. None stands for the published value.
+
     Raises:
         ValueError: for an unknown method; the message suggests the closest names and lists all.
 

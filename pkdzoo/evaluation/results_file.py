@@ -39,7 +39,7 @@ def read_results(
     """Read the detections of each image.
 
     Args:
-        path: a file in one of the formats above.
+        path: COCO results of any program (``.json``), or a file of ``pkdzoo predict --save`` (``.json``, ``.jsonl``).
         label_of: label of each category id of the data set.
         images: the data set's images by name, for the formats of ``pkdzoo predict --save``.
         names: label of each class name, for these formats.
@@ -232,7 +232,7 @@ def evaluate_results(
     Warns where the numbers may be too low: no detection has a low score, or the file lacks images of the data set.
 
     Args:
-        path: the file, in one of the formats at the top of this module.
+        path: COCO results of any program (``.json``), or a file of ``pkdzoo predict --save`` (``.json``, ``.jsonl``).
         annotations: the annotation file, as :func:`pkdzoo.data.find_split` returns it.
         backend: see :class:`CocoEvaluator`.
         thresholds: see :meth:`CocoEvaluator.compute`.

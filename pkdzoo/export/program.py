@@ -178,7 +178,17 @@ def graph_of(
 
 
 def metadata_of(model: Detector, what: What, fixed: FixedSize | None = None) -> dict[str, str]:
-    """Metadata of an exported file; see the top of this module.
+    """Metadata of an exported file, with which it can be used without pkdzoo.
+
+    Args:
+        model: the detector.
+        what: output of the file: ``features``, ``dense`` or ``detections``.
+        fixed: the only shape of the images; None leaves it open.
+
+    Returns:
+        Texts, mostly JSON, by name: ``label_names`` (item i is the name of label i), ``resize`` (how an image is scaled
+        and padded; the rules are at the top of ``pkdzoo/export/program.py``), ``batch`` (where the shape is fixed),
+        ``outputs`` and ``config`` (of a saved detector).
 
     Example:
         >>> import pkdzoo

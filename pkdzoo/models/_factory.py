@@ -119,7 +119,13 @@ def create_pair(
 
 
 def create_student(name: str, pretrained: bool = False, num_classes: int | None = None, **kwargs: Any) -> Detector:
-    """Create the student of a pair; arguments as for :func:`create_detector`.
+    """Create the student of a pair in eval mode.
+
+    Args:
+        name: name of the pair, see :func:`pkdzoo.list_pairs`.
+        pretrained: load the published weights of the distilled student.
+        num_classes: number of classes; None means those of the published student.
+        kwargs: as for :func:`create_detector`.
 
     Raises:
         ValueError: for a detector without a teacher, and as :func:`create_detector`.

@@ -234,6 +234,12 @@ def list_detectors(
 def list_pairs(filter: str | Sequence[str] = "") -> list[str]:
     """Names of distilled detectors, those that have a teacher.
 
+    Args:
+        filter: one or more wildcards, see :func:`list_detectors`.
+
+    Returns:
+        Names of architectures, in alphabetical order.
+
     Example:
         >>> import pkdzoo
         >>> [name for name in pkdzoo.list_pairs() if name.startswith("atss")]
@@ -243,7 +249,10 @@ def list_pairs(filter: str | Sequence[str] = "") -> list[str]:
 
 
 def is_detector(name: str) -> bool:
-    """Whether ``arch`` or ``arch.tag`` exists.
+    """Whether a name is registered.
+
+    Args:
+        name: ``arch`` or ``arch.tag``.
 
     Example:
         >>> import pkdzoo
@@ -271,7 +280,10 @@ def folder_of(name: str) -> Path | None:
 
 
 def get_weights(name: str) -> Weights:
-    """The weights of ``arch.tag``, or the default weights of an architecture.
+    """What is known about a set of weights: source, hash, metrics in percent, license; nothing is downloaded.
+
+    Args:
+        name: ``arch.tag``, or ``arch`` for its default weights.
 
     Raises:
         ValueError: for an unknown name, or an architecture without weights.

@@ -346,7 +346,11 @@ class Recipe:
 
 
 def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
-    """The recipe with ``key=value`` assignments applied, e.g. ``optim.lr=0.02`` or ``distill.methods.pkd.weight=4``.
+    """The recipe with assignments applied; the recipe itself is not changed.
+
+    Args:
+        recipe: any recipe.
+        assignments: ``key=value``, e.g. ``optim.lr=0.02`` or ``distill.methods.pkd.weight=4``.
 
     Raises:
         ValueError: for an unknown field, with the closest known ones, or a value of the wrong type.

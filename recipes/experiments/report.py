@@ -36,6 +36,8 @@ Results of [run.py](run.py). Below `results/` there is one file per run (a recip
 versions, hardware, hashes of the data, the twelve COCO metrics, AP by epoch, and Pearson's r with the teacher's
 pyramid. This page is generated: `python recipes/experiments/run.py --report`.
 
+- **Names.** A row `bccd: pkd (retina_r10w16)` is a run of the experiment `bccd` and its architecture. `plain` is the
+  student without a teacher, `pkd_fading` PKD with a weight that falls to 0; the experiment's recipe explains others.
 - **Equal budgets.** A student and its plain student have the same images, batches, epochs and learning rate. They do
   not take the same time, because a step with a teacher takes longer (last table).
 - **AP** is in percent, of the last epoch, on the validation images. **±** is the standard deviation over seeds.

@@ -10,7 +10,19 @@ import pytest
 from helpers.commands import fails, run
 from PIL import Image
 
+from pkdzoo.cli import build_parser
 from pkdzoo.data import open_dataset
+from pkdzoo.data.formats.read import TABLE
+
+
+def test_help_names_every_layout(capsys: pytest.CaptureFixture[str]) -> None:
+    """The page that lists them is not part of an installed package."""
+    program = {"coco": "COCO", "roboflow": "Roboflow", "voc": "Pascal VOC", "yolo": "YOLO", "xml": "labelImg"}
+    expected = ", ".join(program.get(name, name) for name in TABLE)
+    for words in (("data", "check"), ("data", "convert"), ("data", "preview"), ("eval",)):
+        with pytest.raises(SystemExit):
+            build_parser().parse_args([*words, "--help"])
+        assert expected in " ".join(capsys.readouterr().out.split())
 
 
 class TestData:

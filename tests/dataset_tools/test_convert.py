@@ -367,7 +367,7 @@ class TestSources:
         """One sequence of all images cannot stay together, and a sequence may be a class."""
         one = self.write(tmp_path / "one", [f"IMG_{k:04d}.png" for k in range(10)])
         assert [len(part) for part in self.divided(one, tmp_path / "a")] == [7, 3]
-        assert "10 images have numbered names of 1 sequences (IMG_#), which were divided" in str(self.report)
+        assert "10 images have numbered names of 1 sequence (IMG_#), which were divided" in str(self.report)
         names = [f"{'cat' if k % 2 else 'dog'}_{k:03d}.png" for k in range(10)]
         two = self.write(tmp_path / "two", names, classes=[k % 2 for k in range(10)])
         train, _ = self.divided(two, tmp_path / "b", 0.4)
