@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pkdzoo.data.image_dataset import TooManyUnreadable
     from pkdzoo.data.image_files import UnreadableImage
     from pkdzoo.data.image_io import read_image
+    from pkdzoo.data.image_resize import resize_keep_ratio
     from pkdzoo.data.load_report import LoadReport
     from pkdzoo.data.locate import find_split
     from pkdzoo.data.sampler import AspectBatchSampler
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
         Resize,
         Sample,
         eval_transform,
-        resize_keep_ratio,
         train_transform,
     )
     from pkdzoo.data.unlabeled import UnlabeledImages
@@ -80,7 +80,7 @@ if not TYPE_CHECKING:  # a type checker would take every name of the package for
             "make_shapes": "pkdzoo.data.synthetic",
             "open_dataset": "pkdzoo.data.dataset",
             "read_image": "pkdzoo.data.image_io",
-            "resize_keep_ratio": "pkdzoo.data.transforms",
+            "resize_keep_ratio": "pkdzoo.data.image_resize",
             "eval_transform": "pkdzoo.data.transforms",
             "train_transform": "pkdzoo.data.transforms",
         },

@@ -18,7 +18,8 @@ from torch import Tensor
 from pkdzoo.data.augment import MixTransform
 from pkdzoo.data.image_cache import ImageCache
 from pkdzoo.data.image_io import read_image
-from pkdzoo.data.transforms import Compose, Resize, keep_ratio_size, resize_image
+from pkdzoo.data.image_resize import keep_ratio_size, resize_image
+from pkdzoo.data.transforms import Compose, Resize
 
 Decode = Literal["exact", "fast"]
 DECODE: tuple[Decode, ...] = ("exact", "fast")

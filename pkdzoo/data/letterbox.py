@@ -14,8 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pkdzoo.data.image_resize import keep_ratio_size
 from pkdzoo.data.opencv_resize import resize_bilinear, resize_by_area
-from pkdzoo.data.transforms import Sample, keep_ratio_size, resize_sample
+from pkdzoo.data.transforms import Sample, resize_sample
 from pkdzoo.structures import Letterbox
 
 DIVISOR = 32  # sides of a canvas are multiples of the coarsest stride

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from pkdzoo.data.batching import collate
 from pkdzoo.data.image_files import UnreadableImage
+from pkdzoo.data.image_resize import resize_keep_ratio
 from pkdzoo.data.letterbox import DIVISOR, LetterboxResize
-from pkdzoo.data.transforms import Sample, resize_keep_ratio
+from pkdzoo.data.transforms import Sample
 from pkdzoo.inference.options import (
     DEFAULT_THRESHOLD,
     MERGE_NMS_THRESHOLD,
