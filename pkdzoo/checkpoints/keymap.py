@@ -108,7 +108,8 @@ def select_matching(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, 
             if rows
         ]
         hint = (
-            " (another number of classes? write create_detector(..., num_classes=N) to match the file)"
+            " (another number of classes? write create_detector(..., num_classes=N), or --labels on the command line, "
+            "to match the file)"
             if shapes
             else ""
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkdzoo.cli.common import Parser, Verb, add_labels, read_labels, show
+from pkdzoo.utils.files import check_target
 from pkdzoo.utils.text import counted
 
 if TYPE_CHECKING:
@@ -31,15 +32,18 @@ def convert_run(args: argparse.Namespace) -> int:
     """Convert, and print a summary."""
     from pkdzoo.checkpoints.io import save_safetensors
 
-    if args.target.suffix in OTHER_FORMATS:
+    suffix = args.target.suffix.lower()
+    tensors_alone = suffix == ".safetensors"
+    if suffix in OTHER_FORMATS:
         raise ValueError(f"{args.target}: convert does not write this format: name a folder or FILE.safetensors")
-    if args.target.suffix != ".safetensors" and args.target.is_dir() and any(args.target.iterdir()):
+    if not tensors_alone and args.target.is_dir() and any(args.target.iterdir()):
         raise ValueError(f"{args.target} is not empty: choose a new folder")
-    if args.target.suffix == ".safetensors" and args.target.exists():
+    if tensors_alone and args.target.exists():
         raise ValueError(f"{args.target} exists already: choose another name")
+    check_target(args.target, "TARGET", folder=not tensors_alone)
     model = open_source(args)
     state = model.state_dict()
-    if args.target.suffix == ".safetensors":
+    if tensors_alone:
         args.target.parent.mkdir(parents=True, exist_ok=True)
         save_safetensors(state, args.target)
     else:

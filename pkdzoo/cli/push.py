@@ -7,6 +7,7 @@ import tempfile
 from typing import Any
 
 from pkdzoo.cli.common import Parser, Verb, add_labels, note, read_labels, show
+from pkdzoo.utils.files import check_target
 
 PREPARE_OPTIONS = (
     "arch",
@@ -71,6 +72,8 @@ def push_run(args: argparse.Namespace) -> int:
         if args.arch is None:
             raise ValueError("--labels belongs to a checkpoint file with --arch NAME: leave it out")
         options["label_names"] = read_labels(args.labels)
+    if args.dry_run:
+        check_target(args.dry_run, "--dry-run", folder=True)
     with tempfile.TemporaryDirectory() as temporary:
         try:
             folder = prepare(args.source, args.dry_run or temporary, args.repo, **options)

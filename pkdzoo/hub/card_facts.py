@@ -6,15 +6,18 @@ Numbers are in ``metrics.json``; sizes, labels and the weights that training sta
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import Any
 
-from pkdzoo.hub.card import Card, DataSet
+from pkdzoo.hub.card import UNKNOWN, Card, DataSet
+from pkdzoo.hub.card_licenses import is_line
 from pkdzoo.hub.weights import Distilled
 
 TEXTS = ("name", "source", "teacher_license", "speed", "base_model", "origin", "recipe", "launch", "note")
 OTHERS = ("data", "pair", "baseline_AP", "direct", "curves")
+LINK = re.compile(r"https?://[^\s<>]+")  # shown between < and >
 ADVICE = "publish the run or the file that it was made from"
 
 
@@ -40,17 +43,26 @@ def read_card_facts(facts: Any) -> dict[str, Any]:
     """Arguments of :class:`Card` from :func:`card_facts`; the config may be a stranger's, so that types are checked.
 
     Raises:
-        ValueError: for a value of another type; the message names it.
+        ValueError: for a value of another type, and for a fact that this version does not know, because it would be
+            missing on the card that is written; the message names it.
     """
     if not isinstance(facts, Mapping):
         raise ValueError(f"config.json: card is a {type(facts).__name__} and should be an object: {ADVICE}")
+    unknown = [str(key) for key in facts if key not in (*TEXTS, *OTHERS)]
+    if unknown:
+        raise ValueError(f"config.json: card has {unknown[0][:50]!r}, which this version does not know: {ADVICE}")
     read: dict[str, Any] = {key: facts[key] for key in TEXTS if key in facts}
     for key, value in read.items():
         check(key, isinstance(value, str))
+    check("origin", LINK.fullmatch(read.get("origin", "https://host")) is not None)
     data, pair, curves = facts.get("data", {}), facts.get("pair"), facts.get("curves", {})
     texts = [field.name for field in fields(DataSet)]
     check("data", isinstance(data, Mapping) and "name" in data and set(data) <= set(texts))
     check("data", all(isinstance(value, str) for value in data.values()))
+    check("data.license", is_line(data.get("license", UNKNOWN)))
+    check("teacher_license", is_line(read.get("teacher_license", UNKNOWN)))
+    check("data.name", data["name"].strip() != "")
+    check("data.example", re.fullmatch(r"\w[\w.-]*", data.get("example", "image")) is not None)  # becomes code
     read["data"] = DataSet(**data)
     if pair is not None:
         read["pair"] = read_pair(pair)

@@ -9,6 +9,7 @@ from pkdzoo.hub.card import BY_NAME, UNKNOWN, Card, DataSet, known_data
 from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.utils.text import printable
 
+MAX_LICENSE = 1000  # characters
 # Licenses of initial weights under which a detector may be published with any license of its own.
 PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0")
 
@@ -32,6 +33,11 @@ class ForbiddenLicense(UnknownLicense):
 def is_unknown(license: str | None) -> bool:
     """Whether a license is not stated."""
     return (license or UNKNOWN).strip().lower() in ("", UNKNOWN)
+
+
+def is_line(license: str) -> bool:
+    """Whether a license is one line of text without spaces around it."""
+    return license.isprintable() and license == license.strip() and len(license) <= MAX_LICENSE
 
 
 def known_or_stated(subject: str, argument: str, known: str | None, stated: str | None) -> str:
@@ -99,13 +105,8 @@ def check_licenses(card: Card) -> None:
         UnknownLicense: names the arguments of all unknown licenses at once.
         ForbiddenLicense: for initial weights whose license does not allow that of the weights.
     """
-    licenses = {
-        "the weights": (card.license, "license"),
-        f"the data set ({card.data.name})": (card.data.license, "data_license"),
-    }
-    if card.pair is not None:
-        licenses[f"the teacher ({card.pair.teacher})"] = (card.teacher_license or UNKNOWN, "teacher_license")
-    missing = {subject: argument for subject, (license, argument) in licenses.items() if is_unknown(license)}
+    stated = stated_licenses(card)
+    missing = {subject: argument for subject, (license, argument) in stated.items() if is_unknown(license)}
     if missing:
         options = " ".join(f"--{argument.replace('_', '-')} ID" for argument in missing.values())
         keywords = ", ".join(f'{argument}="ID"' for argument in missing.values())
@@ -118,6 +119,31 @@ def check_licenses(card: Card) -> None:
             card,
         )
     check_initial_weights(card)
+
+
+def stated_licenses(card: Card) -> dict[str, tuple[str, str]]:
+    """The licenses of weights, data set and teacher, each with the argument that states it, by their subject."""
+    found = {
+        "the weights": (card.license, "license"),
+        f"the data set ({card.data.name})": (card.data.license, "data_license"),
+    }
+    if card.pair is not None:
+        found[f"the teacher ({card.pair.teacher})"] = (card.teacher_license or UNKNOWN, "teacher_license")
+    return found
+
+
+def check_license_lines(card: Card) -> None:
+    """Check that each license is one line: with more lines, the folder could not be opened again.
+
+    Raises:
+        ValueError: for a license of several lines, with invisible characters, or with spaces around it.
+    """
+    for subject, (license, argument) in stated_licenses(card).items():
+        if not is_line(license):
+            raise ValueError(
+                f"--{argument.replace('_', '-')} {license[:100]!r}: write the license of {subject} in one line of at "
+                f"most {MAX_LICENSE} characters, e.g. Apache-2.0 (in Python {argument})"
+            )
 
 
 def known_names(card: Card) -> str:

@@ -165,7 +165,7 @@ def load_lines(card: Card) -> str:
     ]
     browser = (
         f"The file is on a page that only a browser can open: <{card.origin}>. Save it there first.\n\n"
-        if not card.direct
+        if not card.direct and not card.repository
         else ""
     )
     return f"Install: {install_line()}.\n\n{browser}```python\n{printable(chr(10).join(code), keep=chr(10))}\n```"

@@ -167,11 +167,13 @@ def recorded_hash(folder: Path, url: str, digits: str) -> str | None:
     """
     try:
         content = read_json(folder / INDEX)
+        if not isinstance(content, dict):
+            raise ValueError(f"{folder / INDEX} holds no JSON object")
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise DownloadError(f"the cache's index is damaged: {error}. Delete it; it records hashes anew") from error
-    recorded = content.get(url) if isinstance(content, dict) else None
+    recorded = content.get(url)
     return recorded if isinstance(recorded, str) and recorded.startswith(digits.lower()) else None
 
 

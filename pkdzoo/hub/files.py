@@ -60,8 +60,8 @@ def fetch_repository(
     tensors = get(TENSORS, config_path.parent.name)
     expected = config.get(SETTINGS, {}).get("sha256")
     if expected is not None and sha256_of_file(tensors) != expected:
-        tensors.resolve().unlink()
-        tensors.unlink(missing_ok=True)
+        for path in (tensors.resolve(), tensors):
+            path.unlink(missing_ok=True)  # another process may remove it first
         raise DownloadError(f"{repository}: {TENSORS} does not have the hash in its config; it was deleted, try again")
     return tensors.parent
 

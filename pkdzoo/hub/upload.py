@@ -29,11 +29,21 @@ from torch import Tensor
 from pkdzoo.data.image_files import open_image
 from pkdzoo.hub.card import Card
 from pkdzoo.hub.card_facts import card_facts
-from pkdzoo.hub.card_licenses import check_licenses, licenses
+from pkdzoo.hub.card_licenses import check_license_lines, check_licenses, licenses
 from pkdzoo.hub.card_metrics import WEIGHTS, check_numbers, check_weights
 from pkdzoo.hub.card_text import eval_results, render
 from pkdzoo.hub.errors import UploadError, first_line, is_transient, lacks_xet, status_of, unwrap
-from pkdzoo.hub.files import CONFIG, PREPROCESSOR, SETTINGS, TENSORS, preprocessor, save_folder
+from pkdzoo.hub.files import (
+    CONFIG,
+    MAX_NAME,
+    PREPROCESSOR,
+    SETTINGS,
+    TENSORS,
+    is_repository,
+    preprocessor,
+    save_folder,
+)
+from pkdzoo.hub.plot_files import check_svg
 from pkdzoo.utils.files import open_regular_file, refuse_links, sha256_of_file, write_json, write_text
 from pkdzoo.utils.private_text import find_private, strip_local_paths
 from pkdzoo.utils.retry import call_with_retries
@@ -44,7 +54,6 @@ ALLOWED = (CONFIG, TENSORS, PREPROCESSOR, METRICS_FILE, README, IMAGE, *PLOTS, R
 # Of a PNG file: what shows the pixels. Others hold text, times, locations or previews.
 PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 PNG_START = b"\x89PNG\r\n\x1a\n"
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 T = TypeVar("T")
 
@@ -82,6 +91,7 @@ def write_repository(
     if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty: choose another folder, because all of its files would be published")
     check_licenses(card)
+    check_license_lines(card)
     check_numbers(card)
     extras = eval_results(card)
     save_folder(folder, state, config, {PREPROCESSOR: preprocessor(config)})
@@ -169,7 +179,8 @@ def text_of(path: Path) -> str:
     """The text of a file; of safetensors the header, of a PNG the names of chunks that may hold text.
 
     Raises:
-        ValueError: for a PNG file with more than pixels, and a header of safetensors that is longer than the file.
+        ValueError: for a PNG file with more than pixels, an SVG file with more than lines and text, and a header of
+            safetensors that is longer than the file.
     """
     with open_regular_file(path) as file:
         if path.suffix == ".safetensors":
@@ -180,7 +191,10 @@ def text_of(path: Path) -> str:
         if path.suffix == ".png":
             check_png(path.name, file.read())
             return ""
-        return file.read().decode("utf-8")
+        text = file.read().decode("utf-8")
+        if path.suffix == ".svg":
+            check_svg(path.name, text)
+        return text
 
 
 def check_png(name: str, content: bytes) -> None:
@@ -268,8 +282,11 @@ def check_repository(name: str) -> None:
     Raises:
         ValueError: for anything else than ``ORGANIZATION/NAME``.
     """
-    if not REPOSITORY.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a repository: write ORGANIZATION/NAME")
+    if "/" not in name or not is_repository(name):
+        raise ValueError(
+            f"{name[:MAX_NAME]!r} is no name of a repository: write ORGANIZATION/NAME, with letters, digits, '-', '_' "
+            "and '.'"
+        )
 
 
 def call_hub(repository: str, function: Callable[[], T]) -> T:

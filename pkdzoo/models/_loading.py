@@ -18,7 +18,7 @@ from pkdzoo.hub.weights import InitialWeights, Weights
 from pkdzoo.models._channels import adapt_stem
 from pkdzoo.models._interface import ZooModel
 from pkdzoo.models._registry import find
-from pkdzoo.models._saved_config import Saved, apply_image_settings, read_saved, start_of
+from pkdzoo.models._saved_config import Saved, apply_image_settings, newer_version, read_saved, start_of
 from pkdzoo.models.backbones.timm import TimmBackbone
 from pkdzoo.models.backbones.weights import (
     add_missing_tensors,
@@ -65,7 +65,7 @@ def load_checkpoint(model: M, source: str | Path | Mapping[str, Any]) -> M:
         model.loaded_from = "a state dict"
         return model
     file = file_of(source)
-    saved = read_saved(read_config(file.with_name(CONFIG))) if is_saved(file) else None
+    saved = saved_beside(file) if is_saved(file) else None
     if saved is not None:
         check_same_detector(model, saved, file.parent)
     load_strictly(model, to_our_layout(model, read_state_dict(file)))
@@ -79,6 +79,19 @@ def load_checkpoint(model: M, source: str | Path | Mapping[str, Any]) -> M:
 def is_saved(file: Path) -> bool:
     """Whether a file holds the tensors of a saved detector, whose config lies beside it."""
     return file.name == TENSORS and file.with_name(CONFIG).is_file()
+
+
+def saved_beside(file: Path) -> Saved:
+    """The checked config of the saved detector whose tensors a file holds.
+
+    Raises:
+        ValueError: for a wrong config; it says so if a newer version wrote it.
+    """
+    config = read_config(file.with_name(CONFIG))
+    try:
+        return read_saved(config)
+    except ValueError as error:
+        raise ValueError(f"{file.parent}: {error}{newer_version(config)}") from error
 
 
 def check_same_detector(model: ZooModel, saved: Saved, folder: Path) -> None:
@@ -123,7 +136,7 @@ def saved_labels(source: str | Path) -> tuple[str, ...] | None:
     """
     file = file_of(source)
     if is_saved(file):
-        labels = tuple(read_saved(read_config(file.with_name(CONFIG))).labels)
+        labels = tuple(saved_beside(file).labels)
     else:
         labels = class_names(read_state_dict(file)) or ()
     if tuple(name.replace("_", " ") for name in labels) == COCO_NAMES:  # mmdetection 1 wrote "traffic_light"

@@ -90,7 +90,7 @@ def start_of(place: str, saved: Saved) -> InitialWeights | None:
     """The weights whose license a detector inherits that starts as a saved one.
 
     Args:
-        place: ``hf-hub:ORG/NAME@REVISION``, or the path of a folder, of which the last part is kept.
+        place: ``hf-hub:ORG/NAME@REVISION``, or ``local-dir:FOLDER`` or ``FOLDER``, of which the last part is kept.
         saved: its config.
 
     Returns:
@@ -99,9 +99,11 @@ def start_of(place: str, saved: Saved) -> InitialWeights | None:
     if saved.license is None:
         start: InitialWeights | None = saved.settings.get("initial_weights")
         return start
-    name, _, revision = place.partition("@") if place.startswith("hf-hub:") else (Path(place).name, "", "")
-    name = name.removeprefix("hf-hub:") or saved.architecture
-    return InitialWeights(name, saved.license, revision, saved.sha256)
+    if place.startswith("hf-hub:"):
+        name, _, revision = place.removeprefix("hf-hub:").partition("@")
+    else:
+        name, revision = Path(place.removeprefix("local-dir:")).resolve().name, ""
+    return InitialWeights(name or saved.architecture, saved.license, revision, saved.sha256)
 
 
 def read_settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 from collections.abc import Mapping
@@ -13,9 +14,11 @@ from pkdzoo.distill.adapters import is_of_other_library
 from pkdzoo.distill.base import DistillMethod
 from pkdzoo.distill.registry import method_options
 from pkdzoo.distill.task import Task
+from pkdzoo.hub.card import UNKNOWN
 from pkdzoo.hub.card_metrics import WEIGHTS
 from pkdzoo.hub.files import CONFIG, SETTINGS, TENSORS, fetch_repository, find_saved_folder
 from pkdzoo.hub.weights import Distilled
+from pkdzoo.models._loading import file_of, is_saved
 from pkdzoo.models._registry import find, folder_of
 from pkdzoo.training.recipe import Distill, Recipe
 from pkdzoo.training.run_table import FinishedRun, teacher_row
@@ -54,11 +57,23 @@ def _facts(distill: Distill) -> dict[str, Any]:
     row = row or entry.default
     if distill.teacher_weights == "random":
         return {"teacher": entry.name, "weights": "random"}
+    digest = ""
     if distill.teacher_weights is not None:
-        return {"teacher": entry.name, "sha256": sha256_of_file(Path(distill.teacher_weights))}
+        file = file_of(distill.teacher_weights)
+        if is_saved(file):
+            return _of_folder(file.parent)
+        digest = sha256_of_file(file)
+        row = next((row for row in entry.weights if row.sha256 and digest.startswith(row.sha256)), None)
+        if row is None:
+            return {"teacher": entry.name, "sha256": digest}
     if row is None:
         return {"teacher": entry.name}
-    known = {"sha256": row.sha256, "AP": row.metrics.get("AP"), "AP_source": row.source, "license": row.license}
+    known = {
+        "sha256": digest or row.sha256,
+        "AP": row.metrics.get("AP"),
+        "AP_source": row.source,
+        "license": row.license,
+    }
     return {"teacher": f"{entry.name}.{row.tag}", **known}
 
 
@@ -87,14 +102,13 @@ def _of_folder(folder: Path) -> dict[str, Any]:
     if metrics.get(WEIGHTS, sha256) != sha256:  # they belong to earlier weights
         metrics = {}
     recipe = read_json_object(folder.parent / "recipe.json")
-    measured = launch_command(metrics) if "AP" in metrics else ""
     return {
-        "teacher": recipe.get("name") or config.get("architecture"),
+        "teacher": recipe.get("name") or config.get("architecture") or folder.name,
         "architecture": config.get("architecture"),
         "sha256": sha256,
         "config_sha256": sha256_of_file(folder / CONFIG) if (folder / CONFIG).is_file() else None,
         "AP": metrics.get("AP", own.get("AP")),
-        "AP_source": f"`{measured}`" if measured else None,
+        "AP_source": source_of_metrics(metrics) if "AP" in metrics else None,
         "annotations_sha256": metrics.get("annotations_sha256") if "AP" in metrics else None,
         "license": own.get("license"),
     }
@@ -125,6 +139,28 @@ def launch_command(metrics: Mapping[str, Any]) -> str:
         arguments[0] = "pkdzoo"
     shortened = (re.sub(r"(?:[^=]*/)?(recipes/.+)", r"\1", argument) for argument in arguments)
     return shlex.join(strip_local_paths(argument, spaces=True) for argument in shortened)
+
+
+def source_of_metrics(metrics: Mapping[str, Any]) -> str:
+    """The command of an evaluation as code, for a card; empty if it was not recorded."""
+    command = launch_command(metrics)
+    return f"`{command}`" if command else ""
+
+
+def speed(metrics: Mapping[str, Any]) -> str:
+    """Latency per image and hardware, as text; empty if it was not measured.
+
+    Raises:
+        ValueError: for a latency that is not a number.
+    """
+    time = metrics.get("ms_per_image")
+    if time is None:
+        return ""
+    if not (isinstance(time, (int, float)) and math.isfinite(time)):
+        raise ValueError(
+            f"ms_per_image is {time!r} in its metrics, which is no number: run `pkdzoo eval` again, or remove it there"
+        )
+    return f"{time:.3g} ms an image, one at a time, on {metrics.get('hardware', UNKNOWN)}"
 
 
 def compared(run: Path, recipe: Recipe, teacher: str) -> Distilled | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,18 +17,17 @@ from pkdzoo.data.labels import SHAPES_NAMES
 from pkdzoo.distill.adapters import is_of_other_library
 from pkdzoo.distill.student_base import ModuleStudent
 from pkdzoo.evaluation.saved_detections import DETECTIONS, SavedDetections
-from pkdzoo.hub.card import SHAPES, UNKNOWN, Card
+from pkdzoo.hub.card import SHAPES, Card
 from pkdzoo.hub.card_licenses import data_set, known_or_stated, with_initial_license
 from pkdzoo.hub.card_metrics import MEASURED
-from pkdzoo.hub.files import CONFIG, TENSORS, read_config
+from pkdzoo.hub.files import CONFIG, TENSORS
 from pkdzoo.hub.upload import IMAGE, METRICS_FILE, PLOTS, RECIPE, check_repository, write_repository
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.models._card import card_of, describe_card, license_of
 from pkdzoo.models._config import describe
 from pkdzoo.models._factory import create_detector
-from pkdzoo.models._loading import is_saved, load_checkpoint, saved_labels
+from pkdzoo.models._loading import is_saved, load_checkpoint, saved_beside, saved_labels
 from pkdzoo.models._registry import find, folder_of, is_detector
-from pkdzoo.models._saved_config import read_saved
 from pkdzoo.models.detector import Detector
 from pkdzoo.training.evaluate import open_detector
 from pkdzoo.training.provenance import (
@@ -39,6 +37,8 @@ from pkdzoo.training.provenance import (
     numbers_of,
     public_name,
     read_json_object,
+    source_of_metrics,
+    speed,
 )
 from pkdzoo.training.recipe import Recipe
 from pkdzoo.training.report.charts import Line, standalone
@@ -292,7 +292,7 @@ def card_of_file(
     digest = sha256_of_file(path)
     about = {"converted from a file of sha256": digest}
     if is_saved(path):  # perhaps of a published detector
-        known = read_saved(read_config(path.with_name(CONFIG))).license
+        known = saved_beside(path).license
         license = known_or_stated(path.parent.name, "license", known, license)
     if row is None:
         return describe_card(model, license, data, data_license, provenance=about)
@@ -313,8 +313,7 @@ def card_of_run(
     """The card of a run's best student, with the metrics that were saved with it."""
     metrics = numbers_of(saved)
     recipe_content = read_json_object(run / RECIPE)
-    evaluation = f"`{launch_command(metrics)}`" if launch_command(metrics) else ""
-    more: dict[str, Any] = {"metrics": metrics, "source": evaluation, "speed": speed(metrics)}
+    more: dict[str, Any] = {"metrics": metrics, "source": source_of_metrics(metrics), "speed": speed(metrics)}
     if not recipe_content:
         return describe_card(model, license, data, data_license, **more)
     recipe = Recipe.from_dict(recipe_content)
@@ -322,7 +321,9 @@ def card_of_run(
     about |= {key: metrics[key] for key in MEASURED if key in metrics}
     if recipe.distill is not None and recipe.distill.methods:
         facts = dict(read_json_object(run / "run.json").get("teacher") or about_teacher(recipe.distill))
-        known_license = facts.pop("teacher_license", None) or license_of(recipe.distill.teacher)
+        known_license = facts.pop("teacher_license", None)
+        if known_license is None and recipe.distill.teacher_weights is None:
+            known_license = license_of(recipe.distill.teacher)
         teacher = f"the teacher {facts['teacher']}"
         more["teacher_license"] = known_or_stated(teacher, "teacher_license", known_license, teacher_license)
         plain = Distilled(recipe.model, facts["teacher"], tuple(recipe.distill.methods))
@@ -336,22 +337,6 @@ def card_of_run(
     launch = launch_command(read_json_object(run / "run.json"))
     more |= {"provenance": about, "recipe": RECIPE, "launch": launch, "name": recipe.name}
     return describe_card(model, license, known, data_license, **more)
-
-
-def speed(metrics: Mapping[str, Any]) -> str:
-    """Latency per image and hardware, as text; empty if it was not measured.
-
-    Raises:
-        ValueError: for a latency that is not a number.
-    """
-    time = metrics.get("ms_per_image")
-    if time is None:
-        return ""
-    if not (isinstance(time, (int, float)) and math.isfinite(time)):
-        raise ValueError(
-            f"ms_per_image is {time!r} in its metrics, which is no number: run `pkdzoo eval` again, or remove it there"
-        )
-    return f"{time:.3g} ms an image, one at a time, on {metrics.get('hardware', UNKNOWN)}"
 
 
 def without_local_paths(recipe: Mapping[str, Any], card: Card) -> dict[str, Any]:

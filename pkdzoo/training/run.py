@@ -26,6 +26,7 @@ from pkdzoo.models.detector import Detector
 from pkdzoo.structures import Batch
 from pkdzoo.training import build, checkpoint, compute, loaders, resume, run_folder, threads
 from pkdzoo.training.arguments import TrainArguments
+from pkdzoo.training.license_notes import license_notes
 from pkdzoo.training.log import Monitor
 from pkdzoo.training.optim import build_average, build_optimizer, build_schedule, planned_steps
 from pkdzoo.training.preflight import check_run
@@ -211,6 +212,9 @@ def preflight(
     report.lines += [f"compile   {compilation}"] if compilation else []
     faster = compute.suggest_bf16(device, precision)
     report.lines += [f"precision {faster}"] if faster else []
+    taught_by = about_teacher(distill, parts.task) if distill and distill.methods else {}
+    teacher_start = None if parts.task.teacher is None else parts.task.teacher.initial_weights
+    report.lines += license_notes(parts.task.student.initial_weights, taught_by, teacher_start)
     accelerator.print(printable(f"== {recipe.name} -> {output}\n{report}", keep="\n"))
     if args.check_teacher and distill and parts.teacher:
         workers = recipe.data.workers
@@ -218,8 +222,7 @@ def preflight(
             check_teacher(distill.teacher, parts.teacher, parts.val_set, args.check_teacher, workers, accelerator)
         )
     accelerator.wait_for_everyone()  # no process writes before all of them have checked
-    teacher_facts = {"teacher": about_teacher(distill, parts.task)} if distill and distill.methods else {}
-    own_facts = {**facts, **teacher_facts, "precision": precision}
+    own_facts = {**facts, **({"teacher": taught_by} if taught_by else {}), "precision": precision}
     if device.type == "cpu":
         own_facts["threads"] = torch.get_num_threads()
     own_facts["data"] = resume.about_annotations(parts.train_set, parts.val_set, parts.unlabeled)

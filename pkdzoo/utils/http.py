@@ -1,4 +1,4 @@
-"""Opening of links with limits of size and time that hold foreverything a server can send.
+"""Opening of links with limits of size and time that hold for everything a server can send.
 
 Time-outs of a socket start again with every byte, and ``urllib`` reads the bodies of redirects, interim answers (1xx)
 and trailers without a limit. A server that sends a byte now and then could therefore hold a caller forever. Here every

@@ -112,6 +112,19 @@ class TestConvert:
         assert "head." in fails(capsys, "convert", file, out, "--arch", "retina_r10w16", "--labels", "cat")
         assert "is not a file" in fails(capsys, "convert", tmp_path / "none.pth", out, "--arch", "retina_r10w16")
         assert "FILE.safetensors" in fails(capsys, "convert", file, tmp_path / "out.pth", "--arch", "retina_r10w16")
+        assert "--labels on the command line" in fails(
+            capsys, "convert", file, out, "--arch", "retina_r10w16", "--labels", "cat"
+        )
+        for name in ("a.PTH", "a.Onnx"):
+            assert "does not write this format" in fails(
+                capsys, "convert", file, tmp_path / name, "--arch", "retina_r10w16"
+            )
+        (tmp_path / "names").write_text("keep")
+        for target in (tmp_path / "names", tmp_path / "names" / "below", tmp_path / "names" / "a.safetensors"):
+            assert "and nothing can be written below it: choose another path" in fails(
+                capsys, "convert", file, target, "--arch", "retina_r10w16"
+            )
+        assert (tmp_path / "names").read_text() == "keep"
         file.write_bytes(b"no checkpoint")
         assert "epoch_12.pth" in fails(capsys, "convert", file, out, "--arch", "retina_r10w16")
         assert not out.exists()
@@ -150,4 +163,11 @@ class TestPush:
         assert code == 0 and out.startswith("---\n") and f"the files are in {tmp_path / 'b'}" in err
         assert "is not empty" in fails(capsys, *start, "org/pets", *words)
         assert "no folder" in fails(capsys, "push", tmp_path / "rum", "--repo", "org/pets")
+        (tmp_path / "file").write_text("keep")
+        for target in (tmp_path / "file", tmp_path / "file" / "below"):
+            words = (*self.LICENSED, "--dry-run", target)
+            assert "and nothing can be written below it: choose another path" in fails(
+                capsys, *start, "org/pets", *words
+            )
+        assert (tmp_path / "file").read_text() == "keep"
         assert run(capsys, "push", tmp_path / "run")[0] == 2

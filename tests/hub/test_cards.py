@@ -244,6 +244,14 @@ def test_weights_of_other_projects_are_not_claimed() -> None:
     assert all("arxiv.org/abs/2207.02039" in texts[name] for name in NAMES if "_pkd_" in name)
 
 
+def test_a_published_file_is_in_its_repository() -> None:
+    """Also one that its authors have on a page that only a browser opens."""
+    card = card_of("gfl_r50_crosskd_r101")
+    assert "Save it there first" in render(card, publish=False)
+    text = render(replace(card, repository="org/mine"), publish=False)
+    assert "hf-hub:org/mine" in text and "Save it there first" not in text and "has to be opened in a browser" in text
+
+
 def test_no_weights_no_card() -> None:
     with pytest.raises(ValueError, match=r"no weights for .* a card describes weights"):
         card_of("retina_r10w16")

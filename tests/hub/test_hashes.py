@@ -65,8 +65,9 @@ def test_another_file_with_the_same_digits_is_refused(
     (tmp_path / converted).unlink()
     _, forged = server.put(FILE, checkpoint(tensors(pkdzoo.create_detector("retina_r10w16"), 1)))
     refused("test_retina", tmp_path, rf"has the SHA-256 {forged}, but its first download had {digest}.*remove its line")
-    (tmp_path / "index.json").write_text("{")
-    refused("test_retina", tmp_path, r"index is damaged: .*Delete it")
+    for damaged in ("{", "[]"):
+        (tmp_path / "index.json").write_text(damaged)
+        refused("test_retina", tmp_path, r"index is damaged: .*Delete it")
     (tmp_path / "index.json").unlink()
     assert not same(load(tmp_path), state)
 

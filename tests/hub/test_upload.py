@@ -20,6 +20,7 @@ from pkdzoo.hub.upload import check_private, listing, push_folder, write_reposit
 from pkdzoo.models._card import card_of, describe_card
 from pkdzoo.models._config import describe
 from pkdzoo.structures import Letterbox, PixelNorm
+from pkdzoo.training.report.charts import Line, standalone
 from pkdzoo.utils.private_text import strip_local_paths
 
 
@@ -315,6 +316,42 @@ def test_no_link_is_published(model: pkdzoo.Detector, tmp_path: Path) -> None:
         push_folder(folder, "org/name")
 
 
-def test_names_of_repositories(model: pkdzoo.Detector, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("<line ", '<line onload="alert(1)" '),
+        ("<line ", '<image href="https://host/x.png"/><line '),
+        ("<line ", "<script>alert(1)</script><line "),
+        ("<line ", "<a><line "),
+        ("<line ", "<!-- by Ann Smith --><line "),
+        ("<svg ", '<!DOCTYPE svg [<!ENTITY a "b">]><svg '),
+        ("<style>", "<style>@import 'https://host/x.css';"),
+        ("<style>", "<style>text{fill:u\\72l(https://host)}"),
+    ],
+)
+def test_plots_hold_lines_and_text_alone(model: pkdzoo.Detector, tmp_path: Path, change: tuple[str, str]) -> None:
+    """A folder that was published before may be a stranger's, and its plots are published as they are."""
+    drawing = standalone([Line("a & b", [(0, 1), (1, 2)], "plain"), Line("c", [(0, 3)], "teacher")], "epoch", "AP")
+    folder = publish(model, tmp_path / "a")
+    (folder / "ap_by_epoch.svg").write_text(drawing)
+    check_private(folder)
+    (folder / "ap_by_epoch.svg").write_text(drawing.replace(*change, 1))
+    with pytest.raises(ValueError, match=r"ap_by_epoch\.svg is no plot as pkdzoo draws it, because it (has|is) "):
+        push_folder(folder, "org/name")
+
+
+@pytest.mark.parametrize("name", ["name", "a/b/c", "../..", "-a/--b", "org/a b", "org/.."])
+def test_names_that_no_repository_has(model: pkdzoo.Detector, tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="write ORGANIZATION/NAME"):
-        push_folder(publish(model, tmp_path / "a"), "name")
+        push_folder(publish(model, tmp_path / "a"), name)
+
+
+@pytest.mark.parametrize("license", ["MIT\n\n# Apache-2.0", " MIT", "M\u202eIT", "x" * 1001])
+def test_a_license_is_one_line(model: pkdzoo.Detector, tmp_path: Path, license: str) -> None:
+    """With more lines the folder was written, and could not be opened."""
+    for licenses in ((license, "CC0-1.0"), ("MIT", license)):
+        with pytest.raises(ValueError, match=r"write the license of the .* in one line of at most 1000 characters"):
+            write_repository(
+                tmp_path / "a", model.state_dict(), describe(model), describe_card(model, licenses[0], "a", licenses[1])
+            )
+    assert not (tmp_path / "a").exists()

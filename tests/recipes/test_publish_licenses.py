@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.finished_run import FILES, OF_A_RUN, names_in
@@ -12,8 +15,11 @@ from helpers.foreign_checkpoints import checkpoint, register, tensors
 from safetensors.torch import load_file, save_file
 
 import pkdzoo
+from pkdzoo.evaluation import write_metrics
 from pkdzoo.hub.card_licenses import ForbiddenLicense
 from pkdzoo.hub.weights import Weights
+from pkdzoo.training import Distill
+from pkdzoo.training.provenance import about_teacher
 from pkdzoo.training.publish import prepare
 
 PETS = {"data": "pets", "data_license": "CC0-1.0"}
@@ -129,6 +135,109 @@ def test_facts_that_pkdzoo_did_not_write(run: Path, tmp_path: Path, card: object
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"config\.json: card.*: publish the run or the file that it was made from"):
         prepare(str(folder), tmp_path / "b")
+
+
+def changed(folder: Path, target: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A copy of a published folder with another config."""
+    shutil.copytree(folder, target)
+    config = json.loads((target / "config.json").read_text())
+    change(config)
+    (target / "config.json").write_text(json.dumps(config))
+    return target
+
+
+def test_a_folder_of_a_newer_version_says_so(run: Path, tmp_path: Path) -> None:
+    folder = prepare(str(run), tmp_path / "a", license="MIT", teacher_license="MIT")
+
+    def add_fact(config: dict[str, Any]) -> None:
+        config["pkdzoo_cfg"]["card"]["later"] = 1
+
+    def add_newer_fact(config: dict[str, Any]) -> None:
+        add_fact(config)
+        config["pkdzoo_version"] = "9.1.0"
+
+    message = r"newer: config\.json: card has 'later', which this version does not know: publish the run.*\. "
+    with pytest.raises(ValueError, match=message + r"It was saved by pkdzoo 9\.1\.0, and this is .*: pip install"):
+        prepare(str(changed(folder, tmp_path / "newer", add_newer_fact)), tmp_path / "b")
+    with pytest.raises(ValueError, match=r"^(?!.*upgrade).*card has 'later'"):
+        prepare(str(changed(folder, tmp_path / "same", add_fact)), tmp_path / "b")
+    newer = changed(folder, tmp_path / "known", lambda config: config.update(pkdzoo_version="9.1.0"))
+    prepare(str(newer), tmp_path / "b")  # with nothing unknown in it
+    weights = changed(
+        folder, tmp_path / "c", lambda c: (add_newer_fact(c), c["pkdzoo_cfg"]["postprocess"].update(later=1))
+    )
+    with pytest.raises(ValueError, match=r"postprocess has 'later'.*saved by pkdzoo 9\.1\.0"):
+        prepare(str(weights / "model.safetensors"), tmp_path / "d", arch="retina_r10w16", license="MIT", **PETS)
+
+
+def test_a_license_cannot_be_taken_out(run: Path, tmp_path: Path) -> None:
+    folder = prepare(str(run), tmp_path / "a", license="CC-BY-NC-4.0", teacher_license="MIT")
+    without = changed(folder, tmp_path / "b", lambda config: config["pkdzoo_cfg"].pop("license"))
+    with pytest.raises(ValueError, match=r"was published, and its config\.json has no license any more: put it back"):
+        prepare(str(without), tmp_path / "c", license="MIT", teacher_license="MIT")
+
+
+def test_numbers_of_a_published_folder_are_those_of_its_card(run: Path, tmp_path: Path) -> None:
+    """Changed by hand they are refused; measured again, they have the command, images and hardware of then."""
+    folder = prepare(str(run), tmp_path / "a", license="MIT", teacher_license="MIT")
+    path = folder / "metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "AP": 99.0}))
+    with pytest.raises(ValueError, match=r"has AP 99\.0, and config\.json says that 31\.5 was published: put it back"):
+        prepare(str(folder), tmp_path / "b")
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    about = {"command": f"pkdzoo eval {folder} --data other", "hardware": "1 x CPU", "ms_per_image": 50.0, "images": 99}
+    write_metrics(path, {"AP": 77.0}, **about, weights_sha256=digest)
+    again = prepare(str(folder), tmp_path / "b")
+    card = (again / "README.md").read_text()
+    assert "| AP |\n| ---: |\n| 77.0 |\n\nSource: `pkdzoo eval a --data other`." in card
+    assert "50 ms an image, one at a time, on 1 x CPU." in card and "H200" not in card
+    facts = json.loads((again / "config.json").read_text())["pkdzoo_cfg"]
+    assert facts["AP"] == 77.0 and facts["provenance"]["images"] == 99
+    assert "annotations_sha256" not in facts["provenance"] and facts["provenance"]["seed"] == 3
+    third = prepare(str(again), tmp_path / "c")
+    assert all((third / name).read_bytes() == (again / name).read_bytes() for name in names_in(again))
+
+
+def test_the_start_of_a_detector_is_named_by_its_folder(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(str(run), tmp_path / "pets", license="MIT", teacher_license="MIT")
+    monkeypatch.chdir(tmp_path)
+    for place in ("pets", "local-dir:pets", tmp_path / "pets"):
+        start = pkdzoo.from_pretrained(place).initial_weights
+        assert start is not None and start.name == "pets"
+    monkeypatch.chdir(tmp_path / "pets")
+    start = pkdzoo.from_pretrained(".").initial_weights
+    assert start is not None and start.name == "pets"
+
+
+def test_a_teacher_of_a_file_is_not_given_the_license_of_its_architecture(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where the file is the one that is published under it, or belongs to a saved detector."""
+    state = tensors(pkdzoo.create_detector("retina_r10w16"))
+    file = tmp_path / "teacher.pth"
+    file.write_bytes(checkpoint(state))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    register(monkeypatch, Weights("coco_1x", url="https://host/x.pth", sha256=digest[:8], license="CC-BY-4.0"))
+    distill = Distill("test_retina", {"pkd": {}}, teacher_weights=str(file))
+    known = about_teacher(distill)
+    assert (known["teacher"], known["teacher_license"]) == ("test_retina.coco_1x", "CC-BY-4.0")
+    assert known["teacher_sha256"] == digest
+    file.write_bytes(checkpoint(tensors(pkdzoo.create_detector("retina_r10w16"), 1)))
+    other = about_teacher(distill)
+    assert other["teacher"] == "test_retina" and "teacher_license" not in other
+    recipe = json.loads((run / "recipe.json").read_text())
+    (run / "recipe.json").write_text(
+        json.dumps({**recipe, "distill": {**recipe["distill"], "teacher": "test_retina", "teacher_weights": str(file)}})
+    )
+    (run / "run.json").write_text(json.dumps({"teacher": other}))
+    with pytest.raises(ValueError, match=r"license of the teacher \(test_retina\) is unknown"):
+        prepare(str(run), tmp_path / "out", license="MIT")
+    saved = prepare(str(tmp_path / "annsmith" / "big"), tmp_path / "published", license="MIT", **PETS)
+    for weights in (saved, saved / "model.safetensors"):
+        taught = about_teacher(Distill("fcos_r10w16", {"pkd": {}}, teacher_weights=str(weights)))
+        assert (taught["teacher_license"], taught["teacher_architecture"]) == ("MIT", "fcos_r10w16")
 
 
 def test_a_known_license_of_a_teacher_is_not_replaced(run: Path, tmp_path: Path) -> None:
