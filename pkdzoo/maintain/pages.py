@@ -121,6 +121,7 @@ PAGES: Mapping[str, Mapping[str, Callable[[Path], str]]] = {
         "blood cells": every_seed("rtmdet_bccd"),
         "blood cells, GFL": every_seed("gfl_bccd"),
         "circuit boards": every_seed("rtmdet_deeppcb"),
+        "circuit boards, GFL": every_seed("gfl_deeppcb"),
         "references": references,
     },
     "recipes/benchmark_results/README.md": {
