@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -61,15 +62,30 @@ def note(message: str) -> None:
 
 def positive_int(text: str) -> int:
     """Parse a whole number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: write a whole number of at least 1")
+    return _whole(text, 1)
+
+
+def natural_int(text: str) -> int:
+    """Parse a whole number of at least 0."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, lowest: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = lowest - 1
+    if number < lowest:
+        raise argparse.ArgumentTypeError(f"{text}: write a whole number of at least {lowest}")
     return number
 
 
 def share(text: str) -> float:
     """Parse a number from 0 to 1."""
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
     if not 0 <= number <= 1:
         raise argparse.ArgumentTypeError(f"{text}: write a number from 0 to 1")
     return number

@@ -14,6 +14,7 @@ from pkdzoo.cli.common import (
     detector_from_args,
     exported_from_args,
     is_exported,
+    natural_int,
     note,
     positive_int,
     show,
@@ -45,7 +46,9 @@ def eval_arguments(parser: Parser) -> None:
         metavar="N",
         help="images per batch; published numbers use 1 (default: 1)",
     )
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help=f"processes that load images {default}")
+    parser.add_argument(
+        "--workers", type=natural_int, default=2, metavar="N", help=f"processes that load images {default}"
+    )
     parser.add_argument(
         "--skip-other-classes", action="store_true", help="ignore classes that the detector does not have"
     )
