@@ -88,9 +88,11 @@ def eval_run(args: argparse.Namespace) -> int:
     try:
         if args.model.endswith(SUFFIXES):  # no image is needed
             annotations = args.annotations or find_split(args.data, args.split, None, args.images)[0]
+            check_overwriting(path, Path(args.model), annotations)
             metrics, about = evaluate_file(args, annotations)
         else:
             paths = find_split(args.data, args.split, args.annotations, args.images)
+            check_overwriting(path, paths[0])
             metrics, about = evaluate_detector(args, accelerator, paths)
     except (ValueError, OSError) as error:  # an error of a loader process contains its traceback
         if args.debug:
@@ -115,6 +117,14 @@ def output_in_run(args: argparse.Namespace) -> Path | None:
     return run / f"eval_{args.split}{student}.json" if (run / "recipe.json").is_file() else None
 
 
+def check_overwriting(output: Path | None, *inputs: Path) -> None:
+    """Refuse to write the numbers over a file from which they are computed."""
+    for file in inputs:
+        for part in (file, file.parent):  # the annotations of YOLO are data.yaml/SPLIT
+            if output is not None and output.is_file() and part.is_file() and output.samefile(part):
+                raise ValueError(f"--output {output} would overwrite {part}, which is read: choose another file")
+
+
 def threshold_table(best: dict[str, Any]) -> str:
     """The threshold with the highest F1, and precision, recall and F1 at it, for all classes and by class."""
     rows = {"all classes": best["all"], **{printable(name): row for name, row in best["per_class"].items()}}
@@ -133,12 +143,16 @@ def evaluate_file(args: argparse.Namespace, annotations: Path) -> tuple[dict[str
     """Evaluate a file of detections; the numbers, and facts about the files."""
     from pkdzoo.evaluation import evaluate_results
     from pkdzoo.evaluation.ground_truth import AnnotationFile
+    from pkdzoo.evaluation.results_file import SUFFIXES
     from pkdzoo.training import run_folder
 
     options = ("checkpoint", "labels", "skip_other_classes", "mixed_precision")
     given = [f"--{name.replace('_', '-')}" for name in options if getattr(args, name) not in (None, False)]
     if given:
         raise ValueError(f"{args.model} holds detections, and no detector runs: leave {', '.join(given)} out")
+    for file in (args.model, args.annotations):
+        if file is not None and Path(file).suffix in SUFFIXES and not Path(file).is_file():
+            raise ValueError(f"there is no file {file}: check the path")
     truth = AnnotationFile(annotations)
     for remark in truth.remarks():
         note(remark)
