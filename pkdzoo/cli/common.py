@@ -149,12 +149,16 @@ def detector_from_args(args: argparse.Namespace, device: torch.device | None = N
     """The selected detector with weights, in eval mode, on its device.
 
     Raises:
-        ValueError: for an unknown name, and weights that do not fit or have no source.
+        ValueError: for an unknown name, an exported file, and weights that do not fit or have no source.
     """
     from pkdzoo.models._factory import create_detector
     from pkdzoo.models._loading import load_checkpoint
     from pkdzoo.training.evaluate import open_detector
 
+    if is_exported(args.model):
+        raise ValueError(
+            f"{args.model} is a file of 'pkdzoo export', which predict and eval take: write the detector it was made of"
+        )
     if args.checkpoint is None:
         if args.labels is not None:
             raise ValueError("--labels belongs to --checkpoint: leave it out, published weights have class names")

@@ -128,6 +128,7 @@ def check_overwriting(output: Path | None, *inputs: Path) -> None:
 def threshold_table(best: dict[str, Any]) -> str:
     """The threshold with the highest F1, and precision, recall and F1 at it, for all classes and by class."""
     rows = {"all classes": best["all"], **{printable(name): row for name, row in best["per_class"].items()}}
+    # all digits: a rounded threshold may lie above the scores that it is to keep, which are often close to 1
     width = max(map(len, rows))
     lines = ["threshold with the highest F1 at IoU 0.5", f"{'':<{width}}  threshold  precision  recall    F1"]
     for name, row in rows.items():
@@ -135,7 +136,7 @@ def threshold_table(best: dict[str, Any]) -> str:
             lines.append(f"{name:<{width}}  {'-':>9}  {'-':>9}  {'-':>6}  {'-':>4}")
             continue
         precision, recall, f1 = (f"{row[key]:.1f}" for key in ("precision", "recall", "f1"))
-        lines.append(f"{name:<{width}}  {row['threshold']:>9.4g}  {precision:>9}  {recall:>6}  {f1:>4}")
+        lines.append(f"{name:<{width}}  {row['threshold']:>9.8g}  {precision:>9}  {recall:>6}  {f1:>4}")
     return "\n".join(lines)
 
 

@@ -179,6 +179,14 @@ def test_another_suffix_is_refused(write, name, message, detector, tmp_path) -> 
     assert not list(tmp_path.iterdir())
 
 
+def test_an_exported_file_is_not_exported_again(fixed, tmp_path, capsys) -> None:
+    for words in (["export", str(fixed)], ["data", "label", str(tmp_path), "--model", str(fixed)]):
+        suffix = ".onnx" if words[0] == "export" else ".json"
+        assert main([*words, "--output", str(tmp_path / f"again{suffix}")]) == 1
+        said = capsys.readouterr().err
+        assert "shapes.onnx is a file of 'pkdzoo export', which predict and eval take" in said
+
+
 @pytest.mark.parametrize("written", [".", "../cells/", "../cells"])
 def test_a_file_is_named_after_the_folder_of_its_detector(written, tmp_path, monkeypatch) -> None:
     folder = pkdzoo.create_detector("retina_r10w16").save_pretrained(tmp_path / "cells")
