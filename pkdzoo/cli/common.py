@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -64,15 +65,30 @@ def note(message: str) -> None:
 
 def positive_int(text: str) -> int:
     """Parse a whole number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: write a whole number of at least 1")
+    return _whole(text, 1)
+
+
+def natural_int(text: str) -> int:
+    """Parse a whole number of at least 0."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, lowest: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = lowest - 1
+    if number < lowest:
+        raise argparse.ArgumentTypeError(f"{text}: write a whole number of at least {lowest}")
     return number
 
 
 def share(text: str) -> float:
     """Parse a number from 0 to 1."""
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
     if not 0 <= number <= 1:
         raise argparse.ArgumentTypeError(f"{text}: write a number from 0 to 1")
     return number
@@ -136,12 +152,16 @@ def detector_from_args(args: argparse.Namespace, device: torch.device | None = N
     """The selected detector with weights, in eval mode, on its device.
 
     Raises:
-        ValueError: for an unknown name, and weights that do not fit or have no source.
+        ValueError: for an unknown name, an exported file, and weights that do not fit or have no source.
     """
     from pkdzoo.models._factory import create_detector
     from pkdzoo.models._loading import load_checkpoint
     from pkdzoo.training.evaluate import open_detector
 
+    if is_exported(args.model):
+        raise ValueError(
+            f"{args.model} is a file of 'pkdzoo export', which predict and eval take: write the detector it was made of"
+        )
     if args.checkpoint is None:
         if args.labels is not None:
             raise ValueError("--labels belongs to --checkpoint: leave it out, published weights have class names")

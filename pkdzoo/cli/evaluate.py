@@ -15,6 +15,7 @@ from pkdzoo.cli.common import (
     detector_from_args,
     exported_from_args,
     is_exported,
+    natural_int,
     note,
     positive_int,
     show,
@@ -46,7 +47,9 @@ def eval_arguments(parser: Parser) -> None:
         metavar="N",
         help="images per batch; published numbers use 1 (default: 1)",
     )
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help=f"processes that load images {default}")
+    parser.add_argument(
+        "--workers", type=natural_int, default=2, metavar="N", help=f"processes that load images {default}"
+    )
     parser.add_argument(
         "--skip-other-classes", action="store_true", help="ignore classes that the detector does not have"
     )
@@ -86,9 +89,11 @@ def eval_run(args: argparse.Namespace) -> int:
     try:
         if args.model.endswith(SUFFIXES):  # no image is needed
             annotations = args.annotations or find_split(args.data, args.split, None, args.images)[0]
+            check_overwriting(path, Path(args.model), annotations)
             metrics, about = evaluate_file(args, annotations)
         else:
             paths = find_split(args.data, args.split, args.annotations, args.images)
+            check_overwriting(path, paths[0])
             metrics, about = evaluate_detector(args, accelerator, paths)
     except (ValueError, OSError) as error:  # an error of a loader process contains its traceback
         if args.debug:
@@ -113,9 +118,18 @@ def output_in_run(args: argparse.Namespace) -> Path | None:
     return run / f"eval_{args.split}{student}.json" if (run / "recipe.json").is_file() else None
 
 
+def check_overwriting(output: Path | None, *inputs: Path) -> None:
+    """Refuse to write the numbers over a file from which they are computed."""
+    for file in inputs:
+        for part in (file, file.parent):  # the annotations of YOLO are data.yaml/SPLIT
+            if output is not None and output.is_file() and part.is_file() and output.samefile(part):
+                raise ValueError(f"--output {output} would overwrite {part}, which is read: choose another file")
+
+
 def threshold_table(best: dict[str, Any]) -> str:
     """The threshold with the highest F1, and precision, recall and F1 at it, for all classes and by class."""
     rows = {"all classes": best["all"], **{printable(name): row for name, row in best["per_class"].items()}}
+    # all digits: a rounded threshold may lie above the scores that it is to keep, which are often close to 1
     width = max(map(len, rows))
     lines = ["threshold with the highest F1 at IoU 0.5", f"{'':<{width}}  threshold  precision  recall    F1"]
     for name, row in rows.items():
@@ -123,7 +137,7 @@ def threshold_table(best: dict[str, Any]) -> str:
             lines.append(f"{name:<{width}}  {'-':>9}  {'-':>9}  {'-':>6}  {'-':>4}")
             continue
         precision, recall, f1 = (f"{row[key]:.1f}" for key in ("precision", "recall", "f1"))
-        lines.append(f"{name:<{width}}  {row['threshold']:>9.4g}  {precision:>9}  {recall:>6}  {f1:>4}")
+        lines.append(f"{name:<{width}}  {row['threshold']:>9.8g}  {precision:>9}  {recall:>6}  {f1:>4}")
     return "\n".join(lines)
 
 
@@ -131,12 +145,16 @@ def evaluate_file(args: argparse.Namespace, annotations: Path) -> tuple[dict[str
     """Evaluate a file of detections; the numbers, and facts about the files."""
     from pkdzoo.evaluation import evaluate_results
     from pkdzoo.evaluation.ground_truth import AnnotationFile
+    from pkdzoo.evaluation.results_file import SUFFIXES
     from pkdzoo.training import run_folder
 
     options = ("checkpoint", "labels", "skip_other_classes", "mixed_precision")
     given = [f"--{name.replace('_', '-')}" for name in options if getattr(args, name) not in (None, False)]
     if given:
         raise ValueError(f"{args.model} holds detections, and no detector runs: leave {', '.join(given)} out")
+    for file in (args.model, args.annotations):
+        if file is not None and Path(file).suffix in SUFFIXES and not Path(file).is_file():
+            raise ValueError(f"there is no file {file}: check the path")
     truth = AnnotationFile(annotations)
     for remark in truth.remarks():
         note(remark)

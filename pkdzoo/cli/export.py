@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,7 @@ def export_run(args: argparse.Namespace) -> int:
     suffix, default = FORMATS[args.format]
     what: What = args.what or ("dense" if args.no_nms else default)
     check_arguments(args, what)
-    path = args.output or Path(f"{Path(args.model).name}{suffix}")
+    path = args.output or Path(f"{Path(os.path.abspath(args.model)).name}{suffix}")  # "." is a folder with a name
     check_suffix(path, suffix)
     check_target(path)
     model = detector_from_args(args)
@@ -146,8 +147,9 @@ def write(args: argparse.Namespace, model: Detector, path: Path, what: What) -> 
 
 def pixels(text: str) -> tuple[int, int]:
     """Parse ``640`` or ``640x480`` as (width, height)."""
-    sides = [positive_int(part) for part in text.lower().split("x")]
-    if len(sides) > 2 or max(sides) > MAX_SIDE:
+    parts = text.lower().split("x")
+    sides = [int(part) for part in parts if part.strip().isdecimal()]
+    if len(sides) < len(parts) or len(sides) > 2 or min(sides) < 1 or max(sides) > MAX_SIDE:
         raise argparse.ArgumentTypeError(f"{text}: write one side or WIDTHxHEIGHT, of at most {MAX_SIDE} pixels")
     return sides[0], sides[-1]
 

@@ -20,6 +20,7 @@ from pkdzoo.cli.common import (
     detector_from_args,
     exported_from_args,
     is_exported,
+    natural_int,
     note,
     positive_int,
     share,
@@ -52,7 +53,10 @@ def sides(text: str) -> tuple[int, ...]:
 
 def threshold(text: str) -> float | Literal["none"]:
     """Parse a number from 0 to 1, or ``none`` for the detector's own threshold."""
-    return "none" if text.lower() == "none" else share(text)
+    try:
+        return "none" if text.lower() == "none" else share(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or none") from None
 
 
 def predict_arguments(parser: Parser) -> None:
@@ -79,7 +83,7 @@ def predict_arguments(parser: Parser) -> None:
     overlap = f"with --tiles: overlap of neighbors, as a share of a tile (default: {OVERLAP})"
     parser.add_argument("--overlap", type=share, metavar="SHARE", help=overlap)
     workers = "threads that decode the next images during the forward pass (default: 1)"
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help=workers)
+    parser.add_argument("--workers", type=natural_int, default=1, metavar="N", help=workers)
     parser.add_argument("--every", type=positive_int, default=1, metavar="N", help="use every N-th frame of a video")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write annotated images and videos here")
     parser.add_argument(

@@ -77,18 +77,21 @@ class FixedSize:
 
 # Suffix of the files of each format, and what writes them.
 FORMATS = {".onnx": "onnx", ".xml": "openvino", ".tflite": "litert", ".pt2": "torch"}
+# Suffixes of other files. What else follows a dot is a part of the name: model.v2, yolo-1.5, student.best.
+OTHER_SUFFIXES = (".bin", ".ckpt", ".engine", ".json", ".lite", ".pb", ".pt", ".pth", ".safetensors", ".txt", ".zip")
 
 
 def check_suffix(path: str | Path, suffix: str) -> None:
     """Raise ValueError for a file name with another suffix than the runtimes of the format take."""
-    found = Path(path).suffix
-    if found == suffix:
+    path = Path(path)
+    found = path.suffix.lower()
+    if path.suffix == suffix:
         return
-    other = f", or export it in the format {FORMATS[found]!r}" if found in FORMATS else ""
+    name = path.stem if found in (*FORMATS, *OTHER_SUFFIXES) else path.name
+    other = f", or export it in the format {FORMATS[found]!r}" if found in FORMATS and found != suffix else ""
     beside = ", with a .bin of the same name beside" if suffix == ".xml" else ""
     raise ValueError(
-        f"{path}: files in the format {FORMATS[suffix]!r} end in {suffix}{beside}: "
-        f"write {Path(path).stem}{suffix}{other}"
+        f"{path}: files in the format {FORMATS[suffix]!r} end in {suffix}{beside}: write {name}{suffix}{other}"
     )
 
 

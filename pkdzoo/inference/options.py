@@ -29,8 +29,10 @@ class PredictOptions(TypedDict, total=False):
         nms_threshold: IoU, 0..1, above which NMS drops the box with the lower score of two of one class; None means the
             detector's own.
         max_detections: maximum number of detections per image; None means the detector's own, usually 100.
-        classes: names or labels of the only classes to report, or one of them; None means all. ``max_detections``
-            counts these alone; an exported file has dropped what is beyond its own number of all classes.
+        classes: names or labels of the only classes to report, or one of them; None means all. The detections are those
+            that the detector finds with all classes: candidates of all compete for its ``pre_nms_top_k``. Only
+            ``max_detections`` counts these alone; an exported file has dropped what is beyond its own number of all
+            classes.
         batch_size: images per forward pass, default 1. Images of a batch are padded to a common size, and group norm
             depends on the padding: with 1 the results are exactly those of each image alone.
         flip: also detect in the horizontally flipped image and merge the detections by NMS, with the IoU 0.5 where the

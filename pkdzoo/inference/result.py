@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from pkdzoo.data.image_files import open_image
 from pkdzoo.inference.draw import class_color, draw_detections
-from pkdzoo.inference.options import check_share, is_whole
+from pkdzoo.inference.options import check_share
 from pkdzoo.ops.masks import paste_mask, paste_masks, run_lengths
 from pkdzoo.structures import Detections
 from pkdzoo.utils.text import counted, install_line, printable
@@ -106,25 +105,16 @@ class Result:
             index: a number, a slice, a bool mask, or several numbers.
 
         Raises:
-            IndexError: there is no detection of this number.
+            IndexError: there is no detection of this number, or a mask is longer or shorter than the result.
             TypeError: for another kind of index.
         """
-        if isinstance(index, (str, bytes, float)) or index is None:
-            raise TypeError(f"detection {index!r}: write a number, a slice, a bool mask or several numbers")
-        if getattr(index, "ndim", 0) == 0 and is_whole(index):
-            number = operator.index(index)  # type: ignore[arg-type]
-            if not -len(self) <= number < len(self):
-                raise IndexError(f"detection {number} of {len(self)}")
-            index = slice(number % len(self), number % len(self) + 1)
-        elif not isinstance(index, slice):
-            index = torch.as_tensor(index)
-            index = index if len(index) else index.long()  # an empty list is a tensor of floats
-        probabilities = None if self.mask_probabilities is None else self.mask_probabilities[index]
+        chosen = _chosen(index, len(self))
+        probabilities = None if self.mask_probabilities is None else self.mask_probabilities[chosen]
         return replace(
             self,
-            boxes=self.boxes[index],
-            scores=self.scores[index],
-            labels=self.labels[index],
+            boxes=self.boxes[chosen],
+            scores=self.scores[chosen],
+            labels=self.labels[chosen],
             mask_probabilities=probabilities,
         )
 
@@ -300,3 +290,26 @@ class Result:
         for i, row in enumerate(rows if self.mask_probabilities is not None else ()):
             row["segmentation"] = self.mask_runs(i)
         return rows
+
+
+def _chosen(index: Any, count: int) -> Tensor:
+    """The numbers (K,) from 0 of the detections that an index selects among ``count``; see ``Result.__getitem__``."""
+    if isinstance(index, slice):
+        return torch.tensor(range(count)[index], dtype=torch.int64)  # torch has no slices that go backward
+    try:
+        chosen = torch.as_tensor(index, device="cpu")
+    except (TypeError, ValueError, RuntimeError):  # what is no number raises any of these
+        chosen = torch.empty(0, 0)
+    mask = chosen.dtype == torch.bool
+    real = chosen.is_floating_point() or chosen.is_complex()
+    if chosen.ndim > 1 or (chosen.ndim == 0 and mask) or (real and chosen.shape != (0,)):  # an empty list is real
+        raise TypeError(f"detection {index!r}: write a number, a slice, a bool mask or several numbers")
+    if mask and len(chosen) != count:
+        raise IndexError(f"a mask of {len(chosen)} for {counted(count, 'detection')}: write one value for each")
+    if mask:
+        return chosen.nonzero().squeeze(1)
+    numbers = chosen.reshape(-1).long()
+    beyond = numbers[(numbers < -count) | (numbers >= count)]
+    if len(beyond):
+        raise IndexError(f"detection {int(beyond[0])} of {count}")
+    return numbers % max(count, 1)

@@ -121,7 +121,9 @@ def _missing_end(file: Any, number: int, last: Any, start: float | None) -> str:
     """
     stream = file.streams.video[0]
     if file.format.name == "avi":  # FFmpeg shortens its duration to the file's length
-        return f"of {stream.frames}" if number + 1 < 0.9 * stream.frames else ""
+        # Frames that the recorder dropped have no pixels, but a number: the time stamp of an AVI counts them.
+        reached = number if last.pts is None else max(number, last.pts)
+        return f"of {stream.frames}" if reached + 1 < 0.9 * stream.frames else ""
     if last.time is None or start is None or number < 1:
         return ""
     time = last.time - start

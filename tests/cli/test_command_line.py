@@ -57,10 +57,25 @@ class TestDoor:
         assert "usage: pkdzoo" in err
 
     @pytest.mark.parametrize(
-        "words", [["--threshold", "2"], ["--batch-size", "0"], ["--max-detections", "x"], ["--nms-threshold", "-1"]]
+        ("line", "message"),
+        [
+            ("predict NAME a.jpg --threshold 2", "2: write a number from 0 to 1"),
+            ("predict NAME a.jpg --threshold high", "high: write a number from 0 to 1, or none"),
+            ("predict NAME a.jpg --nms-threshold -1", "-1: write a number from 0 to 1"),
+            ("predict NAME a.jpg --overlap x", "x: write a number from 0 to 1"),
+            ("predict NAME a.jpg --batch-size 0", "0: write a whole number of at least 1"),
+            ("predict NAME a.jpg --max-detections x", "x: write a whole number of at least 1"),
+            ("predict NAME a.jpg --sizes 640x480", "640x480: write a whole number of at least 1"),
+            ("predict NAME a.jpg --workers -1", "-1: write a whole number of at least 0"),
+            ("eval NAME --workers -1", "-1: write a whole number of at least 0"),
+            ("export NAME --size 640x", "640x: write one side or WIDTHxHEIGHT, of at most 16384 pixels"),
+            ("export NAME --size 0", "0: write one side or WIDTHxHEIGHT"),
+            ("export NAME --size wide", "wide: write one side or WIDTHxHEIGHT"),
+        ],
     )
-    def test_numbers_out_of_range(self, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
-        assert run(capsys, "predict", "retina_r10w16", "a.jpg", *words)[0] == 2
+    def test_what_is_no_such_number(self, capsys: pytest.CaptureFixture[str], line: str, message: str) -> None:
+        code, _, err = run(capsys, *line.replace("NAME", "retina_r10w16").split())
+        assert code == 2 and message in err
 
     def test_debug_shows_where(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert "Did you mean retina_r50" in fails(capsys, "info", "retina_r5O")

@@ -158,6 +158,18 @@ def test_a_threshold_for_display_is_noticed(truth: Path, tmp_path: Path, capsys:
     assert code == 0 and "the lowest score is 0.31" in err
 
 
+def test_the_printed_threshold_keeps_what_its_numbers_count(
+    truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scores of a confident detector differ in the fifth digit only."""
+    right = {**ROW, "category_id": 7, "bbox": [30, 20, 10, 10], "score": 0.99999}  # one of two dogs
+    wrong = {**ROW, "category_id": 7, "image_id": 7, "score": 0.99996}
+    code, out, _ = run(capsys, "eval", save(tmp_path, [right, wrong]), "--annotations", truth)
+    (dog,) = [line.split() for line in out.splitlines() if line.startswith("dog") and line.count(".") > 1]
+    assert code == 0 and dog[2:] == ["100.0", "50.0", "66.7"]
+    assert 0.99996 <= float(dog[1]) < 0.99999
+
+
 def test_numbers_of_double_precision_stay(tmp_path: Path) -> None:
     """Scores that are equal in float32, and an IoU of exactly 0.75 far from the corner of the image."""
     data = content()

@@ -163,6 +163,10 @@ def test_a_size_that_the_stride_does_not_divide_is_rounded_up_and_said(tmp_path,
     [
         (export_onnx, "a.txt", r"a\.txt: files in the format 'onnx' end in \.onnx: write a\.onnx"),
         (export_onnx, "a", "write a.onnx"),
+        (export_onnx, "A.ONNX", r"write A\.onnx$"),
+        (export_onnx, "model.v2", r"write model\.v2\.onnx$"),
+        (export_program, "student.best", r"write student\.best\.pt2$"),
+        (export_onnx, "model.v2.XML", r"write model\.v2\.onnx, or export it in the format 'openvino'"),
         (export_onnx, "a.xml", r"write a\.onnx, or export it in the format 'openvino'"),
         (export_openvino, "a.onnx", r"\.xml, with a \.bin of the same name beside: write a\.xml, or .* 'onnx'"),
         (export_program, "a.pt", r"write a\.pt2"),
@@ -173,6 +177,23 @@ def test_another_suffix_is_refused(write, name, message, detector, tmp_path) -> 
     with pytest.raises(ValueError, match=message):
         write(detector, tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_exported_file_is_not_exported_again(fixed, tmp_path, capsys) -> None:
+    for words in (["export", str(fixed)], ["data", "label", str(tmp_path), "--model", str(fixed)]):
+        suffix = ".onnx" if words[0] == "export" else ".json"
+        assert main([*words, "--output", str(tmp_path / f"again{suffix}")]) == 1
+        said = capsys.readouterr().err
+        assert "shapes.onnx is a file of 'pkdzoo export', which predict and eval take" in said
+
+
+@pytest.mark.parametrize("written", [".", "../cells/", "../cells"])
+def test_a_file_is_named_after_the_folder_of_its_detector(written, tmp_path, monkeypatch) -> None:
+    folder = pkdzoo.create_detector("retina_r10w16").save_pretrained(tmp_path / "cells")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("pkdzoo.cli.export.write", lambda args, model, path, what: path.write_bytes(b""))
+    assert main(["export", written]) == 0
+    assert (folder / "cells.onnx").is_file()
 
 
 def test_another_suffix_is_refused_on_the_command_line(tmp_path, capsys) -> None:

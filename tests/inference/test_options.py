@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -59,6 +60,17 @@ def test_classes_in_every_spelling(model: pkdzoo.Detector, pixels: np.ndarray, c
     result = found(model.predict(pixels, threshold=0.0, classes=classes))
     assert set(result.names) == {"dog"}
     assert set(found(model.predict(pixels, threshold=0.0, classes=0)).names) == {"cat"}
+
+
+def test_a_class_alone_has_the_detections_that_it_has_among_all(pixels: np.ndarray) -> None:
+    """Also where candidates of other classes fill the top k: the numbers of an evaluation hold for each class."""
+    crowded = detector()
+    crowded.postprocess_config = replace(crowded.postprocess_config, pre_nms_top_k=20, max_detections=10_000)
+    everything = found(crowded.predict(pixels, threshold=0.0))
+    for label, name in enumerate(NAMES):
+        alone, among_all = found(crowded.predict(pixels, threshold=0.0, classes=name)), everything.labels == label
+        assert len(alone) > 0 and torch.equal(alone.boxes, everything.boxes[among_all])
+        assert torch.equal(alone.scores, everything.scores[among_all])
 
 
 @pytest.mark.parametrize("classes", [3, -1, True, "wolf", 1.0, np.array([3])], ids=repr)

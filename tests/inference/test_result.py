@@ -257,10 +257,19 @@ class TestResult:
         with pytest.raises(ValueError, match=r"threshold=.*: write a number from 0 to 1"):
             a_result(image=Image.new("RGB", (120, 100))).plot(threshold)
 
-    @pytest.mark.parametrize("index", ["dog", 1.5, None])
+    @pytest.mark.parametrize(
+        "index",
+        ["dog", b"a", 1.5, None, ..., {}, {1}, True, torch.tensor(True), [0.5], [None], ["dog"], (slice(1), 0), [[1]]],
+        ids=repr,
+    )
     def test_an_index_of_another_kind(self, index: Any) -> None:
         with pytest.raises(TypeError, match="write a number, a slice, a bool mask or several numbers"):
             a_result()[index]
+
+    @pytest.mark.parametrize("mask", [[True], [False] * 3, torch.zeros(0, dtype=torch.bool)], ids=repr)
+    def test_a_mask_of_another_length(self, mask: Any) -> None:
+        with pytest.raises(IndexError, match=rf"a mask of {len(mask)} for 2 detections: write one value for each"):
+            a_result()[mask]
 
     def test_nothing_to_draw_on(self) -> None:
         with pytest.raises(ValueError, match="this result has no image"):
@@ -344,16 +353,30 @@ class TestSequence:
         assert [detection.names for detection in result] == [["dog"], ["cat"]]
         assert result[0].boxes.tolist() == [[10, 20, 60, 80]]
         for wrong in (2, -3):
-            with pytest.raises(IndexError, match=f"detection {wrong} of 2"):
-                result[wrong]
+            for index in (wrong, [0, wrong], torch.tensor([wrong])):
+                with pytest.raises(IndexError, match=f"detection {wrong} of 2"):
+                    result[index]
 
     @pytest.mark.parametrize(
         "index",
-        [slice(1, None), [1], np.array([1]), np.array([False, True]), torch.tensor([1]), [False, True]],
+        [
+            slice(1, None),
+            [1],
+            (-1,),
+            range(1, 2),
+            np.array([1]),
+            np.array([1], np.uint8),
+            np.array([False, True]),
+            torch.tensor([1]),
+            [False, True],
+        ],
         ids=str,
     )
     def test_several(self, index: object) -> None:
         assert a_result()[index].names == ["cat"]  # type: ignore[index]
+
+    def test_worst_first(self) -> None:
+        assert a_result()[::-1].names == a_result()[[1, 0]].names == ["cat", "dog"]
 
     def test_none(self) -> None:
         result = a_result()

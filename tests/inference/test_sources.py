@@ -301,6 +301,25 @@ class TestVideos:
                 file.mux(packet)
         assert [round(found.time or 0.0, 2) for found in read_video(path)] == [k / 10 for k in range(30)]
 
+    def test_an_avi_with_dropped_frames_is_whole(self, tmp_path: Path) -> None:
+        """A camera that dropped every second frame counts it in the header, and stores no pixels."""
+        av, noise = pytest.importorskip("av"), np.random.default_rng(0)
+        whole, cut = tmp_path / "whole.avi", tmp_path / "cut.avi"
+        with av.open(str(whole), "w") as file:
+            stream = file.add_stream("mpeg4", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for number in range(0, 60, 2):
+                image = noise.integers(0, 255, (48, 64, 3), dtype=np.uint8)
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                frame.pts = number
+                file.mux(stream.encode(frame))
+            file.mux(stream.encode(None))
+        times = [frame.time for frame in read_video(whole)]
+        assert times == pytest.approx([number / 10 for number in range(0, 60, 2)])
+        cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+        with pytest.raises(UnreadableImage, match=r"it ends after frame 1\d, of 5\d: the file was cut off"):
+            list(read_video(cut))
+
     def test_without_pyav(self, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "av", None)
         with pytest.raises(ImportError, match=r"pip install -e .*\[video\]"):

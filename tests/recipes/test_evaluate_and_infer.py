@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from helpers.commands import fails, run
 from helpers.scripts import ROOT
+from helpers.yolo_folders import write_yolo
 from PIL import Image
 
 import pkdzoo
@@ -120,6 +121,25 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_detector_is_built(
     (tmp_path / "run" / "recipe.json").write_text("{}")
     said = fails(capsys, "eval", tmp_path / "run", "--data", shapes, *HERE)
     assert "eval_val.json is a folder: --output takes a file" in said
+
+
+def test_what_is_evaluated_is_not_overwritten(capsys, folder, shapes, tmp_path) -> None:
+    truth = next(shapes.rglob("instances_val2017.json"))
+    annotations = Path(shutil.copy(truth, tmp_path / "truth.json"))
+    found = tmp_path / "found.json"
+    found.write_text("[]")
+    (tmp_path / "link.json").symlink_to(found)
+    from_file = ("eval", found, "--annotations", annotations)
+    for output in (found, tmp_path / "link.json", annotations):
+        assert "would overwrite" in fails(capsys, *from_file, "--output", output, *HERE)
+    images = ("--annotations", annotations, "--images", shapes / "val2017")
+    assert f"would overwrite {annotations}" in fails(capsys, "eval", folder, *images, "--output", annotations, *HERE)
+    list_of_yolo = write_yolo(tmp_path / "yolo", {"a": ""}, folder="images/val") / "data.yaml"
+    words = ("--data", list_of_yolo.parent, "--output", list_of_yolo)
+    assert f"would overwrite {list_of_yolo}" in fails(capsys, "eval", folder, *words, *HERE)
+    assert (found.read_text(), annotations.read_bytes()) == ("[]", truth.read_bytes())
+    for missing in (("eval", tmp_path / "none.json", "--data", shapes), (*from_file[:3], tmp_path / "none.json")):
+        assert f"there is no file {tmp_path / 'none.json'}: check the path" in fails(capsys, *missing, *HERE)
 
 
 @pytest.mark.parametrize("json_too", [(), ("--json",)])

@@ -273,7 +273,7 @@ def _scores(measured: Measured, best: Mapping[str, Any] | None) -> str:
     note = "Nothing is right at any threshold."
     if best is not None:
         note = (
-            f"F1 is highest at {best['threshold']:.3g}: precision {best['precision']:.1f}, recall "
+            f"F1 is highest at {best['threshold']:.8g}: precision {best['precision']:.1f}, recall "
             f"{best['recall']:.1f}, F1 {best['f1']:.1f} (percent, IoU 0.5)."
         )
     cards = _card(f"Scores of {contender.title}", histogram(*score_histogram(matches), mark))
@@ -301,7 +301,7 @@ def _confusion(measured: Measured, threshold: float) -> str:
             cells.append(f'<span style="display:block;background:{shade}">{count or ""}</span>')
         rows.append((cells, title if k < len(names) else ""))
     note = (
-        f"{contender.title}, scores above {threshold:.3g}, IoU 0.5. Rows: true class; columns: detected class. Column "
+        f"{contender.title}, scores above {threshold:.8g}, IoU 0.5. Rows: true class; columns: detected class. Column "
         "background: objects that were missed; row background: detections of nothing."
     )
     if len(names) > CONFUSED:
@@ -314,7 +314,7 @@ def _gallery_section(images: Sequence[Any], threshold: float, pictures: bool) ->
         note = "The validation images could not be read." if pictures else "Left out of this report."
         return _section("Validation images", f'<p class="soft" id="gallery">{note}</p>')
     note = (
-        f"The images on which the detectors differ most in errors. Detections with scores above {threshold:.3g}; solid "
+        f"The images on which the detectors differ most in errors. Detections with scores above {threshold:.8g}; solid "
         "green boxes are right (IoU 0.5), dashed red ones are wrong."
     )
     return _section("Validation images", '<div id="gallery"></div>', note)

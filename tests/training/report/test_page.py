@@ -80,6 +80,13 @@ def test_every_part_is_there(page: str) -> None:
     assert page.count("<svg") >= 6
 
 
+def test_a_threshold_is_not_rounded_up_to_where_nothing_is_found(folder: Path, monkeypatch) -> None:
+    best = {"threshold": 0.99995, "precision": 90.0, "recall": 80.0, "f1": 84.7}
+    monkeypatch.setattr("pkdzoo.training.report.measures.best_thresholds", lambda *_: {"all": best, "per_class": {}})
+    said = text(render(read_contenders([folder]), "mine"))
+    assert "F1 is highest at 0.99995: precision 90.0" in said and said.count("scores above 0.99995") == 2
+
+
 def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
     assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:)""", page)
     assert "default-src 'none'" in page and not re.search(r"url\(|@import|fetch\(|XMLHttp|innerHTML", page)
