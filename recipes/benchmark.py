@@ -25,6 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the folder that holds recipes/
 
 from pkdzoo.utils.files import write_json
+from pkdzoo.utils.option_types import positive_int
 from recipes.benchmarks import PARTS, parts_of
 from recipes.benchmarks.measure import Row, Settings, about, commit, load, other_facts
 from recipes.benchmarks.profiles import Profile
@@ -38,7 +39,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default=",".join(PARTS), help="parts, e.g. loss,step-fcos (default: all)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    parser.add_argument("--threads", type=positive_int, help="CPU threads (default: all cores)")
     parser.add_argument("--quick", action="store_true", help="small sizes and few rounds, to see that it runs")
     parser.add_argument("--no-compile", action="store_true", help="leave out the rows of torch.compile")
     parser.add_argument("--images", type=Path, help="folder of JPEG files for the loading part")

@@ -40,6 +40,7 @@ from pkdzoo.training import Recipe, load_recipe
 from pkdzoo.training.build import build_teacher
 from pkdzoo.training.errors import describe_error
 from pkdzoo.training.evaluate import open_detector
+from pkdzoo.utils.option_types import natural_int, positive_int
 from pkdzoo.utils.text import install_line
 
 
@@ -50,12 +51,18 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of a data set; default: the generated data of the run")
     parser.add_argument("--split", default="val")
     parser.add_argument("--images", nargs="+", type=Path, metavar="FILE", help="images instead of a data set")
-    parser.add_argument("--count", type=int, default=4, metavar="N", help="number of images from --data (default: 4)")
     parser.add_argument(
-        "--show", type=int, default=0, metavar="K", help="number of the image to show, from 0 (default: 0)"
+        "--count", type=positive_int, default=4, metavar="N", help="number of images from --data (default: 4)"
     )
     parser.add_argument(
-        "--levels", type=int, default=4, metavar="N", help="number of levels, from the finest (default: 4, as in PKD)"
+        "--show", type=natural_int, default=0, metavar="K", help="number of the image to show, from 0 (default: 0)"
+    )
+    parser.add_argument(
+        "--levels",
+        type=positive_int,
+        default=4,
+        metavar="N",
+        help="number of levels, from the finest (default: 4, as in PKD)",
     )
     parser.add_argument("--curves", action="store_true", help="draw only the curves of the logs")
     parser.add_argument("--output", type=Path, default=Path("figures"), help="folder (default: figures)")

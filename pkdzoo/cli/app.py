@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from pkdzoo.cli.common import MODEL_HELP, Parser, Verb, note, positive_int
+from pkdzoo.cli.common import MODEL_HELP, Parser, Verb, note
+from pkdzoo.utils.option_types import positive_int
 
 DEFAULT = "rtmdet_w12_pkd_tiny.bccd"  # packaged weights, so that the demo runs without a network
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import re
 import sys
 from collections.abc import Callable
@@ -61,37 +60,6 @@ def show(args: argparse.Namespace, text: object, content: Any) -> None:
 def note(message: str) -> None:
     """Print a message that is not part of the result to stderr."""
     print(printable(f"pkdzoo: {message}", keep="\n\t"), file=sys.stderr)
-
-
-def positive_int(text: str) -> int:
-    """Parse a whole number of at least 1."""
-    return _whole(text, 1)
-
-
-def natural_int(text: str) -> int:
-    """Parse a whole number of at least 0."""
-    return _whole(text, 0)
-
-
-def _whole(text: str, lowest: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = lowest - 1
-    if number < lowest:
-        raise argparse.ArgumentTypeError(f"{text}: write a whole number of at least {lowest}")
-    return number
-
-
-def share(text: str) -> float:
-    """Parse a number from 0 to 1."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{text}: write a number from 0 to 1")
-    return number
 
 
 def comma_list(text: str) -> tuple[str, ...]:

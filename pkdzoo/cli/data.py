@@ -5,19 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pkdzoo.cli.common import (
-    LAYOUTS,
-    Parser,
-    Verb,
-    add_detector,
-    comma_list,
-    detector_from_args,
-    note,
-    positive_int,
-    share,
-    show,
-)
+from pkdzoo.cli.common import LAYOUTS, Parser, Verb, add_detector, comma_list, detector_from_args, note, show
 from pkdzoo.inference.options import LABEL_THRESHOLD
+from pkdzoo.utils.option_types import positive_int, share
 
 FORMATS = ("coco", "voc", "yolo")  # to write, as pkdzoo.data.formats.read.FORMATS
 

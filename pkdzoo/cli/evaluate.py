@@ -15,11 +15,10 @@ from pkdzoo.cli.common import (
     detector_from_args,
     exported_from_args,
     is_exported,
-    natural_int,
     note,
-    positive_int,
     show,
 )
+from pkdzoo.utils.option_types import natural_int, positive_int
 from pkdzoo.utils.text import printable
 
 if TYPE_CHECKING:

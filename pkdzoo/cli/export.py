@@ -8,9 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pkdzoo.cli.common import NMS_HELP, Parser, Verb, add_detector, detector_from_args, note, positive_int, share, show
+from pkdzoo.cli.common import NMS_HELP, Parser, Verb, add_detector, detector_from_args, note, show
 from pkdzoo.cli.export_int8 import check_int8, file_size, int8_arguments, write_int8
 from pkdzoo.utils.files import check_target
+from pkdzoo.utils.option_types import positive_int, share
 
 if TYPE_CHECKING:
     from pkdzoo.export import What

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pkdzoo.cli.common import Parser, note, positive_int
+from pkdzoo.cli.common import Parser, note
 from pkdzoo.utils.files import atomic_path
+from pkdzoo.utils.option_types import positive_int
 from pkdzoo.utils.text import counted, install_line
 
 if TYPE_CHECKING:

@@ -20,12 +20,10 @@ from pkdzoo.cli.common import (
     detector_from_args,
     exported_from_args,
     is_exported,
-    natural_int,
     note,
-    positive_int,
-    share,
 )
 from pkdzoo.inference.options import DEFAULT_THRESHOLD, OVERLAP
+from pkdzoo.utils.option_types import natural_int, positive_int, share
 from pkdzoo.utils.text import printable
 
 if TYPE_CHECKING:

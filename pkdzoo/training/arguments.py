@@ -6,10 +6,11 @@ Nothing slow is imported here: ``pkdzoo --help`` reads this file.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+
+from pkdzoo.utils.option_types import gigabytes, positive_int, whole_number
 
 
 @dataclass(kw_only=True)
@@ -76,28 +77,9 @@ class TrainArguments(MachineArguments):
     check_teacher: int | None = None
 
 
-def positive_integer(text: str) -> int:
-    """A whole number of at least 1; a type for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1: write 1 or more")
-    return number
-
-
 def several(text: str) -> int:
-    """A whole number of at least 2; a type for argparse."""
-    number = int(text)
-    if number < 2:
-        raise argparse.ArgumentTypeError(f"{number} is less than 2: write 2 or more, or --threads 1 for one process")
-    return number
-
-
-def gigabytes(text: str) -> float:
-    """A finite number of at least 0; a type for argparse."""
-    number = float(text)
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: write gigabytes from 0 up, e.g. 4 or 0.5")
-    return number
+    """Parse a whole number of at least 2."""
+    return whole_number(text, 2, ", or --threads 1 for one process")
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,7 +101,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in --output from its last checkpoint")
     parser.add_argument(
-        "--check-teacher", type=positive_integer, metavar="N", help="first evaluate the teacher on N images"
+        "--check-teacher", type=positive_int, metavar="N", help="first evaluate the teacher on N images"
     )
     add_machine_arguments(parser)
 
@@ -145,7 +127,7 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
         help="train on the CPU with N processes, one thread each unless --threads says otherwise",
     )
     group.add_argument(
-        "--threads", type=positive_integer, help="CPU threads per process (default: the fastest number, measured)"
+        "--threads", type=positive_int, help="CPU threads per process (default: the fastest number, measured)"
     )
     group.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"))
     group.add_argument(

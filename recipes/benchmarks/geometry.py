@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import pkdzoo
 from pkdzoo.losses import pearson_correlation
+from pkdzoo.utils.option_types import positive_int
 
 STRIDES = (8, 16, 32)
 SHORT, LONG = 480, 640
@@ -60,8 +61,10 @@ def correlations(paths: Iterable[Path], size: tuple[int, int]) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path, help="folder of images")
-    parser.add_argument("--size", type=int, nargs=2, default=(640, 640), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--count", type=int, default=16, help="first images of the folder (default: %(default)s)")
+    parser.add_argument("--size", type=positive_int, nargs=2, default=(640, 640), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument(
+        "--count", type=positive_int, default=16, help="first images of the folder (default: %(default)s)"
+    )
     args = parser.parse_args()
     found = [path for path in sorted(args.images.rglob("*")) if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
     if not found:

@@ -18,10 +18,10 @@ import torch
 
 import pkdzoo
 from pkdzoo.training import compute
-from pkdzoo.training.arguments import positive_integer
 from pkdzoo.training.cost_estimate import estimate_cost, estimate_memory, resident_memory
 from pkdzoo.training.optim import build_optimizer
 from pkdzoo.training.recipe import Optim
+from pkdzoo.utils.option_types import positive_int
 
 
 def peak_memory() -> int:
@@ -69,12 +69,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--student", default="retina_r50")
     parser.add_argument("--teacher", default="retina_r101")
-    parser.add_argument("--images", type=positive_integer, default=2, help="of the step (default: 2)")
-    parser.add_argument("--height", type=positive_integer, default=800)
-    parser.add_argument("--width", type=positive_integer, default=1344)
+    parser.add_argument("--images", type=positive_int, default=2, help="of the step (default: 2)")
+    parser.add_argument("--height", type=positive_int, default=800)
+    parser.add_argument("--width", type=positive_int, default=1344)
     parser.add_argument("--mixed-precision", choices=["bf16"])
     parser.add_argument("--checkpoint-activations", action="store_true", help="recompute the backbone's stages")
-    parser.add_argument("--threads", type=positive_integer, default=1)
+    parser.add_argument("--threads", type=positive_int, default=1)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     found = measure(args)

@@ -33,6 +33,7 @@ from pkdzoo.inference.result import Result
 from pkdzoo.training import build, loaders
 from pkdzoo.training.evaluate import evaluate
 from pkdzoo.utils.files import write_json
+from pkdzoo.utils.option_types import positive_int
 from recipes.benchmarks import deploy_page
 from recipes.benchmarks.predict import CANDIDATES
 
@@ -176,7 +177,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="data set with train and val")
     parser.add_argument("--names", nargs="+", default=[TRAINED, *RANDOM])
-    parser.add_argument("--limit", type=int, default=20, help="validation images that are compared (default: 20)")
+    parser.add_argument(
+        "--limit", type=positive_int, default=20, help="validation images that are compared (default: 20)"
+    )
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--update", action="store_true", help="keep the rows of other detectors in --output")
     args = parser.parse_args(argv)

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from pkdzoo.utils.files import write_json
+from pkdzoo.utils.option_types import positive_int
 from recipes.benchmarks import PARTS, parts_of
 from recipes.benchmarks.measure import Settings, about, commit, other_facts
 from recipes.benchmarks.table import PROFILE_HEAD, RESULTS, amount, describe, profile_line, recorded_in
@@ -62,8 +63,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("earlier", type=Path, help="a clone or worktree of the earlier version")
     parser.add_argument("--rows", default=",".join(PARTS), help="parts, e.g. assign,profile (default: all)")
-    parser.add_argument("--rounds", type=int, default=2, help="runs of each part and version (default: 2)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default: torch's)")
+    parser.add_argument("--rounds", type=positive_int, default=2, help="runs of each part and version (default: 2)")
+    parser.add_argument(
+        "--threads", type=positive_int, default=torch.get_num_threads(), help="CPU threads (default: torch's)"
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
     parser.add_argument("--no-compile", action="store_true", help="leave out the rows of torch.compile")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
@@ -71,8 +74,6 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not (args.earlier / "pkdzoo" / "__init__.py").is_file():
         parser.error(f"{args.earlier}: no pkdzoo/__init__.py there: write the folder of a clone of pkdzoo")
-    if args.rounds < 1:
-        parser.error(f"--rounds {args.rounds}: write 1 or more")
     if args.update and not (args.output and args.output.is_file()):
         parser.error("--update: --output has to be the file of an earlier run")
     try:

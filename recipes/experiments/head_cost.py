@@ -26,10 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the folder that 
 from pkdzoo.distill import Distiller
 from pkdzoo.distill.methods.pkd import PKD
 from pkdzoo.training import Recipe, build, compute, load_recipes
-from pkdzoo.training.arguments import positive_integer
 from pkdzoo.training.errors import describe_error
 from pkdzoo.training.optim import build_optimizer
 from pkdzoo.utils.files import write_json
+from pkdzoo.utils.option_types import positive_int
 from recipes.benchmarks.measure import Settings, Times, about, difference, in_turns
 from recipes.benchmarks.step import batch_of
 
@@ -135,8 +135,8 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=PAIRS, metavar="RECIPE", help=f"default: {' '.join(PAIRS)}")
-    parser.add_argument("--rounds", type=int, default=15, help="how often each step is timed (default: 15)")
-    parser.add_argument("--threads", type=positive_integer, help="CPU threads (default: all cores)")
+    parser.add_argument("--rounds", type=positive_int, default=15, help="how often each step is timed (default: 15)")
+    parser.add_argument("--threads", type=positive_int, help="CPU threads (default: all cores)")
     parser.add_argument("--output", type=Path, default=FOLDER / "costs", help="folder of the result files")
     args = parser.parse_args(argv)
     if args.rounds < 2:

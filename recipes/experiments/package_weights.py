@@ -27,11 +27,11 @@ from pkdzoo.hub.fetch import PACKAGED
 from pkdzoo.models._loading import load_checkpoint
 from pkdzoo.models.detector import Detector
 from pkdzoo.training import build, loaders
-from pkdzoo.training.arguments import positive_integer
 from pkdzoo.training.errors import describe_error
 from pkdzoo.training.evaluate import evaluate, open_detector
 from pkdzoo.training.provenance import numbers_of, read_json_object
 from pkdzoo.utils.files import sha256_of_file
+from pkdzoo.utils.option_types import positive_int
 
 LIMIT = 8_000_000  # bytes of tensors
 LOSS = 0.1  # largest difference of two APs that should be the same
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--output", type=Path, default=PACKAGED, help="folder of the file (default: that of the package)"
     )
-    parser.add_argument("--threads", type=positive_integer, help="CPU threads (default: all cores)")
+    parser.add_argument("--threads", type=positive_int, help="CPU threads (default: all cores)")
     args = parser.parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)

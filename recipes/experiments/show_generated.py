@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the folder that 
 
 from pkdzoo.training.errors import describe_error
 from pkdzoo.training.evaluate import open_detector
+from pkdzoo.utils.option_types import share
 from recipes.experiments.generated_boards import draw_board
 from recipes.experiments.generated_cells import draw_cells
 
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("drawing", choices=DRAWINGS, help="blood cells, or circuit boards with defects")
     parser.add_argument("detectors", nargs="+", help="registered names, or folders of runs or saved detectors")
     parser.add_argument("--titles", nargs="+", help="one for each detector (default: their names)")
-    parser.add_argument("--threshold", type=float, default=0.4, help="lowest score that is drawn (default: 0.4)")
+    parser.add_argument("--threshold", type=share, default=0.4, help="lowest score that is drawn (default: 0.4)")
     parser.add_argument("--output", type=Path, required=True, help="the PNG file")
     args = parser.parse_args(argv)
     titles = args.titles or args.detectors

@@ -84,7 +84,7 @@ def test_a_part_that_the_earlier_version_lacks_is_said(tmp_path: Path, capsys: p
     [
         (["nowhere"], "nowhere: no pkdzoo/__init__.py there: write the folder of a clone"),
         ([str(HERE), "--rows", "lose"], "no part lose; write loss, projected"),
-        ([str(HERE), "--rounds", "0"], "--rounds 0: write 1 or more"),
+        ([str(HERE), "--rounds", "0"], "--rounds: 0: write a whole number of at least 1"),
         ([str(HERE), "--update", "--output", "none.json"], "--output has to be the file of an earlier run"),
     ],
 )

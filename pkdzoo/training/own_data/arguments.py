@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,7 +43,17 @@ class DistillArguments(MachineArguments):
     @property
     def folder(self) -> Path:
         """Folder of the result."""
-        return self.output or Path("runs") / f"{Path(self.student).name}-{self.data.absolute().stem}"
+        return self.output or default_folder(self.student, self.data)
+
+
+def default_folder(student: str, data: str | Path) -> Path:
+    """``runs/STUDENT-DATA``; a relative folder such as ``.`` is called by its own name."""
+    return Path("runs") / f"{own_name(student)}-{Path(own_name(data)).stem}"
+
+
+def own_name(path: str | Path) -> str:
+    """The last part of a path; for ``.`` the name of the folder."""
+    return Path(os.path.abspath(path)).name
 
 
 def add_distill_arguments(parser: argparse.ArgumentParser) -> None:

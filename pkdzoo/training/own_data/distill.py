@@ -20,7 +20,7 @@ from pkdzoo.training.compare import TrainedRun, compare
 from pkdzoo.training.compute import open_processes, own_accelerators
 from pkdzoo.training.log import Diverged, duration
 from pkdzoo.training.loop import train
-from pkdzoo.training.own_data.arguments import DistillArguments
+from pkdzoo.training.own_data.arguments import DistillArguments, own_name
 from pkdzoo.training.own_data.budget import DISTILLED, PLAIN, TEACHER
 from pkdzoo.training.own_data.data import check_unchanged, data_places
 from pkdzoo.training.own_data.plan import PLAN, Plan, make_plan
@@ -142,7 +142,7 @@ def head_of(plan: Plan, args: DistillArguments) -> str:
     data = shlex.join(plan.data.options)
     path = args.folder / "recipe.py"
     lines = [
-        f"{Path(args.student).name} distilled on {Path(plan.data.folder).name}, with the settings that pkdzoo distill "
+        f"{own_name(args.student)} distilled on {own_name(plan.data.folder)}, with the settings that pkdzoo distill "
         "chose.",
         "",
         "Change what you like, and train each recipe by itself:",

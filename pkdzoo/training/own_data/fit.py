@@ -23,6 +23,7 @@ from pkdzoo.training.command import expected_errors
 from pkdzoo.training.compute import open_processes, own_accelerators
 from pkdzoo.training.loop import train
 from pkdzoo.training.own_data import settings as choices
+from pkdzoo.training.own_data.arguments import default_folder
 from pkdzoo.training.own_data.budget import Job, fit_time
 from pkdzoo.training.own_data.data import data_places, look_at
 from pkdzoo.training.own_data.distill import machine_of, say
@@ -46,7 +47,7 @@ def fit(
 ) -> None:
     """Train a detector in place; see ``Detector.fit``."""
     begin, seconds = time.monotonic(), None if budget is None else choices.parse_time(budget)
-    folder = Path(output) if output is not None else Path("runs") / f"{model.name}-{Path(data).absolute().stem}"
+    folder = Path(output) if output is not None else default_folder(model.name, data)
     with expected_errors(), own_accelerators():
         state = open_processes(cpu)
         if (folder / "recipe.json").is_file():

@@ -14,7 +14,7 @@ import pkdzoo
 from pkdzoo.training.arguments import MACHINE_OPTIONS, TrainArguments, add_machine_arguments
 from pkdzoo.training.own_data import settings as choices
 from pkdzoo.training.own_data import timer
-from pkdzoo.training.own_data.arguments import DistillArguments
+from pkdzoo.training.own_data.arguments import DistillArguments, default_folder
 from pkdzoo.training.own_data.budget import Job, fit_time, least_steps, planned_seconds
 from pkdzoo.training.own_data.data import OwnData
 from pkdzoo.training.own_data.plan import Plan
@@ -220,3 +220,13 @@ def test_the_length_is_told_as_it_is(max_steps: int | None, said: str) -> None:
     own = replace(settings.schedule, epochs=3, max_steps=max_steps), replace(settings.logging, eval_every=2)
     recipe = Recipe("plain", "retina_r18", {}, None, settings.data, settings.optim, own[0], None, own[1])
     assert choices.describe(recipe, DATA, CPU)[-1] == f"schedule  {said}"
+
+
+def test_a_run_is_named_after_folders_even_when_they_are_given_as_a_dot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine" / "photos").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mine")
+    assert default_folder(".", "photos") == Path("runs/mine-photos")
+    assert default_folder("photos/..", Path("photos/.")) == Path("runs/mine-photos")
+    assert default_folder("rtmdet_tiny.coco_300e", "data.yaml") == Path("runs/rtmdet_tiny.coco_300e-data")

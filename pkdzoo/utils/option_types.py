@@ -1,0 +1,50 @@
+"""Types of command-line options for argparse: numbers within a range, whose errors say what to write."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+
+def positive_int(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    return whole_number(text, 1)
+
+
+def natural_int(text: str) -> int:
+    """Parse a whole number of at least 0."""
+    return whole_number(text, 0)
+
+
+def share(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    number = _float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: write a number from 0 to 1")
+    return number
+
+
+def gigabytes(text: str) -> float:
+    """Parse a finite number of at least 0."""
+    number = _float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: write gigabytes from 0 up, e.g. 4 or 0.5")
+    return number
+
+
+def whole_number(text: str, lowest: int, advice: str = "") -> int:
+    """Parse a whole number of at least ``lowest``; ``advice`` ends the message of the error."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = lowest - 1
+    if number < lowest:
+        raise argparse.ArgumentTypeError(f"{text}: write a whole number of at least {lowest}{advice}")
+    return number
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
