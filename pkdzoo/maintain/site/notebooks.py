@@ -42,7 +42,8 @@ def install_cell(repository: str, extra: str = "") -> str:
     """
     action = f'%pip install --quiet "pkdzoo{extra} @ git+{repository}"'
     if not repository:  # the name pkdzoo is in no package index yet, where it could be a stranger's
-        words = f"pkdzoo is missing. In the folder of a clone: pip install -e .{extra}"
+        target = f"'.{extra}'" if extra else "."  # zsh reads brackets without quotes as a pattern
+        words = f"pkdzoo is missing. In the folder of a clone: pip install -e {target}"
         action = f'raise ModuleNotFoundError("{words}")'
     return f'import importlib.util\n\nif importlib.util.find_spec("pkdzoo") is None:\n    {action}'
 
