@@ -120,6 +120,7 @@ PAGES: Mapping[str, Mapping[str, Callable[[Path], str]]] = {
         "experiments": experiments_table,
         "blood cells": every_seed("rtmdet_bccd"),
         "blood cells, GFL": every_seed("gfl_bccd"),
+        "blood cells, GFL, 120 epochs": every_seed("gfl_bccd_120"),
         "circuit boards": every_seed("rtmdet_deeppcb"),
         "circuit boards, GFL": every_seed("gfl_deeppcb"),
         "references": references,

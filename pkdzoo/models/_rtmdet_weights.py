@@ -7,8 +7,8 @@ from before a change of the test settings. The weights of MMYOLO and of its dist
 from __future__ import annotations
 
 from pkdzoo.hub.weights import Distilled, Weights
+from pkdzoo.models._measured_students import BCCD_TEACHER, DEEPPCB_TEACHER
 from pkdzoo.models._published import ZOO
-from pkdzoo.models._rtmdet_students import BCCD_TEACHER, DEEPPCB_TEACHER
 
 TAG = "coco_300e"
 NO_LICENSE = "the weights state no license; MMYOLO, whose config trained them, is under GPL-3.0"

@@ -19,6 +19,7 @@ from pkdzoo.layers.conv import Scale, init_class_bias, init_convs
 from pkdzoo.layers.norm import Norm
 from pkdzoo.losses import distribution_focal, giou_loss, quality_focal
 from pkdzoo.models._backbone_fpn import FPNVariant, NeckKind, build_backbone_fpn
+from pkdzoo.models._measured_students import GFL_PAIR, GFL_STUDENT, GFL_TEACHER
 from pkdzoo.models._published import CROSSKD_README, CWD_README, MMDET_ZOO, crosskd, mmdetection, mmrazor_0
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._tiny import TINY_DENSE
@@ -151,6 +152,7 @@ def build(
 
 
 WEIGHTS: dict[str, list[Weights]] = {
+    "gfl_cspnext_tiny": [GFL_TEACHER],
     "gfl_r50": [mmdetection("coco_1x", "gfl/gfl_r50_fpn_1x_coco", "_20200629_121244-25944287", 40.2)],
     "gfl_r101": [
         mmdetection(
@@ -180,6 +182,7 @@ register_family(
         "gfl_r50": {"backbone": "r50"},
         "gfl_r101": {"backbone": "r101"},
         "gfl_cspnext_s": {"backbone": "cspnext_s", "neck": "pafpn", "width": 128, "pixel_norm": BGR},
+        "gfl_cspnext_tiny": {"backbone": "cspnext_tiny", "width": 52, "depth": 2, "pixel_norm": BGR},
         "gfl_mnv4_small": {"backbone": "timm:mobilenetv4_conv_small.e2400_r224_in1k", "depth": 2},
         "gfl_r101_dcn": {"backbone": "r101", "deformable": (2, 3, 4)},
         "gfl_x101_32x4d_dcn": {"backbone": "x101_32x4d", "deformable": (3, 4)},
@@ -225,3 +228,6 @@ for student, teacher, triple, tag, end in (
         Distilled(student, f"{teacher}.coco_ms2x", ("ld",), triple, MMDET_ZOO),
         [mmdetection("coco_1x" if tag == "1x" else "coco_ms2x", config, end, triple[2])],
     )
+register_distilled(
+    "gfl_r10w16_ld_cspnext_tiny", GFL_PAIR, [GFL_STUDENT], norm="bn", width=52, resize=(320, 320), num_classes=3
+)

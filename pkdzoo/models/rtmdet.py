@@ -25,8 +25,8 @@ from pkdzoo.layers.conv import init_class_bias, init_convs
 from pkdzoo.layers.csp import scaled_depth
 from pkdzoo.layers.norm import Norm, make_norm
 from pkdzoo.losses import giou_loss, quality_focal
+from pkdzoo.models._measured_students import BCCD_PAIR, BCCD_STUDENT, DEEPPCB_PAIR, DEEPPCB_STUDENT
 from pkdzoo.models._registry import register_distilled, register_family
-from pkdzoo.models._rtmdet_students import BCCD_PAIR, BCCD_STUDENT, DEEPPCB_PAIR, DEEPPCB_STUDENT
 from pkdzoo.models._rtmdet_weights import PAIRS, WEIGHTS
 from pkdzoo.models.assigners.dynamic_soft_label import DIALECTS, Dialect, match_dynamic_soft_label
 from pkdzoo.models.backbones import build_backbone

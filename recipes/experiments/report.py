@@ -23,7 +23,7 @@ from recipes.experiments.result_files import (
     variants_of,
 )
 
-COMPARED = ("plain", "mse", "pkd", "pkd_fading")  # variants of the short table and of the curves
+COMPARED = ("plain", "mse", "pkd", "pkd_fading", "ld")  # variants of the short table and of the curves
 
 TITLE = """# Experiments: does distillation help?
 
@@ -133,7 +133,7 @@ def similarity(runs: Sequence[RunResult], experiment: str, variant: str) -> str:
 
 
 def short(runs: Sequence[RunResult]) -> str:
-    """The short table: teacher, plain student, MSE and PKD of each experiment that has a plain student and PKD."""
+    """The short table: teacher, plain student and compared methods of each experiment with a plain student and PKD."""
     lines = ["| | seeds | AP | AP50 | AP75 | minus plain |", "|---|---:|---:|---:|---:|---:|"]
     for experiment in experiments(runs):
         students = variants_of(runs, experiment, "student")

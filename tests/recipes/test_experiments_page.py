@@ -375,3 +375,23 @@ def test_the_text_on_levels_that_differ_in_size_says_what_was_measured() -> None
     }
     less = {name: f"{aps['plain'] - aps[name]:.1f}" for name in ("mse", "pkd")}
     assert f"ended {less['mse']} below the plain student, PKD {less['pkd']} (one seed each)" in page
+
+
+def test_the_text_on_methods_for_the_gfl_says_what_was_measured() -> None:
+    """The paragraph of docs/measured.md on LD, PKD and MSE, after 60 and 120 epochs."""
+    page = " ".join((ROOT / "docs" / "measured.md").read_text().split())
+    short, long = (
+        {
+            name: json.loads((runner.RESULTS / experiment / f"{name}-0.json").read_text())["metrics"]["AP"]
+            for name in ("plain", "ld", "pkd", "mse")
+        }
+        for experiment in ("gfl_bccd", "gfl_bccd_120")
+    )
+    by = {name: [f"{abs(aps[name] - aps['plain']):.1f}" for aps in (short, long)] for name in ("ld", "pkd", "mse")}
+    assert all(aps["ld"] > aps["plain"] > aps["pkd"] > aps["mse"] for aps in (short, long))
+    assert (
+        f"LD ended {by['ld'][0]} AP above the plain GFL after 60 epochs of blood cells and {by['ld'][1]} after" in page
+    )
+    assert (
+        f"120, PKD with its published weight {' and '.join(by['pkd'])} below it, MSE {' and '.join(by['mse'])}" in page
+    )

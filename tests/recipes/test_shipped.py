@@ -34,6 +34,11 @@ class Student:
     """A packaged student: its name, the experiment that trained it, what a drawing of :data:`DRAWINGS` shows."""
 
     name: str
+    student: str  # architecture
+    teacher_arch: str
+    method: str
+    experiment: str
+    teacher_run: str
     data: str
     seeds: tuple[int, ...]
     drawing: str
@@ -41,12 +46,8 @@ class Student:
     slack: int  # how many objects of a class may be missed or found too often
 
     @property
-    def experiment(self) -> str:
-        return f"rtmdet_{self.data}"
-
-    @property
     def teacher(self) -> str:
-        return f"rtmdet_tiny.{self.data}"
+        return f"{self.teacher_arch}.{self.data}"
 
     def result(self, key: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((RESULTS / self.experiment / f"{key}.json").read_text())
@@ -54,11 +55,18 @@ class Student:
 
 
 DEFECTS = ("open", "short", "mousebite", "spur", "copper", "pin-hole")
+CELLS = {"RBC": 14, "WBC": 2, "Platelets": 5}
+RTMDET = ("rtmdet_w12", "rtmdet_tiny", "pkd")
+GFL = ("gfl_r10w16", "gfl_cspnext_tiny", "ld")
 STUDENTS = [
-    Student("rtmdet_w12_pkd_tiny", "bccd", (0, 1, 2), "cells", {"RBC": 14, "WBC": 2, "Platelets": 5}, 2),
-    Student("rtmdet_w12_pkd_tiny_640", "deeppcb", (0, 1, 2), "boards", dict.fromkeys(DEFECTS, 2), 1),
-]
-each = pytest.mark.parametrize("student", STUDENTS, ids=lambda student: student.data)
+    Student("rtmdet_w12_pkd_tiny", *RTMDET, "rtmdet_bccd", "w24-0", "bccd", (0, 1, 2), "cells", CELLS, 2),
+    Student(
+        "rtmdet_w12_pkd_tiny_640", *RTMDET, "rtmdet_deeppcb", "w24-0", "deeppcb", (0, 1, 2), "boards",
+        dict.fromkeys(DEFECTS, 2), 1,
+    ),
+    Student("gfl_r10w16_ld_cspnext_tiny", *GFL, "gfl_bccd_120", "cspnext-0", "bccd", (0,), "cells", CELLS, 2),
+]  # fmt: skip
+each = pytest.mark.parametrize("student", STUDENTS, ids=lambda student: student.name)
 
 
 def counted_off(seeds: tuple[int, ...]) -> str:
@@ -74,21 +82,22 @@ def test_rows_say_what_their_runs_measured(student: Student) -> None:
     assert row is not None and entry.distilled is not None
     pair, teacher = entry.distilled, find(student.teacher)[1]
     assert teacher is not None and not teacher.has_source
-    numbers = result("w24-0")["metrics"]
-    assert teacher.source.endswith(f"{student.experiment}/w24-0.json") and " --runs w24-0 " in teacher.launch
+    numbers, method = result(student.teacher_run)["metrics"], student.method
+    assert teacher.source.endswith(f"{student.experiment}/{student.teacher_run}.json")
+    assert f" --runs {student.teacher_run} " in teacher.launch
     assert teacher.metrics == {name: round(numbers[name], 1) for name in ("AP", "AP50", "AP75")}
-    seeds = {name: [result(f"{name}-{seed}")["metrics"]["AP"] for seed in student.seeds] for name in ("plain", "pkd")}
+    seeds = {name: [result(f"{name}-{seed}")["metrics"]["AP"] for seed in student.seeds] for name in ("plain", method)}
     aps = numbers["AP"], *(sum(found) / len(found) for found in seeds.values())
     assert pair.triple == tuple(round(ap, 1) for ap in aps)
     assert counted_off(student.seeds) in pair.source
-    assert (pair.student, pair.teacher, pair.methods) == ("rtmdet_w12", student.teacher, ("pkd",))
+    assert (pair.student, pair.teacher, pair.methods) == (student.student, student.teacher, (method,))
     # The run measured in bf16; the row, in float32, what a user loads. The slow test below measures it again.
     assert set(row.metrics) == {*METRICS, "per_class"} and f"evaluate.py {entry.name}.{row.tag}" in row.source
-    assert row.metrics["AP"] == pytest.approx(result("pkd-0")["metrics"]["AP"], abs=0.2)
-    assert " --runs plain-0 pkd-0 " in row.launch
-    keys = {"this student, seed 0": "pkd-0", "plain student, seed 0": "plain-0", "teacher": "w24-0"}
+    assert row.metrics["AP"] == pytest.approx(result(f"{method}-0")["metrics"]["AP"], abs=0.2)
+    assert f" --runs plain-0 {method}-0 " in row.launch
+    keys = {"this student, seed 0": f"{method}-0", "plain student, seed 0": "plain-0", "teacher": student.teacher_run}
     for seed in student.seeds[1:]:
-        keys |= {f"the same with seed {seed}": f"pkd-{seed}", f"plain student, seed {seed}": f"plain-{seed}"}
+        keys |= {f"the same with seed {seed}": f"{method}-{seed}", f"plain student, seed {seed}": f"plain-{seed}"}
     curves = {name: result(key)["curve"] for name, key in keys.items()}
     epochs = tuple(point["epoch"] for point in curves["this student, seed 0"])
     expected = {name: tuple(round(point["AP"], 1) for point in curve) for name, curve in curves.items()}
@@ -96,9 +105,10 @@ def test_rows_say_what_their_runs_measured(student: Student) -> None:
 
 
 def test_what_a_remark_says_of_single_seeds() -> None:
-    cells, boards = STUDENTS
+    cells, boards, gfl = STUDENTS
+    assert gfl.seeds == (0,) and "one seed, so a gain is not shown" in find(gfl.name)[0].distilled.note
     remarks = []
-    for student in STUDENTS:
+    for student in (cells, boards):
         pair, longer = find(student.name)[0].distilled, student.result("plain_twice-0")["metrics"]["AP"]
         assert pair is not None and f"twice the epochs reached {longer:.1f} AP (one seed)" in pair.note
         remarks.append(pair.note)
@@ -111,13 +121,15 @@ def test_what_a_remark_says_of_single_seeds() -> None:
 
 @each
 def test_all_seeds_that_were_run_are_counted_and_no_gain_is_claimed_that_is_not_shown(student: Student) -> None:
-    folder = RESULTS / student.experiment
-    assert all(sorted(folder.glob(f"{name}-[0-9].json"))[-1].stem == f"{name}-2" for name in ("plain", "pkd"))
-    assert student.seeds == (0, 1, 2)
-    aps = [{s: student.result(f"{name}-{s}")["metrics"]["AP"] for s in student.seeds} for name in ("pkd", "plain")]
+    folder, names = RESULTS / student.experiment, (student.method, "plain")
+    runs = [{int(path.stem[-1]) for path in folder.glob(f"{name}-[0-9].json")} for name in names]
+    assert student.seeds == tuple(sorted(set.intersection(*runs)))
+    aps = [{s: student.result(f"{name}-{s}")["metrics"]["AP"] for s in student.seeds} for name in names]
     gain, pair = paired(*aps), find(student.name)[0].distilled
     assert gain is not None and pair is not None
-    assert pair.gain_shown == (gain.low > 0) and (pair.gap_closed is None) == (not pair.gain_shown)
+    assert pair.gain_shown == (len(student.seeds) > 1 and gain.low > 0) and (pair.gap_closed is None) == (
+        not pair.gain_shown
+    )
 
 
 @each
@@ -125,9 +137,11 @@ def test_the_architectures_are_those_of_the_runs(student: Student) -> None:
     """What is registered is what was trained: the same tensors, for images of the same size."""
     file = ROOT / "recipes" / "experiments" / f"{student.experiment}.py"
     recipes = {recipe.name: recipe for recipe in load_recipes(file)}
-    distilled, teacher = recipes[f"{student.experiment}_pkd"], recipes[f"{student.experiment}_w24"]
+    distilled, teacher = (
+        recipes[f"{student.experiment}_{run}"] for run in (student.method, student.teacher_run.removesuffix("-0"))
+    )
     with torch.device("meta"):
-        for name, recipe in ((student.name, distilled), ("rtmdet_tiny", teacher)):
+        for name, recipe in ((student.name, distilled), (student.teacher_arch, teacher)):
             trained = pkdzoo.create_detector(recipe.model, num_classes=3, **recipe.model_args)
             ours = pkdzoo.create_detector(name, num_classes=3)
             shapes = [{key: value.shape for key, value in model.state_dict().items()} for model in (trained, ours)]
@@ -137,8 +151,8 @@ def test_the_architectures_are_those_of_the_runs(student: Student) -> None:
     args = runner.parse_arguments(words[2:])
     assert (ROOT / words[1]).is_file() and (ROOT / args.experiment).is_file()
     keys = [run.key for run in in_order(load_experiment(ROOT / args.experiment), args.runs)]
-    assert keys == ["w24-0", "plain-0", "pkd-0"]
-    assert student.result("pkd-0")["command"].endswith(" ".join(args.train))
+    assert keys == [student.teacher_run, "plain-0", f"{student.method}-0"]
+    assert student.result(f"{student.method}-0")["command"].endswith(" ".join(args.train))
 
 
 @each
@@ -179,9 +193,10 @@ def test_the_pair_distills_again(student: Student) -> None:
     pupil, teacher = pkdzoo.create_pair(student.name, pretrained=False)
     target = pkdzoo.Instances(torch.tensor([[10.0, 10.0, 60.0, 50.0]]), torch.tensor([2]))
     batch = pkdzoo.Batch(torch.rand(1, 3, 64, 96) * 255, [(64, 96)], [target])
-    losses = pkdzoo.Distiller(pupil.train(), teacher, {"pkd": {"adapter": True}})(batch)
-    assert set(losses) == {"loss_cls", "loss_box", "loss_pkd"}
-    with pytest.raises(ValueError, match=r"there are no weights for 'rtmdet_tiny' \(its tags: coco_300e\)"):
+    options = {"adapter": True} if student.method == "pkd" else {}
+    losses = pkdzoo.Distiller(pupil.train(), teacher, {student.method: options})(batch)
+    assert {"loss_cls", "loss_box", f"loss_{student.method}"} <= set(losses)
+    with pytest.raises(ValueError, match=f"there are no weights for '{student.teacher_arch}'"):
         pkdzoo.create_pair(student.name)
 
 
