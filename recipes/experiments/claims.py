@@ -128,8 +128,8 @@ CLAIMS = (
             Check("gfl_bccd_120", "mse", "plain", LONGER_GFL),
         ),
         below=True,
-        here="No. MSE raised the AP, too: {0} on blood cells, {1} on circuit boards. From a GFL whose levels differ in size "
-        "by a factor of hundreds it ended lower, {5} and {6}, and PKD less so.",
+        here="No. MSE raised the AP, too: {0} on blood cells, {1} on circuit boards. From a GFL whose levels differ in "
+        "size by a factor of hundreds it ended lower, {5} and {6}, and PKD less so.",
         decided=(0, 1),
     ),
     Claim(
