@@ -160,8 +160,6 @@ def main(argv: list[str] | None = None) -> None:
     except ImportError:
         sys.exit(f"error: figures need matplotlib: {install_line('viz')}")
     try:
-        if args.count < 1 or args.levels < 1:
-            raise ValueError(f"--count {args.count} --levels {args.levels}: both from 1 up")
         subjects = [subject for source in args.students for subject in subjects_of(source)]
         runs = [read_run(s.run, s.name) for s in subjects if s.run]
         if args.curves and not runs:

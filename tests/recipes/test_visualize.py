@@ -112,7 +112,6 @@ def test_logs_alone(main, tmp_path: Path) -> None:
         (["fcos_r18w24.shapes", "--teacher", TEACHER], "--images"),
         (["fcos_r18w24.shapes", "--teacher", TEACHER, "--images", "{tmp}/none.png"], "none.png"),
         (["fcos_r18w24.shapes", "--curves"], "none of fcos_r18w24.shapes is the folder of a run"),
-        (["fcos_r18w24.shapes", "--count", "0"], "from 1 up"),
     ],
 )
 def test_what_is_wrong_is_one_line(main, words: list[str], expected: str, tmp_path: Path) -> None:
@@ -121,6 +120,13 @@ def test_what_is_wrong_is_one_line(main, words: list[str], expected: str, tmp_pa
     message = str(stopped.value)
     assert message.startswith("error: ") and expected in message and "\n" not in message
     assert not (tmp_path / "figures").exists()
+
+
+@pytest.mark.parametrize("option", ["--count", "--levels"])
+def test_numbers_are_at_least_one(main, option: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main("fcos_r18w24.shapes", option, "0")
+    assert f"argument {option}: 0: write a whole number of at least 1" in capsys.readouterr().err
 
 
 def test_without_matplotlib(main, monkeypatch: pytest.MonkeyPatch) -> None:
