@@ -18,7 +18,7 @@ def _launch(experiment: str, runs: str, cache: int) -> str:
 
 
 def _teacher(experiment: str, run: str, metrics: dict[str, float], cache: int, megabytes: int) -> Weights:
-    """The teacher of an experiment, which is not in the package; ``cache`` as for its launch."""
+    """The teacher of an experiment, FAMILY_DATA or FAMILY_DATA_EPOCHS; it is not in the package. ``cache`` as above."""
     data = experiment.split("_")[1]
     return Weights(
         data,

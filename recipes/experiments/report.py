@@ -28,7 +28,7 @@ COMPARED = ("plain", "mse", "pkd", "pkd_fading", "ld")  # variants of the short 
 TITLE = """# Experiments: does distillation help?
 
 Each difference is one of AP, with its 95 % interval over several seeds if not said otherwise. Short trainings are the
-experiments `bccd` and `deeppcb`, longer ones `rtmdet_bccd` and `rtmdet_deeppcb`.
+experiments `bccd` and `deeppcb`, longer ones those that begin with `rtmdet_` and `gfl_`.
 """
 HEAD = """## How to read this page
 
