@@ -20,7 +20,7 @@ import torch
 from pkdzoo import models
 from pkdzoo.data.labels import label_names
 from pkdzoo.models._factory import create_detector
-from pkdzoo.models._registry import Entry, entries
+from pkdzoo.models._registry import Entry, drop_unindexed, entries
 from pkdzoo.models._zoo_index import INDEX, INDEX_FILE, read_index
 from pkdzoo.models._zoo_table import measure
 from pkdzoo.models.backbones.timm_networks import is_timm
@@ -81,6 +81,7 @@ def write_zoo_index(path: Path = INDEX_FILE) -> None:
     write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
     INDEX.clear()  # for generators that run next in this process
     INDEX.update(read_index(path))
+    drop_unindexed()
 
 
 def _build(name: str, num_classes: int | None = None) -> Detector:

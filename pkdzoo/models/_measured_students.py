@@ -31,43 +31,6 @@ def _teacher(experiment: str, run: str, metrics: dict[str, float], cache: int, m
     )
 
 
-BCCD_TEACHER = _teacher("rtmdet_bccd", "w24-0", {"AP": 60.5, "AP50": 89.6, "AP75": 67.3}, 1, 10)
-BCCD_PAIR = Distilled(
-    "rtmdet_w12",
-    "rtmdet_tiny.bccd",
-    ("pkd",),
-    (60.5, 53.0, 56.9),
-    f"measured, mean of seeds 0, 1 and 2: {RESULTS}/rtmdet_bccd",
-    "of three plain students one hardly finds platelets (45.6 AP) and two do (56.4 and 57.0), so a gain is not shown; "
-    "a plain student with twice the epochs reached 61.9 AP (one seed)",
-    gain_shown=False,
-)
-BCCD_STUDENT = Weights(
-    "bccd",
-    file="rtmdet_w12_pkd_tiny_bccd.safetensors",
-    sha256="e7150600d4e69cb044f2a61d01a5a8209d04d3cff4654bfdc8bdb1e5871e8ed1",
-    metrics={
-        **{"AP": 57.1, "AP50": 87.6, "AP75": 62.8, "APs": 23.9, "APm": 41.5, "APl": 68.8},
-        **{"AR1": 38.1, "AR10": 60.5, "AR100": 67.5, "ARs": 24.3, "ARm": 60.5, "ARl": 77.4},
-        "per_class": {"RBC": 55.7, "WBC": 78.1, "Platelets": 37.5},
-    },
-    source="measured: python recipes/evaluate.py rtmdet_w12_pkd_tiny.bccd --data bccd",
-    license="Apache-2.0",
-    labels="bccd",
-    launch=_launch("rtmdet_bccd", "plain-0 pkd-0", 1),
-    speed="41 ms per image of 640 x 480 with PyTorch, one thread of an AMD EPYC (OMP_NUM_THREADS=1 pkdzoo eval --cpu)",
-    curves={
-        "epoch": (10, 20, 30, 40, 50, 60),
-        "this student, seed 0": (32.7, 40.5, 43.6, 53.9, 55.8, 57.0),
-        "the same with seed 1": (34.8, 49.6, 54.4, 55.1, 56.2, 57.2),
-        "the same with seed 2": (31.8, 44.0, 51.8, 53.9, 55.5, 56.3),
-        "plain student, seed 0": (24.9, 37.2, 39.7, 42.4, 44.3, 45.6),
-        "plain student, seed 1": (14.6, 39.5, 47.6, 51.0, 53.7, 56.4),
-        "plain student, seed 2": (29.0, 46.5, 51.2, 54.5, 55.4, 57.0),
-        "teacher": (27.2, 48.7, 54.6, 56.2, 58.6, 60.5),
-    },
-    note="float16; images are fitted onto 320 x 320 pixels",
-)
 DEEPPCB_TEACHER = _teacher("rtmdet_deeppcb", "w24-0", {"AP": 67.2, "AP50": 94.3, "AP75": 80.6}, 2, 10)
 DEEPPCB_PAIR = Distilled(
     "rtmdet_w12",

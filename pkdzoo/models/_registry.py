@@ -81,6 +81,12 @@ _BUILT_IN = {name: Entry.from_index(name) for name in INDEX}
 _ENTRIES: dict[str, Entry] = dict(_BUILT_IN)
 
 
+def drop_unindexed() -> None:
+    """Drop the built-in entries that the index has no longer, for the time after it was written anew."""
+    for name in _BUILT_IN.keys() - INDEX.keys():
+        del _BUILT_IN[name], _ENTRIES[name]
+
+
 def register(entry: Entry) -> None:
     """Add an architecture.
 

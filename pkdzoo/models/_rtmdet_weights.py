@@ -7,7 +7,7 @@ from before a change of the test settings. The weights of MMYOLO and of its dist
 from __future__ import annotations
 
 from pkdzoo.hub.weights import Distilled, Weights
-from pkdzoo.models._measured_students import BCCD_TEACHER, DEEPPCB_TEACHER
+from pkdzoo.models._measured_students import DEEPPCB_TEACHER
 from pkdzoo.models._published import ZOO
 
 TAG = "coco_300e"
@@ -78,7 +78,7 @@ WEIGHTS: dict[str, list[Weights]] = {
     **{f"rtmdet_{size}": [_mmdetection(size)] for size in MMDETECTION},
     **{f"rtmdet_{size}_yolo": [_mmyolo(size)] for size in MMYOLO},
 }
-WEIGHTS["rtmdet_tiny"] += [BCCD_TEACHER, DEEPPCB_TEACHER]
+WEIGHTS["rtmdet_tiny"] += [DEEPPCB_TEACHER]
 PAIRS: dict[str, tuple[Distilled, Weights]] = {
     f"rtmdet_{student}_kd_{teacher}": _pair(student, teacher) for student, teacher in DISTILLED
 }

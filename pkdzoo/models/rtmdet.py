@@ -25,7 +25,7 @@ from pkdzoo.layers.conv import init_class_bias, init_convs
 from pkdzoo.layers.csp import scaled_depth
 from pkdzoo.layers.norm import Norm, make_norm
 from pkdzoo.losses import giou_loss, quality_focal
-from pkdzoo.models._measured_students import BCCD_PAIR, BCCD_STUDENT, DEEPPCB_PAIR, DEEPPCB_STUDENT
+from pkdzoo.models._measured_students import DEEPPCB_PAIR, DEEPPCB_STUDENT
 from pkdzoo.models._registry import register_distilled, register_family
 from pkdzoo.models._rtmdet_weights import PAIRS, WEIGHTS
 from pkdzoo.models.assigners.dynamic_soft_label import DIALECTS, Dialect, match_dynamic_soft_label
@@ -290,5 +290,4 @@ register_family(
 for name, (pair, row) in PAIRS.items():
     register_distilled(name, pair, [row])
 
-register_distilled("rtmdet_w12_pkd_tiny", BCCD_PAIR, [BCCD_STUDENT], resize=(320, 320), num_classes=3)
 register_distilled("rtmdet_w12_pkd_tiny_640", DEEPPCB_PAIR, [DEEPPCB_STUDENT], resize=(640, 640), num_classes=6)

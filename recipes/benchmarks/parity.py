@@ -37,7 +37,7 @@ from pkdzoo.utils.option_types import positive_int
 from recipes.benchmarks import deploy_page
 from recipes.benchmarks.predict import CANDIDATES
 
-TRAINED = "rtmdet_w12_pkd_tiny"
+TRAINED = "gfl_r10w16_ld_cspnext_tiny"
 RANDOM = (
     "fcos_r10w16",
     "gfl_r10w16",
@@ -48,7 +48,7 @@ RANDOM = (
     "faster_rcnn_r10w16",
 )
 HIGHEST = 5.0  # range of the logits of the best scores, none of which is then rounded to 1
-CANVAS = {"rtmdet_tiny": (320, 320), TRAINED: (320, 320)}  # (height, width); others: (256, 320)
+CANVAS = {"rtmdet_tiny": (320, 320)}  # (height, width); others: (256, 320)
 PIXELS, SCORE = 2.0, 0.02  # differences from which on two detections are different ones
 IMAGES = 12  # for calibration
 
