@@ -21,6 +21,7 @@ ROWS = {
     "pkd_fading": "with PKD, its weight falling to 0",
     "pkd_weight_1": "with PKD, weight 1",
     "mse": "with MSE",
+    **{f"mse_weight_{weight}": f"with MSE, weight {weight}" for weight in ("1", "0.1", "0.01")},
     "pkd_twice": "with PKD, twice the epochs",
     "mse_twice": "with MSE, twice the epochs",
     "norm_cwd": "with CWD after a norm",

@@ -5,7 +5,8 @@ accelerate launch recipes/train.py recipes/experiments/gfl_bccd.py --data bccd/ 
 
 Data, augmentation and schedule are those of rtmdet_bccd.py. The student takes as many multiply-adds as the RTMDet
 there, 0.50 billion, and half its parameters. Both pyramids have five levels and 52 channels. ``plain_twice`` has twice
-the epochs: they are needed, so gfl_bccd_120.py compares the methods. Here are weights of PKD; its own is 10.
+the epochs: they are needed, so gfl_bccd_120.py compares the methods. Here are weights of PKD and MSE; both have 10 by
+default.
 """
 
 import runpy
@@ -29,6 +30,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "pkd_fading": {"pkd": {"schedule": "decay"}},
     "pkd_weight_1": {"pkd": {"weight": 1.0}},
     "mse": {"mse": {}},
+    **{f"mse_weight_{w}": {"mse": {"weight": float(w)}} for w in ("1", "0.1", "0.01")},
     "ld": {"ld": {}},
 }
 

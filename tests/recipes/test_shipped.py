@@ -60,7 +60,7 @@ CELLS = {"RBC": 14, "WBC": 2, "Platelets": 5}
 RTMDET = ("rtmdet_w12", "rtmdet_tiny", "pkd")
 GFL = ("gfl_r10w16", "gfl_cspnext_tiny", "ld")
 STUDENTS = [
-    Student("gfl_r10w16_ld_cspnext_tiny", *GFL, "gfl_bccd_120", "cspnext-0", "bccd", (0, 1), "cells", CELLS, 0.3, 0),
+    Student("gfl_r10w16_ld_cspnext_tiny", *GFL, "gfl_bccd_120", "cspnext-0", "bccd", (0, 1, 2), "cells", CELLS, 0.3, 0),
     Student(
         "rtmdet_w12_pkd_tiny_640", *RTMDET, "rtmdet_deeppcb", "w24-0", "deeppcb", (0, 1, 2), "boards",
         dict.fromkeys(DEFECTS, 2), 0.4, 1,
