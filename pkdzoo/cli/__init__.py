@@ -31,6 +31,7 @@ from pkdzoo.cli.push import PUSH
 from pkdzoo.cli.report import REPORT_VERB
 from pkdzoo.cli.train import TRAIN
 from pkdzoo.hub.errors import DownloadError, UploadError
+from pkdzoo.utils.option_types import refuse_empty
 from pkdzoo.utils.text import ESCAPED, printable
 from pkdzoo.version import __version__
 
@@ -103,7 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: with code 2 for invalid arguments, with code 0 after ``--help``.
     """
     words = sys.argv[1:] if argv is None else list(argv)
-    args = build_parser().parse_args(words)
+    parser = build_parser()
+    refuse_empty(parser, words)
+    args = parser.parse_args(words)
     args.words = words
     verb: Verb = args.verb
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pkdzoo.cli.common import LAYOUTS, Parser, Verb, add_detector, comma_list, detector_from_args, note, show
 from pkdzoo.inference.options import LABEL_THRESHOLD
-from pkdzoo.utils.option_types import positive_int, share
+from pkdzoo.utils.option_types import natural_int, positive_int, share
 
 FORMATS = ("coco", "voc", "yolo")  # to write, as pkdzoo.data.formats.read.FORMATS
 
@@ -106,7 +106,9 @@ def preview_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--tile", type=positive_int, default=400, metavar="N", help=f"longer side of an image in pixels {default}"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help=f"random seed of the selection {default}")
+    parser.add_argument(
+        "--seed", type=natural_int, default=0, metavar="N", help=f"random seed of the selection {default}"
+    )
 
 
 def preview_run(args: argparse.Namespace) -> int:

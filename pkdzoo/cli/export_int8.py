@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pkdzoo.cli.common import Parser, note
 from pkdzoo.utils.files import atomic_path
-from pkdzoo.utils.option_types import positive_int
+from pkdzoo.utils.option_types import percent, positive_int
 from pkdzoo.utils.text import counted, install_line
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def int8_arguments(parser: Parser) -> None:
     images = f"with --int8: training images that measure the ranges of activations (default: {IMAGES})"
     parser.add_argument("--images", type=positive_int, metavar="N", help=images)
     drop = f"with --int8: AP that may be lost, in percent; else nothing is written (default: {MAX_DROP})"
-    parser.add_argument("--max-drop", type=float, metavar="AP", help=drop)
+    parser.add_argument("--max-drop", type=percent, metavar="AP", help=drop)
 
 
 def check_int8(args: argparse.Namespace, what: str) -> None:

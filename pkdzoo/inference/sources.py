@@ -68,6 +68,8 @@ def is_wildcard(path: str | Path) -> bool:
 def is_single(images: Any) -> bool:
     """Whether the input is one image, for which ``predict`` returns one result instead of a list."""
     if isinstance(images, (str, Path)):
+        if not str(images).strip():
+            raise ValueError("the path of the images is empty: write that of an image, a folder or a video")
         return is_link(images) or not (Path(images).is_dir() or is_wildcard(images) or is_video(images))
     if isinstance(images, (np.ndarray, Tensor)):
         return images.ndim <= 3

@@ -6,11 +6,12 @@ Nothing slow is imported here: ``pkdzoo --help`` reads this file.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from pkdzoo.utils.option_types import gigabytes, positive_int, whole_number
+from pkdzoo.utils.option_types import gigabytes, positive_int, refuse_empty, whole_number
 
 
 @dataclass(kw_only=True)
@@ -163,6 +164,7 @@ def parse_train_arguments(argv: Sequence[str] | None = None, description: str | 
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_train_arguments(parser)
+    refuse_empty(parser, sys.argv[1:] if argv is None else argv)
     return select_arguments(parser.parse_args(argv))
 
 

@@ -1,9 +1,10 @@
-"""Types of command-line options for argparse: numbers within a range, whose errors say what to write."""
+"""Options of the command line: numbers within a range, and no empty words; errors say what to write."""
 
 from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 
 
 def positive_int(text: str) -> int:
@@ -22,6 +23,24 @@ def share(text: str) -> float:
     if not 0 <= number <= 1:
         raise argparse.ArgumentTypeError(f"{text}: write a number from 0 to 1")
     return number
+
+
+def percent(text: str) -> float:
+    """Parse a number from 0 to 100."""
+    number = _float(text)
+    if not 0 <= number <= 100:
+        raise argparse.ArgumentTypeError(f"{text}: write a number from 0 to 100")
+    return number
+
+
+def refuse_empty(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Refuse empty words, as ``"$FOLDER"`` gives where nothing is set: as a path one would mean the current folder.
+
+    Raises:
+        SystemExit: with code 2 and a message.
+    """
+    if any(not word.strip() or (word.startswith("--") and word.endswith("=")) for word in words):
+        parser.error("an argument is empty, perhaps a shell variable that is not set: write a value, or leave it out")
 
 
 def gigabytes(text: str) -> float:
