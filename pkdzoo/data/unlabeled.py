@@ -19,7 +19,7 @@ from pkdzoo.data.augment import MixTransform
 from pkdzoo.data.batching import collate
 from pkdzoo.data.formats.base import walk_files
 from pkdzoo.data.formats.coco import decode_name
-from pkdzoo.data.formats.read import read_annotations
+from pkdzoo.data.formats.read import read_image_names
 from pkdzoo.data.image_dataset import ImageDataset
 from pkdzoo.data.image_files import SUFFIXES, UnreadableImage, check_whole, is_image_name, is_other_image, read_size
 from pkdzoo.data.image_names import match_columns
@@ -66,7 +66,7 @@ class SplitFiles:
 
     def __init__(self, annotations: str | Path, image_dir: str | Path) -> None:
         self.image_dir = Path(image_dir)
-        self._columns, _ = match_columns(read_annotations(annotations, need_sizes=False), self.image_dir)
+        self._columns, _ = match_columns(read_image_names(annotations), self.image_dir)
 
     def __len__(self) -> int:
         return len(self._columns.image_ids)

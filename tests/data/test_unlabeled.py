@@ -18,6 +18,7 @@ from pkdzoo.data import (
     AspectBatchSampler,
     MixTransform,
     UnlabeledImages,
+    find_split,
     make_shapes,
     open_dataset,
     train_transform,
@@ -67,6 +68,22 @@ class TestFolder:
         shutil.copy(shapes / "val2017" / "000010000001.jpg", photos / "test.jpg")
         images = UnlabeledImages(photos, {"test": SplitFiles(truth, shapes / "val2017")})
         assert images.left_out == {"of the same bytes as an image of the test split": ["test.jpg"]}
+
+    @pytest.mark.parametrize("format", ["yolo", "voc"])
+    def test_images_of_a_test_split_without_labels_are_left_out(self, photos, tmp_path, format) -> None:
+        """Labels of a test split are often kept secret: YOLO then has no text files, and VOC a list alone."""
+        root = tmp_path / "data"
+        folder = {"yolo": root / "images" / "test", "voc": root / "JPEGImages"}[format]
+        folder.mkdir(parents=True)
+        shutil.copy(photos / "more" / "c.png", folder / "7.png")
+        if format == "yolo":
+            (root / "data.yaml").write_text("test: images/test\nnames: [cell]\n")
+        else:
+            shutil.copy(photos / "a.jpg", folder / "8.jpg")  # of another split
+            (root / "ImageSets" / "Main").mkdir(parents=True)
+            (root / "ImageSets" / "Main" / "test.txt").write_text("7\n")
+        images = UnlabeledImages(photos, {"test": SplitFiles(*find_split(root, "test"))})
+        assert images.left_out == {"of the same bytes as an image of the test split": ["more/c.png"]}
 
     def test_labeled_images_are_left_out_by_their_bytes(self, photos, shapes) -> None:
         train, val = open_dataset(shapes, "train"), open_dataset(shapes, "val")

@@ -40,6 +40,8 @@ class Format:
         owns: whether a path stands for annotations of this format.
         image_dir: the folder that the images' file names are relative to.
         read: the content of a COCO annotation file, given the annotations and whether an unreadable image is an error.
+        names: image files of a split, relative to ``image_dir``, where its objects may be missing; None where images
+            are named by their annotations.
         write: writes the annotations of a split; None for formats that are only read.
         findings: facts for ``data check`` that the content of a COCO file cannot show, given the annotations.
     """
@@ -52,6 +54,7 @@ class Format:
     owns: Callable[[Path], bool]
     image_dir: Callable[[Path], Path]
     read: Callable[[Path, bool], dict[str, Any]]
+    names: Callable[[Path], list[str]] | None = None
     write: Writer | None = None
     findings: Callable[[Path], list[Finding]] = lambda annotations: []
 

@@ -115,6 +115,23 @@ def read_annotations(annotations: str | Path, segmentations: bool = False, need_
     return columns_of(row.read(Path(annotations), False), annotations, segmentations)
 
 
+def read_image_names(annotations: str | Path) -> Columns:
+    """Read which images a split has, and no objects: those of a test split are often unknown.
+
+    Args:
+        annotations: see the top of this file.
+
+    Raises:
+        ValueError: invalid annotations; the message names the file and the record.
+    """
+    names = TABLE[format_of(annotations)].names
+    if names is None:
+        return read_annotations(annotations, need_sizes=False)
+    files = enumerate(names(Path(annotations)), 1)
+    images = [{"id": number, "file_name": name, "width": 1, "height": 1} for number, name in files]
+    return columns_of({"images": images, "annotations": [], "categories": []}, annotations)
+
+
 def read_coco(annotations: str | Path, strict: bool = True) -> dict[str, Any]:
     """Read annotations of any format as the content of a COCO file.
 

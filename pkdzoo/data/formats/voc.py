@@ -96,6 +96,12 @@ def to_coco(folder: str | Path, split: str, strict: bool = True) -> dict[str, An
     return to_content(files, list_images(images), images, classes_of(root), strict)
 
 
+def image_names(list_file: Path) -> list[str]:
+    """The image files that a list names, with or without annotations, relative to :func:`image_dir`."""
+    listed, stored = set(read_lines(list_file)), list_images(image_dir(root_of(list_file)))
+    return [name for name in stored if {Path(name).stem, str(Path(name).with_suffix(""))} & listed]
+
+
 # -- writing -----------------------------------------------------------------------------------------------------
 
 
@@ -179,5 +185,6 @@ FORMAT = Format(
     owns=lambda path: path.suffix == ".txt" and path.parent.name == "Main",
     image_dir=lambda path: image_dir(root_of(path)),
     read=lambda path, strict: to_coco(root_of(path), path.stem, strict),
+    names=image_names,
     write=from_coco,
 )

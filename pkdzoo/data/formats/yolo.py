@@ -164,6 +164,12 @@ def to_coco(split_path: str | Path, strict: bool = True) -> dict[str, Any]:
     return make_content(images, annotations, description.names, not_read)
 
 
+def image_names(split_path: str | Path) -> list[str]:
+    """The image files of a split, with or without labels, relative to :func:`image_dir`."""
+    root = image_dir(split_path)
+    return [Path(os.path.relpath(path, root)).as_posix() for path in _images(*read_split_path(split_path))]
+
+
 def _without_keypoints(fields: list[str], keypoints: int, where: str) -> list[str]:
     """Class and box of an object in a data set with ``kpt_shape``."""
     if len(fields) not in (5, 5 + keypoints):
@@ -394,6 +400,7 @@ FORMAT = Format(
     owns=_is_split_path,
     image_dir=image_dir,
     read=to_coco,
+    names=image_names,
     write=from_coco,
     findings=findings,
 )
