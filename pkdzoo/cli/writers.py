@@ -116,4 +116,4 @@ class DrawingWriter(ExitStack):
             self.video = self.enter_context(writing_video(path, rate))
             self.open = result.path
         assert self.video is not None
-        self.video.add(result.plot(threshold=0.0))
+        self.video.add(result.plot(threshold=0.0), result.time)

@@ -20,6 +20,7 @@ from pkdzoo.utils.text import install_line
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".ogv")
 ENCODERS = ("libx264", "h264", "mpeg4")  # the first one that FFmpeg has is used
+TICKS = 60_000  # of a second: whole numbers at usual rates, and the MPEG-4 encoder takes at most 65,535
 
 
 @dataclass(frozen=True)
@@ -153,19 +154,30 @@ class VideoWriter:
     def __init__(self, file: Any, rate: Fraction) -> None:
         self.file, self.rate = file, rate
         self.stream: Any = None
+        self.ticks = rate if file.format.name == "avi" else Fraction(TICKS)  # an AVI counts frames
+        self.next = 0  # time stamp of the next frame, in ticks
 
-    def add(self, image: Image.Image) -> None:
-        """Append an image; the first one determines the size of all frames."""
+    def add(self, image: Image.Image, time: float | None = None) -> None:
+        """Append an image; the first one determines the size of all frames.
+
+        Args:
+            image: the frame.
+            time: seconds from the start of the video; None: the time after the last frame that the rate gives. Phones
+                and cameras that drop frames do not keep to a rate.
+        """
         av = _av()
         if self.stream is None:
             name = next(name for name in ENCODERS if name in av.codecs_available)
             # The common pixel format halves the resolution of colors, so both sides must be even.
             self.stream = self.file.add_stream(name, rate=self.rate)
             self.stream.width, self.stream.height = image.width // 2 * 2, image.height // 2 * 2
-            self.stream.pix_fmt = "yuv420p"
+            self.stream.pix_fmt, self.stream.codec_context.time_base = "yuv420p", 1 / self.ticks
         size = (self.stream.width, self.stream.height)
         resized = image if image.size[0] - size[0] in (0, 1) else image.resize(size)
         frame = av.VideoFrame.from_image(resized.crop((0, 0, *size)))
+        frame.pts = self.next if time is None else max(self.next, round(time * self.ticks))
+        frame.time_base = 1 / self.ticks
+        self.next = frame.pts + (round(self.ticks / self.rate) if time is None else 1)
         self.file.mux(self.stream.encode(frame))
 
 

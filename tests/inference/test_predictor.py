@@ -23,7 +23,7 @@ from pkdzoo.data import CocoDataset, UnreadableImage, read_image
 from pkdzoo.inference import PredictOptions
 from pkdzoo.inference.predictor import flip_detections, make_views
 from pkdzoo.inference.result import Result
-from pkdzoo.inference.video import frame_rate, writing_video
+from pkdzoo.inference.video import frame_rate, read_video, writing_video
 from pkdzoo.ops.masks import paste_mask, paste_masks, run_lengths
 from pkdzoo.structures import Detections
 
@@ -236,6 +236,7 @@ class TestLinksAndVideos:
         written = json.loads((out / "found.json").read_text())
         assert [(i["file_name"], i["frame"]) for i in written["images"]] == [(f"{video}#{k}", k) for k in (0, 2, 4)]
         assert written["images"][1]["time"] == pytest.approx(0.2)
+        assert [f.time for f in read_video(out / "clip.mp4")] == pytest.approx([0, 0.2, 0.4])
         assert frame_rate(out / "clip.mp4") == 5 and len(model.predict(out / "clip.mp4")) == 3
         (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[:500])
         code, _, err = run(capsys, "predict", saved, tmp_path / "cut.mp4", video, *words, "--output", out)

@@ -316,6 +316,10 @@ class TestVideos:
             file.mux(stream.encode(None))
         times = [frame.time for frame in read_video(whole)]
         assert times == pytest.approx([number / 10 for number in range(0, 60, 2)])
+        with writing_video(tmp_path / "annotated.mp4", frame_rate(whole)) as file:
+            for time in times:
+                file.add(Image.new("RGB", (64, 48)), time)
+        assert [frame.time for frame in read_video(tmp_path / "annotated.mp4")] == pytest.approx(times)
         cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
         with pytest.raises(UnreadableImage, match=r"it ends after frame 1\d, of 5\d: the file was cut off"):
             list(read_video(cut))
