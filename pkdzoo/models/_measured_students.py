@@ -14,7 +14,7 @@ OPTIONS = "--cpu --threads 1 --mixed-precision bf16 --channels-last --cache-imag
 def _launch(experiment: str, runs: str, cache: int) -> str:
     """The command that trains ``runs`` of an experiment, with ``cache`` GB of images in memory."""
     file = f"recipes/experiments/{experiment}.py"
-    return f"python recipes/experiments/run.py {file} --data DIR --runs {runs} -- {OPTIONS} {cache}"
+    return f"python recipes/experiments/run.py {file} --data DIR --results again --runs {runs} -- {OPTIONS} {cache}"
 
 
 def _teacher(experiment: str, run: str, metrics: dict[str, float], cache: int, megabytes: int) -> Weights:
@@ -55,7 +55,8 @@ DEEPPCB_STUDENT = Weights(
     license="Apache-2.0",
     labels="deeppcb",
     launch=_launch("rtmdet_deeppcb", "plain-0 pkd-0", 2),
-    speed="212 ms per image of 640 x 640 with PyTorch, one thread of an AMD EPYC (OMP_NUM_THREADS=1 pkdzoo eval --cpu)",
+    speed="212 ms per image that is decoded and scaled to 640 x 640, with PyTorch and one thread of an AMD EPYC "
+    "(ms_per_image of pkdzoo eval NAME --data deeppcb --cpu --json, with OMP_NUM_THREADS=1)",
     curves={
         "epoch": (6, 12, 18, 24),
         "this student, seed 0": (34.4, 46.4, 58.0, 61.1),
@@ -75,7 +76,8 @@ GFL_PAIR = Distilled(
     ("ld",),
     (62.7, 61.1, 61.5),
     f"measured, mean of seeds 0, 1 and 2: {RESULTS}/gfl_bccd_120",
-    "a gain is not shown: it is +0.4 AP, with a 95 % interval from -1.4 to +2.2",
+    "a gain is not shown: it is +0.4 AP, with a 95 % interval from -1.4 to +2.2; the plain student is gfl_r10w16 with "
+    'norm="bn" and width=52',
     gain_shown=False,
 )
 GFL_STUDENT = Weights(
@@ -91,7 +93,8 @@ GFL_STUDENT = Weights(
     license="Apache-2.0",
     labels="bccd",
     launch=_launch("gfl_bccd_120", "plain-0 ld-0", 1),
-    speed="14 ms per image of 640 x 480 with PyTorch, one thread of an AMD EPYC (OMP_NUM_THREADS=1 pkdzoo eval --cpu)",
+    speed="14 ms per image that is decoded and scaled to 320 x 240, with PyTorch and one thread of an AMD EPYC "
+    "(ms_per_image of pkdzoo eval NAME --data bccd --cpu --json, with OMP_NUM_THREADS=1)",
     curves={
         "epoch": (10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120),
         "this student, seed 0": (40.8, 50.4, 55.1, 57.6, 59.1, 59.7, 60.0, 60.9, 61.3, 61.6, 61.9, 61.8),

@@ -89,9 +89,9 @@ CLAIMS = (
             Check("gfl_bccd", "pkd_weight_1", "plain", f"{GFL}, the weight of PKD 1"),
             Check("gfl_bccd_120", "pkd", "plain", LONGER_GFL),
         ),
-        here="In short trainings yes: {0} on blood cells, {1} on circuit boards. In longer ones a gain is not shown: "
-        "{5} and {6}, and {8} on circuit boards where the weight of PKD falls to 0. A GFL ended lower: {9} after 60 "
-        "epochs, {12} after 120.",
+        here="In short trainings yes: {0} on blood cells, {1} on circuit boards, from teachers of another family; of "
+        "its own family {3} and {4} on circuit boards. In longer ones a gain is not shown: {5} and {6}, and {8} on "
+        "circuit boards where the weight of PKD falls to 0. A GFL ended lower: {9} after 60 epochs, {12} after 120.",
         decided=(0, 1),
     ),
     Claim(

@@ -1,4 +1,4 @@
-"""BCCD, 205 images of blood cells at half size, 120 epochs: the methods compared where training has converged.
+"""BCCD, 205 images of blood cells at half size, 120 epochs: the methods compared with twice the epochs of gfl_bccd.
 
 python recipes/experiments/run.py recipes/experiments/gfl_bccd_120.py --data bccd/ -- --cache-images 1
 accelerate launch recipes/train.py recipes/experiments/gfl_bccd_120.py --data bccd/ --only gfl_bccd_120_plain

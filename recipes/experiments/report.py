@@ -32,7 +32,8 @@ experiments `bccd` and `deeppcb`, longer ones those that begin with `rtmdet_` an
 """
 HEAD = """## How to read this page
 
-Results of [run.py](run.py). Below `results/` there is one file per run (a recipe with a seed): command, commits,
+Results of [run.py](run.py), which skips runs whose results are here; add `--results again` to train them once more.
+Below `results/` there is one file per run (a recipe with a seed): command, commits,
 versions, hardware, hashes of the data, the twelve COCO metrics, AP by epoch, and Pearson's r with the teacher's
 pyramid. This page is generated: `python recipes/experiments/run.py --report`.
 

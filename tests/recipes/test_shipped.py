@@ -116,6 +116,13 @@ def test_what_a_remark_says_of_single_seeds() -> None:
         assert f"it is {gain.mean:+.1f} AP, with a 95 % interval from {gain.low:+.1f} to {gain.high:+.1f}" in remark
 
 
+def test_the_page_tells_the_means_of_the_seeds() -> None:
+    page = " ".join((ROOT / "docs" / "zoo.md").read_text().split())
+    means = [find(student.name)[0].distilled.triple[2] for student in STUDENTS]
+    assert f"are means of three seeds, over which they have {means[0]} and {means[1]} themselves" in page
+    assert all(student.seeds == (0, 1, 2) for student in STUDENTS)
+
+
 @each
 def test_all_seeds_that_were_run_are_counted_and_no_gain_is_claimed_that_is_not_shown(student: Student) -> None:
     folder, names = RESULTS / student.experiment, (student.method, "plain")
