@@ -110,10 +110,11 @@ CLAIMS = (
             Check("gfl_bccd", "pkd", "mse", GFL),
             Check("gfl_bccd_120", "pkd", "mse", LONGER_GFL),
         ),
-        here="Only from a teacher that was given a few dominant channels: {5}, with MSE's best weight. From ordinary "
-        "teachers no difference is shown: {0} and {7} on blood cells, {1} on circuit boards. From a GFL whose levels "
-        "differ in size: {9} and {10}; both ended below the plain student.",
-        decided=(5,),
+        here="Where magnitudes differ: {5} from a teacher that was given a few dominant channels, with MSE's best "
+        "weight; {10} from a GFL whose levels differ in size by a factor of hundreds, both with weight 10, after 120 "
+        "epochs of blood cells, though neither was above the plain student. From other teachers no difference is "
+        "shown: {0} and {7} on blood cells, {1} on circuit boards.",
+        decided=(5, 10),
     ),
     Claim(
         "MSE from a teacher of another family, whose magnitudes differ, lowers the AP; PKD does not",
@@ -128,9 +129,10 @@ CLAIMS = (
             Check("gfl_bccd_120", "mse", "plain", LONGER_GFL),
         ),
         below=True,
-        here="No. MSE raised the AP, too: {0} on blood cells, {1} on circuit boards. From a GFL whose levels differ in "
-        "size by a factor of hundreds it ended lower, {5} and {6}, and PKD less so.",
-        decided=(0, 1),
+        here="Not in short trainings, where MSE raised the AP, too: {0} on blood cells, {1} on circuit boards. From a "
+        "GFL whose levels differ in size by a factor of hundreds it lowered it, {6} after 120 epochs; that PKD does is "
+        "not shown (first row).",
+        decided=(0, 1, 6),
     ),
     Claim(
         "the weight hardly matters between 3 and 13 (PKD's own is 10)",

@@ -363,41 +363,34 @@ def test_the_text_on_longer_trainings_says_what_was_measured() -> None:
 
 
 def test_the_text_on_levels_that_differ_in_size_says_what_was_measured() -> None:
-    """The paragraph of docs/measured.md on the pyramid of the GFL that teaches in gfl_bccd."""
+    """The paragraph of docs/measured.md on the pyramid of the GFL that teaches for 120 epochs."""
     page = " ".join((ROOT / "docs" / "measured.md").read_text().split())
-    found = json.loads((FOLDER / "maps" / "gfl_bccd-cspnext.json").read_text())
+    found = json.loads((FOLDER / "maps" / "gfl_bccd_120-cspnext.json").read_text())
     sizes = [level["rms"] for level in found["levels"]]
     assert sizes[-1] == max(sizes) and sizes[2] == min(sizes)
-    assert f"its coarsest level has {sizes[-1]:.0f} as root mean square, its third {sizes[2]:.1f}" in page
-    aps = {
-        name: json.loads((runner.RESULTS / "gfl_bccd" / f"{name}-0.json").read_text())["metrics"]["AP"]
-        for name in ("plain", "mse", "pkd")
-    }
-    less = {name: f"{aps['plain'] - aps[name]:.1f}" for name in ("mse", "pkd")}
-    assert f"ended {less['mse']} below the plain student, PKD {less['pkd']} (one seed each)" in page
+    assert f"has {sizes[-1]:.0f} as root mean square, its third {sizes[2]:.1f}" in page
 
 
 def test_the_text_on_methods_for_the_gfl_says_what_was_measured() -> None:
     """The paragraph of docs/measured.md on LD, PKD and MSE, after 60 and 120 epochs."""
+
+    def aps(experiment: str, name: str, seeds: tuple[int, ...]) -> dict[int, float]:
+        folder = runner.RESULTS / experiment
+        return {s: json.loads((folder / f"{name}-{s}.json").read_text())["metrics"]["AP"] for s in seeds}
+
     page = " ".join((ROOT / "docs" / "measured.md").read_text().split())
-    short, long = (
-        {
-            name: json.loads((runner.RESULTS / experiment / f"{name}-0.json").read_text())["metrics"]["AP"]
-            for name in ("plain", "ld", "pkd", "mse")
-        }
-        for experiment in ("gfl_bccd", "gfl_bccd_120")
-    )
-    less = {name: [f"{aps['plain'] - aps[name]:.1f}" for aps in (short, long)] for name in ("pkd", "mse")}
-    assert (
-        f"ended {less['pkd'][0]} AP below the plain GFL after 60 epochs of blood cells and {less['pkd'][1]} after"
-        in page
-    )
-    assert f"120, MSE {' and '.join(less['mse'])}." in page
-    assert f"LD ended {short['ld'] - short['plain']:.1f} above it after 60" in page
-    folder = runner.RESULTS / "gfl_bccd_120"
-    ld, plain = (
-        {seed: json.loads((folder / f"{name}-{seed}.json").read_text())["metrics"]["AP"] for seed in (0, 1, 2)}
-        for name in ("ld", "plain")
-    )
-    gain = intervals.paired(ld, plain)
-    assert f"120 {gain.mean:+.1f} ({gain.low:+.1f} to {gain.high:+.1f}; three seeds)" in page
+    names, words = ("plain", "ld", "pkd", "mse"), {}
+    long = {name: aps("gfl_bccd_120", name, (0, 1, 2)) for name in names}
+    short = {name: aps("gfl_bccd", name, (0,))[0] for name in names}
+    for name, other in (("ld", "plain"), ("pkd", "plain"), ("mse", "plain"), ("pkd", "mse")):
+        gain = intervals.paired(long[name], long[other])
+        assert gain is not None
+        signs = "" if other == "mse" else "+"
+        words[name, other] = f"{gain.mean:+.1f}", f"({gain.low:{signs}.1f} to {gain.high:{signs}.1f})"
+    ld, pkd, mse, between = (f"{mean[0]} {mean[1]}" for mean in words.values())
+    assert f"minus the plain GFL: LD {ld.replace(' ', ' AP ', 1)}, PKD {pkd}, MSE {mse}." in page
+    assert f"PKD ended {between.removeprefix('+').replace(' ', ' above MSE ', 1)}, both with weight 10" in page
+    less = [f"{name.upper()} {short[name] - short['plain']:+.1f}" for name in ("ld", "pkd", "mse")]
+    assert f"the order was the same: {', '.join(less)}." in page
+    mean, interval = words["pkd", "mse"]
+    assert f"better than MSE by {mean[1:]} AP (95 % interval {interval[1:-1]}, three seeds" in page
