@@ -94,8 +94,13 @@ def images_in(folder: str | Path) -> list[Path]:
         warnings.warn(
             f"{folder}: {counted(len(others), 'image')} of other formats left out: {quote_some(others)}", stacklevel=3
         )
+    videos = [path.name for path in files if is_video(path)]
+    left_out = f"{counted(len(videos), 'video')} left out: {quote_some(videos)}; '{folder}/*' takes them, too"
     if not paths:
-        raise ValueError(f"{folder} has no images; looked for {', '.join(SUFFIXES)}")
+        looked = f"{folder} has no images; looked for {', '.join(SUFFIXES)}"
+        raise ValueError(f"{looked}; {left_out}" if videos else looked)
+    if videos:
+        warnings.warn(f"{folder}: {left_out}", stacklevel=3)
     return paths
 
 

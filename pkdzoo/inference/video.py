@@ -89,16 +89,20 @@ def read_video(path: str | Path, every: int = 1) -> Iterator[Frame]:
 def _frames(av: Any, path: str, every: int) -> Iterator[Frame]:
     if not Path(path).is_file():  # FFmpeg would also open links
         raise UnreadableImage(path, "there is no such file")
-    number, time = -1, None
+    number = -1
+    time: float | None = None
     try:
         with av.open(path) as file:
             if not file.streams.video:
                 raise UnreadableImage(path, "there is no video stream in it")
             file.streams.video[0].thread_type = "AUTO"
             start: float | None = None
+            step = float(1 / _rate(file.streams.video[0]))
             for number, frame in enumerate(file.decode(video=0)):
                 start = frame.time if start is None else start  # the first time stamp may be any
-                time = None if frame.time is None or start is None else frame.time - start
+                before, time = time, None if frame.time is None or start is None else frame.time - start
+                if before is not None and time is not None and time <= before:
+                    time = before + step  # of files that were joined, or whose stamps are in the order of decoding
                 if number % every == 0:
                     yield Frame(_upright(frame), path, number, time)
             missing = "" if number < 0 else _missing_end(file, number, frame, start)
@@ -155,7 +159,7 @@ class VideoWriter:
         self.file, self.rate = file, rate
         self.stream: Any = None
         self.ticks = rate if file.format.name == "avi" else Fraction(TICKS)  # an AVI counts frames
-        self.next = 0  # time stamp of the next frame, in ticks
+        self.last, self.next = -1, 0  # time stamps of the last frame, and of the next one by the rate, in ticks
 
     def add(self, image: Image.Image, time: float | None = None) -> None:
         """Append an image; the first one determines the size of all frames.
@@ -173,11 +177,12 @@ class VideoWriter:
             self.stream.width, self.stream.height = image.width // 2 * 2, image.height // 2 * 2
             self.stream.pix_fmt, self.stream.codec_context.time_base = "yuv420p", 1 / self.ticks
         size = (self.stream.width, self.stream.height)
-        resized = image if image.size[0] - size[0] in (0, 1) else image.resize(size)
+        fits = all(side - own in (0, 1) for side, own in zip(image.size, size, strict=True))
+        resized = image if fits else image.resize(size)
         frame = av.VideoFrame.from_image(resized.crop((0, 0, *size)))
-        frame.pts = self.next if time is None else max(self.next, round(time * self.ticks))
-        frame.time_base = 1 / self.ticks
-        self.next = frame.pts + (round(self.ticks / self.rate) if time is None else 1)
+        stamp = self.next if time is None else round(time * self.ticks)
+        frame.pts, frame.time_base = stamp if stamp > self.last else self.next, 1 / self.ticks
+        self.last, self.next = frame.pts, frame.pts + max(1, round(self.ticks / self.rate))
         self.file.mux(self.stream.encode(frame))
 
 
@@ -190,9 +195,13 @@ def frame_rate(path: str | Path) -> Fraction:
     av = _av()
     try:
         with av.open(str(path)) as file:
-            return Fraction(file.streams.video[0].average_rate or 25)
+            return _rate(file.streams.video[0])
     except (av.error.FFmpegError, IndexError) as error:
         raise UnreadableImage(path, getattr(error, "strerror", None) or "there is no video stream in it") from None
+
+
+def _rate(stream: Any) -> Fraction:
+    return Fraction(stream.average_rate or 25)
 
 
 @contextmanager

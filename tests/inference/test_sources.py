@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 import threading
 import time
@@ -323,6 +324,42 @@ class TestVideos:
         cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
         with pytest.raises(UnreadableImage, match=r"it ends after frame 1\d, of 5\d: the file was cut off"):
             list(read_video(cut))
+
+    def test_time_stamps_that_start_again_go_on(self, tmp_path: Path) -> None:
+        """Parts of a recording that are joined by ``cat a.ts b.ts`` all start at the same time."""
+        pytest.importorskip("av")
+        part, joined, annotated = (tmp_path / name for name in ("part.ts", "joined.ts", "annotated.mp4"))
+        with writing_video(part, Fraction(10)) as file:
+            for _ in range(5):
+                file.add(Image.new("RGB", (64, 48)))
+        joined.write_bytes(2 * part.read_bytes())
+        times = [frame.time for frame in read_video(joined)]
+        assert times == pytest.approx([k / 10 for k in range(10)])
+        with writing_video(annotated, frame_rate(joined)) as file:
+            for time in [0.0, 0.2, 0.2, 0.1, *times[5:]]:
+                file.add(Image.new("RGB", (64, 48)), time)
+        written = [frame.time for frame in read_video(annotated)]
+        assert written == pytest.approx([0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+
+    def test_frames_whose_size_changes_are_written_whole(self, tmp_path: Path) -> None:
+        pytest.importorskip("av")
+        with writing_video(tmp_path / "a.mp4", Fraction(10)) as file:
+            for height in (48, 96, 24):
+                image = Image.new("RGB", (64, height), "white")
+                image.paste((0, 0, 0), (0, 0, 64, height // 2))
+                file.add(image)
+        for frame in read_video(tmp_path / "a.mp4"):
+            assert frame.pixels.shape == (3, 48, 64)
+            assert frame.pixels[:, :20].float().mean() < 20 and frame.pixels[:, 28:].float().mean() > 235
+
+    def test_videos_of_a_folder_are_not_left_out_in_silence(self, video: Path, tmp_path: Path) -> None:
+        shutil.copy(video, tmp_path)
+        with pytest.raises(ValueError, match=r"no images; looked for .*; 1 video left out: 'clip.mp4'; '.*/\*' takes"):
+            iterate_images(tmp_path)
+        Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+        with pytest.warns(UserWarning, match=r"1 video left out: 'clip.mp4'; '.*/\*' takes them, too"):
+            assert len(list(iterate_images(tmp_path))) == 1
+        assert len(list(iterate_images(f"{tmp_path}/*"))) == 11
 
     def test_without_pyav(self, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "av", None)
