@@ -364,5 +364,7 @@ def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
             raise ValueError(f"--set {assignment!r}: write a field, an equals sign and a value, as in optim.lr=0.02")
+        if not text.strip():  # perhaps a shell variable that is not set
+            raise ValueError(f"--set {assignment!r} has no value: write one; none is a value, and so is the list []")
         recipe = cast(Recipe, with_field(recipe, key.strip().split("."), text.strip()))
     return recipe

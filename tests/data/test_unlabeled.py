@@ -69,6 +69,15 @@ class TestFolder:
         images = UnlabeledImages(photos, {"test": SplitFiles(truth, shapes / "val2017")})
         assert images.left_out == {"of the same bytes as an image of the test split": ["test.jpg"]}
 
+    def test_a_test_file_of_coco_may_list_images_alone(self, photos, shapes, tmp_path) -> None:
+        """As COCO's own image_info_test2017.json does."""
+        content = json.loads((shapes / "annotations" / "instances_val2017.json").read_text())
+        truth = tmp_path / "image_info_test.json"
+        truth.write_text(json.dumps({"images": content["images"], "categories": content["categories"]}))
+        shutil.copy(shapes / "val2017" / "000010000001.jpg", photos / "test.jpg")
+        images = UnlabeledImages(photos, {"test": SplitFiles(truth, shapes / "val2017")})
+        assert images.left_out == {"of the same bytes as an image of the test split": ["test.jpg"]}
+
     @pytest.mark.parametrize("format", ["yolo", "voc"])
     def test_images_of_a_test_split_without_labels_are_left_out(self, photos, tmp_path, format) -> None:
         """Labels of a test split are often kept secret: YOLO then has no text files, and VOC a list alone."""

@@ -245,6 +245,9 @@ class TestRefusals:
         for split in ("train", "val"):
             (lists / f"{split}.txt").unlink()
         assert splits_of(root) == ["trainval"]
+        (lists / "test.txt").write_text("")
+        assert splits_of(root) == ["trainval", "test"]  # VOC's own two lists, of which neither is lost
+        (lists / "test.txt").unlink()
         with pytest.raises(ValueError, match="YOLO has the splits train, val and test"):
             convert(root, tmp_path / "yolo", "yolo")
         assert convert(root, tmp_path / "coco2", "coco").images == {"trainval": 3}

@@ -85,6 +85,7 @@ def test_override(assignment: str, read, expected: object) -> None:
         ("schedule.milestones.a=1", r"schedule.milestones"),
         ("distill.methods.pkd=5", r"distill.methods.pkd=5"),
         ("optim.lr", r"write a field, an equals sign"),
+        ("schedule.milestones=", r"'schedule.milestones=' has no value: write one"),
         ("name=a/b", r"name for the run's folder"),
     ],
 )

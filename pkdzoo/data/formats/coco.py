@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -242,13 +242,16 @@ def _column(values: array[Any]) -> NDArray[Any]:
     return np.frombuffer(values, np.dtype(values.typecode))
 
 
-def read_columns(path: str | Path, segmentations: bool = False, need_sizes: bool = True) -> Columns:
+def read_columns(
+    path: str | Path, segmentations: bool = False, need_sizes: bool = True, needed: Sequence[str] = SECTIONS
+) -> Columns:
     """Read a COCO detection file.
 
     Args:
         path: the JSON file.
         segmentations: keep polygons and run lengths.
         need_sizes: raise an error for an image without height or width.
+        needed: lists that the file must have.
 
     Raises:
         ValueError: the file is not JSON or not COCO, or a record is invalid.
@@ -258,7 +261,7 @@ def read_columns(path: str | Path, segmentations: bool = False, need_sizes: bool
     reader = _Reader(path, Segments() if segmentations else None, need_sizes)
     with path.open("rb") as file:
         found = _read_sections(JsonStream(file, str(path), cut=None if segmentations else POLYGONS), reader)
-    missing = [key for key in SECTIONS if key not in found]
+    missing = [key for key in needed if key not in found]
     if missing:
         raise ValueError(
             f"{path} is not a COCO annotation file: it has no {' and no '.join(map(repr, missing))} at its top "

@@ -83,9 +83,10 @@ def annotations_of(folder: str | Path) -> dict[str, Path]:
 
 
 def splits_of(folder: str | Path) -> list[str]:
-    """Splits of a data set, out of train, val and test (and VOC's trainval where it has none of these)."""
+    """Splits of a data set, out of train, val and test (and VOC's trainval where it has neither train nor val)."""
     found = annotations_of(folder)
-    return [split for split in ("train", "val", "test") if split in found] or [s for s in ("trainval",) if s in found]
+    names = ("train", "val", "test") if {"train", "val"} & set(found) else ("trainval", "test")
+    return [split for split in names if split in found]
 
 
 def accepted_trees() -> str:
@@ -124,10 +125,12 @@ def read_image_names(annotations: str | Path) -> Columns:
     Raises:
         ValueError: invalid annotations; the message names the file and the record.
     """
-    names = TABLE[format_of(annotations)].names
-    if names is None:
-        return read_annotations(annotations, need_sizes=False)
-    files = enumerate(names(Path(annotations)), 1)
+    row = TABLE[format_of(annotations)]
+    if row.read is coco_folders.read:
+        return read_columns(annotations, need_sizes=False, needed=("images",))
+    if row.names is None:
+        return read_annotations(annotations)
+    files = enumerate(row.names(Path(annotations)), 1)
     images = [{"id": number, "file_name": name, "width": 1, "height": 1} for number, name in files]
     return columns_of({"images": images, "annotations": [], "categories": []}, annotations)
 
