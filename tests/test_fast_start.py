@@ -17,6 +17,7 @@ SLOW = ("torch", "torchvision", "accelerate", "huggingface_hub", "numpy", "PIL",
 MAIN = "from pkdzoo.cli import main\ntry:\n    main({})\nexcept SystemExit:\n    pass"
 SIMPLE = {
     "import": "import pkdzoo",
+    "comparing": "import pkdzoo.cli.compare, pkdzoo.training.run_table",
     "listing": "import pkdzoo; pkdzoo.list_detectors(); pkdzoo.results(); pkdzoo.get_weights('retina_r50')",
     **{
         " ".join(argv): MAIN.format(argv)

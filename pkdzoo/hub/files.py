@@ -11,11 +11,12 @@ from torch import Tensor
 
 from pkdzoo.checkpoints.io import read_state_dict, save_safetensors
 from pkdzoo.hub.errors import DownloadError, first_line, is_connection_error, is_transient
+from pkdzoo.hub.saved_folder import CONFIG
 from pkdzoo.utils.files import sha256_of_file, to_json, write_text
 from pkdzoo.utils.retry import call_with_retries
 from pkdzoo.utils.strict_json import read_strict_json
 
-CONFIG, TENSORS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
+TENSORS, PREPROCESSOR = "model.safetensors", "preprocessor_config.json"
 ACCESS = "check the name; a private one needs a token: run `hf auth login` or set HF_TOKEN"
 REPOSITORY = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
 REVISION = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*", re.ASCII)
@@ -196,41 +197,6 @@ def preprocessor(config: Mapping[str, Any]) -> dict[str, Any]:
     if letterbox is not None or own["channel_order"] == "bgr":
         return content
     return {**content, "image_processor_type": "DetrImageProcessor"}
-
-
-DISTILL_PLAN, DISTILLED = "distill.json", "distilled"  # in a folder of pkdzoo distill: its plan, and its student's run
-
-
-class NoSavedDetector(FileNotFoundError, ValueError):
-    """Raised for a folder that does not exist or holds no detector. It can be caught as either of its base classes."""
-
-
-def find_saved_folder(folder: str | Path, best: bool = True) -> Path:
-    """The folder of a saved detector: the given one, or the best or last student of a run in it.
-
-    A folder of ``pkdzoo distill`` stands for the run of its distilled student.
-
-    Args:
-        folder: of a saved detector, or of a run.
-        best: of a run, take the best student instead of the last one.
-
-    Raises:
-        NoSavedDetector: if there is no such folder, or no detector is in it; the message says which.
-    """
-    folder = Path(folder)
-    if (folder / DISTILL_PLAN).is_file():
-        if not (folder / DISTILLED).is_dir():
-            raise NoSavedDetector(f"{folder} has not begun to train its student: continue it with --resume")
-        folder = folder / DISTILLED
-    inside = ("best", "last") if best else ("last", "best")
-    found = next((path for path in (folder, *(folder / name for name in inside)) if (path / CONFIG).is_file()), None)
-    if found is not None:
-        return found
-    if not folder.is_dir():
-        raise NoSavedDetector(f"there is no such folder: {folder}")
-    if (folder / "run.json").is_file() or (folder / "checkpoints").is_dir():
-        raise NoSavedDetector(f"{folder} is a run that has not saved a detector yet: continue it with --resume")
-    raise NoSavedDetector(f"{folder} holds no detector: it has neither {CONFIG} nor a run's best/ or last/")
 
 
 def read_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -33,17 +33,9 @@ from pkdzoo.hub.card_licenses import check_license_lines, check_licenses, licens
 from pkdzoo.hub.card_metrics import WEIGHTS, check_numbers, check_weights
 from pkdzoo.hub.card_text import eval_results, render
 from pkdzoo.hub.errors import UploadError, first_line, is_transient, lacks_xet, status_of, unwrap
-from pkdzoo.hub.files import (
-    CONFIG,
-    MAX_NAME,
-    PREPROCESSOR,
-    SETTINGS,
-    TENSORS,
-    is_repository,
-    preprocessor,
-    save_folder,
-)
+from pkdzoo.hub.files import MAX_NAME, PREPROCESSOR, SETTINGS, TENSORS, is_repository, preprocessor, save_folder
 from pkdzoo.hub.plot_files import check_svg
+from pkdzoo.hub.saved_folder import CONFIG
 from pkdzoo.utils.files import open_regular_file, refuse_links, sha256_of_file, write_json, write_text
 from pkdzoo.utils.private_text import find_private, strip_local_paths
 from pkdzoo.utils.retry import call_with_retries

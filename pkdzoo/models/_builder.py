@@ -18,7 +18,8 @@ from pkdzoo.checkpoints import load_strictly, select_matching
 from pkdzoo.data.labels import check_names
 from pkdzoo.data.labels import label_names as names_of
 from pkdzoo.hub.fetch import find_weights
-from pkdzoo.hub.files import NoSavedDetector, fetch_repository, find_saved_folder, read_folder
+from pkdzoo.hub.files import fetch_repository, read_folder
+from pkdzoo.hub.saved_folder import NoSavedDetector, find_saved_folder
 from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.layers.init import DeferredInit
 from pkdzoo.models._channels import widen

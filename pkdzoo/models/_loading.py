@@ -13,7 +13,8 @@ from pkdzoo.checkpoints import load_strictly, read_state_dict, select_matching, 
 from pkdzoo.checkpoints.wrappers import class_names, unwrap
 from pkdzoo.data.labels import COCO_NAMES
 from pkdzoo.hub.fetch import find_weights
-from pkdzoo.hub.files import CONFIG, TENSORS, read_config
+from pkdzoo.hub.files import TENSORS, read_config
+from pkdzoo.hub.saved_folder import CONFIG
 from pkdzoo.hub.weights import InitialWeights, Weights
 from pkdzoo.models._channels import adapt_stem
 from pkdzoo.models._interface import ZooModel

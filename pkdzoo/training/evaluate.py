@@ -18,7 +18,7 @@ from pkdzoo.data.batching import collate
 from pkdzoo.distill.adapters.students import is_saved_student, saved_student
 from pkdzoo.evaluation import METRICS, CocoEvaluator
 from pkdzoo.evaluation.saved_detections import SavedDetections
-from pkdzoo.hub.files import find_saved_folder
+from pkdzoo.hub.saved_folder import find_saved_folder
 from pkdzoo.inference.predictor import DetectorLike, scale_back
 from pkdzoo.models._factory import create_detector
 from pkdzoo.models._registry import folder_of

@@ -16,7 +16,8 @@ from pkdzoo.distill.registry import method_options
 from pkdzoo.distill.task import Task
 from pkdzoo.hub.card import UNKNOWN
 from pkdzoo.hub.card_metrics import WEIGHTS
-from pkdzoo.hub.files import CONFIG, SETTINGS, TENSORS, fetch_repository, find_saved_folder
+from pkdzoo.hub.files import SETTINGS, TENSORS, fetch_repository
+from pkdzoo.hub.saved_folder import CONFIG, find_saved_folder
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.models._loading import file_of, is_saved
 from pkdzoo.models._registry import find, folder_of

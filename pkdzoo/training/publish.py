@@ -20,7 +20,8 @@ from pkdzoo.evaluation.saved_detections import DETECTIONS, SavedDetections
 from pkdzoo.hub.card import SHAPES, Card
 from pkdzoo.hub.card_licenses import data_set, known_or_stated, with_initial_license
 from pkdzoo.hub.card_metrics import MEASURED
-from pkdzoo.hub.files import CONFIG, TENSORS
+from pkdzoo.hub.files import TENSORS
+from pkdzoo.hub.saved_folder import CONFIG
 from pkdzoo.hub.upload import IMAGE, METRICS_FILE, PLOTS, RECIPE, check_repository, write_repository
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.models._card import card_of, describe_card, license_of
@@ -227,9 +228,10 @@ def with_baseline(card: Card, run: Path, saved: Path, baseline: Path) -> Card:
         raise ValueError(f"--baseline {baseline}: {run} was trained without a teacher, leave the baseline out")
     own, other = read_json_object(run / RECIPE), read_json_object(baseline / RECIPE)
     numbers, reference = numbers_of(saved), numbers_of(plain)
-    reasons = [f"another {key}" for key in FinishedRun(run, own, {}).differences(FinishedRun(baseline, other, {}))]
+    ours, theirs = FinishedRun(run, own, numbers), FinishedRun(baseline, other, reference)
+    reasons = [f"another {key}" for key in ours.differences(theirs)]
     reasons += ["a teacher"] if (other.get("distill") or {}).get("methods") else []
-    reasons += ["other validation images"] if not same_images(numbers, reference) else []
+    reasons += ["other validation images"] if not ours.has_same_images(theirs) else []
     reasons += ["no AP"] if reference.get("AP") is None or numbers.get("AP") is None else []
     if reasons:
         raise ValueError(f"--baseline {baseline} cannot be compared with {run}, it has {', '.join(reasons)}")

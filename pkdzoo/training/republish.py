@@ -11,7 +11,8 @@ from pkdzoo.hub.card import Card, DataSet
 from pkdzoo.hub.card_facts import read_card_facts
 from pkdzoo.hub.card_licenses import data_set, known_or_stated
 from pkdzoo.hub.card_metrics import MEASURED, WEIGHTS
-from pkdzoo.hub.files import CONFIG, SETTINGS, TENSORS, read_config
+from pkdzoo.hub.files import SETTINGS, TENSORS, read_config
+from pkdzoo.hub.saved_folder import CONFIG
 from pkdzoo.hub.upload import METRICS_FILE, PLOTS, RECIPE
 from pkdzoo.models._card import describe_card
 from pkdzoo.models._saved_config import newer_version, read_saved

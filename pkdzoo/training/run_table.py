@@ -7,19 +7,23 @@ interval of such differences.
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pkdzoo.hub.saved_folder import CONFIG, NoSavedDetector, find_saved_folder
 from pkdzoo.models._registry import folder_of
 from pkdzoo.training.intervals import Summary, interval, summarize
 from pkdzoo.utils.files import read_json
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
-STUDENT = ("model", "model_args", "init", "data", "optim", "schedule")  # what a plain student has to share
+STUDENT = ("model", "model_args", "init", "data", "optim", "schedule", "sync_norms")  # what a plain student shares
+EVALUATED = ("val_sha256", "val_masks_sha256", "val_truth_sha256")  # of run.json; older runs lack some
 
 
 @dataclass(frozen=True)
@@ -53,17 +57,27 @@ class FinishedRun:
         """Names of the distillation methods; none for a plain student."""
         return list((self.recipe.get("distill") or {}).get("methods") or {})
 
+    @cached_property
+    def data(self) -> Mapping[str, Any]:
+        """What ``run.json`` says of the data; empty without that file."""
+        path = self.folder / "run.json"
+        return (read_json(path).get("data") or {}) if path.is_file() else {}
+
     @property
     def teacher_folder(self) -> Path | None:
-        """Folder of the teacher, if it is one."""
+        """Folder of the teacher, if it is one: of a run, that of the saved detector that is loaded from it."""
         name = str((self.recipe.get("distill") or {}).get("teacher", ""))
         folder = folder_of(name) if name else None
-        return None if folder is None else folder.resolve()
+        try:
+            return None if folder is None else find_saved_folder(folder)
+        except NoSavedDetector:  # its weights were deleted or moved
+            return folder
 
     def key(self, *, with_teacher: bool = True) -> str:
         """Text that is equal for runs that differ in nothing but their seed (and teacher)."""
         content = {name: self.recipe.get(name) for name in STUDENT}
         content["data"] = {k: v for k, v in (content["data"] or {}).items() if k not in ("workers", "eval_batch_size")}
+        content["sync_norms"] = content["sync_norms"] or False
         taught = {k: v for k, v in (self.recipe.get("distill") or {}).items() if v is not None}  # older runs lack some
         text = json.dumps([content, taught if with_teacher else None], sort_keys=True)
         return json.dumps(json.loads(text, parse_float=_number_of))  # 8 and 8.0 are one number
@@ -74,9 +88,22 @@ class FinishedRun:
         return [name for name in STUDENT if own[name] != others[name]]
 
     def has_same_student(self, other: FinishedRun) -> bool:
-        """Whether two runs differ in nothing but seed and teacher, and were evaluated on the same annotations."""
-        same_data = self.metrics.get("annotations_sha256") == other.metrics.get("annotations_sha256")
-        return same_data and self.key(with_teacher=False) == other.key(with_teacher=False)
+        """Whether two runs differ in nothing but seed and teacher, as far as is known of their validation images."""
+        same_recipe = self.key(with_teacher=False) == other.key(with_teacher=False)
+        return same_recipe and self.has_same_images(other) is not False
+
+    def has_same_images(self, other: FinishedRun) -> bool | None:
+        """Whether two runs were evaluated on the same images and objects; None where their files do not tell.
+
+        Annotations in several files, as those of YOLO, have no hash in ``metrics.json``: that of ``run.json`` decides.
+        """
+        files = [run.metrics.get("annotations_sha256") for run in (self, other)]
+        if None not in files:
+            return bool(files[0] == files[1])
+        shared = [key for key in EVALUATED if key in self.data and key in other.data]
+        if "val_sha256" in shared:
+            return all(self.data[key] == other.data[key] for key in shared)
+        return None if files == [None, None] else False  # a single file, and none
 
 
 def _number_of(text: str) -> float | int:
@@ -160,35 +187,40 @@ def compare_runs(runs: Sequence[FinishedRun]) -> RunTable:
     Args:
         runs: finished runs, of any recipes.
     """
-    groups: dict[str, Variant] = {}
+    table = RunTable([])
+    warnings = table.warnings
     taught = {path for run in runs if (path := run.teacher_folder) is not None}
-    warnings = []
     for run in runs:
         role = "distilled" if run.methods else "plain"
         if is_teacher(run.folder, taught):
             role = "teacher"
         if not run.finished:
             warnings.append(not_finished(run))
-        key = f"{run.key()} {run.metrics.get('annotations_sha256')}"
-        variant = groups.setdefault(key, Variant(str(run.recipe.get("name", run.folder.name)), role))
+        variant = next((v for v in table.variants if _is_repeated(_first_run(v), run)), None)
+        if variant is None:
+            variant = Variant(str(run.recipe.get("name", run.folder.name)), role)
+            table.variants.append(variant)
         if run.seed in variant.runs:
             warnings.append(f"{run.folder} repeats {variant.runs[run.seed].folder} (seed {run.seed}); it is left out")
             continue
         variant.runs[run.seed] = run
-    table = RunTable(list(groups.values()), warnings)
-    data = {run.metrics["annotations_sha256"] for run in runs if "annotations_sha256" in run.metrics}
-    if len(data) > 1:
-        table.warnings.append("these runs were evaluated on different annotations: their APs cannot be compared")
+    if any(one.has_same_images(other) is False for one, other in itertools.combinations(runs, 2)):
+        warnings.append("these runs were evaluated on different annotations: their APs cannot be compared")
     for variant in table.variants:
         if variant.role == "distilled":
             _add_gain(table, variant)
     return table
 
 
+def _is_repeated(run: FinishedRun, other: FinishedRun) -> bool:
+    """Whether two runs differ in nothing but their seed."""
+    return run.key() == other.key() and run.has_same_images(other) is not False
+
+
 def is_teacher(folder: Path, teachers: Iterable[Path]) -> bool:
     """Whether one of the teachers lies in the folder of a run, e.g. in its ``best``."""
     own = folder.resolve()
-    return any(own == teacher or own in teacher.parents for teacher in teachers)
+    return any(own in (teacher, *teacher.parents) for teacher in (path.resolve() for path in teachers))
 
 
 def _add_gain(table: RunTable, variant: Variant) -> None:
@@ -204,6 +236,8 @@ def _add_gain(table: RunTable, variant: Variant) -> None:
     if not seeds:
         table.warnings.append(no_shared_seed(variant.name))
         return
+    for seed in seeds:
+        table.warnings += doubts(variant.runs[seed], alike[0].runs[seed])
     difference = summarize([ours[seed] - plain[seed] for seed in seeds])
     variant.difference = difference
     if len(seeds) > 1 and difference.low <= 0 <= difference.high:
@@ -213,17 +247,38 @@ def _add_gain(table: RunTable, variant: Variant) -> None:
         )
     if len(seeds) == 1:
         table.warnings.append(f"{variant.name}: one seed shows no difference for certain; train more, --set seed=N")
-    teacher = teacher_ap(first)
+    teacher, doubt = _teacher_ap(first)
     base = statistics.mean(plain[seed] for seed in seeds)
     if teacher is not None and teacher > base:
         variant.gap_closed = difference.mean / (teacher - base)
-        if _own_ap(first) is None and "image_size" not in _compared_teacher(first):
-            table.warnings.append(of_unknown_size(first))
+        table.warnings += [doubt] if doubt else []
 
 
 def no_plain_student(name: str) -> str:
     """The sentence on a distilled student that cannot be compared with any run."""
-    return f"{name} has no plain student among these runs: train the same recipe with distill=None"
+    return f"{name} has no plain student among these runs: train the same recipe with distill=None and the same --data"
+
+
+def doubts(distilled: FinishedRun, plain: FinishedRun) -> list[str]:
+    """Sentences on why the difference of two runs of one student may have another cause than the teacher."""
+    name, found = distilled.recipe.get("name", distilled.folder.name), []
+    steps, plain_steps = distilled.metrics.get("step"), plain.metrics.get("step")
+    if None not in (steps, plain_steps) and steps != plain_steps:
+        found.append(
+            f"{name} was trained for {steps} steps and its plain student for {plain_steps} (seed {distilled.seed}): "
+            "the difference may be that of the steps; train both without logging.patience"
+        )
+    if len({run.data["train_sha256"] for run in (distilled, plain) if "train_sha256" in run.data}) > 1:
+        found.append(
+            f"{name} and its plain student (seed {distilled.seed}) were trained on different images or boxes: train "
+            "both with the same --data"
+        )
+    if distilled.has_same_images(plain) is None:
+        found.append(
+            f"{name} and its plain student (seed {distilled.seed}) may have been evaluated on different images: their "
+            "metrics.json and run.json do not tell; run pkdzoo eval on both with the same --data"
+        )
+    return found
 
 
 def no_shared_seed(name: str) -> str:
@@ -250,23 +305,36 @@ def _first_run(variant: Variant) -> FinishedRun:
 
 
 def teacher_ap(run: FinishedRun) -> float | None:
-    """AP of a run's teacher, if it was measured on the images of the run."""
-    own = _own_ap(run)
-    if own is not None:
-        return own
-    ap = _compared_teacher(run).get("AP")
-    return None if ap is None else float(ap)
+    """AP of the detector that taught a run, if nothing shows that it was measured on other images."""
+    return _teacher_ap(run)[0]
 
 
-def _own_ap(run: FinishedRun) -> float | None:
-    """AP in the files of the teacher itself, if it was measured on the images of the run."""
+def _teacher_ap(run: FinishedRun) -> tuple[float | None, str]:
+    """AP of a run's teacher, and a sentence on what makes it doubtful; empty where nothing does."""
+    own = saved_teacher(run)
+    same = None if own is None else run.has_same_images(own)
+    if own is not None and same:
+        return float(own.metrics["AP"]), ""
+    row = _compared_teacher(run)
+    if row.get("AP") is not None:
+        return float(row["AP"]), "" if "image_size" in row else of_unknown_size(run)
+    if own is None or same is False:
+        return None, ""
+    return float(own.metrics["AP"]), (
+        f"{run.folder} and its teacher may have been evaluated on different images: their metrics.json and run.json do "
+        "not tell; run pkdzoo eval on both with the same --data"
+    )
+
+
+def saved_teacher(run: FinishedRun) -> FinishedRun | None:
+    """The teacher of a run, with the metrics of the detector that taught as its folder has them; None without any."""
     folder = run.teacher_folder
-    if folder is not None and (folder / "metrics.json").is_file():
-        metrics = read_json(folder / "metrics.json")
-        same = metrics.get("annotations_sha256") == run.metrics.get("annotations_sha256")
-        if same and metrics.get("AP") is not None:
-            return float(metrics["AP"])
-    return None
+    if folder is None or not (folder / "metrics.json").is_file():
+        return None
+    if (folder / "recipe.json").is_file() and not (folder / CONFIG).is_file():
+        return None  # a run whose detector is gone: these metrics are of its last epoch
+    metrics = read_json(folder / "metrics.json")
+    return None if metrics.get("AP") is None else FinishedRun(folder.parent, {}, metrics)
 
 
 def _compared_teacher(run: FinishedRun) -> Mapping[str, Any]:

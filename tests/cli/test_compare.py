@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,99 @@ def test_folders_without_a_run_are_named(runs, tmp_path, capsys) -> None:
     code, _, err = run(capsys, "compare", runs, tmp_path / "notes", tmp_path / "gone", tmp_path / "file.json")
     assert code == 0 and "notes holds no run" in err and f"there is no folder {tmp_path / 'gone'}" in err
     assert "file.json" not in err and "no evaluated run to compare" in fails(capsys, "compare", tmp_path / "file.json")
+
+
+def update(path: Path, **values: Any) -> None:
+    """Replace fields of a JSON file, or write it; None deletes a field."""
+    content = {**(json.loads(path.read_text()) if path.is_file() else {}), **values}
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+@pytest.mark.parametrize("name", ["teacher-0", "local-dir:teacher-0", "teacher-0/best", "own"])
+def test_the_gap_is_that_to_the_detector_that_taught(name, runs, capsys) -> None:
+    """The folder of a run stands for its best student; its own ``metrics.json`` is of the last epoch."""
+    (runs / "teacher-0" / "best" / "config.json").write_text("{}")
+    update(runs / "teacher-0" / "best" / "metrics.json", AP=51.0)
+    (runs / "own").mkdir()  # as pkdzoo distill leaves it: the student of its folder is a teacher, too
+    (runs / "own" / "distill.json").write_text("{}")
+    shutil.copytree(runs / "teacher-0", runs / "own" / "distilled")
+    prefix, _, folder = name.rpartition(":")
+    teacher = f"{prefix}:{runs / folder}" if prefix else str(runs / folder)
+    for seed in (0, 1):
+        update(runs / f"pkd-{seed}" / "recipe.json", distill={"teacher": teacher, "methods": {"pkd": {}}})
+    rows, _ = rows_of(capsys, *(runs / f"{role}-{seed}" for role in ("plain", "pkd") for seed in (0, 1)))
+    assert rows["pkd"]["gap_closed"] == pytest.approx(4.5 / 30.0)
+    run_of_teacher = runs / "own" / "distilled" if name == "own" else runs / "teacher-0"
+    assert rows_of(capsys, run_of_teacher, runs / "pkd-0")[0]["teacher"]["role"] == "teacher"
+    (runs / "teacher-0" / "best" / "config.json").unlink()  # the AP of a detector that is gone is not that of its run
+    if name == "teacher-0":
+        assert rows_of(capsys, runs / "plain-0", runs / "pkd-0")[0]["pkd"]["gap_closed"] is None
+
+
+def test_annotations_in_several_files_are_told_apart_by_the_hash_of_the_run(runs, capsys) -> None:
+    """YOLO, labelme and XML folders have no annotation file, whose hash ``metrics.json`` would hold."""
+    folders = [runs / "plain-0", runs / "pkd-0"]
+    for folder in (*folders, runs / "teacher-0" / "best"):
+        update(folder / "metrics.json", annotations_sha256=None)
+    for folder in (*folders, runs / "teacher-0"):
+        update(folder / "run.json", data={"train_sha256": "t", "val_sha256": "v", "val_truth_sha256": "w"})
+    rows, warnings = rows_of(capsys, *folders)
+    assert rows["pkd"]["gain"] == 4.0 and rows["pkd"]["gap_closed"] == pytest.approx(0.4)
+    assert len(warnings) == 1 and "one seed" in warnings[0]
+    update(runs / "teacher-0" / "run.json", data={"val_sha256": "other"})
+    assert rows_of(capsys, *folders)[0]["pkd"]["gap_closed"] is None
+    for changed in ({"val_sha256": "x"}, {"val_truth_sha256": "x"}):
+        data = {"train_sha256": "t", "val_sha256": "v", "val_truth_sha256": "w", **changed}
+        update(runs / "plain-0" / "run.json", data=data)
+        rows, warnings = rows_of(capsys, *folders)
+        assert rows["pkd"]["gain"] is None and "distill=None and the same --data" in warnings[-1]
+        assert any("different annotations" in line for line in warnings)
+        shutil.copytree(runs / "plain-0", runs / "again")
+        update(runs / "again" / "run.json", data=json.loads((runs / "pkd-0" / "run.json").read_text())["data"])
+        assert not any("repeats" in line for line in rows_of(capsys, *folders, runs / "again")[1])
+        assert rows_of(capsys, *folders, runs / "again")[0]["pkd"]["gain"] == 4.0
+        shutil.rmtree(runs / "again")
+
+
+def test_a_pair_that_was_trained_on_different_data_is_said(runs, capsys) -> None:
+    for name in ("plain-0", "pkd-0", "plain-1"):
+        update(runs / name / "run.json", data={"train_sha256": name})
+    rows, warnings = rows_of(capsys, runs)
+    assert rows["plain"]["AP_by_seed"] == {"0": 20.0, "1": 22.0}  # each seed may have a training set of its own
+    (warning,) = (line for line in warnings if "trained on different" in line)
+    assert warning.startswith("pkd and its plain student (seed 0) were trained on different images or boxes")
+
+
+def test_a_teacher_in_a_published_folder_has_its_own_ap(runs, capsys) -> None:
+    """It holds the recipe of its run, too, but is no run."""
+    folder = runs / "teacher-0" / "best"
+    (folder / "config.json").write_text("{}")
+    shutil.copy(runs / "teacher-0" / "recipe.json", folder)
+    assert rows_of(capsys, runs / "plain-0", runs / "pkd-0")[0]["pkd"]["gap_closed"] == pytest.approx(0.4)
+
+
+def test_a_pair_whose_data_is_not_known_is_said(runs, capsys) -> None:
+    for folder in (runs / "plain-0", runs / "pkd-0", runs / "teacher-0" / "best"):
+        update(folder / "metrics.json", annotations_sha256=None)
+    rows, warnings = rows_of(capsys, runs / "plain-0", runs / "pkd-0")
+    assert rows["pkd"]["gain"] == 4.0
+    assert any("pkd and its plain student (seed 0) may have been evaluated on different images" in w for w in warnings)
+    assert any("pkd-0 and its teacher may have been evaluated on different images" in w for w in warnings)
+
+
+def test_a_run_that_patience_ended_is_no_equal_budget(runs, capsys) -> None:
+    update(runs / "plain-0" / "metrics.json", step=300)
+    update(runs / "pkd-0" / "metrics.json", step=1200)
+    _, warnings = rows_of(capsys, runs)
+    (warning,) = (line for line in warnings if "steps" in line)
+    assert warning.startswith("pkd was trained for 1200 steps and its plain student for 300 (seed 0): ")
+    update(runs / "plain-0" / "metrics.json", step=1200)
+    assert not any("steps" in line for line in rows_of(capsys, runs)[1])
+
+
+def test_synchronized_norms_are_part_of_the_student(runs, capsys) -> None:
+    update(runs / "plain-0" / "recipe.json", sync_norms=False)  # earlier versions did not write it
+    assert rows_of(capsys, runs)[0]["pkd"]["gain"] == 4.5
+    update(runs / "plain-0" / "recipe.json", sync_norms=True)
+    rows, warnings = rows_of(capsys, runs / "plain-0", runs / "pkd-0")
+    assert rows["pkd"]["gain"] is None and any("has no plain student" in line for line in warnings)

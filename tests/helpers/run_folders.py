@@ -46,7 +46,8 @@ def write_run(folder: Path, data: Path, noise: float, distill: dict[str, Any] | 
     evaluator = CocoEvaluator(dataset, "pycocotools")
     evaluator.update(dataset.image_ids.tolist(), detections(dataset, 0, noise))
     names = tuple(dataset.label_names)
-    metrics = {**evaluator.compute(), "images": len(dataset), "ms_per_image": 12.5, "hardware": "one core"}
+    about = {"images": len(dataset), "annotations_sha256": sha256_of_file(dataset.json_path), "step": 10}
+    metrics = {**evaluator.compute(), **about, "ms_per_image": 12.5, "hardware": "one core"}
     folder.mkdir(parents=True, exist_ok=True)
     saved = SavedDetections(evaluator.state(), dataset.json_path, dataset.image_dir, names)
     saved.write(file or folder / "detections.safetensors")

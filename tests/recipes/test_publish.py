@@ -232,6 +232,24 @@ def test_a_plain_student_of_another_seed_is_no_baseline(run: Path, tmp_path: Pat
     assert facts.get("gap_closed") is None and "gap" not in (folder / "README.md").read_text()
 
 
+def test_a_baseline_whose_annotations_are_several_files(run: Path, tmp_path: Path) -> None:
+    """Without a hash of one file, as in YOLO, that of run.json tells whether the images are the same."""
+    (run.parent / "comparison.json").unlink()
+    plain = run.parent / "plain"
+    for folder in (run, plain):
+        metrics = json.loads((folder / "best" / "metrics.json").read_text())
+        del metrics["annotations_sha256"]
+        (folder / "best" / "metrics.json").write_text(json.dumps(metrics))
+        about = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps({**about, "data": {"val_sha256": "ab"}}))
+    facts = {"license": "MIT", "teacher_license": "MIT", "baseline": plain}
+    card = (prepare(str(run), tmp_path / "a", **facts) / "README.md").read_text()
+    assert "| plain student | 31.5 |" in card
+    (plain / "run.json").write_text(json.dumps({"data": {"val_sha256": "cd"}}))
+    with pytest.raises(ValueError, match=r"cannot be compared .* other validation images"):
+        prepare(str(run), tmp_path / "b", **facts)
+
+
 def test_a_baseline_from_another_folder(run: Path, tmp_path: Path) -> None:
     """The plain student's AP comes from its own run; the teacher's is shown only if it is of the same images."""
     (run.parent / "comparison.json").unlink()

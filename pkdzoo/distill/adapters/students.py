@@ -12,7 +12,8 @@ from pkdzoo.distill.adapters import import_library, torchvision, transformers
 from pkdzoo.distill.adapters.torchvision_student import TorchvisionStudent
 from pkdzoo.distill.adapters.transformers_student import TransformersStudent
 from pkdzoo.distill.student_base import ModuleStudent
-from pkdzoo.hub.files import CONFIG, TENSORS
+from pkdzoo.hub.files import TENSORS
+from pkdzoo.hub.saved_folder import CONFIG
 from pkdzoo.utils.strict_json import read_strict_json
 
 

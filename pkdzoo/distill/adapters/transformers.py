@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from pkdzoo.distill.adapters import import_library
 from pkdzoo.distill.adapters.preprocessor import Preprocessor, read_preprocessor
 from pkdzoo.distill.teacher import Teacher
-from pkdzoo.hub.files import CONFIG, PREPROCESSOR, TENSORS, fetch_file, other_weights, split_repository
+from pkdzoo.hub.files import PREPROCESSOR, TENSORS, fetch_file, other_weights, split_repository
+from pkdzoo.hub.saved_folder import CONFIG
 from pkdzoo.hub.weights import InitialWeights
 from pkdzoo.utils.files import sha256_of_file
 from pkdzoo.utils.loggers import errors_only

@@ -15,7 +15,7 @@ import torch
 from pkdzoo.data.unlabeled import image_files_in
 from pkdzoo.distill import list_methods
 from pkdzoo.distill.adapters import is_of_other_library
-from pkdzoo.hub.files import DISTILL_PLAN, find_saved_folder
+from pkdzoo.hub.saved_folder import DISTILL_PLAN, find_saved_folder
 from pkdzoo.models._registry import find, folder_of
 from pkdzoo.training import build, checkpoint
 from pkdzoo.training.own_data import settings as choices

@@ -23,7 +23,6 @@ IMAGES = {"cpu": 3000, "gpu": 60_000}  # trained images of a run without --time;
 EPOCHS = (12, 100)  # fewest and most epochs of a run without --time
 EVALUATIONS = 5  # of a run, on a CPU
 MOSAIC_EPOCHS = 40  # from which on mosaic and mixup help
-MEMORY_SHARE = 0.8  # of a GPU's free memory
 
 
 @dataclass(frozen=True)

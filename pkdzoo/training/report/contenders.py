@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pkdzoo.evaluation.saved_detections import DETECTIONS, SavedDetections
-from pkdzoo.hub.files import find_saved_folder
+from pkdzoo.hub.saved_folder import find_saved_folder
 from pkdzoo.models._counting import count_costs
-from pkdzoo.models._registry import folder_of
 from pkdzoo.models.detector import Detector
 from pkdzoo.training.compare import TEACHER_DETECTIONS
 from pkdzoo.training.evaluate import open_detector
 from pkdzoo.training.provenance import read_json, read_json_object
-from pkdzoo.training.run_table import FinishedRun, is_teacher
+from pkdzoo.training.run_table import FinishedRun, is_teacher, saved_teacher, teacher_row
 
 TEACHER, PLAIN, DISTILLED = "teacher", "plain", "distilled"
 ORDER = {TEACHER: 0, PLAIN: 1, DISTILLED: 2}
@@ -115,25 +114,47 @@ def _run(folder: Path, light: bool) -> Contender:
 def _teacher(folder: Path, runs: Sequence[Path], light: bool) -> Contender | None:
     """The teacher that was evaluated beside the runs of a folder, with the curves of its own run."""
     rows = read_json(folder / "comparison.json")
-    row = next((row for row in rows if row.get("role") == TEACHER), None) if isinstance(rows, list) else None
-    names = [(read_json_object(run / "recipe.json").get("distill") or {}).get("teacher") for run in runs]
-    name = next((str(name) for name in names if name), None)
-    if row is None or name is None:
+    rows = rows if isinstance(rows, list) else []
+    row = next((row for row in rows if row.get("role") == TEACHER), None)
+    taught = None if row is None else next((run for run in map(_recorded, runs) if _taught_by(run, row, rows)), None)
+    if row is None or taught is None:
         return None
-    place = folder_of(name)
-    run = None if place is None else next((p for p in (place, place.parent) if (p / "recipe.json").is_file()), place)
+    name = str(taught.recipe["distill"]["teacher"])
     metrics = {key: value for key, value in row.items() if key not in ("name", "role", "gap_closed")}
-    contender = Contender(str(row.get("name")), TEACHER, run, metrics)
-    if run is not None:
+    contender = Contender(str(row.get("name")), TEACHER, None, metrics)
+    saved = taught.teacher_folder
+    if saved is not None:
+        run = next((path for path in (saved, saved.parent) if (path / "recipe.json").is_file()), saved)
+        contender.folder, contender.log = run, read_log(run / "log.jsonl")
         contender.recipe, contender.facts = read_json_object(run / "recipe.json"), read_json_object(run / "run.json")
-        contender.log = read_log(run / "log.jsonl")
-        contender.metrics = {**read_json_object(run / "metrics.json"), **metrics}
+        contender.metrics = {**_own_metrics(taught), **metrics}
     if light:
         return contender
     contender.detections = _detections(folder / TEACHER_DETECTIONS)
     with suppress(ValueError, OSError, RuntimeError):  # it was moved, or has to be downloaded and cannot
         add_costs(contender, open_detector(name))
     return contender
+
+
+def _recorded(folder: Path) -> FinishedRun:
+    return FinishedRun(folder, read_json_object(folder / "recipe.json"), read_json_object(folder / "metrics.json"))
+
+
+def _taught_by(run: FinishedRun, teacher: dict[str, Any], rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether a row of a comparison is that of a run's teacher."""
+    name = run.recipe.get("name") or run.folder.name
+    own = [row for row in rows if row.get("role") == DISTILLED and row.get("name") == name]
+    return bool((run.recipe.get("distill") or {}).get("teacher")) and any(teacher_row(rows, r) is teacher for r in own)
+
+
+def _own_metrics(taught: FinishedRun) -> dict[str, Any]:
+    """What the files of a run's teacher add to its row: AP by class of the same images, and the time for an image."""
+    teacher = saved_teacher(taught)
+    if teacher is None:
+        return {}
+    other_images = taught.has_same_images(teacher) is False
+    kept = ("ms_per_image", "hardware") if other_images else teacher.metrics
+    return {key: value for key, value in teacher.metrics.items() if key in kept}
 
 
 def add_costs(contender: Contender, model: Detector) -> None:

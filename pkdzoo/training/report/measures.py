@@ -119,6 +119,7 @@ def verdict(contenders: Sequence[Contender], found: Difference | None, images: i
     else:
         text += "these images show no difference. "
     text += _about_gap(pair)
+    text += "".join(f"But {doubt}. " for doubt in pair.doubts)
     seeds = {c.recipe.get("seed") for c in contenders if c.role != TEACHER}
     if len(seeds) == 1:
         text += "The interval is about the images alone: runs with another seed may differ by as much."

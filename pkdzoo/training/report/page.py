@@ -194,8 +194,8 @@ def _comparison(contenders: Sequence[Contender]) -> str:
         rows.append(([_name(contender), contender.role, *numbers], ""))
     return _section(
         "Comparison", _table(["", "role", *COLUMNS], rows),
-        "COCO's metrics in percent, after the last epoch. AP is the mean over IoU 0.5 to 0.95; s, m and l are objects "
-        "below 32 x 32 pixels, up to 96 x 96, and above.",
+        "COCO's metrics in percent, of runs after the last epoch, of the teacher beside them as it taught. AP is the "
+        "mean over IoU 0.5 to 0.95; s, m and l are objects below 32 x 32 pixels, up to 96 x 96, and above.",
     )  # fmt: skip
 
 
@@ -321,16 +321,28 @@ def _gallery_section(images: Sequence[Any], threshold: float, pictures: bool) ->
 
 
 def _cost(contenders: Sequence[Contender]) -> str:
+    machines = sorted({machine for c in contenders if (machine := _measured_on(c))})
     rows = []
     for c in contenders:
         params, operations = c.costs or (None, None)
         size = "-" if c.size is None else " x ".join(map(str, c.size))
-        latency = c.metrics.get("ms_per_image")
-        rows.append(([_name(c), _number(params, 2), _number(operations, 2), size, _number(latency)], ""))
-    hardware = next((c.metrics["hardware"] for c in contenders if c.metrics.get("hardware")), "")
+        latency = _number(c.metrics.get("ms_per_image"))
+        cells = [_name(c), _number(params, 2), _number(operations, 2), size, latency, _text(_measured_on(c) or "-")]
+        rows.append((cells if len(machines) > 1 else cells[:-1], ""))
     head = ["", "million parameters", "billion multiply-adds", "short x long side", "ms per image"]
-    note = f"Latency: one image at a time, median, measured on {hardware}." if hardware else ""
+    note = f"Latency: one image at a time, median, measured on {machines[0]}." if machines else ""
+    if len(machines) > 1:
+        head.append("measured on")
+        note = (
+            "Latency: one image at a time, median. It can be compared only where it was measured on the same hardware."
+        )
     return _section("Size and speed", _table(head, rows), note)
+
+
+def _measured_on(contender: Contender) -> str:
+    """The hardware of a latency; empty without one."""
+    metrics = contender.metrics
+    return "" if metrics.get("ms_per_image") is None else str(metrics.get("hardware") or "unknown hardware")
 
 
 def _origin(contenders: Sequence[Contender]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pkdzoo.training.report.contenders import DISTILLED, PLAIN, Contender
-from pkdzoo.training.run_table import no_plain_student, no_shared_seed, not_finished, teacher_ap
+from pkdzoo.training.run_table import doubts, no_plain_student, no_shared_seed, not_finished, teacher_ap
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Pair:
     def teacher_ap(self) -> float | None:
         """AP of the teacher on the same images, if it is known."""
         return teacher_ap(self.distilled.run)
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why the difference may have another cause than the teacher."""
+        return [] if self.plain is None else doubts(self.distilled.run, self.plain.run)
 
     @property
     def gap_closed(self) -> float | None:

@@ -209,7 +209,7 @@ def verdict_on(*folders: Path) -> str:
     return unescape(found[1])
 
 
-def change(run: Path, name: str, **values: object) -> None:
+def change(run: Path, name: str, /, **values: object) -> None:
     """Replace fields of a file of a run."""
     content = json.loads((run / name).read_text())
     (run / name).write_text(json.dumps({**content, **values}))
@@ -249,6 +249,60 @@ def test_the_verdict_compares_what_pkdzoo_compare_does(
     assert "Whether the teacher helped is not known: " in said and reason in said and "interval" not in said
     code, out, _ = run(capsys, "compare", runs / "plain", runs / "distilled")
     assert code == 0 and reason in out
+
+
+def test_the_verdict_doubts_a_pair_of_unequal_length(folder: Path, tmp_path: Path) -> None:
+    runs = Path(shutil.copytree(folder, tmp_path / "mine"))
+    assert "steps" not in verdict_on(runs)
+    change(runs / "plain", "metrics.json", step=5)
+    assert "distilled was trained for 10 steps and its plain student for 5 (seed 0)" in verdict_on(runs)
+
+
+def test_the_teachers_column_is_of_the_detector_that_taught(folder: Path, tmp_path: Path) -> None:
+    """AP was that of its best student; AP by class and latency were those of its last epoch."""
+    runs = Path(shutil.copytree(folder.parent, tmp_path / "runs"))
+    teacher, mine = runs / "teachers" / "big", runs / "mine"
+    distill = {"teacher": str(teacher), "methods": {"pkd": {}}}
+    change(mine / "distilled", "recipe.json", distill=distill)
+    comparison = json.loads((mine / "comparison.json").read_text())
+    rows = [{k: v for k, v in row.items() if k not in ("per_class", "ms_per_image", "hardware")} for row in comparison]
+    (mine / "comparison.json").write_text(json.dumps(rows))
+    change(teacher, "metrics.json", per_class={"circle": 1.25}, ms_per_image=77.5, hardware="last")
+    change(teacher / "best", "metrics.json", per_class={"circle": 88.75}, ms_per_image=3.25, hardware="1 x H100")
+    found = read_contenders([mine])[0]
+    assert found.metrics["AP"] == rows[0]["AP"] and found.metrics["per_class"] == {"circle": 88.75}
+    said = text(write_report([mine]).read_text())
+    assert "88.8" in said and "77.5" not in said
+    # one line named a single machine for all latencies
+    assert "measured on   1 x H100" not in said and "it was measured on the same hardware" in said
+    row = re.search(r"Size and speed.*?</section>", (mine / "report.html").read_text(), re.DOTALL)
+    assert row is not None and row[0].count("one core") == 2 and row[0].count("1 x H100") == 1
+    change(teacher / "best", "metrics.json", annotations_sha256="of other images")
+    assert "per_class" not in read_contenders([mine], light=True)[0].metrics
+
+
+def test_one_machine_is_named_once(page: str) -> None:
+    assert "Latency: one image at a time, median, measured on one core." in text(page)
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_of_two_teachers_name_and_run_are_those_of_the_row(first: str, folder: Path, tmp_path: Path) -> None:
+    runs = Path(shutil.copytree(folder.parent, tmp_path / "runs"))
+    mine = runs / "mine"
+    names = ["b", "a"] if first == "b" else ["a", "b"]  # whatever the order of the folders is
+    for name, teacher in zip(names, ("first", "second")):
+        shutil.copytree(runs / "teachers" / "big", runs / "teachers" / teacher)
+        change(runs / "teachers" / teacher, "recipe.json", name=teacher)
+        shutil.copytree(mine / "distilled", mine / name)
+        distill = {"teacher": str(runs / "teachers" / teacher), "methods": {"pkd": {}}}
+        change(mine / name, "recipe.json", name=name, distill=distill)
+    old = json.loads((mine / "comparison.json").read_text())
+    teachers = [{**old[0], "name": name} for name in ("fcos", "gfl")]
+    students = [{**old[2], "name": name, "teacher": taught} for name, taught in zip(names, ("fcos", "gfl"))]
+    (mine / "comparison.json").write_text(json.dumps([*teachers, *students]))
+    shutil.rmtree(mine / "distilled")
+    (found,) = (c for c in read_contenders([mine], light=True) if c.role == "teacher")
+    assert (found.title, found.recipe["name"], found.folder) == ("fcos", "first", runs / "teachers" / "first")
 
 
 def test_verdicts(tmp_path: Path) -> None:
