@@ -369,6 +369,11 @@ def test_the_text_on_levels_that_differ_in_size_says_what_was_measured() -> None
     sizes = [level["rms"] for level in found["levels"]]
     assert sizes[-1] == max(sizes) and sizes[2] == min(sizes)
     assert f"has {sizes[-1]:.0f} as root mean square, its third {sizes[2]:.1f}" in page
+    names = ("mse", "mse_weight_1", "mse_weight_0.1", "mse_weight_0.01", "pkd", "plain")
+    files = (runner.RESULTS / "gfl_bccd" / f"{name}-0.json" for name in names)
+    ten, one, tenth, hundredth, pkd, plain = (f"{json.loads(file.read_text())['metrics']['AP']:.1f}" for file in files)
+    assert f"with 10, 1, 0.1 and 0.01 the student had {ten}, {one}, {tenth} and {hundredth} AP after 60 epochs" in page
+    assert f"with PKD {pkd}, without a teacher {plain}." in page
 
 
 def test_the_text_on_methods_for_the_gfl_says_what_was_measured() -> None:
