@@ -5,8 +5,10 @@
     {"path": ..., "detections": [{"name": ..., "score": ..., "box_xyxy": [...]}, ...]}            --save FILE.jsonl
 
 COCO results name images and classes by the ids of the annotation file. The other two know the files of the images and
-the names of the classes only, so they are matched by these. The numbers equal those that ``CocoEvaluator`` computes for
-the same detections.
+the names of the classes only, so they are matched by these. They have the sizes of the images as well, which must be
+those that the boxes of the data set were drawn on: ``predict`` turns every photo as its EXIF tag says, and the boxes of
+some data sets lie on the pixels as they are stored. The numbers equal those that ``CocoEvaluator`` computes for the
+same detections.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ SUFFIXES = (".json", ".jsonl")
 LOW_SCORE = 0.1  # above the thresholds with which AP is evaluated, usually 0.05
 OF_A_DATA_SET = {"id", "area", "iscrowd"}  # fields of annotations, which detections do not have
 Row = tuple[int, int, float, list[float]]  # image id, label, score, box xyxy
+Size = tuple[int, int]  # height, width
 
 
 def read_results(
@@ -90,9 +93,15 @@ class _Reader:
     """Reads the rows of a file; see :func:`read_results`."""
 
     def __init__(
-        self, path: str, label_of: Mapping[int, int], images: FileNameIndex | None, names: Mapping[str, int]
+        self,
+        path: str,
+        label_of: Mapping[int, int],
+        images: FileNameIndex | None,
+        names: Mapping[str, int],
+        sizes: Mapping[int, Size] = {},
     ) -> None:
         self.path, self.label_of, self.names = path, label_of, names
+        self.sizes = sizes  # of the data set's images by id, where it has them
         self.images = images or FileNameIndex([], [])
         self.sources: dict[int, Any] = {}  # what each image of the data set was called, by its id
         self.listed: set[int] | None = None  # images that the file has, with or without detections; None if unknown
@@ -151,13 +160,15 @@ class _Reader:
                 "Write a list of detections, or a file of 'pkdzoo predict --save'"
             )
         ids = self.own_ids(sections["images"], "images", "file_name")
+        sizes = {int(record["id"]): _size(record) for record in sections["images"]}
         labels = self.own_ids(sections["categories"], "categories", "name")
         for name in ids.values():
             self.note_image(name)
         for number, (image, category, score, box) in enumerate(sections["annotations"]):
             if image not in ids or category not in labels:
                 raise self.error(number, "has an image_id or category_id that the file does not list")
-            yield self.image_id(ids[image], image, number), self.label(labels[category], number), score, box
+            found = self.image_id(ids[image], image, number, sizes[image])
+            yield found, self.label(labels[category], number), score, box
 
     def own_ids(self, records: list[Any], section: str, key: str) -> dict[int, str]:
         """Name of each id in a section of the file."""
@@ -177,7 +188,7 @@ class _Reader:
             try:
                 if record.get("error") is not None:
                     continue
-                path, detections = record["path"], record["detections"]
+                path, detections, size = record["path"], record["detections"], _size(record.get("size"))
                 found = [(d["name"], float(d["score"]), [float(v) for v in d["box_xyxy"]]) for d in detections]
             except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
                 raise self.error(number, "is no line of 'pkdzoo predict --save FILE.jsonl'") from None
@@ -185,7 +196,7 @@ class _Reader:
             for name, score, box in found:
                 if len(box) != 4 or not all(map(math.isfinite, (*box, score))):
                     raise self.error(number, "has a box that is not four finite numbers, or such a score")
-                yield self.image_id(path, number, number), self.label(name, number), score, box
+                yield self.image_id(path, number, number, size), self.label(name, number), score, box
             number += 1
 
     def note_image(self, name: Any) -> None:
@@ -194,16 +205,18 @@ class _Reader:
         with suppress(ValueError):
             self.listed.add(self.images.find(str(name)))
 
-    def image_id(self, name: Any, source: Any, number: int) -> int:
+    def image_id(self, name: Any, source: Any, number: int, size: Size | None = None) -> int:
         """Id in the data set of an image's file.
 
         Args:
             name: of the file.
             source: tells apart the images of the file of detections.
             number: of the row.
+            size: of the image, on which the detections lie; None if unknown.
 
         Raises:
-            ValueError: no image has this name, or another image of the file was taken for the same one.
+            ValueError: no image has this name, another image of the file was taken for the same one, or the boxes of
+                the data set were drawn on an image of another size.
         """
         try:
             image = self.images.find(str(name))
@@ -215,6 +228,9 @@ class _Reader:
                 f"is a second image that is taken for image {image} of the data set, by its name {str(name)!r:.200}: "
                 "leave out the images of other splits, and those that occur twice",
             )
+        drawn = self.sizes.get(image)
+        if size is not None and drawn is not None and size != drawn:
+            raise self.error(number, f"cannot be compared: {_other_size(str(name), size, drawn)}")
         return image
 
     def label(self, name: Any, number: int) -> int:
@@ -222,6 +238,26 @@ class _Reader:
         if name not in self.names:
             raise self.error(number, f"has the class {name!r:.60}. {did_you_mean(str(name), self.names)}")
         return self.names[name]
+
+
+def _size(record: Any) -> Size | None:
+    """Height and width in a record; None where it has none."""
+    height, width = (record.get("height"), record.get("width")) if isinstance(record, dict) else (None, None)
+    return (height, width) if isinstance(height, int) and isinstance(width, int) and height and width else None
+
+
+def _other_size(name: str, size: Size, drawn: Size) -> str:
+    """What to do about an image whose detections lie on another size than the boxes of the data set."""
+    problem = (
+        f"its detections lie on {size[0]} x {size[1]} pixels (h x w) of {name!r:.200}, and the boxes of the data set "
+        f"were drawn on {drawn[0]} x {drawn[1]}. "
+    )
+    if size == drawn[::-1]:
+        return problem + (
+            "'pkdzoo predict' turns a photo as its EXIF tag says, and the boxes were drawn on the pixels as they are "
+            "stored: write 'pkdzoo eval DETECTOR --data DIR', which turns each image as its boxes need it"
+        )
+    return problem + "Predict the images of the data set itself, at their full size"
 
 
 def evaluate_results(
@@ -241,7 +277,8 @@ def evaluate_results(
         The twelve numbers in percent and ``per_class``.
 
     Raises:
-        ValueError: as for :func:`read_results`, and for an image id that the annotation file lacks.
+        ValueError: as for :func:`read_results`, for an image id that the annotation file lacks, and for detections that
+            lie on another size of an image than the boxes of the annotation file, where both files have sizes.
 
     Example:
         >>> import json, pathlib, tempfile
@@ -261,7 +298,8 @@ def evaluate_results(
     label_of = {number: label for label, number in enumerate(truth.label_to_coco_id)}
     images = FileNameIndex(truth.file_names, truth.image_ids.tolist())
     names = {name: label for label, name in enumerate(truth.label_names)}
-    reader = _Reader(str(path), label_of, images, names)
+    known = {int(number): (int(h), int(w)) for number, (h, w) in zip(truth.image_ids, truth.sizes) if h and w}
+    reader = _Reader(str(path), label_of, images, names, known)
     detections = _read(reader, path)
     lowest = min((float(found.scores.min()) for found in detections.values()), default=0.0)
     if lowest > LOW_SCORE:

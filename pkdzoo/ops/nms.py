@@ -13,6 +13,8 @@ from torchvision.ops import batched_nms
 
 from pkdzoo.structures import Detections
 
+FLOAT32_RANGE = 2**18  # pixels up to which float32 tells coordinates apart by at most 1/32 of a pixel
+
 
 def select_candidates(
     scores: Tensor, threshold: float, top_k: int, sigmoid: bool = False
@@ -56,8 +58,12 @@ def suppress(detections: Detections, nms_threshold: float, max_detections: int) 
     boxes = detections.boxes.float()
     if len(boxes):  # torchvision tells classes apart by moving them beyond the largest coordinate, from 0 up
         boxes = boxes - boxes.amin().clamp(max=0)
-    kept = batched_nms(boxes, detections.scores.float(), detections.labels, nms_threshold)
-    return detections[kept[:max_detections]]
+        if detections.labels.amax() * (boxes.amax() + 1) > FLOAT32_RANGE:  # many classes on a large image
+            device = "cpu" if boxes.device.type == "mps" else boxes.device  # MPS has no float64
+            boxes = boxes.to(device, torch.float64)
+    scores = detections.scores.float().to(boxes)
+    kept = batched_nms(boxes, scores, detections.labels.to(boxes.device), nms_threshold)
+    return detections[kept[:max_detections].to(detections.boxes.device)]
 
 
 def concatenate(parts: list[Detections]) -> Detections:

@@ -46,7 +46,6 @@ class Progress:
         stale: evaluations since then in which the metric had a value.
         done: whether the run is finished.
         window: sums of the log since its last line.
-        batch: total batch that the run was started with.
     """
 
     epoch: int = 0
@@ -56,7 +55,6 @@ class Progress:
     stale: int = 0
     done: bool = False
     window: dict[str, Any] = field(default_factory=dict)
-    batch: int = 0
 
 
 # -- checkpoints -----------------------------------------------------------------------------------------------------
@@ -193,6 +191,7 @@ def find_checkpoint(output: Path) -> tuple[Path, Progress] | None:
             if not (path / name).is_file() or sha256_of_file(path / name) != sha256
         ]
         if not broken:
+            manifest["progress"].pop("batch", None)  # earlier versions wrote the batch size, too
             return path, Progress(**manifest["progress"])
         warnings.warn(
             f"{path}: {', '.join(broken)} is damaged (its hash differs); an earlier checkpoint is used", stacklevel=2

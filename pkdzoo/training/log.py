@@ -27,8 +27,6 @@ MAX_OVERFLOWS = 50  # consecutive steps that a gradient scaler may skip: its fac
 ESTIMATE_STEPS = 10  # steps, after the first, from which the total time is estimated
 SHOW_SECONDS = 30.0  # between two printed lines where there is no terminal, and so no progress bar
 BAR_SECONDS = 1.0  # between two changes of the numbers beside the progress bar
-# keys of a log line that depend on the clock
-TIMING = ("seconds", "cpu_seconds", "images_per_s", "data_wait", "memory_gb")
 
 
 class Diverged(RuntimeError):
@@ -43,7 +41,7 @@ class Monitor:
         folder: of the run; ``log.jsonl`` is written there.
         every: optimizer steps between two log lines.
         steps: optimizer steps of the whole run.
-        progress: of the run; later lines are removed from the log of a resumed run.
+        progress: of the run, as its checkpoint has it; later lines are removed from the log of a resumed run.
     """
 
     def __init__(self, accelerator: Accelerator, folder: Path, every: int, steps: int, progress: Progress) -> None:
@@ -330,8 +328,10 @@ def _forget_later_lines(path: Path, progress: Progress) -> None:
     for text in path.read_text().splitlines():
         try:
             line = json.loads(text)
-            # An evaluation follows the last step of its epoch; if the epoch is not finished, it will be repeated.
-            repeated = "AP" in line and line["epoch"] > progress.epoch
+            # An evaluation follows a step that is saved before it and after it. It will be repeated if the checkpoint
+            # is the first of the two, which counts neither its epoch nor, where max_steps cut that, the run as done.
+            last = "AP" in line and line["step"] == progress.step
+            repeated = last and line["epoch"] > progress.epoch and not progress.done
             if line["step"] <= progress.step and not repeated:
                 kept.append(text)
         except (json.JSONDecodeError, KeyError):

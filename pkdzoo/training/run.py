@@ -254,7 +254,7 @@ def restore(
     optimizer = build_optimizer(task, recipe.optim, recipe.data.batch_size)
     scheduler = build_schedule(optimizer, recipe.schedule, parts.steps_per_epoch)
     average = build_average(student, recipe.optim.ema, recipe.optim.ema_warmup)
-    progress = checkpoint.Progress(batch=recipe.data.batch_size)
+    progress = saved = checkpoint.Progress()
     newest = checkpoint.find_checkpoint(output) if args.resume else None
     if args.resume:
         resume.check_same_checkpoint(newest)
@@ -274,7 +274,7 @@ def restore(
     prepared = accelerator.prepare(task, optimizer, parts.train_loader, parts.val_loader)
     if average is not None:
         average.to(accelerator.device)
-    monitor = Monitor(accelerator, output, recipe.logging.log_every, steps, progress)
+    monitor = Monitor(accelerator, output, recipe.logging.log_every, steps, saved)
     if args.tracker:
         accelerator.init_trackers("pkdzoo", {"name": recipe.name, "recipe": json.dumps(recipe.to_dict())})
     wrapped_task, wrapped_optimizer, train_loader, val_loader = prepared

@@ -134,7 +134,9 @@ def _title_lines(title: str, width: int, size: int) -> tuple[list[str], Font]:
 
 
 def _open_image(dataset: CocoDataset, index: int) -> Image.Image:
-    pixels = read_image(dataset.image_dir / dataset.file_name(index))
+    """An image of the data set, turned or not, as its boxes were drawn."""
+    height, width = (int(side) for side in dataset.sizes[index])
+    pixels = read_image(dataset.image_dir / dataset.file_name(index), (height, width))
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
 

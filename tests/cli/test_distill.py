@@ -223,6 +223,26 @@ def test_the_teacher_is_reused_and_a_stop_says_how_to_go_on(capsys, finished, ph
     assert {path: path.stat().st_mtime_ns for path in teacher.rglob("*")} == before
 
 
+def test_a_teacher_that_a_trial_cut_short_serves_no_longer_run(capsys, photos, tmp_path) -> None:
+    words = ("distill", "--data", photos, *TINY, "--cpu", "--threads", 1, "--set", "schedule.epochs=3")
+    steps = ("--set", "data.batch_size=8", "--set")  # one step per epoch
+
+    def said(name: str, limit: object) -> str:
+        more = (*steps, f"schedule.max_steps={limit}", "--output", tmp_path / name)
+        code, out, err = run(capsys, *words, *more)
+        assert code == 0, err
+        return "".join(line for line in out.splitlines() if line.startswith("teacher ") and "used again" in line)
+
+    assert said("trial", 1) == ""
+    (trial,) = (tmp_path / "teachers").iterdir()
+    assert f"used again from {trial} (1 step, AP " in said("second_trial", 1)
+    assert said("real", "none") == ""
+    (whole,) = set((tmp_path / "teachers").iterdir()) - {trial}
+    found = checkpoint.find_checkpoint(whole)
+    assert found is not None and (found[1].step, found[1].epoch) == (3, 3)
+    assert f"used again from {whole} (3 epochs, AP " in said("second", "none")
+
+
 def test_data_that_changed_before_a_student_began_is_refused(capsys, finished, photos) -> None:
     """The teacher is trained on the former boxes, and would teach a student of others."""
     folder = finished[0].with_name("changed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.commands import run
-from helpers.tiny_coco import content, write
+from helpers.commands import fails, run
+from helpers.tiny_coco import content, image, write
+from PIL import Image
 
+from pkdzoo import create_detector
 from pkdzoo.cli.writers import open_detection_writer
 from pkdzoo.data import find_split, make_shapes, open_dataset
 from pkdzoo.dataset_tools.convert import convert
@@ -47,10 +50,10 @@ def test_there_and_back(truth: Path, tmp_path: Path) -> None:
     expected = inside.compute()
     assert expected["AP"] > 10  # something was found
     assert evaluate_results(path, truth, "pycocotools") == expected
-    for image, found in read_results(path, {3: 0, 7: 1}).items():
-        assert torch.equal(found.boxes.float(), FOUND[image].boxes)
-        assert torch.equal(found.scores.float(), FOUND[image].scores)
-        assert torch.equal(found.labels, FOUND[image].labels)
+    for number, found in read_results(path, {3: 0, 7: 1}).items():
+        assert torch.equal(found.boxes.float(), FOUND[number].boxes)
+        assert torch.equal(found.scores.float(), FOUND[number].scores)
+        assert torch.equal(found.labels, FOUND[number].labels)
 
 
 def test_nothing_found_is_nothing_right(truth: Path, tmp_path: Path) -> None:
@@ -89,7 +92,8 @@ def saved(folder: Path, paths: dict[int, str], suffix: str = ".json") -> Path:
     with open_detection_writer(path, ("dog", "cat", "bird")) as writer:  # another order than the data set's
         for number, name in paths.items():
             found = FOUND.get(number, Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long()))
-            writer.add(Result(found.boxes, found.scores, 1 - found.labels, ("dog", "cat", "bird"), (60, 60), name))
+            size = (60, 40) if number == 4 else (40, 60)  # as in the data set
+            writer.add(Result(found.boxes, found.scores, 1 - found.labels, ("dog", "cat", "bird"), size, name))
     return path
 
 
@@ -132,9 +136,44 @@ def test_two_images_of_one_name_are_refused(truth: Path, tmp_path: Path, suffix:
     with open_detection_writer(path, ("dog", "cat", "bird")) as writer:
         for name in ("val/a.png", second):
             found = FOUND[10]
-            writer.add(Result(found.boxes, found.scores, found.labels, ("dog", "cat", "bird"), (60, 60), name))
+            writer.add(Result(found.boxes, found.scores, found.labels, ("dog", "cat", "bird"), (40, 60), name))
     with pytest.raises(ValueError, match=rf"row \d is a second image .* by its name '{second}': leave out"):
         evaluate_results(path, truth)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+@pytest.mark.parametrize(
+    ("stored", "words"), [((40, 60), "turns a photo as its EXIF tag says"), ((80, 120), "full size")]
+)
+def test_detections_on_another_size_than_the_boxes_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str, stored: tuple[int, int], words: str
+) -> None:
+    """A photo with an EXIF quarter turn whose boxes lie on the stored pixels, and one that was made smaller since."""
+    annotations, images = write(tmp_path, content())
+    exif = Image.Exif()
+    exif[0x0112] = 6 if stored == (40, 60) else 1
+    Image.fromarray(image(*stored)).save(images / "a.png", exif=exif)
+    model = create_detector("fcos_r10w16", label_names=("dog", "cat"), resize=(64, 96))
+    folder, found = model.save_pretrained(tmp_path / "tiny"), tmp_path / f"found{suffix}"
+    assert run(capsys, "predict", folder, images, "--threshold", 0, "--save", found)[0] == 0
+    message = fails(capsys, "eval", found, "--annotations", annotations)
+    actual = "60 x 40" if stored == (40, 60) else "80 x 120"
+    assert f"lie on {actual} pixels (h x w)" in message and "drawn on 40 x 60" in message and words in message
+    data = content()
+    for record in data["images"]:  # an annotation file without sizes has nothing to compare with
+        del record["height"], record["width"]
+    annotations.write_text(json.dumps(data))
+    assert run(capsys, "eval", found, "--annotations", annotations)[0] == 0
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_saved_predictions_without_sizes_are_evaluated(truth: Path, tmp_path: Path, suffix: str) -> None:
+    path = saved(tmp_path, {7: "c.png", 10: "a.png", 4: "deep/b.png"}, suffix)
+    expected = evaluate_results(path, truth, "pycocotools")
+    without = re.sub(r'"height": \d+, "width": \d+', '"note": 0', path.read_text())
+    assert without.count('"note"') == 3
+    path.write_text(without)
+    assert evaluate_results(path, truth, "pycocotools") == expected
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
@@ -143,7 +182,7 @@ def test_images_that_were_not_predicted_are_counted_aloud(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        low = {image: replace(found, scores=found.scores / 10) for image, found in FOUND.items()}
+        low = {number: replace(found, scores=found.scores / 10) for number, found in FOUND.items()}
         monkeypatch.setitem(globals(), "FOUND", low)
         evaluate_results(saved(tmp_path, {7: "c.png", 10: "a.png", 4: "deep/b.png"}, suffix), truth)
     with pytest.warns(UserWarning, match=r"has 2 of the 3 images of .*instances\.json.*: predict all images"):

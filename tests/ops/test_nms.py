@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torchvision.ops import nms
 
 from pkdzoo.ops.nms import select_candidates, suppress
 from pkdzoo.structures import Detections
@@ -23,3 +24,23 @@ def test_classes_stay_apart_where_boxes_reach_beyond_the_image() -> None:
     found = suppress(Detections(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 1, 1])), 0.5, 10)
     assert found.boxes.tolist() == boxes[:2].tolist()
     assert len(suppress(Detections(boxes[:0], torch.zeros(0), torch.zeros(0).long()), 0.5, 10)) == 0
+
+
+@pytest.mark.parametrize(("classes", "side"), [(80, 1333), (365, 12000), (1203, 12000)])
+def test_many_classes_on_a_large_image(classes: int, side: int) -> None:
+    """Classes are told apart by moving their boxes: small boxes of the last class must not lose their digits."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        corners = torch.rand(60, 2, generator=generator) * (side - 60)
+        boxes = torch.cat([corners, corners + 12 * (0.7 + 0.6 * torch.rand(60, 2, generator=generator))], 1)
+        boxes = torch.cat([boxes, boxes + 6 * (torch.rand(60, 4, generator=generator) - 0.5)])
+        boxes[:, 2:] = torch.maximum(boxes[:, 2:], boxes[:, :2] + 2)
+        labels = torch.randint(0, classes, (60,), generator=generator).repeat(2)
+        scores = torch.rand(120, generator=generator)
+        expected = torch.zeros(120, dtype=torch.bool)
+        for label in labels.unique():
+            (own,) = torch.where(labels == label)
+            expected[own[nms(boxes[own].double(), scores[own].double(), 0.5)]] = True
+        found = suppress(Detections(boxes, scores, labels), 0.5, 120)
+        assert found.scores.tolist() == sorted(scores[expected].tolist(), reverse=True)
+        assert found.boxes.dtype == torch.float32

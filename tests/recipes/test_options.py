@@ -14,13 +14,12 @@ import pytest
 import torch
 from accelerate.utils import AutocastKwargs
 from helpers.processes import Run, happening
-from helpers.scripts import ROOT, assert_same_run, launch, log_lines
+from helpers.scripts import ROOT, TIMING, assert_same_run, launch, log_lines
 from safetensors.torch import load_file
 
 from pkdzoo.data import make_shapes
 from pkdzoo.evaluation import CocoEvaluator
 from pkdzoo.training import checkpoint
-from pkdzoo.training.log import TIMING
 
 DISTILL = """
 from dataclasses import replace

@@ -141,6 +141,10 @@ def test_runs_of_earlier_versions_are_continued(go_on, tmp_path) -> None:
     assert set(content["data"]) == {"classes", "train_sha256", "val_sha256", "val_truth_sha256"}
     del content["data"]["val_truth_sha256"]
     file.write_text(json.dumps(content))
+    (manifest,) = (tmp_path / "run" / "checkpoints").glob("*/manifest.json")
+    content = json.loads(manifest.read_text())
+    content = {"progress": {**content["progress"], "batch": 4}, "sha256": content["sha256"]}  # had no hash of its own
+    manifest.write_text(json.dumps(content))
     go_on(*sets("schedule.max_steps=5"))
     assert "val_truth_sha256" in json.loads(file.read_text())["data"]  # from now on it is compared
 
@@ -171,6 +175,12 @@ def test_more_steps_go_on_within_the_epoch_that_was_cut_short(train, recipe, sha
     assert (whole[1].epoch, whole[1].step) == (parts[1].epoch, parts[1].step) == (2, 8)
     tensors, others = (checkpoint.read_checkpoint(found[0])[0] for found in (whole, parts))
     assert all(torch.equal(value, others[key]) for key, value in tensors.items())
+    evaluated = {name: [x["step"] for x in log_lines(tmp_path / name) if "AP" in x] for name in ("whole", "parts")}
+    assert evaluated == {"whole": [4, 8], "parts": [2, 4, 7, 8]}  # those of a cut epoch stay, as nothing repeats them
+    train(recipe, "--data", shapes, "--output", tmp_path / "cut", *sets("schedule.max_steps=2"))
+    before = log_lines(tmp_path / "cut")
+    train(recipe, "--data", shapes, "--output", tmp_path / "cut", "--resume", *sets("schedule.max_steps=2"))
+    assert log_lines(tmp_path / "cut") == before  # nothing is left to train
 
 
 def test_a_schedule_that_is_shorter_than_the_steps_so_far(go_on, tmp_path, capsys) -> None:

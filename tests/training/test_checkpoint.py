@@ -38,7 +38,7 @@ def output(tmp_path):
 
 
 def test_round_trip_and_progress_as_data(output) -> None:
-    progress = Progress(2, 7, 3, 0.1 + 0.2, 1, False, {"sums": {"loss": 1 / 3}, "counts": {"loss": 2}}, 16)
+    progress = Progress(2, 7, 3, 0.1 + 0.2, 1, False, {"sums": {"loss": 1 / 3}, "counts": {"loss": 2}})
     save_checkpoint(output, progress, {"task.w": torch.arange(3.0)}, {"scheduler": {"last": 7}}, 2)
     found = find_checkpoint(output)
     assert found is not None and found[1] == progress  # floats too, to the last bit

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from helpers.tiny_coco import content, write
 from PIL import Image
 
 import pkdzoo
-from pkdzoo.data import make_shapes
+from pkdzoo.data import CocoDataset, make_shapes
 from pkdzoo.data.synthetic import CLASSES
 from pkdzoo.evaluation import METRICS, CocoEvaluator
 from pkdzoo.inference.result import Result
@@ -213,7 +215,7 @@ def test_images_of_different_classes_are_shown(dataset) -> None:
         """Six images of two objects each: of classes 0 and 0, except for the last image's 0 and 5."""
 
         def __init__(self) -> None:
-            self.image_dir = dataset.image_dir
+            self.image_dir, self.sizes = dataset.image_dir, [(64, 96)] * 6
 
         def __len__(self) -> int:
             return 6
@@ -254,6 +256,38 @@ def test_images_on_which_the_first_model_is_right_are_shown(dataset) -> None:
     clear = [index for index, objects in sizes.items() if 2 <= len(objects) <= 6]
     assert clear == list(range(len(dataset))), "the test counts one prediction for each image, in their order"
     assert choose_images(Partial(), dataset, 2, 0.3) == [1, 3]
+
+
+def test_a_photo_with_an_exif_turn_is_shown_as_its_boxes_were_drawn(tmp_path) -> None:
+    """Boxes on the stored pixels: the tile, the detections and the choice of images are of these pixels."""
+    data = content()
+    data["images"], data["annotations"] = data["images"][:1], data["annotations"][:1]
+    annotations, images = write(tmp_path, data)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.full((40, 60, 3), 60, np.uint8)
+    pixels[6:16, 5:25] = 250  # the object
+    Image.fromarray(pixels).save(images / "a.png", exif=exif)
+    seen = []
+
+    class Bright:
+        """Detects what is bright."""
+
+        def predict(self, image, threshold):
+            seen.append(image.size)
+            boxes = torch.tensor([Image.fromarray(np.asarray(image)[..., 0]).point(lambda v: v > 128).getbbox()])
+            return Result(
+                boxes.float(), torch.ones(1), torch.ones(1).long(), ("dog", "cat"), (image.height, image.width)
+            )
+
+    photo = CocoDataset(annotations, images)
+    page = prediction_sheet([("one", Bright())], photo, count=1)
+    assert set(seen) == {(60, 40)} and page.width == 2 * TILE + 3 * 8
+    head = next(y for y in range(page.height) if page.getpixel((8, y)) != (255, 255, 255))  # below the titles
+    truth, found = (page.crop((x, head, x + TILE, head + 320)) for x in (8, 8 + TILE + 8))
+    inside = tuple(round(v * TILE / 60) + d for v, d in ((5, 8), (6, 8), (25, -8), (16, -8)))
+    assert truth.crop(inside).convert("L").getextrema()[0] > 128  # the box lies on its object
+    assert found.crop(inside).convert("L").getextrema()[0] > 128
 
 
 def test_masks_are_drawn_on_the_sheet(dataset) -> None:

@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
+from helpers.scripts import TIMING
 
 from pkdzoo.structures import Batch
 from pkdzoo.training.checkpoint import Progress
-from pkdzoo.training.log import MAX_OVERFLOWS, TIMING, Diverged, Monitor, duration
+from pkdzoo.training.log import MAX_OVERFLOWS, Diverged, Monitor, duration
 
 
 def batch(*names: str) -> Batch:

@@ -24,7 +24,7 @@ from pkdzoo.training.own_data.budget import DISTILLED, PLAIN, TEACHER, Job, fit_
 from pkdzoo.training.own_data.data import OwnData, Say, look_at
 from pkdzoo.training.own_data.settings import Machine, parse_time
 from pkdzoo.training.own_data.timer import Timer
-from pkdzoo.training.own_data.weights import Start, WeightsFinder, default_teacher, pkd_options
+from pkdzoo.training.own_data.weights import WeightsFinder, default_teacher, pkd_options
 from pkdzoo.training.provenance import read_json_object
 from pkdzoo.training.recipe import Distill, Recipe, Unlabeled, override
 from pkdzoo.utils.files import write_json, write_text
@@ -174,8 +174,8 @@ def make_plan(args: DistillArguments, machine: Machine, device: torch.device, sa
     teacher = finder.start(TEACHER, args.teacher or default_teacher(student.model))
     names = (PLAIN, DISTILLED) if args.baseline else (DISTILLED,)
     jobs = [Job(name, student, choices.choose(data, student, machine), assignments=assignments) for name in names]
-    place, taught = teacher_place(folder, teacher, data)
     trains = Job(TEACHER, teacher, choices.choose(data, teacher, machine), assignments=assignments)
+    place, taught = teacher_place(folder, trains, data)
     if taught and place is not None:
         say(f"teacher   {describe_trained(place, None if seconds else trains.recipe().schedule.epochs)}")
     if place is not None and not taught:
@@ -207,7 +207,7 @@ def make_plan(args: DistillArguments, machine: Machine, device: torch.device, sa
 
 
 def other_place(place: Path, recipe: Recipe) -> Path:
-    """The folder for a teacher's run, or another one if an unfinished run with other settings is in it.
+    """The folder for a teacher's run, or another one if a run with other settings is in it, unfinished or cut short.
 
     Args:
         place: where the teacher would be trained.
@@ -233,30 +233,49 @@ def describe_trained(place: Path, epochs: int | None) -> str:
         epochs: for which this data would train it now; None where a time limit decides.
     """
     own = Recipe.from_dict(read_json_object(place / "recipe.json")).schedule.epochs
+    found = checkpoint.find_checkpoint(place)
+    assert found is not None  # it is finished
+    progress = found[1]
+    length = counted(progress.step, "step") if step_limit(place, progress) else counted(progress.epoch, "epoch")
     ap = read_json_object(place / "metrics.json").get("AP") if (place / "metrics.json").is_file() else None
     reached = "" if ap is None else f", AP {float(ap):.1f}"
     short = (
         f" It would be trained for {counted(epochs, 'epoch')} now." if epochs is not None and own < epochs / 2 else ""
     )
-    return (
-        f"used again from {place} ({counted(own, 'epoch')}{reached}).{short} To train it again, delete this folder"
-        + (", which is worth it" if short else "")
-    )
+    worth = ", which is worth it" if short else ""
+    return f"used again from {place} ({length}{reached}).{short} To train it again, delete this folder{worth}"
 
 
-def teacher_place(folder: Path, teacher: Start, data: OwnData) -> tuple[Path | None, bool]:
+def teacher_place(folder: Path, trains: Job, data: OwnData) -> tuple[Path | None, bool]:
     """Folder of the run that trains the teacher on this data, beside the run itself, and whether it is finished.
 
     The folder is None for a teacher that has the classes of the data. Its name contains a hash of the data and of the
-    teacher's start, so that the next run on the same data finds it.
+    teacher's start, so that the next run on the same data finds it. A teacher that ``schedule.max_steps`` cut short, as
+    in a trial of the command, serves no run that would train it for longer.
+
+    Args:
+        folder: of the run.
+        trains: how the teacher would be trained now.
+        data: of the run.
     """
+    teacher = trains.start
     if teacher.ready:
         return None, True
     start = json.dumps([data.digest, teacher.model, dict(teacher.model_args), teacher.init], sort_keys=True)
     key = hashlib.blake2b(start.encode(), digest_size=4).hexdigest()
-    place = folder.parent / "teachers" / f"{teacher.model}-{key}"
+    place, max_steps = folder.parent / "teachers" / f"{teacher.model}-{key}", trains.recipe().schedule.max_steps
     for folder in (place, *sorted(place.parent.glob(f"{place.name}-*"))):  # see other_place
         found = checkpoint.find_checkpoint(folder) if (folder / "checkpoints").is_dir() else None
-        if found is not None and found[1].done:
+        if found is None or not found[1].done:
+            continue
+        limit = step_limit(folder, found[1])
+        if limit is None or (max_steps is not None and max_steps <= limit):
             return folder, True
     return place, False
+
+
+def step_limit(place: Path, progress: checkpoint.Progress) -> int | None:
+    """The steps after which ``schedule.max_steps`` cut a finished run short; None for a run that was not cut."""
+    schedule = Recipe.from_dict(read_json_object(place / "recipe.json")).schedule
+    limit = schedule.max_steps
+    return limit if limit is not None and progress.step >= limit and progress.epoch < schedule.epochs else None
