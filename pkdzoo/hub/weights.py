@@ -29,6 +29,7 @@ class Weights:
         note: a remark, e.g. where sources disagree.
         curves: AP by epoch of some trainings, by their names; ``epoch`` holds the epochs.
         speed: time per image and the hardware, as text.
+        image: file of the repository that shows detections, from its top folder.
 
     Example:
         >>> import pkdzoo
@@ -52,6 +53,7 @@ class Weights:
     note: str = ""
     curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     speed: str = ""
+    image: str = ""
 
     @property
     def has_source(self) -> bool:

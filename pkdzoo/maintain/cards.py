@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from pkdzoo.hub.card_text import render
@@ -27,7 +28,10 @@ def zoo_cards(recipes: Path) -> dict[str, str]:
     for name in list_detectors(pretrained=True):
         entry, row = find(name)
         assert row is not None
-        cards[f"{name}.md"] = render(card_of(name, find_recipe(recipes, row, entry)), publish=False)
+        card = card_of(name, find_recipe(recipes, row, entry))
+        if row.image:  # not published with the weights
+            card = replace(card, image=f"../{row.image}")
+        cards[f"{name}.md"] = render(card, publish=False)
     return cards
 
 

@@ -67,6 +67,7 @@ DEEPPCB_STUDENT = Weights(
         "plain student, seed 2": (24.7, 47.6, 56.7, 60.8),
         "teacher": (43.3, 59.0, 64.4, 67.2),
     },
+    image="recipes/assets/boards.png",
     note="float16; for images of 640 x 640 pixels; the page of the data set allows its use for research",
 )
 GFL_TEACHER = _teacher("gfl_bccd_120", "cspnext-0", {"AP": 62.7, "AP50": 90.6, "AP75": 73.1}, 1, 5)
@@ -105,5 +106,6 @@ GFL_STUDENT = Weights(
         "plain student, seed 2": (43.5, 54.1, 56.9, 57.6, 58.3, 58.4, 59.3, 59.8, 60.1, 61.0, 61.0, 61.2),
         "teacher": (42.2, 53.4, 57.2, 58.5, 58.9, 59.3, 59.9, 60.5, 61.0, 62.0, 62.3, 62.7),
     },
+    image="recipes/assets/cells.png",
     note="float16; images are scaled to fit 320 x 320 pixels",
 )

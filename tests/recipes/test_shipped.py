@@ -116,6 +116,14 @@ def test_what_a_remark_says_of_single_seeds() -> None:
         assert f"it is {gain.mean:+.1f} AP, with a 95 % interval from {gain.low:+.1f} to {gain.high:+.1f}" in remark
 
 
+@each
+def test_its_card_shows_it_at_work(student: Student) -> None:
+    """With a drawing, because the images of the data sets are not in this repository."""
+    card = (ROOT / "hub_cards" / f"{student.name}.{student.data}.md").read_text()
+    assert f"![Predictions](../recipes/assets/{student.drawing}.png)" in card
+    assert (ROOT / "recipes" / "assets" / f"{student.drawing}.png").is_file()
+
+
 def test_the_page_tells_the_means_of_the_seeds() -> None:
     page = " ".join((ROOT / "docs" / "zoo.md").read_text().split())
     means = [find(student.name)[0].distilled.triple[2] for student in STUDENTS]
