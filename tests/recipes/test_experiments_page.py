@@ -385,17 +385,35 @@ def test_the_text_on_methods_for_the_gfl_says_what_was_measured() -> None:
 
     page = " ".join((ROOT / "docs" / "measured.md").read_text().split())
     names, words = ("plain", "ld", "pkd", "mse"), {}
-    long = {name: aps("gfl_bccd_120", name, (0, 1, 2)) for name in names}
+    long = {name: aps("gfl_bccd_120", name, (0, 1, 2)) for name in (*names, "crosskd")}
     short = {name: aps("gfl_bccd", name, (0,))[0] for name in names}
-    for name, other in (("ld", "plain"), ("pkd", "plain"), ("mse", "plain"), ("pkd", "mse")):
+    for name, other in (("crosskd", "plain"), ("ld", "plain"), ("pkd", "plain"), ("mse", "plain"), ("pkd", "mse")):
         gain = intervals.paired(long[name], long[other])
         assert gain is not None
         signs = "" if other == "mse" else "+"
         words[name, other] = f"{gain.mean:+.1f}", f"({gain.low:{signs}.1f} to {gain.high:{signs}.1f})"
-    ld, pkd, mse, between = (f"{mean[0]} {mean[1]}" for mean in words.values())
-    assert f"minus the plain GFL: LD {ld.replace(' ', ' AP ', 1)}, PKD {pkd}, MSE {mse}." in page
+    crosskd, ld, pkd, mse, between = (f"{mean[0]} {mean[1]}" for mean in words.values())
+    assert f"minus the plain GFL: CrossKD {crosskd.replace(' ', ' AP ', 1)}, LD {ld}, PKD {pkd}, MSE {mse}." in page
+    low = float(words["crosskd", "plain"][1].removeprefix("(").split()[0])
+    assert ("CrossKD alone is shown to help" in page) == (low > 0)
     assert f"PKD ended {between.removeprefix('+').replace(' ', ' above MSE ', 1)}, both with weight 10" in page
     less = [f"{name.upper()} {short[name] - short['plain']:+.1f}" for name in ("ld", "pkd", "mse")]
-    assert f"the order was the same: {', '.join(less)}." in page
+    assert f"the others had the same order: {', '.join(less)}." in page
     mean, interval = words["pkd", "mse"]
     assert f"better than MSE by {mean[1:]} AP (95 % interval {interval[1:-1]}, three seeds" in page
+
+
+def test_the_text_on_crosskd_says_how_far_it_was_ahead() -> None:
+    """The paragraph of docs/measured.md on the curves of CrossKD and of the plain GFL."""
+
+    def after(name: str, epoch: int) -> dict[int, float]:
+        files = {seed: runner.RESULTS / "gfl_bccd_120" / f"{name}-{seed}.json" for seed in (0, 1, 2)}
+        curves = {seed: json.loads(file.read_text())["curve"] for seed, file in files.items()}
+        return {seed: next(p["AP"] for p in curve if p["epoch"] == epoch) for seed, curve in curves.items()}
+
+    page = " ".join((ROOT / "docs" / "measured.md").read_text().split())
+    leads = {k: intervals.paired(after("crosskd", k), after("plain", k)) for k in range(10, 121, 10)}
+    assert all((lead.low > 0) == (epoch <= 80) for epoch, lead in leads.items())
+    ten, sixty, eighty = (f"{(g := leads[k]).mean:.1f} after {k}@({g.low:.1f} to {g.high:.1f})" for k in (10, 60, 80))
+    first = ten.replace(" after 10@", " AP after 10 epochs ")
+    assert f"was {first}, {sixty.replace('@', ' ')} and {eighty.replace('@', ' ')}" in page
