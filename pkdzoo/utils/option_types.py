@@ -19,18 +19,12 @@ def natural_int(text: str) -> int:
 
 def share(text: str) -> float:
     """Parse a number from 0 to 1."""
-    number = _float(text)
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{text}: write a number from 0 to 1")
-    return number
+    return _number_up_to(text, 1)
 
 
 def percent(text: str) -> float:
     """Parse a number from 0 to 100."""
-    number = _float(text)
-    if not 0 <= number <= 100:
-        raise argparse.ArgumentTypeError(f"{text}: write a number from 0 to 100")
-    return number
+    return _number_up_to(text, 100)
 
 
 def refuse_empty(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
@@ -59,6 +53,13 @@ def whole_number(text: str, lowest: int, advice: str = "") -> int:
         number = lowest - 1
     if number < lowest:
         raise argparse.ArgumentTypeError(f"{text}: write a whole number of at least {lowest}{advice}")
+    return number
+
+
+def _number_up_to(text: str, highest: int) -> float:
+    number = _float(text)
+    if not 0 <= number <= highest:
+        raise argparse.ArgumentTypeError(f"{text}: write a number from 0 to {highest}")
     return number
 
 
