@@ -31,7 +31,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def detectors() -> list[detect.Named]:
-    names = ("fcos_r18w24.shapes", "gfl_r10w16_ld_cspnext_tiny.bccd")
+    names = ("fcos_r18w24.shapes", "gfl_r10w16_crosskd_cspnext_tiny.bccd")
     return detect.open_all(names)
 
 
@@ -116,6 +116,6 @@ def test_the_page_in_a_browser(served: str, image: Path) -> None:
         assert before > 0
         window.locator("#threshold input[type=number]").fill("0.95")
         window.locator("#threshold input[type=number]").press("Enter")
-        window.get_by_text("gfl_r10w16_ld_cspnext_tiny.bccd: 0 objects").first.wait_for(timeout=60_000)
+        window.get_by_text("gfl_r10w16_crosskd_cspnext_tiny.bccd: 0 objects").first.wait_for(timeout=60_000)
         assert problems == []
         browser.close()

@@ -7,7 +7,7 @@ import argparse
 from pkdzoo.cli.common import MODEL_HELP, Parser, Verb, note
 from pkdzoo.utils.option_types import positive_int
 
-DEFAULT = "gfl_r10w16_ld_cspnext_tiny.bccd"  # packaged weights, so that the demo runs without a network
+DEFAULT = "gfl_r10w16_crosskd_cspnext_tiny.bccd"  # packaged weights, so that the demo runs without a network
 
 
 def app_arguments(parser: Parser) -> None:

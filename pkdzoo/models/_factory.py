@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
+from pkdzoo.data.labels import label_names as names_of
 from pkdzoo.hub.weights import Distilled
 from pkdzoo.models._builder import from_name, open_saved
 from pkdzoo.models._registry import find, list_pairs
@@ -142,6 +143,8 @@ def create_student(name: str, pretrained: bool = False, num_classes: int | None 
 def create_teacher(name: str, pretrained: bool = True, **kwargs: Any) -> Detector:
     """Create the teacher of a pair by the student's name; arguments as for :func:`create_detector`.
 
+    Without weights, too, it has the classes of its weights, which are those of the published student.
+
     Raises:
         ValueError: for a detector without a teacher, and as :func:`create_detector`.
 
@@ -150,7 +153,11 @@ def create_teacher(name: str, pretrained: bool = True, **kwargs: Any) -> Detecto
         >>> pkdzoo.create_teacher("faster_rcnn_r50_pkd_r101", pretrained=False).name
         'faster_rcnn_r101'
     """
-    return create_detector(teacher_of(name).teacher, pretrained, **kwargs)
+    teacher = teacher_of(name).teacher
+    row = find(teacher)[1]
+    if row is not None and not pretrained and kwargs.get("label_names") is None:
+        kwargs["num_classes"] = kwargs.get("num_classes") or len(names_of(row.labels))
+    return create_detector(teacher, pretrained, **kwargs)
 
 
 def teacher_of(name: str) -> Distilled:

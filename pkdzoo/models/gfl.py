@@ -229,5 +229,5 @@ for student, teacher, triple, tag, end in (
         [mmdetection("coco_1x" if tag == "1x" else "coco_ms2x", config, end, triple[2])],
     )
 register_distilled(
-    "gfl_r10w16_ld_cspnext_tiny", GFL_PAIR, [GFL_STUDENT], norm="bn", width=52, resize=(320, 320), num_classes=3
+    "gfl_r10w16_crosskd_cspnext_tiny", GFL_PAIR, [GFL_STUDENT], norm="bn", width=52, resize=(320, 320), num_classes=3
 )

@@ -37,7 +37,7 @@ from pkdzoo.utils.option_types import positive_int
 from recipes.benchmarks import deploy_page
 from recipes.benchmarks.predict import CANDIDATES
 
-TRAINED = "gfl_r10w16_ld_cspnext_tiny"
+TRAINED = "gfl_r10w16_crosskd_cspnext_tiny"
 RANDOM = (
     "fcos_r10w16",
     "gfl_r10w16",

@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         arch, _, tag = args.name.partition(".")
         if not arch.isidentifier() or not tag.isidentifier():
-            raise ValueError(f"--name {args.name}: write ARCH.TAG, e.g. gfl_r10w16_ld_cspnext_tiny.bccd")
+            raise ValueError(f"--name {args.name}: write ARCH.TAG, e.g. gfl_r10w16_crosskd_cspnext_tiny.bccd")
         trained, model = numbers_of(args.folder), open_detector(args.folder)
         small, again = halved(model.state_dict()), measured(model, args.data, precision_of(args.folder))
         check({"in training": trained["AP"], "measured again": again["AP"]})

@@ -81,7 +81,9 @@ class TestListAndInfo:
         assert parsed["label_names"] == list(model.label_names) and parsed["num_classes"] == 6
         assert parsed["parameters"] == sum(p.numel() for p in model.parameters())
 
-    @pytest.mark.parametrize("name", ["retina_r10w16", "fcos_r18w24.shapes", "gfl_r10w16_ld_cspnext_tiny", "tood_r50"])
+    @pytest.mark.parametrize(
+        "name", ["retina_r10w16", "fcos_r18w24.shapes", "gfl_r10w16_crosskd_cspnext_tiny", "tood_r50"]
+    )
     def test_info_from_the_index_is_that_of_the_detector(self, capsys: pytest.CaptureFixture[str], name: str) -> None:
         content = json.loads(run(capsys, "info", name, "--json")[1])
         weights = [row["labels"] for row in content["weights"]]

@@ -93,12 +93,12 @@ def test_whole_hashes_can_be_required(
 
 def test_packaged_weights_need_no_download(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PKDZOO_REQUIRE_SHA256", "1")
-    assert pkdzoo.create_detector("gfl_r10w16_ld_cspnext_tiny", pretrained=True).num_classes == 3
+    assert pkdzoo.create_detector("gfl_r10w16_crosskd_cspnext_tiny", pretrained=True).num_classes == 3
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("retina_r50.coco_2x", "8 digits known, fdb43119"), ("gfl_r10w16_ld_cspnext_tiny", "all 64 digits known"),
+    [("retina_r50.coco_2x", "8 digits known, fdb43119"), ("gfl_r10w16_crosskd_cspnext_tiny", "all 64 digits known"),
      ("retina_swin_t", "no digits known")],
 )  # fmt: skip
 def test_info_says_how_many_digits_are_known(name: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:

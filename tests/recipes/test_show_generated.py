@@ -36,7 +36,7 @@ def test_a_board_has_its_defects_where_they_are_said_to_be(seed: int, monkeypatc
 
 @pytest.mark.parametrize("drawing", show_generated.DRAWINGS)
 def test_detectors_are_shown_side_by_side(drawing: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path, name = tmp_path / "two.png", "gfl_r10w16_ld_cspnext_tiny.bccd"
+    path, name = tmp_path / "two.png", "gfl_r10w16_crosskd_cspnext_tiny.bccd"
     show_generated.main([drawing, name, name, "--titles", "one", "two", "--output", str(path)])
     with Image.open(path) as shown:
         width, height = show_generated.DRAWINGS[drawing]().size
