@@ -158,7 +158,8 @@ def rows(data: Path, names: list[str], limit: int) -> Iterator[dict[str, Any]]:
                     continue
                 exported = ExportedDetector(path, 1)
                 row |= compare(exported.predict(paths, threshold=None), expected)  # type: ignore[arg-type]
-                row["bytes"] = path.stat().st_size
+                weights = path.with_suffix(".bin")  # beside OpenVINO's .xml
+                row["bytes"] = path.stat().st_size + (weights.stat().st_size if weights.is_file() else 0)
                 if val is not None and AP is not None:
                     own = build.val_dataset(split, model.resize, model.label_names, False, model.letterbox, canvas)
                     row["AP"] = average_precision(exported, own, accelerator)
