@@ -15,7 +15,7 @@ from pkdzoo.training import Distill, Recipe
 
 GFL, RTMDET = (runpy.run_path(str(Path(__file__).with_name(f"{name}_bccd.py"))) for name in ("gfl", "rtmdet"))
 NAME = "gfl_bccd_120_{}".format
-THRICE, ONCE = ("pkd", "mse", "ld", "crosskd"), ("norm_kl", "norm_cwd", "fgd")
+METHODS, ONCE = ("pkd", "mse", "ld", "crosskd"), ("norm_kl", "norm_cwd", "fgd")
 TEACHER: Recipe = RTMDET["longer"](GFL["TEACHER"], NAME("cspnext"), 2)
 PLAIN: Recipe = RTMDET["longer"](GFL["PLAIN"], NAME("plain"), 2)
 
@@ -25,5 +25,5 @@ def distilled(method: str) -> Recipe:
     return replace(PLAIN, name=NAME(method), distill=Distill(teacher, {method: {}}))
 
 
-RECIPES = [TEACHER, PLAIN, *map(distilled, THRICE + ONCE), RTMDET["longer"](PLAIN, NAME("plain_twice"), 4)]
-RUNS = ((tuple(map(NAME, ("plain", *THRICE))), 3), (tuple(map(NAME, (*ONCE, "plain_twice"))), 1))
+RECIPES = [TEACHER, PLAIN, *map(distilled, METHODS + ONCE), RTMDET["longer"](PLAIN, NAME("plain_twice"), 4)]
+RUNS = ((tuple(map(NAME, ("plain", *METHODS, "plain_twice"))), 3), (tuple(map(NAME, ONCE)), 1))
