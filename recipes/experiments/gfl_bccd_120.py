@@ -15,7 +15,7 @@ from pkdzoo.training import Distill, Recipe
 
 GFL, RTMDET = (runpy.run_path(str(Path(__file__).with_name(f"{name}_bccd.py"))) for name in ("gfl", "rtmdet"))
 NAME = "gfl_bccd_120_{}".format
-METHODS, ONCE = ("pkd", "mse", "ld", "crosskd"), ("norm_kl", "norm_cwd", "fgd")
+METHODS, ONCE = ("pkd", "mse", "ld", "crosskd", "norm_cwd"), ("norm_kl", "fgd")
 TEACHER: Recipe = RTMDET["longer"](GFL["TEACHER"], NAME("cspnext"), 2)
 PLAIN: Recipe = RTMDET["longer"](GFL["PLAIN"], NAME("plain"), 2)
 

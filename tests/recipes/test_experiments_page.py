@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
 from typing import Any
 
@@ -298,6 +299,18 @@ def test_the_page_is_generated_and_names_no_local_path() -> None:
         found = json.loads(path.read_text())
         assert path.stem == f"{found['variant']}-{found['seed']}" and path.parent.name == found["experiment"]
         assert '"/' not in path.read_text() and " /" not in found["command"]
+
+
+def test_results_name_commits_that_can_be_checked_out() -> None:
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    if not (ROOT / ".git").exists() or git("rev-parse", "--is-shallow-repository") == "true":
+        pytest.skip("the history is not here")
+    history, seen = set(git("rev-list", "HEAD").split()), set()
+    for path in (FOLDER / "results").glob("*/*.json"):
+        seen |= {commit.rstrip("+") for commit in json.loads(path.read_text())["commits"]}
+    assert seen and seen <= history
 
 
 def test_claims_name_runs_that_the_experiments_have() -> None:
