@@ -156,7 +156,8 @@ CLAIMS = (
             Check("gfl_bccd_120", "pkd", "norm_kl", LONGER_GFL),
         ),
         equal=True,
-        here="Undecided: PKD minus Norm + KL is {0} on blood cells and {1} on circuit boards.",
+        here="Undecided: PKD minus Norm + KL is {0} on blood cells and {1} on circuit boards, and {2} with a longer "
+        "training of a GFL.",
     ),
     Claim(
         "with PKD a student converges faster",
