@@ -4,7 +4,7 @@ python recipes/experiments/run.py recipes/experiments/gfl_bccd_120.py --data bcc
 accelerate launch recipes/train.py recipes/experiments/gfl_bccd_120.py --data bccd/ --only gfl_bccd_120_plain
 
 Student, teacher, data and augmentation are those of gfl_bccd.py, with twice its epochs for all of them, the teacher
-among them. ``plain_twice`` has 240 epochs and shows whether 120 are enough.
+among them. ``plain_twice`` has 240 epochs; it gained more than 0.5 AP, so that 120 are not the end of learning.
 """
 
 import runpy
@@ -26,4 +26,4 @@ def distilled(method: str) -> Recipe:
 
 
 RECIPES = [TEACHER, PLAIN, *map(distilled, METHODS + ONCE), RTMDET["longer"](PLAIN, NAME("plain_twice"), 4)]
-RUNS = ((tuple(map(NAME, ("plain", *METHODS, "plain_twice"))), 3), (tuple(map(NAME, ONCE)), 1))
+RUNS = ((tuple(map(NAME, ("plain", *METHODS))), 3), ((NAME("plain_twice"),), 2), (tuple(map(NAME, ONCE)), 1))

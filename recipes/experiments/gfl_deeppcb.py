@@ -1,9 +1,10 @@
-"""DeepPCB, 1,000 images of defects on circuit boards, in full resolution: a narrow GFL learns from a wider one.
+"""DeepPCB, 1,000 images of defects on circuit boards, in full resolution: a narrow GFL, to learn from a wider one.
 
 python recipes/experiments/run.py recipes/experiments/gfl_deeppcb.py --data deeppcb/ -- --cache-images 2
 accelerate launch recipes/train.py recipes/experiments/gfl_deeppcb.py --data deeppcb/ --only gfl_deeppcb_plain
 
-The detectors, methods and seeds of gfl_bccd.py, with data, augmentation and schedule of rtmdet_deeppcb.py.
+The detectors, methods and seeds of gfl_bccd.py, with data, augmentation and schedule of rtmdet_deeppcb.py. Only the
+teacher and one plain student have been trained so far.
 """
 
 import runpy

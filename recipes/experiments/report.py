@@ -19,11 +19,12 @@ from recipes.experiments.result_files import (
     made_of,
     model_of,
     plain_of,
+    same_torch,
     teacher_of,
     variants_of,
 )
 
-COMPARED = ("plain", "mse", "pkd", "pkd_fading", "ld")  # variants of the short table and of the curves
+COMPARED = ("plain", "mse", "pkd", "pkd_fading", "ld", "crosskd", "norm_cwd")  # of the short table and the curves
 
 TITLE = """# Experiments: does distillation help?
 
@@ -114,15 +115,6 @@ def gain(runs: Sequence[RunResult], run: RunResult) -> str:
     return ", ".join([found, *remarks]) if found else ""
 
 
-def same_torch(runs: Sequence[RunResult], experiment: str, *variants: str) -> bool:
-    """Whether runs of one seed have one version of torch: with another one, a seed does not do the same to both."""
-    found: dict[int, set[str]] = {}
-    for run in runs:
-        if run["experiment"] == experiment and run["variant"] in variants:
-            found.setdefault(run["seed"], set()).add(run["versions"]["torch"])
-    return all(len(each) == 1 for each in found.values())
-
-
 def similarity(runs: Sequence[RunResult], experiment: str, variant: str) -> str:
     """Pearson's r of each level, mean over seeds."""
     found = [
@@ -160,10 +152,12 @@ Curves = dict[str, dict[int, float]]  # AP by epoch, of each variant
 def curves(runs: Sequence[RunResult], experiment: str) -> list[tuple[Curves, int]]:
     """Mean AP by epoch of variants with equal budgets, and the number of seeds: the compared ones, then longer ones.
 
-    Groups whose variants have no seed in common are left out, and a variant that has nothing to be compared with.
+    Of the compared ones, those with fewer seeds than PKD are left out, so that they do not decide how many are shown.
+    So are groups whose variants have no seed in common, and a variant that has nothing to be compared with.
     """
     students = variants_of(runs, experiment, "student")
-    groups = {0: [variant for variant in COMPARED if variant in students]}
+    least = set(by_seed(runs, experiment, "pkd"))
+    groups = {0: [each for each in COMPARED if each in students and least <= set(by_seed(runs, experiment, each))]}
     for variant, run in students.items():
         images = run["budget"]["images"]
         if "plain" in students and images > students["plain"]["budget"]["images"]:

@@ -107,3 +107,12 @@ def plain_of(runs: Sequence[RunResult], run: RunResult) -> str | None:
         and all(other["recipe"][key] == run["recipe"][key] for key in SAME)
     ]
     return max(plain, key=lambda each: each[0])[1] if plain and run["recipe"]["distill"] else None
+
+
+def same_torch(runs: Sequence[RunResult], experiment: str, *variants: str) -> bool:
+    """Whether runs of one seed have one version of torch: with another one, a seed does not do the same to both."""
+    found: dict[int, set[str]] = {}
+    for run in runs:
+        if run["experiment"] == experiment and run["variant"] in variants:
+            found.setdefault(run["seed"], set()).add(run["versions"]["torch"])
+    return all(len(each) == 1 for each in found.values())

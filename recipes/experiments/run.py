@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the folder that 
 from pkdzoo.training import Recipe, build, checkpoint, load_recipes, resume, run_folder
 from pkdzoo.training.arguments import parse_train_arguments
 from pkdzoo.training.errors import describe_error
+from pkdzoo.training.provenance import read_json_object
 from pkdzoo.utils.files import write_json
 from recipes.experiments import report
 from recipes.experiments.experiment_file import (
@@ -99,20 +100,44 @@ def is_recorded(experiment: Experiment, run: Run, args: argparse.Namespace) -> b
 
 
 def is_needed(experiment: Experiment, run: Run, others: list[Run], args: argparse.Namespace) -> bool:
-    """Whether the weights of a teacher are missing, and one of the other runs needs them: results hold no weights."""
-    if run.key not in experiment.teachers or (args.output / run.key / "best" / "model.safetensors").is_file():
+    """Whether a teacher has a result but no weights, or half-trained ones, and one of the other runs needs them."""
+    if run.key not in experiment.teachers or is_finished(args.output / run.key):
         return False
     students = (other for other in others if compared_with(experiment, other) == run.key)
     return any(not result_file(student, args).is_file() for student in students)
 
 
-def train_run(experiment: Experiment, run: Run, args: argparse.Namespace) -> bool:
+def check_same_run(experiment: Experiment, run: Run, args: argparse.Namespace) -> None:
+    """Check that the folder of a run holds what this call would train: the result says what the call says.
+
+    Raises:
+        ValueError: for a folder of another recipe or, once it is finished, of other data; ``--resume`` checks the rest.
+    """
+    output = args.output / run.key
+    if not (output / "recipe.json").is_file():
+        return
+    then = Recipe.from_dict(read_json_object(output / "recipe.json")).to_dict()
+    now = recipe_of(experiment, run, args).to_dict()
+    key = teacher_key(experiment, run)
+    if key and then["distill"] and Path(then["distill"]["teacher"]).parent.name == key:
+        then["distill"]["teacher"] = now["distill"]["teacher"]  # its folder may have moved
+    changed = resume.differences(then, now)
+    if changed:
+        raise ValueError(f"{output} holds another run ({'; '.join(changed)}): move it away, or choose another --output")
+    if is_finished(output):
+        data = build.build_datasets(run.recipe, build.find_data(run.recipe.data, args.data))
+        known = read_json_object(output / "run.json").get("data") or {}
+        resume.check_same_data(output, known, resume.about_annotations(*data))
+
+
+def train_run(experiment: Experiment, run: Run, args: argparse.Namespace) -> int:
     """Train a run, or what is left of it, and write its result file if there is none.
 
     Returns:
-        Whether the run is finished; False after a stop request.
+        0, or the exit status of a stop request: 130 after Ctrl-C, 143 after SIGTERM.
     """
-    output, started = args.output / run.key, args.output / f"{run.key}.started.json"
+    output, started, status = args.output / run.key, args.output / f"{run.key}.started.json", 0
+    check_same_run(experiment, run, args)
     if not is_finished(output):
         note_start(started)
         key = teacher_key(experiment, run)
@@ -123,16 +148,17 @@ def train_run(experiment: Experiment, run: Run, args: argparse.Namespace) -> boo
         except SystemExit as end:
             if not isinstance(end.code, int) or end.code <= 128:  # above: stopped by a signal
                 raise
+            status = end.code
         if not is_finished(output):
-            return False
+            return status or 143
     file = result_file(run, args)
     if file.is_file():
         print(f"{file} is kept: {run.key} was trained again only for its weights")
-        return True
+        return status
     recipe = recipe_of(experiment, run, args)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, result_of(experiment, run, recipe, options_of(run, args), args, started))
-    return True
+    return status
 
 
 def is_finished(output: Path) -> bool:
@@ -178,9 +204,9 @@ def main(argv: list[str] | None = None) -> None:
             if is_recorded(experiment, run, args) and not is_needed(experiment, run, runs, args):
                 print(f"== {run.key} has a result already and is not trained, {place}: {result_file(run, args)}")
                 continue
-            if not train_run(experiment, run, args):
+            if status := train_run(experiment, run, args):
                 print(f"stopped on request in {run.key}, {place}; the same command continues")
-                sys.exit(143)
+                sys.exit(status)
             print(f"== {run.key} is finished, {place}", flush=True)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {describe_error(error)}")

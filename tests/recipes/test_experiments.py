@@ -178,6 +178,31 @@ def test_runs_are_recorded_as_they_were_trained_and_teachers_are_trained_when_ne
         runner.main(["--report", "--results", "all/numbers"])
     assert (tmp_path / "all" / "README.md").read_text() == "# Mine"
 
+    more = [*where[:-1], "all/more", "--runs"]
+    with pytest.raises(SystemExit, match=r"error: the data changed since .*teacher-0 began"):
+        runner.main(["tiny.py", "--data", str(other), *more[3:], "teacher-0", *train])
+    with pytest.raises(SystemExit, match=r"teacher-0 holds another run \(schedule\.max_steps: 1 -> null\): move it"):
+        runner.main([*more, "teacher-0", "--", "--cpu", "--threads", "1", "--set", "optim.lr=0.02"])
+    (tmp_path / "tiny.py").write_text(EXPERIMENT.replace('{"pkd": {}}', '{"mse": {}}'))
+    with pytest.raises(SystemExit, match=r"pkd-0 holds another run \(distill\.methods\.pkd: .*distill\.methods\.mse: "):
+        runner.main([*more, "pkd-0", *train])
+
+    (tmp_path / "tiny.py").write_text(EXPERIMENT)
+    (numbers / "pkd-0.json").unlink()
+    for manifest in (runs / "teacher-0" / "checkpoints").glob("step_*/manifest.json"):
+        content = json.loads(manifest.read_text())
+        content["progress"]["done"] = False
+        manifest.write_text(json.dumps({key: content[key] for key in ("progress", "sha256")}))
+
+    def stop(words: list[str]) -> None:
+        raise SystemExit(130)
+
+    monkeypatch.setattr(runner, "train_script", lambda: SimpleNamespace(main=stop))
+    with pytest.raises(SystemExit) as end:
+        runner.main([*where, "--runs", "pkd-0", *train])
+    assert end.value.code == 130, "a half-trained teacher is trained to its end, although it has a result and weights"
+    assert "stopped on request in teacher-0, 1 of 2" in capsys.readouterr().out
+
 
 @pytest.mark.slow
 def test_a_head_learns_on_the_frozen_pyramids_pyramid_of_another(shapes, tmp_path, train, monkeypatch) -> None:

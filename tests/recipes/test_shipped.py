@@ -110,8 +110,12 @@ def test_rows_say_what_their_runs_measured(student: Student) -> None:
 def test_what_a_remark_says_of_single_seeds() -> None:
     cells, boards = STUDENTS
     remarks = {student.name: find(student.name)[0].distilled.note for student in STUDENTS}
-    longer = boards.result("plain_twice-0")["metrics"]["AP"]
-    assert f"twice the epochs reached {longer:.1f} AP (one seed)" in remarks[boards.name]
+    longer = [
+        student.result(f"plain_twice-{seed}")["metrics"]["AP"]
+        for student, seed in ((boards, 0), (cells, 0), (cells, 1))
+    ]
+    assert f"twice the epochs reached {longer[0]:.1f} AP (one seed)" in remarks[boards.name]
+    assert f"twice the epochs reached {longer[1]:.1f} and {longer[2]:.1f} AP (seeds 0 and 1)" in remarks[cells.name]
     for student in (cells, boards):
         remark, names = remarks[student.name], (student.method, "plain")
         gain = paired(*({s: student.result(f"{name}-{s}")["metrics"]["AP"] for s in student.seeds} for name in names))
