@@ -210,6 +210,11 @@ def from_registry(
     if not pretrained:
         return build(entry, overrides, num_classes)
     row = row or entry.default
+    if row is not None and not row.has_source and row.launch:
+        raise ValueError(
+            f"the weights '{entry.name}.{row.tag}' are known but not published ({row.note}): train them with "
+            f"{row.launch}; or write pretrained=False for random ones"
+        )
     if row is None or not row.has_source:
         raise ValueError(no_weights_message(entry))
     names = names_of(row.labels)

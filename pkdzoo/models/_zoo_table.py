@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pkdzoo.data.labels import label_names
 from pkdzoo.models._registry import Entry, find, known_costs, list_detectors
 
 SIZE = (800, 1333)  # (height, width) in pixels of the image that costs are counted for
@@ -143,6 +144,8 @@ def cost_of(entry: Entry) -> tuple[float, float]:
 def measure(name: str) -> tuple[float, float]:
     """Count parameters and multiply-adds of an architecture, without allocating or computing anything.
 
+    It has the classes of its default weights, if it has any, and else those that are registered.
+
     Returns:
         Millions of parameters, and billions of multiply-adds of one image of 1333 x 800, padded to multiples of 32.
     """
@@ -151,8 +154,10 @@ def measure(name: str) -> tuple[float, float]:
     from pkdzoo.models._counting import count_costs
     from pkdzoo.models._factory import create_detector
 
+    row = find(name)[0].default
+    classes = len(label_names(row.labels)) if row is not None else None
     with torch.device("meta"):
-        model = create_detector(name)
+        model = create_detector(name, num_classes=classes)
     params, gflops = count_costs(model, SIZE)
     return params, round(gflops, 2)
 

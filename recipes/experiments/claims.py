@@ -115,7 +115,7 @@ CLAIMS = (
         "weight; {10} from a GFL whose levels differ in size by a factor of hundreds, both with weight 10, after 120 "
         "epochs of blood cells, and {11} after 60 with the best of four weights of MSE, which all left imitation the "
         "largest loss; neither was above the plain student. "
-        "From other teachers no difference is shown: {0} and {7} on blood cells, {1} on circuit boards.",
+        "From other teachers no difference is shown: {0} and {7} on blood cells, {1} and {8} on circuit boards.",
         decided=(5, 10),
     ),
     Claim(

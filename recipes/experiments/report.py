@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -307,7 +308,8 @@ def trained_on(runs: Sequence[RunResult]) -> str:
     after = (run["command"].partition(f" --set seed={run['seed']}")[2].strip() for run in runs)
     options = every(f"`{text}`" if text else "none" for text in after)
     code = every(commit[:7] + "+" * commit.endswith("+") for run in runs for commit in run["commits"])
-    hardware, torch = every(run["hardware"] for run in runs), every(run["versions"]["torch"] for run in runs)
+    hardware = every(re.sub(r"\b1 threads", "1 thread", run["hardware"]) for run in runs)  # as older files have it
+    torch = every(run["versions"]["torch"] for run in runs)
     return f"Trained on {hardware}, torch {torch}, options {options}, commit {code}."
 
 

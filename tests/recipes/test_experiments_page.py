@@ -398,22 +398,24 @@ def test_the_text_on_methods_for_the_gfl_says_what_was_measured() -> None:
 
     page = " ".join((ROOT / "docs" / "measured.md").read_text().split())
     names, words = ("plain", "ld", "pkd", "mse"), {}
-    long = {name: aps("gfl_bccd_120", name, (0, 1, 2)) for name in (*names, "crosskd")}
+    long = {name: aps("gfl_bccd_120", name, (0, 1, 2)) for name in (*names, "crosskd", "norm_cwd")}
     short = {name: aps("gfl_bccd", name, (0,))[0] for name in names}
-    for name, other in (("crosskd", "plain"), ("ld", "plain"), ("pkd", "plain"), ("mse", "plain"), ("pkd", "mse")):
+    pairs = [*((name, "plain") for name in ("norm_cwd", "crosskd", "ld", "pkd", "mse")), ("pkd", "mse")]
+    for name, other in pairs:
         gain = intervals.paired(long[name], long[other])
         assert gain is not None
         signs = "" if other == "mse" else "+"
         words[name, other] = f"{gain.mean:+.1f}", f"({gain.low:{signs}.1f} to {gain.high:{signs}.1f})"
-    crosskd, ld, pkd, mse, between = (f"{mean[0]} {mean[1]}" for mean in words.values())
-    assert f"minus the plain GFL: CrossKD {crosskd.replace(' ', ' AP ', 1)}, LD {ld}, PKD {pkd}, MSE {mse}." in page
-    gains = {name: intervals.paired(long[name], long["plain"]) for name in ("crosskd", "ld", "pkd")}
+    cwd, crosskd, ld, pkd, mse, between = (f"{mean[0]} {mean[1]}" for mean in words.values())
+    cwd = cwd.replace(" ", " AP ", 1)
+    assert f"minus the plain GFL: CWD after a norm {cwd}, CrossKD {crosskd}, LD {ld}, PKD {pkd}, MSE {mse}." in page
+    gains = {name: intervals.paired(long[name], long["plain"]) for name in ("norm_cwd", "crosskd", "ld", "pkd")}
     assert all(gain is not None and gain.low < 0 for gain in gains.values()), "the page says that no gain is shown"
     once = {name: long["plain"][0] - aps("gfl_bccd_120", name, (0,))[0] for name in ("norm_kl", "fgd")}
     assert f"Norm + KL ended {once['norm_kl']:.1f} below the plain GFL and FGD {once['fgd']:.1f} below" in page
     assert f"PKD ended {between.removeprefix('+').replace(' ', ' above MSE ', 1)}, both with weight 10" in page
-    less = [f"{name.upper()} {short[name] - short['plain']:+.1f}" for name in ("ld", "pkd", "mse")]
-    assert f"the others had the same order: {', '.join(less)}." in page
+    less = [f"{short[name] - short['plain']:+.1f}" for name in ("ld", "pkd", "mse")]
+    assert f"LD, PKD and MSE had the same order: {less[0]}, {less[1]} and {less[2]}." in page
     mean, interval = words["pkd", "mse"]
     assert f"better than MSE by {mean[1:]} AP (95 % interval {interval[1:-1]}, three seeds" in page
 
@@ -431,12 +433,16 @@ def test_the_text_on_where_learning_ends_says_what_was_measured() -> None:
     assert f"ended at {first:.1f} and {second:.1f} AP (seeds 0 and 1), {more[0]:.1f} and {more[1]:.1f} above" in page
     assert min(more) > 0.5, "the page says that 120 epochs are not the end"
     assert f"120 epochs ({ap['crosskd-0']:.1f} and {ap['crosskd-1']:.1f})" in page
-    others = sum(ap[f"crosskd-{s}"] - ap[f"plain-{s}"] for s in (1, 2)) / 2
-    assert f"Over seeds 1 and 2 alone CrossKD is {others:.1f} above the plain GFL." in page
+    later = [sum(ap[f"{name}-{s}"] - ap[f"plain-{s}"] for s in (1, 2)) / 2 for name in ("crosskd", "norm_cwd")]
+    assert f"alone CrossKD is {later[0]:.1f} above the plain GFL, CWD {later[1]:.1f}." in page
     lead = ap["cspnext-0"] - sum(ap[f"plain-{s}"] for s in range(3)) / 3
     assert f"has {ap['cspnext-0']:.1f} AP, {lead:.1f} more than the plain students' mean" in page
-    hours = [sum(runs[f"{name}-{s}"]["cpu_hours"] for s in range(3)) for name in ("crosskd", "plain")]
-    assert f"takes {hours[0] / hours[1]:.1f} times the processor time of a plain one" in page
+    names = ("plain", "crosskd", "norm_cwd")
+    plain, crosskd, cwd = (sum(runs[f"{name}-{s}"]["cpu_hours"] for s in range(3)) for name in names)
+    times = (
+        f"takes {crosskd / plain:.1f} times the processor time of a plain one, with CWD after a norm {cwd / plain:.1f}"
+    )
+    assert times in page
     assert f"took {runs['plain_twice-0']['cpu_hours']:.2f} hours" in page
 
 
