@@ -127,7 +127,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         expected = isinstance(error, EXPECTED) and not isinstance(error, UnicodeError)
         kind = "" if expected else f"{type(error).__name__}: "
-        return _failed(f"{kind}{error}" + ("" if expected else " (--debug shows the traceback)"), 1)
+        return _failed(f"{kind}{error}{_advice(error)}" + ("" if expected else " (--debug shows the traceback)"), 1)
+
+
+def _advice(error: Exception) -> str:
+    """What to do about an error whose message does not say it; an empty text for others."""
+    if "operator torchvision::" in str(error):  # the extension of torchvision was not loaded
+        return ". torch and torchvision do not fit each other: install both in one command, from the same index"
+    return ""
 
 
 def _failed(message: str, code: int) -> int:

@@ -274,10 +274,14 @@ def some(names: Sequence[str], limit: int = 4) -> str:
 def weights_lines(row: Weights) -> list[str]:
     """The lines of one set of weights."""
     score = f"AP {row.metrics['AP']}" if "AP" in row.metrics else "no AP"
-    location = row.hub_id or row.file or row.url or "no source"
     lines = [f"  weights      {row.tag}: {score}{f' ({row.source})' if row.source else ''}, license {row.license}"]
-    lines.append(f"               {location}{'' if row.direct else ' (open it in a browser)'}")
-    lines.append(f"               SHA-256: {row.hash_digits} known{f', {row.sha256[:8]}' if row.sha256 else ''}")
+    if row.has_source:
+        lines.append(
+            f"               {row.hub_id or row.file or row.url}{'' if row.direct else ' (open it in a browser)'}"
+        )
+        lines.append(f"               SHA-256: {row.hash_digits} known{f', {row.sha256[:8]}' if row.sha256 else ''}")
+    else:
+        lines.append(f"               not published{f'; train them with {row.launch}' if row.launch else ''}")
     return lines + ([f"               {row.note}"] if row.note else [])
 
 

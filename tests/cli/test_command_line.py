@@ -91,6 +91,15 @@ class TestDoor:
         monkeypatch.setattr("pkdzoo.cli.models.list_detectors", broken)
         assert fails(capsys, "list") == "pkdzoo: KeyError: 'two\\nlines' (--debug shows the traceback)\n"
 
+    def test_torchvision_of_another_build_is_named(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_: object, **__: object) -> None:
+            raise RuntimeError("operator torchvision::nms does not exist")
+
+        monkeypatch.setattr("pkdzoo.cli.models.list_detectors", broken)
+        assert "exist. torch and torchvision do not fit each other: install both in one" in fails(capsys, "list")
+
     def test_an_interruption_is_quiet(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:

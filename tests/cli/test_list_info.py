@@ -91,6 +91,11 @@ class TestListAndInfo:
         facts = model_facts(pkdzoo.create_detector(name, label_names=labels))
         assert {key: content[key] for key in facts} == json.loads(json.dumps(facts))
 
+    def test_info_says_how_weights_that_are_not_published_are_trained(self, capsys: pytest.CaptureFixture[str]) -> None:
+        said = run(capsys, "info", "gfl_cspnext_tiny.bccd")[1]
+        assert "not published; train them with python recipes/experiments/run.py recipes/experiments/gfl_bccd" in said
+        assert "no source" not in said and "SHA-256" not in said
+
     def test_info_of_a_folder(self, capsys: pytest.CaptureFixture[str], folder: str, tmp_path: Path) -> None:
         parsed = json.loads(run(capsys, "info", folder, "--json")[1])
         model = pkdzoo.create_detector(f"local-dir:{folder}")
