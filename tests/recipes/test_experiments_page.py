@@ -357,6 +357,19 @@ def test_the_text_on_circuit_boards_says_what_was_measured() -> None:
     assert f"it is {shown[24][0]} {shown[24][1].replace('+', '')}" in readme
 
 
+def test_the_text_on_cwd_of_boards_says_what_was_measured() -> None:
+    page, advice = (" ".join((ROOT / "docs" / name).read_text().split()) for name in ("measured.md", "choose.md"))
+    files = (runner.RESULTS / "rtmdet_deeppcb" / f"{key}-0.json" for key in ("norm_cwd", "plain"))
+    cwd, plain = (json.loads(file.read_text()) for file in files)
+    gain = cwd["metrics"]["AP"] - plain["metrics"]["AP"]
+    early = [next(point["AP"] for point in run["curve"] if point["epoch"] == 12) for run in (cwd, plain)]
+    assert f"one seed: {cwd['metrics']['AP']:.1f} AP after 24 epochs, {gain:.1f} more than the plain RTMDet" in page
+    assert (
+        f"after 12 epochs {early[0]:.1f} and {early[1]:.1f}" in page
+        and f"ended {gain:.1f} above the plain one" in advice
+    )
+
+
 def test_the_text_on_longer_trainings_says_what_was_measured() -> None:
     """The paragraph of docs/measured.md on plain students with twice the epochs."""
     page = " ".join((ROOT / "docs" / "measured.md").read_text().split())
