@@ -157,7 +157,7 @@ def test_measured_numbers_of_the_readme_stand_in_the_table() -> None:
     rows = [line for line in pages.experiments_table(ROOT).splitlines() if ": pkd (" in line]
     gains = [re.search(r"\+([\d.]+) \[\+([\d.]+), \+([\d.]+)\] \|$", row) for row in rows]
     (blood, boards) = (gain.groups() for gain in gains if gain is not None)
-    text = README.read_text()
+    text = " ".join(README.read_text().split())
     assert "{} AP (95 % interval {} to {}) to a small student".format(*blood) in text
     assert "on circuit boards {} ({} to {})".format(*boards) in text
 
