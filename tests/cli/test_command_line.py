@@ -82,23 +82,25 @@ class TestDoor:
         with pytest.raises(ValueError, match="no detector"):
             main(["info", "retina_r5O", "--debug"])
 
+    @pytest.mark.parametrize(
+        ("error", "message"),
+        [
+            (KeyError("two\nlines"), "KeyError: 'two\\nlines'"),
+            (
+                RuntimeError("operator torchvision::nms does not exist"),
+                "RuntimeError: operator torchvision::nms does not exist. torch and torchvision do not fit each other: "
+                "install both in one command, from the same index",
+            ),
+        ],
+    )
     def test_an_error_of_ours_names_itself(
-        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
     ) -> None:
         def broken(*_: object, **__: object) -> None:
-            raise KeyError("two\nlines")
+            raise error
 
         monkeypatch.setattr("pkdzoo.cli.models.list_detectors", broken)
-        assert fails(capsys, "list") == "pkdzoo: KeyError: 'two\\nlines' (--debug shows the traceback)\n"
-
-    def test_torchvision_of_another_build_is_named(
-        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def broken(*_: object, **__: object) -> None:
-            raise RuntimeError("operator torchvision::nms does not exist")
-
-        monkeypatch.setattr("pkdzoo.cli.models.list_detectors", broken)
-        assert "exist. torch and torchvision do not fit each other: install both in one" in fails(capsys, "list")
+        assert fails(capsys, "list") == f"pkdzoo: {message} (--debug shows the traceback)\n"
 
     def test_an_interruption_is_quiet(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

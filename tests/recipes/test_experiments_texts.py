@@ -1,0 +1,149 @@
+"""Sentences on the experiments that are written by hand, in docs/ and README.md, say what was measured."""
+
+from __future__ import annotations
+
+import json
+
+from helpers.scripts import ROOT
+
+from pkdzoo.training import intervals
+from recipes.experiments import run as runner
+
+FOLDER = ROOT / "recipes" / "experiments"
+
+
+def test_the_text_on_circuit_boards_says_what_was_measured() -> None:
+    """Sentences of docs/measured.md and README.md that are written by hand."""
+    page, readme = (" ".join((ROOT / name).read_text().split()) for name in ("docs/measured.md", "README.md"))
+    runs = {path.stem: json.loads(path.read_text()) for path in (runner.RESULTS / "rtmdet_deeppcb").glob("*.json")}
+    aps = {key: {point["epoch"]: point["AP"] for point in run["curve"]} for key, run in runs.items()}
+    gains = {}
+    for epoch in (6, 12, 18, 24):
+        ours, plain = ({seed: aps[f"{name}-{seed}"][epoch] for seed in range(3)} for name in ("pkd_fading", "plain"))
+        gains[epoch] = intervals.paired(ours, plain)
+        assert all(ours[seed] > plain[seed] for seed in ours)
+    shown = {}
+    for epoch, gain in gains.items():
+        mean, low, high = (part.strip("[],") for part in intervals.interval(gain).split())
+        shown[epoch] = f"{mean.strip('+')}", f"({low} to {high})"
+    assert f"by {shown[6][0]} AP after 6 epochs {shown[6][1]}, {shown[12][0]} after 12 {shown[12][1]}" in page
+    assert f"{shown[18][0]} after 18 {shown[18][1]} and {' at the end '.join(shown[24])}" in page
+    assert f"it is {shown[24][0]} {shown[24][1].replace('+', '')}" in readme
+
+
+def test_the_text_on_cwd_of_boards_says_what_was_measured() -> None:
+    page, advice = (" ".join((ROOT / "docs" / name).read_text().split()) for name in ("measured.md", "choose.md"))
+    files = (runner.RESULTS / "rtmdet_deeppcb" / f"{key}-0.json" for key in ("norm_cwd", "plain"))
+    cwd, plain = (json.loads(file.read_text()) for file in files)
+    gain = cwd["metrics"]["AP"] - plain["metrics"]["AP"]
+    early = [next(point["AP"] for point in run["curve"] if point["epoch"] == 12) for run in (cwd, plain)]
+    assert f"one seed: {cwd['metrics']['AP']:.1f} AP after 24 epochs, {gain:.1f} more than the plain RTMDet" in page
+    assert (
+        f"after 12 epochs {early[0]:.1f} and {early[1]:.1f}" in page
+        and f"ended {gain:.1f} above the plain one" in advice
+    )
+
+
+def test_the_text_on_longer_trainings_says_what_was_measured() -> None:
+    """The paragraph of docs/measured.md on plain students with twice the epochs."""
+    page = " ".join((ROOT / "docs" / "measured.md").read_text().split())
+    text = page.partition("**More epochs gave an RTMDet more than a teacher.**")[2].partition("too short trainings.")[0]
+    for data in ("bccd", "deeppcb"):
+        runs = {path.stem: json.loads(path.read_text()) for path in (runner.RESULTS / f"rtmdet_{data}").glob("*.json")}
+        longer = runs["plain_twice-0"]
+        others = [run["metrics"]["AP"] for key, run in runs.items() if run["recipe"]["distill"] and "_twice" not in key]
+        assert longer["metrics"]["AP"] > max(others)
+        assert f"{longer['recipe']['schedule']['epochs']} epochs gave {longer['metrics']['AP']:.1f} AP" in text
+        assert f"in {longer['cpu_hours']:.2f} hours" in text
+    less = (
+        runs["w24-0"]["metrics"]["AP"] - longer["metrics"]["AP"],
+        longer["metrics"]["AP"] - runs["plain-0"]["metrics"]["AP"],
+    )
+    assert f"{less[1]:.1f} more than 24 and {less[0]:.1f} less than the teacher" in text
+
+
+def test_the_text_on_levels_that_differ_in_size_says_what_was_measured() -> None:
+    """The paragraph of docs/measured.md on the pyramid of the GFL that teaches for 120 epochs."""
+    page = " ".join((ROOT / "docs" / "measured.md").read_text().split())
+    found = json.loads((FOLDER / "maps" / "gfl_bccd_120-cspnext.json").read_text())
+    sizes = [level["rms"] for level in found["levels"]]
+    assert sizes[-1] == max(sizes) and sizes[2] == min(sizes)
+    assert f"has {sizes[-1]:.0f} as root mean square, its third {sizes[2]:.1f}" in page
+    names = ("mse", "mse_weight_1", "mse_weight_0.1", "mse_weight_0.01", "pkd", "plain")
+    files = (runner.RESULTS / "gfl_bccd" / f"{name}-0.json" for name in names)
+    ten, one, tenth, hundredth, pkd, plain = (f"{json.loads(file.read_text())['metrics']['AP']:.1f}" for file in files)
+    assert f"with 10, 1, 0.1 and 0.01 the student had {ten}, {one}, {tenth} and {hundredth} AP after 60 epochs" in page
+    assert f"with PKD {pkd}, without a teacher {plain}." in page
+
+
+def test_the_text_on_methods_for_the_gfl_says_what_was_measured() -> None:
+    """The paragraph of docs/measured.md on LD, PKD and MSE, after 60 and 120 epochs."""
+
+    def aps(experiment: str, name: str, seeds: tuple[int, ...]) -> dict[int, float]:
+        folder = runner.RESULTS / experiment
+        return {s: json.loads((folder / f"{name}-{s}.json").read_text())["metrics"]["AP"] for s in seeds}
+
+    page = " ".join((ROOT / "docs" / "measured.md").read_text().split())
+    names, words = ("plain", "ld", "pkd", "mse"), {}
+    long = {name: aps("gfl_bccd_120", name, (0, 1, 2)) for name in (*names, "crosskd", "norm_cwd")}
+    short = {name: aps("gfl_bccd", name, (0,))[0] for name in names}
+    pairs = [*((name, "plain") for name in ("norm_cwd", "crosskd", "ld", "pkd", "mse")), ("pkd", "mse")]
+    for name, other in pairs:
+        gain = intervals.paired(long[name], long[other])
+        assert gain is not None
+        signs = "" if other == "mse" else "+"
+        words[name, other] = f"{gain.mean:+.1f}", f"({gain.low:{signs}.1f} to {gain.high:{signs}.1f})"
+    cwd, crosskd, ld, pkd, mse, between = (f"{mean[0]} {mean[1]}" for mean in words.values())
+    cwd = cwd.replace(" ", " AP ", 1)
+    assert f"minus the plain GFL: CWD after a norm {cwd}, CrossKD {crosskd}, LD {ld}, PKD {pkd}, MSE {mse}." in page
+    gains = {name: intervals.paired(long[name], long["plain"]) for name in ("norm_cwd", "crosskd", "ld", "pkd")}
+    assert all(gain is not None and gain.low < 0 for gain in gains.values()), "the page says that no gain is shown"
+    once = {name: long["plain"][0] - aps("gfl_bccd_120", name, (0,))[0] for name in ("norm_kl", "fgd")}
+    assert f"Norm + KL ended {once['norm_kl']:.1f} below the plain GFL and FGD {once['fgd']:.1f} below" in page
+    assert f"PKD ended {between.removeprefix('+').replace(' ', ' above MSE ', 1)}, both with weight 10" in page
+    less = [f"{short[name] - short['plain']:+.1f}" for name in ("ld", "pkd", "mse")]
+    assert f"LD, PKD and MSE had the same order: {less[0]}, {less[1]} and {less[2]}." in page
+    mean, interval = words["pkd", "mse"]
+    assert f"better than MSE by {mean[1:]} AP (95 % interval {interval[1:-1]}, three seeds" in page
+
+
+def test_the_text_on_where_learning_ends_says_what_was_measured() -> None:
+    """The paragraphs of docs/measured.md on twice the epochs, on selected seeds and on the teachers of the GFL."""
+    page = " ".join((ROOT / "docs" / "measured.md").read_text().split())
+    folder = runner.RESULTS / "gfl_bccd_120"
+    runs = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    ap = {key: run["metrics"]["AP"] for key, run in runs.items()}
+    (first, second), more = (
+        (ap[f"plain_twice-{s}"] for s in (0, 1)),
+        [ap[f"plain_twice-{s}"] - ap[f"plain-{s}"] for s in (0, 1)],
+    )
+    assert f"ended at {first:.1f} and {second:.1f} AP (seeds 0 and 1), {more[0]:.1f} and {more[1]:.1f} above" in page
+    assert min(more) > 0.5, "the page says that 120 epochs are not the end"
+    assert f"120 epochs ({ap['crosskd-0']:.1f} and {ap['crosskd-1']:.1f})" in page
+    later = [sum(ap[f"{name}-{s}"] - ap[f"plain-{s}"] for s in (1, 2)) / 2 for name in ("crosskd", "norm_cwd")]
+    assert f"alone CrossKD is {later[0]:.1f} above the plain GFL, CWD {later[1]:.1f}." in page
+    lead = ap["cspnext-0"] - sum(ap[f"plain-{s}"] for s in range(3)) / 3
+    assert f"has {ap['cspnext-0']:.1f} AP, {lead:.1f} more than the plain students' mean" in page
+    names = ("plain", "crosskd", "norm_cwd")
+    plain, crosskd, cwd = (sum(runs[f"{name}-{s}"]["cpu_hours"] for s in range(3)) for name in names)
+    times = (
+        f"takes {crosskd / plain:.1f} times the processor time of a plain one, with CWD after a norm {cwd / plain:.1f}"
+    )
+    assert times in page
+    assert f"took {runs['plain_twice-0']['cpu_hours']:.2f} hours" in page
+
+
+def test_the_text_on_crosskd_says_how_far_it_was_ahead() -> None:
+    """The paragraph of docs/measured.md on the curves of CrossKD and of the plain GFL."""
+
+    def after(name: str, epoch: int) -> dict[int, float]:
+        files = {seed: runner.RESULTS / "gfl_bccd_120" / f"{name}-{seed}.json" for seed in (0, 1, 2)}
+        curves = {seed: json.loads(file.read_text())["curve"] for seed, file in files.items()}
+        return {seed: next(p["AP"] for p in curve if p["epoch"] == epoch) for seed, curve in curves.items()}
+
+    page = " ".join((ROOT / "docs" / "measured.md").read_text().split())
+    leads = {k: intervals.paired(after("crosskd", k), after("plain", k)) for k in range(10, 121, 10)}
+    assert all((lead.low > 0) == (epoch <= 80) for epoch, lead in leads.items())
+    ten, sixty, eighty = (f"{(g := leads[k]).mean:.1f} after {k}@({g.low:.1f} to {g.high:.1f})" for k in (10, 60, 80))
+    first = ten.replace(" after 10@", " AP after 10 epochs ")
+    assert f"was {first}, {sixty.replace('@', ' ')} and {eighty.replace('@', ' ')}" in page
