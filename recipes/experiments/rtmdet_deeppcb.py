@@ -43,4 +43,4 @@ def on_boards(recipe: Recipe) -> Recipe:
 
 
 RECIPES = [on_boards(recipe) for recipe in BCCD["RECIPES"]]
-RUNS = tuple((tuple(map(renamed, names)), seeds) for names, seeds in BCCD["RUNS"])
+RUNS = (*((tuple(map(renamed, names)), seeds) for names, seeds in BCCD["RUNS"]), (("rtmdet_deeppcb_norm_cwd",), 3))
