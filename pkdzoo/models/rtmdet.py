@@ -290,4 +290,4 @@ register_family(
 for name, (pair, row) in PAIRS.items():
     register_distilled(name, pair, [row])
 
-register_distilled("rtmdet_w12_pkd_tiny_640", DEEPPCB_PAIR, [DEEPPCB_STUDENT], resize=(640, 640), num_classes=6)
+register_distilled("rtmdet_w12_norm_cwd_tiny_640", DEEPPCB_PAIR, [DEEPPCB_STUDENT], resize=(640, 640), num_classes=6)

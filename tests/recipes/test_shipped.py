@@ -57,7 +57,7 @@ class Student:
 
 DEFECTS = ("open", "short", "mousebite", "spur", "copper", "pin-hole")
 CELLS = {"RBC": 14, "WBC": 2, "Platelets": 5}
-RTMDET = ("rtmdet_w12", "rtmdet_tiny", "pkd")
+RTMDET = ("rtmdet_w12", "rtmdet_tiny", "norm_cwd")
 GFL = ("gfl_r10w16", "gfl_cspnext_tiny", "crosskd")
 STUDENTS = [
     Student(
@@ -65,8 +65,8 @@ STUDENTS = [
         0.35, 0,
     ),
     Student(
-        "rtmdet_w12_pkd_tiny_640", *RTMDET, "rtmdet_deeppcb", "w24-0", "deeppcb", (0, 1, 2), "boards",
-        dict.fromkeys(DEFECTS, 2), 0.4, 1,
+        "rtmdet_w12_norm_cwd_tiny_640", *RTMDET, "rtmdet_deeppcb", "w24-0", "deeppcb", (0, 1, 2), "boards",
+        dict.fromkeys(DEFECTS, 2), 0.45, 1,
     ),
 ]  # fmt: skip
 each = pytest.mark.parametrize("student", STUDENTS, ids=lambda student: student.name)
@@ -197,7 +197,8 @@ def test_it_loads_and_predicts_without_a_network(
 
 
 def test_every_defect_is_found_where_it_is_drawn() -> None:
-    found = pkdzoo.create_detector(STUDENTS[1].name, pretrained=True).predict(draw_board(), threshold=0.4)
+    student = STUDENTS[1]
+    found = pkdzoo.create_detector(student.name, pretrained=True).predict(draw_board(), threshold=student.threshold)
     assert isinstance(found, pkdzoo.Result)
     for name, (x, y) in defects():
         x1, y1, x2, y2 = found.boxes.unbind(dim=1)
@@ -212,7 +213,7 @@ def test_the_pair_distills_again(student: Student) -> None:
     target = pkdzoo.Instances(torch.tensor([[10.0, 10.0, 60.0, 50.0]]), torch.tensor([2]))
     batch = pkdzoo.Batch(torch.rand(1, 3, 64, 96) * 255, [(64, 96)], [target])
     options, own = {
-        "pkd": ({"adapter": True}, {"loss_pkd"}),
+        "norm_cwd": ({}, {"loss_norm_cwd"}),
         "crosskd": ({}, {"loss_dfl", "loss_crosskd_cls", "loss_crosskd_box"}),
     }[student.method]
     losses = pkdzoo.Distiller(pupil.train(), teacher, {student.method: options})(batch)
