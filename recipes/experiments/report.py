@@ -30,7 +30,9 @@ COMPARED = ("plain", "mse", "pkd", "pkd_fading", "ld", "crosskd", "norm_cwd")  #
 TITLE = """# Experiments: does distillation help?
 
 Each difference is one of AP, with its 95 % interval over several seeds if not said otherwise. Short trainings are the
-experiments `bccd` and `deeppcb`, longer ones those that begin with `rtmdet_` and `gfl_`.
+experiments `bccd` and `deeppcb`, longer ones those that begin with `rtmdet_` and `gfl_`. RetinaNet, FCOS, GFL and
+RTMDet are detectors; PKD, MSE, Norm + KL, CWD, CrossKD, LD and FGD are [methods](../../docs/methods.md), and CWD after
+a norm is `norm_cwd` there. T is a temperature.
 """
 HEAD = """## How to read this page
 

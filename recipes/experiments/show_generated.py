@@ -1,7 +1,9 @@
 """Draw an image that looks like those of a data set, and what detectors find on it, side by side.
 
-    python recipes/experiments/show_generated.py cells gfl_r10w16_crosskd_cspnext_tiny.bccd --output cells.png
-    python recipes/experiments/show_generated.py boards rtmdet_w12_norm_cwd_tiny_640.deeppcb --output boards.png
+    python recipes/experiments/show_generated.py cells gfl_r10w16_crosskd_cspnext_tiny.bccd \
+        --output cells.png --threshold 0.35
+    python recipes/experiments/show_generated.py boards rtmdet_w12_norm_cwd_tiny_640.deeppcb \
+        --output boards.png --threshold 0.45
 
 The images of BCCD and DeepPCB belong to other people and are not in this repository. A drawing shows what a detector
 does, not how good it is.

@@ -121,6 +121,14 @@ def test_what_a_remark_says_of_single_seeds() -> None:
         gain = paired(*({s: student.result(f"{name}-{s}")["metrics"]["AP"] for s in student.seeds} for name in names))
         assert gain is not None
         assert f"it is {gain.mean:+.1f} AP, with a 95 % interval from {gain.low:+.1f} to {gain.high:+.1f}" in remark
+    curves = {
+        name: {s: boards.result(f"{name}-{s}")["curve"][2] for s in boards.seeds} for name in ("norm_cwd", "plain")
+    }
+    assert {point["epoch"] for curve in curves.values() for point in curve.values()} == {18}
+    early = paired(*({s: point["AP"] for s, point in curve.items()} for curve in curves.values()))
+    assert early is not None
+    said = f"after 18 of the 24 epochs it is {early.mean:+.1f}, from {early.low:+.1f} to {early.high:+.1f}"
+    assert said in remarks[boards.name]
 
 
 @each
