@@ -276,9 +276,8 @@ def weights_lines(row: Weights) -> list[str]:
     score = f"AP {row.metrics['AP']}" if "AP" in row.metrics else "no AP"
     lines = [f"  weights      {row.tag}: {score}{f' ({row.source})' if row.source else ''}, license {row.license}"]
     if row.has_source:
-        lines.append(
-            f"               {row.hub_id or row.file or row.url}{'' if row.direct else ' (open it in a browser)'}"
-        )
+        where = f"{row.file}, inside the package" if row.file else row.hub_id or row.url
+        lines.append(f"               {where}{'' if row.direct else ' (open it in a browser)'}")
         lines.append(f"               SHA-256: {row.hash_digits} known{f', {row.sha256[:8]}' if row.sha256 else ''}")
     else:
         lines.append(f"               not published{f'; train them with {row.launch}' if row.launch else ''}")

@@ -43,7 +43,9 @@ def side_by_side(images: Sequence[Image.Image], titles: Sequence[str]) -> Image.
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("drawing", choices=DRAWINGS, help="blood cells, or circuit boards with defects")
-    parser.add_argument("detectors", nargs="+", help="registered names, or folders of runs or saved detectors")
+    parser.add_argument(
+        "detectors", nargs="*", help="registered names, or folders of runs or saved detectors (none: the drawing alone)"
+    )
     parser.add_argument("--titles", nargs="+", help="one for each detector (default: their names)")
     parser.add_argument("--threshold", type=share, default=0.4, help="lowest score that is drawn (default: 0.4)")
     parser.add_argument("--output", type=Path, required=True, help="the PNG file")
@@ -54,12 +56,13 @@ def main(argv: list[str] | None = None) -> None:
     try:
         image = DRAWINGS[args.drawing]()
         found = [open_detector(name).predict([image], threshold=args.threshold)[0] for name in args.detectors]
-        panels = [result.plot() for result in found]
+        panels = [result.plot() for result in found] or [image]
         figure = side_by_side(panels, titles) if len(panels) > 1 else panels[0]
         figure.quantize(128).save(args.output)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {describe_error(error)}")
-    print(f"{args.output}: {', '.join(str(len(result)) for result in found)} detections")
+    counts = ", ".join(str(len(result)) for result in found)
+    print(f"{args.output}: {counts} detections" if found else args.output)
 
 
 if __name__ == "__main__":

@@ -95,6 +95,8 @@ class TestListAndInfo:
         said = run(capsys, "info", "gfl_cspnext_tiny.bccd")[1]
         assert "not published; train them with python recipes/experiments/run.py recipes/experiments/gfl_bccd" in said
         assert "no source" not in said and "SHA-256" not in said
+        said = run(capsys, "info", "gfl_r10w16_crosskd_cspnext_tiny.bccd")[1]
+        assert "gfl_r10w16_crosskd_cspnext_tiny_bccd.safetensors, inside the package\n" in said
 
     def test_info_of_a_folder(self, capsys: pytest.CaptureFixture[str], folder: str, tmp_path: Path) -> None:
         parsed = json.loads(run(capsys, "info", folder, "--json")[1])

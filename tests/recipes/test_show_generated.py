@@ -43,6 +43,11 @@ def test_detectors_are_shown_side_by_side(drawing: str, tmp_path: Path, capsys: 
         assert shown.size == (2 * width, height + 24)
     first, second = capsys.readouterr().out.rstrip().removeprefix(f"{path}: ").removesuffix(" detections").split(", ")
     assert first == second and (drawing == "boards" or int(first) > 10)
+    show_generated.main([drawing, "--output", str(path)])
+    assert capsys.readouterr().out == f"{path}\n"
+    with Image.open(path) as alone:
+        drawn = np.asarray(show_generated.DRAWINGS[drawing](), dtype=int)
+        assert np.abs(np.asarray(alone.convert("RGB"), dtype=int) - drawn).max() < 40, "a box would be of another color"
     with pytest.raises(SystemExit):
         show_generated.main([drawing, name, "--titles", "one", "two", "--output", str(path)])
     assert "1 detectors: write one for each" in capsys.readouterr().err
