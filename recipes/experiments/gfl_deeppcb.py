@@ -4,7 +4,7 @@ python recipes/experiments/run.py recipes/experiments/gfl_deeppcb.py --data deep
 accelerate launch recipes/train.py recipes/experiments/gfl_deeppcb.py --data deeppcb/ --only gfl_deeppcb_plain
 
 The detectors, methods and seeds of gfl_bccd.py, and CrossKD, with data, augmentation and schedule of rtmdet_deeppcb.py.
-Only the teacher and single students have been trained so far.
+Only the teacher, a plain student and one with CrossKD have been trained.
 """
 
 import runpy

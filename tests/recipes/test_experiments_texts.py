@@ -184,3 +184,18 @@ def test_the_text_on_crosskd_says_how_far_it_was_ahead() -> None:
     ten, sixty, eighty = (f"{(g := leads[k]).mean:.1f} after {k}@({g.low:.1f} to {g.high:.1f})" for k in (10, 60, 80))
     first = ten.replace(" after 10@", " AP after 10 epochs ")
     assert f"was {first}, {sixty.replace('@', ' ')} and {eighty.replace('@', ' ')}" in page
+
+
+def test_the_text_on_crosskd_of_boards_says_what_was_measured() -> None:
+    page, advice = (" ".join((ROOT / "docs" / name).read_text().split()) for name in ("measured.md", "choose.md"))
+    names = ("crosskd", "plain", "cspnext")
+    runs = [json.loads((runner.RESULTS / "gfl_deeppcb" / f"{name}-0.json").read_text()) for name in names]
+    ours, plain, teacher = (run["metrics"]["AP"] for run in runs)
+    gain = ours - plain
+    said = f"{ours:.1f} AP after 24 epochs, {gain:.1f} more than the plain GFL; its teacher has {teacher:.1f}."
+    assert said in page
+    curves = [[point["AP"] for point in run["curve"]] for run in runs[:2]]
+    had, other = (f"{early[0]:.1f}, {early[1]:.1f} and {early[2]:.1f}" for early in curves)
+    assert f"After 6, 12 and 18 epochs it had {had}, the plain one {other}." in page
+    assert f"took {runs[0]['cpu_hours']:.2f} hours, the plain one {runs[1]['cpu_hours']:.2f}." in page
+    assert f"One GFL of circuit boards ended {gain:.1f} above the plain one." in advice
