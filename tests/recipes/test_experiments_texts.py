@@ -156,6 +156,11 @@ def test_the_text_on_where_learning_ends_says_what_was_measured() -> None:
     )
     assert f"ended at {first:.1f} and {second:.1f} AP (seeds 0 and 1), {more[0]:.1f} and {more[1]:.1f} above" in page
     assert min(more) > 0.5, "the page says that 120 epochs are not the end"
+    longest, word = ap["plain_four_times-0"], "above" if ap["plain_four_times-0"] > first else "below"
+    assert f"With 480 (seed 0) it ended at {longest:.1f}, {abs(longest - first):.1f} {word} its 240, in" in page
+    assert longest - first < 0.5, "the page says that 240 epochs are the end"
+    assert f"in {runs['plain_four_times-0']['cpu_hours']:.2f} hours; it had at most" in page
+    assert f"at most {max(point['AP'] for point in runs['plain_four_times-0']['curve']):.1f} on the way" in page
     assert f"120 epochs ({ap['crosskd-0']:.1f} and {ap['crosskd-1']:.1f})" in page
     later = [sum(ap[f"{name}-{s}"] - ap[f"plain-{s}"] for s in (1, 2)) / 2 for name in ("crosskd", "norm_cwd")]
     assert f"alone CrossKD is {later[0]:.1f} above the plain GFL, CWD {later[1]:.1f}," in page
