@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from contextlib import redirect_stdout
 
@@ -17,8 +18,6 @@ def distill_arguments(parser: Parser) -> None:
 
 def distill_run(args: argparse.Namespace) -> int:
     """Distill; with ``--json`` everything that is printed on the way goes to stderr."""
-    from accelerate import PartialState
-
     from pkdzoo.training.command import run_on_processes
     from pkdzoo.training.own_data.distill import distill_command
     from pkdzoo.training.signals import RunStopped
@@ -32,7 +31,7 @@ def distill_run(args: argparse.Namespace) -> int:
             run = distill_command(own)
     except RunStopped as stop:
         return stop.exit_code
-    if args.json and PartialState().is_main_process:
+    if args.json and os.environ.get("RANK", "0") == "0":  # the process group has ended
         show(args, "", {"output": str(run.folder), "metrics": run.metrics})
     return 0
 
