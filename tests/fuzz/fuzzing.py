@@ -153,7 +153,8 @@ def _run_worker(settings: Mapping[str, Any], report: Report, end: float, hang: f
         else:  # the worker ended by itself
             code = process.wait()
             if not started:
-                raise RuntimeError(f"the fuzzer could not start:\n{process.stderr.read().decode()[-4000:]}")
+                said = process.stderr.read().decode()[-4000:]
+                raise RuntimeError(f"the fuzzer could not start, code {code}:\n{said}")
             if began:
                 findings.append((report.cases, f"ends the process, code {code}"))
                 report.cases += 1

@@ -102,10 +102,11 @@ def test_files_of_detections() -> None:
     saved = {**content(), "annotations": [{"id": 1, **row, "area": 400, "iscrowd": 0, "file_name": "a.png"}]}
     line = {"path": "x/a.png", "size": {"height": 40, "width": 60}}
     line["detections"] = [{"name": "cat", "label": 0, "score": 0.5, "box_xyxy": [1, 2, 21, 22]}]
+    other = {**line, "path": "x/deep/b.png", "size": {"height": 60, "width": 40}}
     seeds = {
         "rows.json": json.dumps([row, {**row, "image_id": 4}]).encode(),
         "saved.json": json.dumps(saved).encode(),
-        "saved.jsonl": f"{json.dumps(line)}\n{json.dumps(line)}\n".encode(),
+        "saved.jsonl": f"{json.dumps(line)}\n{json.dumps(other)}\n".encode(),
     }
     report = fuzz(read_detections, seeds, mutate=change_a_value, memory=1 << 30)
     assert report.cases > 100
