@@ -31,7 +31,7 @@ def distill_run(args: argparse.Namespace) -> int:
             run = distill_command(own)
     except RunStopped as stop:
         return stop.exit_code
-    if args.json and os.environ.get("RANK", "0") == "0":  # the process group has ended
+    if args.json and os.environ.get("RANK", "0") == "0":  # after the run Accelerate has forgotten its processes
         show(args, "", {"output": str(run.folder), "metrics": run.metrics})
     return 0
 

@@ -122,7 +122,7 @@ def test_what_a_remark_says_of_single_seeds() -> None:
         assert gain is not None
         assert f"it is {gain.mean:+.1f} AP, with a 95 % interval from {gain.low:+.1f} to {gain.high:+.1f}" in remark
     curves = {
-        name: {s: boards.result(f"{name}-{s}")["curve"][2] for s in boards.seeds} for name in ("norm_cwd", "plain")
+        name: {s: boards.result(f"{name}-{s}")["curve"][2] for s in boards.seeds} for name in (boards.method, "plain")
     }
     assert {point["epoch"] for curve in curves.values() for point in curve.values()} == {18}
     early = paired(*({s: point["AP"] for s, point in curve.items()} for curve in curves.values()))
@@ -212,6 +212,18 @@ def test_every_defect_is_found_where_it_is_drawn() -> None:
         x1, y1, x2, y2 = found.boxes.unbind(dim=1)
         inside = (x1 < x) & (x < x2) & (y1 < y) & (y < y2)
         assert [found.names[i] for i in inside.nonzero().flatten().tolist()] == [name], (name, x, y)
+
+
+def test_the_gallery_says_how_many_wires_are_taken_for_a_short() -> None:
+    """Of the packaged student, the last number of each; the other two detectors are not in the package."""
+    page = " ".join((ROOT / "docs" / "gallery.md").read_text().split())
+    found = pkdzoo.create_detector(STUDENTS[1].name, pretrained=True).predict(draw_board(), threshold=0.3)
+    assert isinstance(found, pkdzoo.Result)
+    scores = [score for name, score in zip(found.names, found.scores.tolist(), strict=True) if name == "short"]
+    wires = {limit: sum(score >= limit for score in scores) - 2 for limit in (0.45, 0.4, 0.3)}
+    assert wires == {0.45: 1, 0.4: 5, 0.3: 13}
+    assert "the distilled student one. Scores of 0.45 and more" in page
+    assert "with 0.4 five, seven and five wires are taken for a short, with 0.3 six, eleven and thirteen." in page
 
 
 @each
