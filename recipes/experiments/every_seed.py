@@ -25,6 +25,7 @@ ROWS = {
     "pkd_twice": "with PKD, twice the epochs",
     "mse_twice": "with MSE, twice the epochs",
     "norm_cwd": "with CWD after a norm",
+    "norm_cwd_twice": "with CWD after a norm, twice the epochs",
     "norm_kl": "with Norm + KL",
     "fgd": "with FGD",
     "ld": "with LD",

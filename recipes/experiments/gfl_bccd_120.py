@@ -5,7 +5,8 @@ accelerate launch recipes/train.py recipes/experiments/gfl_bccd_120.py --data bc
 
 Student, teacher, data and augmentation are those of gfl_bccd.py, with twice its epochs for all of them, the teacher
 among them. ``plain_twice`` has 240 epochs; it gained more than 0.5 AP, so that 120 are not the end of learning.
-``plain_four_times`` has 480 and gained nothing more, so that 240 are.
+``plain_four_times`` has 480 and gained nothing more, so that 240 are. ``pkd_twice`` and ``norm_cwd_twice`` have 240,
+with the teacher of 120.
 """
 
 import runpy
@@ -16,7 +17,7 @@ from pkdzoo.training import Distill, Recipe
 
 GFL, RTMDET = (runpy.run_path(str(Path(__file__).with_name(f"{name}_bccd.py"))) for name in ("gfl", "rtmdet"))
 NAME = "gfl_bccd_120_{}".format
-METHODS, ONCE = ("pkd", "mse", "ld", "crosskd", "norm_cwd"), ("norm_kl", "fgd")
+METHODS, ONCE, TWICE = ("pkd", "mse", "ld", "crosskd", "norm_cwd"), ("norm_kl", "fgd"), ("pkd", "norm_cwd")
 TEACHER: Recipe = RTMDET["longer"](GFL["TEACHER"], NAME("cspnext"), 2)
 PLAIN: Recipe = RTMDET["longer"](GFL["PLAIN"], NAME("plain"), 2)
 
@@ -26,10 +27,14 @@ def distilled(method: str) -> Recipe:
     return replace(PLAIN, name=NAME(method), distill=Distill(teacher, {method: {}}))
 
 
-LONGER = [RTMDET["longer"](PLAIN, NAME("plain_twice"), 4), RTMDET["longer"](PLAIN, NAME("plain_four_times"), 8)]
+def twice(recipe: Recipe) -> Recipe:
+    longer: Recipe = RTMDET["longer"](recipe, f"{recipe.name}_twice", 4)
+    return longer
+
+
+LONGER = [*map(twice, [PLAIN, *map(distilled, TWICE)]), RTMDET["longer"](PLAIN, NAME("plain_four_times"), 8)]
 RECIPES = [TEACHER, PLAIN, *map(distilled, METHODS + ONCE), *LONGER]
 RUNS = (
-    (tuple(map(NAME, ("plain", *METHODS))), 3),
-    ((NAME("plain_twice"),), 2),
-    (tuple(map(NAME, (*ONCE, "plain_four_times"))), 1),
+    (tuple(map(NAME, ("plain", *METHODS, "plain_twice"))), 3),
+    (tuple(map(NAME, (*ONCE, *(f"{method}_twice" for method in TWICE), "plain_four_times"))), 1),
 )
