@@ -166,6 +166,8 @@ def registered_facts(name: str) -> dict[str, Any]:
         from pkdzoo.models._factory import create_detector
 
         facts = model_facts(create_detector(name, label_names=labels))
+    if row is not None and row.resize is not None:
+        facts["resize"] = list(row.resize)
     return {
         "name": name,
         "architecture": entry.name,

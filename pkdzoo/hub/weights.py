@@ -30,6 +30,7 @@ class Weights:
         curves: AP by epoch of some trainings, by their names; ``epoch`` holds the epochs.
         speed: time per image and the hardware, as text.
         image: file of the repository that shows detections, from its top folder.
+        resize: (short, long) side in pixels that images are scaled to; None means those of the architecture.
 
     Example:
         >>> import pkdzoo
@@ -54,6 +55,7 @@ class Weights:
     curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     speed: str = ""
     image: str = ""
+    resize: tuple[int, int] | None = None
 
     @property
     def has_source(self) -> bool:

@@ -218,6 +218,8 @@ def from_registry(
     if row is None or not row.has_source:
         raise ValueError(no_weights_message(entry))
     names = names_of(row.labels)
+    if row.resize is not None and overrides.get("resize") is None:
+        overrides = {**overrides, "resize": row.resize}
     model = build(entry, overrides, len(names) if num_classes is None else num_classes, loaded=len(names))
     swap_channels = (entry.args.get("pixel_norm") or PixelNorm()).channel_order != model.channel_order
 

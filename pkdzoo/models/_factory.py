@@ -143,7 +143,7 @@ def create_student(name: str, pretrained: bool = False, num_classes: int | None 
 def create_teacher(name: str, pretrained: bool = True, **kwargs: Any) -> Detector:
     """Create the teacher of a pair by the student's name; arguments as for :func:`create_detector`.
 
-    Without weights, too, it has the classes of its weights, which are those of the published student.
+    Without weights, too, it has the classes and the image size of its weights, as the published student does.
 
     Raises:
         ValueError: for a detector without a teacher, and as :func:`create_detector`.
@@ -155,8 +155,10 @@ def create_teacher(name: str, pretrained: bool = True, **kwargs: Any) -> Detecto
     """
     teacher = teacher_of(name).teacher
     row = find(teacher)[1]
-    if row is not None and not pretrained and kwargs.get("label_names") is None:
-        kwargs["num_classes"] = kwargs.get("num_classes") or len(names_of(row.labels))
+    if row is not None and not pretrained:
+        if kwargs.get("label_names") is None:
+            kwargs["num_classes"] = kwargs.get("num_classes") or len(names_of(row.labels))
+        kwargs["resize"] = kwargs.get("resize") or row.resize
     return create_detector(teacher, pretrained, **kwargs)
 
 

@@ -17,7 +17,14 @@ def _launch(experiment: str, runs: str, cache: int) -> str:
     return f"python recipes/experiments/run.py {file} --data DIR --results again --runs {runs} -- {OPTIONS} {cache}"
 
 
-def _teacher(experiment: str, run: str, metrics: dict[str, float], cache: int, note: str) -> Weights:
+def _teacher(
+    experiment: str,
+    run: str,
+    metrics: dict[str, float],
+    cache: int,
+    note: str,
+    resize: tuple[int, int] | None = None,
+) -> Weights:
     """The teacher of an experiment, FAMILY_DATA or FAMILY_DATA_EPOCHS; it is not in the package. ``cache`` as above."""
     data = experiment.split("_")[1]
     return Weights(
@@ -28,6 +35,7 @@ def _teacher(experiment: str, run: str, metrics: dict[str, float], cache: int, n
         labels=data,
         launch=_launch(experiment, run, cache),
         note=f"not shipped: {note}",
+        resize=resize,
     )
 
 
@@ -83,6 +91,7 @@ GFL_TEACHER = _teacher(
     {"AP": 62.7, "AP50": 90.6, "AP75": 73.1},
     cache=1,
     note="5 MB in float16; images are scaled to fit 320 x 320 pixels",
+    resize=(320, 320),
 )
 GFL_PAIR = Distilled(
     "gfl_r10w16",

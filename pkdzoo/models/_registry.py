@@ -153,7 +153,8 @@ def find(name: str) -> tuple[Entry, Weights | None]:
     if ":" in name:
         raise ValueError(no_such_prefix(name))
     if entry is None:
-        raise ValueError(f"no detector {arch!r}. {did_you_mean(arch, _ENTRIES)}")
+        with_tag = [f"{each.name}.{arch}" for each in entries() for w in each.weights if w.tag == arch and w.has_source]
+        raise ValueError(f"no detector {arch!r}. {did_you_mean(arch, with_tag or _ENTRIES)}")
     if not tag:
         return entry, None
     for weights in entry.weights:

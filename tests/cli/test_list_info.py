@@ -81,6 +81,12 @@ class TestListAndInfo:
         assert parsed["label_names"] == list(model.label_names) and parsed["num_classes"] == 6
         assert parsed["parameters"] == sum(p.numel() for p in model.parameters())
 
+    def test_info_of_weights_gives_the_image_size_that_they_were_trained_with(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert "short side 320, long side up to 320 pixels" in run(capsys, "info", "gfl_cspnext_tiny.bccd")[1]
+        assert "short side 800, long side up to 1333 pixels" in run(capsys, "info", "gfl_cspnext_tiny")[1]
+
     @pytest.mark.parametrize(
         "name", ["retina_r10w16", "fcos_r18w24.shapes", "gfl_r10w16_crosskd_cspnext_tiny", "tood_r50"]
     )

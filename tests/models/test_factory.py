@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.extras import skip_without_library
-from helpers.foreign_checkpoints import checkpoint
+from helpers.foreign_checkpoints import checkpoint, register
 from helpers.head_outputs import run_head
 
 import pkdzoo
@@ -180,6 +180,23 @@ def test_other_classes_stay_strict(row: Any, tmp_path: Path) -> None:
     (tmp_path / "file.pth").write_bytes(checkpoint(state))
     with pytest.raises(ValueError, match=r"1 missing: neck\.lateral\.0\.conv\.bias"):
         pkdzoo.create_detector("test_retina", pretrained=True, num_classes=7)
+
+
+def test_weights_bring_the_image_size_that_they_were_trained_with(row: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    row()
+    weights = _registry.find("test_retina.coco_1x")[1]
+    assert weights is not None
+    entry = register(monkeypatch, replace(weights, resize=(96, 128)))
+    model = pkdzoo.create_detector("test_retina", pretrained=True)
+    assert (model.resize, model.overrides["resize"]) == ((96, 128), (96, 128)), "the second is what a folder keeps"
+    assert pkdzoo.create_detector("test_retina", pretrained=True, resize=(64, 64)).resize == (64, 64)
+    assert pkdzoo.create_detector("test_retina").resize != (96, 128), "without weights it is the architecture's"
+    pair = Entry("test_pair", "test", entry.build, entry.args, (), Distilled("retina_r10w16", "test_retina", ("pkd",)))
+    monkeypatch.setattr(_registry, "_ENTRIES", {**_registry._ENTRIES, "test_pair": pair})
+    assert pkdzoo.create_teacher("test_pair", pretrained=True).resize == (96, 128)
+    tagged = replace(pair, name="test_tagged", distilled=Distilled("retina_r10w16", "test_retina.coco_1x", ("pkd",)))
+    monkeypatch.setattr(_registry, "_ENTRIES", {**_registry._ENTRIES, "test_tagged": tagged})
+    assert pkdzoo.create_teacher("test_tagged", pretrained=False).resize == (96, 128)
 
 
 HEADS = {find(name)[0].family: name for name in pkdzoo.list_detectors()}

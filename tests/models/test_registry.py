@@ -104,6 +104,10 @@ def test_names() -> None:
     assert not pkdzoo.is_detector("retina_r51")
     with pytest.raises(ValueError, match=r"no detector 'retina_r5'\. Did you mean .*retina_r50"):
         _registry.find("retina_r5")
+    with pytest.raises(ValueError, match=r"no detector 'bccd'\. Did you mean \w+\.bccd\?"):
+        _registry.find("bccd")
+    with pytest.raises(ValueError, match=r"no detector 'swin'\. Did you mean .*mask_rcnn_swin_t"):
+        _registry.find("swin")
     with pytest.raises(ValueError, match="its tags: coco_1x, coco_2x"):
         _registry.find("retina_r50.coco")
     with pytest.raises(ValueError, match="no weights for 'gfl_r18'"):
