@@ -77,10 +77,10 @@ def read_contenders(folders: Iterable[str | Path], light: bool = False) -> list[
     found: list[Contender] = []
     for folder in map(Path, folders):
         own = [folder] if (folder / "recipe.json").is_file() else [p.parent for p in folder.glob("*/recipe.json")]
-        teacher = _teacher(folder, own, light)
-        if not own and teacher is None:
+        teachers = _teachers(folder, own, light)
+        if not own and not teachers:
             raise ValueError(f"{folder} holds no run (no recipe.json): write the folder of a run, e.g. runs/mine")
-        found += [] if teacher is None else [teacher]
+        found += teachers
         found += [_run(run, light) for run in sorted(own)]
     seen: set[Path] = set()
     unique = []
@@ -111,14 +111,23 @@ def _run(folder: Path, light: bool) -> Contender:
     return contender
 
 
-def _teacher(folder: Path, runs: Sequence[Path], light: bool) -> Contender | None:
-    """The teacher that was evaluated beside the runs of a folder, with the curves of its own run."""
+def _teachers(folder: Path, runs: Sequence[Path], light: bool) -> list[Contender]:
+    """The teachers that were evaluated beside the runs of a folder; detections are saved of the first one."""
     rows = read_json(folder / "comparison.json")
     rows = rows if isinstance(rows, list) else []
-    row = next((row for row in rows if row.get("role") == TEACHER), None)
-    taught = None if row is None else next((run for run in map(_recorded, runs) if _taught_by(run, row, rows)), None)
-    if row is None or taught is None:
-        return None
+    recorded, found = list(map(_recorded, runs)), []
+    for number, row in enumerate(row for row in rows if row.get("role") == TEACHER):
+        taught = next((run for run in recorded if _taught_by(run, row, rows)), None)
+        if taught is None:
+            continue
+        found.append(_teacher(row, taught, light))
+        if number == 0 and not light:
+            found[-1].detections = _detections(folder / TEACHER_DETECTIONS)
+    return found
+
+
+def _teacher(row: dict[str, Any], taught: FinishedRun, light: bool) -> Contender:
+    """The teacher of a row and of a run, with the curves of its own run."""
     name = str(taught.recipe["distill"]["teacher"])
     metrics = {key: value for key, value in row.items() if key not in ("name", "role", "gap_closed")}
     contender = Contender(str(row.get("name")), TEACHER, None, metrics)
@@ -130,7 +139,6 @@ def _teacher(folder: Path, runs: Sequence[Path], light: bool) -> Contender | Non
         contender.metrics = {**_own_metrics(taught), **metrics}
     if light:
         return contender
-    contender.detections = _detections(folder / TEACHER_DETECTIONS)
     with suppress(ValueError, OSError, RuntimeError):  # it was moved, or has to be downloaded and cannot
         add_costs(contender, open_detector(name))
     return contender

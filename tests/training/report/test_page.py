@@ -301,8 +301,12 @@ def test_of_two_teachers_name_and_run_are_those_of_the_row(first: str, folder: P
     students = [{**old[2], "name": name, "teacher": taught} for name, taught in zip(names, ("fcos", "gfl"))]
     (mine / "comparison.json").write_text(json.dumps([*teachers, *students]))
     shutil.rmtree(mine / "distilled")
-    (found,) = (c for c in read_contenders([mine], light=True) if c.role == "teacher")
-    assert (found.title, found.recipe["name"], found.folder) == ("fcos", "first", runs / "teachers" / "first")
+    found = [c for c in read_contenders([mine]) if c.role == "teacher"]
+    assert [(c.title, c.recipe["name"]) for c in found] == [("fcos", "first"), ("gfl", "second")]
+    assert [c.folder for c in found] == [runs / "teachers" / name for name in ("first", "second")]
+    assert [c.detections is None for c in found] == [False, True], "those of the first are saved"
+    said = text(write_report([mine]).read_text())
+    assert all(f" {name} " in said for name in ("fcos", "gfl", "a", "b"))
 
 
 def test_verdicts(tmp_path: Path) -> None:
