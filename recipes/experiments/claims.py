@@ -70,6 +70,7 @@ LONG = f"{WIDER}, longer training"
 FADING = "the weight of PKD falling to 0"
 GFL = "GFL from one on CSPNeXt, 60 epochs"
 LONGER_GFL = "GFL from one on CSPNeXt, 120 epochs"
+LONGEST_GFL = "GFL from one on CSPNeXt, 240 epochs"
 OTHERS = (("norm_cwd", "CWD after a norm"), ("crosskd", "CrossKD"), ("ld", "LD"))
 ONE_SEED = (("norm_kl", "Norm + KL"), ("fgd", "FGD"))
 CLAIMS = (
@@ -90,11 +91,12 @@ CLAIMS = (
             Check("gfl_bccd", "pkd_fading", "plain", f"{GFL}, {FADING}"),
             Check("gfl_bccd", "pkd_weight_1", "plain", f"{GFL}, the weight of PKD 1"),
             Check("gfl_bccd_120", "pkd", "plain", LONGER_GFL),
+            Check("gfl_bccd_120", "pkd_twice", "plain_twice", LONGEST_GFL),
         ),
         here="In short trainings yes: {0} on blood cells, {1} on circuit boards, from teachers of another family; of "
         "its own family {3} and {4} on circuit boards. In longer ones a gain is not shown: for an RTMDet {5} on blood "
         "cells and {6} on circuit boards, there {8} where the weight of PKD falls to 0; for a GFL of blood cells {9} "
-        "after 60 epochs, {12} after 120.",
+        "after 60 epochs, {12} after 120 and {13} after 240, where learning ends.",
         decided=(0, 1),
     ),
     Claim(
@@ -207,11 +209,12 @@ CLAIMS = (
             *(Check("gfl_bccd_120", name, "plain", f"{LONGER_GFL}, {title}") for name, title in OTHERS + ONE_SEED),
             Check("gfl_deeppcb", "crosskd", "plain", "GFL from one on CSPNeXt, 24 epochs, CrossKD"),
             *(Check("rtmdet_bccd", name, "plain", f"{LONG}, {title}") for name, title in (OTHERS[0], *ONE_SEED)),
+            Check("gfl_bccd_120", "norm_cwd_twice", "plain_twice", f"{LONGEST_GFL}, CWD after a norm"),
         ),
         here="Not shown at the end. An RTMDet of circuit boards was ahead with CWD after a norm, {1} after 18 of "
         "24 epochs and {0} at the end; with Norm + KL it is {2}, with FGD {3}. For a GFL of blood cells it is"
-        " {4} with CWD after a norm, {5} with CrossKD, {6} with LD, {7} with Norm + KL, {8} with FGD. For a "
-        "GFL of circuit boards it is {9} with CrossKD.",
+        " {4} with CWD after a norm ({13} with twice the epochs, where learning ends), {5} with CrossKD, {6} with LD, "
+        "{7} with Norm + KL, {8} with FGD. For a GFL of circuit boards it is {9} with CrossKD.",
         decided=(1,),
     ),
     Claim(

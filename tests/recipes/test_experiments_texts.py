@@ -150,18 +150,19 @@ def test_the_text_on_where_learning_ends_says_what_was_measured() -> None:
     folder = runner.RESULTS / "gfl_bccd_120"
     runs = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
     ap = {key: run["metrics"]["AP"] for key, run in runs.items()}
-    (first, second), more = (
-        (ap[f"plain_twice-{s}"] for s in (0, 1)),
-        [ap[f"plain_twice-{s}"] - ap[f"plain-{s}"] for s in (0, 1)],
-    )
-    assert f"ended at {first:.1f} and {second:.1f} AP (seeds 0 and 1), {more[0]:.1f} and {more[1]:.1f} above" in page
-    assert min(more) > 0.5, "the page says that 120 epochs are not the end"
+    twice, once = ({s: ap[f"{name}-{s}"] for s in (0, 1, 2)} for name in ("plain_twice", "plain"))
+    more, average, first = [twice[s] - once[s] for s in twice], intervals.paired(twice, once), twice[0]
+    assert average is not None
+    ends = "ended at {:.1f}, {:.1f} and {:.1f} AP (seeds 0, 1 and 2), ".format(*twice.values())
+    assert ends + "{:.1f}, {:.1f} and {:.1f} above its 120".format(*more) in page
+    assert f"{average.mean:.1f} on average ({average.low:+.1f} to {average.high:+.1f})" in page
+    assert average.mean > 0.5, "the page says that 120 epochs are not the end"
     longest, word = ap["plain_four_times-0"], "above" if ap["plain_four_times-0"] > first else "below"
     assert f"With 480 (seed 0) it ended at {longest:.1f}, {abs(longest - first):.1f} {word} its 240, in" in page
     assert longest - first < 0.5, "the page says that 240 epochs are the end"
     assert f"in {runs['plain_four_times-0']['cpu_hours']:.2f} hours; it had at most" in page
     assert f"at most {max(point['AP'] for point in runs['plain_four_times-0']['curve']):.1f} on the way" in page
-    assert f"120 epochs ({ap['crosskd-0']:.1f} and {ap['crosskd-1']:.1f})" in page
+    assert "120 epochs ({:.1f}, {:.1f} and {:.1f})".format(*(ap[f"crosskd-{s}"] for s in (0, 1, 2))) in page
     later = [sum(ap[f"{name}-{s}"] - ap[f"plain-{s}"] for s in (1, 2)) / 2 for name in ("crosskd", "norm_cwd")]
     assert f"alone CrossKD is {later[0]:.1f} above the plain GFL, CWD {later[1]:.1f}," in page
     lead = ap["cspnext-0"] - sum(ap[f"plain-{s}"] for s in range(3)) / 3
@@ -173,6 +174,27 @@ def test_the_text_on_where_learning_ends_says_what_was_measured() -> None:
     )
     assert times in page
     assert f"took {runs['plain_twice-0']['cpu_hours']:.2f} hours" in page
+
+
+def test_the_text_on_methods_at_the_end_of_learning_says_what_was_measured() -> None:
+    """The paragraph of docs/measured.md on 240 epochs with PKD and with CWD after a norm."""
+    page = " ".join((ROOT / "docs" / "measured.md").read_text().split())
+    text = page.partition("**At that end of learning")[2].partition("**The teachers are hardly better")[0]
+    runs = {path.stem: json.loads(path.read_text()) for path in (runner.RESULTS / "gfl_bccd_120").glob("*.json")}
+    names = ("norm_cwd_twice-0", "pkd_twice-0", "plain_twice-0")
+    cwd, pkd, plain = (runs[name]["metrics"]["AP"] for name in names)
+    best = max(runs[f"plain_twice-{seed}"]["metrics"]["AP"] for seed in range(3))
+    gains = f"{cwd - plain:.1f} above the plain one of this seed and {cwd - best:.1f} above the best of its three seeds"
+    assert f"ended at {cwd:.1f} AP, {gains}" in text
+    assert f"with PKD it ended at {pkd:.1f}, {plain - pkd:.1f} below the plain one" in text
+    curves = [{point["epoch"]: point["AP"] for point in runs[name]["curve"]} for name in names]
+    ahead, other = ([curve[epoch] - curves[2][epoch] for epoch in curves[2]] for curve in curves[:2])
+    said = f"ahead of it at {sum(each > 0 for each in ahead)} of {len(ahead)} evaluations, by at most {max(ahead):.1f},"
+    assert f"{said} PKD behind at all of them" in text and max(other) < 0
+    taught = {runs[name]["teacher"]["AP"] for name in names[:2]}
+    assert f"trained again, with {taught.pop():.1f} AP" in text and not taught
+    hours = (runs[name]["cpu_hours"] for name in (*names[:2], "plain_twice-2"))
+    assert "CWD took {:.2f} hours, PKD {:.2f}, and a plain run of the same day {:.2f} (seed 2)".format(*hours) in text
 
 
 def test_the_text_on_crosskd_says_how_far_it_was_ahead() -> None:
