@@ -157,6 +157,7 @@ def test_the_text_on_where_learning_ends_says_what_was_measured() -> None:
     assert ends + "{:.1f}, {:.1f} and {:.1f} above its 120".format(*more) in page
     assert f"{average.mean:.1f} on average ({average.low:+.1f} to {average.high:+.1f})" in page
     assert average.mean > 0.5, "the page says that 120 epochs are not the end"
+    assert average.low < 0, "the page says that a gain is not shown"
     longest, word = ap["plain_four_times-0"], "above" if ap["plain_four_times-0"] > first else "below"
     assert f"With 480 (seed 0) it ended at {longest:.1f}, {abs(longest - first):.1f} {word} its 240, in" in page
     assert longest - first < 0.5, "the page says that 240 epochs are the end"

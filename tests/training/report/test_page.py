@@ -306,7 +306,7 @@ def test_of_two_teachers_name_and_run_are_those_of_the_row(first: str, folder: P
     assert [c.folder for c in found] == [runs / "teachers" / name for name in ("first", "second")]
     assert [c.detections is None for c in found] == [False, True], "those of the first are saved"
     said = text(write_report([mine]).read_text())
-    assert all(f" {name} " in said for name in ("fcos", "gfl", "a", "b"))
+    assert " fcos " in said and " gfl " in said
 
 
 def test_verdicts(tmp_path: Path) -> None:
