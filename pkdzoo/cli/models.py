@@ -176,7 +176,8 @@ def registered_facts(name: str) -> dict[str, Any]:
         "distilled": distilled_facts(entry.distilled) if entry.distilled else None,
         "weights": [asdict(weights) for weights in entry.weights if selected in (None, weights)],
         "students": [pair for pair in list_pairs() if cast(Distilled, find(pair)[0].distilled).student == entry.name],
-        "recipes": recipes_of(entry.name),
+        # weights that say how they were trained have no other recipe; those of an architecture are for COCO
+        "recipes": [] if selected is not None and selected.launch else recipes_of(entry.name),
     }
 
 

@@ -101,6 +101,9 @@ class TestListAndInfo:
         said = run(capsys, "info", "gfl_cspnext_tiny.bccd")[1]
         assert "not published; train them with python recipes/experiments/run.py recipes/experiments/gfl_bccd" in said
         assert "no source" not in said and "SHA-256" not in said
+        said = run(capsys, "info", "rtmdet_tiny.deeppcb")[1]
+        assert "train them with" in said and "rtmdet_tiny_300e" not in said  # the architecture's recipe, for COCO
+        assert "  recipes      rtmdet_tiny_300e\n" in run(capsys, "info", "rtmdet_tiny")[1]
         said = run(capsys, "info", "gfl_r10w16_crosskd_cspnext_tiny.bccd")[1]
         assert "gfl_r10w16_crosskd_cspnext_tiny_bccd.safetensors, inside the package\n" in said
 

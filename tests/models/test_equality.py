@@ -36,6 +36,7 @@ TOLERANCES = {
     "gradients": 1e-3,
     "overlaps": 1e-4,
 }
+MASK_ROUNDING = 1e-6  # of a probability close to 0.5: about 16 steps of float32
 PHASES = {"": None, "_epoch0": 0, "_epoch12": 12}  # losses that depend on the epoch (TOOD) were computed at two
 NAMES = sorted(path.stem for path in (GOLDEN / "mmdet").glob("*.json"))
 
@@ -87,12 +88,21 @@ def test_equals_mmdetection(name: str) -> None:
 
 
 def check_masks(drawn: list[torch.Tensor], detections: list[pkdzoo.Detections], case: dict[str, Any]) -> None:
-    """Areas of the masks pasted into the original image, as in the reference; two border pixels of tolerance."""
+    """Areas of the masks pasted into the original image, as in the reference; two border pixels of tolerance.
+
+    A pixel whose probability is within rounding of the threshold belongs to the mask on one processor and not on
+    another. Masks of random weights are all close to 0.5, so a large one has several such pixels.
+    """
     scale = case["original_shapes"][0][0] / case["image_shapes"][0][0]
     for masks, found, expected, size in zip(
         drawn, detections, case["detections"], case["original_shapes"], strict=True
     ):
-        areas = paste_masks(masks, found.boxes * scale, tuple(size)).flatten(1).sum(dim=1)
+        least, most = (
+            paste_masks(masks, found.boxes * scale, tuple(size), 0.5 + rounding).flatten(1).sum(dim=1)
+            for rounding in (MASK_ROUNDING, -MASK_ROUNDING)
+        )
         overlaps = box_iou(torch.tensor(expected["boxes"]), found.boxes * scale)
         match = torch.where(torch.tensor(expected["labels"])[:, None] == found.labels, overlaps, 0.0).argmax(dim=1)
-        assert (areas[match] - torch.tensor(expected["mask_areas"])).abs().max() <= 2
+        areas = torch.tensor(expected["mask_areas"])
+        assert (least[match] - areas).max() <= 2
+        assert (areas - most[match]).max() <= 2
