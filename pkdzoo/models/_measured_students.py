@@ -83,7 +83,8 @@ DEEPPCB_STUDENT = Weights(
         "teacher": (43.3, 59.0, 64.4, 67.2),
     },
     image="recipes/assets/boards.png",
-    note="float16; for images of 640 x 640 pixels; the page of the data set allows its use for research",
+    note="float16; for images of 640 x 640 pixels; curves are those of the trainings, in bfloat16; the page of the "
+    "data set allows its use for research",
 )
 GFL_TEACHER = _teacher(
     "gfl_bccd_120",
@@ -130,5 +131,5 @@ GFL_STUDENT = Weights(
         "teacher": (42.2, 53.4, 57.2, 58.5, 58.9, 59.3, 59.9, 60.5, 61.0, 62.0, 62.3, 62.7),
     },
     image="recipes/assets/cells.png",
-    note="float16; images are scaled to fit 320 x 320 pixels",
+    note="float16; images are scaled to fit 320 x 320 pixels; curves are those of the trainings, in bfloat16",
 )

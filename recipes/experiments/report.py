@@ -47,7 +47,8 @@ pyramid. This page is generated: `python recipes/experiments/run.py --report`.
   not take the same time, because a step with a teacher takes longer (last table).
 - **AP** is in percent, of the last epoch, on the validation images. **±** is the standard deviation over seeds.
 - **Hours** are those of processor time of the steps, without evaluations, mean of the seeds that measured them.
-- **"Minus plain"** is the mean difference to the plain student of the same seed, with its 95 % interval (Student's t).
+- **"Minus plain"** is the mean difference to the plain student of the same seed and as many epochs, with its 95 %
+  interval (Student's t).
 - **"Difference"** of a claim is the first AP minus the second, over the seeds that both have. With four APs, the
   difference of the last two is subtracted.
 - **Chance.** An interval that contains 0 shows no difference. A single seed shows nothing. One of twenty intervals is
@@ -156,20 +157,25 @@ def curves(runs: Sequence[RunResult], experiment: str) -> list[tuple[Curves, int
     """Mean AP by epoch of variants with equal budgets, and the number of seeds: the compared ones, then longer ones.
 
     Of the compared ones, those with fewer seeds than PKD are left out, so that they do not decide how many are shown.
-    So are groups whose variants have no seed in common, and a variant that has nothing to be compared with.
+    Of longer ones, those with the most seeds are shown alone, too. Groups whose variants have no seed in common are
+    left out, and a variant that has nothing to be compared with.
     """
     students = variants_of(runs, experiment, "student")
     least = set(by_seed(runs, experiment, "pkd"))
-    groups = {0: [each for each in COMPARED if each in students and least <= set(by_seed(runs, experiment, each))]}
+    seeds_of = {variant: frozenset(by_seed(runs, experiment, variant)) for variant in students}
+    groups = {0: [each for each in COMPARED if each in students and least <= seeds_of[each]]}
     for variant, run in students.items():
         images = run["budget"]["images"]
         if "plain" in students and images > students["plain"]["budget"]["images"]:
             groups.setdefault(images, []).append(variant)
     found = []
     for images, variants in sorted(groups.items()):
-        seeds = set.intersection(*(set(by_seed(runs, experiment, variant)) for variant in variants or ["plain"]))
-        if seeds and (images or len(variants) > 1):
-            found.append(({each: mean_curve(runs, experiment, each, seeds) for each in variants}, len(seeds)))
+        most = max((seeds_of[each] for each in variants), key=len, default=frozenset())
+        with_most = [each for each in variants if images and seeds_of[each] == most]
+        for part in [with_most, variants] if len(with_most) < len(variants) else [variants]:
+            seeds = frozenset.intersection(most, *(seeds_of[each] for each in part))
+            if seeds and (images or len(part) > 1):
+                found.append(({each: mean_curve(runs, experiment, each, seeds) for each in part}, len(seeds)))
     return found
 
 
@@ -180,11 +186,18 @@ def mean_curve(runs: Sequence[RunResult], experiment: str, variant: str, seeds: 
     return {epoch: summarize([values[seed] for seed in seeds]).mean for epoch, values in by_epoch.items()}
 
 
+def over_seeds(seeds: int) -> str:
+    """What a curve is, by the number of its seeds."""
+    return "one seed" if seeds == 1 else f"mean of {seeds} seeds"
+
+
 def curve_table(found: Curves, seeds: int) -> str:
     """The curves as Markdown."""
     epochs = list(next(iter(found.values())))
-    over = "one seed" if seeds == 1 else f"mean of {seeds} seeds"
-    lines = [f"| AP after epoch, {over} | {' | '.join(map(str, epochs))} |", f"|---{'|---:' * len(epochs)}|"]
+    lines = [
+        f"| AP after epoch, {over_seeds(seeds)} | {' | '.join(map(str, epochs))} |",
+        f"|---{'|---:' * len(epochs)}|",
+    ]
     lines += [f"| {variant} | {' | '.join(f'{points[e]:.1f}' for e in epochs)} |" for variant, points in found.items()]
     return "\n".join(lines)
 
@@ -337,10 +350,16 @@ def draw_curves(results: Path) -> list[Path]:
         return []
     runs, written = load(results), []
     for experiment in experiments(runs):
-        found = {name: points for group, _ in curves(runs, experiment) for name, points in group.items()}
-        if not found or len(next(iter(found.values()))) < 3:
+        found: dict[str, tuple[dict[int, float], int]] = {}
+        for group, seeds in curves(runs, experiment):
+            for variant, points in group.items():
+                found.setdefault(variant, (points, seeds))  # the first group has the most seeds
+        if not found or len(next(iter(found.values()))[0]) < 3:
             continue
-        lines = [Run(variant, epochs=list(points), ap=list(points.values())) for variant, points in found.items()]
+        lines = [
+            Run(f"{variant}, {over_seeds(seeds)}", epochs=list(points), ap=list(points.values()))
+            for variant, (points, seeds) in found.items()
+        ]
         teachers = variants_of(runs, experiment, "teacher")
         levels = {
             f"teacher {variant}": summarize(list(by_seed(runs, experiment, variant).values())).mean

@@ -251,6 +251,20 @@ def test_the_page_shows_curves_and_what_belongs_on_other_pages(tmp_path) -> None
     assert "| +0.0 [+0.0, +0.0] |" in quoted[-1]
 
 
+def test_a_longer_variant_with_more_seeds_has_a_curve_of_its_own() -> None:
+    """The one beside variants of a single seed is that seed's, so that both curves compare."""
+    runs = [result(name, s, 10.0 + s) for name in ("plain", "pkd") for s in (0, 1)]
+    longer = [result("plain_twice", 0, 20.0), result("plain_twice", 1, 22.0), result("pkd_twice", 0, 24.0)]
+    for run in longer:
+        run["budget"] = run["budget"] | {"images": 2 * run["budget"]["images"]}
+    groups = [
+        ({name: points[12] for name, points in found.items()}, seeds)
+        for found, seeds in report.curves([*runs, *longer], "bccd")
+    ]
+    alone, beside = ({"plain_twice": 21.0}, 2), ({"plain_twice": 20.0, "pkd_twice": 24.0}, 1)
+    assert groups == [({"plain": 10.5, "pkd": 10.5}, 2), alone, beside]
+
+
 def test_maps_are_measured_by_level(shapes, tmp_path) -> None:
     """Of 64 channels four are the strongest 5 %: three mean squares of 100 and one of 40 hold 340 of all 400."""
     found = maps.level_numbers(torch.tensor([1.0] * 30 + [100.0] * 3 + [40.0] + [1.0] * 30))
