@@ -31,8 +31,11 @@ def list_arguments(parser: Parser) -> None:
     parser.add_argument("--pretrained", action="store_true", help="list weights as NAME.TAG")
     parser.add_argument("--pairs", action="store_true", help="list distilled detectors only")
     parser.add_argument("--family", default="", help="list this family only, e.g. retina")
-    orders = "AP on a data set, or measured latency of the exported file, where there is one (default: AP)"
-    parser.add_argument("--sort", choices=("AP", "latency"), default="AP", help=orders)
+    orders = (
+        "name or AP, highest first, one data set after another; or measured latency of the exported file, where there "
+    )
+    orders += "is one (default: name)"
+    parser.add_argument("--sort", choices=("name", "AP", "latency"), default="name", help=orders)
 
 
 def list_run(args: argparse.Namespace) -> int:
@@ -54,6 +57,8 @@ def list_run(args: argparse.Namespace) -> int:
         rows.sort(key=lambda row: (row["ms"] is None, row["ms"], row["name"]))
         show(args, latency_text(rows, latency["about"]), rows)
         return 0
+    if args.sort == "AP":
+        rows.sort(key=lambda row: -(row["AP"] or 0.0))
     show(args, list_text(rows), rows)
     return 0
 
@@ -90,8 +95,8 @@ def list_row(name: str) -> dict[str, Any]:
 
 
 def list_text(rows: list[dict[str, Any]]) -> str:
-    """A table, sorted by data set, COCO first, because APs on different data sets cannot be compared."""
-    order = sorted(rows, key=lambda row: (row["AP"] is None, row["data"] != COCO.name, row["data"] or "", row["name"]))
+    """A table, one data set after another, COCO first, because APs on different data sets cannot be compared."""
+    order = sorted(rows, key=lambda row: (row["AP"] is None, row["data"] != COCO.name, row["data"] or ""))
     width = max(len(row["name"]) for row in rows)
     data_width = max(len("data set"), *(len(row["data"] or "") for row in rows))
     lines = [f"{'name':<{width}}  {'AP':>5}  {'data set':<{data_width}}  teacher"]
@@ -104,7 +109,7 @@ def list_text(rows: list[dict[str, Any]]) -> str:
 
 LIST = Verb(
     "list detectors",
-    ("pkdzoo list '*pkd*' --pretrained", "pkdzoo list --family gfl --json", "pkdzoo list --sort latency"),
+    ("pkdzoo list '*pkd*' --pretrained", "pkdzoo list --family gfl --json", "pkdzoo list --sort AP"),
     list_arguments,
     list_run,
 )

@@ -37,7 +37,7 @@ def license_notes(
         license = teacher_start.license
     if is_unknown(license):
         lines.append(
-            f"license   that of the teacher {name} is unknown: to publish the result, write --teacher-license ID then"
+            f"license   unknown for the teacher, {name}: to publish the result, write --teacher-license ID then"
         )
     elif license.lower() not in PERMISSIVE:
         lines.append(

@@ -96,7 +96,7 @@ CLAIMS = (
         here="In short trainings yes: {0} on blood cells, {1} on circuit boards, from teachers of another family; of "
         "its own family {3} and {4} on circuit boards. In longer ones a gain is not shown: for an RTMDet {5} on blood "
         "cells and {6} on circuit boards, there {8} where the weight of PKD falls to 0; for a GFL of blood cells {9} "
-        "after 60 epochs, {12} after 120 and {13} after 240, beyond which the plain one gained nothing (one seed).",
+        "after 60 epochs, {12} after 120 and {13} after 240; with 480 the plain one was no better.",
         decided=(0, 1),
     ),
     Claim(
@@ -118,8 +118,8 @@ CLAIMS = (
         ),
         here="Where magnitudes differ: {5} from a teacher that was given a few dominant channels, with MSE's best "
         "weight; {10} from a GFL whose levels differ in size by a factor of hundreds, both with weight 10, after 120 "
-        "epochs of blood cells, and {11} after 60 with the best of four weights of MSE, which all left imitation the "
-        "largest loss; neither was above the plain student. "
+        "epochs of blood cells, and {11} after 60 with the best of four weights of MSE, though with each of them "
+        "imitation stayed the largest loss; neither method was above the plain student. "
         "From other teachers no difference is shown: {0} and {7} on blood cells, {1} and {8} on circuit boards.",
         decided=(5, 10),
     ),
@@ -138,7 +138,7 @@ CLAIMS = (
         below=True,
         here="Not in short trainings, where MSE raised the AP, too: {0} on blood cells, {1} on circuit boards. From a "
         "teacher of the student's own family, a GFL whose levels differ in size by a factor of hundreds, it lowered "
-        "the AP, {6} after 120 epochs; that PKD does is not shown (first row).",
+        "the AP, {6} after 120 epochs; that PKD lowered it, too, is not shown (first row).",
         decided=(0, 1, 6),
     ),
     Claim(
@@ -171,7 +171,8 @@ CLAIMS = (
         ),
         here="In short trainings yes: {0} after 3 of 12 epochs of blood cells, {1} after 2 of 4 epochs of boards. "
         "In longer ones a lead is not shown: {2} after 10 of 60 epochs of blood cells, {3} after 6 of 24 of boards. A "
-        "GFL learned more slowly: {5} after 10 of 120 epochs of blood cells and {6} after 20.",
+        "GFL learned more slowly, at first not by a shown difference: {5} after 10 of 120 epochs of blood cells and "
+        "{6} after 20.",
         decided=(0, 1, 6),
     ),
     Claim(

@@ -32,6 +32,15 @@ class TestListAndInfo:
         assert all(ap is None for _, ap in order[len(named) :])
         assert all(name in line for line, (name, ap) in zip(lines, order) if ap is not None)
 
+    def test_names_and_aps_are_sorted(self, capsys: pytest.CaptureFixture[str]) -> None:
+        words = ("list", "gfl_*", "retina_*")
+        by_ap = json.loads(run(capsys, *words, "--sort", "AP", "--json")[1])
+        scored = {row["name"]: row["AP"] for row in by_ap if row["data"] == "COCO 2017"}
+        texts = (run(capsys, *words, *more)[1].splitlines()[1:] for more in ((), ("--sort", "AP")))
+        named, best = ([line.split()[0] for line in lines][: len(scored)] for lines in texts)
+        assert named == sorted(scored) and len(named) > 10
+        assert best == list(scored) and list(scored.values()) == sorted(scored.values(), reverse=True)
+
     def test_list_for_machines(self, capsys: pytest.CaptureFixture[str]) -> None:
         rows = json.loads(run(capsys, "list", "--pretrained", "--pairs", "--json")[1])
         assert [row["name"] for row in rows] == [
