@@ -57,7 +57,7 @@ def test_the_teacher(notes: Callable[..., list[str]], recipe: Path, tmp_path: Pa
     assert notes(*random) == []
     assert notes("--set", f"distill.teacher={published(tmp_path / 'a', 'Apache-2.0')}") == []
     (line,) = notes("--set", f"distill.teacher={tmp_path / 'a' / 'saved'}")
-    assert "the teacher retina_r10w16 is unknown: to publish the result, write --teacher-license ID" in line
+    assert "unknown for the teacher, retina_r10w16: to publish the result, write --teacher-license ID" in line
     restricted = published(tmp_path / "b", "CC-BY-NC-4.0")
     (line,) = notes("--set", f"distill.teacher={restricted}")
     assert "teacher retina_r10w16 is under CC-BY-NC-4.0: read its terms before you publish" in line

@@ -217,16 +217,16 @@ def test_every_defect_is_found_where_it_is_drawn() -> None:
         assert [found.names[i] for i in inside.nonzero().flatten().tolist()] == [name], (name, x, y)
 
 
-def test_the_gallery_says_how_many_wires_are_taken_for_a_short() -> None:
+def test_the_gallery_says_how_many_boxes_call_a_wire_a_short() -> None:
     """Of the packaged student, the last number of each; the other two detectors are not in the package."""
     page = " ".join((ROOT / "docs" / "gallery.md").read_text().split())
     found = pkdzoo.create_detector(STUDENTS[1].name, pretrained=True).predict(draw_board(), threshold=0.3)
     assert isinstance(found, pkdzoo.Result)
     scores = [score for name, score in zip(found.names, found.scores.tolist(), strict=True) if name == "short"]
-    wires = {limit: sum(score >= limit for score in scores) - 2 for limit in (0.45, 0.4, 0.3)}
-    assert wires == {0.45: 1, 0.4: 5, 0.3: 13}
-    assert "the distilled student one. Scores of 0.45 and more" in page
-    assert "with 0.4 five, seven and five wires are taken for a short, with 0.3 six, eleven and thirteen." in page
+    boxes = {limit: sum(score >= limit for score in scores) - 2 for limit in (0.45, 0.4, 0.3)}
+    assert boxes == {0.45: 1, 0.4: 5, 0.3: 13}
+    assert "the distilled student with one. Scores of 0.45 and more" in page
+    assert "with 0.4 there are five, seven and five such boxes, with 0.3 six, eleven and thirteen." in page
 
 
 @each
