@@ -96,7 +96,7 @@ CLAIMS = (
         here="In short trainings yes: {0} on blood cells, {1} on circuit boards, from teachers of another family; of "
         "its own family {3} and {4} on circuit boards. In longer ones a gain is not shown: for an RTMDet {5} on blood "
         "cells and {6} on circuit boards, there {8} where the weight of PKD falls to 0; for a GFL of blood cells {9} "
-        "after 60 epochs, {12} after 120 and {13} after 240; with 480 the plain one was no better.",
+        "after 60 epochs, {12} after 120 and {13} after 240; with 480 the plain one was no better (one seed).",
         decided=(0, 1),
     ),
     Claim(
